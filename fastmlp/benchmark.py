@@ -1,0 +1,306 @@
+"""Race scikit-learn's MLPs against fastmlp's on the data sets that scikit-learn ships.
+
+Sits on top of the estimators and knows nothing of the terminal: cli.py picks cases, calls `run` on
+each and prints the rows. A race is only fair between equal results, so `run` fits both once,
+compares the two models, and starts the clock only when they are the same.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RIVALS = ("scikit-learn", "fastmlp")
+
+# Which estimator a data set is for: "classifier" or "regressor".
+DATA: Mapping[str, str] = {
+    "iris": "classifier",
+    "wine": "classifier",
+    "breast_cancer": "classifier",
+    "digits": "classifier",
+    "diabetes": "regressor",
+    "linnerud": "regressor",
+}
+
+# What differs from the estimators' defaults, by solver. L-BFGS is stopped early because its line
+# search amplifies the last bit of every product: two runs of scikit-learn itself whose inputs
+# differ by 1e-16 agree to 1e-12 after 20 steps and to 1e-2 after 200.
+SOLVERS: Mapping[str, Mapping[str, Any]] = {
+    "adam": {},
+    "sgd": {"learning_rate_init": 0.01},
+    "lbfgs": {"max_iter": 20},
+}
+
+# Largest difference of weights and of predictions that counts as the same float64 model, relative
+# to the largest weight or prediction.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table: a data set, the hidden layers and the solver."""
+
+    data: str
+    hidden: tuple[int, ...]
+    solver: str
+
+    def params(self) -> dict[str, Any]:
+        """Keyword arguments of both estimators; everything else stays at its default."""
+        return {
+            "hidden_layer_sizes": self.hidden,
+            "solver": self.solver,
+            "random_state": 0,
+            **SOLVERS[self.solver],
+        }
+
+
+CASES: tuple[Case, ...] = (
+    Case("iris", (16,), "adam"),
+    Case("wine", (32, 16), "adam"),
+    Case("breast_cancer", (100,), "adam"),
+    Case("digits", (100,), "adam"),
+    Case("diabetes", (100,), "adam"),
+    Case("linnerud", (32, 16), "adam"),
+    Case("iris", (16,), "sgd"),
+    Case("breast_cancer", (32, 16), "sgd"),
+    Case("digits", (100,), "sgd"),
+    Case("diabetes", (32, 16), "sgd"),
+    Case("iris", (16,), "lbfgs"),
+    Case("wine", (100,), "lbfgs"),
+    Case("digits", (100,), "lbfgs"),
+    Case("linnerud", (100,), "lbfgs"),
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far two fitted models are apart.
+
+    Attributes
+    ----------
+    weight_diff : float
+        Largest absolute difference over all weights and biases, divided by scikit-learn's largest
+        absolute weight.
+    prediction_diff : float
+        The same of `predict_proba` (classifiers) or `predict` (regressors) on the training data.
+    problems : tuple of str
+        Why the models are not the same; empty if they are.
+    """
+
+    weight_diff: float
+    prediction_diff: float
+    problems: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class Row:
+    """What running a case gave, with one entry per rival in each mapping.
+
+    The lists in `seconds` are empty if the results differ.
+    """
+
+    case: Case
+    n_samples: int
+    layers: tuple[int, ...]  # (n_features, *hidden, n_outputs)
+    n_iter: Mapping[str, int]
+    score: Mapping[str, float]
+    seconds: Mapping[str, Sequence[float]]
+    comparison: Comparison
+
+    def median(self, rival: str) -> float | None:
+        """Median seconds of a whole fit, None if nothing was timed."""
+        times = self.seconds.get(rival)
+        return statistics.median(times) if times else None
+
+    @property
+    def ratio(self) -> float | None:
+        """Times faster than scikit-learn: its median over ours."""
+        theirs, ours = (self.median(rival) for rival in RIVALS)
+        return None if theirs is None or ours is None else theirs / ours
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers for JSON, where a number that is not finite becomes None."""
+        return {
+            "data": self.case.data,
+            "n_samples": self.n_samples,
+            "n_features": self.layers[0],
+            "layers": list(self.layers),
+            "solver": self.case.solver,
+            "params": {k: _plain(v) for k, v in self.case.params().items()},
+            "n_iter": dict(self.n_iter),
+            "score": {k: _plain(v) for k, v in self.score.items()},
+            "seconds": {k: list(v) for k, v in self.seconds.items()},
+            "median": {rival: self.median(rival) for rival in RIVALS},
+            "ratio": self.ratio,
+            "same": self.comparison.same,
+            **{k: _plain(v) for k, v in asdict(self.comparison).items()},
+        }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def select(data: Iterable[str] = (), solvers: Iterable[str] = ()) -> tuple[Case, ...]:
+    """Cases of the given data sets and solvers; an empty choice means all.
+
+    Examples
+    --------
+    >>> from fastmlp.benchmark import select
+    >>> [case.solver for case in select(data=["iris"])]
+    ['adam', 'sgd', 'lbfgs']
+    """
+    data, solvers = set(data), set(solvers)
+    return tuple(case for case in CASES if (not data or case.data in data) and (not solvers or case.solver in solvers))
+
+
+def load(name: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """X (n_samples, n_features) and y of a data set in `DATA`.
+
+    Every feature is standardised, and so is every target of a regression.
+    """
+    from sklearn import datasets
+    from sklearn.preprocessing import StandardScaler
+
+    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    X = np.ascontiguousarray(StandardScaler().fit_transform(X), dtype=np.float64)
+    if DATA[name] == "regressor":
+        shape = y.shape
+        y = StandardScaler().fit_transform(y.reshape(len(y), -1)).reshape(shape)
+    return X, y
+
+
+def estimators(case: Case, backend: str = "auto", threads: int = 1) -> dict[str, Any]:
+    """Unfitted estimators by rival, with the same parameters."""
+    from sklearn import neural_network
+
+    import fastmlp
+
+    name = {"classifier": "MLPClassifier", "regressor": "MLPRegressor"}[DATA[case.data]]
+    return {
+        "scikit-learn": getattr(neural_network, name)(**case.params()),
+        "fastmlp": getattr(fastmlp, name)(backend=backend, n_jobs=threads, **case.params()),
+    }
+
+
+def timed_fit(estimator: Any, X: NDArray[Any], y: NDArray[Any]) -> float:
+    """Fit in place and give back the seconds it took."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # A full race course is 200 epochs whether or not that is enough to converge.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        # fit turns Ctrl-C into a warning and a half-trained model; here Ctrl-C means stop.
+        warnings.filterwarnings("error", message="Training interrupted by user")
+        try:
+            start = time.perf_counter()
+            estimator.fit(X, y)
+            return time.perf_counter() - start
+        except UserWarning as warning:
+            if "interrupted" in str(warning):
+                raise KeyboardInterrupt from None
+            raise
+
+
+def _relative_difference(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[Any]]) -> float:
+    """max |ours - theirs| / max |theirs| over lists of arrays; inf if shapes differ, NaN stays."""
+    if [np.shape(a) for a in ours] != [np.shape(a) for a in theirs]:
+        return float("inf")
+    difference = max(float(np.max(np.abs(a - b))) for a, b in zip(ours, theirs, strict=True))
+    scale = max(float(np.max(np.abs(b))) for b in theirs)
+    return difference / scale if scale else difference
+
+
+def _predictions(estimator: Any, X: NDArray[Any]) -> NDArray[Any]:
+    """Class probabilities (n_samples, n_classes), or predictions (n_samples[, n_outputs])."""
+    has_probabilities = hasattr(estimator, "predict_proba")
+    return estimator.predict_proba(X) if has_probabilities else estimator.predict(X)
+
+
+def compare(theirs: Any, ours: Any, X: NDArray[Any], tolerance: float = TOLERANCE) -> Comparison:
+    """Compare two fitted models: n_iter_ exactly, weights and predictions up to `tolerance`."""
+    weight_diff = _relative_difference([*ours.coefs_, *ours.intercepts_], [*theirs.coefs_, *theirs.intercepts_])
+    prediction_diff = _relative_difference([_predictions(ours, X)], [_predictions(theirs, X)])
+    problems = []
+    if ours.n_iter_ != theirs.n_iter_:
+        problems.append(f"n_iter_ is {ours.n_iter_}, scikit-learn's is {theirs.n_iter_}")
+    for what, difference in (("weights", weight_diff), ("predictions", prediction_diff)):
+        if not difference <= tolerance:  # so that NaN is a difference
+            problems.append(f"{what} differ by {difference:.1e}, more than {tolerance:.0e}")
+    return Comparison(weight_diff, prediction_diff, tuple(problems))
+
+
+def run(case: Case, repeats: int, backend: str = "auto", threads: int = 1) -> Row:
+    """Fit both, compare, and if the models are the same time `repeats` fits of each.
+
+    The rounds are interleaved and the order within a round alternates, so that a machine that slows
+    down or speeds up does so for both. Every timed model is compared too; a difference throws all
+    times of the case away. Both rivals get the same number of threads.
+    """
+    import threadpoolctl
+
+    X, y = load(case.data)
+    models = estimators(case, backend, threads)
+    with threadpoolctl.threadpool_limits(limits=threads):
+        seconds, comparison = _race(models, X, y, repeats)
+        score = {rival: float(models[rival].score(X, y)) for rival in RIVALS}
+    n_outputs = len(models["scikit-learn"].intercepts_[-1])
+    return Row(
+        case=case,
+        n_samples=len(X),
+        layers=(X.shape[1], *case.hidden, n_outputs),
+        n_iter={rival: int(models[rival].n_iter_) for rival in RIVALS},
+        score=score,
+        seconds=seconds,
+        comparison=comparison,
+    )
+
+
+def _race(
+    models: Mapping[str, Any], X: NDArray[Any], y: NDArray[Any], repeats: int
+) -> tuple[dict[str, list[float]], Comparison]:
+    """Seconds of each rival's fits, empty if any two models differ, and the last comparison."""
+    seconds: dict[str, list[float]] = {rival: [] for rival in RIVALS}
+    for i in range(repeats + 1):
+        # Round 0 is for the comparison and warms caches and thread pools; its times are dropped.
+        for rival in RIVALS if i % 2 else reversed(RIVALS):
+            elapsed = timed_fit(models[rival], X, y)
+            if i:
+                seconds[rival].append(elapsed)
+        comparison = compare(models["scikit-learn"], models["fastmlp"], X)
+        if not comparison.same:
+            return {rival: [] for rival in RIVALS}, comparison
+    return seconds, comparison
+
+
+def mean_ratio(rows: Iterable[Row]) -> float | None:
+    """Geometric mean of the ratios of the rows that have one."""
+    ratios = [row.ratio for row in rows if row.ratio is not None]
+    return statistics.geometric_mean(ratios) if ratios else None
+
+
+def document(rows: Sequence[Row], *, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything about a run, for JSON: settings, environment.describe() and one entry per case."""
+    return {
+        "schema": 1,
+        "settings": {**settings, "dtype": "float64", "tolerance": TOLERANCE},
+        "environment": dict(environment),
+        "same": all(row.comparison.same for row in rows),
+        "mean_ratio": mean_ratio(rows),
+        "cases": [row.as_dict() for row in rows],
+    }

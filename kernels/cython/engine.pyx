@@ -1,0 +1,905 @@
+# cython: language_level=3, cdivision=True
+"""The Cython engine: the Python border of the C kernels.
+
+Every function of the engine contract (see fastmlp/backends.py) lives here.  This file owns memory, checks every
+array (dtype, shape, strides, bounds of every index) before a pointer is taken, releases the GIL and calls the
+kernels of the chosen instruction set.  No arithmetic happens here.
+"""
+
+import math
+import os
+
+import numpy as np
+
+cimport numpy as cnp
+from cpython.exc cimport PyErr_Occurred
+from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
+from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.string cimport memset
+
+cnp.import_array()
+
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept
+
+
+cdef extern from "tiers.h":
+    const int LARGE_B_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE
+
+
+cdef extern from "fastmlp.h":
+    ctypedef Py_ssize_t idx
+    enum: FM_MAX_STATES
+    ctypedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, void *, void *, int64_t *, void *,
+                                  int64_t *, void *, void *, int64_t *) noexcept nogil
+    ctypedef struct fm_layer:
+        idx fan_in, fan_out, ld_in, ld_out, w, b, w_flat, b_flat
+        int activation
+    ctypedef struct fm_workspace:
+        int n_layers
+        const fm_layer *layers
+        int loss
+        idx n_padded, w_padded, max_rows
+        fm_blas_gemm blas
+        int (*poll)() noexcept nogil
+        double work
+        int interrupted
+        void *params
+        void *grad
+        void *states[4]
+        void **wt
+        void **a
+        void **z
+        void **delta
+        void *y
+        idx *y_class
+        void *weight
+        void *scratch
+    ctypedef struct fm_data:
+        const void *X
+        int X_is_double
+        idx row_stride, col_stride
+        const void *indices
+        const void *indptr
+        int index_is_64
+        const void *y
+        const idx *y_class
+        const void *sample_weight
+    ctypedef struct fm_epoch:
+        const idx *order
+        idx n_order, batch_size
+        double alpha
+        int rule
+        const double *scalars
+        double loss
+    ctypedef struct fm_kernels:
+        const char *isa
+        int lanes
+        void (*pack)(const fm_workspace *, const void *, void *) noexcept nogil
+        void (*unpack)(const fm_workspace *, const void *, void *) noexcept nogil
+        void (*predict)(fm_workspace *, const fm_data *, const idx *, idx, void *) noexcept nogil
+        idx (*steps)(fm_workspace *, const fm_data *, fm_epoch *, idx) noexcept nogil
+        double (*accumulate)(fm_workspace *, const fm_data *, const idx *, idx, double *) noexcept nogil
+        double (*finish_gradient)(fm_workspace *, double, double) noexcept nogil
+        void (*transpose)(fm_workspace *) noexcept nogil
+        void (*activate)(int, idx, const void *, void *) noexcept nogil
+        void (*slope)(int, idx, const void *, const void *, void *) noexcept nogil
+        void (*linear_forward)(idx, idx, idx, idx, const void *, const void *, const void *, int, void *, void *,
+                               fm_blas_gemm) noexcept nogil
+        void (*linear_backward)(idx, idx, idx, idx, idx, const void *, const void *, const void *, void *, void *, int,
+                                fm_blas_gemm, int, const void *, void *) noexcept nogil
+        void (*softmax)(idx, idx, idx, const void *, void *) noexcept nogil
+        double (*loss)(int, idx, idx, idx, const void *, const void *, const idx *, const void *, void *,
+                       void *) noexcept nogil
+        void (*update)(int, idx, void *, const void *, void **, const double *, double, double) noexcept nogil
+    ctypedef struct fm_row:
+        const char *name
+        int needs_z, has_slope, link, class_targets, n_states, n_scalars
+    idx fm_activations(fm_row *, idx)
+    idx fm_losses(fm_row *, idx)
+    idx fm_optimizers(fm_row *, idx)
+    idx fm_isas(const char **, idx)
+    int fm_find(const char *, const fm_kernels **, const fm_kernels **)
+
+
+# --- tables and instruction sets -----------------------------------------------------------------------------------
+
+cdef dict _table(idx (*fill)(fm_row *, idx) noexcept):
+    cdef fm_row rows[256]
+    cdef idx n = fill(rows, 256)
+    return {rows[i].name.decode(): (i, rows[i]) for i in range(n)}
+
+
+# name -> (row number, what the binary knows of it)
+cdef dict ACTIVATION_ROWS = _table(<idx (*)(fm_row *, idx) noexcept>fm_activations)
+cdef dict LOSS_ROWS = _table(<idx (*)(fm_row *, idx) noexcept>fm_losses)
+cdef dict OPTIMIZER_ROWS = _table(<idx (*)(fm_row *, idx) noexcept>fm_optimizers)
+
+cdef const fm_kernels *KERNELS[2]
+
+
+cdef row_of(dict table, name, str argument):
+    try:
+        return table[name]
+    except (KeyError, TypeError):
+        raise ValueError(f"{argument}={name!r} is not compiled into this engine; it has {list(table)}") from None
+
+
+def isas():
+    """Names of the instruction sets that this build offers on this processor, slowest first."""
+    cdef const char *names[16]
+    cdef idx n = fm_isas(names, 16)
+    return tuple(names[i].decode() for i in range(n))
+
+
+def isa():
+    """Name of the instruction set in use."""
+    return KERNELS[0].isa.decode()
+
+
+def use_isa(name):
+    """Use another instruction set for workspaces and kernel calls from now on.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`isas`.
+
+    Raises
+    ------
+    ValueError
+        If the build or the processor lacks it.
+    """
+    if not isinstance(name, str) or fm_find(name.encode(), &KERNELS[0], &KERNELS[1]) != 0:
+        raise ValueError(f"instruction set {name!r} is not available here; available: {list(isas())}")
+
+
+use_isa(os.environ.get("FASTMLP_ISA") or isas()[-1])
+
+
+# --- BLAS through scipy.linalg.cython_blas --------------------------------------------------------------------------
+
+cdef fm_blas_gemm BLAS[2]
+
+
+cdef fm_blas_gemm blas_gemm(bint is_double) except? NULL:
+    """gemm of SciPy's BLAS for the dtype; imported at first use."""
+    if BLAS[is_double] == NULL:
+        from scipy.linalg import cython_blas
+        capsule = cython_blas.__pyx_capi__["dgemm" if is_double else "sgemm"]
+        BLAS[is_double] = <fm_blas_gemm>PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule))
+    return BLAS[is_double]
+
+
+cdef fm_blas_gemm blas_for(bint is_double, idx largest_matrix) except? NULL:
+    """The BLAS where a product may be large enough for it (tiers.h), else NULL.
+
+    Big-endian machines do without: the integers are handed over as int64, see fastmlp.h.
+    """
+    import sys
+    if sys.byteorder != "little" or largest_matrix * (8 if is_double else 4) <= LARGE_B_BYTES:
+        return NULL
+    return blas_gemm(is_double)
+
+
+# --- the border: every array is checked before its pointer is used --------------------------------------------------
+
+cdef int REALS[2]
+REALS[0], REALS[1] = cnp.NPY_FLOAT32, cnp.NPY_FLOAT64
+cdef tuple DTYPE_NAMES = ("float32", "float64")
+
+
+cdef int is_double_of(array, str name) except -1:
+    """1 for a float64 array, 0 for float32; ValueError for anything else."""
+    if isinstance(array, np.ndarray) and cnp.PyArray_ISNOTSWAPPED(array):
+        if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT64:
+            return 1
+        if cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT32:
+            return 0
+    kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+    raise ValueError(f"{name} must be a float32 or float64 array, got {kind}")
+
+
+cdef void *pointer(array, str name, int typenum, tuple shape, bint writable=False) except? NULL:
+    """The data of a C-contiguous, aligned array of exactly this type and shape (None: any length there)."""
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} must be a NumPy array, got {type(array).__name__}")
+    cdef cnp.ndarray a = array
+    if cnp.PyArray_TYPE(a) != typenum or not cnp.PyArray_ISNOTSWAPPED(a):
+        expected = np.dtype(cnp.PyArray_DescrFromType(typenum))
+        raise ValueError(f"{name} must have dtype {expected}, got {a.dtype}")
+    cdef bint fits = a.ndim == len(shape)
+    cdef int d
+    if fits:
+        for d in range(a.ndim):
+            if shape[d] is not None and a.shape[d] != <idx>shape[d]:
+                fits = False
+    if not fits:
+        raise ValueError(f"{name} must have shape {shape}, got {(<object>a).shape}".replace("None", "n"))
+    if not cnp.PyArray_IS_C_CONTIGUOUS(a) or not cnp.PyArray_ISALIGNED(a):
+        raise ValueError(f"{name} must be C-contiguous and aligned, got strides {(<object>a).strides}")
+    if writable and not cnp.PyArray_ISWRITEABLE(a):
+        raise ValueError(f"{name} must be writeable, got a read-only array")
+    return cnp.PyArray_DATA(a)
+
+
+cdef const idx *indices(array, str name, idx bound) except? NULL:
+    """The data of an intp vector whose entries all lie in [0, bound)."""
+    cdef const idx *p = <const idx *>pointer(array, name, cnp.NPY_INTP, (None,))
+    cdef idx i, n = cnp.PyArray_DIM(array, 0), low = 0, high = -1
+    with nogil:
+        for i in range(n):
+            low = p[i] if p[i] < low else low
+            high = p[i] if p[i] > high else high
+    if low < 0 or high >= bound:
+        raise ValueError(f"{name} must hold indices in [0, {bound}), got {low if low < 0 else high}")
+    return p
+
+
+cdef int dense_rows(X, fm_data *data, idx n_features) except -1:
+    data.X_is_double = is_double_of(X, "X")
+    cdef cnp.ndarray a = X
+    cdef idx item = a.itemsize
+    if a.ndim != 2 or a.shape[1] != n_features:
+        raise ValueError(f"X must have shape (n, {n_features}), got {X.shape}")
+    if not cnp.PyArray_ISALIGNED(a) or a.strides[0] % item or a.strides[1] % item:
+        raise ValueError(f"X must be aligned, with strides in whole items, got strides {X.strides}")
+    data.X = cnp.PyArray_DATA(a)
+    data.row_stride = a.strides[0] // item
+    data.col_stride = a.strides[1] // item
+    return 0
+
+
+ctypedef fused csr_index:
+    int32_t
+    int64_t
+
+
+cdef bint csr_is_sound(const csr_index *indptr, const csr_index *columns, idx n, idx stored, idx n_features) noexcept nogil:
+    cdef idx i
+    if indptr[0] < 0 or indptr[n] > stored:
+        return False
+    for i in range(n):
+        if indptr[i] > indptr[i + 1]:
+            return False
+    for i in range(indptr[0], indptr[n]):
+        if columns[i] < 0 or columns[i] >= n_features:
+            return False
+    return True
+
+
+cdef int sparse_rows(X, fm_data *data, idx n_features) except -1:
+    if X.shape[1] != n_features:
+        raise ValueError(f"X must have shape (n, {n_features}), got {X.shape}")
+    values, columns, indptr = X.data, X.indices, X.indptr
+    data.X_is_double = is_double_of(values, "X.data")
+    if not isinstance(columns, np.ndarray) or not isinstance(indptr, np.ndarray):
+        raise ValueError("X.indices and X.indptr must be NumPy arrays")
+    data.index_is_64 = cnp.PyArray_TYPE(columns) == cnp.NPY_INT64 or columns.dtype == np.int64
+    cdef int typenum = cnp.NPY_INT64 if data.index_is_64 else cnp.NPY_INT32
+    cdef idx n = X.shape[0], stored = min(len(values), len(columns))
+    data.X = pointer(values, "X.data", REALS[data.X_is_double], (None,))
+    data.indices = pointer(columns, "X.indices", typenum, (None,))
+    data.indptr = pointer(indptr, "X.indptr", typenum, (n + 1,))
+    cdef bint sound
+    if data.index_is_64:
+        sound = csr_is_sound(<const int64_t *>data.indptr, <const int64_t *>data.indices, n, stored, n_features)
+    else:
+        sound = csr_is_sound(<const int32_t *>data.indptr, <const int32_t *>data.indices, n, stored, n_features)
+    if not sound:
+        raise ValueError(
+            f"X is not a sound CSR matrix: indptr must not decrease, and indices must lie in [0, {n_features})"
+        )
+    return 0
+
+
+cdef int rows_of(X, fm_data *data, idx n_features) except -1:
+    """Fill `data` from a dense array or CSR matrix; every later access stays within it."""
+    memset(data, 0, sizeof(fm_data))
+    if isinstance(X, np.ndarray):
+        return dense_rows(X, data, n_features)
+    if getattr(X, "format", None) == "csr":
+        return sparse_rows(X, data, n_features)
+    raise ValueError(f"X must be a NumPy array or a CSR matrix, got {type(X).__name__}")
+
+
+cdef int targets_of(samples, fm_data *data, Workspace workspace) except -1:
+    """Add y and sample weights of backends.Data to `data`."""
+    cdef idx n = samples.X.shape[0]
+    cdef int real = REALS[workspace.is_double]
+    if workspace.class_targets:
+        pointer(samples.y, "y", cnp.NPY_INTP, (n,))
+        data.y_class = indices(samples.y, "y", workspace.n_outputs)
+    else:
+        data.y = pointer(samples.y, "y", real, (n, workspace.n_outputs))
+    if samples.sample_weight is not None:
+        data.sample_weight = pointer(samples.sample_weight, "sample_weight", real, (n,))
+    return 0
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+cdef object zeros(idx n_bytes):
+    """A zeroed byte buffer whose data starts on a cache line."""
+    buffer = np.zeros(n_bytes + 64, dtype=np.uint8)
+    cdef idx start = -(<uintptr_t>cnp.PyArray_DATA(buffer)) % 64
+    return buffer[start:start + n_bytes]
+
+
+cdef idx padded(idx width, int lanes):
+    return (width + lanes - 1) // lanes * lanes
+
+
+cdef int poll() noexcept nogil:
+    with gil:
+        return PyErr_CheckSignals()
+
+
+cdef int raise_pending() except -1:
+    """Turn the exception that poll() left behind (KeyboardInterrupt) into a raised one."""
+    return -1 if PyErr_Occurred() else 0
+
+
+cdef class Workspace:
+    """Buffers of one network for batches of up to `batch_size` rows; not for use by two threads at once.
+
+    Attributes
+    ----------
+    network : Network
+    nbytes : int
+        Memory held.
+    isa : str
+        Instruction set of the kernels that will work on it.
+    """
+
+    cdef readonly object network
+    cdef readonly str isa
+    cdef fm_workspace ws
+    cdef const fm_kernels *kernels
+    cdef fm_layer *layers
+    cdef list buffers
+    cdef bint is_double, class_targets
+    cdef idx n_outputs, n_params
+
+    def __cinit__(self, network, idx batch_size):
+        cdef int lanes, L = network.n_layers
+        cdef idx item, w = 0, w_flat = 0, largest = 0
+        self.network = network
+        if network.dtype not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64, got {network.dtype}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.is_double = network.dtype == np.float64
+        self.kernels = KERNELS[self.is_double]
+        self.isa = self.kernels.isa.decode()
+        self.n_outputs = network.widths[-1]
+        self.n_params = network.n_params
+        self.buffers = []
+        lanes, item = self.kernels.lanes, network.dtype.itemsize
+
+        self.layers = <fm_layer *>self.buffer(L * sizeof(fm_layer))
+        self.ws.layers, self.ws.n_layers = self.layers, L
+        self.ws.loss, loss = row_of(LOSS_ROWS, network.loss, "loss")
+        self.class_targets = loss["class_targets"]
+        needs_z = []
+        cdef fm_layer *layer
+        for l, (fan_in, fan_out) in enumerate(network.shapes):
+            layer = &self.layers[l]
+            layer.fan_in, layer.fan_out = fan_in, fan_out
+            layer.ld_in, layer.ld_out = padded(fan_in, lanes), padded(fan_out, lanes)
+            layer.w, layer.w_flat, layer.activation = w, w_flat, -1
+            w += fan_in * layer.ld_out
+            w_flat += fan_in * fan_out
+            largest = max(largest, fan_in * layer.ld_out)
+            if l < L - 1:
+                layer.activation, row = row_of(ACTIVATION_ROWS, network.activations[l], "activation")
+                if not row["has_slope"]:
+                    raise ValueError(f"activation={network.activations[l]!r} has no slope: not for hidden layers")
+                needs_z.append(row["needs_z"])
+            else:
+                needs_z.append(False)
+        self.ws.w_padded = w
+        for l in range(L):
+            layer = &self.layers[l]
+            layer.b, layer.b_flat = w, w_flat
+            w += layer.ld_out
+            w_flat += layer.fan_out
+        self.ws.n_padded = w
+        self.ws.poll = poll
+        self.ws.blas = blas_for(self.is_double, largest)
+
+        cdef idx rows = min(batch_size, CHUNK_ROWS_LARGE if self.ws.blas != NULL else CHUNK_ROWS)
+        self.ws.max_rows = rows
+        self.ws.params = self.buffer(self.ws.n_padded * item)
+        self.ws.wt = <void **>self.buffer(L * sizeof(void *))
+        self.ws.a = <void **>self.buffer((L + 1) * sizeof(void *))
+        self.ws.z = <void **>self.buffer(L * sizeof(void *))
+        self.ws.delta = <void **>self.buffer(L * sizeof(void *))
+        self.ws.a[0] = self.buffer(rows * self.layers[0].ld_in * item)
+        for l in range(L):
+            layer = &self.layers[l]
+            self.ws.a[l + 1] = self.buffer(rows * layer.ld_out * item)
+            if needs_z[l]:
+                self.ws.z[l] = self.buffer(rows * layer.ld_out * item)
+        self.ws.y_class = <idx *>self.buffer(rows * sizeof(idx))
+
+    cdef void *buffer(self, idx n_bytes) except? NULL:
+        memory = zeros(n_bytes)
+        self.buffers.append(memory)
+        return cnp.PyArray_DATA(memory)
+
+    cdef int prepare_training(self, int n_states) except -1:
+        """Allocate what only training needs: gradient, deltas, transposed weights, targets, optimizer states."""
+        cdef idx item = 8 if self.is_double else 4, rows = self.ws.max_rows
+        cdef fm_layer *layer
+        if self.ws.grad == NULL:
+            for l in range(self.ws.n_layers):
+                layer = &self.layers[l]
+                self.ws.delta[l] = self.buffer(rows * layer.ld_out * item)
+                if l > 0:
+                    self.ws.wt[l] = self.buffer(layer.fan_out * layer.ld_in * item)
+            self.ws.y = self.buffer(rows * self.n_outputs * item)
+            self.ws.weight = self.buffer(rows * item)
+            self.ws.scratch = self.buffer(3 * rows * self.n_outputs * item)
+            self.ws.grad = self.buffer(self.ws.n_padded * item)
+        for k in range(n_states):
+            if self.ws.states[k] == NULL:
+                self.ws.states[k] = self.buffer(self.ws.n_padded * item)
+        return 0
+
+    cdef void *flat(self, vector, str name, bint writable=False) except? NULL:
+        """A flat vector [W0 .. Wn | b0 .. bn] of this network."""
+        return pointer(vector, name, REALS[self.is_double], (self.n_params,), writable)
+
+    @property
+    def nbytes(self):
+        return sum(b.nbytes for b in self.buffers)
+
+
+# --- the coarse calls -------------------------------------------------------------------------------------------------
+
+def workspace(network, batch_size, n_jobs=None):
+    """Allocate the buffers that training and prediction of `network` need.
+
+    Parameters
+    ----------
+    network : Network
+    batch_size : int
+        Rows that will be worked on together; more rows than that are taken in chunks.
+    n_jobs : int or None
+        Threads wanted; this engine uses one.
+
+    Returns
+    -------
+    Workspace
+    """
+    return Workspace(network, batch_size)
+
+
+def predict(Workspace workspace not None, params, X, out, rows=None):
+    """out = link(logits) for all rows of X, or for ``X[rows]``.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    params : ndarray of shape (n_params,)
+    X : ndarray (any strides) or CSR matrix of shape (n, n_features), float32 or float64
+    out : ndarray of shape (n or len(rows), n_outputs)
+        Overwritten.
+    rows : ndarray of intp, optional
+    """
+    cdef fm_data data
+    cdef const idx *p_rows = NULL
+    cdef idx n
+    rows_of(X, &data, workspace.layers[0].fan_in)
+    n = X.shape[0]
+    if rows is not None:
+        p_rows = indices(rows, "rows", n)
+        n = len(rows)
+    cdef void *p_params = workspace.flat(params, "params")
+    cdef void *p_out = pointer(out, "out", REALS[workspace.is_double], (n, workspace.n_outputs), True)
+    cdef const fm_kernels *k = workspace.kernels
+    workspace.ws.interrupted = 0
+    with nogil:
+        k.pack(&workspace.ws, p_params, workspace.ws.params)
+        k.predict(&workspace.ws, &data, p_rows, n, p_out)
+    if workspace.ws.interrupted:
+        raise_pending()
+
+
+def loss_and_grad(Workspace workspace not None, params, data, alpha, grad):
+    """Mean loss with penalty and its gradient over all rows, in chunks.
+
+    loss = (sum_i w_i l_i + alpha/2 ||W||^2) / sum_i w_i;  grad_W = (A^T delta + alpha W) / sum_i w_i.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    params : ndarray of shape (n_params,)
+    data : Data
+        X, y, sample_weight.
+    alpha : float
+        Strength of the L2 penalty.
+    grad : ndarray of shape (n_params,)
+        Overwritten.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ZeroDivisionError
+        If the sample weights sum to zero.
+    """
+    cdef fm_data samples
+    rows_of(data.X, &samples, workspace.layers[0].fan_in)
+    targets_of(data, &samples, workspace)
+    cdef void *p_params = workspace.flat(params, "params")
+    cdef void *p_grad = workspace.flat(grad, "grad", True)
+    workspace.prepare_training(0)
+    cdef idx n = data.X.shape[0]
+    order = np.arange(n, dtype=np.intp)
+    cdef const idx *rows = <const idx *>cnp.PyArray_DATA(order)
+    cdef double loss, weight = 0, strength = alpha
+    cdef const fm_kernels *k = workspace.kernels
+    workspace.ws.interrupted = 0
+    with nogil:
+        k.pack(&workspace.ws, p_params, workspace.ws.params)
+        k.transpose(&workspace.ws)
+        loss = k.accumulate(&workspace.ws, &samples, rows, n, &weight)
+        if weight != 0 and not workspace.ws.interrupted:
+            loss = loss / weight + k.finish_gradient(&workspace.ws, strength, weight)
+            k.unpack(&workspace.ws, workspace.ws.grad, p_grad)
+    if workspace.ws.interrupted:
+        raise_pending()
+    if weight == 0:
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+    return loss
+
+
+def train_epoch(Workspace workspace not None, params, data, order, batch_size, alpha, optimizer):
+    """One pass of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    params : ndarray of shape (n_params,)
+    data : Data
+        X, y, sample_weight.
+    order : ndarray of intp
+        Row indices; consecutive runs of `batch_size` form the batches.
+    batch_size : int
+    alpha : float
+        Strength of the L2 penalty.
+    optimizer : object
+        ``rule``, ``states``, ``scalars(n_steps)`` and the step count ``t``, which grows by the steps done.
+
+    Returns
+    -------
+    float
+        Mean over rows of the batches' losses, each taken before its update.
+
+    Raises
+    ------
+    ZeroDivisionError
+        If the sample weights of a batch sum to zero; the steps before it have been done.
+    KeyboardInterrupt
+        Between two steps; the steps done are kept.
+    """
+    cdef fm_data samples
+    cdef fm_epoch epoch
+    cdef idx n_steps, done, size = batch_size
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    rows_of(data.X, &samples, workspace.layers[0].fan_in)
+    targets_of(data, &samples, workspace)
+    epoch.order = indices(order, "order", data.X.shape[0])
+    epoch.n_order, epoch.batch_size, epoch.alpha, epoch.loss = len(order), size, alpha, 0
+    epoch.rule, row = row_of(OPTIMIZER_ROWS, optimizer.rule, "optimizer.rule")
+    cdef int n_states = row["n_states"]
+    n_steps = (epoch.n_order + size - 1) // size
+    scalars = optimizer.scalars(n_steps)
+    epoch.scalars = <const double *>pointer(scalars, "optimizer.scalars", cnp.NPY_FLOAT64, (n_steps, row["n_scalars"]))
+    cdef void *p_params = workspace.flat(params, "params", True)
+    cdef void *p_states[FM_MAX_STATES]
+    states = optimizer.states
+    if len(states) != n_states:
+        raise ValueError(f"optimizer.states must hold {n_states} vectors, got {len(states)}")
+    for i in range(n_states):
+        p_states[i] = workspace.flat(states[i], "optimizer.states", True)
+    if len(order) == 0:
+        raise ValueError("order must hold at least one row index, got none")
+    workspace.prepare_training(n_states)
+
+    cdef const fm_kernels *k = workspace.kernels
+    cdef int s
+    workspace.ws.interrupted = 0
+    with nogil:
+        k.pack(&workspace.ws, p_params, workspace.ws.params)
+        for s in range(n_states):
+            k.pack(&workspace.ws, p_states[s], workspace.ws.states[s])
+        done = k.steps(&workspace.ws, &samples, &epoch, n_steps)
+        k.unpack(&workspace.ws, workspace.ws.params, p_params)
+        for s in range(n_states):
+            k.unpack(&workspace.ws, workspace.ws.states[s], p_states[s])
+    optimizer.t += done
+    if workspace.ws.interrupted:
+        raise_pending()
+    if done < n_steps:
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+    return epoch.loss / epoch.n_order
+
+
+def update(rule, params, grad, states, scalars):
+    """One optimizer step in place.
+
+    Parameters
+    ----------
+    rule : str
+        A key of OPTIMIZERS.
+    params, grad : ndarray of shape (n,)
+    states : sequence of ndarray of shape (n,)
+        In the order of the rule's row.
+    scalars : sequence of float
+        In the order of the rule's row.
+    """
+    number, row = row_of(OPTIMIZER_ROWS, rule, "rule")
+    cdef bint is_double = is_double_of(params, "params")
+    cdef int real = REALS[is_double], r = number, n_states = row["n_states"]
+    cdef void *p = pointer(params, "params", real, (None,), True)
+    cdef idx n = len(params)
+    cdef const void *g = pointer(grad, "grad", real, (n,))
+    cdef void *p_states[FM_MAX_STATES]
+    if len(states) != n_states:
+        raise ValueError(f"states must hold {n_states} vectors for rule {rule!r}, got {len(states)}")
+    vectors = [params, grad, *states]
+    for i in range(n_states):
+        p_states[i] = pointer(states[i], "states", real, (n,), True)
+    for i in range(len(vectors)):
+        for j in range(i):
+            if np.may_share_memory(vectors[i], vectors[j]):
+                raise ValueError("params, grad and states must not overlap in memory")
+    values = np.asarray(scalars, dtype=np.float64)
+    if values.shape != (row["n_scalars"],):
+        raise ValueError(f"scalars must hold {row['n_scalars']} numbers for rule {rule!r}, got {len(scalars)}")
+    cdef const double *p_scalars = <const double *>cnp.PyArray_DATA(np.ascontiguousarray(values))
+    with nogil:
+        KERNELS[is_double].update(r, n, p, g, p_states, p_scalars, 0.0, 1.0)
+
+
+# --- kernels by name: for cross-checks, benches and teaching; whole networks do not pass through here ----------------
+
+cdef object widened(array, idx ld):
+    """A cache-line aligned copy (rows, ld) of a matrix, widened with zeros."""
+    matrix = zeros(array.shape[0] * ld * array.itemsize).view(array.dtype).reshape(array.shape[0], ld)
+    matrix[:, :array.shape[1]] = array
+    return matrix
+
+
+cdef int hidden_row(activation) except -1:
+    number, row = row_of(ACTIVATION_ROWS, activation, "activation")
+    if not row["has_slope"]:
+        raise ValueError(f"activation={activation!r} has no slope: it is a link of the output layer")
+    return number
+
+
+def activate(activation, z, out):
+    """out = f(z), elementwise; out may be z."""
+    cdef int row = row_of(ACTIVATION_ROWS, activation, "activation")[0]
+    cdef bint is_double = is_double_of(z, "z")
+    cdef const void *p_z = pointer(z, "z", REALS[is_double], z.shape)
+    cdef void *p_out = pointer(out, "out", REALS[is_double], z.shape, True)
+    cdef idx n = z.size
+    if p_out != p_z and np.may_share_memory(z, out):
+        raise ValueError("out must be z or not overlap it in memory")
+    with nogil:
+        KERNELS[is_double].activate(row, n, p_z, p_out)
+
+
+def slope(activation, z, a, out):
+    """out = da/dz, elementwise, for a = f(z)."""
+    cdef int row = hidden_row(activation)
+    cdef bint is_double = is_double_of(z, "z")
+    cdef const void *p_z = pointer(z, "z", REALS[is_double], z.shape)
+    cdef const void *p_a = pointer(a, "a", REALS[is_double], z.shape)
+    cdef void *p_out = pointer(out, "out", REALS[is_double], z.shape, True)
+    cdef idx n = z.size
+    if np.may_share_memory(out, z) or np.may_share_memory(out, a):
+        raise ValueError("out must not overlap z or a in memory")
+    out[...] = 1
+    with nogil:
+        KERNELS[is_double].slope(row, n, p_z, p_a, p_out)
+
+
+def linear_forward(X, W, b, activation, out, z=None):
+    """out = f(X W + b), and z = X W + b where a buffer for it is given.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, fan_in)
+    W : ndarray of shape (fan_in, fan_out)
+    b : ndarray of shape (fan_out,)
+    activation : str
+    out : ndarray of shape (n, fan_out)
+    z : ndarray of shape (n, fan_out), optional
+    """
+    cdef int row = row_of(ACTIVATION_ROWS, activation, "activation")[0]
+    cdef bint is_double = is_double_of(X, "X")
+    cdef int real = REALS[is_double]
+    cdef const fm_kernels *k = KERNELS[is_double]
+    pointer(X, "X", real, (None, None))
+    cdef idx n = X.shape[0], fan_in = X.shape[1]
+    pointer(W, "W", real, (fan_in, None))
+    cdef idx fan_out = W.shape[1], ld_in = padded(fan_in, k.lanes), ld_out = padded(fan_out, k.lanes)
+    pointer(b, "b", real, (fan_out,))
+    pointer(out, "out", real, (n, fan_out), True)
+    if z is not None:
+        pointer(z, "z", real, (n, fan_out), True)
+    wide_X, wide_W, wide_b = widened(X, ld_in), widened(W, ld_out), widened(b[None], ld_out)
+    wide_z, wide_out = zeros(n * ld_out * X.itemsize), zeros(n * ld_out * X.itemsize)
+    cdef const void *p_X = cnp.PyArray_DATA(wide_X)
+    cdef const void *p_W = cnp.PyArray_DATA(wide_W)
+    cdef const void *p_b = cnp.PyArray_DATA(wide_b)
+    cdef void *p_z = cnp.PyArray_DATA(wide_z)
+    cdef void *p_out = cnp.PyArray_DATA(wide_out)
+    cdef fm_blas_gemm blas = blas_for(is_double, fan_in * ld_out)
+    with nogil:
+        k.linear_forward(n, fan_in, ld_in, ld_out, p_X, p_W, p_b, row, p_z, p_out, blas)
+    out[...] = wide_out.view(X.dtype).reshape(n, ld_out)[:, :fan_out]
+    if z is not None:
+        z[...] = wide_z.view(X.dtype).reshape(n, ld_out)[:, :fan_out]
+
+
+def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z=None):
+    """Gradients of one linear layer, and the delta of the layer below.
+
+    grad_W = X^T delta;  grad_b = column sums of delta;  delta_below = (delta W^T) * f'(z, X).
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, fan_in)
+        Output of the layer below, X = f(z).
+    W : ndarray of shape (fan_in, fan_out)
+    delta : ndarray of shape (n, fan_out)
+    activation : str
+        f, the activation of the layer below.
+    grad_W : ndarray of shape (fan_in, fan_out)
+    grad_b : ndarray of shape (fan_out,)
+    delta_below : ndarray of shape (n, fan_in), optional
+        Left out: not computed.
+    z : ndarray of shape (n, fan_in), optional
+        Needed only by activations whose slope reads it.
+    """
+    cdef int row = hidden_row(activation)
+    cdef bint is_double = is_double_of(X, "X")
+    cdef int real = REALS[is_double]
+    cdef const fm_kernels *k = KERNELS[is_double]
+    pointer(X, "X", real, (None, None))
+    cdef idx n = X.shape[0], fan_in = X.shape[1]
+    pointer(W, "W", real, (fan_in, None))
+    cdef idx fan_out = W.shape[1], ld_in = padded(fan_in, k.lanes), ld_out = padded(fan_out, k.lanes)
+    pointer(delta, "delta", real, (n, fan_out))
+    pointer(grad_W, "grad_W", real, (fan_in, fan_out), True)
+    pointer(grad_b, "grad_b", real, (fan_out,), True)
+    if delta_below is not None:
+        pointer(delta_below, "delta_below", real, (n, fan_in), True)
+    if z is not None:
+        pointer(z, "z", real, (n, fan_in))
+    elif delta_below is not None and ACTIVATION_ROWS[activation][1]["needs_z"]:
+        raise ValueError(f"z must be given: the slope of activation={activation!r} reads it")
+    wide_X, wide_W, wide_delta = widened(X, ld_in), widened(W.T, ld_in), widened(delta, ld_out)
+    wide_z = widened(X if z is None else z, ld_in)
+    wide_grad_W, wide_grad_b = zeros(fan_in * ld_out * X.itemsize), zeros(ld_out * X.itemsize)
+    wide_below = zeros(n * ld_in * X.itemsize)
+    cdef const void *p_X = cnp.PyArray_DATA(wide_X)
+    cdef const void *p_W = cnp.PyArray_DATA(wide_W)
+    cdef const void *p_delta = cnp.PyArray_DATA(wide_delta)
+    cdef const void *p_z = cnp.PyArray_DATA(wide_z)
+    cdef void *p_grad_W = cnp.PyArray_DATA(wide_grad_W)
+    cdef void *p_grad_b = cnp.PyArray_DATA(wide_grad_b)
+    cdef void *p_below = NULL if delta_below is None else cnp.PyArray_DATA(wide_below)
+    cdef fm_blas_gemm blas = blas_for(is_double, max(n * ld_out, fan_out * ld_in))
+    with nogil:
+        k.linear_backward(n, fan_in, fan_out, ld_in, ld_out, p_X, p_W, p_delta, p_grad_W, p_grad_b, 0, blas, row, p_z,
+                          p_below)
+    grad_W[...] = wide_grad_W.view(X.dtype).reshape(fan_in, ld_out)[:, :fan_out]
+    grad_b[...] = wide_grad_b.view(X.dtype)[:fan_out]
+    if delta_below is not None:
+        delta_below[...] = wide_below.view(X.dtype).reshape(n, ld_in)[:, :fan_in]
+
+
+cdef int check_logits(logits, out, str name) except -1:
+    cdef int is_double = is_double_of(logits, "logits")
+    pointer(logits, "logits", REALS[is_double], (None, None))
+    pointer(out, name, REALS[is_double], logits.shape, True)
+    if logits.shape[1] == 0:
+        raise ValueError(f"logits must have at least one column, got shape {logits.shape}")
+    if logits is not out and np.may_share_memory(logits, out):
+        raise ValueError(f"{name} must not overlap logits in memory")
+    return is_double
+
+
+def softmax(logits, out):
+    """out = exp(z - max z) / sum_j exp(z_j - max z), row by row; out may be logits.
+
+    Parameters
+    ----------
+    logits, out : ndarray of shape (n, k)
+    """
+    cdef bint is_double = check_logits(logits, out, "out")
+    cdef idx n = logits.shape[0], width = logits.shape[1]
+    cdef const void *p = cnp.PyArray_DATA(logits)
+    cdef void *p_out = cnp.PyArray_DATA(out)
+    with nogil:
+        KERNELS[is_double].softmax(n, width, width, p, p_out)
+
+
+def loss(name, logits, y, sample_weight, delta):
+    """Weighted mean loss from logits, and delta = (link(logits) - y) * sample_weight.
+
+    Parameters
+    ----------
+    name : str
+        A key of LOSSES.
+    logits : ndarray of shape (n, k)
+    y : ndarray
+        intp class indices (n,) for log_loss, else targets (n, k) of the logits' dtype.
+    sample_weight : ndarray of shape (n,) or None
+    delta : ndarray of shape (n, k)
+        Overwritten; not divided by n.
+
+    Returns
+    -------
+    float
+        sum_i w_i l_i / sum_i w_i.
+    """
+    number, row = row_of(LOSS_ROWS, name, "name")
+    if delta is logits:
+        raise ValueError("delta must not be logits")
+    cdef bint is_double = check_logits(logits, delta, "delta")
+    cdef int r = number, real = REALS[is_double]
+    cdef idx n = logits.shape[0], width = logits.shape[1]
+    cdef const idx *classes = NULL
+    cdef const void *p_y = NULL
+    cdef const void *p_weight = NULL
+    if row["class_targets"]:
+        pointer(y, "y", cnp.NPY_INTP, (n,))
+        classes = indices(y, "y", width)
+    else:
+        p_y = pointer(y, "y", real, (n, width))
+    total_weight = float(n)
+    if sample_weight is not None:
+        p_weight = pointer(sample_weight, "sample_weight", real, (n,))
+        total_weight = math.fsum(sample_weight)
+    if total_weight == 0:
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+    scratch = zeros(3 * n * width * logits.itemsize)
+    cdef const void *p = cnp.PyArray_DATA(logits)
+    cdef void *p_delta = cnp.PyArray_DATA(delta)
+    cdef void *p_scratch = cnp.PyArray_DATA(scratch)
+    cdef double total
+    with nogil:
+        total = KERNELS[is_double].loss(r, n, width, width, p, p_y, classes, p_weight, p_delta, p_scratch)
+    return total / total_weight
+
+
+def softmax_cross_entropy(logits, y, sample_weight, delta):
+    """The loss ``log_loss``: softmax and cross-entropy in one pass, safe for any finite logits; see :func:`loss`."""
+    return loss("log_loss", logits, y, sample_weight, delta)
+
+
+def sgd_update(params, grad, lr):
+    """p -= lr * g, in place."""
+    update("sgd", params, grad, (), (lr,))
+
+
+def momentum_update(params, grad, velocity, lr, momentum, nesterov=False):
+    """v = momentum * v - lr * g;  p += v, or with Nesterov p += momentum * v - lr * g; in place."""
+    update("nesterov" if nesterov else "momentum", params, grad, (velocity,), (lr, momentum))
+
+
+def adam_update(params, grad, m, v, lr, beta_1, beta_2, epsilon):
+    """Adam (Kingma and Ba 2014), in place; lr already holds the bias correction of its step."""
+    update("adam", params, grad, (m, v), (lr, beta_1, beta_2, epsilon))

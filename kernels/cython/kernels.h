@@ -1,0 +1,70 @@
+/* One instruction set's kernels for float and double: included by each isa_*.c with ISA, VBYTES and MR defined.
+ *
+ *   ISA     name, also the suffix of the exported function fm_table_<ISA>
+ *   VBYTES  bytes of a vector register; 0: a compiler without vector extensions, one lane
+ *   MR      rows of a register tile: 8 where there are 32 vector registers, 4 where there are 16
+ */
+#include <math.h>
+#include <string.h>
+
+#include "fastmlp.h"
+#include "tiers.h"
+
+#define NV_MAX 3 /* vectors per tile row */
+
+#if defined(__clang__)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define IVDEP _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+#define IVDEP _Pragma("GCC ivdep")
+#elif defined(_MSC_VER)
+#define ALWAYS_INLINE __forceinline
+#define UNROLL
+#define IVDEP __pragma(loop(ivdep))
+#else
+#define ALWAYS_INLINE inline
+#define UNROLL
+#define IVDEP
+#endif
+
+#if VBYTES
+#define VECTOR_OF_REALS __attribute__((vector_size(VBYTES), aligned(VBYTES), may_alias))
+#define ALIGNED __attribute__((aligned(64)))
+#define LANES ((int)(VBYTES / sizeof(REAL)))
+#else
+#define VECTOR_OF_REALS
+#define ALIGNED
+#define LANES 1
+#endif
+
+#define STRING_(x) #x
+#define STRING(x) STRING_(x)
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+#define ISA_NAME STRING(ISA)
+
+#define REAL float
+#define BITS uint32_t
+#define EPSILON 1.1920928955078125e-07
+#define FN(name) name##_f32
+#include "template.h"
+#undef REAL
+#undef BITS
+#undef EPSILON
+#undef FN
+
+#define REAL double
+#define BITS uint64_t
+#define EPSILON 2.220446049250313e-16
+#define FN(name) name##_f64
+#define REAL_IS_DOUBLE
+#include "template.h"
+
+const fm_kernels *JOIN(fm_table_, ISA)(int is_double);
+const fm_kernels *JOIN(fm_table_, ISA)(int is_double)
+{
+    return is_double ? &KERNELS_f64 : &KERNELS_f32;
+}

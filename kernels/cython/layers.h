@@ -1,0 +1,219 @@
+/* Layers and losses, forward and backward next to each other; a template over REAL. */
+
+/* --- linear layer ------------------------------------------------------------------------------------------------ */
+
+/* a = f(z), z = x W + b.  x (rows, ld_in), w (fan_in, ld_out), b (ld_out,), z and a (rows, ld_out).
+ * activation -1: a = z.  z may be NULL or a; the activation is applied while the row block is in L1. */
+static void FN(linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, const void *x_, const void *w_,
+                               const void *b_, int activation, void *z_, void *a_, fm_blas_gemm blas)
+{
+    const REAL *x = x_, *w = w_, *b = b_;
+    REAL *a = a_, *z = z_ ? z_ : a_;
+    if (blas && FN(gemm_is_large)(rows, ld_out, fan_in)) {
+        for (idx r = 0; r < rows; r++)
+            memcpy(z + r * ld_out, b, (size_t)ld_out * sizeof(REAL));
+        FN(gemm_blas)(blas, rows, ld_out, fan_in, x, ld_in, 0, w, ld_out, z, ld_out, 1);
+        if (activation >= 0)
+            FN(ACTIVATIONS)[activation].value(rows * ld_out, z, a);
+        return;
+    }
+    for (idx r = 0; r < rows; r += MR) {
+        const int mr = rows - r < MR ? (int)(rows - r) : MR;
+        FN(gemm_row_block)(mr, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, z + r * ld_out, ld_out, b, 0, 1);
+        if (activation >= 0)
+            FN(ACTIVATIONS)[activation].value(mr * ld_out, z + r * ld_out, a + r * ld_out);
+    }
+}
+
+/* grad_b (+)= column sums of delta (rows, ld_out). */
+static void FN(bias_gradient)(idx rows, idx ld_out, const REAL *delta, REAL *grad_b, int accumulate)
+{
+    for (idx n = 0; n < ld_out; n += LANES) {
+        /* four chains hide the latency of the adds */
+        VEC s0 = accumulate ? LOAD(grad_b + n) : LOAD(FN(zeros));
+        VEC s1 = LOAD(FN(zeros)), s2 = s1, s3 = s1;
+        idx r = 0;
+        for (; r + 4 <= rows; r += 4) {
+            const REAL *d = delta + r * ld_out + n;
+            s0 += LOAD(d);
+            s1 += LOAD(d + ld_out);
+            s2 += LOAD(d + 2 * ld_out);
+            s3 += LOAD(d + 3 * ld_out);
+        }
+        for (; r < rows; r++)
+            s0 += LOAD(delta + r * ld_out + n);
+        STORE(grad_b + n, (s0 + s1) + (s2 + s3));
+    }
+}
+
+/* grad_w (+)= x^T delta (fan_in, ld_out), grad_b (+)= column sums of delta, and unless delta_below is NULL
+ * delta_below = (delta W^T) * f'(z, x) (rows, ld_in), where x = f(z) is the output of the layer below.
+ * wt: W transposed (fan_out, ld_in). */
+static void FN(linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, idx ld_out, const void *x_,
+                                const void *wt_, const void *delta_, void *grad_w_, void *grad_b, int accumulate,
+                                fm_blas_gemm blas, int activation, const void *z_, void *delta_below_)
+{
+    const REAL *x = x_, *wt = wt_, *delta = delta_, *z = z_;
+    REAL *grad_w = grad_w_, *below = delta_below_;
+    FN(bias_gradient)(rows, ld_out, delta, grad_b, accumulate);
+
+    if (blas && FN(gemm_is_large)(fan_in, ld_out, rows)) {
+        FN(gemm_blas)(blas, fan_in, ld_out, rows, x, ld_in, 1, delta, ld_out, grad_w, ld_out, (REAL)accumulate);
+    } else {
+        /* panel by panel: a panel of delta stays in L1 while all rows of grad_w pass over it */
+        for (idx n = 0; n < ld_out; n += NV_MAX * LANES) {
+            const idx width = ld_out - n < NV_MAX * LANES ? ld_out - n : NV_MAX * LANES;
+            for (idx m = 0; m < fan_in; m += MR) {
+                const int mr = fan_in - m < MR ? (int)(fan_in - m) : MR;
+                REAL *g = grad_w + m * ld_out + n;
+                FN(gemm_row_block)(mr, width, rows, x + m, 1, ld_in, delta + n, ld_out, g, ld_out,
+                                   accumulate ? g : FN(zeros), accumulate ? ld_out : 0, accumulate);
+            }
+        }
+    }
+    if (!below)
+        return;
+    if (blas && FN(gemm_is_large)(rows, ld_in, fan_out)) {
+        FN(gemm_blas)(blas, rows, ld_in, fan_out, delta, ld_out, 0, wt, ld_in, below, ld_in, 0);
+        FN(ACTIVATIONS)[activation].backward(rows * ld_in, z, x, below);
+        return;
+    }
+    for (idx r = 0; r < rows; r += MR) {
+        const int mr = rows - r < MR ? (int)(rows - r) : MR;
+        FN(gemm_row_block)(mr, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, below + r * ld_in, ld_in,
+                           FN(zeros), 0, 0);
+        FN(ACTIVATIONS)[activation].backward(mr * ld_in, z ? z + r * ld_in : NULL, x + r * ld_in, below + r * ld_in);
+    }
+}
+
+/* --- first layer on sparse rows (CSR): no densified copy -------------------------------------------------------- */
+
+static inline idx FN(index_at)(const void *p, int is_64, idx k)
+{
+    return is_64 ? (idx)((const int64_t *)p)[k] : (idx)((const int32_t *)p)[k];
+}
+
+static inline REAL FN(value_at)(const fm_data *data, idx k)
+{
+    return data->X_is_double ? (REAL)((const double *)data->X)[k] : (REAL)((const float *)data->X)[k];
+}
+
+/* z = x W + b for the sparse rows[0 .. n), then a = f(z). */
+static void FN(sparse_forward)(const fm_data *data, const idx *rows, idx n, idx ld_out, const REAL *w, const REAL *b,
+                               int activation, REAL *z, REAL *a)
+{
+    z = z ? z : a;
+    for (idx r = 0; r < n; r++) {
+        const idx row = rows[r];
+        const idx end = FN(index_at)(data->indptr, data->index_is_64, row + 1);
+        REAL *out = z + r * ld_out;
+        memcpy(out, b, (size_t)ld_out * sizeof(REAL));
+        for (idx k = FN(index_at)(data->indptr, data->index_is_64, row); k < end; k++) {
+            const REAL x = FN(value_at)(data, k);
+            const REAL *w_row = w + FN(index_at)(data->indices, data->index_is_64, k) * ld_out;
+            for (idx j = 0; j < ld_out; j += LANES)
+                STORE(out + j, LOAD(out + j) + x * LOAD(w_row + j));
+        }
+        if (activation >= 0)
+            FN(ACTIVATIONS)[activation].value(ld_out, out, a + r * ld_out);
+    }
+}
+
+/* grad_w += x^T delta for the sparse rows[0 .. n); the caller has cleared grad_w. */
+static void FN(sparse_backward)(const fm_data *data, const idx *rows, idx n, idx ld_out, const REAL *delta,
+                                REAL *grad_w)
+{
+    for (idx r = 0; r < n; r++) {
+        const idx row = rows[r];
+        const idx end = FN(index_at)(data->indptr, data->index_is_64, row + 1);
+        const REAL *d = delta + r * ld_out;
+        for (idx k = FN(index_at)(data->indptr, data->index_is_64, row); k < end; k++) {
+            const REAL x = FN(value_at)(data, k);
+            REAL *g_row = grad_w + FN(index_at)(data->indices, data->index_is_64, k) * ld_out;
+            for (idx j = 0; j < ld_out; j += LANES)
+                STORE(g_row + j, LOAD(g_row + j) + x * LOAD(d + j));
+        }
+    }
+}
+
+/* --- losses: value and delta in one call, from logits -------------------------------------------------------------- */
+
+/* out = exp(z - max z) / sum, row by row over n true columns of stride ld; padding columns of out become 0. */
+static void FN(softmax)(idx rows, idx n, idx ld, const void *z_, void *out_)
+{
+    const REAL *z = z_;
+    REAL *out = out_;
+    for (idx r = 0; r < rows; r++) {
+        const REAL *zr = z + r * ld;
+        REAL *o = out + r * ld, top = zr[0], sum = 0;
+        for (idx j = 1; j < n; j++)
+            top = zr[j] > top ? zr[j] : top;
+        for (idx j = 0; j < n; j++)
+            o[j] = FN(exp)(zr[j] - top);
+        for (idx j = 0; j < n; j++)
+            sum += o[j];
+        for (idx j = 0; j < n; j++)
+            o[j] /= sum;
+        for (idx j = n; j < ld; j++)
+            o[j] = 0;
+    }
+}
+
+/* loss of row i = log sum_j exp(z_j - top) - (z_c - top), clipped as if p were in [eps, 1 - eps];
+ * delta = (softmax(z) - onehot(c)) * weight.  Returns the weighted sum of losses. */
+static double FN(softmax_cross_entropy)(idx rows, idx n, idx ld, const REAL *z, const idx *y_class, const REAL *weight,
+                                        REAL *delta)
+{
+    const REAL low = (REAL)-log1p(-EPSILON), high = (REAL)-log(EPSILON);
+    double total = 0;
+    for (idx r = 0; r < rows; r++) {
+        const REAL *zr = z + r * ld;
+        REAL *d = delta + r * ld, top = zr[0], sum = 0;
+        for (idx j = 1; j < n; j++)
+            top = zr[j] > top ? zr[j] : top;
+        const REAL shifted = zr[y_class[r]] - top;
+        for (idx j = 0; j < n; j++)
+            d[j] = FN(exp)(zr[j] - top);
+        for (idx j = 0; j < n; j++)
+            sum += d[j];
+        const REAL w = weight ? weight[r] : (REAL)1, loss = FN(clip)(FN(log)(sum) - shifted, low, high);
+        for (idx j = 0; j < n; j++)
+            d[j] = d[j] / sum * w;
+        d[y_class[r]] = weight ? (d[y_class[r]] - w) : d[y_class[r]] - (REAL)1;
+        for (idx j = n; j < ld; j++)
+            d[j] = 0;
+        total += (double)loss * (double)w;
+    }
+    return total;
+}
+
+/* Any loss of the table: returns the weighted sum over rows of the loss (sum over outputs), writes
+ * delta = (prediction - target) * weight.  Elementwise losses work on compact copies (rows, n) in scratch. */
+static double FN(loss)(int loss, idx rows, idx n, idx ld, const void *z_, const void *y_, const idx *y_class,
+                       const void *weight_, void *delta_, void *scratch)
+{
+    const REAL *z = z_, *y = y_, *weight = weight_;
+    REAL *delta = delta_;
+    if (!FN(LOSSES)[loss].value)
+        return FN(softmax_cross_entropy)(rows, n, ld, z, y_class, weight, delta);
+
+    REAL *logit = scratch, *value = logit + rows * n, *p = value + rows * n;
+    for (idx r = 0; r < rows; r++)
+        for (idx j = 0; j < n; j++)
+            logit[r * n + j] = z[r * ld + j];
+    FN(LOSSES)[loss].value(rows * n, y, logit, value);
+    FN(ACTIVATIONS)[FN(LOSSES)[loss].link].value(rows * n, logit, p);
+    double total = 0;
+    for (idx r = 0; r < rows; r++) {
+        const REAL w = weight ? weight[r] : (REAL)1;
+        double row = 0;
+        for (idx j = 0; j < n; j++) {
+            row += (double)value[r * n + j];
+            delta[r * ld + j] = (p[r * n + j] - y[r * n + j]) * w;
+        }
+        for (idx j = n; j < ld; j++)
+            delta[r * ld + j] = 0;
+        total += row * (double)w;
+    }
+    return FN(LOSSES)[loss].mean_over_outputs ? total / (double)n : total;
+}

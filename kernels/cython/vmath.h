@@ -1,0 +1,175 @@
+/* exp, log, log1p, tanh as branch-free scalar code that compilers vectorise; a template over REAL.
+ *
+ * Every function lets NaN through.  Max error and range stand at each; tests/test_vmath.py measures them.
+ */
+
+#ifdef REAL_IS_DOUBLE
+#define MANTISSA_BITS 52
+#define EXPONENT_BIAS 1023
+#define ROUND_MAGIC 6755399441055744.0 /* 1.5 * 2^52: adding it rounds to an integer kept in the low bits */
+#define EXP_LOW (-746.0)
+#define EXP_HIGH 710.0
+#define LN2_HIGH 6.93147180369123816490e-01
+#define LN2_LOW 1.90821492927058770002e-10
+#define TINY 2.2250738585072014e-308
+#define TINY_SCALE 18014398509481984.0 /* 2^54 */
+#define TINY_EXPONENT 54
+#else
+#define MANTISSA_BITS 23
+#define EXPONENT_BIAS 127
+#define ROUND_MAGIC 12582912.0f /* 1.5 * 2^23 */
+#define EXP_LOW (-104.0f)
+#define EXP_HIGH 89.0f
+#define LN2_HIGH 6.9313812256e-01f
+#define LN2_LOW 9.0580006145e-06f
+#define TINY 1.17549435e-38f
+#define TINY_SCALE 33554432.0f /* 2^25 */
+#define TINY_EXPONENT 25
+#endif
+
+static inline BITS FN(bits)(REAL x)
+{
+    BITS i;
+    memcpy(&i, &x, sizeof i);
+    return i;
+}
+
+static inline REAL FN(from_bits)(BITS i)
+{
+    REAL x;
+    memcpy(&x, &i, sizeof x);
+    return x;
+}
+
+static inline REAL FN(abs)(REAL x)
+{
+    return FN(from_bits)(FN(bits)(x) & ~((BITS)1 << (sizeof(REAL) * 8 - 1)));
+}
+
+static inline REAL FN(sqrt)(REAL x)
+{
+#ifdef REAL_IS_DOUBLE
+    return sqrt(x);
+#else
+    return sqrtf(x);
+#endif
+}
+
+/* exp(x) = 2^n exp(r), r = x - n ln 2 in [-ln2/2, ln2/2], exp(r) by its Taylor polynomial.
+ * Max error 1 ULP (2 ULP where the result is subnormal); all of R, 0 below and inf above the dtype's range. */
+static inline REAL FN(exp)(REAL x)
+{
+    x = x < EXP_LOW ? EXP_LOW : x;
+    x = x > EXP_HIGH ? EXP_HIGH : x;
+    const REAL n = (x * (REAL)1.44269504088896340736 + ROUND_MAGIC) - ROUND_MAGIC;
+    const REAL r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    REAL p;
+#ifdef REAL_IS_DOUBLE
+    p = 1.6059043836821613e-10; /* 1/13! */
+    p = p * r + 2.08767569878681e-09;
+    p = p * r + 2.505210838544172e-08;
+    p = p * r + 2.755731922398589e-07;
+    p = p * r + 2.7557319223985893e-06;
+    p = p * r + 2.48015873015873e-05;
+    p = p * r + 1.984126984126984e-04;
+    p = p * r + 1.388888888888889e-03;
+#else
+    p = 1.9841270e-04f; /* 1/7! */
+    p = p * r + 1.3888889e-03f;
+#endif
+    p = p * r + (REAL)8.333333333333333e-03;
+    p = p * r + (REAL)4.1666666666666664e-02;
+    p = p * r + (REAL)1.6666666666666666e-01;
+    p = p * r + (REAL)0.5;
+    p = p * r * r + r; /* the two largest terms last: 1 + (r + r^2 (...)) */
+    p = p + (REAL)1.0;
+    /* 2^n in two factors, so that n may leave the range of one exponent field */
+    const REAL half = n * (REAL)0.5 + ROUND_MAGIC;
+    const REAL rest = (n - (half - ROUND_MAGIC)) + ROUND_MAGIC;
+    const REAL s0 = FN(from_bits)((FN(bits)(half) + EXPONENT_BIAS) << MANTISSA_BITS);
+    const REAL s1 = FN(from_bits)((FN(bits)(rest) + EXPONENT_BIAS) << MANTISSA_BITS);
+    return p * s0 * s1;
+}
+
+/* log(x) = e ln 2 + log(m), m in [sqrt(1/2), sqrt(2)), by the odd series of s = (m - 1) / (m + 1) as in fdlibm.
+ * Max error 1 ULP; log(0) = -inf, log(inf) = inf, NaN for x < 0. */
+static inline REAL FN(log)(REAL x)
+{
+    const REAL scaled = x < TINY ? x * TINY_SCALE : x; /* subnormals */
+    const REAL shift = x < TINY ? (REAL)TINY_EXPONENT : (REAL)0.0;
+    const BITS sqrt_half = FN(bits)((REAL)0.70710678118654752440);
+    const BITS i = FN(bits)(scaled) - sqrt_half;
+    /* the exponent, biased to stay positive, becomes a number by sitting in the low bits of ROUND_MAGIC */
+    const BITS biased = (i + ((BITS)EXPONENT_BIAS << MANTISSA_BITS)) >> MANTISSA_BITS;
+    const REAL e = (FN(from_bits)(FN(bits)(ROUND_MAGIC) + biased) - ROUND_MAGIC) - (REAL)EXPONENT_BIAS - shift;
+    const BITS mantissa = (i & (((BITS)1 << MANTISSA_BITS) - 1)) + sqrt_half;
+    const REAL f = FN(from_bits)(mantissa) - (REAL)1.0;
+    const REAL s = f / ((REAL)2.0 + f);
+    const REAL z = s * s;
+    REAL R;
+#ifdef REAL_IS_DOUBLE
+    R = 1.479819860511658591e-01;
+    R = R * z + 1.531383769920937332e-01;
+    R = R * z + 1.818357216161805012e-01;
+    R = R * z + 2.222219843214978396e-01;
+    R = R * z + 2.857142874366239149e-01;
+    R = R * z + 3.999999999940941908e-01;
+    R = R * z + 6.666666666666735130e-01;
+#else
+    R = 2.4279078841e-01f;
+    R = R * z + 2.8498786688e-01f;
+    R = R * z + 4.0000972152e-01f;
+    R = R * z + 6.6666662693e-01f;
+#endif
+    R = R * z;
+    const REAL half_square = (REAL)0.5 * f * f;
+    REAL y = e * LN2_HIGH - ((half_square - (s * (half_square + R) + e * LN2_LOW)) - f);
+    y = x == (REAL)INFINITY ? x : y;
+    y = x == (REAL)0.0 ? -(REAL)INFINITY : y;
+    return x < (REAL)0.0 || x != x ? (REAL)NAN : y;
+}
+
+/* log(1 + x) with the rounding of 1 + x put right: log(u) + (x - (u - 1)) / u.
+ * Max error 2 ULP for x > -1; inf at inf. */
+static inline REAL FN(log1p)(REAL x)
+{
+    const REAL u = (REAL)1.0 + x;
+    const REAL correction = (x - (u - (REAL)1.0)) / u;
+    const REAL y = FN(log)(u);
+    const REAL corrected = y + correction;
+    return FN(abs)(y) == (REAL)INFINITY ? y : corrected;
+}
+
+/* tanh(x): a rational (double) or polynomial (float) approximation of Cephes below 0.625, else 1 - 2/(exp(2|x|)+1).
+ * Max error 2 ULP; all of R. */
+static inline REAL FN(tanh)(REAL x)
+{
+    const REAL z = x * x;
+    REAL small;
+#ifdef REAL_IS_DOUBLE
+    const double p = (-9.64399179425052238628e-1 * z - 9.92877231001918586564e1) * z - 1.61468768441708447952e3;
+    const double q = ((z + 1.12811678491632931402e2) * z + 2.23548839060100448583e3) * z + 4.84406305325125486048e3;
+    small = x + x * (z * (p / q));
+#else
+    float p = -5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    small = p * z * x + x;
+#endif
+    const REAL magnitude = FN(abs)(x);
+    const REAL large = (REAL)1.0 - (REAL)2.0 / (FN(exp)((REAL)2.0 * magnitude) + (REAL)1.0);
+    return magnitude < (REAL)0.625 ? small : (x < (REAL)0.0 ? -large : large);
+}
+
+#undef MANTISSA_BITS
+#undef EXPONENT_BIAS
+#undef ROUND_MAGIC
+#undef EXP_LOW
+#undef EXP_HIGH
+#undef LN2_HIGH
+#undef LN2_LOW
+#undef TINY
+#undef TINY_SCALE
+#undef TINY_EXPONENT
