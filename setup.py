@@ -114,14 +114,14 @@ setup(
     ext_modules=cythonize(
         Extension(
             "fastmlp.kernels._engine",
-            [str(SOURCES / "engine.pyx"), str(SOURCES / "dispatch.c")],
+            [str(SOURCES / name) for name in ("engine.pyx", "dispatch.c", "threads.c")],
             include_dirs=[np.get_include(), str(SOURCES)],
             define_macros=[
                 ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
                 *((f"FASTMLP_{isa.upper()}", "1") for isa in isas if isa != "baseline"),
             ],
-            extra_compile_args=cflags,
-            extra_link_args=[f for f in cflags if f.startswith("-fsanitize")],
+            extra_compile_args=[*([] if MSVC else ["-O3", "-pthread"]), *cflags],
+            extra_link_args=[*([] if MSVC else ["-pthread"]), *(f for f in cflags if f.startswith("-fsanitize"))],
             depends=headers,
         ),
     ),

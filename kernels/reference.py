@@ -605,7 +605,8 @@ def _array(name, array, dtype, shape=None, *, out=False, strided=False):
     if array.dtype != dtype:
         raise ValueError(f"{name} must have dtype {dtype}, got {array.dtype}")
     if shape is not None and (
-        array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True))
+        array.ndim != len(shape)
+        or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True))
     ):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {array.shape}")
     if not (strided or (array.flags.c_contiguous and array.flags.aligned)):

@@ -25,7 +25,15 @@ cdef extern from "Python.h":
 
 
 cdef extern from "tiers.h":
-    const int LARGE_B_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE
+    const int LARGE_B_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE, UNIT_BYTES
+    const double THREADS_MIN_STEP, THREADS_MIN_PREDICT
+
+
+cdef extern from "threads.h":
+    ctypedef struct fm_team:
+        pass
+    fm_team *fm_team_new(int n) nogil
+    void fm_team_free(fm_team *) nogil
 
 
 cdef extern from "fastmlp.h":
@@ -36,11 +44,19 @@ cdef extern from "fastmlp.h":
     ctypedef struct fm_layer:
         idx fan_in, fan_out, ld_in, ld_out, w, b, w_flat, b_flat
         int activation
+    ctypedef struct fm_unit:
+        int layer, is_bias
+        idx m, n_rows, offset, length
     ctypedef struct fm_workspace:
         int n_layers
         const fm_layer *layers
         int loss
         idx n_padded, w_padded, max_rows
+        int n_threads
+        fm_team *team
+        const fm_unit *units
+        idx n_units
+        const idx *unit_start
         fm_blas_gemm blas
         int (*poll)() noexcept nogil
         double work
@@ -48,6 +64,7 @@ cdef extern from "fastmlp.h":
         void *params
         void *grad
         void *states[4]
+        double *unit_penalty
         void **wt
         void **a
         void **z
@@ -55,6 +72,7 @@ cdef extern from "fastmlp.h":
         void *y
         idx *y_class
         void *weight
+        double *row_loss
         void *scratch
     ctypedef struct fm_data:
         const void *X
@@ -68,30 +86,28 @@ cdef extern from "fastmlp.h":
         const void *sample_weight
     ctypedef struct fm_epoch:
         const idx *order
-        idx n_order, batch_size
+        idx n_order, batch_size, n_steps
         double alpha
         int rule
         const double *scalars
         double loss
+        idx done
     ctypedef struct fm_kernels:
         const char *isa
         int lanes
         void (*pack)(const fm_workspace *, const void *, void *) noexcept nogil
         void (*unpack)(const fm_workspace *, const void *, void *) noexcept nogil
         void (*predict)(fm_workspace *, const fm_data *, const idx *, idx, void *) noexcept nogil
-        idx (*steps)(fm_workspace *, const fm_data *, fm_epoch *, idx) noexcept nogil
-        double (*accumulate)(fm_workspace *, const fm_data *, const idx *, idx, double *) noexcept nogil
-        double (*finish_gradient)(fm_workspace *, double, double) noexcept nogil
-        void (*transpose)(fm_workspace *) noexcept nogil
+        void (*train)(fm_workspace *, const fm_data *, fm_epoch *) noexcept nogil
         void (*activate)(int, idx, const void *, void *) noexcept nogil
         void (*slope)(int, idx, const void *, const void *, void *) noexcept nogil
         void (*linear_forward)(idx, idx, idx, idx, const void *, const void *, const void *, int, void *, void *,
                                fm_blas_gemm) noexcept nogil
-        void (*linear_backward)(idx, idx, idx, idx, idx, const void *, const void *, const void *, void *, void *, int,
+        void (*linear_backward)(idx, idx, idx, idx, idx, const void *, const void *, const void *, void *, void *,
                                 fm_blas_gemm, int, const void *, void *) noexcept nogil
         void (*softmax)(idx, idx, idx, const void *, void *) noexcept nogil
-        double (*loss)(int, idx, idx, idx, const void *, const void *, const idx *, const void *, void *,
-                       void *) noexcept nogil
+        void (*loss)(int, idx, idx, idx, const void *, const void *, const idx *, const void *, void *, double *,
+                     void *) noexcept nogil
         void (*update)(int, idx, void *, const void *, void **, const double *, double, double) noexcept nogil
     ctypedef struct fm_row:
         const char *name
@@ -124,6 +140,13 @@ cdef row_of(dict table, name, str argument):
         return table[name]
     except (KeyError, TypeError):
         raise ValueError(f"{argument}={name!r} is not compiled into this engine; it has {list(table)}") from None
+
+
+cdef int hidden_row(activation) except -1:
+    number, row = row_of(ACTIVATION_ROWS, activation, "activation")
+    if not row["has_slope"]:
+        raise ValueError(f"activation={activation!r} has no slope: it is a link of the output layer")
+    return number
 
 
 def isas():
@@ -342,11 +365,13 @@ cdef int raise_pending() except -1:
 
 
 cdef class Workspace:
-    """Buffers of one network for batches of up to `batch_size` rows; not for use by two threads at once.
+    """Buffers and threads of one network for batches of up to `batch_size` rows; for one caller at a time.
 
     Attributes
     ----------
     network : Network
+    n_threads : int
+        Threads that training will use.
     nbytes : int
         Memory held.
     isa : str
@@ -355,6 +380,7 @@ cdef class Workspace:
 
     cdef readonly object network
     cdef readonly str isa
+    cdef readonly int n_threads
     cdef fm_workspace ws
     cdef const fm_kernels *kernels
     cdef fm_layer *layers
@@ -362,55 +388,31 @@ cdef class Workspace:
     cdef bint is_double, class_targets
     cdef idx n_outputs, n_params
 
-    def __cinit__(self, network, idx batch_size):
-        cdef int lanes, L = network.n_layers
-        cdef idx item, w = 0, w_flat = 0, largest = 0
-        self.network = network
+    def __cinit__(self, network, idx batch_size, n_jobs):
         if network.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {network.dtype}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.network = network
         self.is_double = network.dtype == np.float64
         self.kernels = KERNELS[self.is_double]
         self.isa = self.kernels.isa.decode()
         self.n_outputs = network.widths[-1]
         self.n_params = network.n_params
         self.buffers = []
-        lanes, item = self.kernels.lanes, network.dtype.itemsize
-
-        self.layers = <fm_layer *>self.buffer(L * sizeof(fm_layer))
-        self.ws.layers, self.ws.n_layers = self.layers, L
+        self.ws.poll = poll
         self.ws.loss, loss = row_of(LOSS_ROWS, network.loss, "loss")
         self.class_targets = loss["class_targets"]
-        needs_z = []
-        cdef fm_layer *layer
-        for l, (fan_in, fan_out) in enumerate(network.shapes):
-            layer = &self.layers[l]
-            layer.fan_in, layer.fan_out = fan_in, fan_out
-            layer.ld_in, layer.ld_out = padded(fan_in, lanes), padded(fan_out, lanes)
-            layer.w, layer.w_flat, layer.activation = w, w_flat, -1
-            w += fan_in * layer.ld_out
-            w_flat += fan_in * fan_out
-            largest = max(largest, fan_in * layer.ld_out)
-            if l < L - 1:
-                layer.activation, row = row_of(ACTIVATION_ROWS, network.activations[l], "activation")
-                if not row["has_slope"]:
-                    raise ValueError(f"activation={network.activations[l]!r} has no slope: not for hidden layers")
-                needs_z.append(row["needs_z"])
-            else:
-                needs_z.append(False)
-        self.ws.w_padded = w
-        for l in range(L):
-            layer = &self.layers[l]
-            layer.b, layer.b_flat = w, w_flat
-            w += layer.ld_out
-            w_flat += layer.fan_out
-        self.ws.n_padded = w
-        self.ws.poll = poll
+        cdef list needs_z = self.lay_out()
+        cdef idx largest = max(self.layers[l].fan_in * self.layers[l].ld_out for l in range(self.ws.n_layers))
         self.ws.blas = blas_for(self.is_double, largest)
+        self.ws.max_rows = min(batch_size, CHUNK_ROWS_LARGE if self.ws.blas != NULL else CHUNK_ROWS)
+        self.n_threads = self.choose_threads(batch_size, n_jobs)
+        self.ws.n_threads = 1  # until a team is there
 
-        cdef idx rows = min(batch_size, CHUNK_ROWS_LARGE if self.ws.blas != NULL else CHUNK_ROWS)
-        self.ws.max_rows = rows
+        cdef idx rows = self.ws.max_rows, item = network.dtype.itemsize
+        cdef int L = self.ws.n_layers
+        cdef fm_layer *layer
         self.ws.params = self.buffer(self.ws.n_padded * item)
         self.ws.wt = <void **>self.buffer(L * sizeof(void *))
         self.ws.a = <void **>self.buffer((L + 1) * sizeof(void *))
@@ -422,7 +424,60 @@ cdef class Workspace:
             self.ws.a[l + 1] = self.buffer(rows * layer.ld_out * item)
             if needs_z[l]:
                 self.ws.z[l] = self.buffer(rows * layer.ld_out * item)
-        self.ws.y_class = <idx *>self.buffer(rows * sizeof(idx))
+
+    def __dealloc__(self):
+        cdef fm_team *team = self.ws.team
+        if team != NULL:
+            with nogil:  # joins the helpers
+                fm_team_free(team)
+
+    cdef list lay_out(self):
+        """Fill the layers and the offsets of the padded vector; returns whether each layer must keep z."""
+        cdef int lanes = self.kernels.lanes, L = self.network.n_layers
+        cdef idx w = 0, w_flat = 0
+        cdef fm_layer *layer
+        cdef list needs_z = []
+        self.layers = <fm_layer *>self.buffer(L * sizeof(fm_layer))
+        self.ws.layers, self.ws.n_layers = self.layers, L
+        for l, (fan_in, fan_out) in enumerate(self.network.shapes):
+            layer = &self.layers[l]
+            layer.fan_in, layer.fan_out = fan_in, fan_out
+            layer.ld_in, layer.ld_out = padded(fan_in, lanes), padded(fan_out, lanes)
+            layer.w, layer.w_flat = w, w_flat
+            w += fan_in * layer.ld_out
+            w_flat += fan_in * fan_out
+            layer.activation = -1
+            needs_z.append(False)
+            if l < L - 1:
+                name = self.network.activations[l]
+                layer.activation = hidden_row(name)
+                needs_z[l] = ACTIVATION_ROWS[name][1]["needs_z"]
+        self.ws.w_padded = w
+        for l in range(L):
+            layer = &self.layers[l]
+            layer.b, layer.b_flat = w, w_flat
+            w += layer.ld_out
+            w_flat += layer.fan_out
+        self.ws.n_padded = w
+        return needs_z
+
+    cdef int choose_threads(self, idx batch_size, n_jobs) except -1:
+        """n_jobs if given; else as many as are allowed, if a step has the work for them (tiers.h)."""
+        cdef double work = 6.0 * self.ws.w_padded * batch_size
+        if self.ws.blas != NULL or (n_jobs is None and work < THREADS_MIN_STEP):
+            return 1  # the BLAS brings its own threads
+        from fastmlp.threads import allowed
+        cdef idx tiles = (self.ws.max_rows + 7) // 8
+        return max(1, min(allowed(n_jobs), tiles))
+
+    cdef int prepare_team(self) except -1:
+        cdef int n = self.n_threads
+        if n > 1 and self.ws.team == NULL:
+            with nogil:
+                self.ws.team = fm_team_new(n)
+            # without a team one thread does it all: same result, later
+            self.ws.n_threads = n if self.ws.team != NULL else 1
+        return 0
 
     cdef void *buffer(self, idx n_bytes) except? NULL:
         memory = zeros(n_bytes)
@@ -430,22 +485,54 @@ cdef class Workspace:
         return cnp.PyArray_DATA(memory)
 
     cdef int prepare_training(self, int n_states) except -1:
-        """Allocate what only training needs: gradient, deltas, transposed weights, targets, optimizer states."""
+        """Get what only training needs: threads, gradient, deltas, transposed weights, targets, states."""
         cdef idx item = 8 if self.is_double else 4, rows = self.ws.max_rows
         cdef fm_layer *layer
         if self.ws.grad == NULL:
+            self.prepare_team()
             for l in range(self.ws.n_layers):
                 layer = &self.layers[l]
                 self.ws.delta[l] = self.buffer(rows * layer.ld_out * item)
                 if l > 0:
                     self.ws.wt[l] = self.buffer(layer.fan_out * layer.ld_in * item)
             self.ws.y = self.buffer(rows * self.n_outputs * item)
+            self.ws.y_class = <idx *>self.buffer(rows * sizeof(idx))
             self.ws.weight = self.buffer(rows * item)
+            self.ws.row_loss = <double *>self.buffer(rows * sizeof(double))
             self.ws.scratch = self.buffer(3 * rows * self.n_outputs * item)
+            self.divide()
             self.ws.grad = self.buffer(self.ws.n_padded * item)
         for k in range(n_states):
             if self.ws.states[k] == NULL:
                 self.ws.states[k] = self.buffer(self.ws.n_padded * item)
+        return 0
+
+    cdef int divide(self) except -1:
+        """Cut the padded vector into units, and the units into one contiguous run per thread."""
+        cdef idx item = 8 if self.is_double else 4, m, n_rows, n_units = 0, u = 0
+        cdef fm_layer *layer
+        cdef list units = []
+        for l in range(self.ws.n_layers):
+            layer = &self.layers[l]
+            # whole tiles of rows; the BLAS wants the layer in one piece
+            n_rows = max(8, UNIT_BYTES // (layer.ld_out * item) // 8 * 8)
+            n_rows = layer.fan_in if self.ws.blas != NULL else n_rows
+            for m in range(0, layer.fan_in, n_rows):
+                units.append((l, False, m, min(n_rows, layer.fan_in - m), layer.w + m * layer.ld_out))
+        for l in range(self.ws.n_layers):
+            units.append((l, True, 0, 1, self.layers[l].b))
+        n_units = len(units)
+        cdef fm_unit *p = <fm_unit *>self.buffer(n_units * sizeof(fm_unit))
+        for u, (l, is_bias, m, n_rows, offset) in enumerate(units):
+            p[u].layer, p[u].is_bias, p[u].m, p[u].n_rows, p[u].offset = l, is_bias, m, n_rows, offset
+            p[u].length = n_rows * self.layers[<int>l].ld_out
+        cdef idx *start = <idx *>self.buffer((self.ws.n_threads + 1) * sizeof(idx))
+        ends = np.cumsum([p[u].length for u in range(n_units)])
+        for t in range(1, self.ws.n_threads):
+            start[t] = np.searchsorted(ends, self.ws.n_padded * t / self.ws.n_threads)
+        start[self.ws.n_threads] = n_units
+        self.ws.units, self.ws.n_units, self.ws.unit_start = p, n_units, start
+        self.ws.unit_penalty = <double *>self.buffer(n_units * sizeof(double))
         return 0
 
     cdef void *flat(self, vector, str name, bint writable=False) except? NULL:
@@ -468,13 +555,13 @@ def workspace(network, batch_size, n_jobs=None):
     batch_size : int
         Rows that will be worked on together; more rows than that are taken in chunks.
     n_jobs : int or None
-        Threads wanted; this engine uses one.
+        Threads to use; None: as many as are allowed, where a step is large enough.
 
     Returns
     -------
     Workspace
     """
-    return Workspace(network, batch_size)
+    return Workspace(network, batch_size, n_jobs)
 
 
 def predict(Workspace workspace not None, params, X, out, rows=None):
@@ -500,6 +587,8 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
     cdef void *p_params = workspace.flat(params, "params")
     cdef void *p_out = pointer(out, "out", REALS[workspace.is_double], (n, workspace.n_outputs), True)
     cdef const fm_kernels *k = workspace.kernels
+    if 2.0 * n * workspace.ws.w_padded > THREADS_MIN_PREDICT:
+        workspace.prepare_team()
     workspace.ws.interrupted = 0
     with nogil:
         k.pack(&workspace.ws, p_params, workspace.ws.params)
@@ -539,24 +628,20 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad):
     cdef void *p_params = workspace.flat(params, "params")
     cdef void *p_grad = workspace.flat(grad, "grad", True)
     workspace.prepare_training(0)
-    cdef idx n = data.X.shape[0]
-    order = np.arange(n, dtype=np.intp)
-    cdef const idx *rows = <const idx *>cnp.PyArray_DATA(order)
-    cdef double loss, weight = 0, strength = alpha
+    cdef fm_epoch epoch
+    epoch.order, epoch.n_order, epoch.batch_size, epoch.n_steps = NULL, data.X.shape[0], data.X.shape[0], 1
+    epoch.alpha, epoch.rule, epoch.scalars = alpha, -1, NULL
     cdef const fm_kernels *k = workspace.kernels
     workspace.ws.interrupted = 0
     with nogil:
         k.pack(&workspace.ws, p_params, workspace.ws.params)
-        k.transpose(&workspace.ws)
-        loss = k.accumulate(&workspace.ws, &samples, rows, n, &weight)
-        if weight != 0 and not workspace.ws.interrupted:
-            loss = loss / weight + k.finish_gradient(&workspace.ws, strength, weight)
-            k.unpack(&workspace.ws, workspace.ws.grad, p_grad)
+        k.train(&workspace.ws, &samples, &epoch)
+        k.unpack(&workspace.ws, workspace.ws.grad, p_grad)
     if workspace.ws.interrupted:
         raise_pending()
-    if weight == 0:
+    if epoch.done == 0:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
-    return loss
+    return epoch.loss / epoch.n_order
 
 
 def train_epoch(Workspace workspace not None, params, data, order, batch_size, alpha, optimizer):
@@ -590,16 +675,16 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     """
     cdef fm_data samples
     cdef fm_epoch epoch
-    cdef idx n_steps, done, size = batch_size
+    cdef idx n_steps, size = batch_size
     if size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     rows_of(data.X, &samples, workspace.layers[0].fan_in)
     targets_of(data, &samples, workspace)
     epoch.order = indices(order, "order", data.X.shape[0])
-    epoch.n_order, epoch.batch_size, epoch.alpha, epoch.loss = len(order), size, alpha, 0
+    epoch.n_order, epoch.batch_size, epoch.alpha = len(order), size, alpha
     epoch.rule, row = row_of(OPTIMIZER_ROWS, optimizer.rule, "optimizer.rule")
     cdef int n_states = row["n_states"]
-    n_steps = (epoch.n_order + size - 1) // size
+    n_steps = epoch.n_steps = (epoch.n_order + size - 1) // size
     scalars = optimizer.scalars(n_steps)
     epoch.scalars = <const double *>pointer(scalars, "optimizer.scalars", cnp.NPY_FLOAT64, (n_steps, row["n_scalars"]))
     cdef void *p_params = workspace.flat(params, "params", True)
@@ -620,14 +705,14 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
         k.pack(&workspace.ws, p_params, workspace.ws.params)
         for s in range(n_states):
             k.pack(&workspace.ws, p_states[s], workspace.ws.states[s])
-        done = k.steps(&workspace.ws, &samples, &epoch, n_steps)
+        k.train(&workspace.ws, &samples, &epoch)
         k.unpack(&workspace.ws, workspace.ws.params, p_params)
         for s in range(n_states):
             k.unpack(&workspace.ws, workspace.ws.states[s], p_states[s])
-    optimizer.t += done
+    optimizer.t += epoch.done
     if workspace.ws.interrupted:
         raise_pending()
-    if done < n_steps:
+    if epoch.done < n_steps:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
     return epoch.loss / epoch.n_order
 
@@ -645,6 +730,10 @@ def update(rule, params, grad, states, scalars):
     scalars : sequence of float
         In the order of the rule's row.
     """
+    apply_rule(rule, params, grad, tuple(states), scalars, ("states",) * len(states))
+
+
+cdef int apply_rule(rule, params, grad, tuple states, scalars, tuple names) except -1:
     number, row = row_of(OPTIMIZER_ROWS, rule, "rule")
     cdef bint is_double = is_double_of(params, "params")
     cdef int real = REALS[is_double], r = number, n_states = row["n_states"]
@@ -654,19 +743,20 @@ def update(rule, params, grad, states, scalars):
     cdef void *p_states[FM_MAX_STATES]
     if len(states) != n_states:
         raise ValueError(f"states must hold {n_states} vectors for rule {rule!r}, got {len(states)}")
-    vectors = [params, grad, *states]
+    vectors = (params, grad, *states)
     for i in range(n_states):
-        p_states[i] = pointer(states[i], "states", real, (n,), True)
+        p_states[i] = pointer(states[i], names[i], real, (n,), True)
     for i in range(len(vectors)):
         for j in range(i):
             if np.may_share_memory(vectors[i], vectors[j]):
-                raise ValueError("params, grad and states must not overlap in memory")
-    values = np.asarray(scalars, dtype=np.float64)
+                raise ValueError(f"params, grad and {', '.join(names)} must not overlap in memory")
+    values = np.ascontiguousarray(scalars, dtype=np.float64)
     if values.shape != (row["n_scalars"],):
-        raise ValueError(f"scalars must hold {row['n_scalars']} numbers for rule {rule!r}, got {len(scalars)}")
-    cdef const double *p_scalars = <const double *>cnp.PyArray_DATA(np.ascontiguousarray(values))
+        raise ValueError(f"scalars must hold {row['n_scalars']} numbers for rule {rule!r}, got {scalars}")
+    cdef const double *p_scalars = <const double *>cnp.PyArray_DATA(values)
     with nogil:
         KERNELS[is_double].update(r, n, p, g, p_states, p_scalars, 0.0, 1.0)
+    return 0
 
 
 # --- kernels by name: for cross-checks, benches and teaching; whole networks do not pass through here ----------------
@@ -676,13 +766,6 @@ cdef object widened(array, idx ld):
     matrix = zeros(array.shape[0] * ld * array.itemsize).view(array.dtype).reshape(array.shape[0], ld)
     matrix[:, :array.shape[1]] = array
     return matrix
-
-
-cdef int hidden_row(activation) except -1:
-    number, row = row_of(ACTIVATION_ROWS, activation, "activation")
-    if not row["has_slope"]:
-        raise ValueError(f"activation={activation!r} has no slope: it is a link of the output layer")
-    return number
 
 
 def activate(activation, z, out):
@@ -802,7 +885,7 @@ def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z
     cdef void *p_below = NULL if delta_below is None else cnp.PyArray_DATA(wide_below)
     cdef fm_blas_gemm blas = blas_for(is_double, max(n * ld_out, fan_out * ld_in))
     with nogil:
-        k.linear_backward(n, fan_in, fan_out, ld_in, ld_out, p_X, p_W, p_delta, p_grad_W, p_grad_b, 0, blas, row, p_z,
+        k.linear_backward(n, fan_in, fan_out, ld_in, ld_out, p_X, p_W, p_delta, p_grad_W, p_grad_b, blas, row, p_z,
                           p_below)
     grad_W[...] = wide_grad_W.view(X.dtype).reshape(fan_in, ld_out)[:, :fan_out]
     grad_b[...] = wide_grad_b.view(X.dtype)[:fan_out]
@@ -879,10 +962,11 @@ def loss(name, logits, y, sample_weight, delta):
     cdef const void *p = cnp.PyArray_DATA(logits)
     cdef void *p_delta = cnp.PyArray_DATA(delta)
     cdef void *p_scratch = cnp.PyArray_DATA(scratch)
-    cdef double total
+    row_loss = np.empty(n)
+    cdef double *p_row_loss = <double *>cnp.PyArray_DATA(row_loss)
     with nogil:
-        total = KERNELS[is_double].loss(r, n, width, width, p, p_y, classes, p_weight, p_delta, p_scratch)
-    return total / total_weight
+        KERNELS[is_double].loss(r, n, width, width, p, p_y, classes, p_weight, p_delta, p_row_loss, p_scratch)
+    return float(row_loss.sum() / total_weight)
 
 
 def softmax_cross_entropy(logits, y, sample_weight, delta):
@@ -892,14 +976,15 @@ def softmax_cross_entropy(logits, y, sample_weight, delta):
 
 def sgd_update(params, grad, lr):
     """p -= lr * g, in place."""
-    update("sgd", params, grad, (), (lr,))
+    apply_rule("sgd", params, grad, (), (lr,), ())
 
 
 def momentum_update(params, grad, velocity, lr, momentum, nesterov=False):
     """v = momentum * v - lr * g;  p += v, or with Nesterov p += momentum * v - lr * g; in place."""
-    update("nesterov" if nesterov else "momentum", params, grad, (velocity,), (lr, momentum))
+    rule = "nesterov" if nesterov else "momentum"
+    apply_rule(rule, params, grad, (velocity,), (lr, momentum), ("velocity",))
 
 
 def adam_update(params, grad, m, v, lr, beta_1, beta_2, epsilon):
     """Adam (Kingma and Ba 2014), in place; lr already holds the bias correction of its step."""
-    update("adam", params, grad, (m, v), (lr, beta_1, beta_2, epsilon))
+    apply_rule("adam", params, grad, (m, v), (lr, beta_1, beta_2, epsilon), ("m", "v"))

@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "threads.h"
+
 typedef ptrdiff_t idx;
 
 #define FM_MAX_STATES 4
@@ -32,13 +34,28 @@ typedef struct {
     int activation;        /* row of ACTIVATIONS; -1 in the output layer: the loss works on logits */
 } fm_layer;
 
-/* Everything one thread needs for one chunk of rows; owned by engine.pyx, allocated once per fit. */
+/* A slice of the parameters whose gradient and update one member of the team does in one go:
+ * rows m .. m + n_rows of a layer's W (kept small enough for L1), or its b. */
+typedef struct {
+    int layer, is_bias;
+    idx m, n_rows;
+    idx offset, length;      /* in the padded vector */
+} fm_unit;
+
+/* Everything one fit needs; owned by engine.pyx, allocated once. */
 typedef struct {
     int n_layers;
     const fm_layer *layers;  /* (n_layers,) */
     int loss;                /* row of LOSSES */
     idx n_padded, w_padded;  /* length of the padded vector; of its prefix of weights */
     idx max_rows;            /* rows per chunk */
+
+    int n_threads;
+    fm_team *team;           /* NULL: one thread */
+    const fm_unit *units;    /* (n_units,) in the order of the padded vector */
+    idx n_units;
+    const idx *unit_start;   /* (n_threads + 1,) member t owns units unit_start[t] .. unit_start[t + 1] */
+
     fm_blas_gemm blas;       /* or NULL */
     int (*poll)(void);       /* looks for Ctrl-C; non-zero: stop */
     double work;             /* floating-point operations since the last poll */
@@ -47,14 +64,16 @@ typedef struct {
     void *params;                  /* (n_padded,) weights as the kernels read them */
     void *grad;                    /* (n_padded,) destroyed by every step */
     void *states[FM_MAX_STATES];   /* (n_padded,) each */
-    void **wt;                     /* per layer > 0: W transposed (fan_out, ld_in), refreshed once per step */
+    double *unit_penalty;          /* (n_units,) sum of squares of the unit's weights */
+    void **wt;                     /* per layer > 0: W transposed (fan_out, ld_in), refreshed with every update */
     void **a;                      /* n_layers + 1: (max_rows, ld); a[0] the gathered rows, a[L] the logits */
     void **z;                      /* per layer: pre-activation (max_rows, ld_out), or NULL if no slope reads it */
     void **delta;                  /* per layer: (max_rows, ld_out) */
     void *y;                       /* (max_rows, n_outputs) targets of the chunk */
     idx *y_class;                  /* (max_rows,) class indices of the chunk */
     void *weight;                  /* (max_rows,) sample weights of the chunk */
-    void *scratch;                 /* (3, max_rows, n_outputs) */
+    double *row_loss;              /* (max_rows,) weighted loss of each row of the chunk */
+    void *scratch;                 /* (max_rows, 3, n_outputs) */
 } fm_workspace;
 
 /* The caller's rows.  Checked at the border: shapes, dtypes, bounds of every index. */
@@ -69,14 +88,15 @@ typedef struct {
     const void *sample_weight; /* (n,) REAL, or NULL */
 } fm_data;
 
-/* One run of training steps over an order of rows. */
+/* One run of training steps over an order of rows; with rule -1 a single gradient. */
 typedef struct {
-    const idx *order;       /* (n_order,) row indices */
-    idx n_order, batch_size;
+    const idx *order;       /* (n_order,) row indices; NULL: 0 .. n_order */
+    idx n_order, batch_size, n_steps;
     double alpha;
-    int rule;               /* row of OPTIMIZERS */
+    int rule;               /* row of OPTIMIZERS; -1: leave the gradient in workspace.grad, update nothing */
     const double *scalars;  /* (n_steps, n_scalars) */
-    double loss;            /* OUT: accumulated batch loss * rows */
+    double loss;            /* OUT: sum over steps of batch loss * rows */
+    idx done;               /* OUT: steps done; fewer if interrupted or a batch's sample weights sum to zero */
 } fm_epoch;
 
 /* What one instruction set offers for one dtype. */
@@ -87,21 +107,18 @@ typedef struct {
     void (*pack)(const fm_workspace *, const void *flat, void *padded);
     void (*unpack)(const fm_workspace *, const void *padded, void *flat);
     void (*predict)(fm_workspace *, const fm_data *, const idx *rows, idx n, void *out);
-    idx (*steps)(fm_workspace *, const fm_data *, fm_epoch *, idx n_steps);
-    double (*accumulate)(fm_workspace *, const fm_data *, const idx *rows, idx n, double *weight);
-    double (*finish_gradient)(fm_workspace *, double alpha, double weight);
-    void (*transpose)(fm_workspace *);
+    void (*train)(fm_workspace *, const fm_data *, fm_epoch *);
     /* by name */
     void (*activate)(int activation, idx n, const void *z, void *a);
     void (*slope)(int activation, idx n, const void *z, const void *a, void *delta);
     void (*linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, const void *x, const void *w, const void *b,
                            int activation, void *z, void *a, fm_blas_gemm blas);
     void (*linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, idx ld_out, const void *x, const void *wt,
-                            const void *delta, void *grad_w, void *grad_b, int accumulate, fm_blas_gemm blas,
-                            int activation, const void *z, void *delta_below);
+                            const void *delta, void *grad_w, void *grad_b, fm_blas_gemm blas, int activation,
+                            const void *z, void *delta_below);
     void (*softmax)(idx rows, idx n, idx ld, const void *z, void *out);
-    double (*loss)(int loss, idx rows, idx n, idx ld, const void *z, const void *y, const idx *y_class,
-                   const void *weight, void *delta, void *scratch);
+    void (*loss)(int loss, idx rows, idx n, idx ld, const void *z, const void *y, const idx *y_class,
+                 const void *weight, void *delta, double *row_loss, void *scratch);
     void (*update)(int rule, idx n, void *p, const void *g, void *const *states, const double *scalars, double alpha,
                    double scale);
 } fm_kernels;

@@ -46,33 +46,31 @@ static void FN(bias_gradient)(idx rows, idx ld_out, const REAL *delta, REAL *gra
     }
 }
 
-/* grad_w (+)= x^T delta (fan_in, ld_out), grad_b (+)= column sums of delta, and unless delta_below is NULL
- * delta_below = (delta W^T) * f'(z, x) (rows, ld_in), where x = f(z) is the output of the layer below.
- * wt: W transposed (fan_out, ld_in). */
-static void FN(linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, idx ld_out, const void *x_,
-                                const void *wt_, const void *delta_, void *grad_w_, void *grad_b, int accumulate,
-                                fm_blas_gemm blas, int activation, const void *z_, void *delta_below_)
+/* grad_w (+)= x^T delta: rows m .. m + n_rows of (fan_in, ld_out), over all rows of x (rows, ld_in). */
+static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_out, const REAL *x, const REAL *delta,
+                                REAL *grad_w, int accumulate, fm_blas_gemm blas)
 {
-    const REAL *x = x_, *wt = wt_, *delta = delta_, *z = z_;
-    REAL *grad_w = grad_w_, *below = delta_below_;
-    FN(bias_gradient)(rows, ld_out, delta, grad_b, accumulate);
-
-    if (blas && FN(gemm_is_large)(fan_in, ld_out, rows)) {
-        FN(gemm_blas)(blas, fan_in, ld_out, rows, x, ld_in, 1, delta, ld_out, grad_w, ld_out, (REAL)accumulate);
-    } else {
-        /* panel by panel: a panel of delta stays in L1 while all rows of grad_w pass over it */
-        for (idx n = 0; n < ld_out; n += NV_MAX * LANES) {
-            const idx width = ld_out - n < NV_MAX * LANES ? ld_out - n : NV_MAX * LANES;
-            for (idx m = 0; m < fan_in; m += MR) {
-                const int mr = fan_in - m < MR ? (int)(fan_in - m) : MR;
-                REAL *g = grad_w + m * ld_out + n;
-                FN(gemm_row_block)(mr, width, rows, x + m, 1, ld_in, delta + n, ld_out, g, ld_out,
-                                   accumulate ? g : FN(zeros), accumulate ? ld_out : 0, accumulate);
-            }
+    if (blas && FN(gemm_is_large)(n_rows, ld_out, rows)) {
+        FN(gemm_blas)(blas, n_rows, ld_out, rows, x + m, ld_in, 1, delta, ld_out, grad_w, ld_out, (REAL)accumulate);
+        return;
+    }
+    /* panel by panel: a panel of delta stays in L1 while all rows of grad_w pass over it */
+    for (idx n = 0; n < ld_out; n += NV_MAX * LANES) {
+        const idx width = ld_out - n < NV_MAX * LANES ? ld_out - n : NV_MAX * LANES;
+        for (idx i = 0; i < n_rows; i += MR) {
+            const int mr = n_rows - i < MR ? (int)(n_rows - i) : MR;
+            REAL *g = grad_w + i * ld_out + n;
+            FN(gemm_row_block)(mr, width, rows, x + m + i, 1, ld_in, delta + n, ld_out, g, ld_out,
+                               accumulate ? g : FN(zeros), accumulate ? ld_out : 0, 0);
         }
     }
-    if (!below)
-        return;
+}
+
+/* delta_below = (delta W^T) * f'(z, x) (rows, ld_in), where x = f(z) is the output of the layer below.
+ * wt: W transposed (fan_out, ld_in). */
+static void FN(input_delta)(idx rows, idx fan_out, idx ld_in, idx ld_out, const REAL *x, const REAL *wt,
+                            const REAL *delta, int activation, const REAL *z, REAL *below, fm_blas_gemm blas)
+{
     if (blas && FN(gemm_is_large)(rows, ld_in, fan_out)) {
         FN(gemm_blas)(blas, rows, ld_in, fan_out, delta, ld_out, 0, wt, ld_in, below, ld_in, 0);
         FN(ACTIVATIONS)[activation].backward(rows * ld_in, z, x, below);
@@ -84,6 +82,17 @@ static void FN(linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, id
                            FN(zeros), 0, 0);
         FN(ACTIVATIONS)[activation].backward(mr * ld_in, z ? z + r * ld_in : NULL, x + r * ld_in, below + r * ld_in);
     }
+}
+
+/* All three of one layer, for callers by name; delta_below may be NULL. */
+static void FN(linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, idx ld_out, const void *x,
+                                const void *wt, const void *delta, void *grad_w, void *grad_b, fm_blas_gemm blas,
+                                int activation, const void *z, void *delta_below)
+{
+    FN(bias_gradient)(rows, ld_out, delta, grad_b, 0);
+    FN(weight_gradient)(rows, 0, fan_in, ld_in, ld_out, x, delta, grad_w, 0, blas);
+    if (delta_below)
+        FN(input_delta)(rows, fan_out, ld_in, ld_out, x, wt, delta, activation, z, delta_below, blas);
 }
 
 /* --- first layer on sparse rows (CSR): no densified copy -------------------------------------------------------- */
@@ -98,13 +107,18 @@ static inline REAL FN(value_at)(const fm_data *data, idx k)
     return data->X_is_double ? (REAL)((const double *)data->X)[k] : (REAL)((const float *)data->X)[k];
 }
 
-/* z = x W + b for the sparse rows[0 .. n), then a = f(z). */
-static void FN(sparse_forward)(const fm_data *data, const idx *rows, idx n, idx ld_out, const REAL *w, const REAL *b,
+static inline idx FN(row_at)(const idx *rows, idx i)
+{
+    return rows ? rows[i] : i;
+}
+
+/* z = x W + b for the sparse rows[first .. first + n), then a = f(z). */
+static void FN(sparse_forward)(const fm_data *data, const idx *rows, idx first, idx n, idx ld_out, const REAL *w, const REAL *b,
                                int activation, REAL *z, REAL *a)
 {
     z = z ? z : a;
     for (idx r = 0; r < n; r++) {
-        const idx row = rows[r];
+        const idx row = FN(row_at)(rows, first + r);
         const idx end = FN(index_at)(data->indptr, data->index_is_64, row + 1);
         REAL *out = z + r * ld_out;
         memcpy(out, b, (size_t)ld_out * sizeof(REAL));
@@ -119,17 +133,20 @@ static void FN(sparse_forward)(const fm_data *data, const idx *rows, idx n, idx 
     }
 }
 
-/* grad_w += x^T delta for the sparse rows[0 .. n); the caller has cleared grad_w. */
-static void FN(sparse_backward)(const fm_data *data, const idx *rows, idx n, idx ld_out, const REAL *delta,
-                                REAL *grad_w)
+/* grad_w += x^T delta: rows m .. m + n_rows of W's gradient, over the sparse rows[first .. first + n). */
+static void FN(sparse_weight_gradient)(const fm_data *data, const idx *rows, idx first, idx n, idx m, idx n_rows,
+                                       idx ld_out, const REAL *delta, REAL *grad_w)
 {
     for (idx r = 0; r < n; r++) {
-        const idx row = rows[r];
+        const idx row = FN(row_at)(rows, first + r);
         const idx end = FN(index_at)(data->indptr, data->index_is_64, row + 1);
         const REAL *d = delta + r * ld_out;
         for (idx k = FN(index_at)(data->indptr, data->index_is_64, row); k < end; k++) {
+            const idx column = FN(index_at)(data->indices, data->index_is_64, k) - m;
+            if (column < 0 || column >= n_rows)
+                continue;
             const REAL x = FN(value_at)(data, k);
-            REAL *g_row = grad_w + FN(index_at)(data->indices, data->index_is_64, k) * ld_out;
+            REAL *g_row = grad_w + column * ld_out;
             for (idx j = 0; j < ld_out; j += LANES)
                 STORE(g_row + j, LOAD(g_row + j) + x * LOAD(d + j));
         }
@@ -160,12 +177,11 @@ static void FN(softmax)(idx rows, idx n, idx ld, const void *z_, void *out_)
 }
 
 /* loss of row i = log sum_j exp(z_j - top) - (z_c - top), clipped as if p were in [eps, 1 - eps];
- * delta = (softmax(z) - onehot(c)) * weight.  Returns the weighted sum of losses. */
-static double FN(softmax_cross_entropy)(idx rows, idx n, idx ld, const REAL *z, const idx *y_class, const REAL *weight,
-                                        REAL *delta)
+ * delta = (softmax(z) - onehot(c)) * weight. */
+static void FN(softmax_cross_entropy)(idx rows, idx n, idx ld, const REAL *z, const idx *y_class, const REAL *weight,
+                                      REAL *delta, double *row_loss)
 {
     const REAL low = (REAL)-log1p(-EPSILON), high = (REAL)-log(EPSILON);
-    double total = 0;
     for (idx r = 0; r < rows; r++) {
         const REAL *zr = z + r * ld;
         REAL *d = delta + r * ld, top = zr[0], sum = 0;
@@ -179,41 +195,40 @@ static double FN(softmax_cross_entropy)(idx rows, idx n, idx ld, const REAL *z, 
         const REAL w = weight ? weight[r] : (REAL)1, loss = FN(clip)(FN(log)(sum) - shifted, low, high);
         for (idx j = 0; j < n; j++)
             d[j] = d[j] / sum * w;
-        d[y_class[r]] = weight ? (d[y_class[r]] - w) : d[y_class[r]] - (REAL)1;
+        d[y_class[r]] -= w;
         for (idx j = n; j < ld; j++)
             d[j] = 0;
-        total += (double)loss * (double)w;
+        row_loss[r] = (double)loss * (double)w;
     }
-    return total;
 }
 
-/* Any loss of the table: returns the weighted sum over rows of the loss (sum over outputs), writes
- * delta = (prediction - target) * weight.  Elementwise losses work on compact copies (rows, n) in scratch. */
-static double FN(loss)(int loss, idx rows, idx n, idx ld, const void *z_, const void *y_, const idx *y_class,
-                       const void *weight_, void *delta_, void *scratch)
+/* Any loss of the table: row_loss (rows,) = weight * sum (or mean) over outputs, and
+ * delta = (prediction - target) * weight.  Elementwise losses work on compact copies in scratch (3, rows, n). */
+static void FN(loss)(int loss, idx rows, idx n, idx ld, const void *z_, const void *y_, const idx *y_class,
+                     const void *weight_, void *delta_, double *row_loss, void *scratch)
 {
     const REAL *z = z_, *y = y_, *weight = weight_;
     REAL *delta = delta_;
-    if (!FN(LOSSES)[loss].value)
-        return FN(softmax_cross_entropy)(rows, n, ld, z, y_class, weight, delta);
-
+    const FN(loss_row) *row = &FN(LOSSES)[loss];
+    if (!row->value) {
+        FN(softmax_cross_entropy)(rows, n, ld, z, y_class, weight, delta, row_loss);
+        return;
+    }
     REAL *logit = scratch, *value = logit + rows * n, *p = value + rows * n;
     for (idx r = 0; r < rows; r++)
         for (idx j = 0; j < n; j++)
             logit[r * n + j] = z[r * ld + j];
-    FN(LOSSES)[loss].value(rows * n, y, logit, value);
-    FN(ACTIVATIONS)[FN(LOSSES)[loss].link].value(rows * n, logit, p);
-    double total = 0;
+    row->value(rows * n, y, logit, value);
+    FN(ACTIVATIONS)[row->link].value(rows * n, logit, p);
     for (idx r = 0; r < rows; r++) {
         const REAL w = weight ? weight[r] : (REAL)1;
-        double row = 0;
+        double sum = 0;
         for (idx j = 0; j < n; j++) {
-            row += (double)value[r * n + j];
+            sum += (double)value[r * n + j];
             delta[r * ld + j] = (p[r * n + j] - y[r * n + j]) * w;
         }
         for (idx j = n; j < ld; j++)
             delta[r * ld + j] = 0;
-        total += row * (double)w;
+        row_loss[r] = sum * (double)w / (row->mean_over_outputs ? (double)n : 1.0);
     }
-    return FN(LOSSES)[loss].mean_over_outputs ? total / (double)n : total;
 }

@@ -1,4 +1,11 @@
-/* A whole network over one chunk of rows, and the training step; a template over REAL. */
+/* A whole network over one chunk of rows, and the training step; a template over REAL.
+ *
+ * A team of threads works a chunk in two phases, a barrier after each:
+ *   rows   every member takes some rows of the chunk through gather, forward, loss and deltas;
+ *   units  every member takes some slices of the parameters: their gradient over all rows of the chunk and, with the
+ *          batch's last chunk, their update.
+ * No sum is ever split between members, so the bits do not depend on their number.
+ */
 
 /* --- flat vector [W0 .. Wn | b0 .. bn] <-> padded vector of the same order ------------------------------------------- */
 
@@ -28,34 +35,28 @@ static void FN(unpack)(const fm_workspace *ws, const void *padded_, void *flat_)
     }
 }
 
-/* wt[l] (fan_out, ld_in) = W[l]^T for every layer above the first, once per step. */
-static void FN(transpose)(fm_workspace *ws)
+/* Columns m .. m + n_rows of wt (fan_out, ld_in) = rows m .. m + n_rows of W (fan_in, ld_out), transposed. */
+static void FN(transpose)(const fm_layer *layer, idx m, idx n_rows, const REAL *w, REAL *wt)
 {
-    for (int l = 1; l < ws->n_layers; l++) {
-        const fm_layer *layer = &ws->layers[l];
-        const REAL *w = (const REAL *)ws->params + layer->w;
-        REAL *wt = ws->wt[l];
-        const idx block = 16; /* one cache line of each matrix at a time */
-        for (idx i0 = 0; i0 < layer->fan_in; i0 += block)
-            for (idx j0 = 0; j0 < layer->fan_out; j0 += block) {
-                const idx i1 = i0 + block < layer->fan_in ? i0 + block : layer->fan_in;
-                const idx j1 = j0 + block < layer->fan_out ? j0 + block : layer->fan_out;
+    const idx block = 16; /* about one cache line of each matrix at a time */
+    for (idx i0 = m; i0 < m + n_rows; i0 += block)
+        for (idx j0 = 0; j0 < layer->fan_out; j0 += block) {
+            const idx i1 = i0 + block < m + n_rows ? i0 + block : m + n_rows;
+            const idx j1 = j0 + block < layer->fan_out ? j0 + block : layer->fan_out;
+            for (idx j = j0; j < j1; j++)
                 for (idx i = i0; i < i1; i++)
-                    for (idx j = j0; j < j1; j++)
-                        wt[j * layer->ld_in + i] = w[i * layer->ld_out + j];
-            }
-    }
+                    wt[j * layer->ld_in + i] = w[i * layer->ld_out + j];
+        }
 }
 
 /* --- rows of the caller -> buffers of the chunk ----------------------------------------------------------------------- */
 
-/* a[0][r] = X[rows[r]] in the network's dtype; X dense with any strides. */
-static void FN(gather)(const fm_workspace *ws, const fm_data *data, const idx *rows, idx n)
+/* out (n, ld) = X[rows[first .. first + n)] in the network's dtype; X dense with any strides. */
+static void FN(gather)(const fm_data *data, const idx *rows, idx first, idx n, idx width, idx ld, REAL *out)
 {
-    const idx width = ws->layers[0].fan_in, ld = ws->layers[0].ld_in, step = data->col_stride;
-    REAL *out = ws->a[0];
+    const idx step = data->col_stride;
     for (idx r = 0; r < n; r++, out += ld) {
-        const idx start = rows[r] * data->row_stride;
+        const idx start = FN(row_at)(rows, first + r) * data->row_stride;
         if (data->X_is_double) {
             const double *x = (const double *)data->X + start;
             if (step == 1)
@@ -76,104 +77,83 @@ static void FN(gather)(const fm_workspace *ws, const fm_data *data, const idx *r
     }
 }
 
-/* y and sample weights of the chunk; returns the sum of weights. */
-static double FN(gather_targets)(const fm_workspace *ws, const fm_data *data, const idx *rows, idx n)
+/* Targets and sample weights of rows[first .. first + n) -> rows at .. at + n of the chunk's buffers. */
+static void FN(gather_targets)(const fm_workspace *ws, const fm_data *data, const idx *rows, idx first, idx at, idx n)
 {
     const idx n_outputs = ws->layers[ws->n_layers - 1].fan_out;
-    if (data->y_class)
-        for (idx r = 0; r < n; r++)
-            ws->y_class[r] = data->y_class[rows[r]];
-    else
-        for (idx r = 0; r < n; r++)
-            for (idx j = 0; j < n_outputs; j++)
-                ((REAL *)ws->y)[r * n_outputs + j] = ((const REAL *)data->y)[rows[r] * n_outputs + j];
-    if (!data->sample_weight)
-        return (double)n;
-    double sum = 0;
     for (idx r = 0; r < n; r++) {
-        const REAL w = ((const REAL *)data->sample_weight)[rows[r]];
-        ((REAL *)ws->weight)[r] = w;
-        sum += (double)w;
+        const idx row = FN(row_at)(rows, first + r);
+        if (data->y_class)
+            ws->y_class[at + r] = data->y_class[row];
+        else
+            for (idx j = 0; j < n_outputs; j++)
+                ((REAL *)ws->y)[(at + r) * n_outputs + j] = ((const REAL *)data->y)[row * n_outputs + j];
+        if (data->sample_weight)
+            ((REAL *)ws->weight)[at + r] = ((const REAL *)data->sample_weight)[row];
     }
-    return sum;
 }
 
-/* Count the work of n rows (`passes`: 1 forward, 3 with backward) and look for Ctrl-C now and then. */
-static int FN(interrupted)(fm_workspace *ws, idx n, int passes)
-{
-    ws->work += 2.0 * (double)n * (double)ws->w_padded * passes;
-    if (ws->work > WORK_PER_POLL) {
-        ws->work = 0;
-        if (ws->poll())
-            ws->interrupted = 1;
-    }
-    return ws->interrupted;
-}
+/* --- phase "rows": forward, loss, deltas ------------------------------------------------------------------------------- */
 
-/* --- one chunk forward and backward ------------------------------------------------------------------------------------- */
+#define ROW(buffer, at, ld) ((buffer) ? (REAL *)(buffer) + (at) * (ld) : NULL)
 
-/* rows of X -> a[1] .. a[L] (logits). */
-static void FN(forward)(fm_workspace *ws, const fm_data *data, const idx *rows, idx n)
+/* rows[first .. first + n) of X -> rows at .. at + n of a[1] .. a[L] (logits). */
+static void FN(forward)(fm_workspace *ws, const fm_data *data, const idx *rows, idx first, idx at, idx n)
 {
     const REAL *params = ws->params;
     int l = 0;
     if (data->indptr) {
-        const fm_layer *first = &ws->layers[0];
-        FN(sparse_forward)(data, rows, n, first->ld_out, params + first->w, params + first->b, first->activation,
-                           ws->z[0], ws->a[1]);
+        const fm_layer *bottom = &ws->layers[0];
+        FN(sparse_forward)(data, rows, first, n, bottom->ld_out, params + bottom->w, params + bottom->b,
+                           bottom->activation, ROW(ws->z[0], at, bottom->ld_out), ROW(ws->a[1], at, bottom->ld_out));
         l = 1;
     } else {
-        FN(gather)(ws, data, rows, n);
+        const fm_layer *bottom = &ws->layers[0];
+        FN(gather)(data, rows, first, n, bottom->fan_in, bottom->ld_in, ROW(ws->a[0], at, bottom->ld_in));
     }
     for (; l < ws->n_layers; l++) {
         const fm_layer *layer = &ws->layers[l];
-        FN(linear_forward)(n, layer->fan_in, layer->ld_in, layer->ld_out, ws->a[l], params + layer->w,
-                           params + layer->b, layer->activation, ws->z[l], ws->a[l + 1], ws->blas);
+        FN(linear_forward)(n, layer->fan_in, layer->ld_in, layer->ld_out, ROW(ws->a[l], at, layer->ld_in),
+                           params + layer->w, params + layer->b, layer->activation, ROW(ws->z[l], at, layer->ld_out),
+                           ROW(ws->a[l + 1], at, layer->ld_out), ws->blas);
     }
 }
 
-/* delta[L - 1] and the activations -> grad (+)=, destroying the deltas below. */
-static void FN(backward)(fm_workspace *ws, const fm_data *data, const idx *rows, idx n, int accumulate)
-{
-    REAL *grad = ws->grad;
-    for (int l = ws->n_layers - 1; l > 0; l--) {
-        const fm_layer *layer = &ws->layers[l];
-        FN(linear_backward)(n, layer->fan_in, layer->fan_out, layer->ld_in, layer->ld_out, ws->a[l], ws->wt[l],
-                            ws->delta[l], grad + layer->w, grad + layer->b, accumulate, ws->blas,
-                            ws->layers[l - 1].activation, ws->z[l - 1], ws->delta[l - 1]);
-    }
-    const fm_layer *first = &ws->layers[0];
-    if (data->indptr) {
-        if (!accumulate)
-            memset(grad + first->w, 0, (size_t)(first->fan_in * first->ld_out) * sizeof(REAL));
-        FN(bias_gradient)(n, first->ld_out, ws->delta[0], grad + first->b, accumulate);
-        FN(sparse_backward)(data, rows, n, first->ld_out, ws->delta[0], grad + first->w);
-    } else {
-        FN(linear_backward)(n, first->fan_in, first->fan_out, first->ld_in, first->ld_out, ws->a[0], NULL,
-                            ws->delta[0], grad + first->w, grad + first->b, accumulate, ws->blas, -1, NULL, NULL);
-    }
-}
-
-/* Gradient sums over rows[0 .. n), chunk by chunk; wt must be current.
- * *weight: the sum of sample weights; returns the weighted sum of losses. */
-static double FN(accumulate)(fm_workspace *ws, const fm_data *data, const idx *rows, idx n, double *weight)
+/* Logits and targets of rows at .. at + n -> row_loss and the deltas of every layer. */
+static void FN(loss_and_deltas)(fm_workspace *ws, const fm_data *data, idx at, idx n)
 {
     const int last = ws->n_layers - 1;
     const fm_layer *top = &ws->layers[last];
-    double total = 0;
-    *weight = 0;
-    for (idx r = 0; r < n; r += ws->max_rows) {
-        const idx chunk = n - r < ws->max_rows ? n - r : ws->max_rows;
-        const idx *chunk_rows = rows + r;
-        *weight += FN(gather_targets)(ws, data, chunk_rows, chunk);
-        FN(forward)(ws, data, chunk_rows, chunk);
-        total += FN(loss)(ws->loss, chunk, top->fan_out, top->ld_out, ws->a[last + 1], ws->y, ws->y_class,
-                          data->sample_weight ? ws->weight : NULL, ws->delta[last], ws->scratch);
-        FN(backward)(ws, data, chunk_rows, chunk, r > 0);
-        if (FN(interrupted)(ws, chunk, 3))
-            break;
+    FN(loss)(ws->loss, n, top->fan_out, top->ld_out, ROW(ws->a[last + 1], at, top->ld_out),
+             ROW(ws->y, at, top->fan_out), ws->y_class + at, data->sample_weight ? ROW(ws->weight, at, 1) : NULL,
+             ROW(ws->delta[last], at, top->ld_out), ws->row_loss + at, ROW(ws->scratch, at, 3 * top->fan_out));
+    for (int l = last; l > 0; l--) {
+        const fm_layer *layer = &ws->layers[l];
+        FN(input_delta)(n, layer->fan_out, layer->ld_in, layer->ld_out, ROW(ws->a[l], at, layer->ld_in), ws->wt[l],
+                        ROW(ws->delta[l], at, layer->ld_out), ws->layers[l - 1].activation,
+                        ROW(ws->z[l - 1], at, layer->ld_in), ROW(ws->delta[l - 1], at, layer->ld_in), ws->blas);
     }
-    return total;
+}
+
+/* --- phase "units": gradient and update of a slice of the parameters --------------------------------------------------- */
+
+/* The unit's gradient sums over rows 0 .. n of the chunk (rows[first .. first + n) of X). */
+static void FN(unit_gradient)(fm_workspace *ws, const fm_data *data, const fm_unit *unit, const idx *rows, idx first,
+                              idx n, int accumulate)
+{
+    const fm_layer *layer = &ws->layers[unit->layer];
+    const REAL *delta = ws->delta[unit->layer];
+    REAL *g = (REAL *)ws->grad + unit->offset;
+    if (unit->is_bias) {
+        FN(bias_gradient)(n, layer->ld_out, delta, g, accumulate);
+    } else if (unit->layer == 0 && data->indptr) {
+        if (!accumulate)
+            memset(g, 0, (size_t)unit->length * sizeof(REAL));
+        FN(sparse_weight_gradient)(data, rows, first, n, unit->m, unit->n_rows, layer->ld_out, delta, g);
+    } else {
+        FN(weight_gradient)(n, unit->m, unit->n_rows, layer->ld_in, layer->ld_out, ws->a[unit->layer], delta, g,
+                            accumulate, ws->blas);
+    }
 }
 
 /* sum of squares of p[0 .. n), n a multiple of LANES. */
@@ -197,18 +177,6 @@ static double FN(sum_of_squares)(idx n, const REAL *p)
     return sum;
 }
 
-/* grad = (sums + alpha * W) / weight; returns the penalty 0.5 * alpha * ||W||^2 / weight.  For solvers outside. */
-static double FN(finish_gradient)(fm_workspace *ws, double alpha, double weight)
-{
-    REAL *g = ws->grad;
-    const REAL *p = ws->params, a = (REAL)alpha, scale = (REAL)(1.0 / weight);
-    for (idx i = 0; i < ws->w_padded; i++)
-        g[i] = (g[i] + a * p[i]) * scale;
-    for (idx i = ws->w_padded; i < ws->n_padded; i++)
-        g[i] *= scale;
-    return 0.5 * alpha * FN(sum_of_squares)(ws->w_padded, p) / weight;
-}
-
 /* One optimizer pass over n entries: gradient (g + alpha * p) * scale. */
 static void FN(update)(int rule, idx n, void *p, const void *g, void *const *states, const double *scalars,
                        double alpha, double scale)
@@ -216,60 +184,182 @@ static void FN(update)(int rule, idx n, void *p, const void *g, void *const *sta
     FN(OPTIMIZERS)[rule].rule(n, p, g, states, scalars, (REAL)alpha, (REAL)scale);
 }
 
-/* All training steps of an epoch.  Returns the number of steps done: fewer than n_steps if interrupted, or if the
- * next batch's sample weights sum to zero. */
-static idx FN(steps)(fm_workspace *ws, const fm_data *data, fm_epoch *epoch, idx n_steps)
+/* Penalty of the unit as it is, then its update (or with rule -1 its finished gradient), then its part of wt. */
+static void FN(unit_update)(fm_workspace *ws, const fm_epoch *epoch, idx u, idx step, double scale)
 {
-    const FN(optimizer) *rule = &FN(OPTIMIZERS)[epoch->rule];
-    REAL *params = ws->params, *grad = ws->grad;
-    const idx nw = ws->w_padded;
-    for (idx s = 0; s < n_steps; s++) {
-        const idx start = s * epoch->batch_size, left = epoch->n_order - start;
-        const idx rows = left < epoch->batch_size ? left : epoch->batch_size;
-        double weight;
-        FN(transpose)(ws);
-        const double loss = FN(accumulate)(ws, data, epoch->order + start, rows, &weight);
-        if (ws->interrupted || weight == 0)
-            return s;
-        const double penalty = 0.5 * epoch->alpha * FN(sum_of_squares)(nw, params);
-        epoch->loss += (loss + penalty) / weight * (double)rows;
-
-        const double *scalars = epoch->scalars + s * rule->n_scalars;
-        const REAL scale = (REAL)(1.0 / weight);
-        void *tail[FM_MAX_STATES];
-        for (int k = 0; k < rule->n_states; k++)
-            tail[k] = (REAL *)ws->states[k] + nw;
-        rule->rule(nw, params, grad, ws->states, scalars, (REAL)epoch->alpha, scale);
-        rule->rule(ws->n_padded - nw, params + nw, grad + nw, tail, scalars, 0, scale);
+    const fm_unit *unit = &ws->units[u];
+    const double alpha = unit->is_bias ? 0 : epoch->alpha;
+    REAL *p = (REAL *)ws->params + unit->offset, *g = (REAL *)ws->grad + unit->offset;
+    ws->unit_penalty[u] = unit->is_bias ? 0 : FN(sum_of_squares)(unit->length, p);
+    if (epoch->rule < 0) {
+        const REAL a = (REAL)alpha, s = (REAL)scale;
+        for (idx i = 0; i < unit->length; i++)
+            g[i] = unit->is_bias ? g[i] * s : (g[i] + a * p[i]) * s;
+        return;
     }
-    return n_steps;
+    const FN(optimizer) *optimizer = &FN(OPTIMIZERS)[epoch->rule];
+    void *states[FM_MAX_STATES];
+    for (int k = 0; k < optimizer->n_states; k++)
+        states[k] = (REAL *)ws->states[k] + unit->offset;
+    FN(update)(epoch->rule, unit->length, p, g, states, epoch->scalars + step * optimizer->n_scalars, alpha, scale);
+    const fm_layer *layer = &ws->layers[unit->layer];
+    if (unit->layer > 0 && !unit->is_bias)
+        FN(transpose)(layer, unit->m, unit->n_rows, (REAL *)ws->params + layer->w, ws->wt[unit->layer]);
+}
+
+/* --- the epoch ----------------------------------------------------------------------------------------------------------- */
+
+/* Rows lo .. hi of a chunk of n that member t of T takes: whole register tiles. */
+static void FN(share)(idx n, int t, int T, idx *lo, idx *hi)
+{
+    const idx tiles = (n + MR - 1) / MR;
+    *lo = tiles * t / T * MR;
+    *hi = tiles * (t + 1) / T * MR;
+    *lo = *lo < n ? *lo : n;
+    *hi = *hi < n ? *hi : n;
+}
+
+/* Member 0 counts the work of n rows (`passes`: 1 forward, 3 with backward) and looks for Ctrl-C now and then. */
+static void FN(look_for_interrupt)(fm_workspace *ws, idx n, int passes)
+{
+    ws->work += 2.0 * (double)n * (double)ws->w_padded * passes;
+    if (ws->work > WORK_PER_POLL) {
+        ws->work = 0;
+        if (ws->poll())
+            ws->interrupted = 1;
+    }
+}
+
+/* Sum of the chunk's sample weights. */
+static double FN(sum_of_weights)(const fm_workspace *ws, const fm_data *data, idx n)
+{
+    if (!data->sample_weight)
+        return (double)n;
+    double sum = 0;
+    for (idx r = 0; r < n; r++)
+        sum += (double)((const REAL *)ws->weight)[r];
+    return sum;
+}
+
+typedef struct {
+    fm_workspace *ws;
+    const fm_data *data;
+    fm_epoch *epoch;
+} FN(training);
+
+/* One step as member t does it.  Returns 0 if the step was not done; all members return the same. */
+static int FN(step)(const FN(training) *job, int t, idx step)
+{
+    fm_workspace *ws = job->ws;
+    const fm_data *data = job->data;
+    fm_epoch *epoch = job->epoch;
+    const idx start = step * epoch->batch_size, left = epoch->n_order - start;
+    const idx rows = left < epoch->batch_size ? left : epoch->batch_size;
+    double weight = 0, loss = 0;
+    for (idx r = 0; r < rows; r += ws->max_rows) {
+        const idx n = rows - r < ws->max_rows ? rows - r : ws->max_rows;
+        const int last = r + n == rows;
+        idx lo, hi;
+        FN(share)(n, t, ws->n_threads, &lo, &hi);
+        if (lo < hi) {
+            FN(gather_targets)(ws, data, epoch->order, start + r + lo, lo, hi - lo);
+            FN(forward)(ws, data, epoch->order, start + r + lo, lo, hi - lo);
+            FN(loss_and_deltas)(ws, data, lo, hi - lo);
+        }
+        if (t == 0)
+            FN(look_for_interrupt)(ws, n, 3);
+        fm_team_barrier(ws->team);
+
+        weight += FN(sum_of_weights)(ws, data, n);
+        if (ws->interrupted || (last && weight == 0))
+            return 0;
+        if (t == 0)
+            for (idx i = 0; i < n; i++)
+                loss += ws->row_loss[i];
+        for (idx u = ws->unit_start[t]; u < ws->unit_start[t + 1]; u++) {
+            FN(unit_gradient)(ws, data, &ws->units[u], epoch->order, start + r, n, r > 0);
+            if (last)
+                FN(unit_update)(ws, epoch, u, step, 1.0 / weight);
+        }
+        fm_team_barrier(ws->team);
+    }
+    if (t == 0) {
+        double penalty = 0;
+        for (idx u = 0; u < ws->n_units; u++)
+            penalty += ws->unit_penalty[u];
+        epoch->loss += (loss + 0.5 * epoch->alpha * penalty) / weight * (double)rows;
+        epoch->done = step + 1;
+    }
+    return 1;
+}
+
+static void FN(train_member)(void *job_, int t)
+{
+    const FN(training) *job = job_;
+    fm_workspace *ws = job->ws;
+    for (idx u = ws->unit_start[t]; u < ws->unit_start[t + 1]; u++) {
+        const fm_layer *layer = &ws->layers[ws->units[u].layer];
+        if (ws->units[u].layer > 0 && !ws->units[u].is_bias)
+            FN(transpose)(layer, ws->units[u].m, ws->units[u].n_rows, (REAL *)ws->params + layer->w,
+                          ws->wt[ws->units[u].layer]);
+    }
+    fm_team_barrier(ws->team);
+    for (idx s = 0; s < job->epoch->n_steps; s++)
+        if (!FN(step)(job, t, s))
+            break;
+}
+
+/* All steps of an epoch; see fm_epoch for what comes back. */
+static void FN(train)(fm_workspace *ws, const fm_data *data, fm_epoch *epoch)
+{
+    FN(training) job = {ws, data, epoch};
+    epoch->done = 0;
+    epoch->loss = 0;
+    fm_team_run(ws->team, FN(train_member), &job);
+}
+
+/* --- prediction ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    fm_workspace *ws;
+    const fm_data *data;
+    const idx *rows;
+    idx n;
+    REAL *out;
+} FN(prediction);
+
+/* Member t's rows, in pieces that fit its share of the chunk's buffers. */
+static void FN(predict_member)(void *job_, int t)
+{
+    const FN(prediction) *job = job_;
+    fm_workspace *ws = job->ws;
+    const fm_layer *top = &ws->layers[ws->n_layers - 1];
+    const FN(loss_row) *loss = &FN(LOSSES)[ws->loss];
+    const idx n_outputs = top->fan_out;
+    idx at, at_end, lo, hi;
+    FN(share)(ws->max_rows, t, ws->n_threads, &at, &at_end);
+    FN(share)(job->n, t, ws->n_threads, &lo, &hi);
+    REAL *logits = ROW(ws->a[ws->n_layers], at, top->ld_out);
+    for (idx r = lo; r < hi && !ws->interrupted; r += at_end - at) {
+        const idx n = hi - r < at_end - at ? hi - r : at_end - at;
+        REAL *out = job->out + r * n_outputs;
+        FN(forward)(ws, job->data, job->rows, r, at, n);
+        if (!loss->value)
+            FN(softmax)(n, n_outputs, top->ld_out, logits, logits);
+        for (idx i = 0; i < n; i++)
+            memcpy(out + i * n_outputs, logits + i * top->ld_out, (size_t)n_outputs * sizeof(REAL));
+        if (loss->value)
+            FN(ACTIVATIONS)[loss->link].value(n * n_outputs, out, out);
+        if (t == 0)
+            FN(look_for_interrupt)(ws, n, 1);
+    }
 }
 
 /* out (n, n_outputs) = link(logits) of rows[0 .. n); rows NULL: of the first n rows themselves. */
-static void FN(predict)(fm_workspace *ws, const fm_data *data, const idx *rows, idx n, void *out_)
+static void FN(predict)(fm_workspace *ws, const fm_data *data, const idx *rows, idx n, void *out)
 {
-    const fm_layer *top = &ws->layers[ws->n_layers - 1];
-    const idx n_outputs = top->fan_out;
-    REAL *out = out_, *logits = ws->a[ws->n_layers];
-    for (idx r = 0; r < n; r += ws->max_rows) {
-        const idx chunk = n - r < ws->max_rows ? n - r : ws->max_rows;
-        const idx *chunk_rows = ws->y_class; /* not needed for targets here */
-        if (rows)
-            chunk_rows = rows + r;
-        else
-            for (idx i = 0; i < chunk; i++)
-                ws->y_class[i] = r + i;
-        FN(forward)(ws, data, chunk_rows, chunk);
-        if (!FN(LOSSES)[ws->loss].value)
-            FN(softmax)(chunk, n_outputs, top->ld_out, logits, logits);
-        REAL *target = out + r * n_outputs;
-        for (idx i = 0; i < chunk; i++)
-            memcpy(target + i * n_outputs, logits + i * top->ld_out, (size_t)n_outputs * sizeof(REAL));
-        if (FN(LOSSES)[ws->loss].value)
-            FN(ACTIVATIONS)[FN(LOSSES)[ws->loss].link].value(chunk * n_outputs, target, target);
-        if (FN(interrupted)(ws, chunk, 1))
-            return;
-    }
+    FN(prediction) job = {ws, data, rows, n, out};
+    fm_team_run(ws->team, FN(predict_member), &job);
 }
 
 /* --- kernels by name, on whole vectors of any length ------------------------------------------------------------------- */
@@ -285,20 +375,9 @@ static void FN(slope)(int activation, idx n, const void *z, const void *a, void 
 }
 
 static const fm_kernels FN(KERNELS) = {
-    ISA_NAME,
-    LANES,
-    FN(pack),
-    FN(unpack),
-    FN(predict),
-    FN(steps),
-    FN(accumulate),
-    FN(finish_gradient),
-    FN(transpose),
-    FN(activate),
-    FN(slope),
-    FN(linear_forward),
-    FN(linear_backward),
-    FN(softmax),
-    FN(loss),
+    ISA_NAME,           LANES,       FN(pack),    FN(unpack),         FN(predict),         FN(train),
+    FN(activate),       FN(slope),   FN(linear_forward), FN(linear_backward), FN(softmax), FN(loss),
     FN(update),
 };
+
+#undef ROW

@@ -13,6 +13,14 @@
 /* ... but where weights come from beyond L2, more rows per pass over them pay. */
 #define CHUNK_ROWS_LARGE 1024
 
+/* Bytes of parameters whose gradient and update a thread does in one go: gradient, weights and two states fit L1. */
+#define UNIT_BYTES (12 * 1024)
+
+/* Floating-point operations of a training step, and of a prediction, from which more threads than one pay
+ * (a prediction has to start its threads first). */
+#define THREADS_MIN_STEP 4e6
+#define THREADS_MIN_PREDICT 5e7
+
 /* Floating-point operations between two looks for Ctrl-C: some ten milliseconds. */
 #define WORK_PER_POLL 5e8
 

@@ -1,0 +1,21 @@
+/* A team of threads that work through one job together; each workspace owns its team.
+ *
+ * No global state: nothing to repair after fork, nothing to share between concurrent fits.  Between jobs the
+ * helpers spin for a moment, then sleep.  Where the platform has no threads we know, a team has one member.
+ */
+#ifndef FASTMLP_THREADS_H
+#define FASTMLP_THREADS_H
+
+typedef struct fm_team fm_team;
+
+/* A team of n members: the caller and n - 1 helpers.  NULL if memory or threads run out. */
+fm_team *fm_team_new(int n);
+void fm_team_free(fm_team *team);
+
+/* Run work(arg, member) on all members and wait for all; the caller is member 0.  team NULL: the caller alone. */
+void fm_team_run(fm_team *team, void (*work)(void *arg, int member), void *arg);
+
+/* All members wait here for each other; what they wrote before is visible to all after.  team NULL: nothing. */
+void fm_team_barrier(fm_team *team);
+
+#endif
