@@ -89,6 +89,8 @@ def train_stochastic(
         warnings.warn("Training interrupted by user.", stacklevel=2)
     if score is not None:
         params[...] = record._best_params
+        # as in scikit-learn, a warm start trains on the very vector it calls the best so far
+        record._best_params = params
 
 
 def _batch_size(batch_size: int | str, n_samples: int) -> int:

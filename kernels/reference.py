@@ -6,10 +6,9 @@ second time and imports nothing from formulas.py.  A new activation, loss or opt
 in a table below and one row in formulas.py.
 
 Reading order: the three tables, one layer, losses, updates, the whole network, argument checks.
-Marks in the docstrings: IN is only read, OUT is overwritten, INOUT is read and overwritten.  Every
-array of one call has the same dtype, float32 or float64, and is C-contiguous unless the docstring
-says otherwise; anything else is a ValueError that names the argument, raised before anything is
-written.
+Marks in the docstrings: IN is read, OUT is overwritten.  Every array of one call has the same dtype,
+float32 or float64, and is C-contiguous unless the docstring says otherwise; anything else is a
+ValueError that names the argument, raised before anything is written.
 
 Sources: Rumelhart, Hinton & Williams 1986 (back-propagation); Bishop 2006, chapters 4 and 5 (losses
 with their canonical links); Sutskever et al. 2013 (Nesterov's momentum); Kingma & Ba 2015 (Adam).
@@ -348,9 +347,9 @@ def update(rule, params, grad, states, scalars):
     ----------
     rule : str
         A key of OPTIMIZERS.
-    params : ndarray of shape (n_params,) (INOUT)
+    params : ndarray of shape (n_params,) (IN, OUT)
     grad : ndarray of shape (n_params,) (IN)
-    states : list of ndarray of shape (n_params,) (INOUT)
+    states : list of ndarray of shape (n_params,) (IN, OUT)
         In the order of the rule's row; none may share memory with another or with params or grad.
     scalars : sequence of float
         In the order of the rule's row.
@@ -416,6 +415,14 @@ def workspace(network, batch_size, n_jobs=None):
     Workspace
     """
     _row("network.loss", LOSSES, network.loss)
+    if network.dtype not in (np.float32, np.float64):
+        raise ValueError(f"network.dtype must be float32 or float64, got {network.dtype}")
+    if len(network.widths) < 2 or any(operator.index(width) < 1 for width in network.widths):
+        raise ValueError(f"network.widths must be two or more layer sizes, got {network.widths}")
+    if len(network.activations) != len(network.widths) - 2:
+        raise ValueError(
+            f"network.activations must hold one name for each hidden layer, got {network}"
+        )
     for activation in network.activations:
         _slope(activation, z=network)  # not None: training always has z
     return Workspace(network, _batch_size(batch_size))
@@ -525,14 +532,14 @@ def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer):
     Parameters
     ----------
     workspace : Workspace
-    params : ndarray of shape (n_params,) (INOUT)
+    params : ndarray of shape (n_params,) (IN, OUT)
     data : fastmlp.backends.Data (IN)
     order : ndarray of shape (m,), dtype intp (IN)
         Rows to visit, in this order; batches are consecutive slices of it, the last one may be
         shorter.
     batch_size : int
     alpha : float
-    optimizer : object (INOUT)
+    optimizer : object (IN, OUT)
         ``rule``, ``states``, ``scalars(n_steps)`` -> float64 (n_steps, n_scalars) for the coming
         steps, and ``t``, the number of steps done so far, which grows by the number of batches.
 

@@ -8,6 +8,7 @@ kernels of the chosen instruction set.  No arithmetic happens here.
 
 import math
 import os
+import sys
 
 import numpy as np
 
@@ -25,7 +26,7 @@ cdef extern from "Python.h":
 
 
 cdef extern from "tiers.h":
-    const int LARGE_B_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE, UNIT_BYTES
+    const int BLAS_B_BYTES, LARGE_WEIGHT_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE, UNIT_BYTES
     const double THREADS_MIN_STEP, THREADS_MIN_PREDICT
 
 
@@ -99,6 +100,7 @@ cdef extern from "fastmlp.h":
         void (*unpack)(const fm_workspace *, const void *, void *) noexcept nogil
         void (*predict)(fm_workspace *, const fm_data *, const idx *, idx, void *) noexcept nogil
         void (*train)(fm_workspace *, const fm_data *, fm_epoch *) noexcept nogil
+        void (*evaluate)(int, idx, const void *, void *) noexcept nogil
         void (*activate)(int, idx, const void *, void *) noexcept nogil
         void (*slope)(int, idx, const void *, const void *, void *) noexcept nogil
         void (*linear_forward)(idx, idx, idx, idx, const void *, const void *, const void *, int, void *, void *,
@@ -112,6 +114,7 @@ cdef extern from "fastmlp.h":
     ctypedef struct fm_row:
         const char *name
         int needs_z, has_slope, link, class_targets, n_states, n_scalars
+    idx fm_functions(fm_row *, idx)
     idx fm_activations(fm_row *, idx)
     idx fm_losses(fm_row *, idx)
     idx fm_optimizers(fm_row *, idx)
@@ -128,6 +131,7 @@ cdef dict _table(idx (*fill)(fm_row *, idx) noexcept):
 
 
 # name -> (row number, what the binary knows of it)
+cdef dict FUNCTION_ROWS = _table(<idx (*)(fm_row *, idx) noexcept>fm_functions)
 cdef dict ACTIVATION_ROWS = _table(<idx (*)(fm_row *, idx) noexcept>fm_activations)
 cdef dict LOSS_ROWS = _table(<idx (*)(fm_row *, idx) noexcept>fm_losses)
 cdef dict OPTIMIZER_ROWS = _table(<idx (*)(fm_row *, idx) noexcept>fm_optimizers)
@@ -196,12 +200,11 @@ cdef fm_blas_gemm blas_gemm(bint is_double) except? NULL:
 
 
 cdef fm_blas_gemm blas_for(bint is_double, idx largest_matrix) except? NULL:
-    """The BLAS where a product may be large enough for it (tiers.h), else NULL.
+    """The BLAS where the instruction set is the baseline and a product large enough (tiers.h), else NULL.
 
     Big-endian machines do without: the integers are handed over as int64, see fastmlp.h.
     """
-    import sys
-    if sys.byteorder != "little" or largest_matrix * (8 if is_double else 4) <= LARGE_B_BYTES:
+    if isa() != "baseline" or sys.byteorder != "little" or largest_matrix * (8 if is_double else 4) <= BLAS_B_BYTES:
         return NULL
     return blas_gemm(is_double)
 
@@ -406,11 +409,12 @@ cdef class Workspace:
         cdef list needs_z = self.lay_out()
         cdef idx largest = max(self.layers[l].fan_in * self.layers[l].ld_out for l in range(self.ws.n_layers))
         self.ws.blas = blas_for(self.is_double, largest)
-        self.ws.max_rows = min(batch_size, CHUNK_ROWS_LARGE if self.ws.blas != NULL else CHUNK_ROWS)
+        cdef idx rows, item = network.dtype.itemsize
+        self.ws.max_rows = min(batch_size, CHUNK_ROWS if largest * item <= LARGE_WEIGHT_BYTES else CHUNK_ROWS_LARGE)
         self.n_threads = self.choose_threads(batch_size, n_jobs)
         self.ws.n_threads = 1  # until a team is there
 
-        cdef idx rows = self.ws.max_rows, item = network.dtype.itemsize
+        rows = self.ws.max_rows
         cdef int L = self.ws.n_layers
         cdef fm_layer *layer
         self.ws.params = self.buffer(self.ws.n_padded * item)
@@ -766,6 +770,19 @@ cdef object widened(array, idx ld):
     matrix = zeros(array.shape[0] * ld * array.itemsize).view(array.dtype).reshape(array.shape[0], ld)
     matrix[:, :array.shape[1]] = array
     return matrix
+
+
+def evaluate(function, x, out):
+    """out = function(x), elementwise, for a function of the formula language (exp, log, ...); to measure its error."""
+    cdef int row = row_of(FUNCTION_ROWS, function, "function")[0]
+    cdef bint is_double = is_double_of(x, "x")
+    cdef const void *p_x = pointer(x, "x", REALS[is_double], x.shape)
+    cdef void *p_out = pointer(out, "out", REALS[is_double], x.shape, True)
+    cdef idx n = x.size
+    if np.may_share_memory(x, out):
+        raise ValueError("out must not overlap x in memory")
+    with nogil:
+        KERNELS[is_double].evaluate(row, n, p_x, p_out)
 
 
 def activate(activation, z, out):

@@ -109,6 +109,7 @@ typedef struct {
     void (*predict)(fm_workspace *, const fm_data *, const idx *rows, idx n, void *out);
     void (*train)(fm_workspace *, const fm_data *, fm_epoch *);
     /* by name */
+    void (*evaluate)(int function, idx n, const void *x, void *out);
     void (*activate)(int activation, idx n, const void *z, void *a);
     void (*slope)(int activation, idx n, const void *z, const void *a, void *delta);
     void (*linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, const void *x, const void *w, const void *b,
@@ -131,6 +132,7 @@ typedef struct {
     int n_states, n_scalars;  /* optimizers */
 } fm_row;
 
+idx fm_functions(fm_row *rows, idx capacity);
 idx fm_activations(fm_row *rows, idx capacity);
 idx fm_losses(fm_row *rows, idx capacity);
 idx fm_optimizers(fm_row *rows, idx capacity);

@@ -72,15 +72,52 @@ static const FN(tile_function) FN(TILES)[MR][NV_MAX] = {
 #undef TILE_ROW
 #undef ENTRIES
 
-/* One row block m .. m + mr of C over all columns. */
-static inline void FN(gemm_row_block)(int mr, idx N, idx K, const REAL *A, idx rs, idx cs, const REAL *B, idx ldb,
-                                      REAL *C, idx ldc, const REAL *init, idx init_stride, idx init_step)
+/* What a product starts from: NULL zero; else init[m*stride + n], which may be C itself (stride ldc) or a bias
+ * (stride 0). */
+typedef struct {
+    const REAL *values;
+    idx stride;
+} FN(start);
+
+/* C (M, N) = start + A B, N a multiple of LANES.
+ *
+ * Loops, outermost first: k in blocks of KC, m in blocks of `block` rows, n in panels of NV_MAX vectors, m in tiles.
+ * A panel's KC rows of B stay in L1 or L2 while the block's tiles pass over them; the block's A stays in L2 while the
+ * panels pass over it. */
+static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, const REAL *B, idx ldb, REAL *C, idx ldc,
+                     FN(start) start, idx block)
 {
-    for (idx n = 0; n < N; n += NV_MAX * LANES) {
-        const idx vectors = (N - n) / LANES;
-        const int nv = vectors < NV_MAX ? (int)vectors : NV_MAX;
-        FN(TILES)[mr - 1][nv - 1](K, A, rs, cs, B + n, ldb, C + n, ldc, init + n * init_step, init_stride);
+    const idx panel = NV_MAX * LANES;
+    for (idx k = 0; k == 0 || k < K; k += KC) {
+        const idx depth = K - k < KC ? K - k : KC;
+        for (idx m0 = 0; m0 < M; m0 += block) {
+            const idx m1 = M - m0 < block ? M : m0 + block;
+            for (idx n = 0; n < N; n += panel) {
+                const int nv = N - n < panel ? (int)((N - n) / LANES) : NV_MAX;
+                for (idx m = m0; m < m1; m += MR) {
+                    const int mr = m1 - m < MR ? (int)(m1 - m) : MR;
+                    const REAL *init = FN(zeros);
+                    idx init_stride = 0;
+                    if (k > 0) {
+                        init = C + m * ldc + n;
+                        init_stride = ldc;
+                    } else if (start.values) {
+                        init = start.values + m * start.stride + n;
+                        init_stride = start.stride;
+                    }
+                    FN(TILES)[mr - 1][nv - 1](depth, A + m * rs + k * cs, rs, cs, B + k * ldb + n, ldb,
+                                              C + m * ldc + n, ldc, init, init_stride);
+                }
+            }
+        }
     }
+}
+
+/* Rows per block: one tile while B stays in the caches as a whole (then a finished row block is still in L1 for the
+ * activation), else enough to use each panel of B many times. */
+static inline idx FN(block_rows)(idx N, idx K)
+{
+    return N * K * (idx)sizeof(REAL) <= SMALL_B_BYTES ? MR : BLOCK_ROWS;
 }
 
 /* The same product by the Fortran BLAS: row-major C = A B is column-major C^T = B^T A^T.
@@ -94,9 +131,9 @@ static void FN(gemm_blas)(fm_blas_gemm blas, idx M, idx N, idx K, const REAL *A,
          &ldc_);
 }
 
-/* Which tier a product belongs to: when B (K x N) no longer fits the second-level cache, every row block would stream
- * it from the third; the BLAS packs and blocks for that.  Few rows do not repay its packing. */
+/* Whether a product goes to the BLAS, if the workspace has one (tiers.h): large B, and tall and deep enough to repay
+ * the packing. */
 static inline int FN(gemm_is_large)(idx M, idx N, idx K)
 {
-    return K * N * (idx)sizeof(REAL) > LARGE_B_BYTES && M >= LARGE_MIN_ROWS && K >= LARGE_MIN_ROWS;
+    return K * N * (idx)sizeof(REAL) > BLAS_B_BYTES && M >= BLAS_MIN_ROWS && K >= BLAS_MIN_ROWS;
 }

@@ -15,6 +15,13 @@
 /* The tables as the Python border sees them; the same in every instruction set. */
 #define COUNT(table) ((idx)(sizeof(table) / sizeof(table[0])))
 
+idx fm_functions(fm_row *rows, idx capacity)
+{
+    for (idx i = 0; i < COUNT(FUNCTIONS_f64) && i < capacity; i++)
+        rows[i] = (fm_row){.name = FUNCTIONS_f64[i].name};
+    return COUNT(FUNCTIONS_f64);
+}
+
 idx fm_activations(fm_row *rows, idx capacity)
 {
     for (idx i = 0; i < COUNT(ACTIVATIONS_f64) && i < capacity; i++)

@@ -17,11 +17,13 @@ static void FN(linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, cons
             FN(ACTIVATIONS)[activation].value(rows * ld_out, z, a);
         return;
     }
-    for (idx r = 0; r < rows; r += MR) {
-        const int mr = rows - r < MR ? (int)(rows - r) : MR;
-        FN(gemm_row_block)(mr, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, z + r * ld_out, ld_out, b, 0, 1);
+    const idx block = FN(block_rows)(ld_out, fan_in);
+    const FN(start) bias = {b, 0};
+    for (idx r = 0; r < rows; r += block) {
+        const idx n = rows - r < block ? rows - r : block;
+        FN(gemm)(n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, z + r * ld_out, ld_out, bias, block);
         if (activation >= 0)
-            FN(ACTIVATIONS)[activation].value(mr * ld_out, z + r * ld_out, a + r * ld_out);
+            FN(ACTIVATIONS)[activation].value(n * ld_out, z + r * ld_out, a + r * ld_out);
     }
 }
 
@@ -54,16 +56,8 @@ static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_o
         FN(gemm_blas)(blas, n_rows, ld_out, rows, x + m, ld_in, 1, delta, ld_out, grad_w, ld_out, (REAL)accumulate);
         return;
     }
-    /* panel by panel: a panel of delta stays in L1 while all rows of grad_w pass over it */
-    for (idx n = 0; n < ld_out; n += NV_MAX * LANES) {
-        const idx width = ld_out - n < NV_MAX * LANES ? ld_out - n : NV_MAX * LANES;
-        for (idx i = 0; i < n_rows; i += MR) {
-            const int mr = n_rows - i < MR ? (int)(n_rows - i) : MR;
-            REAL *g = grad_w + i * ld_out + n;
-            FN(gemm_row_block)(mr, width, rows, x + m + i, 1, ld_in, delta + n, ld_out, g, ld_out,
-                               accumulate ? g : FN(zeros), accumulate ? ld_out : 0, 0);
-        }
-    }
+    const FN(start) start = {accumulate ? grad_w : NULL, ld_out};
+    FN(gemm)(n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_out, grad_w, ld_out, start, BLOCK_ROWS);
 }
 
 /* delta_below = (delta W^T) * f'(z, x) (rows, ld_in), where x = f(z) is the output of the layer below.
@@ -76,11 +70,12 @@ static void FN(input_delta)(idx rows, idx fan_out, idx ld_in, idx ld_out, const 
         FN(ACTIVATIONS)[activation].backward(rows * ld_in, z, x, below);
         return;
     }
-    for (idx r = 0; r < rows; r += MR) {
-        const int mr = rows - r < MR ? (int)(rows - r) : MR;
-        FN(gemm_row_block)(mr, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, below + r * ld_in, ld_in,
-                           FN(zeros), 0, 0);
-        FN(ACTIVATIONS)[activation].backward(mr * ld_in, z ? z + r * ld_in : NULL, x + r * ld_in, below + r * ld_in);
+    const idx block = FN(block_rows)(ld_in, fan_out);
+    const FN(start) zero = {NULL, 0};
+    for (idx r = 0; r < rows; r += block) {
+        const idx n = rows - r < block ? rows - r : block;
+        FN(gemm)(n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, below + r * ld_in, ld_in, zero, block);
+        FN(ACTIVATIONS)[activation].backward(n * ld_in, z ? z + r * ld_in : NULL, x + r * ld_in, below + r * ld_in);
     }
 }
 

@@ -374,10 +374,26 @@ static void FN(slope)(int activation, idx n, const void *z, const void *a, void 
     FN(ACTIVATIONS)[activation].backward(n, z, a, delta);
 }
 
+static void FN(evaluate)(int function, idx n, const void *x, void *out)
+{
+    FN(FUNCTIONS)[function].evaluate(n, x, out);
+}
+
 static const fm_kernels FN(KERNELS) = {
-    ISA_NAME,           LANES,       FN(pack),    FN(unpack),         FN(predict),         FN(train),
-    FN(activate),       FN(slope),   FN(linear_forward), FN(linear_backward), FN(softmax), FN(loss),
-    FN(update),
+    .isa = ISA_NAME,
+    .lanes = LANES,
+    .pack = FN(pack),
+    .unpack = FN(unpack),
+    .predict = FN(predict),
+    .train = FN(train),
+    .evaluate = FN(evaluate),
+    .activate = FN(activate),
+    .slope = FN(slope),
+    .linear_forward = FN(linear_forward),
+    .linear_backward = FN(linear_backward),
+    .softmax = FN(softmax),
+    .loss = FN(loss),
+    .update = FN(update),
 };
 
 #undef ROW

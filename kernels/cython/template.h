@@ -2,6 +2,11 @@
 
 typedef struct {
     const char *name;
+    void (*evaluate)(idx n, const REAL *x, REAL *out);
+} FN(function);
+
+typedef struct {
+    const char *name;
     void (*value)(idx n, const REAL *z, REAL *a);
     void (*backward)(idx n, const REAL *z, const REAL *a, REAL *delta); /* delta *= f'(z) */
     int needs_z;

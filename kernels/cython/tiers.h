@@ -3,14 +3,23 @@
 #ifndef FASTMLP_TIERS_H
 #define FASTMLP_TIERS_H
 
-/* A right-hand matrix larger than this is streamed from beyond L2 for every row block: leave it to the BLAS,
- * if the product is also deep and tall enough to repay the packing. */
-#define LARGE_B_BYTES (1024 * 1024)
-#define LARGE_MIN_ROWS 32
+/* A product's right-hand matrix up to this size stays in L2 while the left-hand rows pass over it, one register tile
+ * at a time; above, rows go in blocks of BLOCK_ROWS and the depth in slices of KC (gemm.h). */
+#define SMALL_B_BYTES (256 * 1024)
+#define BLOCK_ROWS 192
+#define KC 384
+
+/* The baseline instruction set gives products with a right-hand matrix above this size to the BLAS, which may know
+ * newer instructions than this build; they must be tall and deep enough to repay its packing. */
+#define BLAS_B_BYTES (64 * 1024)
+#define BLAS_MIN_ROWS 32
+
+/* Weights above this size come from beyond L2. */
+#define LARGE_WEIGHT_BYTES (1024 * 1024)
 
 /* Rows per chunk: all layers of a chunk stay in L2 ... */
 #define CHUNK_ROWS 256
-/* ... but where weights come from beyond L2, more rows per pass over them pay. */
+/* ... but where weights do not, more rows per pass over them pay. */
 #define CHUNK_ROWS_LARGE 1024
 
 /* Bytes of parameters whose gradient and update a thread does in one go: gradient, weights and two states fit L1. */

@@ -1,0 +1,79 @@
+"""The worked example of docs/architecture.md, executed: its lines are applied to a copy of the sources, the copy is
+built, and the conformance tests and a fit run there with the new activation."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FIT = """
+import numpy as np
+from sklearn.datasets import load_iris
+from sklearn.preprocessing import scale
+import fastmlp, fastmlp.kernels._engine
+assert fastmlp.__file__.startswith({out!r}), fastmlp.__file__
+X, y = load_iris(return_X_y=True)
+fits = [
+    fastmlp.MLPClassifier((16,), "gaussian", max_iter=300, random_state=0, backend=backend).fit(scale(X), y)
+    for backend in ("cython", "reference")
+]
+np.testing.assert_allclose(fits[0].coefs_[0], fits[1].coefs_[0], rtol=1e-6)
+assert fits[0].score(scale(X), y) > 0.9
+"""
+
+
+def additions():
+    """(file, old text, new text) of each diff block of the document."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for file, block in re.findall(r"```diff (\S+)\n(.*?)```", text, flags=re.DOTALL):
+        lines = block.splitlines()
+        old = "".join(line[1:] + "\n" for line in lines if not line.startswith("+"))
+        new = "".join(line[1:] + "\n" for line in lines)
+        yield file, old, new
+
+
+def run(command, folder, **environment):
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the sources with the example's lines, built (the baseline instruction set suffices)."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in ("fastmlp", "kernels", "tests"):
+        skip = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "engine.c", "generated")
+        shutil.copytree(ROOT / name, folder / name, ignore=skip)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    changed = set()
+    for file, old, new in additions():
+        source = (folder / file).read_text()
+        assert source.count(old) == 1, f"{file} no longer has, once:\n{old}"
+        (folder / file).write_text(source.replace(old, new))
+        changed.add(file)
+    assert changed == {"kernels/formulas.py", "kernels/reference.py"}
+    build = [sys.executable, "setup.py", "-q", "build", "--build-lib", "out"]
+    run(build, folder, FASTMLP_BUILD_ISAS="baseline", FASTMLP_CFLAGS="")
+    return folder
+
+
+def test_it_trains(copy):
+    # -P keeps the source folder, where the package lies unbuilt, off the path
+    out = str(copy / "out")
+    run([sys.executable, "-P", "-c", FIT.format(out=out)], copy, PYTHONPATH=out)
+
+
+def test_it_is_covered_by_the_conformance_tests(copy):
+    out = str(copy / "out")
+    pytest_command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "gaussian", "tests"]
+    printed = run(pytest_command, copy, PYTHONPATH=out)
+    assert int(re.search(r"(\d+) passed", printed)[1]) >= 4, printed

@@ -1,0 +1,80 @@
+"""The engine's own exp, log, log1p, tanh: error in units in the last place (ULP), range, NaN and infinities.
+
+The bounds are those stated in kernels/cython/vmath.h; the judge is NumPy in the next wider type.
+"""
+
+import numpy as np
+import pytest
+
+from fastmlp.kernels import _engine, codegen
+
+WIDER = {np.float32: np.float64, np.float64: np.longdouble}
+# function -> (ULP allowed, sampler of arguments)
+BOUNDS = {"exp": 1.1, "log": 1.0, "log1p": 1.5, "tanh": 1.5, "sqrt": 0.5, "abs": 0.0}
+
+
+def arguments(function, dtype, rng, n=200_000):
+    """Arguments over the whole range of the function, dense where it bends."""
+    info = np.finfo(dtype)
+    low, high = np.log(float(info.tiny)), np.log(float(info.max))
+    near = rng.uniform(-2, 2, n)
+    x = {
+        "exp": np.concatenate([near, rng.uniform(low, high, n)]),
+        "log": np.concatenate([np.exp(near), np.exp(rng.uniform(low, high, n)), [info.smallest_subnormal, info.max]]),
+        "log1p": np.concatenate([rng.uniform(-0.99, 2, n), np.exp(rng.uniform(low, high, n))]),
+        "tanh": np.concatenate([near, rng.uniform(-30, 30, n), near * 1e-6]),
+        "sqrt": np.exp(rng.uniform(low, high, n)),
+        "abs": rng.uniform(-9, 9, n),
+    }[function]
+    return x.astype(dtype)
+
+
+def evaluate(function, x):
+    out = np.empty_like(x)
+    _engine.evaluate(function, x, out)
+    return out
+
+
+def ulp_error(got, exact):
+    """Largest distance in units in the last place of the exact value rounded to got's dtype."""
+    spacing = np.spacing(np.abs(exact.astype(got.dtype))).astype(exact.dtype)
+    return float(np.max(np.abs(got.astype(exact.dtype) - exact) / spacing))
+
+
+@pytest.fixture(params=_engine.isas())
+def isa(request):
+    before = _engine.isa()
+    _engine.use_isa(request.param)
+    yield request.param
+    _engine.use_isa(before)
+
+
+def test_every_function_of_the_language_has_a_bound():
+    assert set(BOUNDS) == set(codegen.FUNCTIONS)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("function", BOUNDS)
+def test_ulp(function, dtype, isa):
+    if np.finfo(WIDER[dtype]).eps >= np.finfo(dtype).eps:
+        pytest.skip("this platform has no wider floating-point type to judge by")
+    x = arguments(function, dtype, np.random.default_rng(0))
+    error = ulp_error(evaluate(function, x), getattr(np, function)(x.astype(WIDER[dtype])))
+    assert error <= BOUNDS[function], f"{function}: {error:.3f} ULP"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("function", BOUNDS)
+def test_special_values(function, dtype, isa):
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 1e4, -1e4, 0.5] * 7, dtype=dtype)
+    with np.errstate(all="ignore"):
+        expected = getattr(np, function)(x)
+    np.testing.assert_allclose(evaluate(function, x), expected, rtol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_exp_of_subnormal_results(dtype, isa):
+    info = np.finfo(dtype)
+    x = np.linspace(np.log(float(info.smallest_subnormal)), np.log(float(info.tiny)), 1001).astype(dtype)
+    exact = np.exp(x.astype(WIDER[dtype]))
+    assert ulp_error(evaluate("exp", x), exact) <= 2
