@@ -47,6 +47,16 @@ class Network:
     loss: str
     dtype: np.dtype
 
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2 or any(width < 1 for width in self.widths):
+            raise ValueError(f"widths must be at least two positive numbers, got {self.widths}")
+        if len(self.activations) != len(self.widths) - 2:
+            raise ValueError(
+                f"activations must name one per hidden layer, {len(self.widths) - 2}, got {self.activations}"
+            )
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
+
     @property
     def n_layers(self) -> int:
         """Number of linear layers."""

@@ -6,9 +6,9 @@ second time and imports nothing from formulas.py.  A new activation, loss or opt
 in a table below and one row in formulas.py.
 
 Reading order: the three tables, one layer, losses, updates, the whole network, argument checks.
-Marks in the docstrings: IN is read, OUT is overwritten.  Every array of one call has the same dtype,
-float32 or float64, and is C-contiguous unless the docstring says otherwise; anything else is a
-ValueError that names the argument, raised before anything is written.
+Marks in the docstrings: IN is read, OUT is overwritten.  Every array of one call has the same
+dtype, float32 or float64, and is C-contiguous unless the docstring says otherwise; anything else is
+a ValueError that names the argument, raised before anything is written.
 
 Sources: Rumelhart, Hinton & Williams 1986 (back-propagation); Bishop 2006, chapters 4 and 5 (losses
 with their canonical links); Sutskever et al. 2013 (Nesterov's momentum); Kingma & Ba 2015 (Adam).
@@ -420,9 +420,7 @@ def workspace(network, batch_size, n_jobs=None):
     if len(network.widths) < 2 or any(operator.index(width) < 1 for width in network.widths):
         raise ValueError(f"network.widths must be two or more layer sizes, got {network.widths}")
     if len(network.activations) != len(network.widths) - 2:
-        raise ValueError(
-            f"network.activations must hold one name for each hidden layer, got {network}"
-        )
+        raise ValueError(f"network.activations must hold one name for each hidden layer, got {network}")
     for activation in network.activations:
         _slope(activation, z=network)  # not None: training always has z
     return Workspace(network, _batch_size(batch_size))
@@ -612,8 +610,7 @@ def _array(name, array, dtype, shape=None, *, out=False, strided=False):
     if array.dtype != dtype:
         raise ValueError(f"{name} must have dtype {dtype}, got {array.dtype}")
     if shape is not None and (
-        array.ndim != len(shape)
-        or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True))
+        array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True))
     ):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {array.shape}")
     if not (strided or (array.flags.c_contiguous and array.flags.aligned)):

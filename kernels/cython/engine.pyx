@@ -263,6 +263,15 @@ cdef const idx *indices(array, str name, idx bound) except? NULL:
     return p
 
 
+cdef int refuse_overlap(tuple arrays, tuple names) except -1:
+    """ValueError if two of these arrays share memory."""
+    for i in range(len(arrays)):
+        for j in range(i):
+            if np.may_share_memory(arrays[i], arrays[j]):
+                raise ValueError(f"{names[i]} must not overlap {names[j]} in memory")
+    return 0
+
+
 cdef int dense_rows(X, fm_data *data, idx n_features) except -1:
     data.X_is_double = is_double_of(X, "X")
     cdef cnp.ndarray a = X
@@ -284,7 +293,7 @@ ctypedef fused csr_index:
 
 cdef bint csr_is_sound(const csr_index *indptr, const csr_index *columns, idx n, idx stored, idx n_features) noexcept nogil:
     cdef idx i
-    if indptr[0] < 0 or indptr[n] > stored:
+    if indptr[0] != 0 or indptr[n] > stored:
         return False
     for i in range(n):
         if indptr[i] > indptr[i + 1]:
@@ -392,8 +401,7 @@ cdef class Workspace:
     cdef idx n_outputs, n_params
 
     def __cinit__(self, network, idx batch_size, n_jobs):
-        if network.dtype not in (np.float32, np.float64):
-            raise ValueError(f"dtype must be float32 or float64, got {network.dtype}")
+        network.check_memory(n_vectors=1)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.network = network
@@ -631,6 +639,8 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad):
     targets_of(data, &samples, workspace)
     cdef void *p_params = workspace.flat(params, "params")
     cdef void *p_grad = workspace.flat(grad, "grad", True)
+    if data.X.shape[0] == 0:
+        raise ValueError("X must have at least one row, got none")
     workspace.prepare_training(0)
     cdef fm_epoch epoch
     epoch.order, epoch.n_order, epoch.batch_size, epoch.n_steps = NULL, data.X.shape[0], data.X.shape[0], 1
@@ -698,6 +708,7 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
         raise ValueError(f"optimizer.states must hold {n_states} vectors, got {len(states)}")
     for i in range(n_states):
         p_states[i] = workspace.flat(states[i], "optimizer.states", True)
+    refuse_overlap((params, *states), ("params",) + ("optimizer.states",) * n_states)
     if len(order) == 0:
         raise ValueError("order must hold at least one row index, got none")
     workspace.prepare_training(n_states)
@@ -747,13 +758,9 @@ cdef int apply_rule(rule, params, grad, tuple states, scalars, tuple names) exce
     cdef void *p_states[FM_MAX_STATES]
     if len(states) != n_states:
         raise ValueError(f"states must hold {n_states} vectors for rule {rule!r}, got {len(states)}")
-    vectors = (params, grad, *states)
     for i in range(n_states):
         p_states[i] = pointer(states[i], names[i], real, (n,), True)
-    for i in range(len(vectors)):
-        for j in range(i):
-            if np.may_share_memory(vectors[i], vectors[j]):
-                raise ValueError(f"params, grad and {', '.join(names)} must not overlap in memory")
+    refuse_overlap((params, grad, *states), ("params", "grad", *names))
     values = np.ascontiguousarray(scalars, dtype=np.float64)
     if values.shape != (row["n_scalars"],):
         raise ValueError(f"scalars must hold {row['n_scalars']} numbers for rule {rule!r}, got {scalars}")
@@ -969,6 +976,8 @@ def loss(name, logits, y, sample_weight, delta):
         classes = indices(y, "y", width)
     else:
         p_y = pointer(y, "y", real, (n, width))
+    if n == 0:
+        raise ValueError(f"logits must have at least one row, got shape {logits.shape}")
     total_weight = float(n)
     if sample_weight is not None:
         p_weight = pointer(sample_weight, "sample_weight", real, (n,))

@@ -19,11 +19,13 @@ typedef CONDITION_VARIABLE condition_t;
 #define THREAD_START(t, f, arg) (((t) = CreateThread(NULL, 0, f, arg, 0, NULL)) != NULL)
 #define THREAD_JOIN(t) (WaitForSingleObject(t, INFINITE), CloseHandle(t))
 #define give_way() SwitchToThread()
+#define nap() Sleep(1)
 #define mutex_destroy(m) ((void)(m))
 #define condition_destroy(c) ((void)(c))
 #else
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 typedef pthread_t thread_t;
 typedef pthread_mutex_t mutex_t;
 typedef pthread_cond_t condition_t;
@@ -37,6 +39,11 @@ typedef pthread_cond_t condition_t;
 #define THREAD_START(t, f, arg) (pthread_create(&(t), NULL, f, arg) == 0)
 #define THREAD_JOIN(t) pthread_join(t, NULL)
 #define give_way() sched_yield()
+static void nap(void)
+{
+    const struct timespec pause = {0, 20000};
+    nanosleep(&pause, NULL);
+}
 #define mutex_destroy(m) pthread_mutex_destroy(m)
 #define condition_destroy(c) pthread_cond_destroy(c)
 #endif
@@ -67,9 +74,10 @@ typedef struct {
 #define relax() ((void)0)
 #endif
 
-/* Looks before giving way to other threads, and before a helper without a job goes to sleep. */
+/* Looks before giving way to other threads, and then before sleeping: on a machine with more to do than processors,
+ * the member waited for needs this one's. */
 #define SPINS 4000
-#define YIELDS_BEFORE_SLEEP 40
+#define YIELDS 40
 
 typedef struct {
     struct fm_team *team;
@@ -98,8 +106,10 @@ static void wait_for_change(counter *c, long old)
     while (load(c) == old)
         if (++spins < SPINS)
             relax();
-        else
+        else if (spins < SPINS + YIELDS)
             give_way();
+        else
+            nap();
 }
 
 void fm_team_barrier(fm_team *team)
@@ -121,7 +131,7 @@ static THREAD_RESULT helper_main(void *self_)
     fm_team *team = self->team;
     long seen = 0;
     for (;;) {
-        for (int spins = 0; load(&team->job) == seen && spins < SPINS + YIELDS_BEFORE_SLEEP; spins++)
+        for (int spins = 0; load(&team->job) == seen && spins < SPINS + YIELDS; spins++)
             if (spins < SPINS)
                 relax();
             else

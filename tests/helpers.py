@@ -1,0 +1,201 @@
+"""What the kernel tests share: tolerances derived from the dtype, and random calls to make.
+
+Read by test_reference.py and test_kernels.py.  Numbers are drawn from a seed, so that Hypothesis
+shrinks sizes and choices, not single array elements.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from fastmlp.backends import Data
+from fastmlp.kernels import formulas, reference
+from fastmlp.network import Network
+
+# ------------------------------------------------------------------------------- tolerances
+
+# Roundings that one term of a sum may suffer on its way: a product, a sum and a function of a few
+# ULP, on the tested side and on the judging side.
+ROUNDINGS = 8
+
+
+def relative_error(dtype, terms=1):
+    """Relative error of a sum of ``terms`` numbers: roundings add up like a random walk."""
+    return ROUNDINGS * float(np.finfo(dtype).eps) * float(np.sqrt(terms))
+
+
+def assert_close(actual, expected, *, terms=1, scale=None, dtype=None, what="result"):
+    """Equal up to rounding: |actual - expected| <= relative_error(dtype, terms) * scale.
+
+    ``scale`` is the magnitude of what was added up (sum of absolute values); by default that of
+    the result itself, which is right only where nothing cancels.  NaN must meet NaN, and an
+    infinity the same infinity.  Numbers below the smallest normal one may be flushed to zero.
+    """
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    dtype = np.dtype(dtype or expected.dtype)
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, not {expected.shape}"
+    with np.errstate(all="ignore"):
+        scale = np.abs(expected) if scale is None else np.maximum(scale, np.abs(expected))
+        limit = relative_error(dtype, terms) * scale + np.finfo(dtype).tiny
+        same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
+        near = np.isfinite(expected) & (np.abs(actual - expected) <= limit)
+        wrong = ~(same | near)
+        if wrong.any():
+            excess = np.abs(np.where(wrong, actual - expected, 0) / limit)
+            at = np.unravel_index(np.argmax(np.nan_to_num(excess, nan=np.inf)), wrong.shape)
+            raise AssertionError(
+                f"{what}: {wrong.sum()} of {wrong.size} wrong, at {at} {actual[at]!r} instead of "
+                f"{expected[at]!r}, limit {np.broadcast_to(limit, wrong.shape)[at]:.3g}"
+            )
+
+
+# ------------------------------------------------------------------------------- the tables
+
+ACTIVATIONS = tuple(formulas.ACTIVATIONS)
+HIDDEN = tuple(name for name in ACTIVATIONS if reference.ACTIVATIONS[name][1] is not None)
+LOSSES = tuple(formulas.LOSSES)
+RULES = tuple(formulas.OPTIMIZERS)
+DTYPES = (np.float32, np.float64)
+
+# ------------------------------------------------------------------------------- optimizers
+
+#: Scalars by name; what is not listed is 0.5.  Adam's epsilon is large, so that a gradient that is
+#: nothing but rounding error stays small instead of being blown up to a full step.
+SCALARS = {"lr": 0.02, "momentum": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-3}
+
+
+@dataclass
+class Steps:
+    """The least that an engine needs of an optimizer; its step size changes with the step."""
+
+    rule: str
+    states: list  # of (n_params,)
+    t: int = 0
+
+    def scalars(self, n_steps):
+        """float64 (n_steps, n_scalars) for steps t + 1 .. t + n_steps."""
+        names = reference.OPTIMIZERS[self.rule].scalars
+        rows = [[SCALARS.get(name, 0.5) for name in names] for _ in range(n_steps)]
+        for i, row in enumerate(rows):
+            row[0] /= 1 + 0.1 * (self.t + i)
+        return np.array(rows, dtype=np.float64).reshape(n_steps, len(names))
+
+    def copy(self):
+        return Steps(self.rule, [state.copy() for state in self.states], self.t)
+
+
+def make_optimizer(rng, rule, n_params, dtype):
+    """Halfway through a training: states are not zero, and not negative (Adam's v is a square)."""
+    n_states = len(reference.OPTIMIZERS[rule].states)
+    states = [rng.uniform(0, 0.1, n_params).astype(dtype) for _ in range(n_states)]
+    return Steps(rule, states, t=3)
+
+
+# ------------------------------------------------------------------------------- networks, data
+
+
+def make_network(widths, loss="log_loss", activations="tanh", dtype=np.float64):
+    """``activations`` is one name for all hidden layers or one per layer."""
+    n_hidden = len(widths) - 2
+    names = (activations,) * n_hidden if isinstance(activations, str) else tuple(activations)
+    return Network(tuple(widths), names, loss, np.dtype(dtype))
+
+
+def make_params(rng, network, gain=1.0):
+    """Weights that keep the size of what flows through, and biases: one flat vector."""
+    pairs = list(zip(network.widths, network.widths[1:], strict=False))
+    weights = [rng.normal(0, gain / np.sqrt(i), i * j) for i, j in pairs]
+    biases = [rng.normal(0, 0.3, j) for _, j in pairs]
+    return np.concatenate(weights + biases).astype(network.dtype)
+
+
+def make_targets(rng, loss, n, n_outputs, dtype):
+    """Targets that the loss allows; a loss without an entry here gets numbers in [0, 1]."""
+    if loss == "log_loss":
+        return rng.integers(0, n_outputs, n).astype(np.intp)
+    draw = {
+        "squared_error": lambda: rng.normal(0, 2, (n, n_outputs)),
+        "poisson": lambda: rng.poisson(1.5, (n, n_outputs)) * rng.choice([1, 0.5], (n, n_outputs)),
+        "binary_log_loss": lambda: rng.integers(0, 2, (n, n_outputs)),
+    }.get(loss, lambda: rng.uniform(0, 1, (n, n_outputs)))
+    return np.ascontiguousarray(draw(), dtype=dtype)
+
+
+def one_hot(y, n_outputs, dtype):
+    """Targets as a matrix (n, n_outputs), whatever the loss."""
+    return np.eye(n_outputs, dtype=dtype)[y] if y.ndim == 1 else y
+
+
+def make_weights(rng, n, dtype):
+    """Sample weights, a quarter of them zero, not all of them."""
+    weight = rng.uniform(0.1, 3, n) * (rng.uniform(size=n) > 0.25)
+    weight[0] = 1.5
+    return weight.astype(dtype)
+
+
+def make_data(rng, network, n, weighted=False, kind="C"):
+    """n random rows for a network, X laid out as ``kind`` says (see LAYOUTS)."""
+    X = rng.normal(size=(n, network.widths[0])).astype(network.dtype)
+    y = make_targets(rng, network.loss, n, network.widths[-1], network.dtype)
+    return Data(lay_out(X, kind), y, make_weights(rng, n, network.dtype) if weighted else None)
+
+
+# ------------------------------------------------------------------------------- layouts of X
+
+
+def _strided(X):
+    wide = np.full((2 * X.shape[0], 3 * X.shape[1] + 1), np.nan, dtype=X.dtype)
+    wide[::2, 1::3] = X
+    return wide[::2, 1::3]
+
+
+def _reversed(X):
+    return np.ascontiguousarray(X[::-1, ::-1])[::-1, ::-1]
+
+
+def _read_only(X):
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
+def _float_of_other_width(X):
+    if X.dtype == np.float64:
+        return X.astype(np.float32)
+    return X.astype(np.float64) * (1 + 1e-9)  # digits that float32 does not have
+
+
+def _sparse(X, index_dtype, container=sp.csr_array):
+    """About a third of X, every third row empty; entries unsorted and split into duplicates."""
+    X = np.where(np.abs(X) > 1, X, 0)
+    X[1::3] = 0
+    rows, columns = np.nonzero(X)
+    order = np.lexsort((-columns, rows))  # columns of a row from right to left
+    rows, columns = np.repeat(rows[order], 2), np.repeat(columns[order], 2)
+    values = X[rows, columns] / 2  # halves: their sum is exact
+    indptr = np.searchsorted(rows, np.arange(X.shape[0] + 1))
+    made = container(X.shape, dtype=X.dtype)
+    made.data, made.indices = values, columns.astype(index_dtype)
+    made.indptr = indptr.astype(index_dtype)
+    return made
+
+
+#: Every form in which an engine must accept X: name -> function of a C-contiguous X.
+LAYOUTS = {
+    "C": lambda X: X,
+    "F": np.asfortranarray,
+    "strided": _strided,
+    "reversed": _reversed,
+    "read-only": _read_only,
+    "broadcast": lambda X: np.broadcast_to(X[0], X.shape),
+    "other dtype": _float_of_other_width,
+    "csr int32": lambda X: _sparse(X, np.int32),
+    "csr int64": lambda X: _sparse(X, np.int64),
+    "csr matrix": lambda X: _sparse(X, np.int32, sp.csr_matrix),
+    "csr other dtype": lambda X: _sparse(_float_of_other_width(X), np.int32),
+}
+
+
+def lay_out(X, kind):
+    return LAYOUTS[kind](X)

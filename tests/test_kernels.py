@@ -1,0 +1,768 @@
+"""Every engine against the reference: the same call twice, the same numbers up to rounding.
+
+Order: formulas one by one, layers, losses, updates, then the coarse calls (predict, loss_and_grad,
+train_epoch) and gradients by finite differences.  Names of activations, losses and rules come from
+the formula tables: a new row is tested without an edit here.  Tolerances come from
+helpers.assert_close.  What a caller may do wrong is in test_kernel_arguments.py.
+"""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import example, given, reject
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fastmlp import backends
+from fastmlp.kernels import reference
+
+from helpers import (
+    ACTIVATIONS,
+    HIDDEN,
+    LAYOUTS,
+    LOSSES,
+    RULES,
+    Steps,
+    assert_close,
+    make_data,
+    make_network,
+    make_optimizer,
+    make_params,
+    make_targets,
+    make_weights,
+    one_hot,
+    relative_error,
+)
+
+# overflow and NaN are what many of these tests are about
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+def instruction_sets():
+    """(engine, instruction set or None); a set asked for by FASTMLP_ISA is the only one."""
+    for name in backends.available():
+        if name == "reference":
+            continue
+        module = backends.get(name)
+        if not hasattr(module, "isas") or os.environ.get("FASTMLP_ISA"):
+            yield pytest.param((name, None), id=name)
+        else:
+            yield from (pytest.param((name, isa), id=f"{name}-{isa}") for isa in module.isas())
+
+
+@pytest.fixture(scope="module", params=[*instruction_sets()])
+def engine(request):
+    """Each engine, once for every instruction set that it has on this machine."""
+    name, isa = request.param
+    module = backends.get(name)
+    if isa is None:
+        yield module
+        return
+    before = module.isa()
+    module.use_isa(isa)
+    yield module
+    module.use_isa(before)
+
+
+seeds = st.integers(0, 2**32 - 1)
+rows = st.integers(1, 40)
+widths = st.integers(1, 130)  # past every tile width, odd ones included
+scales = st.sampled_from([1.0, 0.0, 1e-3, 30.0, 1e4])
+
+
+def draw(seed, shape, dtype, scale=1.0):
+    """Normal numbers of one scale: C-contiguous, of ``shape``."""
+    return (np.random.default_rng(seed).normal(size=shape) * scale).astype(dtype)
+
+
+def both(engine, name, *args, outputs, **kwargs):
+    """Run one kernel of the engine and of the reference on copies of ``outputs``.
+
+    -> (value, outputs) of the engine, (value, outputs) of the reference.
+    """
+    results = []
+    for backend in (engine, reference):
+        own = [None if out is None else out.copy() for out in outputs]
+        value = getattr(backend, name)(*args, *own, **kwargs)
+        results.append((value, own))
+    return results
+
+
+# ------------------------------------------------------------------------------- activations
+
+
+def special_values(dtype):
+    tiny = np.finfo(dtype).tiny
+    values = [0, 1, 10, 17, 40, 88, 104, 710, 750, 1e4, 1e30, tiny, tiny / 4, 1e-5, np.inf]
+    return np.array([*values, *[-v for v in values], np.nan], dtype=dtype)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activate_special_values(engine, dtype, name):
+    z = special_values(dtype)
+    (_, (got,)), (_, (expected,)) = both(engine, "activate", name, z, outputs=[np.empty_like(z)])
+    assert_close(got, expected, what=name)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@given(data=st.data())
+def test_activate(engine, dtype, name, data):
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=40))
+    floats = st.floats(-1e4, 1e4, width=np.dtype(dtype).itemsize * 8)
+    z = data.draw(hnp.arrays(dtype, shape, elements=floats | st.sampled_from([np.nan, np.inf])))
+    (_, (got,)), (_, (expected,)) = both(engine, "activate", name, z, outputs=[np.empty_like(z)])
+    assert_close(got, expected, what=name)
+    in_place = z.copy()
+    engine.activate(name, in_place, in_place)
+    np.testing.assert_array_equal(in_place, got)
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+@given(seed=seeds, size=st.integers(1, 300), scale=scales)
+def test_slope(engine, dtype, name, seed, size, scale):
+    z = draw(seed, size, dtype, scale)
+    z[::7] = np.resize(special_values(dtype), z[::7].shape)
+    a = np.empty_like(z)
+    reference.activate(name, z, a)
+    (_, (got,)), (_, (expected,)) = both(engine, "slope", name, z, a, outputs=[np.empty_like(z)])
+    # 1 - a * a: what cancels is of size 1
+    assert_close(got, expected, scale=1, what=name)
+
+
+def test_empty_arrays(engine, dtype):
+    """No rows, no numbers: nothing to do, and nothing goes wrong."""
+    nothing = np.empty(0, dtype)
+    for name in ACTIVATIONS:
+        engine.activate(name, nothing, nothing.copy())
+    no_rows = np.empty((0, 3), dtype)
+    engine.softmax(no_rows, no_rows.copy())
+    W, b, out = np.ones((3, 2), dtype), np.ones(2, dtype), np.empty((0, 2), dtype)
+    engine.linear_forward(no_rows, W, b, HIDDEN[0], out)
+    grad_W, grad_b = np.ones_like(W), np.ones_like(b)
+    engine.linear_backward(no_rows, W, out, HIDDEN[0], grad_W, grad_b, no_rows.copy())
+    assert not grad_W.any()
+    assert not grad_b.any()
+    network = make_network((3, 2), dtype=dtype)
+    workspace = engine.workspace(network, 4)
+    params = np.ones(network.n_params, dtype)
+    engine.predict(workspace, params, no_rows, out)
+    engine.predict(workspace, params, sp.csr_array((0, 3), dtype=dtype), out)
+    engine.predict(workspace, params, np.ones((5, 3), dtype), out, np.empty(0, np.intp))
+
+
+# ------------------------------------------------------------------------------- layers
+
+
+def check_linear_forward(engine, activation, X, W, b):
+    n, fan_out = X.shape[0], W.shape[1]
+    empty = np.empty((n, fan_out), X.dtype)
+    (_, (out, z)), (_, (_, expected_z)) = both(engine, "linear_forward", X, W, b, activation, outputs=[empty, empty])
+    magnitude = np.abs(X) @ np.abs(W) + np.abs(b)
+    assert_close(z, expected_z, terms=X.shape[1] + 1, scale=magnitude, what="z")
+    a = np.empty_like(z)  # from the engine's own z: how accurate the activation is, and no more
+    reference.activate(activation, z, a)
+    assert_close(out, a, what=activation)
+    fused = np.empty_like(z)
+    engine.linear_forward(X, W, b, activation, fused)
+    assert_close(fused, a, terms=X.shape[1] + 1, scale=magnitude * (1 + np.abs(a)), what="fused")
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@given(n=rows, fan_in=widths, fan_out=widths, seed=seeds, scale=scales)
+@example(n=1, fan_in=1, fan_out=1, seed=0, scale=1.0)
+def test_linear_forward(engine, dtype, activation, n, fan_in, fan_out, seed, scale):
+    X = draw(seed, (n, fan_in), dtype)
+    W = draw(seed + 1, (fan_in, fan_out), dtype, scale / np.sqrt(fan_in))
+    check_linear_forward(engine, activation, X, W, draw(seed + 2, fan_out, dtype))
+
+
+def check_linear_backward(engine, activation, z, W, delta):
+    X = np.empty_like(z)
+    reference.activate(activation, z, X)
+    outputs = [np.empty_like(W), np.empty_like(W[0]), np.empty_like(X)]
+    args = (X, W, delta, activation)
+    (_, got), (_, expected) = both(engine, "linear_backward", *args, outputs=outputs, z=z)
+    n, fan_out = delta.shape
+    assert_close(got[0], expected[0], terms=n, scale=np.abs(X).T @ np.abs(delta), what="grad_W")
+    assert_close(got[1], expected[1], terms=n, scale=np.abs(delta).sum(axis=0), what="grad_b")
+    below = np.abs(delta) @ np.abs(W).T
+    assert_close(got[2], expected[2], terms=fan_out, scale=below, what="delta_below")
+    grad_W, grad_b = outputs[0].copy(), outputs[1].copy()
+    engine.linear_backward(*args, grad_W, grad_b)  # the first layer: no delta below
+    assert_close(grad_W, expected[0], terms=n, scale=np.abs(X).T @ np.abs(delta), what="grad_W")
+    assert_close(grad_b, expected[1], terms=n, scale=np.abs(delta).sum(axis=0), what="grad_b")
+
+
+@pytest.mark.parametrize("activation", HIDDEN)
+@given(n=rows, fan_in=widths, fan_out=widths, seed=seeds, scale=scales)
+@example(n=1, fan_in=1, fan_out=1, seed=0, scale=1.0)
+def test_linear_backward(engine, dtype, activation, n, fan_in, fan_out, seed, scale):
+    z = draw(seed, (n, fan_in), dtype)
+    W = draw(seed + 1, (fan_in, fan_out), dtype, scale)
+    check_linear_backward(engine, activation, z, W, draw(seed + 2, (n, fan_out), dtype))
+
+
+# rows beyond a chunk of rows; layers beyond the caches; one long and thin, one short and wide
+LARGE = [(1500, 37, 29), (130, 700, 600), (3, 700, 600), (1027, 600, 3), (1027, 3, 600)]
+
+
+@pytest.mark.parametrize(("n", "fan_in", "fan_out"), LARGE)
+def test_large_layers(engine, dtype, n, fan_in, fan_out):
+    z = draw(0, (n, fan_in), dtype)
+    W = draw(1, (fan_in, fan_out), dtype, 1 / np.sqrt(fan_in))
+    check_linear_forward(engine, "tanh", z, W, draw(2, fan_out, dtype))
+    check_linear_backward(engine, "tanh", z, W, draw(3, (n, fan_out), dtype))
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize(("n", "fan_in", "fan_out"), [(5, 9, 17), (130, 700, 600)])
+def test_poison_stays_in_its_row_of_a_layer(engine, dtype, n, fan_in, fan_out, poison):
+    X = draw(0, (n, fan_in), dtype)
+    X[3, 2] = poison
+    W = draw(1, (fan_in, fan_out), dtype, 1 / np.sqrt(fan_in))
+    b, empty = np.zeros(fan_out, dtype), np.empty((n, fan_out), dtype)
+    (_, (got,)), (_, (expected,)) = both(engine, "linear_forward", X, W, b, "identity", outputs=[empty])
+    assert not np.isfinite(got[3]).any()
+    assert_close(got, expected, terms=fan_in, scale=np.abs(X) @ np.abs(W))
+
+
+@pytest.mark.parametrize("activation", HIDDEN)
+def test_layer_of_zeros(engine, dtype, activation):
+    X, W = draw(0, (7, 5), dtype), np.zeros((5, 3), dtype)
+    check_linear_forward(engine, activation, X, W, np.zeros(3, dtype))
+    check_linear_backward(engine, activation, np.zeros_like(X), W, np.zeros((7, 3), dtype))
+
+
+# ------------------------------------------------------------------------------- softmax, losses
+
+
+@given(n=rows, n_outputs=widths, seed=seeds, scale=scales)
+@example(n=1, n_outputs=1, seed=0, scale=1e4)
+def test_softmax(engine, dtype, n, n_outputs, seed, scale):
+    logits = draw(seed, (n, n_outputs), dtype, scale)
+    outputs = [np.empty_like(logits)]
+    (_, (got,)), (_, (expected,)) = both(engine, "softmax", logits, outputs=outputs)
+    assert_close(got, expected, terms=n_outputs)
+    assert_close(got.sum(axis=1), np.ones(n, dtype), terms=n_outputs)
+    engine.softmax(logits, logits)
+    np.testing.assert_array_equal(logits, got)
+
+
+SPECIAL_ROWS = [
+    [1, 2, 3],
+    [1e4, -1e4, 0],
+    [-1e4, -1e4, -1e4],
+    [1e30, 1e30, 1],
+    [-np.inf, 0, 1],
+    [np.inf, 0, 1],
+    [-np.inf, -np.inf, -np.inf],
+    [np.nan, 0, 1],
+    [0, 1, np.nan],
+    [np.nan, np.inf, -np.inf],
+    [3, 2, 1],
+]
+
+
+@pytest.mark.parametrize("repeat", [1, 7, 40])
+def test_softmax_of_special_rows(engine, dtype, repeat):
+    """A NaN or an infinite logit spoils its own row, all of it, and no other row."""
+    logits = np.tile(np.array(SPECIAL_ROWS, dtype=dtype), (1, repeat))
+    outputs = [np.empty_like(logits)]
+    (_, (got,)), (_, (expected,)) = both(engine, "softmax", logits, outputs=outputs)
+    assert np.isnan(got).any(axis=1).tolist() == [False] * 5 + [True] * 5 + [False]
+    assert_close(got, expected, terms=logits.shape[1])
+
+
+def loss_magnitude(name, value, logits, y, w):
+    """Size of what a loss adds up: itself, unless its terms have both signs."""
+    if name != "poisson":
+        return abs(value)
+    with np.errstate(all="ignore"):
+        terms = np.abs(y) * (1 + np.abs(logits) + np.abs(np.log(np.maximum(y, 0.1)))) + np.exp(logits)
+    return np.average(terms.sum(axis=1), weights=w)
+
+
+def check_loss(engine, name, logits, y, w):
+    outputs = [np.empty_like(logits)]
+    (value, (delta,)), (expected, (expected_delta,)) = both(engine, "loss", name, logits, y, w, outputs=outputs)
+    n, n_outputs = logits.shape
+    target = one_hot(y, n_outputs, logits.dtype)
+    assert isinstance(value, float)
+    magnitude = loss_magnitude(name, expected, logits, target, w)
+    terms = n * n_outputs
+    assert_close(value, expected, dtype=logits.dtype, terms=terms, scale=magnitude, what="loss")
+    weight = 1 if w is None else w[:, None]
+    # prediction - y: either may be the larger one
+    scale = np.abs(expected_delta) + 2 * np.abs(target) * weight
+    # a sum of n_outputs exponentials stands in the denominator of softmax
+    assert_close(delta, expected_delta, terms=n_outputs, scale=scale, what="delta")
+    return value, delta
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(n=rows, n_outputs=widths, seed=seeds, scale=scales, weighted=st.booleans())
+@example(n=1, n_outputs=1, seed=0, scale=1e4, weighted=True)
+def test_loss(engine, dtype, name, n, n_outputs, seed, scale, weighted):
+    rng = np.random.default_rng(seed)
+    logits = draw(seed, (n, n_outputs), dtype, scale)
+    if reference.LOSSES[name].link is np.exp:
+        logits = np.minimum(logits, 80)  # where a sum overflows is each engine's own affair
+    y = make_targets(rng, name, n, n_outputs, dtype)
+    check_loss(engine, name, logits, y, make_weights(rng, n, dtype) if weighted else None)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_of_many_rows(engine, dtype, name):
+    rng = np.random.default_rng(0)
+    y = make_targets(rng, name, 1500, 3, dtype)
+    check_loss(engine, name, draw(0, (1500, 3), dtype), y, make_weights(rng, 1500, dtype))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("row", range(len(SPECIAL_ROWS)))
+def test_loss_of_special_rows(engine, dtype, name, row):
+    """Each alone in the middle of ordinary rows; the deltas of the others stay what they are."""
+    logits = draw(0, (5, 3), dtype)
+    logits[2] = SPECIAL_ROWS[row]
+    y = make_targets(np.random.default_rng(1), name, 5, 3, dtype)
+    check_loss(engine, name, logits, y, None)
+
+
+@given(n=rows, n_outputs=widths, seed=seeds, scale=scales, weighted=st.booleans())
+def test_softmax_cross_entropy(engine, dtype, n, n_outputs, seed, scale, weighted):
+    """The name and the key "log_loss" are the same kernel."""
+    rng = np.random.default_rng(seed)
+    logits = draw(seed, (n, n_outputs), dtype, scale)
+    y = make_targets(rng, "log_loss", n, n_outputs, dtype)
+    w = make_weights(rng, n, dtype) if weighted else None
+    delta = np.empty_like(logits)
+    value = engine.softmax_cross_entropy(logits, y, w, delta)
+    assert (value, delta.tolist()) == (
+        engine.loss("log_loss", logits, y, w, delta),
+        delta.tolist(),
+    )
+    check_loss(engine, "log_loss", logits, y, w)
+
+
+@pytest.mark.parametrize("large", [100, 1e4])
+def test_log_losses_are_clipped(engine, dtype, large):
+    """-log p lies in [-log(1 - eps), -log(eps)]; delta is not clipped."""
+    eps = float(np.finfo(dtype).eps)
+    logits, delta = np.array([[large, -large]], dtype), np.empty((1, 2), dtype)
+    for y, one, rest in ((0, -np.log1p(-eps), [0, 0]), (1, -np.log(eps), [1, -1])):
+        value = engine.loss("log_loss", logits, np.array([y], dtype=np.intp), None, delta)
+        assert_close(value, one, dtype=dtype)
+        assert_close(delta[0], np.array(rest, dtype), scale=1)
+        target = one_hot(np.array([y]), 2, dtype)
+        value = engine.loss("binary_log_loss", logits, target, None, delta)
+        assert_close(value, 2 * one, dtype=dtype)  # two outputs, both right or both wrong
+        assert_close(delta[0], np.array(rest, dtype), scale=1)
+
+
+def test_cross_entropy_keeps_its_digits_for_large_logits(engine, dtype):
+    logits, delta = np.full((3, 5), 1e4, dtype), np.empty((3, 5), dtype)
+    value = engine.softmax_cross_entropy(logits, np.array([0, 2, 4]), None, delta)
+    assert_close(value, np.log(5), dtype=dtype, terms=5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_with_weights_that_sum_to_zero(engine, dtype, name):
+    y = make_targets(np.random.default_rng(0), name, 3, 2, dtype)
+    logits, delta = np.zeros((3, 2), dtype), np.empty((3, 2), dtype)
+    with pytest.raises(ZeroDivisionError, match="Weights sum to zero, can't be normalized"):
+        engine.loss(name, logits, y, np.zeros(3, dtype), delta)
+
+
+# ------------------------------------------------------------------------------- updates
+
+
+def check_updated(before, after, expected, grad, scalars):
+    """``before``, ``after``, ``expected`` are [params, *states]."""
+    spread = sum(np.abs(s) + np.abs(t) for s, t in zip(before[1:], expected[1:], strict=True))
+    for i, (old, got, new) in enumerate(zip(before, after, expected, strict=True)):
+        scale = np.abs(old) + np.abs(new)
+        if i == 0:  # what was added to a parameter may have cancelled within itself
+            scale = scale + abs(scalars[0]) * np.abs(grad) + spread
+        assert_close(got, new, scale=scale, what=["params", "state 0", "state 1", "state 2"][i])
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(size=st.integers(1, 400), seed=seeds, scale=scales, fresh=st.booleans())
+def test_update(engine, dtype, rule, size, seed, scale, fresh):
+    rng = np.random.default_rng(seed)
+    params = draw(seed, size, dtype)
+    optimizer = make_optimizer(rng, rule, size, dtype)
+    if fresh:
+        for state in optimizer.states:
+            state[:] = 0
+    for scalars in optimizer.scalars(3).tolist():
+        grad = draw(rng, size, dtype, scale)
+        before = [params, *optimizer.states]
+        mine, theirs = [a.copy() for a in before], [a.copy() for a in before]
+        engine.update(rule, mine[0], grad, mine[1:], scalars)
+        reference.update(rule, theirs[0], grad, theirs[1:], scalars)
+        check_updated(before, mine, theirs, grad, scalars)
+        params, optimizer.states = mine[0], mine[1:]
+
+
+NAMED_UPDATES = {
+    "sgd": ("sgd_update", [0.1], {}),
+    "momentum": ("momentum_update", [0.1, 0.8], {}),
+    "nesterov": ("momentum_update", [0.1, 0.8], {"nesterov": True}),
+    "adam": ("adam_update", [0.1, 0.9, 0.999, 1e-8], {}),
+}
+
+
+@pytest.mark.parametrize("rule", NAMED_UPDATES)
+@given(size=st.integers(1, 400), seed=seeds)
+def test_named_update(engine, dtype, rule, size, seed):
+    name, scalars, kwargs = NAMED_UPDATES[rule]
+    rng = np.random.default_rng(seed)
+    grad = draw(seed + 1, size, dtype)
+    before = [draw(seed, size, dtype), *make_optimizer(rng, rule, size, dtype).states]
+    mine, theirs = [a.copy() for a in before], [a.copy() for a in before]
+    getattr(engine, name)(mine[0], grad, *mine[1:], *scalars, **kwargs)
+    reference.update(rule, theirs[0], grad, theirs[1:], scalars)
+    check_updated(before, mine, theirs, grad, scalars)
+
+
+def test_adam_does_not_round_its_betas(engine, dtype):
+    """1 - beta_2 is a small difference: taken before beta_2 is rounded to float32, not after."""
+    params, grad = np.zeros(5, dtype), np.ones(5, dtype)
+    m, v = np.zeros(5, dtype), np.zeros(5, dtype)
+    engine.adam_update(params, grad, m, v, 0.1, 0.9, 0.9999, 1e-8)
+    assert_close(m, np.full(5, 1 - 0.9, dtype))
+    assert_close(v, np.full(5, 1 - 0.9999, dtype))
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("rule", RULES)
+def test_poisoned_gradient_spoils_its_own_parameter(engine, dtype, rule, poison):
+    params, grad = np.ones(37, dtype), np.ones(37, dtype)
+    grad[20] = poison
+    optimizer = make_optimizer(np.random.default_rng(0), rule, 37, dtype)
+    engine.update(rule, params, grad, optimizer.states, optimizer.scalars(1)[0])
+    assert np.flatnonzero(~np.isfinite(params)).tolist() == [20]
+
+
+# ------------------------------------------------------------------------------- whole networks
+
+
+@st.composite
+def networks(draw, max_width=130, max_hidden=3):
+    """(widths, activations, loss): an empty hidden list, width 1 and odd widths among them."""
+    sizes = st.integers(1, max_width)
+    hidden = draw(st.lists(sizes, max_size=max_hidden))
+    activations = [draw(st.sampled_from(HIDDEN)) for _ in hidden]
+    return (draw(sizes), *hidden, draw(sizes)), tuple(activations), draw(st.sampled_from(LOSSES))
+
+
+kinds = st.sampled_from(sorted(LAYOUTS))
+jobs = st.sampled_from([None, 1, 2, -1])
+
+
+def reduction_length(network, n):
+    """Terms of all the sums that lie between the parameters and their gradient."""
+    return sum(network.widths) + n
+
+
+def check_predict(engine, network, params, X, batch_size, rows=None, n_jobs=None):
+    n = X.shape[0] if rows is None else len(rows)
+    out = np.empty((n, network.widths[-1]), network.dtype)
+    expected = out.copy()
+    engine.predict(engine.workspace(network, batch_size, n_jobs), params, X, out, rows)
+    reference.predict(reference.workspace(network, batch_size), params, X, expected, rows)
+    scale = max(1, np.abs(expected).max(initial=0))
+    assert_close(out, expected, terms=reduction_length(network, 0), scale=scale, what="prediction")
+
+
+@given(spec=networks(), n=rows, kind=kinds, n_jobs=jobs, seed=seeds, data=st.data())
+def test_predict(engine, dtype, spec, n, kind, n_jobs, seed, data):
+    network = make_network(spec[0], spec[2], spec[1], dtype)
+    rng = np.random.default_rng(seed)
+    params, X = make_params(rng, network, 0.5), make_data(rng, network, n, kind=kind).X
+    rows = data.draw(st.none() | st.integers(0, 60).map(lambda m: rng.integers(0, n, m)))
+    batch_size = data.draw(st.integers(1, 50))
+    check_predict(engine, network, params, X, batch_size, rows, n_jobs)
+
+
+def check_loss_and_grad(engine, network, params, data, alpha, n_jobs=None, workspace=None):
+    n = data.X.shape[0]
+    grad, expected_grad = np.empty_like(params), np.empty_like(params)
+    workspace = workspace or engine.workspace(network, n, n_jobs)
+    value = engine.loss_and_grad(workspace, params, data, alpha, grad)
+    expected = reference.loss_and_grad(reference.workspace(network, n), params, data, alpha, expected_grad)
+    terms = reduction_length(network, n)
+    assert isinstance(value, float)
+    magnitude = max(1, abs(expected))
+    assert_close(value, expected, dtype=network.dtype, terms=terms, scale=magnitude, what="loss")
+    scale = np.abs(expected_grad).max()
+    assert_close(grad, expected_grad, terms=terms, scale=scale, what="grad")
+
+
+@given(
+    spec=networks(),
+    n=rows,
+    kind=kinds,
+    weighted=st.booleans(),
+    alpha=st.sampled_from([0.0, 0.3]),
+    n_jobs=jobs,
+    seed=seeds,
+)
+@example(((1, 1), (), "squared_error"), 1, "C", False, 0.3, None, 0)
+@example(((130, 129, 127, 17), ("relu", "tanh"), "log_loss"), 40, "C", True, 0.3, 2, 0)
+def test_loss_and_grad(engine, dtype, spec, n, kind, weighted, alpha, n_jobs, seed):
+    network = make_network(spec[0], spec[2], spec[1], dtype)
+    rng = np.random.default_rng(seed)
+    params, data = make_params(rng, network, 0.5), make_data(rng, network, n, weighted, kind)
+    check_loss_and_grad(engine, network, params, data, alpha, n_jobs)
+
+
+def check_train_epoch(engine, network, params, data, order, batch_size, alpha, optimizer, **jobs):
+    """Parameters, states, loss and step count after one epoch."""
+    results = []
+    for backend in (engine, reference):
+        own, steps = params.copy(), optimizer.copy()
+        workspace = backend.workspace(network, batch_size, **jobs)
+        value = backend.train_epoch(workspace, own, data, order, batch_size, alpha, steps)
+        results.append((value, own, steps))
+    (value, got, mine), (expected, expected_params, theirs) = results
+    scale = np.abs(expected_params).max()
+    if not (scale < 10 and expected < 100):
+        reject()  # it diverges: each step multiplies the rounding errors of all before
+    steps = -(-len(order) // batch_size)
+    assert mine.t == theirs.t == optimizer.t + steps
+    assert isinstance(value, float)
+    terms = reduction_length(network, min(batch_size, len(order))) * steps
+    magnitude = max(1, abs(expected))
+    assert_close(value, expected, dtype=network.dtype, terms=terms, scale=magnitude, what="loss")
+    assert_close(got, expected_params, terms=terms, scale=scale, what="params")
+    for a, b in zip(mine.states, theirs.states, strict=True):
+        assert_close(a, b, terms=terms, scale=np.abs(b).max(), what="state")
+    moved = np.abs(expected_params - params).max()
+    noise = relative_error(network.dtype, terms) * scale
+    assert moved > 10 * noise, "the parameters did not move: the case shows nothing"
+
+
+@pytest.mark.parametrize("rule", RULES)
+@given(
+    spec=networks(max_width=33, max_hidden=2),
+    n=st.integers(1, 24),
+    kind=kinds,
+    weighted=st.booleans(),
+    n_jobs=jobs,
+    seed=seeds,
+    data=st.data(),
+)
+def test_train_epoch(engine, dtype, rule, spec, n, kind, weighted, n_jobs, seed, data):
+    """Rows in any order, some twice and some never; a ragged last batch, or one batch for all."""
+    network = make_network(spec[0], spec[2], spec[1], dtype)
+    rng = np.random.default_rng(seed)
+    params = make_params(rng, network, 0.5)
+    table = make_data(rng, network, n, kind=kind)
+    if weighted:  # none is zero: a batch of such rows only could not be normalised
+        table = table._replace(sample_weight=rng.uniform(0.1, 3, n).astype(dtype))
+    order = rng.integers(0, n, data.draw(st.integers(1, 30)))
+    batch_size = data.draw(st.integers(1, 40))
+    optimizer = make_optimizer(rng, rule, len(params), dtype)
+    check_train_epoch(engine, network, params, table, order, batch_size, 0.1, optimizer, n_jobs=n_jobs)
+
+
+# 1500 rows cross the chunks in which rows are visited, 700 x 600 is a product for BLAS
+LARGE_NETWORKS = {
+    "many rows": ((20, 31, 5), 1500),
+    "many rows, one layer": ((20, 5), 1500),
+    "wide": ((700, 600, 3), 130),
+    "wide, few rows": ((700, 600, 600), 3),
+    "wide output": ((5, 9, 700), 70),
+}
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [*((case, "C") for case in LARGE_NETWORKS), ("many rows", "F"), ("many rows", "csr int32")],
+)
+def test_large_networks(engine, dtype, case, kind, n_jobs):
+    widths, n = LARGE_NETWORKS[case]
+    network = make_network(widths, "log_loss", "tanh", dtype)
+    rng = np.random.default_rng(0)
+    params, data = make_params(rng, network), make_data(rng, network, n, True, kind)
+    data.sample_weight[:] += dtype(0.1)
+    check_predict(engine, network, params, data.X, n, n_jobs=n_jobs)
+    check_loss_and_grad(engine, network, params, data, 0.1, n_jobs)
+    optimizer = make_optimizer(rng, "adam", len(params), dtype)
+    for batch_size in {n, min(n, 100)}:  # one batch for all; several, the last one ragged
+        order = rng.permutation(n)
+        check_train_epoch(engine, network, params, data, order, batch_size, 0.1, optimizer, n_jobs=n_jobs)
+
+
+def test_batch_size_beyond_any_memory(engine, dtype):
+    """A batch is never larger than the data, so nothing need be allocated for one that is."""
+    rng = np.random.default_rng(0)
+    network = make_network((3, 4, 2), dtype=dtype)
+    params, data = make_params(rng, network), make_data(rng, network, 5)
+    workspace, optimizer = engine.workspace(network, 5), Steps("sgd", [])
+    engine.train_epoch(workspace, params, data, np.arange(5), 2**60, 0.0, optimizer)
+    assert optimizer.t == 1
+    try:
+        workspace = engine.workspace(network, 2**60)
+    except (MemoryError, ValueError, OverflowError):
+        return
+    engine.predict(workspace, params, data.X, np.empty((5, 2), dtype))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_network_of_zeros(engine, dtype, loss):
+    network = make_network((4, 3, 2), loss, HIDDEN[-1], dtype)
+    rng = np.random.default_rng(0)
+    params, data = np.zeros(network.n_params, dtype), make_data(rng, network, 6)
+    check_predict(engine, network, params, data.X, 6)
+    check_loss_and_grad(engine, network, params, data, 0.1)
+
+
+@pytest.mark.parametrize("scale", [1e4, -1e4])
+@pytest.mark.parametrize("loss", ["log_loss", "binary_log_loss", "squared_error"])
+def test_network_with_extreme_logits(engine, dtype, loss, scale):
+    network = make_network((4, 3, 2), loss, "tanh", dtype)
+    rng = np.random.default_rng(0)
+    params, data = make_params(rng, network), make_data(rng, network, 6)
+    params[-2:] = [scale, -scale]  # the biases of the output
+    check_predict(engine, network, params, data.X, 6)
+    check_loss_and_grad(engine, network, params, data, 0.0)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("activation", HIDDEN)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_poisoned_rows_and_parameters(engine, dtype, loss, activation, poison):
+    """What is not finite is not hidden, and stays in its row."""
+    network = make_network((5, 9, 3), loss, activation, dtype)
+    rng = np.random.default_rng(0)
+    params, data = make_params(rng, network), make_data(rng, network, 7)
+    workspace, grad = engine.workspace(network, 7), np.empty_like(params)
+    good, bad = np.empty((7, 3), dtype), np.empty((7, 3), dtype)
+    engine.predict(workspace, params, data.X, good)
+    X = data.X.copy()
+    X[4, 2] = poison
+    engine.predict(workspace, params, X, bad)
+    np.testing.assert_array_equal(np.delete(bad, 4, axis=0), np.delete(good, 4, axis=0))
+    check_predict(engine, network, params, X, 7)
+    if not np.isnan(poison):
+        return
+    assert np.isnan(bad[4]).all()
+    assert np.isnan(engine.loss_and_grad(workspace, params, data._replace(X=X), 0.1, grad))
+    assert np.isnan(grad[-3:]).all()  # the biases of the output
+    params[0] = poison  # W0[0, 0]: every row passes through it
+    assert np.isnan(engine.loss_and_grad(workspace, params, data, 0.1, grad))
+    assert np.isnan(grad[-3:]).all()
+    engine.predict(workspace, params, data.X, bad)
+    assert np.isnan(bad).all()
+
+
+def test_training_on_poison_spoils_the_parameters(engine, dtype):
+    """A fit that diverges must be seen to diverge."""
+    network = make_network((5, 9, 3), dtype=dtype)
+    rng = np.random.default_rng(0)
+    for rule in RULES:
+        params, data = make_params(rng, network), make_data(rng, network, 7)
+        data.X[3, 1] = np.nan
+        optimizer = make_optimizer(rng, rule, len(params), dtype)
+        workspace = engine.workspace(network, 4)
+        value = engine.train_epoch(workspace, params, data, np.arange(7), 4, 0.0, optimizer)
+        assert np.isnan(value)
+        assert not np.isfinite(params[-3:]).any()
+
+
+def test_workspace_keeps_nothing_of_the_last_call(engine, dtype):
+    """Larger and smaller data, other parameters, training between predictions: one workspace."""
+    network = make_network((5, 17, 3), "log_loss", "relu", dtype)
+    rng = np.random.default_rng(0)
+    workspace = engine.workspace(network, 8)
+    for n in (8, 3, 20, 1, 9):
+        params, data = make_params(rng, network), make_data(rng, network, n)
+        check_loss_and_grad(engine, network, params, data, 0.1, workspace=workspace)
+        engine.train_epoch(
+            workspace,
+            params,
+            data,
+            rng.permutation(n),
+            8,
+            0.1,
+            make_optimizer(rng, "sgd", 0, dtype),
+        )
+        out, expected = np.empty((n, 3), dtype), np.empty((n, 3), dtype)
+        engine.predict(workspace, params, data.X, out)
+        reference.predict(reference.workspace(network, 8), params, data.X, expected)
+        assert_close(out, expected, terms=25, scale=1)
+        params[:] = -params  # in place: the same memory, other weights
+        engine.predict(workspace, params, data.X, out)
+        reference.predict(reference.workspace(network, 8), params, data.X, expected)
+        assert_close(out, expected, terms=25, scale=1)
+
+
+def test_two_workspaces_in_two_threads(engine, dtype):
+    """Calls release the GIL: what they write to must be their own."""
+    network = make_network((30, 40, 5), dtype=dtype)
+    rng = np.random.default_rng(0)
+    data = make_data(rng, network, 400)
+    starts = [make_params(rng, network) for _ in range(4)]
+
+    def train(params):
+        optimizer = Steps("sgd", [])
+        workspace = engine.workspace(network, 16, 1)
+        for _ in range(5):
+            engine.train_epoch(workspace, params, data, np.arange(400), 16, 0.0, optimizer)
+        return params
+
+    alone = [train(params.copy()) for params in starts]
+    together = [params.copy() for params in starts]
+    threads = [threading.Thread(target=train, args=(params,)) for params in together]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_that_sum_to_zero(engine, dtype):
+    network = make_network((3, 4, 2), dtype=dtype)
+    rng = np.random.default_rng(0)
+    params, data = make_params(rng, network), make_data(rng, network, 6)
+    data = data._replace(sample_weight=np.array([1, 1, 0, 0, 1, 1], dtype))
+    workspace, optimizer = engine.workspace(network, 2), Steps("sgd", [])
+    with pytest.raises(ZeroDivisionError, match="Weights sum to zero, can't be normalized"):
+        engine.train_epoch(workspace, params, data, np.arange(6), 2, 0.0, optimizer)
+    assert np.isfinite(params).all()
+    data = data._replace(sample_weight=np.zeros(6, dtype))
+    with pytest.raises(ZeroDivisionError, match="Weights sum to zero, can't be normalized"):
+        engine.loss_and_grad(workspace, params, data, 0.0, np.empty_like(params))
+
+
+# ------------------------------------------------------------------------------- finite differences
+
+
+@pytest.mark.parametrize("hidden", [(), (4,), (5, 3)], ids=str)
+@pytest.mark.parametrize("activation", HIDDEN)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradient_by_finite_differences(engine, loss, activation, hidden):
+    """The engine's gradient against the engine's own loss: no reference in between."""
+    rng = np.random.default_rng(3)
+    network = make_network((6, *hidden, 3), loss, activation)
+    params, data = make_params(rng, network), make_data(rng, network, 9, weighted=True)
+    workspace = engine.workspace(network, 9)
+    grad, unused = np.empty_like(params), np.empty_like(params)
+    engine.loss_and_grad(workspace, params, data, 0.0, grad)
+
+    def value(p):
+        return engine.loss_and_grad(workspace, p, data, 0.0, unused)
+
+    h = 1e-5 * np.eye(len(params))
+    differences = np.array([(value(params + e) - value(params - e)) / 2e-5 for e in h])
+    if loss == "squared_error":
+        differences *= 3  # the loss is a mean over the outputs, the gradient that of their sum
+    np.testing.assert_allclose(grad, differences, atol=2e-8 * max(1, np.abs(grad).max()))
