@@ -117,7 +117,7 @@ class Network:
         ValueError
             If an array does not have the shape that the network wants.
         """
-        shared = self._shared_base(coefs, intercepts)
+        shared = self.shared_base(coefs, intercepts)
         if shared is not None:
             return shared
         params = np.empty(self.n_params, dtype=self.dtype)
@@ -131,7 +131,8 @@ class Network:
                 view[...] = array
         return params
 
-    def _shared_base(self, coefs: Sequence[Any], intercepts: Sequence[Any]) -> np.ndarray | None:
+    def shared_base(self, coefs: Sequence[Any], intercepts: Sequence[Any]) -> np.ndarray | None:
+        """The flat vector of which these arrays are the views, or None."""
         base: Any = getattr(coefs[0], "base", None)
         if not isinstance(base, np.ndarray) or base.shape != (self.n_params,) or base.dtype != self.dtype:
             return None

@@ -169,16 +169,22 @@ def train_lbfgs(record: Any, engine: ModuleType, network: Network, params: np.nd
     """
     workspace = engine.workspace(network, data.X.shape[0], record.n_jobs)
 
-    def loss_and_grad(x: np.ndarray) -> tuple[float, np.ndarray]:
-        grad = np.empty_like(x)
+    grad = np.empty_like(params)
+
+    # SciPy asks for the loss and then for the gradient at the same x; its own bookkeeping for a function that returns
+    # both compares x with the x before, which takes longer than the loss of a small net.
+    def loss(x: np.ndarray) -> float:
         params[...] = x  # what the estimator keeps should the user interrupt
-        return engine.loss_and_grad(workspace, params, data, record.alpha, grad), grad
+        return engine.loss_and_grad(workspace, params, data, record.alpha, grad)
+
+    def gradient(x: np.ndarray) -> np.ndarray:
+        return grad.copy()
 
     options: dict[str, Any] = {"maxfun": record.max_fun, "maxiter": record.max_iter, "gtol": record.tol}
     if sp_version < parse_version("1.15"):
         # later versions of SciPy no longer print
         options["iprint"] = 1 if record.verbose is True or record.verbose >= 1 else -1
-    result = scipy.optimize.minimize(loss_and_grad, params.copy(), method="L-BFGS-B", jac=True, options=options)
+    result = scipy.optimize.minimize(loss, params.copy(), method="L-BFGS-B", jac=gradient, options=options)
     record.n_iter_ = _check_optimize_result("lbfgs", result, record.max_iter)
     record.loss_ = result.fun
     return result.x

@@ -28,6 +28,7 @@ from scipy.special import expit, xlogy
 __all__ = [
     "activate",
     "adam_update",
+    "all_finite",
     "linear_backward",
     "linear_forward",
     "loss",
@@ -135,6 +136,22 @@ OPTIMIZERS: dict[str, Rule] = {
 }
 
 # --- one layer -----------------------------------------------------------------------------------
+
+
+def all_finite(X):
+    """Whether X has neither NaN nor infinities.
+
+    Parameters
+    ----------
+    X : ndarray of any shape, float32 or float64, C-contiguous
+        IN
+
+    Returns
+    -------
+    bool
+    """
+    _array("X", X, _float("X", X))
+    return bool(np.isfinite(X).all())
 
 
 def activate(activation, z, out):

@@ -101,6 +101,7 @@ cdef extern from "fastmlp.h":
         void (*predict)(fm_workspace *, const fm_data *, const idx *, idx, void *) noexcept nogil
         void (*train)(fm_workspace *, const fm_data *, fm_epoch *) noexcept nogil
         void (*evaluate)(int, idx, const void *, void *) noexcept nogil
+        int (*all_finite)(idx, const void *) noexcept nogil
         void (*activate)(int, idx, const void *, void *) noexcept nogil
         void (*slope)(int, idx, const void *, const void *, void *) noexcept nogil
         void (*linear_forward)(idx, idx, idx, idx, const void *, const void *, const void *, int, void *, void *,
@@ -601,11 +602,14 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
     cdef const fm_kernels *k = workspace.kernels
     if 2.0 * n * workspace.ws.w_padded > THREADS_MIN_PREDICT:
         workspace.prepare_team()
-    workspace.ws.interrupted = 0
+    cdef fm_workspace ws = workspace.ws  # the buffers are shared, the choice of threads is not
+    if 2.0 * n * ws.w_padded <= THREADS_MIN_PREDICT:
+        ws.n_threads, ws.team = 1, NULL
+    ws.interrupted = 0
     with nogil:
-        k.pack(&workspace.ws, p_params, workspace.ws.params)
-        k.predict(&workspace.ws, &data, p_rows, n, p_out)
-    if workspace.ws.interrupted:
+        k.pack(&ws, p_params, ws.params)
+        k.predict(&ws, &data, p_rows, n, p_out)
+    if ws.interrupted:
         raise_pending()
 
 
@@ -790,6 +794,17 @@ def evaluate(function, x, out):
         raise ValueError("out must not overlap x in memory")
     with nogil:
         KERNELS[is_double].evaluate(row, n, p_x, p_out)
+
+
+def all_finite(X):
+    """Whether a C-contiguous array has neither NaN nor infinities."""
+    cdef bint is_double = is_double_of(X, "X")
+    cdef const void *p = pointer(X, "X", REALS[is_double], X.shape)
+    cdef idx n = cnp.PyArray_SIZE(X)
+    cdef int finite
+    with nogil:
+        finite = KERNELS[is_double].all_finite(n, p)
+    return finite != 0
 
 
 def activate(activation, z, out):

@@ -110,6 +110,7 @@ typedef struct {
     void (*train)(fm_workspace *, const fm_data *, fm_epoch *);
     /* by name */
     void (*evaluate)(int function, idx n, const void *x, void *out);
+    int (*all_finite)(idx n, const void *x);
     void (*activate)(int activation, idx n, const void *z, void *a);
     void (*slope)(int activation, idx n, const void *z, const void *a, void *delta);
     void (*linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, const void *x, const void *w, const void *b,

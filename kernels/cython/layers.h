@@ -1,5 +1,21 @@
 /* Layers and losses, forward and backward next to each other; a template over REAL. */
 
+/* 1 if all of x (n,) is finite: x * 0 is 0 just then. */
+static int FN(all_finite)(idx n, const void *x_)
+{
+    const REAL *x = x_;
+    for (idx i = 0; i < n; i += 4096) {
+        const idx end = n - i < 4096 ? n : i + 4096;
+        int finite = 1;
+        IVDEP
+        for (idx j = i; j < end; j++)
+            finite &= x[j] * (REAL)0 == (REAL)0;
+        if (!finite)
+            return 0;
+    }
+    return 1;
+}
+
 /* --- linear layer ------------------------------------------------------------------------------------------------ */
 
 /* a = f(z), z = x W + b.  x (rows, ld_in), w (fan_in, ld_out), b (ld_out,), z and a (rows, ld_out).

@@ -97,25 +97,41 @@ static void FN(gather_targets)(const fm_workspace *ws, const fm_data *data, cons
 
 #define ROW(buffer, at, ld) ((buffer) ? (REAL *)(buffer) + (at) * (ld) : NULL)
 
+/* Rows in sequence, dense, in the network's dtype: the first layer reads them where they are. */
+static inline int FN(reads_in_place)(const fm_data *data, const idx *rows)
+{
+    return !rows && !data->indptr && data->col_stride == 1 && data->X_is_double == (sizeof(REAL) == sizeof(double));
+}
+
+/* The first layer's input for rows[first ..): X itself or the chunk's buffer from row `at` on; *ld its row stride. */
+static const REAL *FN(input)(const fm_workspace *ws, const fm_data *data, const idx *rows, idx first, idx at, idx *ld)
+{
+    if (FN(reads_in_place)(data, rows)) {
+        *ld = data->row_stride;
+        return (const REAL *)data->X + first * data->row_stride;
+    }
+    *ld = ws->layers[0].ld_in;
+    return (const REAL *)ws->a[0] + at * *ld;
+}
+
 /* rows[first .. first + n) of X -> rows at .. at + n of a[1] .. a[L] (logits). */
 static void FN(forward)(fm_workspace *ws, const fm_data *data, const idx *rows, idx first, idx at, idx n)
 {
     const REAL *params = ws->params;
-    int l = 0;
-    if (data->indptr) {
-        const fm_layer *bottom = &ws->layers[0];
+    const fm_layer *bottom = &ws->layers[0];
+    idx ld_x;
+    const REAL *x = FN(input)(ws, data, rows, first, at, &ld_x);
+    if (data->indptr)
         FN(sparse_forward)(data, rows, first, n, bottom->ld_out, params + bottom->w, params + bottom->b,
                            bottom->activation, ROW(ws->z[0], at, bottom->ld_out), ROW(ws->a[1], at, bottom->ld_out));
-        l = 1;
-    } else {
-        const fm_layer *bottom = &ws->layers[0];
+    else if (!FN(reads_in_place)(data, rows))
         FN(gather)(data, rows, first, n, bottom->fan_in, bottom->ld_in, ROW(ws->a[0], at, bottom->ld_in));
-    }
-    for (; l < ws->n_layers; l++) {
+    for (int l = data->indptr ? 1 : 0; l < ws->n_layers; l++) {
         const fm_layer *layer = &ws->layers[l];
-        FN(linear_forward)(n, layer->fan_in, layer->ld_in, layer->ld_out, ROW(ws->a[l], at, layer->ld_in),
-                           params + layer->w, params + layer->b, layer->activation, ROW(ws->z[l], at, layer->ld_out),
-                           ROW(ws->a[l + 1], at, layer->ld_out), ws->blas);
+        FN(linear_forward)(n, layer->fan_in, l ? layer->ld_in : ld_x, layer->ld_out,
+                           l ? ROW(ws->a[l], at, layer->ld_in) : x, params + layer->w, params + layer->b,
+                           layer->activation, ROW(ws->z[l], at, layer->ld_out), ROW(ws->a[l + 1], at, layer->ld_out),
+                           ws->blas);
     }
 }
 
@@ -151,8 +167,9 @@ static void FN(unit_gradient)(fm_workspace *ws, const fm_data *data, const fm_un
             memset(g, 0, (size_t)unit->length * sizeof(REAL));
         FN(sparse_weight_gradient)(data, rows, first, n, unit->m, unit->n_rows, layer->ld_out, delta, g);
     } else {
-        FN(weight_gradient)(n, unit->m, unit->n_rows, layer->ld_in, layer->ld_out, ws->a[unit->layer], delta, g,
-                            accumulate, ws->blas);
+        idx ld_x = layer->ld_in;
+        const REAL *x = unit->layer ? ws->a[unit->layer] : FN(input)(ws, data, rows, first, 0, &ld_x);
+        FN(weight_gradient)(n, unit->m, unit->n_rows, ld_x, layer->ld_out, x, delta, g, accumulate, ws->blas);
     }
 }
 
@@ -387,6 +404,7 @@ static const fm_kernels FN(KERNELS) = {
     .predict = FN(predict),
     .train = FN(train),
     .evaluate = FN(evaluate),
+    .all_finite = FN(all_finite),
     .activate = FN(activate),
     .slope = FN(slope),
     .linear_forward = FN(linear_forward),

@@ -1,0 +1,360 @@
+"""The console script: what it prints and writes, and how it says no."""
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fastmlp import backends, benchmark, environment
+from fastmlp.cli import app
+from fastmlp.files import write_whole
+
+# The quickest case of all, 20 iterations on 150 rows.
+TINY = ("bench", "--data", "iris", "--solver", "lbfgs", "--repeats", "2")
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def words(text):
+    """Text without colours, frames and line breaks, so that a message can be found in it."""
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+    return " ".join(re.sub(r"[│╭╮╰╯─|+]", " ", text).split())
+
+
+# --- fastmlp, --version, --help -------------------------------------------------------------------
+
+
+def test_version():
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert result.output == f"fastmlp {importlib.metadata.version('fastmlp')}\n"
+
+
+def test_console_script_is_installed():
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="fastmlp")
+    assert script.load() is app
+
+
+def test_no_command_shows_help():
+    result = invoke()
+    assert result.exit_code in (0, 2)  # 2 with recent versions of typer
+    assert "bench" in result.output and "info" in result.output
+
+
+@pytest.mark.parametrize("command", ["bench", "info"])
+def test_help_has_examples(command):
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert "Examples:" in words(result.output)
+    assert f"fastmlp {command}" in words(result.output)
+
+
+def test_importing_the_package_leaves_the_terminal_libraries_alone():
+    code = """
+import sys, sklearn.neural_network  # recent versions import rich themselves
+before = set(sys.modules)
+import fastmlp
+fastmlp.MLPClassifier
+new = {"typer", "rich", "numba", "matplotlib"} & (set(sys.modules) - before)
+assert not new, new
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- fastmlp bench --------------------------------------------------------------------------------
+
+
+def test_bench_prints_a_table_and_writes_json(tmp_path):
+    path = tmp_path / "out.json"
+    result = invoke(*TINY, "--json", path)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"iris +150 x 4 +4-16-3 +lbfgs", result.output)
+
+    document = json.loads(path.read_text())
+    assert document["schema"] == 1
+    assert document["same"] is True
+    assert document["settings"] == {
+        "repeats": 2,
+        "backend": "auto",
+        "threads": 1,
+        "dtype": "float64",
+        "tolerance": benchmark.TOLERANCE,
+    }
+    assert set(document["environment"]) == set(environment.describe())
+    (case,) = document["cases"]
+    assert case["layers"] == [4, 16, 3]
+    assert case["params"]["hidden_layer_sizes"] == [16]
+    assert case["n_iter"]["scikit-learn"] == case["n_iter"]["fastmlp"] > 0
+    assert case["score"]["scikit-learn"] == case["score"]["fastmlp"] > 0.9
+    assert 0 <= case["weight_diff"] <= benchmark.TOLERANCE
+    assert 0 <= case["prediction_diff"] <= benchmark.TOLERANCE
+    assert case["problems"] == []
+    for rival in benchmark.RIVALS:
+        assert len(case["seconds"][rival]) == 2
+        assert min(case["seconds"][rival]) <= case["median"][rival] <= max(case["seconds"][rival])
+    ratio = case["median"]["scikit-learn"] / case["median"]["fastmlp"]
+    assert case["ratio"] == pytest.approx(ratio)
+    assert document["mean_ratio"] == pytest.approx(ratio)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_bench_writes_json_alone_to_standard_output():
+    result = invoke(*TINY, "--json", "-")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["same"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"alpha": 1.0}, "weights differ by"),
+        ({"max_iter": 5}, "n_iter_ is 5, scikit-learn's is 20"),
+        ({"hidden_layer_sizes": (7,)}, "weights differ by inf"),
+    ],
+)
+def test_bench_fails_without_times_if_results_differ(monkeypatch, tmp_path, change, problem):
+    path = tmp_path / "out.json"
+    fits = []
+    estimators, timed_fit = benchmark.estimators, benchmark.timed_fit
+
+    def tampered(*arguments):
+        models = estimators(*arguments)
+        models["fastmlp"].set_params(**change)
+        return models
+
+    def counted(*arguments):
+        fits.append(arguments)
+        return timed_fit(*arguments)
+
+    monkeypatch.setattr(benchmark, "estimators", tampered)
+    monkeypatch.setattr(benchmark, "timed_fit", counted)
+    result = invoke(*TINY, "--json", path)
+    assert result.exit_code == 1
+    assert f"iris, lbfgs: results differ: {problem}" in words(result.output)
+    assert len(fits) == 2  # compared before the clock was started
+    document = json.loads(path.read_text())
+    (case,) = document["cases"]
+    assert document["same"] is case["same"] is False
+    assert document["mean_ratio"] is case["ratio"] is None
+    assert case["seconds"] == {rival: [] for rival in benchmark.RIVALS}
+    assert problem in case["problems"][0] or problem in case["problems"][-1]
+
+
+def test_bench_drops_the_times_if_a_timed_fit_differs(monkeypatch):
+    estimators = benchmark.estimators
+
+    def fickle(*arguments):
+        models = estimators(*arguments)
+        ours = models["fastmlp"]
+        fit, count = ours.fit, iter(range(99))
+
+        def fit_another_way(X, y):
+            return fit(X * 1.5 if next(count) == 2 else X, y)
+
+        object.__setattr__(ours, "fit", fit_another_way)
+        return models
+
+    monkeypatch.setattr(benchmark, "estimators", fickle)
+    (case,) = benchmark.select(["iris"], ["lbfgs"])
+    row = benchmark.run(case, repeats=3)
+    assert not row.comparison.same
+    assert row.seconds == {rival: [] for rival in benchmark.RIVALS}
+
+
+class Fixed:
+    """As much of a fitted regressor as `compare` looks at."""
+
+    def __init__(self, weight, prediction=1.0, n_iter=1):
+        self.coefs_, self.intercepts_ = [np.array([[1.0, weight]])], [np.array([0.5, 0.5])]
+        self.n_iter_ = n_iter
+        self.prediction = prediction
+
+    def predict(self, X):
+        return np.array([2.0, self.prediction])
+
+
+@pytest.mark.parametrize(
+    ("ours", "same", "weight_diff", "prediction_diff"),
+    [
+        (Fixed(2.0), True, 0.0, 0.0),
+        (Fixed(2.0 + 1e-9), True, 5e-10, 0.0),
+        (Fixed(2.0 + 1e-5), False, 5e-6, 0.0),
+        (Fixed(2.0, prediction=1.1), False, 0.0, 0.05),
+        (Fixed(2.0, n_iter=2), False, 0.0, 0.0),
+        (Fixed(np.nan), False, np.nan, 0.0),
+        (Fixed(np.inf), False, np.inf, 0.0),
+        (Fixed(2.0, prediction=np.nan), False, 0.0, np.nan),
+    ],
+)
+def test_compare(ours, same, weight_diff, prediction_diff):
+    comparison = benchmark.compare(Fixed(2.0), ours, np.zeros((2, 1)))
+    assert comparison.same is same
+    assert comparison.weight_diff == pytest.approx(weight_diff, rel=1e-4, nan_ok=True)
+    assert comparison.prediction_diff == pytest.approx(prediction_diff, rel=1e-4, nan_ok=True)
+
+
+def test_two_models_of_nothing_but_nan_are_not_the_same():
+    assert not benchmark.compare(Fixed(np.nan), Fixed(np.nan), np.zeros((2, 1))).same
+
+
+def test_ctrl_c_stops_the_bench(monkeypatch):
+    class Interrupted:
+        def fit(self, X, y):  # what the estimators' fit makes of Ctrl-C
+            warnings.warn("Training interrupted by user.", stacklevel=2)
+
+    stub = {rival: Interrupted() for rival in benchmark.RIVALS}
+    monkeypatch.setattr(benchmark, "estimators", lambda *arguments: stub)
+    (case,) = benchmark.select(["iris"], ["lbfgs"])
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.run(case, repeats=1)
+    result = invoke(*TINY)
+    assert result.exit_code == 130 or "Aborted" in result.output  # the latter with older versions of typer
+
+
+def test_cases_cover_all_data_sets_and_solvers():
+    assert {case.data for case in benchmark.CASES} == set(benchmark.DATA)
+    assert {case.solver for case in benchmark.CASES} == set(benchmark.SOLVERS)
+    assert {case.data for case in benchmark.select(solvers=["adam"])} == set(benchmark.DATA)
+    assert benchmark.select() == benchmark.CASES
+
+
+@pytest.mark.parametrize("name", benchmark.DATA)
+def test_data_is_standardised(name):
+    X, y = benchmark.load(name)
+    assert X.dtype == np.float64 and X.flags.c_contiguous and len(X) == len(y)
+    np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-12)
+    spread = X.std(axis=0)  # a pixel that is always 0 stays 0
+    np.testing.assert_allclose(spread[spread > 0], 1)
+    if benchmark.DATA[name] == "regressor":
+        np.testing.assert_allclose(y.std(axis=0), 1)
+
+
+# --- fastmlp info ---------------------------------------------------------------------------------
+
+
+def test_info_says_what_is_there():
+    result = invoke("info")
+    assert result.exit_code == 0
+    for text in ("fastmlp", "scikit-learn", "engine cython", "engine reference", "usable cores"):
+        assert text in result.output
+    assert importlib.metadata.version("numpy") in result.output
+
+
+def test_info_json():
+    result = invoke("info", "--json", "-")
+    described = json.loads(result.stdout)
+    assert described["versions"]["fastmlp"] == importlib.metadata.version("fastmlp")
+    assert described["versions"]["python"].startswith(f"{sys.version_info.major}.")
+    assert described["isa"]["chosen"] in described["isa"]["usable"]
+    assert {"cython", "reference"} <= set(described["engines"])
+    assert any(pool["user_api"] == "blas" for pool in described["blas"])
+    assert os.sep + "lib" not in result.stdout  # nobody's paths
+
+
+def test_info_says_why_an_engine_is_missing(monkeypatch):
+    def get(name):
+        if name == "reference":
+            raise ImportError("install fastmlp[extra]")
+        return original(name)
+
+    original = backends.get
+    monkeypatch.setattr(backends, "get", get)
+    result = invoke("info")
+    assert result.exit_code == 0
+    assert "not available: install fastmlp[extra]" in words(result.output)
+
+
+# --- bad usage ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench", "--data", "mnist"], "'mnist' is not one of iris, wine"),
+        (["bench", "--solver", "rmsprop"], "'rmsprop' is not one of adam, sgd, lbfgs"),
+        (["bench", "--data", "wine", "--solver", "sgd"], "no case has both"),
+        (["bench", "--repeats", "0"], "--repeats"),
+        (["bench", "--repeats", "many"], "--repeats"),
+        (["bench", "--threads", "0"], "--threads"),
+        (["bench", "--backend", "abacus"], "abacus"),
+        (["bench", "--no-such-option"], "--no-such-option"),
+        (["bench", "--json", os.path.join("no", "such", "folder.json")], "there is no folder"),
+        (["bench", "--json", os.curdir], "is a folder"),
+        (["bench", "iris"], "iris"),
+        (["info", "--json", os.curdir], "is a folder"),
+        (["race"], "race"),
+    ],
+)
+def test_bad_usage_is_refused_before_anything_runs(monkeypatch, arguments, message):
+    monkeypatch.setattr(benchmark, "run", None)
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert message in words(result.output)
+    assert "Traceback" not in result.output
+
+
+def test_backend_errors_name_the_choices():
+    message = words(invoke("bench", "--backend", "abacus").output)
+    for name in backends.available():
+        assert name in message
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def full_disk(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_failed_write_leaves_the_old_file_and_nothing_else(monkeypatch, tmp_path, failing):
+    path = tmp_path / "out.json"
+    path.write_text("old")
+    monkeypatch.setattr(os, failing, full_disk)
+    result = invoke("info", "--json", path)
+    assert result.exit_code == 2
+    assert "cannot write" in result.output and "No space left" in result.output
+    assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
+    assert path.read_text() == "old"
+
+
+def test_write_whole_replaces(tmp_path):
+    path = tmp_path / "a.json"
+    write_whole(path, "one")
+    write_whole(path, "two\n")
+    assert path.read_text() == "two\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_write_whole_keeps_a_symbolic_link(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_whole(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+@pytest.mark.skipif(not os.path.exists(os.devnull) or sys.platform == "win32", reason="no devices")
+def test_write_whole_leaves_devices_alone():
+    from pathlib import Path
+
+    write_whole(Path(os.devnull), "nothing")
+    assert not Path(os.devnull).is_file()
+
+
+def test_folder_without_rights_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)  # root may write anywhere
+    result = invoke("info", "--json", tmp_path / "out.json")
+    assert result.exit_code == 2
+    assert "is not writable" in words(result.output)

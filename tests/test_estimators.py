@@ -1,0 +1,835 @@
+"""MLPClassifier and MLPRegressor as scikit-learn estimators: its checks, its meta-estimators, its ecosystem.
+
+Where scikit-learn's own class can do the same thing, it does so in the same test and the results
+are compared; whole fits are compared in test_trajectory.py, misuse in test_bad_input.py.
+"""
+
+import copy
+import inspect
+import io
+import multiprocessing
+import pickle
+import signal
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+
+import joblib
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_iris
+from sklearn.ensemble import BaggingClassifier, BaggingRegressor
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from fastmlp import MLPClassifier, MLPRegressor
+
+import parity
+from parity import CLASSIFIER, REGRESSOR, observe, observe_both
+
+SOLVERS = ("lbfgs", "sgd", "adam")
+BOTH = [pytest.param(CLASSIFIER, id="classifier"), pytest.param(REGRESSOR, id="regressor")]
+SMALL = {"hidden_layer_sizes": (6,), "max_iter": 15, "random_state": 3, "learning_rate_init": 0.01}
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture(params=BOTH)
+def twins(request):
+    return request.param
+
+
+def problem_for(twins, dtype=np.float64):
+    """-> X (80, 6), y (80,), three classes or one target."""
+    X, y, _ = parity.make_problem("multiclass" if twins is CLASSIFIER else "regression")
+    return X.astype(dtype), y
+
+
+def quiet(call, *args, **kwargs):
+    """Call without the warning that so few epochs do not converge."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return call(*args, **kwargs)
+
+
+def assert_twins_agree(expected, got):
+    """Two outcomes of observe: arrays or numbers equal to 1e-6, the same warnings, errors and text."""
+    for outcome in (expected, got):
+        if outcome.error is not None:
+            raise outcome.error
+    parity.assert_same_noise(expected, got)
+    np.testing.assert_allclose(got.value, expected.value, rtol=1e-6, atol=1e-9)
+
+
+# ------------------------------------------------------------------------------ scikit-learn's checks
+
+
+def _float32(X):
+    if hasattr(X, "dtypes"):  # a data frame
+        return X.astype(np.float32) if (X.dtypes == np.float64).all() else X
+    if hasattr(X, "__array__"):
+        X = np.asarray(X)
+        return X.astype(np.float32) if X.dtype == np.float64 else X
+    return X  # lists, sparse matrices
+
+
+def _in_float32(base):
+    """base that sees every float64 array as float32: the checks make float64 data only."""
+
+    class InFloat32(base):
+        def fit(self, X, y, sample_weight=None):
+            return super().fit(_float32(X), y, sample_weight)
+
+        @available_if(lambda self: hasattr(super(), "partial_fit"))
+        def partial_fit(self, X, y, sample_weight=None, **classes):
+            return super().partial_fit(_float32(X), y, sample_weight, **classes)
+
+        def predict(self, X):
+            return super().predict(_float32(X))
+
+    InFloat32.__name__ = InFloat32.__qualname__ = f"{base.__name__}InFloat32"
+    return InFloat32
+
+
+class MLPClassifierInFloat32(_in_float32(MLPClassifier)):
+    def predict_proba(self, X):
+        return super().predict_proba(_float32(X))
+
+
+class MLPRegressorInFloat32(_in_float32(MLPRegressor)):
+    pass
+
+
+@parametrize_with_checks(
+    [
+        cls(solver=solver, max_iter=100, random_state=0)
+        for cls in (MLPClassifier, MLPRegressor, MLPClassifierInFloat32, MLPRegressorInFloat32)
+        for solver in SOLVERS
+    ],
+    expected_failed_checks=lambda estimator: {},
+)
+def test_scikit_learn_checks(estimator, check):
+    if "InFloat32" in type(estimator).__name__ and "sample_weight_equivalence" in str(check):
+        pytest.skip("compares two fits at rtol=1e-7 whatever the dtype; scikit-learn's own MLPs fail it in float32")
+    # the checks fit random data for few epochs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(estimator)
+
+
+# ------------------------------------------------------------------------------ the same interface
+
+
+def test_constructor_is_theirs_and_two_more(twins):
+    expected = inspect.signature(twins.theirs.__init__).parameters
+    got = inspect.signature(twins.ours.__init__).parameters
+    assert [*expected, "backend", "n_jobs"] == [*got]
+    for name, parameter in expected.items():
+        assert got[name].kind == parameter.kind, name
+        assert got[name].default == parameter.default, name
+    assert got["backend"].kind == got["n_jobs"].kind == inspect.Parameter.KEYWORD_ONLY
+    assert (got["backend"].default, got["n_jobs"].default) == ("auto", None)
+
+
+def test_positional_arguments():
+    assert MLPRegressor("poisson", (3, 2), "tanh").get_params()["hidden_layer_sizes"] == (3, 2)
+    assert MLPClassifier((3, 2), "tanh").get_params()["activation"] == "tanh"
+
+
+def test_methods_have_their_signatures(twins):
+    expected = {name for name in dir(twins.theirs) if not name.startswith("_")}
+    assert expected <= {name for name in dir(twins.ours) if not name.startswith("_")}
+    for name in sorted(expected):
+        theirs, ours = getattr(twins.theirs, name), getattr(twins.ours, name)
+        if callable(theirs):
+            assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters), name
+            assert ours.__doc__, f"{name} has no docstring"
+
+
+def test_tags_are_theirs(twins):
+    for solver in SOLVERS:
+        assert get_tags(twins.ours(solver=solver)) == get_tags(twins.theirs(solver=solver))
+
+
+def test_classes_are_documented(twins):
+    """Every parameter and every fitted attribute of scikit-learn's docstring is in ours."""
+    for name in (*twins.ours().get_params(), "coefs_", "loss_curve_", "validation_scores_", "n_iter_"):
+        assert f"{name} :" in twins.ours.__doc__, name
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_fitted_attributes_are_theirs(twins, solver, early_stopping):
+    X, y = problem_for(twins)
+    expected, got = observe_both(
+        twins, lambda est: est.fit(X, y), solver=solver, early_stopping=early_stopping, **SMALL
+    )
+    assert parity.fitted_attributes(got.value) == parity.fitted_attributes(expected.value)
+    for name in parity.fitted_attributes(expected.value):
+        theirs, ours = getattr(expected.value, name), getattr(got.value, name)
+        assert isinstance(ours, type(theirs)) or np.isscalar(theirs), name
+        assert isinstance(theirs, list) or np.shape(ours) == np.shape(theirs), name
+
+
+def test_repr_and_html(twins):
+    est = twins.ours(hidden_layer_sizes=(7,), n_jobs=2)
+    assert repr(est) == f"{twins.ours.__name__}(hidden_layer_sizes=(7,), n_jobs=2)"
+    assert repr(twins.ours()) == repr(twins.theirs())
+    html = est._repr_html_()
+    assert twins.ours.__name__ in html and "n_jobs" in html
+    X, y = problem_for(twins)
+    fitted = quiet(est.set_params(max_iter=2).fit, X, y)._repr_html_()
+    assert "fitted" in fitted
+
+
+def test_set_params_and_clone(twins):
+    X, y = problem_for(twins)
+    est = quiet(twins.ours(**SMALL).fit, X, y)
+    twin = clone(est)
+    assert twin.get_params() == est.get_params()
+    with pytest.raises(NotFittedError):
+        check_is_fitted(twin)
+    parity.assert_identical_models(est, quiet(twin.fit, X, y))
+    twin.set_params(hidden_layer_sizes=[4, 3], activation="tanh", backend="reference", n_jobs=1)
+    quiet(twin.fit, X, y)
+    assert [W.shape for W in twin.coefs_][:2] == [(6, 4), (4, 3)]
+
+
+def test_fit_forgets_the_fit_before(twins):
+    X, y = problem_for(twins)
+    est = quiet(twins.ours(**SMALL).fit, X[:, :4], y)
+    quiet(est.fit, X, y)
+    parity.assert_identical_models(est, quiet(twins.ours(**SMALL).fit, X, y))
+
+
+# ------------------------------------------------------------------------------ meta-estimators
+
+
+def test_grid_search_over_a_pipeline(twins):
+    X, y = problem_for(twins)
+    grid = {"alpha": [1e-4, 1.0], "activation": ["relu", "tanh"]}
+
+    def search(est):
+        pipeline = make_pipeline(StandardScaler(), est)
+        step = pipeline.steps[-1][0]
+        found = GridSearchCV(pipeline, {f"{step}__{k}": v for k, v in grid.items()}, cv=3, n_jobs=2).fit(X, y)
+        return [*found.cv_results_["mean_test_score"], found.best_index_, found.score(X, y)]
+
+    # the workers' warnings stay in the workers
+    expected, got = (observe(search, cls(**SMALL)) for cls in twins)
+    np.testing.assert_allclose(got.value, expected.value, rtol=1e-6)
+
+
+def test_cross_val_score(twins):
+    X, y = problem_for(twins)
+    assert_twins_agree(*observe_both(twins, lambda est: cross_val_score(est, X, y, cv=4), **SMALL))
+
+
+def test_permutation_importance(twins):
+    X, y = problem_for(twins)
+
+    def importances(est):
+        return permutation_importance(est.fit(X, y), X, y, n_repeats=3, random_state=0).importances
+
+    assert_twins_agree(*observe_both(twins, importances, **SMALL))
+
+
+def test_calibration():
+    X, y = problem_for(CLASSIFIER)
+
+    def calibrated(est):
+        return CalibratedClassifierCV(est, cv=3).fit(X, y).predict_proba(X)
+
+    assert_twins_agree(*observe_both(CLASSIFIER, calibrated, **SMALL))
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_bagging(twins, n_jobs):
+    X, y = problem_for(twins)
+    bagging = BaggingClassifier if twins is CLASSIFIER else BaggingRegressor
+
+    def bagged(est):
+        bag = bagging(est, n_estimators=4, random_state=0, n_jobs=n_jobs).fit(X, y)
+        return bag.predict_proba(X) if twins is CLASSIFIER else bag.predict(X)
+
+    expected, got = (observe(bagged, cls(**SMALL)) for cls in twins)
+    np.testing.assert_allclose(got.value, expected.value, rtol=1e-6)
+
+
+def _fit_weights(est, X, y):
+    """Fit in a worker. At module level, so that a worker process finds it."""
+    return parity.weights(quiet(est.fit, X, y))
+
+
+@pytest.mark.parametrize("joblib_backend", ["loky", "threading"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_workers_get_the_same_bits(twins, joblib_backend, solver):
+    X, y = problem_for(twins)
+    seeds = range(6)
+    estimators = [twins.ours(**SMALL | {"random_state": seed, "solver": solver}) for seed in seeds]
+    serial = [_fit_weights(clone(est), X, y) for est in estimators]
+    work = (joblib.delayed(_fit_weights)(clone(est), X, y) for est in estimators)
+    np.testing.assert_array_equal(joblib.Parallel(n_jobs=2, backend=joblib_backend)(work), serial)
+
+
+@pytest.mark.parametrize("joblib_backend", ["loky", "threading"])
+def test_cross_validation_is_the_same_in_parallel(twins, joblib_backend):
+    X, y = problem_for(twins)
+    est = twins.ours(**SMALL)
+    serial = quiet(cross_val_score, est, X, y, cv=4)
+    with joblib.parallel_config(joblib_backend, n_jobs=2):
+        np.testing.assert_array_equal(quiet(cross_val_score, est, X, y, cv=4), serial)
+
+
+def test_metadata_routing(twins):
+    X, y = problem_for(twins)
+    sample_weight = np.linspace(0.1, 2, len(y))
+
+    def routed(est):
+        est.set_fit_request(sample_weight=True).set_score_request(sample_weight=False)
+        scores = cross_validate(est, X, y, cv=3, params={"sample_weight": sample_weight})
+        return scores["test_score"]
+
+    with config_context(enable_metadata_routing=True):
+        assert_twins_agree(*observe_both(twins, routed, **SMALL))
+        requests = [str(cls(**SMALL).get_metadata_routing()) for cls in twins]
+        assert requests[1] == requests[0]
+        partial = [cls().set_partial_fit_request(sample_weight=True).get_metadata_routing() for cls in twins]
+        assert str(partial[1]) == str(partial[0])
+
+
+# ------------------------------------------------------------------------------ kinds of input
+
+
+def _reversed(X):
+    return np.ascontiguousarray(X[::-1, ::-1])[::-1, ::-1]
+
+
+def _read_only(X):
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
+def _every_other(X):
+    wide = np.full((2 * len(X), 3 * X.shape[1]), np.nan, dtype=X.dtype)
+    wide[::2, ::3] = X
+    return wide[::2, ::3]
+
+
+LAYOUTS = {
+    "F": np.asfortranarray,
+    "reversed": _reversed,
+    "strided": _every_other,
+    "read-only": _read_only,
+    "big-endian": lambda X: X.astype(X.dtype.newbyteorder(">")),
+    "list": lambda X: X.tolist(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_layout_of_X_makes_no_difference(twins, layout, solver):
+    X, y = problem_for(twins)
+    plain = quiet(twins.ours(solver=solver, **SMALL).fit, X, y)
+    laid_out = LAYOUTS[layout](X)
+    est = quiet(twins.ours(solver=solver, **SMALL).fit, laid_out, y)
+    parity.assert_identical_models(est, plain)
+    np.testing.assert_array_equal(est.predict(laid_out), plain.predict(X))
+
+
+@pytest.mark.parametrize("container", ["dense", "csr", "csc", "csr_array", "csc_array"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_input_is_not_modified(twins, container, dtype):
+    X, y = problem_for(twins, dtype)
+    X = parity.as_container(X, container)
+    sample_weight = np.linspace(0, 1, len(y))
+    before = pickle.dumps((X, y, sample_weight))
+    for solver in SOLVERS:
+        est = twins.ours(solver=solver, early_stopping=solver == "sgd", **SMALL)
+        quiet(est.fit, X, y, sample_weight).predict(X)
+    assert pickle.dumps((X, y, sample_weight)) == before
+
+
+def test_read_only_memory_map(twins, tmp_path):
+    X, y = problem_for(twins)
+    joblib.dump((X, y), tmp_path / "data")
+    X_mapped, y_mapped = joblib.load(tmp_path / "data", mmap_mode="r")
+    est = quiet(twins.ours(**SMALL).fit, X_mapped, y_mapped)
+    parity.assert_identical_models(est, quiet(twins.ours(**SMALL).fit, X, y))
+    np.testing.assert_array_equal(est.predict(X_mapped), est.predict(X))
+
+
+@pytest.mark.parametrize("container", ["csr", "csc", "csr_array", "csc_array"])
+def test_sparse_matrix_in_any_state(twins, container):
+    """Unsorted indices, entries given twice, 64-bit indices, explicit zeros."""
+    X, y = problem_for(twins)
+    rows, cols = np.nonzero(X)
+    order = np.random.RandomState(0).permutation(2 * len(rows))
+    halves = np.concatenate([X[rows, cols] / 4, 3 * X[rows, cols] / 4])[order]
+    where = (np.tile(rows, 2)[order], np.tile(cols, 2)[order])
+    messy = sp.coo_matrix((halves, where), shape=X.shape)
+    messy = getattr(sp, container if container.endswith("array") else f"{container}_matrix")(messy)
+    messy.data[:3] = 0.0
+    for attribute in ("indices", "indptr"):
+        setattr(messy, attribute, getattr(messy, attribute).astype(np.int64))
+    expected, got = observe_both(twins, lambda est: est.fit(messy, y).predict(messy), **SMALL)
+    assert type(got.error) is type(expected.error)
+    if expected.error is None:
+        assert_twins_agree(expected, got)
+
+
+def test_sparse_multilabel_targets():
+    X, y, _ = parity.make_problem("multilabel")
+    for container in (sp.csr_matrix, sp.csc_array):
+        expected, got = observe_both(CLASSIFIER, lambda est: est.fit(X, container(y)).predict_proba(X), **SMALL)  # noqa: B023
+        assert_twins_agree(expected, got)
+
+
+LABELS = {
+    "strings": np.array(["cherry", "apple", "banana"]),
+    "objects": np.array(["cherry", "apple", "banana"], dtype=object),
+    "negative": np.array([-5, 7, 0]),
+    "floats": np.array([0.0, 2.0, 10.0]),
+    "int8": np.array([2, 1, 0], dtype=np.int8),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_labels_of_any_kind(labels, n_classes, early_stopping):
+    X, y = problem_for(CLASSIFIER)
+    y = LABELS[labels][y % n_classes]
+    expected, got = observe_both(CLASSIFIER, lambda est: est.fit(X, y), early_stopping=early_stopping, **SMALL)
+    parity.assert_same_noise(expected, got)
+    np.testing.assert_array_equal(got.value.classes_, expected.value.classes_)
+    predicted = got.value.predict(X)
+    np.testing.assert_array_equal(predicted, expected.value.predict(X))
+    assert predicted.dtype == expected.value.predict(X).dtype
+
+
+def test_single_class():
+    X, _ = problem_for(CLASSIFIER)
+
+    def fit(est):
+        return est.fit(X, np.full(len(X), "only")).predict_proba(X)
+
+    assert_twins_agree(*observe_both(CLASSIFIER, fit, **SMALL))
+
+
+@pytest.mark.parametrize("y_kind", ["column", "float32", "int", "list", "wide_1"])
+def test_targets_of_any_kind(y_kind):
+    X, y = problem_for(REGRESSOR)
+    y = {
+        "column": y[:, None],
+        "float32": y.astype(np.float32),
+        "int": (10 * y).astype(int),
+        "list": y.tolist(),
+        "wide_1": np.asfortranarray(np.column_stack([y, y])[:, :1]),
+    }[y_kind]
+    assert_twins_agree(*observe_both(REGRESSOR, lambda est: est.fit(X, y).predict(X), **SMALL))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("fit_dtype", [np.float32, np.float64, np.float16, np.int64, np.bool_])
+def test_dtypes_are_theirs(twins, solver, fit_dtype):
+    """Weights and predictions, fitted in one dtype and asked in another."""
+    X, y = problem_for(twins)
+    X_fit = (X > 0).astype(fit_dtype) if fit_dtype in (np.int64, np.bool_) else X.astype(fit_dtype)
+    expected, got = observe_both(twins, lambda est: est.fit(X_fit, y), solver=solver, **SMALL)
+    theirs, ours = expected.value, got.value
+    for name in ("coefs_", "intercepts_"):
+        assert [w.dtype for w in getattr(ours, name)] == [w.dtype for w in getattr(theirs, name)]
+    methods = ["predict", "predict_proba", "predict_log_proba"] if twins is CLASSIFIER else ["predict"]
+    for dtype in (np.float32, np.float64, np.float16, np.int32, np.int64, np.bool_):
+        for method in methods:
+            X_new = X.astype(dtype)
+            theirs_out, ours_out = getattr(theirs, method)(X_new), getattr(ours, method)(X_new)
+            assert ours_out.dtype == theirs_out.dtype, (method, dtype)
+            if method != "predict" or twins is REGRESSOR:
+                np.testing.assert_allclose(ours_out, theirs_out, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("weight_kind", ["float32", "int", "list", "column of a table", "scalar"])
+def test_sample_weight_of_any_kind(twins, weight_kind):
+    X, y = problem_for(twins)
+    weight = 1.0 + np.arange(len(y)) % 3
+    weight = {
+        "float32": weight.astype(np.float32),
+        "int": weight.astype(int),
+        "list": weight.tolist(),
+        "column of a table": np.column_stack([weight, weight])[:, 1],
+        "scalar": 2.0,
+    }[weight_kind]
+    assert_twins_agree(*observe_both(twins, lambda est: parity.weights(est.fit(X, y, weight)), **SMALL))
+
+
+# ------------------------------------------------------------------------------ data frames
+
+
+def _frame(X, names="abcdef"):
+    pd = pytest.importorskip("pandas")
+    return pd.DataFrame(X, columns=list(names))
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_data_frames_and_feature_names(twins, early_stopping):
+    pd = pytest.importorskip("pandas")
+    X, y = problem_for(twins)
+
+    def fit(est):
+        return est.fit(_frame(X), pd.Series(y, name="target"), pd.Series(np.ones(len(y))))
+
+    expected, got = observe_both(twins, fit, early_stopping=early_stopping, **SMALL)
+    parity.assert_same_noise(expected, got)
+    assert list(got.value.feature_names_in_) == list("abcdef")
+    for method in ("predict", "score"):
+        for X_new in (_frame(X), X, _frame(X, "fedcba"), _frame(X, "abcxyz"), _frame(X)[["a", "b"]]):
+            args = (X_new, y) if method == "score" else (X_new,)
+            theirs = observe(getattr(expected.value, method), *args)
+            ours = observe(getattr(got.value, method), *args)
+            assert ours.warnings == theirs.warnings
+            assert (type(ours.error), str(ours.error)) == (type(theirs.error), str(theirs.error))
+            if theirs.error is None:
+                np.testing.assert_allclose(ours.value, theirs.value, rtol=1e-6)
+
+
+def test_names_after_a_fit_without(twins):
+    X, y = problem_for(twins)
+    expected, got = observe_both(twins, lambda est: est.fit(X, y).predict(_frame(X)), **SMALL)
+    assert_twins_agree(expected, got)
+    assert expected.warnings
+
+
+def test_mixed_frames(twins):
+    """Integer, boolean, nullable and categorical columns."""
+    pd = pytest.importorskip("pandas")
+    X, y = problem_for(twins)
+    frame = _frame(X)
+    frame["a"] = frame["a"].round().astype(int)
+    frame["b"] = frame["b"] > 0
+    frame["c"] = frame["c"].astype("Float32")
+    frame["d"] = pd.Categorical((frame["d"] > 0).astype(int))
+    assert_twins_agree(*observe_both(twins, lambda est: parity.weights(est.fit(frame, y)), **SMALL))
+
+
+# ------------------------------------------------------------------------------ what it says
+
+
+TALK = {
+    "sgd": {"solver": "sgd"},
+    "adam": {"solver": "adam"},
+    "lbfgs": {"solver": "lbfgs"},
+    "stops": {"tol": 10.0, "n_iter_no_change": 2},
+    "stops on validation": {"tol": 10.0, "n_iter_no_change": 2, "early_stopping": True},
+    "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 10.0, "n_iter_no_change": 1, "max_iter": 60},
+}
+
+
+@pytest.mark.parametrize("talk", TALK)
+@pytest.mark.parametrize("verbose", [True, 2, False])
+def test_verbose_text_is_theirs(twins, talk, verbose):
+    X, y = problem_for(twins)
+    expected, got = observe_both(twins, lambda est: est.fit(X, y), verbose=verbose, **SMALL | TALK[talk])
+    parity.assert_same_noise(expected, got)
+    assert bool(got.stdout) == bool(verbose and talk != "lbfgs")
+
+
+class _Interrupting(io.StringIO):
+    """A screen before which the user presses Ctrl-C when a text appears."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+
+    def write(self, text):
+        if self.text in text:
+            raise KeyboardInterrupt
+        return super().write(text)
+
+
+@pytest.mark.parametrize("when", ["Iteration 1,", "Iteration 7,", "Validation score"])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_keyboard_interrupt_keeps_the_model(twins, solver, when):
+    X, y = problem_for(twins)
+    params = SMALL | {"verbose": True, "solver": solver, "early_stopping": when.startswith("Val")}
+
+    def interrupted(est):
+        with redirect_stdout(_Interrupting(when)):
+            return est.fit(X, y)
+
+    expected, got = observe_both(twins, interrupted, **params)
+    assert ("UserWarning", "Training interrupted by user.") in got.warnings
+    parity.assert_same_noise(expected, got)
+    theirs, ours = expected.value, got.value
+    assert (ours.n_iter_, len(ours.loss_curve_)) == (theirs.n_iter_, len(theirs.loss_curve_))
+    np.testing.assert_allclose(parity.weights(ours), parity.weights(theirs), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(ours.score(X, y), theirs.score(X, y), rtol=1e-6)
+
+
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="only the main thread gets signals"
+)
+def test_real_ctrl_c():
+    """A signal that arrives while an engine is at work ends the fit at the next epoch."""
+    X, y = problem_for(REGRESSOR)
+    est = MLPRegressor(hidden_layer_sizes=(200, 200), max_iter=10**7, n_iter_no_change=np.inf, random_state=0)
+    timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    with pytest.warns(UserWarning, match=r"Training interrupted by user\."):
+        timer.start()
+        est.fit(X, y)
+    assert 0 < est.n_iter_ == len(est.loss_curve_) < 10**7
+    assert np.isfinite(est.predict(X)).all()
+
+
+# ------------------------------------------------------------------------------ weights of one's own
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_preset_weights_are_trained_on(twins, solver):
+    """coefs_ and intercepts_ set before the first partial_fit, as scikit-learn's own test does it."""
+    X, y = problem_for(twins)
+    n_outputs = 3 if twins is CLASSIFIER else 1
+    rng = np.random.RandomState(0)
+    W = [rng.randn(6, 5), rng.randn(5, n_outputs)]
+    b = [rng.randn(5), rng.randn(n_outputs)]
+    classes = {"classes": [0, 1, 2]} if twins is CLASSIFIER else {}
+
+    def train(est):
+        est.coefs_, est.intercepts_ = [w.copy() for w in W], [v.copy() for v in b]
+        est.n_outputs_, est.n_layers_, est.n_features_in_ = n_outputs, 3, 6
+        est.out_activation_ = "softmax" if twins is CLASSIFIER else "identity"
+        est.n_iter_, est.t_, est.best_loss_, est.loss_curve_, est._no_improvement_count = 0, 0, np.inf, [], 0
+        for _ in range(20):
+            est.partial_fit(X, y, **classes)
+        return parity.weights(est)
+
+    params = SMALL | {"hidden_layer_sizes": (5,), "solver": solver}
+    expected, got = observe_both(twins, train, **params)
+    assert_twins_agree(expected, got)
+    assert not np.allclose(got.value, np.concatenate([w.ravel() for w in (*W, *b)]))
+
+
+def _double(est):
+    est.coefs_[0] *= 2
+    est.intercepts_[-1] -= 0.5
+
+
+def _replace(est):
+    est.coefs_ = [0.5 * W for W in est.coefs_]
+    est.intercepts_ = [b.copy() for b in est.intercepts_]
+
+
+def _replace_one(est):
+    est.coefs_[-1] = est.coefs_[-1][:, ::-1].copy()
+
+
+def _fortran(est):
+    est.coefs_ = [np.asfortranarray(1.5 * W) for W in est.coefs_]
+
+
+def _prune(est):
+    est.coefs_[0][np.abs(est.coefs_[0]) < 0.2] = 0
+
+
+@pytest.mark.parametrize("edit", [_double, _replace, _replace_one, _fortran, _prune])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_edited_weights_are_predicted_with_and_trained_on(twins, edit, solver):
+    X, y = problem_for(twins)
+    method = "predict_proba" if twins is CLASSIFIER else "predict"
+
+    def edited(est):
+        before = getattr(est.fit(X, y), method)(X)
+        edit(est)
+        after = getattr(est, method)(X)
+        assert not np.array_equal(before, after) or (edit is _replace_one and twins is REGRESSOR)
+        if solver != "lbfgs":
+            for _ in range(3):
+                est.partial_fit(X, y)
+        else:
+            est.set_params(warm_start=True, max_iter=2).fit(X, y)
+        return np.concatenate([np.ravel(after), parity.weights(est)])
+
+    assert_twins_agree(*observe_both(twins, edited, solver=solver, **SMALL))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_are_views_of_one_flat_vector(twins, solver, early_stopping, dtype):
+    """Laid out [W0 .. Wn | b0 .. bn], right behind one another."""
+    X, y = problem_for(twins, dtype)
+    params = SMALL | {"hidden_layer_sizes": (6, 1, 4), "solver": solver, "early_stopping": early_stopping}
+    est = quiet(twins.ours(**params).fit, X, y)
+    arrays = [*est.coefs_, *est.intercepts_]
+    flat = arrays[0].base
+    assert flat.ndim == 1 and flat.size == sum(w.size for w in arrays)
+    address = flat.__array_interface__["data"][0]
+    for array in arrays:
+        assert array.base is flat
+        assert array.flags.c_contiguous and array.flags.writeable
+        assert array.__array_interface__["data"][0] == address
+        address += array.nbytes
+
+
+# ------------------------------------------------------------------------------ copies
+
+
+def _through_joblib(est, tmp_path):
+    joblib.dump(est, tmp_path / "model")
+    return joblib.load(tmp_path / "model")
+
+
+COPIES = {
+    "pickle": lambda est, tmp_path: pickle.loads(pickle.dumps(est)),
+    "pickle 2": lambda est, tmp_path: pickle.loads(pickle.dumps(est, protocol=2)),
+    "deepcopy": lambda est, tmp_path: copy.deepcopy(est),
+    "joblib": _through_joblib,
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_copies_go_on_as_the_original_would(twins, how, solver, tmp_path):
+    X, y = problem_for(twins)
+    est = quiet(twins.ours(solver=solver, **SMALL).fit, X, y)
+    twin = COPIES[how](est, tmp_path)
+    parity.assert_identical_models(twin, est)
+    np.testing.assert_array_equal(twin.predict(X), est.predict(X))
+    before = parity.weights(est).copy()
+    for _ in range(3):
+        twin.partial_fit(X, y)
+    np.testing.assert_array_equal(parity.weights(est), before)  # a copy of its own
+    for _ in range(3):
+        est.partial_fit(X, y)
+    parity.assert_identical_models(twin, est)
+    assert not np.array_equal(parity.weights(est), before)
+
+
+def test_shallow_copy_predicts(twins):
+    X, y = problem_for(twins)
+    est = quiet(twins.ours(**SMALL).fit, X, y)
+    np.testing.assert_array_equal(copy.copy(est).predict(X), est.predict(X))
+
+
+def test_memory_mapped_model_predicts_and_refuses_or_copies(twins, tmp_path):
+    """A model whose weights are read-only pages of a file."""
+    X, y = problem_for(twins)
+    est = quiet(twins.ours(**SMALL).fit, X, y)
+    joblib.dump(est, tmp_path / "model")
+    mapped = joblib.load(tmp_path / "model", mmap_mode="r")
+    np.testing.assert_array_equal(mapped.predict(X), est.predict(X))
+    on_disk = (tmp_path / "model").read_bytes()
+    outcome = observe(mapped.partial_fit, X, y)
+    assert outcome.error is None or isinstance(outcome.error, ValueError)
+    if outcome.error is None:
+        np.testing.assert_array_equal(parity.weights(mapped), parity.weights(est.partial_fit(X, y)))
+    assert (tmp_path / "model").read_bytes() == on_disk
+
+
+def test_pickles_stay_small(twins):
+    """No workspace, no engine, no data: weights and a few vectors like them."""
+    X, y = problem_for(twins)
+    params = SMALL | {"hidden_layer_sizes": (50, 50)}
+    theirs, ours = (quiet(cls(**params).fit, X, y) for cls in twins)
+    assert len(pickle.dumps(ours)) < 1.5 * len(pickle.dumps(theirs))
+
+
+# ------------------------------------------------------------------------------ threads and processes
+
+
+def test_threads_fit_at_once(twins):
+    """Eight fits at a time, on shared data, each with the bits of a fit alone."""
+    X, y = problem_for(twins)
+
+    def fit(seed):
+        solver = SOLVERS[seed % 3]
+        est = twins.ours(**SMALL | {"random_state": seed, "solver": solver, "max_iter": 40, "n_iter_no_change": 100})
+        return parity.weights(est.fit(X, y))
+
+    with warnings.catch_warnings():  # process-wide: not from within the threads
+        warnings.simplefilter("ignore")
+        alone = [fit(seed) for seed in range(24)]
+        with ThreadPoolExecutor(8) as pool:
+            at_once = list(pool.map(fit, range(24)))
+    for a, b in zip(alone, at_once, strict=True):
+        np.testing.assert_array_equal(b, a)
+
+
+def test_threads_predict_with_one_model(twins):
+    X, y = problem_for(twins)
+    est = quiet(twins.ours(**SMALL).fit, X, y)
+    expected = est.predict(X)
+    with ThreadPoolExecutor(8) as pool:
+        for got in pool.map(est.predict, [X] * 64):
+            np.testing.assert_array_equal(got, expected)
+
+
+WIDE = {"hidden_layer_sizes": (300, 200), "max_iter": 3, "random_state": 0, "batch_size": 512}
+
+
+def _wide_problem():
+    rng = np.random.RandomState(0)
+    X = rng.randn(1024, 64)
+    return X, X[:, 0] * X[:, 1] + rng.randn(1024)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_n_jobs_changes_nothing_but_rounding(solver):
+    X, y = _wide_problem()
+    fits = [quiet(MLPRegressor(solver=solver, n_jobs=n, **WIDE).fit, X, y) for n in (1, 2, 2, -1, None)]
+    parity.assert_identical_models(fits[1], fits[2])  # the same number of threads: the same bits
+    for est in fits[1:]:
+        np.testing.assert_allclose(parity.weights(est), parity.weights(fits[0]), rtol=1e-6, atol=1e-12)
+        np.testing.assert_allclose(est.predict(X), fits[0].predict(X), rtol=1e-6, atol=1e-9)
+
+
+def _fit_in_child(connection):
+    X, y = _wide_problem()
+    connection.send(parity.weights(quiet(MLPRegressor(n_jobs=2, **WIDE).fit, X, y)))
+    connection.close()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_forked_child_can_fit():
+    """The parent's threads do not exist in the child: whatever pool there is must be made anew."""
+    X, y = _wide_problem()
+    in_parent = parity.weights(quiet(MLPRegressor(n_jobs=2, **WIDE).fit, X, y))
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_fit_in_child, args=(theirs,))
+    child.start()
+    try:
+        assert ours.poll(60), "the child hangs"
+        np.testing.assert_array_equal(ours.recv(), in_parent)
+    finally:
+        child.kill()
+        child.join()
+    # and the parent's pool has survived the fork
+    np.testing.assert_array_equal(parity.weights(quiet(MLPRegressor(n_jobs=2, **WIDE).fit, X, y)), in_parent)
+
+
+# ------------------------------------------------------------------------------ a real data set
+
+
+def test_iris():
+    X, y = load_iris(return_X_y=True, as_frame=False)
+    expected, got = observe_both(
+        CLASSIFIER, lambda est: make_pipeline(StandardScaler(), est).fit(X, y).predict_proba(X), random_state=0
+    )
+    assert_twins_agree(expected, got)
+    assert (got.value.argmax(axis=1) == y).mean() > 0.95
