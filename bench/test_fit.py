@@ -10,7 +10,7 @@ from sklearn import neural_network
 
 import fastmlp
 from fastmlp import backends
-from fastmlp.benchmark import load
+from fastmlp.bench.quick import load
 
 EPOCHS = 20
 NETS = {"iris": {"hidden_layer_sizes": (16,), "batch_size": 32}, "digits": {"hidden_layer_sizes": (100,)}}

@@ -1,9 +1,9 @@
-"""The console script `fastmlp`: parse options, call benchmark.py or environment.py, print tables.
+"""The console script `fastmlp`: parse options, call bench/ or environment.py, print tables.
 
 The outermost layer and the only file that imports typer and rich. Nothing is computed here.
 
-Exit codes: 0 all well, 1 the results of a benchmark differ, 2 wrong usage or an output file that
-cannot be written.
+Exit codes: 0 all well, 1 the results of a benchmark differ or a rival failed, 2 wrong usage or an
+output file that cannot be written, 3 slower than the older run.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich import box
@@ -21,12 +22,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastmlp import benchmark
+from fastmlp.bench import html, quick, suites, tables
+from fastmlp.bench.compare import THRESHOLD, read
+from fastmlp.bench.compare import compare as compared
+from fastmlp.bench.compare import table as comparison_table
+from fastmlp.bench.rivals import RIVALS
+from fastmlp.bench.settings import Settings
+from fastmlp.bench.suites import ALL, SUITES
+from fastmlp.bench.workloads import WORKLOADS
 
 DIFFERENT = 1
 WRONG_USAGE = 2
+SLOWER = 3
 
-WIDTH = 100  # of the widest table
+WIDTH = 118  # of the widest table
+
+# Options that only some suites have.
+OPTIONS_OF = {
+    "data": ("quick",),
+    "solver": ("quick",),
+    "workload": ("train",),
+    "rival": ("train", "predict", "cold", "grid"),
+    "dtype": ("train", "predict", "cold", "grid"),
+}
 
 app = typer.Typer(
     name="fastmlp",
@@ -74,6 +92,12 @@ def _output_file(path: Path | None) -> Path | None:
     return path
 
 
+def _page_file(path: Path | None) -> Path | None:
+    if path is not None and html.missing():
+        raise typer.BadParameter(html.missing())
+    return _output_file(path)
+
+
 def _known_backend(name: str) -> str:
     from fastmlp import backends
 
@@ -94,6 +118,11 @@ JsonFile = Annotated[
     ),
 ]
 
+HtmlFile = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", callback=_page_file, help="Write a page with charts to FILE."),
+]
+
 
 @app.callback()
 def fastmlp(
@@ -112,123 +141,177 @@ def fastmlp(
 
 @app.command()
 def bench(
+    suite: Annotated[
+        str, typer.Argument(metavar="[SUITE]", help=f"{', '.join(SUITES)} or {ALL}.", show_default=True)
+    ] = "quick",
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds",
+            "--repeats",
+            min=1,
+            help="Timed rounds, fits in quick and fresh processes elsewhere; the default depends on the suite.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of each, BLAS included. Default: 1 in quick; elsewhere 1 and all cores."),
+    ] = None,
+    backend: Annotated[str, typer.Option(callback=_known_backend, metavar="NAME", help="Engine of fastmlp.")] = "auto",
     data: Annotated[
         list[str] | None,
         typer.Option(
-            callback=_one_of(benchmark.DATA),
+            callback=_one_of(quick.DATA),
             metavar="NAME",
-            help=f"Only this data set, may be repeated: {', '.join(benchmark.DATA)}.",
+            help=f"quick: only this data set, may be repeated: {', '.join(quick.DATA)}.",
         ),
     ] = None,
     solver: Annotated[
         list[str] | None,
         typer.Option(
-            callback=_one_of(benchmark.SOLVERS),
+            callback=_one_of(quick.SOLVERS),
             metavar="NAME",
-            help=f"Only this solver, may be repeated: {', '.join(benchmark.SOLVERS)}.",
+            help=f"quick: only this solver, may be repeated: {', '.join(quick.SOLVERS)}.",
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed fits of each, after one that is only compared.")] = 5,
-    threads: Annotated[
-        int,
-        typer.Option(min=1, help="Threads of each, BLAS included; nets of this size are fastest with one."),
-    ] = 1,
-    backend: Annotated[str, typer.Option(callback=_known_backend, metavar="NAME", help="Engine of fastmlp.")] = "auto",
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=_one_of(WORKLOADS),
+            metavar="NAME",
+            help=f"train: only this workload, may be repeated: {', '.join(WORKLOADS)}.",
+        ),
+    ] = None,
+    rival: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=_one_of(RIVALS),
+            metavar="NAME",
+            help=f"Not in quick: only this rival, may be repeated: {', '.join(RIVALS)}.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Not in quick: float32 (the default) or float64.")
+    ] = None,
+    quick_check: Annotated[
+        bool, typer.Option(help="Everything once and at its smallest, to see that it runs; its times mean little.")
+    ] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OLD.json",
+            help="Compare with a file that --json wrote; exit with 3 if a figure of fastmlp is more than "
+            f"{THRESHOLD:.0%} slower.",
+        ),
+    ] = None,
+    html_file: HtmlFile = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Train scikit-learn's MLPs and ours on the same data and compare results, then times.
+    """Time fastmlp and its rivals on the same work: results are compared first, times shown after.
 
-    Same data, same parameters, same random_state, float64. A row shows times only if both ended
-    with the same weights after the same number of epochs; otherwise the command exits with 1.
+    **quick** whole fits against scikit-learn, in a minute · **train** time of a training step, all rivals ·
+    **predict** class probabilities · **cold** first import and first fit · **grid** GridSearchCV · **scaling** time
+    and memory up to 10^7 rows · **all** of these.
+
+    A rival whose results differ has no times, and the command exits with 1. Rivals that are not installed are shown
+    as absent; `pip install "fastmlp[rivals]"` brings them, or FASTMLP_RIVALS_PYTHON names an interpreter that has
+    them.
 
     Examples:
 
         fastmlp bench
         fastmlp bench --data iris --data digits --solver adam
-        fastmlp bench --repeats 9 --json results.json
+        fastmlp bench train --workload digits --rival pytorch
+        fastmlp bench all --json results.json --html results.html
+        fastmlp bench train --compare results.json
     """
-    cases = benchmark.select(data or (), solver or ())
-    if not cases:
+    names = _suites(suite, data=data, solver=solver, workload=workload, rival=rival, dtype=dtype)
+    if "quick" in names and not quick.select(data or (), solver or ()):
         _fail("no case has both this data set and this solver.", WRONG_USAGE)
-    settings = {"repeats": repeats, "backend": backend, "threads": threads}
-    rows = _run_all(cases, settings)
-
-    from fastmlp import environment
-
-    document = benchmark.document(rows, settings=settings, environment=environment.describe())
-    if str(json_file) != "-":
-        console = _console()
-        console.print(_bench_table(rows))
-        console.print(*_bench_notes(document), "", sep="\n", markup=False)
-        console.print(_environment_table(document["environment"]))
+    settings = Settings(
+        rounds=rounds,
+        threads=(threads,) if threads else _thread_counts(),
+        workloads=tuple(workload or WORKLOADS),
+        rivals=tuple(rival or RIVALS),
+        dtype=dtype or "float32",
+        data=tuple(data or ()),
+        solvers=tuple(solver or ()),
+        backend=backend,
+        seconds=0.05 if quick_check else 1.0,
+        quick_check=quick_check,
+    )
+    options = dict.fromkeys(names, settings)
+    if "quick" in names:
+        options["quick"] = replace(settings, threads=(threads or 1,))
+    old = _older(compare)
+    # where standard error is a terminal, a line there says what is running
+    with Console(stderr=True).status("", spinner="line") as status:
+        document = suites.run(names, options, status.update)
+    comparison = None if old is None else compared(old, document)
+    _show(document, comparison, quiet=str(json_file) == "-")
     _write_json(json_file, document)
-    for row in rows:
-        for problem in row.comparison.problems:
-            case = row.case
-            typer.echo(f"{case.data}, {case.solver}: results differ: {problem}", err=True)
+    if html_file is not None:
+        extra = [] if comparison is None else [comparison_table(comparison)]
+        _write(html_file, html.page(document, extra))
+    for problem in suites.problems(document):
+        typer.echo(problem, err=True)
     if not document["same"]:
         raise typer.Exit(DIFFERENT)
+    if comparison is not None and comparison["slower"]:
+        for name in comparison["slower"]:
+            typer.echo(f"slower: {name}", err=True)
+        raise typer.Exit(SLOWER)
 
 
-def _run_all(cases: Sequence[benchmark.Case], settings: Mapping[str, Any]) -> list[benchmark.Row]:
-    """Run the cases; where standard error is a terminal, a line there says which one is running."""
-    rows = []
-    with Console(stderr=True).status("", spinner="line") as status:
-        for i, case in enumerate(cases, start=1):
-            status.update(f"{i} of {len(cases)}: {case.data}, {case.solver}")
-            rows.append(benchmark.run(case, **settings))
-    return rows
+def _suites(suite: str, **chosen: object) -> tuple[str, ...]:
+    """The suites that a name stands for, if the options given with it mean something there."""
+    if suite not in (*SUITES, ALL):
+        _fail(f"{suite!r} is not one of {', '.join((*SUITES, ALL))}.", WRONG_USAGE)
+    for option, of in OPTIONS_OF.items():
+        if chosen[option] and suite not in (*of, ALL):
+            _fail(f"--{option} is an option of {', '.join(of)}, not of {suite}.", WRONG_USAGE)
+    if chosen["dtype"] not in (None, "float32", "float64"):
+        _fail(f"--dtype {chosen['dtype']!r} is not one of float32, float64.", WRONG_USAGE)
+    return suites.names(suite)
 
 
-def _bench_table(rows: Sequence[benchmark.Row]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("data", no_wrap=True)
-    table.add_column("n x d", justify="right", no_wrap=True)
-    table.add_column("layers", no_wrap=True)
-    table.add_column("solver", no_wrap=True)
-    for name in ("scikit-learn s", "fastmlp s", "ratio", "score", "score", "weight diff"):
-        table.add_column(name.replace(" ", "\n"), justify="right")
-    for row in rows:
-        times = [_number(row.median(rival), ".4f") for rival in benchmark.RIVALS]
-        scores = [_number(row.score[rival], ".3f") for rival in benchmark.RIVALS]
-        difference = _number(row.comparison.weight_diff, ".1e")
-        table.add_row(
-            row.case.data,
-            f"{row.n_samples} x {row.layers[0]}",
-            "-".join(map(str, row.layers)),
-            row.case.solver,
-            *times,
-            _number(row.ratio, ".1f", "x"),
-            *scores,
-            difference if row.comparison.same else f"[bold red]{difference}[/]",
-        )
-    return table
+def _thread_counts() -> tuple[int, ...]:
+    from fastmlp import environment
+
+    return tuple(sorted({1, environment.cpus()}))
 
 
-def _number(value: float | None, spec: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{spec}}{unit}"
+def _older(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        return read(path)
+    except ValueError as error:
+        _fail(str(error), WRONG_USAGE)
 
 
-def _bench_notes(document: Mapping[str, Any]) -> list[str]:
-    """The lines under the table: what its columns mean and what it was measured on."""
-    changes = "; ".join(
-        f"{solver} {', '.join(f'{k}={v}' for k, v in params.items())}"
-        for solver, params in benchmark.SOLVERS.items()
-        if params
-    )
-    settings = document["settings"]
-    mean = _number(document["mean_ratio"], ".1f", "x")
-    return [
-        f"ratio: times faster than scikit-learn; geometric mean {mean}.",
-        f"s: median seconds of a whole fit. Interleaved rounds: {settings['repeats']}. "
-        f"Threads of each: {settings['threads']}.",
-        "score: accuracy or R2 on the training data.",
-        "weight diff: largest difference relative to the largest weight. More than "
-        f"{benchmark.TOLERANCE:.0e} is an error,",
-        "and so are other predictions or another number of epochs.",
-        "parameters: float64, the defaults, but for layers and random_state=0,",
-        f"and {changes}.",
-    ]
+def _show(document: Mapping[str, Any], comparison: Mapping[str, Any] | None, quiet: bool) -> None:
+    """Tables of every suite, the comparison, the environment."""
+    if quiet:
+        return
+    console = _console()
+    shown = [table for name, result in document["suites"].items() for table in suites.module(name).tables(result)]
+    if comparison is not None:
+        shown.append(comparison_table(comparison))
+    for table in shown:
+        console.print(_rich(table))
+        console.print(*table.notes, "", sep="\n", markup=False)
+    console.print(_environment_table(document["environment"]))
+
+
+def _rich(table: tables.Table) -> Table:
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=table.title, title_justify="left")
+    for i, column in enumerate(table.columns):
+        left = i == 0 or column in table.left
+        drawn.add_column(Text(column), justify="left" if left else "right", no_wrap=left)
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn
 
 
 # --- fastmlp info ---------------------------------------------------------------------------------
@@ -252,39 +335,14 @@ def info(json_file: JsonFile = None) -> None:
 
 
 def _environment_table(described: Mapping[str, Any]) -> Table:
+    from fastmlp import environment
+
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in _environment_lines(described):
+    for name, value in environment.lines(described):
         table.add_row(name, Text(value))
     return table
-
-
-def _environment_lines(described: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and text of each line about an environment.describe()."""
-    versions, machine, isa = (described[key] for key in ("versions", "machine", "isa"))
-    variables = [f"{name}={value}" for name, value in described["variables"].items()]
-    lines = [
-        ("fastmlp", versions["fastmlp"]),
-        ("versions", ", ".join(f"{k} {v}" for k, v in versions.items() if k != "fastmlp")),
-        ("machine", f"{machine['processor']}, {machine['system']}"),
-        ("threads", ", ".join([f"{described['cpus']} usable cores", *variables])),
-    ]
-    for name, engine in described["engines"].items():
-        usable = "available" if engine["available"] else f"not available: {engine['reason']}"
-        lines.append((f"engine {name}", usable))
-    usable = ", ".join(isa["usable"])
-    lines.append(("instruction set", f"{isa['chosen']} (of {usable})" if usable else "none"))
-    for pool in described["blas"]:
-        words = [
-            pool["internal_api"],
-            pool.get("version"),
-            pool.get("architecture"),
-            f"{pool['num_threads']} threads",
-        ]
-        label = "BLAS" if pool["user_api"] == "blas" else pool["user_api"]
-        lines.append((label, " ".join(str(word) for word in words if word)))
-    return lines
 
 
 # --- output ---------------------------------------------------------------------------------------
@@ -303,7 +361,11 @@ def _write_json(path: Path | None, document: Mapping[str, Any]) -> None:
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     if str(path) == "-":
         sys.stdout.write(text)
-        return
+    else:
+        _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
     from fastmlp.files import write_whole
 
     try:
@@ -312,7 +374,7 @@ def _write_json(path: Path | None, document: Mapping[str, Any]) -> None:
         _fail(f"cannot write {path}: {error.strerror or error}.", WRONG_USAGE)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     typer.echo(f"Error: {message}", err=True)
     raise typer.Exit(code)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,30 @@ def thread_pools() -> list[dict[str, Any]]:
     return [
         {key: value for key, value in pool.items() if key != "filepath"} for pool in threadpoolctl.threadpool_info()
     ]
+
+
+def lines(described: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of each line that shows what `describe` gave."""
+    versions, machine, isa = (described[key] for key in ("versions", "machine", "isa"))
+    variables = [f"{name}={value}" for name, value in described["variables"].items()]
+    found = [
+        ("fastmlp", versions["fastmlp"]),
+        ("versions", ", ".join(f"{k} {v}" for k, v in versions.items() if k != "fastmlp")),
+        ("machine", f"{machine['processor']}, {machine['system']}"),
+        ("threads", ", ".join([f"{described['cpus']} usable cores", *variables])),
+    ]
+    for name, engine in described["engines"].items():
+        usable = "available" if engine["available"] else f"not available: {engine['reason']}"
+        found.append((f"engine {name}", usable))
+    usable = ", ".join(isa["usable"])
+    found.append(("instruction set", f"{isa['chosen']} (of {usable})" if usable else "none"))
+    for pool in described["blas"]:
+        words = [
+            pool["internal_api"],
+            pool.get("version"),
+            pool.get("architecture"),
+            f"{pool['num_threads']} threads",
+        ]
+        label = "BLAS" if pool["user_api"] == "blas" else pool["user_api"]
+        found.append((label, " ".join(str(word) for word in words if word)))
+    return found

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import sklearn.neural_network as theirs
+from threadpoolctl import threadpool_limits
 
 import fastmlp as ours
 
@@ -34,6 +35,11 @@ class Twins(NamedTuple):
 
 CLASSIFIER = Twins(theirs.MLPClassifier, ours.MLPClassifier)
 REGRESSOR = Twins(theirs.MLPRegressor, ours.MLPRegressor)
+
+
+def one_blas_thread():
+    """A context for tests of small products: BLAS threads cost them more than they bring."""
+    return threadpool_limits(1, user_api="blas")
 
 
 def twins_of(task):

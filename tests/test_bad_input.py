@@ -23,6 +23,12 @@ X, Y_CLASSES, WEIGHT = parity.make_problem("multiclass")  # X (80, 6), y (80,)
 Y_BY_KIND = {"classifier": Y_CLASSES, "regressor": parity.make_problem("regression").y}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_blas_thread():
+    with parity.one_blas_thread():
+        yield
+
+
 # ------------------------------------------------------------------------------------- parameters
 
 NOT_A_NUMBER = ["no", None, (1,), np.nan]

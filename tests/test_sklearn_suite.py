@@ -14,6 +14,8 @@ import pytest
 
 import fastmlp
 
+import parity
+
 SUITE = "sklearn.neural_network.tests.test_mlp"
 ESTIMATORS = {"MLPClassifier", "MLPRegressor"}
 
@@ -57,6 +59,12 @@ def load_suite():
 suite = load_suite()
 their_tests = {name: obj for name, obj in vars(suite).items() if name.startswith("test_")}
 globals().update({name: test for name, test in their_tests.items() if name not in LEFT_OUT})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_blas_thread():
+    with parity.one_blas_thread():
+        yield
 
 
 @pytest.fixture

@@ -226,6 +226,12 @@ OTHER_BACKENDS_CASES = [
 
 
 # ----------------------------------------------------------------------------------------- tests
+@pytest.fixture(autouse=True, scope="module")
+def _one_blas_thread():
+    with parity.one_blas_thread():
+        yield
+
+
 def problem_of(case):
     """-> X, y, sample_weight in the case's container and dtype."""
     X, y, sw = parity.make_problem(case.task, case.n_rows, seed=case.seed % 7)

@@ -1,8 +1,7 @@
-"""Race scikit-learn's MLPs against fastmlp's on the data sets that scikit-learn ships.
+"""Suite `quick`: scikit-learn's MLPs against fastmlp's on the data sets that scikit-learn ships.
 
-Sits on top of the estimators and knows nothing of the terminal: cli.py picks cases, calls `run` on
-each and prints the rows. A race is only fair between equal results, so `run` fits both once,
-compares the two models, and starts the clock only when they are the same.
+Needs the default installation only and runs in this process. A race is only fair between equal results, so `run_case`
+fits both once, compares the two models, and starts the clock only when they are the same.
 """
 
 from __future__ import annotations
@@ -10,13 +9,17 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastmlp.bench.settings import Settings
+from fastmlp.bench.tables import Bars, Table, number
+
+REPEATS = 5
 RIVALS = ("scikit-learn", "fastmlp")
 
 # Which estimator a data set is for: "classifier" or "regressor".
@@ -161,7 +164,7 @@ def select(data: Iterable[str] = (), solvers: Iterable[str] = ()) -> tuple[Case,
 
     Examples
     --------
-    >>> from fastmlp.benchmark import select
+    >>> from fastmlp.bench.quick import select
     >>> [case.solver for case in select(data=["iris"])]
     ['adam', 'sgd', 'lbfgs']
     """
@@ -245,7 +248,7 @@ def compare(theirs: Any, ours: Any, X: NDArray[Any], tolerance: float = TOLERANC
     return Comparison(weight_diff, prediction_diff, tuple(problems))
 
 
-def run(case: Case, repeats: int, backend: str = "auto", threads: int = 1) -> Row:
+def run_case(case: Case, repeats: int, backend: str = "auto", threads: int = 1) -> Row:
     """Fit both, compare, and if the models are the same time `repeats` fits of each.
 
     The rounds are interleaved and the order within a round alternates, so that a machine that slows
@@ -294,13 +297,100 @@ def mean_ratio(rows: Iterable[Row]) -> float | None:
     return statistics.geometric_mean(ratios) if ratios else None
 
 
-def document(rows: Sequence[Row], *, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything about a run, for JSON: settings, environment.describe() and one entry per case."""
+def run(settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
+    """All chosen cases; everything about them, for JSON."""
+    cases = select(settings.data, settings.solvers)
+    options: dict[str, Any] = {
+        "repeats": settings.rounds_or(REPEATS),
+        "backend": settings.backend,
+        "threads": settings.threads[0],
+    }
+    rows = []
+    for i, case in enumerate(cases, start=1):
+        tell(f"{i} of {len(cases)}, {case.data}, {case.solver}")
+        rows.append(run_case(case, **options))
     return {
-        "schema": 1,
-        "settings": {**settings, "dtype": "float64", "tolerance": TOLERANCE},
-        "environment": dict(environment),
-        "same": all(row.comparison.same for row in rows),
+        "settings": {**options, "dtype": "float64", "tolerance": TOLERANCE},
         "mean_ratio": mean_ratio(rows),
         "cases": [row.as_dict() for row in rows],
+        "problems": [
+            f"{row.case.data}, {row.case.solver}: results differ: {problem}"
+            for row in rows
+            for problem in row.comparison.problems
+        ],
+        "figures": {
+            f"{row.case.data} {row.case.solver}, seconds": median
+            for row in rows
+            if (median := row.median("fastmlp")) is not None
+        },
     }
+
+
+# --- what is shown --------------------------------------------------------------------------------------------------
+
+
+def tables(result: Mapping[str, Any]) -> list[Table]:
+    settings = result["settings"]
+    changes = "; ".join(
+        f"{solver} {', '.join(f'{k}={v}' for k, v in params.items())}" for solver, params in SOLVERS.items() if params
+    )
+    return [
+        Table(
+            "Whole fits against scikit-learn's",
+            [
+                "data",
+                "n x d",
+                "layers",
+                "solver",
+                "scikit-learn s",
+                "fastmlp s",
+                "ratio",
+                "score",
+                "score",
+                "weight diff",
+            ],
+            [_cells(case) for case in result["cases"]],
+            notes=[
+                f"ratio: times faster than scikit-learn; geometric mean {number(result['mean_ratio'], 'x')}.",
+                f"s: median seconds of a whole fit. Interleaved rounds: {settings['repeats']}. "
+                f"Threads of each: {settings['threads']}.",
+                "score: accuracy or R2 on the training data.",
+                "weight diff: largest difference relative to the largest weight. More than "
+                f"{TOLERANCE:.0e} is an error, and so are other predictions or another number of epochs.",
+                f"parameters: float64, the defaults, but for layers and random_state=0, and {changes}.",
+            ],
+            left=["layers", "solver"],
+        )
+    ]
+
+
+def _cells(case: Mapping[str, Any]) -> list[str]:
+    difference = case["weight_diff"]
+    return [
+        case["data"],
+        f"{case['n_samples']} x {case['n_features']}",
+        "-".join(map(str, case["layers"])),
+        case["solver"],
+        *(_fixed(case["median"][rival], 4) for rival in RIVALS),
+        number(case["ratio"], "x"),
+        *(_fixed(case["score"][rival], 3) for rival in RIVALS),
+        "-" if difference is None else f"{difference:.1e}{'' if case['same'] else ' differs'}",
+    ]
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def charts(result: Mapping[str, Any]) -> list[Bars]:
+    cases = result["cases"]
+    return [
+        Bars(
+            "Whole fits: times faster than scikit-learn",
+            [f"{case['data']}, {case['solver']}" for case in cases],
+            {"ratio": [case["ratio"] for case in cases]},
+            "x",
+            log=True,
+            line=1,
+        )
+    ]

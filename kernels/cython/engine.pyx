@@ -373,7 +373,7 @@ cdef int poll() noexcept nogil:
 
 
 cdef int raise_pending() except -1:
-    """Turn the exception that poll() left behind (KeyboardInterrupt) into a raised one."""
+    """Turn the exception that poll() left behind (KeyboardInterrupt) into a raised one, before anything else runs."""
     return -1 if PyErr_Occurred() else 0
 
 
@@ -728,9 +728,11 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
         k.unpack(&workspace.ws, workspace.ws.params, p_params)
         for s in range(n_states):
             k.unpack(&workspace.ws, workspace.ws.states[s], p_states[s])
-    optimizer.t += epoch.done
-    if workspace.ws.interrupted:
-        raise_pending()
+    try:
+        if workspace.ws.interrupted:
+            raise_pending()
+    finally:
+        optimizer.t += epoch.done
     if epoch.done < n_steps:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
     return epoch.loss / epoch.n_order

@@ -1,0 +1,18 @@
+"""The benchmark behind `fastmlp bench`: results first, then times.
+
+| file | what it holds |
+|---|---|
+| `settings.py` | what a run is asked for |
+| `suites.py` | the table of suites; `run` them into one document |
+| `quick.py`, `train.py`, `predict.py`, `cold.py`, `grid.py`, `scaling.py` | one suite each |
+| `workloads.py` | the nets and data of `train` and `predict` |
+| `rivals/` | the table of rivals, and how each trains and predicts |
+| `processes.py`, `worker.py` | a question to a fresh process, and the process that answers |
+| `race.py` | rounds over rivals; same results or no times |
+| `tables.py` | tables and charts as data, for terminal and page alike |
+| `html.py`, `charts.py` | the page |
+| `compare.py` | this run against an older one |
+
+A suite is a module with `run(settings, tell)`, which gives plain containers ready for JSON, and `tables(result)` and
+`charts(result)`, which show them. What runs inside a worker stands in the same file, below what asks for it.
+"""

@@ -1,0 +1,116 @@
+"""Ask a fresh process: the parent's half of worker.py.
+
+FASTMLP_RIVALS_PYTHON may name the interpreter of another environment, in which PyTorch, JAX and onnxruntime are
+installed; fastmlp need not be. scikit-learn and fastmlp always run in this one.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastmlp.bench.rivals import OURS, RIVALS
+
+PYTHON = "FASTMLP_RIVALS_PYTHON"
+
+# Seconds after which a process is given up: a step of the largest net takes about one.
+LIMIT = 900
+
+HERE = ("fastmlp", "scikit-learn")
+
+# Makes a package of this folder where fastmlp is not installed.
+BOOTSTRAP = """
+import importlib.util, os, sys
+folder = sys.argv[1]
+spec = importlib.util.spec_from_file_location(
+    "fastmlp", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+)
+sys.modules["fastmlp"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["fastmlp"])
+from fastmlp.bench.worker import main
+main()
+"""
+
+
+class Failed(Exception):
+    """A process that did not answer; the message says why."""
+
+
+def command(rival: str) -> list[str]:
+    """How to start the worker of a rival."""
+    other = os.environ.get(PYTHON)
+    if other and rival not in HERE:
+        return [other, "-c", BOOTSTRAP, str(Path(__file__).resolve().parents[1])]
+    return [sys.executable, "-m", "fastmlp.bench.worker"]
+
+
+def environment(threads: int, cache: str = "") -> dict[str, str]:
+    """This process's variables with the thread count of every library set, and no accelerator."""
+    count = str(threads)
+    return {
+        **os.environ,
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), count),
+        "VECLIB_MAXIMUM_THREADS": count,
+        "NPROC": count,  # the size of XLA's pool
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}",
+        "JAX_PLATFORMS": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONSAFEPATH": "1",  # a file in the present folder must not pass for a library
+        **({"TORCHINDUCTOR_CACHE_DIR": cache} if cache else {}),
+    }
+
+
+def ask(rival: str, action: str, request: Mapping[str, Any], threads: int = 1) -> dict[str, Any]:
+    """The answer of a fresh process.
+
+    Raises
+    ------
+    Failed
+        If it ended without one.
+    """
+    folder = request.get("folder")
+    try:
+        done = subprocess.run(
+            command(rival),
+            input=json.dumps({"action": action, "rival": rival, "threads": threads, **request}),
+            env=environment(threads, os.path.join(folder, f"compiled-{threads}") if folder else ""),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=LIMIT,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"no answer within {LIMIT} s") from None
+    except OSError as error:
+        raise Failed(f"cannot start {command(rival)[0]}: {error.strerror}") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise Failed(lines[-1] if lines else f"the process ended with {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def versions(request: Mapping[str, Any]) -> dict[str, str | None]:
+    """Inside a worker: version of each distribution, None if it is not installed. Imports none of them."""
+    found: dict[str, str | None] = {}
+    for name in request["packages"]:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def installed(names: Iterable[str]) -> dict[str, str | None]:
+    """Version of each rival where it would run, None for one that is absent."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        packages = (OURS if name == "fastmlp" else RIVALS[name]).packages
+        answer = ask(name, "versions", {"packages": packages})
+        found[name] = answer[packages[0]] if all(answer[package] for package in packages) else None
+    return found

@@ -1,0 +1,74 @@
+"""scikit-learn's estimators and ours, by the same calls: whole fits, nothing left out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastmlp.bench.workloads import ALPHA, BETA_1, BETA_2, EPSILON, SEED, Task
+
+
+def module(name: str) -> ModuleType:
+    """Where the two estimators of fastmlp or of scikit-learn are."""
+    if name == "fastmlp":
+        import fastmlp
+
+        return fastmlp
+    import sklearn.neural_network
+
+    return sklearn.neural_network
+
+
+class Trainer:
+    """Whole fits by the estimator."""
+
+    def __init__(self, task: Task, name: str) -> None:
+        self.task = task
+        workload = task.workload
+        self.estimator = getattr(module(name), "MLPRegressor" if workload.loss == "squared_error" else "MLPClassifier")(
+            hidden_layer_sizes=workload.hidden,
+            activation=workload.activation,
+            solver=workload.solver,
+            alpha=ALPHA,
+            batch_size=workload.batch_size,
+            learning_rate_init=workload.learning_rate,
+            momentum=workload.momentum,
+            nesterovs_momentum=False,
+            beta_1=BETA_1,
+            beta_2=BETA_2,
+            epsilon=EPSILON,
+            tol=0.0,
+            n_iter_no_change=np.inf,  # train all epochs
+            random_state=SEED,
+            **({"n_jobs": task.threads, "backend": task.backend} if name == "fastmlp" else {}),
+        )
+
+    def prepare(self, epochs: int) -> None:
+        """Nothing: estimators draw weights and orders for themselves."""
+
+    def fit(self, epochs: int) -> list[float]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "hasn't converged yet"
+            self.estimator.set_params(max_iter=epochs).fit(self.task.X, self.task.y)
+        return [float(loss) for loss in self.estimator.loss_curve_]
+
+    def params(self) -> np.ndarray:
+        arrays = [*self.estimator.coefs_, *self.estimator.intercepts_]
+        return np.concatenate([np.ravel(array) for array in arrays])
+
+
+trainer = Trainer
+
+
+def predictor(task: Task, name: str) -> Callable[[np.ndarray], Any]:
+    """predict_proba of a classifier with the task's initial weights."""
+    few = Trainer(task, name)
+    few.fit(1)
+    views = [*few.estimator.coefs_, *few.estimator.intercepts_]
+    for view, W in zip(views, [*task.network.coefs(task.params), *task.network.intercepts(task.params)], strict=True):
+        view[...] = W
+    return few.estimator.predict_proba

@@ -1,0 +1,117 @@
+"""PyTorch, eager and compiled: torch.nn layers, index_select for the batch, a fused optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, Task
+
+
+def net(task: Task) -> torch.nn.Sequential:
+    """The layers, to which the task's initial weights are not yet copied."""
+    activation = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}[task.workload.activation]
+    dtype = getattr(torch, task.X.dtype.name)
+    layers: list[torch.nn.Module] = []
+    for fan_in, fan_out in task.network.shapes:
+        layers += [torch.nn.Linear(fan_in, fan_out, dtype=dtype), activation()]
+    return torch.nn.Sequential(*layers[:-1])
+
+
+def linears(model: torch.nn.Sequential) -> list[torch.nn.Linear]:
+    return [layer for layer in model if isinstance(layer, torch.nn.Linear)]
+
+
+def reset(model: torch.nn.Sequential, task: Task) -> None:
+    """Copy the initial weights in."""
+    network, params = task.network, task.params
+    with torch.no_grad():
+        for layer, W, b in zip(linears(model), network.coefs(params), network.intercepts(params), strict=True):
+            layer.weight.copy_(torch.from_numpy(W.T))
+            layer.bias.copy_(torch.from_numpy(b))
+
+
+class Trainer:
+    """Epochs of steps as a PyTorch user writes them."""
+
+    def __init__(self, task: Task, name: str) -> None:
+        torch.set_num_threads(task.threads)
+        self.task = task
+        self.model = net(task)
+        self.X, self.y = torch.from_numpy(task.X), torch.from_numpy(task.y)
+        if task.workload.loss == "binary_log_loss":
+            self.y = self.y.to(self.X.dtype)[:, None]
+        # Batches have two sizes at most, and each gets code of its own.
+        self.loss = torch.compile(self.batch_loss, dynamic=False) if name == "torch.compile" else self.batch_loss
+
+    def batch_loss(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """What is descended on: the mean over rows, summed over the outputs of a regression."""
+        output = self.model(X)
+        if self.task.workload.loss == "log_loss":
+            return F.cross_entropy(output, y)
+        if self.task.workload.loss == "binary_log_loss":
+            return F.binary_cross_entropy_with_logits(output, y)
+        return 0.5 * F.mse_loss(output, y) * output.shape[1]
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        workload = self.task.workload
+        parameters = self.model.parameters()
+        if workload.solver == "sgd":
+            return torch.optim.SGD(parameters, lr=workload.learning_rate, momentum=workload.momentum, fused=True)
+        return torch.optim.Adam(parameters, lr=workload.learning_rate, betas=(BETA_1, BETA_2), eps=EPSILON, fused=True)
+
+    def prepare(self, epochs: int) -> None:
+        task = self.task
+        self.orders = [[torch.from_numpy(order[rows]) for rows in task.batches] for order in task.orders(epochs)]
+        self.sizes = torch.tensor([rows.stop - rows.start for rows in task.batches], dtype=torch.float64)
+        self.sizes /= len(task.X)
+        # The estimators add epsilon to the uncorrected sqrt(v), PyTorch to the corrected one: the same formula with
+        # an epsilon of its own for every step.
+        t = np.arange(1, epochs * len(task.batches) + 1)
+        self.epsilons = (EPSILON / np.sqrt(1 - BETA_2**t)).tolist()
+
+    def fit(self, epochs: int) -> list[float]:
+        reset(self.model, self.task)
+        optimizer = self.optimizer()
+        (group,) = optimizer.param_groups
+        divisor = self.task.network.widths[-1] if self.task.workload.loss == "squared_error" else 1
+        epsilons = iter(self.epsilons)
+        epoch_losses = []
+        for order in self.orders[:epochs]:
+            losses = []
+            for rows in order:
+                X, y = self.X.index_select(0, rows), self.y.index_select(0, rows)
+                optimizer.zero_grad()
+                loss = self.loss(X, y)
+                loss.backward()
+                group["eps"] = next(epsilons)
+                optimizer.step()
+                losses.append(loss.detach())
+            epoch_losses.append(float(torch.stack(losses).double() @ self.sizes) / divisor)
+        return epoch_losses
+
+    def params(self) -> np.ndarray:
+        layers = linears(self.model)
+        arrays = [layer.weight.detach().numpy().T for layer in layers] + [
+            layer.bias.detach().numpy() for layer in layers
+        ]
+        return np.concatenate([np.ravel(array) for array in arrays])
+
+
+trainer = Trainer
+
+
+def predictor(task: Task, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    torch.set_num_threads(task.threads)
+    model = net(task)
+    reset(model, task)
+    model.eval()
+
+    def predict(X: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return torch.softmax(model(torch.from_numpy(X)), dim=1).numpy()
+
+    return predict

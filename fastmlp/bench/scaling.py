@@ -1,0 +1,280 @@
+"""Suite `scaling`: time per row and memory, from 10^4 to 10^7 rows of a memory-mapped X."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastmlp.bench import processes
+from fastmlp.bench.race import Tell
+from fastmlp.bench.settings import Settings
+from fastmlp.bench.tables import Bars, Table, number
+
+ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
+FEW_ROWS = (1000, 2000)
+FEATURES = 20
+HIDDEN = (50,)
+BATCH = 256
+REPEATS = 5  # of each fit up to a million rows; more rows are fitted once
+
+
+def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+    """One process per number of rows for the time, and one for the memory."""
+    sizes: tuple[int, ...] = FEW_ROWS if settings.quick_check else ROWS
+    problems, cases = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        fitting = [n for n in sizes if _bytes(n) < 0.9 * shutil.disk_usage(folder).free]
+        problems += [
+            f"scaling, {n:,} rows: failed: no room in {tempfile.gettempdir()}" for n in sizes if n not in fitting
+        ]
+        tell("writing the data")
+        _write(Path(folder), max(fitting))
+        for n in fitting:
+            for threads in settings.threads:
+                tell(f"{n:,} rows, threads: {threads}")
+                request = {"folder": folder, "rows": n, "backend": settings.backend}
+                try:
+                    cases.append({"rows": n, "threads": threads, **_ask(request, threads)})
+                except processes.Failed as failure:
+                    problems.append(f"scaling, {n:,} rows: failed: {failure}")
+    return {
+        "settings": {"threads": list(settings.threads), "batch_size": BATCH, "widths": [FEATURES, *HIDDEN, 1]},
+        "cases": cases,
+        "flatness": {str(threads): _flatness(cases, threads) for threads in settings.threads},
+        "problems": problems,
+        "figures": {
+            f"scaling {case['rows']:,} rows, {case['threads']} thr, seconds per row": case["shuffled"]["epoch"]
+            / case["rows"]
+            for case in cases
+        },
+    }
+
+
+def _ask(request: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    timed, memory = (
+        processes.ask("fastmlp", "scaling", {**request, "what": what}, threads=threads) for what in ("time", "memory")
+    )
+    return {**timed, "memory": memory}
+
+
+def _flatness(cases: list[dict[str, Any]], threads: int) -> dict[str, float | None]:
+    """Slowest time per row over the fastest, of epochs and of whole fits, shuffled and in order."""
+    found = {}
+    for order in ("shuffled", "in order"):
+        for part in ("epoch", "fit"):
+            per_row = [case[order][part] / case["rows"] for case in cases if case["threads"] == threads]
+            found[f"{part}, {order}"] = max(per_row) / min(per_row) if per_row else None
+    return found
+
+
+def _bytes(rows: int) -> int:
+    return rows * (FEATURES * 4 + 8)
+
+
+def _write(folder: Path, rows: int, chunk: int = 1_000_000) -> None:
+    """X (rows, FEATURES) float32 and y (rows,) as plain files; fewer rows are the first ones."""
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal(FEATURES, dtype=np.float32)
+    with (folder / "X").open("wb") as X_file, (folder / "y").open("wb") as y_file:
+        for start in range(0, rows, chunk):
+            X = rng.standard_normal((min(chunk, rows - start), FEATURES), dtype=np.float32)
+            X.tofile(X_file)
+            (X @ W > 0).astype(np.int64).tofile(y_file)
+
+
+# --- inside a worker ------------------------------------------------------------------------------------------------
+
+
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Times, or memory, of fits on the first rows of the files, which are mapped and cannot be written to."""
+    import fastmlp
+
+    n, folder = request["rows"], Path(request["folder"])
+    X = np.memmap(folder / "X", np.float32, "r", shape=(n, FEATURES))
+    y = np.fromfile(folder / "y", np.int64, n)
+
+    def fit(epochs: int, shuffle: bool = True) -> float:
+        estimator = fastmlp.MLPClassifier(
+            HIDDEN,
+            batch_size=BATCH,
+            max_iter=epochs,
+            shuffle=shuffle,
+            tol=0.0,
+            n_iter_no_change=np.inf,
+            random_state=0,
+            n_jobs=request["threads"],
+            backend=request["backend"],
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "hasn't converged yet"
+            start = time.perf_counter()
+            estimator.fit(X, y)
+            return time.perf_counter() - start
+
+    if request["what"] == "memory":
+        return _memory(fit, request, X, y)
+    fit(1)  # reads the file and warms up
+    repeats = REPEATS if n <= 1_000_000 else 1
+    found: dict[str, Any] = {}
+    for name, shuffle in (("shuffled", True), ("in order", False)):
+        one = float(np.median([fit(1, shuffle) for _ in range(repeats)]))
+        three = float(np.median([fit(3, shuffle) for _ in range(repeats)]))
+        found[name] = {"fit": one, "epoch": (three - one) / 2}
+    return found
+
+
+def _memory(fit: Callable[[int], float], request: Mapping[str, Any], X: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    """Memory that a fit of one epoch adds at its peak, and what it is held against."""
+    from fastmlp import backends
+    from fastmlp.network import Network
+
+    network = Network((FEATURES, *HIDDEN, 1), ("relu",), "binary_log_loss", np.dtype(np.float32))
+    workspace = backends.get(request["backend"]).workspace(network, BATCH, request["threads"])
+    few = slice(0, BATCH)
+    np.asarray(X[few]), y[few]
+    before, resident = anonymous(), peak_resident()
+    with Watch() as watch:
+        fit(1)
+    after = peak_resident()
+    params = 3 * network.n_params * network.dtype.itemsize
+    return {
+        "anonymous": None if before is None else watch.most - before,
+        "resident": None if resident is None or after is None else after - resident,
+        "X": X.nbytes,
+        "y": y.nbytes,
+        "params": params,
+        "workspace": getattr(workspace, "nbytes", None),
+    }
+
+
+def anonymous() -> int | None:
+    """Bytes of this process that no file backs: pages of a mapped X are not among them. None where not known."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    line = next((line for line in status.splitlines() if line.startswith("RssAnon:")), None)
+    return None if line is None else 1024 * int(line.split()[1])
+
+
+def peak_resident() -> int | None:
+    """Most bytes that this process ever had in memory, mapped files included."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if os.uname().sysname == "Darwin" else 1024 * most
+
+
+class Watch:
+    """Keeps the most anonymous memory seen, in a thread that looks every two milliseconds."""
+
+    def __enter__(self) -> Watch:
+        self.most = anonymous() or 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def _look(self) -> None:
+        while not self._stop.wait(0.002):
+            self.most = max(self.most, anonymous() or 0)
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+# --- what is shown --------------------------------------------------------------------------------------------------
+
+
+def tables(result: Mapping[str, Any]) -> list[Table]:
+    settings = result["settings"]
+    return [
+        Table(
+            "Scaling: nanoseconds per row",
+            ["rows", "threads", "epoch", "whole fit", "epoch, no shuffle", "whole fit, no shuffle"],
+            [
+                [
+                    f"{case['rows']:,}",
+                    str(case["threads"]),
+                    *(
+                        number(1e9 * case[order][part] / case["rows"])
+                        for order in ("shuffled", "in order")
+                        for part in ("epoch", "fit")
+                    ),
+                ]
+                for case in result["cases"]
+            ],
+            notes=[
+                f"Net {'-'.join(map(str, settings['widths']))}, batch {settings['batch_size']}, float32, X a read-only "
+                "memory map.",
+                "whole fit: of one epoch; epoch: half of what a fit of three takes more.",
+                *(
+                    f"Slowest over fastest, threads: {threads}: "
+                    + ", ".join(f"{name} {number(value)}" for name, value in flat.items())
+                    for threads, flat in result["flatness"].items()
+                ),
+            ],
+        ),
+        Table(
+            "Scaling: megabytes that a fit adds at its peak",
+            ["rows", "threads", "anonymous", "bytes/row", "resident", "X", "3 x params", "workspace"],
+            [
+                [
+                    f"{case['rows']:,}",
+                    str(case["threads"]),
+                    _mega(memory["anonymous"]),
+                    number(None if memory["anonymous"] is None else memory["anonymous"] / case["rows"]),
+                    *(_mega(memory[key]) for key in ("resident", "X", "params", "workspace")),
+                ]
+                for case in result["cases"]
+                for memory in [case["memory"]]
+            ],
+            notes=[
+                "anonymous: memory that no file backs; a copy of X would be in it.",
+                "resident: with the pages of X, which the system may take back.",
+            ],
+        ),
+    ]
+
+
+def _mega(value: int | None) -> str:
+    return number(None if value is None else 1e-6 * value)
+
+
+def charts(result: Mapping[str, Any]) -> list[Bars]:
+    cases = result["cases"]
+    labels = [f"{case['rows']:,} rows, {case['threads']} thr" for case in cases]
+    memory = [case["memory"] for case in cases]
+    return [
+        Bars(
+            "Scaling: nanoseconds per row of an epoch",
+            labels,
+            {
+                "shuffled": [1e9 * case["shuffled"]["epoch"] / case["rows"] for case in cases],
+                "no shuffle": [1e9 * case["in order"]["epoch"] / case["rows"] for case in cases],
+            },
+            "ns",
+        ),
+        Bars(
+            "Scaling: megabytes that a fit adds, beside X",
+            labels,
+            {
+                "anonymous": [None if one["anonymous"] is None else 1e-6 * one["anonymous"] for one in memory],
+                "X": [1e-6 * one["X"] for one in memory],
+            },
+            "MB",
+            log=True,
+        ),
+    ]

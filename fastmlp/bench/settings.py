@@ -1,0 +1,52 @@
+"""What a run of the bench is asked for; made by cli.py, read by every suite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastmlp.bench.rivals import RIVALS
+from fastmlp.bench.workloads import WORKLOADS
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of a run.
+
+    Attributes
+    ----------
+    rounds : int or None
+        Fresh processes of each rival and thread count (of each fit in `quick`); None: the suite's default.
+    threads : tuple of int
+        Thread counts to try with each rival, one after the other.
+    workloads, rivals : tuple of str
+        Names in `WORKLOADS` and `RIVALS`.
+    dtype : str
+        "float32" or "float64".
+    data, solvers : tuple of str
+        Of `quick`: names in its tables; empty for all.
+    backend : str
+        Engine of fastmlp.
+    seconds : float
+        Time for the timed fits or calls of one process.
+    quick_check : bool
+        Everything at its smallest, to see that it runs; the times mean little.
+    """
+
+    rounds: int | None = None
+    threads: tuple[int, ...] = (1,)
+    workloads: tuple[str, ...] = tuple(WORKLOADS)
+    rivals: tuple[str, ...] = tuple(RIVALS)
+    dtype: str = "float32"
+    data: tuple[str, ...] = ()
+    solvers: tuple[str, ...] = ()
+    backend: str = "auto"
+    seconds: float = 1.0
+    quick_check: bool = False
+
+    def rounds_or(self, default: int) -> int:
+        """How many rounds, where the user did not say."""
+        return self.rounds or (1 if self.quick_check else default)
+
+    def entrants(self, suite: str) -> list[str]:
+        """fastmlp and the chosen rivals that take part in a suite."""
+        return ["fastmlp", *(name for name in self.rivals if suite in RIVALS[name].suites)]

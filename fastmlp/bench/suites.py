@@ -1,0 +1,56 @@
+"""The table of suites, and one document for a run of some of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from fastmlp.bench.race import Tell
+from fastmlp.bench.settings import Settings
+
+SUITES: Mapping[str, str] = {
+    "quick": "whole fits against scikit-learn's, float64, on the data sets that it ships",
+    "train": "time of a training step, all rivals",
+    "predict": "class probabilities of one row and of many",
+    "cold": "first import and first fit",
+    "grid": "GridSearchCV in two processes",
+    "scaling": "time and memory from 10^4 to 10^7 rows",
+}
+ALL = "all"
+SCHEMA = 2
+
+
+def names(suite: str) -> tuple[str, ...]:
+    """The suites that a name on the command line stands for."""
+    return tuple(SUITES) if suite == ALL else (suite,)
+
+
+def module(suite: str) -> ModuleType:
+    return importlib.import_module(f"fastmlp.bench.{suite}")
+
+
+def run(suites: tuple[str, ...], options: Mapping[str, Settings], tell: Tell) -> dict[str, Any]:
+    """Everything about a run, ready for JSON: environment, one result per suite, the figures to compare later."""
+    from fastmlp import environment
+
+    results = {
+        name: module(name).run(options[name], lambda text, name=name: tell(f"{name}: {text}")) for name in suites
+    }
+    return {
+        "schema": SCHEMA,
+        "environment": environment.describe(),
+        "same": not any(result["problems"] for result in results.values()),
+        "suites": results,
+        "figures": {
+            f"{name}: {figure}": value
+            for name, result in results.items()
+            for figure, value in result["figures"].items()
+        },
+    }
+
+
+def problems(document: Mapping[str, Any]) -> list[str]:
+    """One line per result that differs or process that failed."""
+    return [line for result in document["suites"].values() for line in result["problems"]]

@@ -1,0 +1,138 @@
+"""Threads inside one fit: the same bits for every n_jobs, limits respected, interrupts answered, fork survived."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import scipy.sparse
+from joblib import Parallel, delayed
+from sklearn.datasets import make_classification, make_regression
+from threadpoolctl import threadpool_limits
+
+from fastmlp import MLPClassifier, MLPRegressor, threads
+from fastmlp.kernels import _engine
+from fastmlp.network import Network
+
+X, Y = make_classification(700, 33, n_informative=9, n_classes=4, random_state=0)
+VALUES = make_regression(700, 33, n_targets=3, random_state=0)[1] / 100
+SPARSE = scipy.sparse.random_array((700, 33), density=0.2, rng=np.random.default_rng(0), format="csr")
+WEIGHT = np.random.default_rng(0).uniform(0.1, 2, 700)
+
+CASES = {
+    "adam": (MLPClassifier((40, 17)), X, Y, None),
+    "weighted": (MLPClassifier((40,), activation="tanh", solver="sgd"), X, Y, WEIGHT),
+    "no hidden layer": (MLPClassifier(()), X, Y, None),
+    "sparse": (MLPClassifier((20, 20), activation="logistic"), SPARSE, Y, None),
+    "chunks of a full batch": (MLPRegressor(hidden_layer_sizes=(30,), batch_size=700), X, VALUES, WEIGHT),
+    "single rows": (MLPClassifier((5,), batch_size=1, max_iter=2), X[:50], Y[:50], None),
+    "lbfgs": (MLPRegressor(hidden_layer_sizes=(30,), solver="lbfgs"), X, VALUES, None),
+    "beyond the caches": (MLPClassifier((600, 500), max_iter=2), X, Y, None),
+}
+
+
+def fitted(case, dtype, n_jobs):
+    model, rows, y, weight = CASES[case]
+    model = type(model)(**{**model.get_params(), "max_iter": min(model.max_iter, 5), "n_jobs": n_jobs})
+    return model.set_params(random_state=0).fit(rows.astype(dtype), y, weight)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES)
+def test_same_bits_for_every_n_jobs(case, dtype):
+    one = fitted(case, dtype, 1)
+    rows = CASES[case][1].astype(dtype)
+    for n_jobs in (2, 3, 4, -1, None):
+        many = fitted(case, dtype, n_jobs)
+        for expected, got in zip((*one.coefs_, *one.intercepts_), (*many.coefs_, *many.intercepts_), strict=True):
+            np.testing.assert_array_equal(got, expected)
+        assert getattr(many, "loss_curve_", None) == getattr(one, "loss_curve_", None)
+        assert many.loss_ == one.loss_
+        np.testing.assert_array_equal(many.predict(rows), one.predict(rows))
+
+
+def network(*widths):
+    return Network(widths, ("relu",) * (len(widths) - 2), "log_loss", np.dtype("float32"))
+
+
+def test_small_steps_take_one_thread():
+    assert _engine.workspace(network(4, 16, 3), 32).n_threads == 1
+    assert _engine.workspace(network(4, 16, 3), 32, 2).n_threads == 2
+
+
+def test_large_steps_take_what_is_allowed(monkeypatch):
+    monkeypatch.setattr(threads, "allowed", lambda n_jobs: 3)
+    assert _engine.workspace(network(784, 512, 10), 128).n_threads == 3
+
+
+def test_no_more_threads_than_tiles_of_rows():
+    assert _engine.workspace(network(4, 16, 3), 5, 4).n_threads == 1
+
+
+def test_limits_are_respected():
+    with threadpool_limits(limits=1, user_api="openmp"):
+        assert threads.allowed(None) == 1
+    assert threads.allowed(3) == 3
+    assert threads.allowed(-1) >= 1
+
+
+def test_workers_of_joblib_get_their_share():
+    inner = Parallel(n_jobs=2, backend="loky")(delayed(threads.allowed)(None) for _ in range(2))
+    assert all(n <= max(1, (os.cpu_count() or 1) // 2) for n in inner)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_concurrent_fits_with_threads():
+    serial = fitted("adam", np.float32, 2)
+    models = Parallel(n_jobs=8, backend="threading")(delayed(fitted)("adam", np.float32, 2) for _ in range(8))
+    for model in models:
+        for expected, got in zip(serial.coefs_, model.coefs_, strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def fit_in_child(connection):
+    connection.send([W.copy() for W in fitted("adam", np.float64, 2).coefs_])
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this platform does not fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_forked_child_can_fit_with_threads():
+    parent = fitted("adam", np.float64, 2)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=fit_in_child, args=(sender,))
+    child.start()
+    assert receiver.poll(60), "the forked child hangs"
+    for expected, got in zip(parent.coefs_, receiver.recv(), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    child.join()
+    assert child.exitcode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends itself a POSIX signal")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_ends_a_long_epoch(n_jobs):
+    rows = np.random.default_rng(0).standard_normal((400_000, 30), dtype=np.float32)
+    model = MLPClassifier((300, 300), batch_size=400_000, max_iter=1000, n_jobs=n_jobs)
+    sent = []
+
+    def interrupt():
+        time.sleep(1.0)
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(rows, rows[:, 0] > 0)
+    answered = time.perf_counter() - sent[0]
+    thread.join()
+    # a busy machine may take its time, yet not the minutes that the epochs asked for would
+    assert answered < 5
+    assert model.n_iter_ < 1000
+    assert model.predict(rows[:10]).shape == (10,)
