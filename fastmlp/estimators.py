@@ -793,7 +793,7 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
             return np.nan
         return r2_score(y, self._decode(output), sample_weight=sample_weight)
 
-    @available_if(_has_partial_fit)
+    # not only for stochastic solvers: scikit-learn's regressor, unlike its classifier, goes on with lbfgs too
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch, going on from the present weights and optimizer.

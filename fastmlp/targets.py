@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.preprocessing import LabelBinarizer
 
 #: Loss by output activation: the canonical pairs, for which d loss / d z = prediction - target.
@@ -51,6 +52,16 @@ def decode_classes(binarizer: LabelBinarizer, proba: np.ndarray) -> np.ndarray:
 
 
 def encode_values(y: Any, dtype: np.dtype) -> np.ndarray:
-    """Training targets of a regressor: (n, n_outputs) of the dtype."""
+    """Training targets of a regressor: (n, n_outputs) of the dtype.
+
+    Raises
+    ------
+    TypeError
+        If y is sparse or holds no numbers; for text and dates NumPy's own, as scikit-learn's users know it.
+    """
+    if issparse(y):
+        raise TypeError("y must be a dense array of numbers, got a sparse matrix")
     y = np.asarray(y)
+    if y.dtype.kind not in "biufO":
+        np.subtract(y, np.empty(y.shape, dtype))
     return np.ascontiguousarray(y.reshape(len(y), -1), dtype=dtype)

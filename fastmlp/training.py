@@ -80,7 +80,7 @@ def train_stochastic(
                 break
             if record.n_iter_ == record.max_iter:
                 warnings.warn(
-                    f"Stochastic Optimizer: Maximum iterations ({record.max_iter}) "
+                    f"Stochastic Optimizer: Maximum iterations ({record.max_iter:d}) "
                     "reached and the optimization hasn't converged yet.",
                     ConvergenceWarning,
                     stacklevel=2,

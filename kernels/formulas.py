@@ -74,8 +74,8 @@ def squared_error(y, z):
 
 
 def poisson(y, z):
-    # xlogy(y, y / p) - y + p with p = exp(z)
-    return (y * (log(y) - z) if y > 0.0 else 0.0 * z) - y + exp(z)
+    # xlogy(y, y / p) - y + p with p = exp(z); NaN for a negative y, whose logarithm it is
+    return (0.0 * z if y == 0.0 else y * (log(y) - z)) - y + exp(z)
 
 
 def binary_log_loss(y, z):
