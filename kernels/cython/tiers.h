@@ -25,6 +25,9 @@
 /* Bytes of parameters whose gradient and update a thread does in one go: gradient, weights and two states fit L1. */
 #define UNIT_BYTES (12 * 1024)
 
+/* Rows that softmax works on together, transposed: a vector then holds one class of many rows. */
+#define CLASS_ROWS 64
+
 /* Floating-point operations of a training step, and of a prediction, from which more threads than one pay
  * (a prediction has to start its threads first). */
 #define THREADS_MIN_STEP 4e6
