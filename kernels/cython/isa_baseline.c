@@ -1,6 +1,9 @@
 /* What every processor of the platform has: SSE2 on x86-64, NEON on arm64, plain C elsewhere. */
 #define ISA baseline
-#if defined(__aarch64__) && defined(__GNUC__)
+#if defined(FASTMLP_ONE_LANE) /* to test what compilers without vector extensions get */
+#define VBYTES 0
+#define MR 4
+#elif defined(__aarch64__) && defined(__GNUC__)
 #define VBYTES 16
 #define MR 8
 #elif defined(__GNUC__)
