@@ -35,7 +35,7 @@ DIFFERENT = 1
 WRONG_USAGE = 2
 SLOWER = 3
 
-WIDTH = 118  # of the widest table
+WIDTH = 132  # of the widest table
 
 # Options that only some suites have.
 OPTIONS_OF = {

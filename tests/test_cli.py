@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastmlp import backends, benchmark, environment
+from fastmlp import backends, environment
+from fastmlp.bench import quick, suites
 from fastmlp.cli import app
 from fastmlp.files import write_whole
 
@@ -80,30 +81,32 @@ def test_bench_prints_a_table_and_writes_json(tmp_path):
     assert re.search(r"iris +150 x 4 +4-16-3 +lbfgs", result.output)
 
     document = json.loads(path.read_text())
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["same"] is True
-    assert document["settings"] == {
+    assert set(document["environment"]) == set(environment.describe())
+    suite = document["suites"]["quick"]
+    assert suite["settings"] == {
         "repeats": 2,
         "backend": "auto",
         "threads": 1,
         "dtype": "float64",
-        "tolerance": benchmark.TOLERANCE,
+        "tolerance": quick.TOLERANCE,
     }
-    assert set(document["environment"]) == set(environment.describe())
-    (case,) = document["cases"]
+    (case,) = suite["cases"]
     assert case["layers"] == [4, 16, 3]
     assert case["params"]["hidden_layer_sizes"] == [16]
     assert case["n_iter"]["scikit-learn"] == case["n_iter"]["fastmlp"] > 0
     assert case["score"]["scikit-learn"] == case["score"]["fastmlp"] > 0.9
-    assert 0 <= case["weight_diff"] <= benchmark.TOLERANCE
-    assert 0 <= case["prediction_diff"] <= benchmark.TOLERANCE
+    assert 0 <= case["weight_diff"] <= quick.TOLERANCE
+    assert 0 <= case["prediction_diff"] <= quick.TOLERANCE
     assert case["problems"] == []
-    for rival in benchmark.RIVALS:
+    for rival in quick.RIVALS:
         assert len(case["seconds"][rival]) == 2
         assert min(case["seconds"][rival]) <= case["median"][rival] <= max(case["seconds"][rival])
     ratio = case["median"]["scikit-learn"] / case["median"]["fastmlp"]
     assert case["ratio"] == pytest.approx(ratio)
-    assert document["mean_ratio"] == pytest.approx(ratio)
+    assert suite["mean_ratio"] == pytest.approx(ratio)
+    assert document["figures"] == {"quick: iris lbfgs, seconds": case["median"]["fastmlp"]}
     assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
 
 
@@ -124,7 +127,7 @@ def test_bench_writes_json_alone_to_standard_output():
 def test_bench_fails_without_times_if_results_differ(monkeypatch, tmp_path, change, problem):
     path = tmp_path / "out.json"
     fits = []
-    estimators, timed_fit = benchmark.estimators, benchmark.timed_fit
+    estimators, timed_fit = quick.estimators, quick.timed_fit
 
     def tampered(*arguments):
         models = estimators(*arguments)
@@ -135,22 +138,24 @@ def test_bench_fails_without_times_if_results_differ(monkeypatch, tmp_path, chan
         fits.append(arguments)
         return timed_fit(*arguments)
 
-    monkeypatch.setattr(benchmark, "estimators", tampered)
-    monkeypatch.setattr(benchmark, "timed_fit", counted)
+    monkeypatch.setattr(quick, "estimators", tampered)
+    monkeypatch.setattr(quick, "timed_fit", counted)
     result = invoke(*TINY, "--json", path)
     assert result.exit_code == 1
     assert f"iris, lbfgs: results differ: {problem}" in words(result.output)
     assert len(fits) == 2  # compared before the clock was started
     document = json.loads(path.read_text())
-    (case,) = document["cases"]
+    suite = document["suites"]["quick"]
+    (case,) = suite["cases"]
     assert document["same"] is case["same"] is False
-    assert document["mean_ratio"] is case["ratio"] is None
-    assert case["seconds"] == {rival: [] for rival in benchmark.RIVALS}
+    assert suite["mean_ratio"] is case["ratio"] is None
+    assert document["figures"] == {}
+    assert case["seconds"] == {rival: [] for rival in quick.RIVALS}
     assert problem in case["problems"][0] or problem in case["problems"][-1]
 
 
 def test_bench_drops_the_times_if_a_timed_fit_differs(monkeypatch):
-    estimators = benchmark.estimators
+    estimators = quick.estimators
 
     def fickle(*arguments):
         models = estimators(*arguments)
@@ -163,11 +168,11 @@ def test_bench_drops_the_times_if_a_timed_fit_differs(monkeypatch):
         object.__setattr__(ours, "fit", fit_another_way)
         return models
 
-    monkeypatch.setattr(benchmark, "estimators", fickle)
-    (case,) = benchmark.select(["iris"], ["lbfgs"])
-    row = benchmark.run(case, repeats=3)
+    monkeypatch.setattr(quick, "estimators", fickle)
+    (case,) = quick.select(["iris"], ["lbfgs"])
+    row = quick.run_case(case, repeats=3)
     assert not row.comparison.same
-    assert row.seconds == {rival: [] for rival in benchmark.RIVALS}
+    assert row.seconds == {rival: [] for rival in quick.RIVALS}
 
 
 class Fixed:
@@ -196,14 +201,14 @@ class Fixed:
     ],
 )
 def test_compare(ours, same, weight_diff, prediction_diff):
-    comparison = benchmark.compare(Fixed(2.0), ours, np.zeros((2, 1)))
+    comparison = quick.compare(Fixed(2.0), ours, np.zeros((2, 1)))
     assert comparison.same is same
     assert comparison.weight_diff == pytest.approx(weight_diff, rel=1e-4, nan_ok=True)
     assert comparison.prediction_diff == pytest.approx(prediction_diff, rel=1e-4, nan_ok=True)
 
 
 def test_two_models_of_nothing_but_nan_are_not_the_same():
-    assert not benchmark.compare(Fixed(np.nan), Fixed(np.nan), np.zeros((2, 1))).same
+    assert not quick.compare(Fixed(np.nan), Fixed(np.nan), np.zeros((2, 1))).same
 
 
 def test_ctrl_c_stops_the_bench(monkeypatch):
@@ -211,30 +216,30 @@ def test_ctrl_c_stops_the_bench(monkeypatch):
         def fit(self, X, y):  # what the estimators' fit makes of Ctrl-C
             warnings.warn("Training interrupted by user.", stacklevel=2)
 
-    stub = {rival: Interrupted() for rival in benchmark.RIVALS}
-    monkeypatch.setattr(benchmark, "estimators", lambda *arguments: stub)
-    (case,) = benchmark.select(["iris"], ["lbfgs"])
+    stub = {rival: Interrupted() for rival in quick.RIVALS}
+    monkeypatch.setattr(quick, "estimators", lambda *arguments: stub)
+    (case,) = quick.select(["iris"], ["lbfgs"])
     with pytest.raises(KeyboardInterrupt):
-        benchmark.run(case, repeats=1)
+        quick.run_case(case, repeats=1)
     result = invoke(*TINY)
     assert result.exit_code == 130 or "Aborted" in result.output  # the latter with older versions of typer
 
 
 def test_cases_cover_all_data_sets_and_solvers():
-    assert {case.data for case in benchmark.CASES} == set(benchmark.DATA)
-    assert {case.solver for case in benchmark.CASES} == set(benchmark.SOLVERS)
-    assert {case.data for case in benchmark.select(solvers=["adam"])} == set(benchmark.DATA)
-    assert benchmark.select() == benchmark.CASES
+    assert {case.data for case in quick.CASES} == set(quick.DATA)
+    assert {case.solver for case in quick.CASES} == set(quick.SOLVERS)
+    assert {case.data for case in quick.select(solvers=["adam"])} == set(quick.DATA)
+    assert quick.select() == quick.CASES
 
 
-@pytest.mark.parametrize("name", benchmark.DATA)
+@pytest.mark.parametrize("name", quick.DATA)
 def test_data_is_standardised(name):
-    X, y = benchmark.load(name)
+    X, y = quick.load(name)
     assert X.dtype == np.float64 and X.flags.c_contiguous and len(X) == len(y)
     np.testing.assert_allclose(X.mean(axis=0), 0, atol=1e-12)
     spread = X.std(axis=0)  # a pixel that is always 0 stays 0
     np.testing.assert_allclose(spread[spread > 0], 1)
-    if benchmark.DATA[name] == "regressor":
+    if quick.DATA[name] == "regressor":
         np.testing.assert_allclose(y.std(axis=0), 1)
 
 
@@ -289,13 +294,21 @@ def test_info_says_why_an_engine_is_missing(monkeypatch):
         (["bench", "--no-such-option"], "--no-such-option"),
         (["bench", "--json", os.path.join("no", "such", "folder.json")], "there is no folder"),
         (["bench", "--json", os.curdir], "is a folder"),
-        (["bench", "iris"], "iris"),
+        (["bench", "iris"], "'iris' is not one of quick, train"),
+        (["bench", "train", "--data", "iris"], "--data is an option of quick"),
+        (["bench", "--workload", "iris"], "--workload is an option of train"),
+        (["bench", "train", "--workload", "imagenet"], "'imagenet' is not one of iris"),
+        (["bench", "train", "--rival", "abacus"], "'abacus' is not one of scikit-learn"),
+        (["bench", "train", "--dtype", "int8"], "'int8' is not one of float32"),
+        (["bench", "train", "--rounds", "0"], "--rounds"),
+        (["bench", "--compare", "no such.json"], "cannot read"),
+        (["bench", "--html", os.curdir], "is a folder"),
         (["info", "--json", os.curdir], "is a folder"),
         (["race"], "race"),
     ],
 )
 def test_bad_usage_is_refused_before_anything_runs(monkeypatch, arguments, message):
-    monkeypatch.setattr(benchmark, "run", None)
+    monkeypatch.setattr(suites, "run", None)
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert message in words(result.output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -12,7 +13,8 @@ from matplotlib.figure import Figure
 from fastmlp.bench.tables import Bars, number
 
 COLOURS = ("#2563a8", "#e0892b", "#7a8b99")
-STYLE = {
+BELOW = "#b3423a"
+STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text
     "font.family": "sans-serif",
     "font.sans-serif": ["system-ui", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"],
@@ -21,7 +23,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.spines.left": False,
 }
-WIDTH = 4.6  # inches: as wide as a phone, so that text is not scaled down there
+WIDTH = 3.9  # inches: as wide as a phone, so that text is not scaled down there
 BAR = 0.22
 GAP = 0.10
 
@@ -50,25 +52,19 @@ def _figure(bars: Bars) -> Figure:
     height = len(bars.labels) * group + 0.55 + (0.3 if n_series > 1 else 0)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
-    every = [value for values in bars.series.values() for value in values if value is not None]
-    low = min(every, default=1.0)
-    start = 0.0
     if bars.log:
         axes.set_xscale("log")
-        start = min(low, bars.line or low) / 1.6
+    left, start, right = _range(bars)
     for k, (name, values) in enumerate(bars.series.items()):
-        _series(axes, values, k, group, start, COLOURS[k % len(COLOURS)], name)
-    # room for the numbers at the ends
-    high = max(every, default=1.0)
-    axes.set_xlim(start, high * (high / start) ** 0.22 if bars.log else high * 1.2)
+        centres = [i * group + (k + 0.5) * BAR for i in range(len(bars.labels))]
+        _series(axes, centres, values, start, COLOURS[k % len(COLOURS)], name)
+    axes.set_xlim(left, right)
     axes.set_ylim(len(bars.labels) * group, -GAP)
-    axes.set_yticks([i * group + (n_series - 1) * BAR / 2 + BAR / 2 for i in range(len(bars.labels))], bars.labels)
+    axes.set_yticks([i * group + n_series * BAR / 2 for i in range(len(bars.labels))], bars.labels)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_formatter(
-        lambda value, _: number(value).rstrip("0").rstrip(".") if value < 10 else number(value)
-    )
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes.xaxis.set_minor_formatter(lambda value, _: "")
-    axes.set_xlabel(bars.unit if bars.unit != "x" else "times")
+    axes.set_xlabel("times" if bars.unit == "x" else bars.unit)
     if bars.line is not None:
         axes.axvline(bars.line, color="#333", linewidth=1, linestyle=(0, (3, 2)))
     if n_series > 1:
@@ -76,16 +72,40 @@ def _figure(bars: Bars) -> Figure:
     return figure
 
 
+def _range(bars: Bars) -> tuple[float, float, float]:
+    """(left end, where bars start, right end) of the axis, with room for the numbers at the bars' ends."""
+    every = [value for values in bars.series.values() for value in values if value is not None] or [1.0]
+    low, high = min(every), max(every)
+    if not bars.log:
+        return 0.0, 0.0, 1.2 * high
+    if bars.line is None:
+        return low / 1.6, low / 1.6, high * (1.6 * high / low) ** 0.22
+    low, high = min(low, bars.line), max(high, bars.line)
+    room = max((high / low) ** 0.22, 1.15)
+    return (low / room if low < bars.line else low / 1.05), bars.line, high * room
+
+
 def _series(
-    axes: object, values: Sequence[float | None], k: int, group: float, start: float, colour: str, name: str
+    axes: Any, centres: Sequence[float], values: Sequence[float | None], start: float, colour: str, name: str
 ) -> None:
-    """Bars of one series with their numbers; a missing value is left out."""
-    places = [(i * group + (k + 0.5) * BAR, value) for i, value in enumerate(values) if value is not None]
-    if not places:
-        return
-    centres, known = zip(*places, strict=True)
-    axes.barh(centres, [value - start for value in known], left=start, height=0.9 * BAR, color=colour, label=name)  # type: ignore[attr-defined]
-    for centre, value in places:
-        axes.annotate(  # type: ignore[attr-defined]
-            number(value), (value, centre), xytext=(3, 0), textcoords="offset points", va="center", fontsize=9
+    """Bars of one series with their numbers; a missing value is left out, one below the start points to the left."""
+    known = [(centre, value) for centre, value in zip(centres, values, strict=True) if value is not None]
+    axes.barh(
+        [centre for centre, _ in known],
+        [value - start for _, value in known],
+        left=start,
+        height=0.9 * BAR,
+        color=[BELOW if value < start else colour for _, value in known],
+        label=name,
+    )
+    for centre, value in known:
+        below = value < start
+        axes.annotate(
+            number(value),
+            (value, centre),
+            xytext=(-3 if below else 3, 0),
+            textcoords="offset points",
+            ha="right" if below else "left",
+            va="center",
+            fontsize=9,
         )

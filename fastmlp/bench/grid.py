@@ -74,9 +74,7 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
         "ratio": ratio,
         "problems": problems,
         "figures": {
-            f"grid {settings.dtype}, {kind}, seconds": times["fastmlp"][kind]["median"]
-            for kind in ("cold", "warm")
-            if times
+            f"{settings.dtype}, {kind}, seconds": times["fastmlp"][kind]["median"] for kind in ("cold", "warm") if times
         },
     }
 

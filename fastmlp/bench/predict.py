@@ -26,29 +26,7 @@ BLOCK = 0.002  # seconds: shorter calls are timed many at a time
 def run(settings: Settings, tell: Tell) -> dict[str, Any]:
     """Both numbers of rows."""
     versions = processes.installed(settings.entrants("predict"))
-    cases = []
-    for rows in FEW_ROWS if settings.quick_check else ROWS:
-        with tempfile.TemporaryDirectory() as folder:
-            WORKLOADS[NET].write(Path(folder), settings.dtype)
-            request = {
-                "workload": NET,
-                "rows": rows,
-                "folder": folder,
-                "dtype": settings.dtype,
-                "backend": settings.backend,
-                "seconds": settings.seconds,
-            }
-            record = race(
-                "predict",
-                request,
-                versions,
-                settings.threads,
-                settings.rounds_or(ROUNDS),
-                0.0,
-                lambda text, rows=rows: tell(f"{_rows(rows)}, {text}"),
-            )
-        everyone = [rival for rival in versions if rival != "fastmlp"]
-        cases.append({"rows": rows, "rivals": record, "ratio": {rival: ratio(record, rival) for rival in everyone}})
+    cases = [_run(rows, settings, versions, tell) for rows in (FEW_ROWS if settings.quick_check else ROWS)]
     return {
         "settings": {"rounds": settings.rounds_or(ROUNDS), "dtype": settings.dtype, "threads": list(settings.threads)},
         "versions": versions,
@@ -56,11 +34,35 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
         "cases": cases,
         "problems": [line for case in cases for line in problems(_rows(case["rows"]), case["rivals"])],
         "figures": {
-            f"predict {_rows(case['rows'])} {settings.dtype}, seconds": ours["threads"][ours["best"]]["median"]
+            f"{_rows(case['rows'])} {settings.dtype}, seconds": ours["threads"][ours["best"]]["median"]
             for case in cases
             if (ours := case["rivals"]["fastmlp"])["best"]
         },
     }
+
+
+def _run(rows: int, settings: Settings, versions: Mapping[str, str | None], tell: Tell) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        WORKLOADS[NET].write(Path(folder), settings.dtype)
+        request = {
+            "workload": NET,
+            "rows": rows,
+            "folder": folder,
+            "dtype": settings.dtype,
+            "backend": settings.backend,
+            "seconds": settings.seconds,
+        }
+        record = race(
+            "predict",
+            request,
+            versions,
+            settings.threads,
+            settings.rounds_or(ROUNDS),
+            0.0,
+            lambda text: tell(f"{_rows(rows)}, {text}"),
+        )
+    everyone = [rival for rival in versions if rival != "fastmlp"]
+    return {"rows": rows, "rivals": record, "ratio": {rival: ratio(record, rival) for rival in everyone}}
 
 
 def _rows(rows: int) -> str:
@@ -97,7 +99,8 @@ def repeat(call: Any, X: np.ndarray, seconds: float) -> list[float]:
     start = time.perf_counter()
     call(X)
     calls = max(1, int(BLOCK / (time.perf_counter() - start)))
-    found, end = [], time.perf_counter() + seconds
+    found: list[float] = []
+    end = time.perf_counter() + seconds
     while not found or time.perf_counter() < end:
         start = time.perf_counter()
         for _ in range(calls):

@@ -66,8 +66,14 @@ def environment(threads: int, cache: str = "") -> dict[str, str]:
     }
 
 
-def ask(rival: str, action: str, request: Mapping[str, Any], threads: int = 1) -> dict[str, Any]:
-    """The answer of a fresh process.
+def ask(
+    rival: str,
+    action: str,
+    request: Mapping[str, Any],
+    threads: int = 1,
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The answer of a fresh process, whose environment may be given more variables.
 
     Raises
     ------
@@ -75,11 +81,12 @@ def ask(rival: str, action: str, request: Mapping[str, Any], threads: int = 1) -
         If it ended without one.
     """
     folder = request.get("folder")
+    cache = os.path.join(folder, f"compiled-{threads}") if folder else ""
     try:
         done = subprocess.run(
             command(rival),
             input=json.dumps({"action": action, "rival": rival, "threads": threads, **request}),
-            env=environment(threads, os.path.join(folder, f"compiled-{threads}") if folder else ""),
+            env={**environment(threads, cache), **(variables or {})},
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -108,9 +115,13 @@ def versions(request: Mapping[str, Any]) -> dict[str, str | None]:
 
 def installed(names: Iterable[str]) -> dict[str, str | None]:
     """Version of each rival where it would run, None for one that is absent."""
+    packages = {name: (OURS if name == "fastmlp" else RIVALS[name]).packages for name in names}
+    every = {"packages": sorted({package for needed in packages.values() for package in needed})}
+    answers: dict[str, dict[str, Any]] = {}  # one per interpreter
     found: dict[str, str | None] = {}
-    for name in names:
-        packages = (OURS if name == "fastmlp" else RIVALS[name]).packages
-        answer = ask(name, "versions", {"packages": packages})
-        found[name] = answer[packages[0]] if all(answer[package] for package in packages) else None
+    for name, needed in packages.items():
+        python = command(name)[0]
+        if python not in answers:
+            answers[python] = ask(name, "versions", every)
+        found[name] = answers[python][needed[0]] if all(answers[python][package] for package in needed) else None
     return found

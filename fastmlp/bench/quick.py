@@ -20,6 +20,7 @@ from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, number
 
 REPEATS = 5
+SCORES = ("score", "score")
 RIVALS = ("scikit-learn", "fastmlp")
 
 # Which estimator a data set is for: "classifier" or "regressor".
@@ -337,18 +338,7 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     return [
         Table(
             "Whole fits against scikit-learn's",
-            [
-                "data",
-                "n x d",
-                "layers",
-                "solver",
-                "scikit-learn s",
-                "fastmlp s",
-                "ratio",
-                "score",
-                "score",
-                "weight diff",
-            ],
+            ["data", "n x d", "layers", "solver", *(f"{rival} s" for rival in RIVALS), "ratio", *SCORES, "weight diff"],
             [_cells(case) for case in result["cases"]],
             notes=[
                 f"ratio: times faster than scikit-learn; geometric mean {number(result['mean_ratio'], 'x')}.",

@@ -20,9 +20,10 @@ from fastmlp.bench import processes
 Tell = Callable[[str], None]
 
 # Largest differences that count as the same result, by dtype. Losses: relative. Arrays: Euclidean distance between two
-# results, relative to that between the reference's and where all started.
+# results, relative to that between the reference's and where all started. The first steps of Adam follow signs of
+# gradients, so that rounding alone moves float32 weights of a large net apart by 1e-2 of the way within an epoch.
 TOLERANCE: Mapping[str, Mapping[str, float]] = {
-    "float32": {"losses": 1e-3, "array": 1e-2},
+    "float32": {"losses": 1e-3, "array": 3e-2},
     "float64": {"losses": 1e-6, "array": 1e-6},
 }
 

@@ -33,9 +33,7 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
     problems, cases = [], []
     with tempfile.TemporaryDirectory() as folder:
         fitting = [n for n in sizes if _bytes(n) < 0.9 * shutil.disk_usage(folder).free]
-        problems += [
-            f"scaling, {n:,} rows: failed: no room in {tempfile.gettempdir()}" for n in sizes if n not in fitting
-        ]
+        problems += [f"{n:,} rows: failed: no room in {tempfile.gettempdir()}" for n in sizes if n not in fitting]
         tell("writing the data")
         _write(Path(folder), max(fitting))
         for n in fitting:
@@ -45,15 +43,14 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
                 try:
                     cases.append({"rows": n, "threads": threads, **_ask(request, threads)})
                 except processes.Failed as failure:
-                    problems.append(f"scaling, {n:,} rows: failed: {failure}")
+                    problems.append(f"{n:,} rows: failed: {failure}")
     return {
         "settings": {"threads": list(settings.threads), "batch_size": BATCH, "widths": [FEATURES, *HIDDEN, 1]},
         "cases": cases,
         "flatness": {str(threads): _flatness(cases, threads) for threads in settings.threads},
         "problems": problems,
         "figures": {
-            f"scaling {case['rows']:,} rows, {case['threads']} thr, seconds per row": case["shuffled"]["epoch"]
-            / case["rows"]
+            f"{case['rows']:,} rows, {case['threads']} thr, seconds of an epoch": case["shuffled"]["epoch"]
             for case in cases
         },
     }
@@ -102,7 +99,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     X = np.memmap(folder / "X", np.float32, "r", shape=(n, FEATURES))
     y = np.fromfile(folder / "y", np.int64, n)
 
-    def fit(epochs: int, shuffle: bool = True) -> float:
+    def fit(epochs: int, shuffle: bool = True, rows: int = n) -> float:
         estimator = fastmlp.MLPClassifier(
             HIDDEN,
             batch_size=BATCH,
@@ -117,10 +114,11 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "hasn't converged yet"
             start = time.perf_counter()
-            estimator.fit(X, y)
+            estimator.fit(X[:rows], y[:rows])
             return time.perf_counter() - start
 
     if request["what"] == "memory":
+        fit(1, rows=BATCH)  # what is loaded once is no part of a fit
         return _memory(fit, request, X, y)
     fit(1)  # reads the file and warms up
     repeats = REPEATS if n <= 1_000_000 else 1
@@ -139,8 +137,6 @@ def _memory(fit: Callable[[int], float], request: Mapping[str, Any], X: np.ndarr
 
     network = Network((FEATURES, *HIDDEN, 1), ("relu",), "binary_log_loss", np.dtype(np.float32))
     workspace = backends.get(request["backend"]).workspace(network, BATCH, request["threads"])
-    few = slice(0, BATCH)
-    np.asarray(X[few]), y[few]
     before, resident = anonymous(), peak_resident()
     with Watch() as watch:
         fit(1)

@@ -44,7 +44,9 @@ def _exponent(value: float) -> int:
 
 
 def percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f}%"
+    if value is None:
+        return "-"
+    return f"{100 * value:.0f}%" if value >= 0.095 or value == 0 else f"{100 * value:.1f}%"
 
 
 def difference(value: float | None) -> str:

@@ -29,9 +29,9 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
         tell(f"{name}, peak")
         measured.append(peak.peaks(settings.threads, settings.dtype, settings.seconds))
         found.append(_run(WORKLOADS[name], settings, versions, tell))
-    peaks = peak.best(*measured)
+    peaks = peak.best(measured)
     for entry in found:
-        _rate(entry, peaks)
+        _rate(entry, peak.highest(peaks))
     everyone = [name for name in versions if name != "fastmlp"]
     return {
         "settings": {"rounds": settings.rounds_or(ROUNDS), "dtype": settings.dtype, "threads": list(settings.threads)},
@@ -120,7 +120,8 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     np.save(request["out"], trainer.params())
     epochs = request.get("epochs") or max(checked, _enough(trainer, request["seconds"] / FITS))
     trainer.prepare(epochs)
-    curves, seconds, spent = [losses], [], 0.0
+    curves, spent = [losses], 0.0
+    seconds: list[float] = []
     while not seconds or spent + seconds[-1] < request["seconds"]:
         elapsed, losses = _timed(trainer, epochs)
         seconds.append(elapsed)
@@ -195,7 +196,10 @@ def _overview(result: Mapping[str, Any]) -> Table:
     means = [number(result["mean_ratio"][rival], "x") for rival in others]
     rows.append(["geometric mean", "", "", "", "", *means, number(result["mean_ratio_to_best"], "x")])
     settings = result["settings"]
-    peaks = ", ".join(f"{number(value)} with {threads}" for threads, value in result["peak_gflops"].items())
+    peaks = "; ".join(
+        f"{', '.join(f'{number(value)} with {threads}' for threads, value in found.items())} ({choice} kernels)"
+        for choice, found in result["peak_gflops"].items()
+    )
     return Table(
         "Training step: times faster than each rival",
         ["workload", "layers", "batch", "fastmlp us", "of peak", *others, "best rival"],
@@ -207,7 +211,7 @@ def _overview(result: Mapping[str, Any]) -> Table:
             "us: median microseconds of a step, everything included: gather, forward, loss, backward, update.",
             "Shuffling is part of the fits of fastmlp and scikit-learn; the others get ready-made orders.",
             "One output: two classes are one logistic output for all rivals, as in scikit-learn.",
-            f"Peak: the fastest large product of the same run, GFLOP/s by threads: {peaks}.",
+            f"Peak: the fastest large product of the same run. GFLOP/s by threads: {peaks}.",
         ],
         left=["layers"],
     )

@@ -57,7 +57,7 @@ class Trainer:
         n, size = len(X), self.task.workload.batch_size
         whole = n // size
         state, losses = jax.lax.scan(
-            lambda state, step: self._step(state, *step, X, y),
+            lambda state, step: self._step(state, step[0], step[1], X, y),
             state,
             (order[: whole * size].reshape(whole, size), lr[:whole]),
         )
@@ -74,11 +74,12 @@ class Trainer:
 
     def fit(self, epochs: int) -> list[float]:
         network, params = self.task.network, self.task.params
-        layers = [(jnp.array(W), jnp.array(b)) for W, b in zip(network.coefs(params), network.intercepts(params))]
+        weights = zip(network.coefs(params), network.intercepts(params), strict=True)
+        layers = [(jnp.array(W), jnp.array(b)) for W, b in weights]
         n_moments = 1 if self.task.workload.solver == "sgd" else 2
         state = [layers, *(jax.tree.map(jnp.zeros_like, layers) for _ in range(n_moments))]
         losses = []
-        for order, lr in zip(self.orders[:epochs], self.rates[:epochs]):
+        for order, lr in zip(self.orders[:epochs], self.rates[:epochs], strict=True):
             state, loss = self.epoch(state, order, lr)
             losses.append(loss)
         self.layers = jax.block_until_ready(state)[0]

@@ -95,10 +95,8 @@ class Trainer:
 
     def params(self) -> np.ndarray:
         layers = linears(self.model)
-        arrays = [layer.weight.detach().numpy().T for layer in layers] + [
-            layer.bias.detach().numpy() for layer in layers
-        ]
-        return np.concatenate([np.ravel(array) for array in arrays])
+        tensors = [layer.weight.T for layer in layers] + [layer.bias for layer in layers]
+        return np.concatenate([np.ravel(tensor.detach().numpy()) for tensor in tensors])
 
 
 trainer = Trainer
