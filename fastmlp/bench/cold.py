@@ -16,7 +16,7 @@ from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, number, percent
 
 PROCESSES = 11
-FITS = 5  # in one process, the first of them cold
+FITS = 3  # in one process, the first of them cold
 NET = "digits"
 EPOCHS = (20, 200)  # of a fit
 FEW_EPOCHS = (2,)
