@@ -83,7 +83,7 @@ def get(name: str) -> ModuleType:
         If the engine exists but is not installed; the message says what to install.
     """
     if name == "auto":
-        return get(available()[0])
+        name = next(candidate for candidate in BACKENDS if why_not(candidate) is None)
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is unknown; available: {['auto', *available()]}")
     row = BACKENDS[name]

@@ -6,6 +6,7 @@ train -> expose views.  Whatever does not fit on that screen lives in targets.py
 
 from __future__ import annotations
 
+import operator
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -31,6 +32,9 @@ from fastmlp.training import train_lbfgs, train_stochastic, validation_split
 
 STOCHASTIC_SOLVERS = ("sgd", "adam")
 HIDDEN_ACTIVATIONS = {name for name, row in formulas.ACTIVATIONS.items() if row.hidden}
+
+
+backends.get("auto")  # imported with the estimators, so that the first fit is not slower than the next
 
 
 def _has_partial_fit(estimator: _BaseMLP) -> bool:
@@ -336,6 +340,9 @@ class _Prediction:
     def __init__(self, estimator: _BaseMLP) -> None:
         self.made_for = self._identity(estimator)
         self.network = estimator._fitted_network()
+        # NumPy keeps one object per native dtype, so that a comparison by identity misses no clean array
+        self.dtype = np.dtype(self.network.dtype.type)
+        self.n_features, self.n_outputs = self.network.widths[0], self.network.widths[-1]
         self.engine = backends.get(estimator.backend)
         self.has_names = hasattr(estimator, "feature_names_in_")
         self.shared = self.network.shared_base(estimator.coefs_, estimator.intercepts_)
@@ -349,15 +356,15 @@ class _Prediction:
     def fits(self, estimator: _BaseMLP) -> bool:
         """Whether the estimator still has the arrays this was made for."""
         now = self._identity(estimator)
-        return len(now) == len(self.made_for) and all(a is b for a, b in zip(now, self.made_for, strict=True))
+        return len(now) == len(self.made_for) and all(map(operator.is_, now, self.made_for))
 
     def takes(self, X: Any) -> bool:
         """Whether X needs none of scikit-learn's validation: a finite C-ordered array of the right width and dtype."""
         return (
             type(X) is np.ndarray
-            and X.dtype == self.network.dtype
+            and X.dtype is self.dtype
             and X.ndim == 2
-            and X.shape[1] == self.network.widths[0]
+            and X.shape[1] == self.n_features
             and X.shape[0] > 0
             and X.flags.c_contiguous
             and not self.has_names
@@ -375,7 +382,7 @@ class _Prediction:
         if n > self.rows:
             self.rows = n
             self.workspace = self.engine.workspace(self.network, n, estimator.n_jobs)
-        out = np.empty((n, self.network.widths[-1]), dtype=self.network.dtype)
+        out = np.empty((n, self.n_outputs), dtype=self.dtype)
         self.engine.predict(self.workspace, self.params(estimator), X, out)
         return out
 

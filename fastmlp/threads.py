@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
+from pathlib import Path
+
 from joblib import effective_n_jobs
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
@@ -13,8 +17,26 @@ def allowed(n_jobs: int | None) -> int:
     ----------
     n_jobs : int or None
         joblib's meaning: -1 all processors, -2 all but one.  None: what scikit-learn's own parallel estimators would
-        use, so OMP_NUM_THREADS, threadpoolctl's limits, container quotas and joblib's inner limits hold.
+        use, one thread per core, so OMP_NUM_THREADS, threadpoolctl's limits, container quotas and joblib's inner
+        limits hold.
     """
     if n_jobs is None:
-        return max(1, int(_openmp_effective_n_threads()))
+        cores = _cores()
+        if cores is None:
+            return max(1, int(_openmp_effective_n_threads()))
+        return max(1, min(cores, int(_openmp_effective_n_threads(only_physical_cores=False))))
     return max(1, int(effective_n_jobs(n_jobs)))
+
+
+@cache
+def _cores() -> int | None:
+    """Physical cores behind the processors this process may run on; None where Linux does not tell.
+
+    The library that scikit-learn asks starts a process to find out, which takes longer than many a fit.
+    """
+    try:
+        processors = os.sched_getaffinity(0)
+        topology = "/sys/devices/system/cpu/cpu{}/topology/core_cpus_list"
+        return len({Path(topology.format(p)).read_text() for p in processors})
+    except (AttributeError, OSError):
+        return None

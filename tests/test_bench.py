@@ -147,7 +147,7 @@ def test_train_compares_and_times(document):
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
     ratio = theirs["threads"]["1"]["median"] / ours["threads"]["1"]["median"]
     assert entry["ratio"] == entry["ratio_by_threads"]["1"] == {"scikit-learn": pytest.approx(ratio)}
-    assert entry["ratio_to_best"] == result["mean_ratio_to_best"] == pytest.approx(ratio)
+    assert [entry["ratio_to_best"], result["mean_ratio_to_best"]] == pytest.approx([ratio, ratio])
     assert document["figures"] == {"train: iris float32, seconds per step": ours["threads"]["1"]["median"]}
 
 

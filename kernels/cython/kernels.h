@@ -30,6 +30,12 @@
 #define IVDEP
 #endif
 
+#if defined(__GNUC__) || defined(__clang__)
+#define PREFETCH(p) __builtin_prefetch(p)
+#else
+#define PREFETCH(p) ((void)(p))
+#endif
+
 #if VBYTES
 #define VECTOR_OF_REALS __attribute__((vector_size(VBYTES), aligned(VBYTES), may_alias))
 #define ALIGNED __attribute__((aligned(64)))

@@ -54,8 +54,15 @@ static void FN(transpose)(const fm_layer *layer, idx m, idx n_rows, const REAL *
 /* out (n, ld) = X[rows[first .. first + n)] in the network's dtype; X dense with any strides. */
 static void FN(gather)(const fm_data *data, const idx *rows, idx first, idx n, idx width, idx ld, REAL *out)
 {
-    const idx step = data->col_stride;
+    const idx step = data->col_stride, item = data->X_is_double ? sizeof(double) : sizeof(float);
+    /* a shuffled row is a miss of cache and page table: ask for it early (its first lines; the rest streams) */
+    const idx lines = width * item < 256 ? width * item : 256;
     for (idx r = 0; r < n; r++, out += ld) {
+        if (rows && r + PREFETCH_ROWS < n) {
+            const char *ahead = (const char *)data->X + rows[first + r + PREFETCH_ROWS] * data->row_stride * item;
+            for (idx line = 0; line < lines; line += 64)
+                PREFETCH(ahead + line);
+        }
         const idx start = FN(row_at)(rows, first + r) * data->row_stride;
         if (data->X_is_double) {
             const double *x = (const double *)data->X + start;
@@ -83,6 +90,8 @@ static void FN(gather_targets)(const fm_workspace *ws, const fm_data *data, cons
     const idx n_outputs = ws->layers[ws->n_layers - 1].fan_out;
     for (idx r = 0; r < n; r++) {
         const idx row = FN(row_at)(rows, first + r);
+        if (data->y_class && rows && r + PREFETCH_ROWS < n)
+            PREFETCH(data->y_class + rows[first + r + PREFETCH_ROWS]);
         if (data->y_class)
             ws->y_class[at + r] = data->y_class[row];
         else

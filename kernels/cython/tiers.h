@@ -29,9 +29,12 @@
 #define CLASS_ROWS 64
 
 /* Floating-point operations of a training step, and of a prediction, from which more threads than one pay
- * (a prediction has to start its threads first). */
+ * (between predictions the threads sleep and have to be woken). */
 #define THREADS_MIN_STEP 4e6
-#define THREADS_MIN_PREDICT 5e7
+#define THREADS_MIN_PREDICT 1e7
+
+/* Rows ahead of the one being gathered that are asked for from memory. */
+#define PREFETCH_ROWS 12
 
 /* Floating-point operations between two looks for Ctrl-C: some ten milliseconds. */
 #define WORK_PER_POLL 5e8
