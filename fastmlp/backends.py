@@ -4,11 +4,10 @@ A backend is a module with the functions of ``CONTRACT``, the same signatures in
 
 ========================  =========================================================================================
 workspace                 allocate buffers for a network and a batch size; a workspace serves one thread at a time
-predict                   out = link(logits) of rows of X
+predict                   out = link(logits) of rows of X; returns whether these rows were finite
 loss_and_grad             penalised mean loss and its gradient over all rows (for L-BFGS)
 train_epoch               a whole epoch of mini-batch steps over a given order of rows
 update                    one optimizer step
-all_finite                whether an array has neither NaN nor infinities
 activate, slope           an activation and its derivative
 linear_forward/_backward  one layer with its activation, and its gradients with the delta of the layer below
 softmax, loss, ...        rows to probabilities; any loss with its delta
@@ -30,7 +29,6 @@ CONTRACT = (
     "loss_and_grad",
     "train_epoch",
     "update",
-    "all_finite",
     "activate",
     "slope",
     "linear_forward",

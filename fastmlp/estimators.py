@@ -277,7 +277,8 @@ class _BaseMLP(BaseEstimator, metaclass=ABCMeta):
         if prediction is None or not prediction.fits(self):
             check_is_fitted(self)
             prediction = _Prediction(self)
-        if not prediction.takes(X):
+        out = prediction(self, X) if prediction.takes(X) else None
+        if out is None:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
             dtype = np.result_type(X.dtype, prediction.network.dtype)
             dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
@@ -286,7 +287,7 @@ class _BaseMLP(BaseEstimator, metaclass=ABCMeta):
                 network = prediction.network.with_dtype(dtype)
                 params = prediction.params(self).astype(dtype)
                 return self._output(prediction.engine, network, params, X)
-        out = prediction(self, X)
+            out, _ = prediction.outputs(self, X)
         idle.append(prediction)
         return out
 
@@ -359,7 +360,7 @@ class _Prediction:
         return len(now) == len(self.made_for) and all(map(operator.is_, now, self.made_for))
 
     def takes(self, X: Any) -> bool:
-        """Whether X needs none of scikit-learn's validation: a finite C-ordered array of the right width and dtype."""
+        """Whether X needs none of scikit-learn's validation if it is finite: a plain array of this width and dtype."""
         return (
             type(X) is np.ndarray
             and X.dtype is self.dtype
@@ -368,7 +369,6 @@ class _Prediction:
             and X.shape[0] > 0
             and X.flags.c_contiguous
             and not self.has_names
-            and self.engine.all_finite(X)
         )
 
     def params(self, estimator: _BaseMLP) -> np.ndarray:
@@ -377,14 +377,19 @@ class _Prediction:
             return self.shared
         return self.network.flatten(estimator.coefs_, estimator.intercepts_)
 
-    def __call__(self, estimator: _BaseMLP, X: Any) -> np.ndarray:
+    def __call__(self, estimator: _BaseMLP, X: Any) -> np.ndarray | None:
+        """Outputs (n, n_outputs); None if X is not finite, which scikit-learn's validation has to judge."""
+        out, finite = self.outputs(estimator, X)
+        return out if finite else None
+
+    def outputs(self, estimator: _BaseMLP, X: Any) -> tuple[np.ndarray, bool]:
+        """Outputs (n, n_outputs), and whether X is finite."""
         n = X.shape[0]
         if n > self.rows:
             self.rows = n
             self.workspace = self.engine.workspace(self.network, n, estimator.n_jobs)
         out = np.empty((n, self.n_outputs), dtype=self.dtype)
-        self.engine.predict(self.workspace, self.params(estimator), X, out)
-        return out
+        return out, self.engine.predict(self.workspace, self.params(estimator), X, out)
 
 
 def _engine_rows(X: Any) -> Any:

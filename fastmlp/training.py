@@ -52,7 +52,7 @@ def train_stochastic(
     single_epoch : bool
         For partial_fit.
     """
-    order = np.arange(data.X.shape[0], dtype=np.intp) if rows is None else rows
+    order = np.arange(data.X.shape[0], dtype=np.intp) if rows is None else rows.copy()
     n_samples = len(order)
     batch_size = _batch_size(record.batch_size, n_samples)
     workspace = engine.workspace(network, batch_size, record.n_jobs)
@@ -61,10 +61,8 @@ def train_stochastic(
         record.n_iter_ = 0
         for _ in range(record.max_iter):
             if record.shuffle:
-                # sklearn.utils.shuffle's draw, applied to the order of the epoch before
-                permutation = np.arange(n_samples)
-                record._random_state.shuffle(permutation)
-                order = order[permutation]
+                # sklearn.utils.shuffle shuffles indices and takes the order before by them: the same swaps
+                record._random_state.shuffle(order)
             loss = engine.train_epoch(workspace, params, data, order, batch_size, record.alpha, optimizer)
             _record_epoch(record, loss, n_samples)
             if score is None:

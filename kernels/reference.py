@@ -28,7 +28,6 @@ from scipy.special import expit, xlogy
 __all__ = [
     "activate",
     "adam_update",
-    "all_finite",
     "linear_backward",
     "linear_forward",
     "loss",
@@ -136,22 +135,6 @@ OPTIMIZERS: dict[str, Rule] = {
 }
 
 # --- one layer -----------------------------------------------------------------------------------
-
-
-def all_finite(X):
-    """Whether X has neither NaN nor infinities.
-
-    Parameters
-    ----------
-    X : ndarray of any shape, float32 or float64, C-contiguous
-        IN
-
-    Returns
-    -------
-    bool
-    """
-    _array("X", X, _float("X", X))
-    return bool(np.isfinite(X).all())
 
 
 def activate(activation, z, out):
@@ -493,6 +476,11 @@ def predict(workspace, params, X, out, rows=None):
     out : ndarray of shape (n, n_outputs), or (len(rows), n_outputs) (OUT)
     rows : ndarray of shape (n_rows,), dtype intp, default=None (IN)
         Rows of X to predict, in this order; None for all.
+
+    Returns
+    -------
+    bool
+        Whether these rows, in the network's dtype, held neither NaN nor infinities.
     """
     network = _network(workspace)
     _parameters(params, network)
@@ -502,6 +490,7 @@ def predict(workspace, params, X, out, rows=None):
     _array("out", out, network.dtype, (X.shape[0], network.widths[-1]), out=True)
     _, pre_activations = _forward(network, params, X)
     out[...] = LOSSES[network.loss].link(pre_activations[-1])
+    return bool(np.isfinite(X.data[: X.indptr[-1]] if sparse.issparse(X) else X).all())
 
 
 def loss_and_grad(workspace, params, data, alpha, grad):

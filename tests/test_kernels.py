@@ -489,6 +489,32 @@ def test_predict(engine, dtype, spec, n, kind, n_jobs, seed, data):
     check_predict(engine, network, params, X, batch_size, rows, n_jobs)
 
 
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_predict_tells_whether_rows_are_finite(engine, dtype, kind, bad):
+    network = make_network((5, 7, 2), "log_loss", "relu", dtype)
+    rng = np.random.default_rng(0)
+    params, X = make_params(rng, network, 0.5), make_data(rng, network, 600, kind=kind).X
+    values = X.data if sp.issparse(X) else X
+    if not values.flags.writeable:
+        X = X.copy()
+        values = X.data if sp.issparse(X) else X
+    out, rows = np.empty((600, 2), dtype), np.arange(0, 600, 2)
+    workspace = engine.workspace(network, 600)
+    assert engine.predict(workspace, params, X, out) is True
+    row = int(np.searchsorted(X.indptr, X.indptr[-1]) - 1) // 2 * 2 + 1 if sp.issparse(X) else 401
+    if sp.issparse(X):
+        while X.indptr[row] == X.indptr[row + 1]:
+            row -= 2
+        values[X.indptr[row]] = bad
+    else:
+        values[row, 3] = bad
+    assert engine.predict(workspace, params, X, out) is False
+    # a row that is not asked for does not count
+    assert engine.predict(workspace, params, X, out[:300], rows) is True
+    assert engine.predict(workspace, params, X, out[:1], np.array([row])) is False
+
+
 def check_loss_and_grad(engine, network, params, data, alpha, n_jobs=None, workspace=None):
     n = data.X.shape[0]
     grad, expected_grad = np.empty_like(params), np.empty_like(params)

@@ -61,7 +61,7 @@ cdef extern from "fastmlp.h":
         fm_blas_gemm blas
         int (*poll)() noexcept nogil
         double work
-        int interrupted
+        int interrupted, saw_non_finite
         void *params
         void *grad
         void *states[4]
@@ -102,14 +102,13 @@ cdef extern from "fastmlp.h":
         void (*predict)(fm_workspace *, const fm_data *, const idx *, idx, void *) noexcept nogil
         void (*train)(fm_workspace *, const fm_data *, fm_epoch *) noexcept nogil
         void (*evaluate)(int, idx, const void *, void *) noexcept nogil
-        int (*all_finite)(idx, const void *) noexcept nogil
         void (*activate)(int, idx, const void *, void *) noexcept nogil
         void (*slope)(int, idx, const void *, const void *, void *) noexcept nogil
         void (*linear_forward)(idx, idx, idx, idx, const void *, const void *, const void *, int, void *, void *,
                                fm_blas_gemm) noexcept nogil
         void (*linear_backward)(idx, idx, idx, idx, idx, const void *, const void *, const void *, void *, void *,
                                 fm_blas_gemm, int, const void *, void *) noexcept nogil
-        void (*softmax)(idx, idx, idx, const void *, void *, void *) noexcept nogil
+        void (*softmax)(idx, idx, idx, const void *, idx, void *, void *) noexcept nogil
         void (*loss)(int, idx, idx, idx, const void *, const void *, const idx *, const void *, void *, double *,
                      void *) noexcept nogil
         void (*update)(int, idx, void *, const void *, void **, const double *, double, double) noexcept nogil
@@ -602,6 +601,11 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
     out : ndarray of shape (n or len(rows), n_outputs)
         Overwritten.
     rows : ndarray of intp, optional
+
+    Returns
+    -------
+    bool
+        Whether the rows of X held neither NaN nor infinities.
     """
     cdef fm_data data
     cdef const idx *p_rows = NULL
@@ -619,12 +623,13 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
     cdef fm_workspace ws = workspace.ws  # the buffers are shared, the choice of threads is not
     if 2.0 * n * ws.w_padded <= THREADS_MIN_PREDICT:
         ws.n_threads, ws.team = 1, NULL
-    ws.interrupted = 0
+    ws.interrupted = ws.saw_non_finite = 0
     with nogil:
         k.pack(&ws, p_params, ws.params)
         k.predict(&ws, &data, p_rows, n, p_out)
     if ws.interrupted:
         raise_pending()
+    return ws.saw_non_finite == 0
 
 
 def loss_and_grad(Workspace workspace not None, params, data, alpha, grad):
@@ -812,17 +817,6 @@ def evaluate(function, x, out):
         KERNELS[is_double].evaluate(row, n, p_x, p_out)
 
 
-def all_finite(X):
-    """Whether a C-contiguous array has neither NaN nor infinities."""
-    cdef bint is_double = is_double_of(X, "X")
-    cdef const void *p = pointer(X, "X", REALS[is_double], X.shape)
-    cdef idx n = cnp.PyArray_SIZE(X)
-    cdef int finite
-    with nogil:
-        finite = KERNELS[is_double].all_finite(n, p)
-    return finite != 0
-
-
 def activate(activation, z, out):
     """out = f(z), elementwise; out may be z."""
     cdef int row = row_of(ACTIVATION_ROWS, activation, "activation")[0]
@@ -973,7 +967,7 @@ def softmax(logits, out):
     scratch = zeros(CLASS_ROWS * width * logits.itemsize)
     cdef void *p_scratch = cnp.PyArray_DATA(scratch)
     with nogil:
-        KERNELS[is_double].softmax(n, width, width, p, p_out, p_scratch)
+        KERNELS[is_double].softmax(n, width, width, p, width, p_out, p_scratch)
 
 
 def loss(name, logits, y, sample_weight, delta):

@@ -64,6 +64,7 @@ typedef struct {
     int (*poll)(void);       /* looks for Ctrl-C; non-zero: stop */
     double work;             /* floating-point operations since the last poll */
     int interrupted;         /* set when poll said stop; results of the call are then incomplete */
+    int saw_non_finite;      /* set by predict */
 
     void *params;                  /* (n_padded,) weights as the kernels read them */
     void *grad;                    /* (n_padded,) destroyed by every step */
@@ -115,7 +116,6 @@ typedef struct {
     void (*train)(fm_workspace *, const fm_data *, fm_epoch *);
     /* by name */
     void (*evaluate)(int function, idx n, const void *x, void *out);
-    int (*all_finite)(idx n, const void *x);
     void (*activate)(int activation, idx n, const void *z, void *a);
     void (*slope)(int activation, idx n, const void *z, const void *a, void *delta);
     void (*linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, const void *x, const void *w, const void *b,
@@ -123,7 +123,7 @@ typedef struct {
     void (*linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, idx ld_out, const void *x, const void *wt,
                             const void *delta, void *grad_w, void *grad_b, fm_blas_gemm blas, int activation,
                             const void *z, void *delta_below);
-    void (*softmax)(idx rows, idx n, idx ld, const void *z, void *out, void *scratch);
+    void (*softmax)(idx rows, idx n, idx ld, const void *z, idx ld_out, void *out, void *scratch);
     void (*loss)(int loss, idx rows, idx n, idx ld, const void *z, const void *y, const idx *y_class,
                  const void *weight, void *delta, double *row_loss, void *scratch);
     void (*update)(int rule, idx n, void *p, const void *g, void *const *states, const double *scalars, double alpha,

@@ -1,9 +1,8 @@
 /* Layers and losses, forward and backward next to each other; a template over REAL. */
 
 /* 1 if all of x (n,) is finite: x * 0 is 0 just then. */
-static int FN(all_finite)(idx n, const void *x_)
+static int FN(all_finite)(idx n, const REAL *x)
 {
-    const REAL *x = x_;
     for (idx i = 0; i < n; i += 4096) {
         const idx end = n - i < 4096 ? n : i + 4096;
         int finite = 1;
@@ -200,8 +199,8 @@ static void FN(scaled_transpose)(idx rows, idx n, idx ld, const REAL *t, const R
     }
 }
 
-/* out = exp(z - max z) / sum, row by row over n true columns of stride ld; scratch (CLASS_ROWS, n). */
-static void FN(softmax)(idx rows, idx n, idx ld, const void *z_, void *out_, void *scratch)
+/* out (rows, ld_out) = exp(z - max z) / sum, row by row over n true columns of z (rows, ld); scratch (CLASS_ROWS, n). */
+static void FN(softmax)(idx rows, idx n, idx ld, const void *z_, idx ld_out, void *out_, void *scratch)
 {
     const REAL *z = z_;
     REAL *out = out_, *t = scratch, top[CLASS_ROWS], sum[CLASS_ROWS];
@@ -210,7 +209,7 @@ static void FN(softmax)(idx rows, idx n, idx ld, const void *z_, void *out_, voi
         FN(shifted_exponentials)(m, n, ld, z + r * ld, t, top, sum);
         for (idx i = 0; i < m; i++)
             sum[i] = (REAL)1 / sum[i];
-        FN(scaled_transpose)(m, n, ld, t, sum, out + r * ld);
+        FN(scaled_transpose)(m, n, ld_out, t, sum, out + r * ld_out);
     }
 }
 

@@ -355,6 +355,30 @@ static void FN(train)(fm_workspace *ws, const fm_data *data, fm_epoch *epoch)
     fm_team_run(ws->team, FN(train_member), &job);
 }
 
+/* Whether the rows that forward() has just read are finite: they are still in cache. */
+static int FN(finite_input)(const fm_workspace *ws, const fm_data *data, const idx *rows, idx first, idx at, idx n)
+{
+    if (data->indptr) {
+        for (idx r = 0; r < n; r++) {
+            const idx row = FN(row_at)(rows, first + r);
+            const idx end = FN(index_at)(data->indptr, data->index_is_64, row + 1);
+            for (idx k = FN(index_at)(data->indptr, data->index_is_64, row); k < end; k++)
+                if (!isfinite(FN(value_at)(data, k)))
+                    return 0;
+        }
+        return 1;
+    }
+    const idx width = ws->layers[0].fan_in;
+    idx ld;
+    const REAL *x = FN(input)(ws, data, rows, first, at, &ld);
+    if (ld == width)
+        return FN(all_finite)(n * width, x);
+    for (idx r = 0; r < n; r++)
+        if (!FN(all_finite)(width, x + r * ld))
+            return 0;
+    return 1;
+}
+
 /* --- prediction ----------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -381,18 +405,22 @@ static void FN(predict_member)(void *job_, int t)
         const idx n = hi - r < at_end - at ? hi - r : at_end - at;
         REAL *out = job->out + r * n_outputs;
         FN(forward)(ws, job->data, job->rows, r, at, n);
-        if (!loss->value)
-            FN(softmax)(n, n_outputs, top->ld_out, logits, logits, FN(scratch)(ws, t));
-        for (idx i = 0; i < n; i++)
-            memcpy(out + i * n_outputs, logits + i * top->ld_out, (size_t)n_outputs * sizeof(REAL));
-        if (loss->value)
+        if (!FN(finite_input)(ws, job->data, job->rows, r, at, n))
+            ws->saw_non_finite = 1;
+        if (!loss->value) {
+            FN(softmax)(n, n_outputs, top->ld_out, logits, n_outputs, out, FN(scratch)(ws, t));
+        } else {
+            for (idx i = 0; i < n; i++)
+                memcpy(out + i * n_outputs, logits + i * top->ld_out, (size_t)n_outputs * sizeof(REAL));
             FN(ACTIVATIONS)[loss->link].value(n * n_outputs, out, out);
+        }
         if (t == 0)
             FN(look_for_interrupt)(ws, n, 1);
     }
 }
 
-/* out (n, n_outputs) = link(logits) of rows[0 .. n); rows NULL: of the first n rows themselves. */
+/* out (n, n_outputs) = link(logits) of rows[0 .. n); rows NULL: of the first n rows themselves.
+ * Sets ws->saw_non_finite if X holds NaN or infinities there. */
 static void FN(predict)(fm_workspace *ws, const fm_data *data, const idx *rows, idx n, void *out)
 {
     FN(prediction) job = {ws, data, rows, n, out};
@@ -424,7 +452,6 @@ static const fm_kernels FN(KERNELS) = {
     .predict = FN(predict),
     .train = FN(train),
     .evaluate = FN(evaluate),
-    .all_finite = FN(all_finite),
     .activate = FN(activate),
     .slope = FN(slope),
     .linear_forward = FN(linear_forward),
