@@ -474,7 +474,7 @@ def test_dtypes_are_theirs(twins, solver, fit_dtype):
             theirs_out, ours_out = getattr(theirs, method)(X_new), getattr(ours, method)(X_new)
             assert ours_out.dtype == theirs_out.dtype, (method, dtype)
             if method != "predict" or twins is REGRESSOR:
-                np.testing.assert_allclose(ours_out, theirs_out, rtol=1e-2, atol=1e-2)
+                np.testing.assert_allclose(ours_out, theirs_out, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("weight_kind", ["float32", "int", "list", "column of a table", "scalar"])

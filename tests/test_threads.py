@@ -73,6 +73,30 @@ def test_no_more_threads_than_tiles_of_rows():
     assert _engine.workspace(network(4, 16, 3), 5, 4).n_threads == 1
 
 
+def test_a_workspace_serves_one_caller_at_a_time():
+    net = network(20, 256, 4)
+    workspace = _engine.workspace(net, 500_000, 2)
+    params, rows = np.zeros(net.n_params, np.float32), np.zeros((500_000, 20), np.float32)
+    outcomes = []
+
+    def predict():
+        try:
+            _engine.predict(workspace, params, rows, np.empty((500_000, 4), np.float32))
+            outcomes.append("done")
+        except RuntimeError as error:
+            outcomes.append(str(error))
+
+    callers = [threading.Thread(target=predict) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert "done" in outcomes
+    assert all(text == "done" or "at work for another caller" in text for text in outcomes)
+    predict()
+    assert outcomes[-1] == "done"
+
+
 def test_limits_are_respected():
     with threadpool_limits(limits=1, user_api="openmp"):
         assert threads.allowed(None) == 1

@@ -398,7 +398,7 @@ cdef class Workspace:
     cdef const fm_kernels *kernels
     cdef fm_layer *layers
     cdef list buffers
-    cdef bint is_double, class_targets
+    cdef bint is_double, class_targets, busy
     cdef idx n_outputs, n_params
 
     def __cinit__(self, network, idx batch_size, n_jobs):
@@ -491,6 +491,13 @@ cdef class Workspace:
                 self.ws.team = fm_team_new(n)
             # without a team one thread does it all: same result, later
             self.ws.n_threads = n if self.ws.team != NULL else 1
+        return 0
+
+    cdef int begin(self) except -1:
+        """Claim the buffers and threads, under the GIL; `busy` is cleared when the call is over."""
+        if self.busy:
+            raise RuntimeError("this workspace is at work for another caller: give each thread one of its own")
+        self.busy = True
         return 0
 
     cdef void *buffer(self, idx n_bytes) except? NULL:
@@ -618,17 +625,22 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
     cdef void *p_params = workspace.flat(params, "params")
     cdef void *p_out = pointer(out, "out", REALS[workspace.is_double], (n, workspace.n_outputs), True)
     cdef const fm_kernels *k = workspace.kernels
-    if 2.0 * n * workspace.ws.w_padded > THREADS_MIN_PREDICT:
-        workspace.prepare_team()
-    cdef fm_workspace ws = workspace.ws  # the buffers are shared, the choice of threads is not
-    if 2.0 * n * ws.w_padded <= THREADS_MIN_PREDICT:
-        ws.n_threads, ws.team = 1, NULL
-    ws.interrupted = ws.saw_non_finite = 0
-    with nogil:
-        k.pack(&ws, p_params, ws.params)
-        k.predict(&ws, &data, p_rows, n, p_out)
-    if ws.interrupted:
-        raise_pending()
+    cdef fm_workspace ws
+    workspace.begin()
+    try:
+        if 2.0 * n * workspace.ws.w_padded > THREADS_MIN_PREDICT:
+            workspace.prepare_team()
+        ws = workspace.ws  # the buffers are shared, the choice of threads is not
+        if 2.0 * n * ws.w_padded <= THREADS_MIN_PREDICT:
+            ws.n_threads, ws.team = 1, NULL
+        ws.interrupted = ws.saw_non_finite = 0
+        with nogil:
+            k.pack(&ws, p_params, ws.params)
+            k.predict(&ws, &data, p_rows, n, p_out)
+        if ws.interrupted:
+            raise_pending()
+    finally:
+        workspace.busy = False
     return ws.saw_non_finite == 0
 
 
@@ -664,18 +676,22 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad):
     cdef void *p_grad = workspace.flat(grad, "grad", True)
     if data.X.shape[0] == 0:
         raise ValueError("X must have at least one row, got none")
-    workspace.prepare_training(0)
     cdef fm_epoch epoch
     epoch.order, epoch.n_order, epoch.batch_size, epoch.n_steps = NULL, data.X.shape[0], data.X.shape[0], 1
     epoch.alpha, epoch.rule, epoch.scalars = alpha, -1, NULL
     cdef const fm_kernels *k = workspace.kernels
-    workspace.ws.interrupted = 0
-    with nogil:
-        k.pack(&workspace.ws, p_params, workspace.ws.params)
-        k.train(&workspace.ws, &samples, &epoch)
-        k.unpack(&workspace.ws, workspace.ws.grad, p_grad)
-    if workspace.ws.interrupted:
-        raise_pending()
+    workspace.begin()
+    try:
+        workspace.prepare_training(0)
+        workspace.ws.interrupted = 0
+        with nogil:
+            k.pack(&workspace.ws, p_params, workspace.ws.params)
+            k.train(&workspace.ws, &samples, &epoch)
+            k.unpack(&workspace.ws, workspace.ws.grad, p_grad)
+        if workspace.ws.interrupted:
+            raise_pending()
+    finally:
+        workspace.busy = False
     if epoch.done == 0:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
     return epoch.loss / epoch.n_order
@@ -734,23 +750,25 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     refuse_overlap((params, *states), ("params",) + ("optimizer.states",) * n_states)
     if len(order) == 0:
         raise ValueError("order must hold at least one row index, got none")
-    workspace.prepare_training(n_states)
-
     cdef const fm_kernels *k = workspace.kernels
     cdef int s
-    workspace.ws.interrupted = 0
-    with nogil:
-        k.pack(&workspace.ws, p_params, workspace.ws.params)
-        for s in range(n_states):
-            k.pack(&workspace.ws, p_states[s], workspace.ws.states[s])
-        k.train(&workspace.ws, &samples, &epoch)
-        k.unpack(&workspace.ws, workspace.ws.params, p_params)
-        for s in range(n_states):
-            k.unpack(&workspace.ws, workspace.ws.states[s], p_states[s])
+    epoch.done = 0
+    workspace.begin()
     try:
+        workspace.prepare_training(n_states)
+        workspace.ws.interrupted = 0
+        with nogil:
+            k.pack(&workspace.ws, p_params, workspace.ws.params)
+            for s in range(n_states):
+                k.pack(&workspace.ws, p_states[s], workspace.ws.states[s])
+            k.train(&workspace.ws, &samples, &epoch)
+            k.unpack(&workspace.ws, workspace.ws.params, p_params)
+            for s in range(n_states):
+                k.unpack(&workspace.ws, workspace.ws.states[s], p_states[s])
         if workspace.ws.interrupted:
             raise_pending()
     finally:
+        workspace.busy = False
         optimizer.t += epoch.done
     if epoch.done < n_steps:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
