@@ -114,7 +114,7 @@ setup(
     ext_modules=cythonize(
         Extension(
             "fastmlp.kernels._engine",
-            [str(SOURCES / name) for name in ("engine.pyx", "dispatch.c", "threads.c")],
+            [str(SOURCES / name) for name in ("engine.pyx", "dispatch.c", "shuffle.c", "threads.c")],
             include_dirs=[np.get_include(), str(SOURCES)],
             define_macros=[
                 ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),

@@ -7,6 +7,7 @@ workspace                 allocate buffers for a network and a batch size; a wor
 predict                   out = link(logits) of rows of X; returns whether these rows were finite
 loss_and_grad             penalised mean loss and its gradient over all rows (for L-BFGS)
 train_epoch               a whole epoch of mini-batch steps over a given order of rows
+shuffle                   a random order of rows, by NumPy's draws
 update                    one optimizer step
 activate, slope           an activation and its derivative
 linear_forward/_backward  one layer with its activation, and its gradients with the delta of the layer below
@@ -28,6 +29,7 @@ CONTRACT = (
     "predict",
     "loss_and_grad",
     "train_epoch",
+    "shuffle",
     "update",
     "activate",
     "slope",

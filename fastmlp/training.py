@@ -62,7 +62,7 @@ def train_stochastic(
         for _ in range(record.max_iter):
             if record.shuffle:
                 # sklearn.utils.shuffle shuffles indices and takes the order before by them: the same swaps
-                record._random_state.shuffle(order)
+                engine.shuffle(order, record._random_state)
             loss = engine.train_epoch(workspace, params, data, order, batch_size, record.alpha, optimizer)
             _record_epoch(record, loss, n_samples)
             if score is None:

@@ -35,6 +35,7 @@ __all__ = [
     "momentum_update",
     "predict",
     "sgd_update",
+    "shuffle",
     "slope",
     "softmax",
     "softmax_cross_entropy",
@@ -491,6 +492,20 @@ def predict(workspace, params, X, out, rows=None):
     _, pre_activations = _forward(network, params, X)
     out[...] = LOSSES[network.loss].link(pre_activations[-1])
     return bool(np.isfinite(X.data[: X.indptr[-1]] if sparse.issparse(X) else X).all())
+
+
+def shuffle(order, random_state):
+    """``random_state.shuffle(order)``.
+
+    Parameters
+    ----------
+    order : ndarray of shape (n,), dtype intp (IN, OUT)
+    random_state : numpy.random.RandomState (IN, OUT)
+    """
+    _array("order", order, np.dtype(np.intp), (None,), out=True)
+    if not isinstance(random_state, np.random.RandomState):
+        raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")
+    random_state.shuffle(order)
 
 
 def loss_and_grad(workspace, params, data, alpha, grad):

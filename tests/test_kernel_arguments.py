@@ -42,6 +42,7 @@ ARRAYS = {
     "sgd_update": {"params": "out", "grad": "in"},
     "momentum_update": {"params": "out", "grad": "in", "velocity": "out"},
     "adam_update": {"params": "out", "grad": "in", "m": "out", "v": "out"},
+    "shuffle": {"order": "out"},
     "update": {"params": "out", "grad": "in", "states.0": "out", "states.1": "out"},
     "predict": {"params": "in", "X": "any strides", "out": "out", "rows": "in"},
     "loss_and_grad": {
@@ -104,6 +105,7 @@ def good_call(engine, name, dtype, loss="squared_error"):
         "sgd_update": lambda: {**vector, "lr": 0.1},
         "momentum_update": lambda: {**vector, "velocity": some(9), "lr": 0.1, "momentum": 0.9},
         "adam_update": lambda: {**vector, "m": some(9), "v": some(9), **scalars},
+        "shuffle": lambda: {"order": np.arange(9, dtype=np.intp), "random_state": np.random.RandomState(0)},
         "update": lambda: {
             **vector,
             "rule": "adam",
@@ -208,7 +210,7 @@ def is_good(name, path, kind, spoil):
         return True
     # these say themselves how many rows there are
     if path == "order":
-        return spoil in ("longer", "shorter", "wider")
+        return spoil in ("longer", "shorter", "wider") or (name, spoil) == ("shuffle", "no rows")
     return (name, path, spoil) == ("predict", "X", "longer")
 
 

@@ -792,3 +792,31 @@ def test_gradient_by_finite_differences(engine, loss, activation, hidden):
     if loss == "squared_error":
         differences *= 3  # the loss is a mean over the outputs, the gradient that of their sum
     np.testing.assert_allclose(grad, differences, atol=2e-8 * max(1, np.abs(grad).max()))
+
+
+# --- the order of rows ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [*range(10), *(2**k + d for k in (6, 7, 10, 16) for d in (-1, 0, 1)), 100_000])
+def test_shuffle_is_numpys(engine, n):
+    ours, numpys = np.random.RandomState(n), np.random.RandomState(n)
+    order, expected = np.arange(n, dtype=np.intp), np.arange(n, dtype=np.intp)
+    for _ in range(3):
+        engine.shuffle(order, ours)
+        numpys.shuffle(expected)
+        np.testing.assert_array_equal(order, expected)
+    assert ours.randint(2**30) == numpys.randint(2**30), "another number of draws"
+
+
+def test_shuffle_draws_from_any_bit_generator(engine):
+    ours, numpys = (np.random.RandomState(np.random.PCG64(5)) for _ in range(2))
+    order, expected = np.arange(1000, dtype=np.intp), np.arange(1000, dtype=np.intp)
+    engine.shuffle(order, ours)
+    numpys.shuffle(expected)
+    np.testing.assert_array_equal(order, expected)
+
+
+@pytest.mark.parametrize("random_state", [None, 0, np.random.default_rng(0)])
+def test_shuffle_wants_a_random_state(engine, random_state):
+    with pytest.raises(ValueError, match="random_state"):
+        engine.shuffle(np.arange(9, dtype=np.intp), random_state)

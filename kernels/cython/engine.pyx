@@ -18,6 +18,8 @@ from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.string cimport memset
 
+from numpy.random cimport bitgen_t
+
 cnp.import_array()
 
 
@@ -26,7 +28,8 @@ cdef extern from "Python.h":
 
 
 cdef extern from "tiers.h":
-    const int BLAS_B_BYTES, LARGE_WEIGHT_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE, UNIT_BYTES, CLASS_ROWS
+    const int ALIASED_BYTES, BLAS_B_BYTES, SMALL_B_BYTES, LARGE_WEIGHT_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE
+    const int UNIT_BYTES, LARGE_UNIT_ROWS, CLASS_ROWS
     const double THREADS_MIN_STEP, THREADS_MIN_PREDICT
 
 
@@ -35,6 +38,10 @@ cdef extern from "threads.h":
         pass
     fm_team *fm_team_new(int n) nogil
     void fm_team_free(fm_team *) nogil
+
+
+cdef extern from "shuffle.h":
+    void fm_shuffle(bitgen_t *, Py_ssize_t n, Py_ssize_t *order) nogil
 
 
 cdef extern from "fastmlp.h":
@@ -367,6 +374,12 @@ cdef idx padded(idx width, int lanes):
     return (width + lanes - 1) // lanes * lanes
 
 
+cdef idx leading_dimension(idx width, int lanes, idx item):
+    """Padded width; where rows would meet in the same few sets of the cache, one vector wider (tiers.h)."""
+    cdef idx ld = padded(width, lanes)
+    return ld + lanes if ld * item % ALIASED_BYTES == 0 else ld
+
+
 cdef int poll() noexcept nogil:
     with gil:
         return PyErr_CheckSignals()
@@ -448,7 +461,7 @@ cdef class Workspace:
     cdef list lay_out(self):
         """Fill the layers and the offsets of the padded vector; returns whether each layer must keep z."""
         cdef int lanes = self.kernels.lanes, L = self.network.n_layers
-        cdef idx w = 0, w_flat = 0
+        cdef idx w = 0, w_flat = 0, item = 8 if self.is_double else 4
         cdef fm_layer *layer
         cdef list needs_z = []
         self.layers = <fm_layer *>self.buffer(L * sizeof(fm_layer))
@@ -456,7 +469,8 @@ cdef class Workspace:
         for l, (fan_in, fan_out) in enumerate(self.network.shapes):
             layer = &self.layers[l]
             layer.fan_in, layer.fan_out = fan_in, fan_out
-            layer.ld_in, layer.ld_out = padded(fan_in, lanes), padded(fan_out, lanes)
+            layer.ld_in = leading_dimension(fan_in, lanes, item)
+            layer.ld_out = leading_dimension(fan_out, lanes, item)
             layer.w, layer.w_flat = w, w_flat
             w += fan_in * layer.ld_out
             w_flat += fan_in * fan_out
@@ -530,8 +544,8 @@ cdef class Workspace:
     cdef int divide(self) except -1:
         """Share the padded vector among the threads, and cut every share into units.
 
-        Shares are contiguous, equal within a tile of rows, and cut into units of UNIT_BYTES; the BLAS wants layers
-        in one piece.
+        Shares are contiguous, equal within a tile of rows, and cut into units of UNIT_BYTES, or of LARGE_UNIT_ROWS
+        where the deltas are read from beyond L1 for each unit; the BLAS wants layers in one piece.
         """
         cdef idx item = 8 if self.is_double else 4, m, end, row, n_rows, u, tile = 0
         cdef int T = self.ws.n_threads
@@ -541,6 +555,8 @@ cdef class Workspace:
             layer = &self.layers[l]
             row = layer.ld_out
             n_rows = max(1, UNIT_BYTES // (row * item * FM_TILE_ROWS)) * FM_TILE_ROWS
+            if self.ws.max_rows * row * item > SMALL_B_BYTES:
+                n_rows = LARGE_UNIT_ROWS
             n_rows = layer.fan_in if self.ws.blas != NULL else n_rows
             m = 0
             while m < layer.fan_in:
@@ -642,6 +658,26 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
     finally:
         workspace.busy = False
     return ws.saw_non_finite == 0
+
+
+def shuffle(order, random_state):
+    """``random_state.shuffle(order)``: the same draws, the same swaps, with memory asked for ahead of each swap.
+
+    Parameters
+    ----------
+    order : ndarray of intp of shape (n,)
+        Shuffled in place.
+    random_state : numpy.random.RandomState
+    """
+    cdef idx *p = <idx *>pointer(order, "order", cnp.NPY_INTP, (None,), True)
+    cdef idx n = cnp.PyArray_DIM(order, 0)
+    if not isinstance(random_state, np.random.RandomState):
+        raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")
+    generator = random_state._bit_generator
+    capsule = generator.capsule
+    cdef bitgen_t *bits = <bitgen_t *>PyCapsule_GetPointer(capsule, "BitGenerator")
+    with generator.lock, nogil:
+        fm_shuffle(bits, n, p)
 
 
 def loss_and_grad(Workspace workspace not None, params, data, alpha, grad):

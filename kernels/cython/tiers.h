@@ -9,6 +9,10 @@
 #define BLOCK_ROWS 192
 #define KC 384
 
+/* Rows so many bytes apart share few sets of the caches (128 lines of an 8 KiB stride: all of a panel's rows in three of
+ * L1's sets); matrices whose width is a multiple of it get one more vector of padding. */
+#define ALIASED_BYTES 1024
+
 /* The baseline instruction set gives products with a right-hand matrix above this size to the BLAS, which may know
  * newer instructions than this build; they must be tall and deep enough to repay its packing. */
 #define BLAS_B_BYTES (64 * 1024)
@@ -24,6 +28,8 @@
 
 /* Bytes of parameters whose gradient and update a thread does in one go: gradient, weights and two states fit L1. */
 #define UNIT_BYTES (12 * 1024)
+/* ... but rows per unit where a chunk's deltas are larger than SMALL_B_BYTES: every unit reads all of them. */
+#define LARGE_UNIT_ROWS 48
 
 /* Rows that softmax works on together, transposed: a vector then holds one class of many rows. */
 #define CLASS_ROWS 64
@@ -34,7 +40,7 @@
 #define THREADS_MIN_PREDICT 1e7
 
 /* Rows ahead of the one being gathered that are asked for from memory. */
-#define PREFETCH_ROWS 12
+#define PREFETCH_ROWS 32
 
 /* Floating-point operations between two looks for Ctrl-C: some ten milliseconds. */
 #define WORK_PER_POLL 5e8
