@@ -1,22 +1,29 @@
 """fastmlp: scikit-learn's multi-layer perceptrons on a compiled engine.
 
-Importing the package is cheap: the estimators load at first use.
+Importing the package is cheap: the estimators, and the decorators of formulas, load at first use.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["MLPClassifier", "MLPRegressor", "__version__"]
+__all__ = ["MLPClassifier", "MLPRegressor", "__version__", "activation", "loss"]
 
 if TYPE_CHECKING:
     from fastmlp.estimators import MLPClassifier, MLPRegressor
+    from fastmlp.kernels.language import activation, loss
+
+_MODULES = {
+    "MLPClassifier": "fastmlp.estimators",
+    "MLPRegressor": "fastmlp.estimators",
+    "activation": "fastmlp.kernels.language",
+    "loss": "fastmlp.kernels.language",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("MLPClassifier", "MLPRegressor"):
-        from fastmlp import estimators
-
-        return getattr(estimators, name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
 
 

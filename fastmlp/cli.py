@@ -42,8 +42,8 @@ OPTIONS_OF = {
     "data": ("quick",),
     "solver": ("quick",),
     "workload": ("train",),
-    "rival": ("train", "predict", "cold", "grid"),
-    "dtype": ("train", "predict", "cold", "grid"),
+    "rival": ("train", "predict", "cold", "grid", "options"),
+    "dtype": ("train", "predict", "cold", "grid", "options"),
 }
 
 app = typer.Typer(
@@ -150,7 +150,8 @@ def bench(
             "--rounds",
             "--repeats",
             min=1,
-            help="Timed rounds, fits in quick and fresh processes elsewhere; the default depends on the suite.",
+            help="Timed rounds, fits in quick and options and fresh processes elsewhere; the default depends on the "
+            "suite.",
         ),
     ] = None,
     threads: Annotated[
@@ -211,7 +212,7 @@ def bench(
 
     **quick** whole fits against scikit-learn, in a minute · **train** time of a training step, all rivals ·
     **predict** class probabilities · **cold** first import and first fit · **grid** GridSearchCV · **scaling** time
-    and memory up to 10^7 rows · **all** of these.
+    and memory up to 10^7 rows · **options** what activations, solvers and regularizers cost · **all** of these.
 
     A rival whose results differ has no times, and the command exits with 1. Rivals that are not installed are shown
     as absent; `pip install "fastmlp[rivals]"` brings them, or FASTMLP_RIVALS_PYTHON names an interpreter that has

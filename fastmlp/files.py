@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees the old file or the new one, never half of one.
 
-    The text goes to a new file beside the target, which then takes the target's name. A path that
-    is there already but is no regular file (a pipe, /dev/null) is written to directly: it has no
+    A path that is there already but is no regular file (a pipe, /dev/null) is written to directly: it has no
     old content to lose.
 
     Raises
@@ -18,17 +22,46 @@ def write_whole(path: Path, text: str) -> None:
     OSError
         If the folder is missing, cannot be written to or is full. The old file is as it was.
     """
-    path = path.resolve()  # a symbolic link stays one
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with replacing(path) as stream:
+        stream.write(text.encode())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new binary file beside `path` that takes its name when the block ends without an error.
+
+    Raises
+    ------
+    OSError
+        As ``write_whole``, and if `path` is there and is no regular file.
+    """
+    path = path.resolve()  # a symbolic link stays one
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is there and is no regular file")
+    # the token: a process killed here may have had this one's number
+    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        with part.open("x", encoding="utf-8") as stream:
-            stream.write(text)
+        with part.open("xb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in `folder` outlive a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # not every file system allows it
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

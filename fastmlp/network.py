@@ -14,6 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp import choices
+from fastmlp.kernels import formulas
+
+#: What batch normalisation adds to a variance, and the weight of a new batch in the running statistics (PyTorch's).
+BATCH_NORM_EPS = 1e-5
+BATCH_NORM_MOMENTUM = 0.1
+
+#: First values of what batch normalisation learns and keeps.
+INITIAL = {"scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0}
+
 
 @dataclass(frozen=True)
 class Network:
@@ -23,17 +33,27 @@ class Network:
     ----------
     widths : tuple of int
         Units per layer: (n_features, *hidden, n_outputs).
-    activations : tuple of str
-        One per hidden layer, keys of ``kernels.formulas.ACTIVATIONS``.
-    loss : str
-        Key of ``kernels.formulas.LOSSES``; its link is the output activation.
+    activations : tuple of entries
+        One per hidden layer: a key of ``kernels.formulas.ACTIVATIONS``, or (key, {parameter: value}), or a formula of
+        the user's.
+    loss : entry
+        Likewise for ``kernels.formulas.LOSSES``; its link is the output activation.
     dtype : numpy dtype
         float32 or float64: of the parameters and of all arithmetic.
+    dropout : tuple of float
+        One rate in [0, 1) per hidden layer; () for none. It acts in training only.
+    input_dropout : float
+        Rate in [0, 1) of the features.
+    batch_norm : bool
+        Whether every hidden layer normalises its pre-activations (Ioffe and Szegedy 2015, arXiv:1502.03167).
 
     Notes
     -----
-    The flat parameter vector is ``[W0 .. Wn | b0 .. bn]``, each W (fan_in, fan_out) in C order: the penalty covers a
-    prefix, an optimizer step is one pass, and L-BFGS takes the vector as it is.
+    The flat parameter vector is ``[W0 .. Wn | b0 .. bn | unit parameters | running statistics]``, each W (fan_in,
+    fan_out) in C order: the penalty covers a prefix, an optimizer step is one pass, and L-BFGS takes the vector as it
+    is. Unit parameters, for one hidden layer after the other: with batch_norm its scale and its shift, for prelu its
+    slope, each (fan_out,). Running statistics, with batch_norm only and likewise: mean and variance, each (fan_out,).
+    Most networks have neither.
 
     Examples
     --------
@@ -43,9 +63,12 @@ class Network:
     """
 
     widths: tuple[int, ...]
-    activations: tuple[str, ...]
-    loss: str
+    activations: tuple[Any, ...]
+    loss: Any
     dtype: np.dtype
+    dropout: tuple[float, ...] = ()
+    input_dropout: float = 0.0
+    batch_norm: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or any(width < 1 for width in self.widths):
@@ -56,6 +79,13 @@ class Network:
             )
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
+        if len(self.dropout) not in (0, len(self.activations)):
+            raise ValueError(
+                f"dropout must hold one rate per hidden layer, {len(self.activations)}, or none, got {self.dropout}"
+            )
+        for name, rate in (("input_dropout", self.input_dropout), *(("dropout", rate) for rate in self.dropout)):
+            if not 0 <= rate < 1:  # NaN is neither
+                raise ValueError(f"{name} must be in [0, 1), got {rate}")
 
     @property
     def n_layers(self) -> int:
@@ -73,9 +103,39 @@ class Network:
         return sum(fan_in * fan_out for fan_in, fan_out in self.shapes)
 
     @cached_property
+    def n_linear(self) -> int:
+        """Length of the prefix that holds weights and biases."""
+        return self.n_weights + sum(self.widths[1:])
+
+    @cached_property
+    def n_trained(self) -> int:
+        """Length of the prefix that training updates: all but the running statistics."""
+        return self.n_linear + _total(self.unit_slices)
+
+    @cached_property
     def n_params(self) -> int:
         """Length of the flat vector."""
-        return self.n_weights + sum(self.widths[1:])
+        return self.n_trained + _total(self.statistics_slices)
+
+    @cached_property
+    def unit_slices(self) -> list[dict[str, slice]]:
+        """Where the unit parameters of each hidden layer are in the flat vector, by name."""
+        normalised = ("scale", "shift") if self.batch_norm else ()
+        return self._lay_out(self.n_linear, [(*normalised, *choices.learned(entry)) for entry in self.activations])
+
+    @cached_property
+    def statistics_slices(self) -> list[dict[str, slice]]:
+        """Where the running statistics of each hidden layer are in the flat vector, by name."""
+        return self._lay_out(self.n_trained, [("mean", "var") if self.batch_norm else ()] * len(self.activations))
+
+    def _lay_out(self, start: int, names: list[tuple[str, ...]]) -> list[dict[str, slice]]:
+        """Slices of (fan_out,) for these names of each hidden layer, one behind the other."""
+        slices: list[dict[str, slice]] = []
+        for width, of_layer in zip(self.widths[1:-1], names, strict=True):
+            ends = [start + width * (i + 1) for i in range(len(of_layer))]
+            slices.append({name: slice(end - width, end) for name, end in zip(of_layer, ends, strict=True)})
+            start += width * len(of_layer)
+        return slices
 
     def with_dtype(self, dtype: Any) -> Network:
         """The same network in another dtype."""
@@ -97,6 +157,65 @@ class Network:
             start += fan_out
         return views
 
+    def unit_parameters(self, params: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """For each hidden layer its "scale" and "shift" (batch_norm) and "slope" (prelu), (fan_out,) views."""
+        return [{name: params[where] for name, where in slices.items()} for slices in self.unit_slices]
+
+    def running_statistics(self, params: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """For each hidden layer its running "mean" and "var" (batch_norm), (fan_out,) views of the flat vector."""
+        return [{name: params[where] for name, where in slices.items()} for slices in self.statistics_slices]
+
+    def reset_units(self, params: np.ndarray) -> None:
+        """Give unit parameters and running statistics their first values, in place."""
+        layers = zip(self.activations, self.unit_slices, self.statistics_slices, strict=True)
+        for entry, units, statistics in layers:
+            # what units learn of an activation starts at its default
+            first = choices.parameters_of(formulas.ACTIVATIONS, entry) | INITIAL
+            for name, where in (units | statistics).items():
+                params[where] = first[name]
+
+    @property
+    def plain(self) -> Network:
+        """This network as it predicts: without dropout, its batch_norm folded away."""
+        return self._stripped if self.batch_norm or self.dropout or self.input_dropout else self
+
+    @cached_property
+    def _stripped(self) -> Network:
+        return replace(self, dropout=(), input_dropout=0.0, batch_norm=False)
+
+    def folded(self, params: np.ndarray) -> tuple[Network, np.ndarray]:
+        """The network and the flat vector to predict with: the running statistics become weights and biases.
+
+        With f = scale / sqrt(var + eps), a unit's scale * (x W + b - mean) / sqrt(var + eps) + shift is
+        x (W f) + (b - mean) f + shift.
+
+        Returns
+        -------
+        network : Network
+            ``self.plain``.
+        params : ndarray of shape (plain.n_params,)
+            The same vector where there is nothing to fold, else a new one.
+        """
+        if not self.batch_norm:
+            return self.plain, params
+        folded = np.empty(self.plain.n_params, dtype=self.dtype)
+        folded[: self.n_linear] = params[: self.n_linear]
+        layers = zip(
+            self.plain.coefs(folded)[:-1],
+            self.plain.intercepts(folded)[:-1],
+            self.plain.unit_parameters(folded),
+            self.unit_parameters(params),
+            self.running_statistics(params),
+            strict=True,
+        )
+        for W, b, kept, units, running in layers:
+            factor = units["scale"] / np.sqrt(running["var"].astype(np.float64) + BATCH_NORM_EPS)
+            W[...] = W * factor
+            b[...] = (b - running["mean"]) * factor + units["shift"]
+            for name, values in kept.items():
+                values[...] = units[name]
+        return self.plain, folded
+
     def initial_params(self, rng: np.random.RandomState, gain: float) -> np.ndarray:
         """Glorot-uniform weights and biases, drawn in scikit-learn's order: per layer W, then b.
 
@@ -107,20 +226,25 @@ class Network:
             bound = np.sqrt(gain / sum(W.shape))
             W[...] = rng.uniform(-bound, bound, W.shape)
             b[...] = rng.uniform(-bound, bound, b.shape)
+        self.reset_units(params)
         return params
 
     def flatten(self, coefs: Sequence[Any], intercepts: Sequence[Any]) -> np.ndarray:
         """The flat vector behind these arrays: shared if they are its views in place, otherwise a new one.
+
+        Views of a vector of another dtype bring its unit parameters and running statistics along; other arrays get
+        their first values.
 
         Raises
         ------
         ValueError
             If an array does not have the shape that the network wants.
         """
-        shared = self.shared_base(coefs, intercepts)
-        if shared is not None:
-            return shared
+        base = self._base(coefs, intercepts)
+        if base is not None:
+            return base.astype(self.dtype, copy=False)
         params = np.empty(self.n_params, dtype=self.dtype)
+        self.reset_units(params)
         for name, views, arrays in (
             ("coefs_", self.coefs(params), coefs),
             ("intercepts_", self.intercepts(params), intercepts),
@@ -133,8 +257,13 @@ class Network:
 
     def shared_base(self, coefs: Sequence[Any], intercepts: Sequence[Any]) -> np.ndarray | None:
         """The flat vector of which these arrays are the views, or None."""
+        base = self._base(coefs, intercepts)
+        return base if base is not None and base.dtype == self.dtype else None
+
+    def _base(self, coefs: Sequence[Any], intercepts: Sequence[Any]) -> np.ndarray | None:
+        """The flat vector, of whatever dtype, of which these arrays are the views, or None."""
         base: Any = getattr(coefs[0], "base", None)
-        if not isinstance(base, np.ndarray) or base.shape != (self.n_params,) or base.dtype != self.dtype:
+        if not isinstance(base, np.ndarray) or base.shape != (self.n_params,):
             return None
         views = [*self.coefs(base), *self.intercepts(base)]
         arrays = [*coefs, *intercepts]
@@ -163,6 +292,10 @@ class Network:
                 f"outputs needs {self.n_params} parameters: training takes at least {needed / 2**30:.4g} GiB, "
                 f"this machine has {limit / 2**30:.4g} GiB"
             )
+
+
+def _total(slices: list[dict[str, slice]]) -> int:
+    return sum(where.stop - where.start for of_layer in slices for where in of_layer.values())
 
 
 def _physical_memory() -> int:

@@ -8,9 +8,11 @@ float expression is ever promoted to double.
 For each row of the tables the header holds array loops that a C compiler vectorises:
 
 * function of the language: ``evaluate(n, x, out)``, for measuring its error
-* activation: ``value(n, z, a)`` and ``backward(n, z, a, delta)`` with ``delta *= slope``
-* loss: ``value(n, y, z, out)``
-* optimizer: ``rule(n, p, g, states, scalars, alpha, scale)`` with the gradient ``(g + alpha * p) * scale``
+* activation: ``value(n, z, a, parameters)`` and ``backward(n, z, a, delta, parameters)`` with ``delta *= slope``
+* loss: ``value(n, y, z, out, parameters)``, and ``delta`` likewise where the link is not the canonical one; a loss
+  without a formula is a row operation ``rows_<name>``, written by hand (layers.h) and declared here
+* optimizer: ``rule(n, p, g, states, scalars, alpha, l1, scale, keep)``: a step from ``p * keep`` along the gradient
+  ``(g + alpha p + l1 sign p) scale``
 """
 
 from __future__ import annotations
@@ -176,27 +178,31 @@ def _helper(function: Callable, helpers: list[str]) -> str:
     return f"static inline REAL FN({f.name})({arguments})\n{{\n    {body}\n}}\n"
 
 
-def _map(symbol: str, f: CFormula, inputs: list[str], output: str, store: str) -> str:
-    """``output[i] store f(inputs[i])``: the array loop of an elementwise formula."""
+def _map(symbol: str, f: CFormula, inputs: list[str], output: str, store: str, parameters: Iterable[str] = ()) -> str:
+    """``output[i] store f(inputs[i], *parameters)``: the array loop of an elementwise formula."""
     arguments = ", ".join(f"const REAL *{name}_" for name in inputs)
-    lines = [*_uniform_lines(f), "IVDEP", "for (idx i = 0; i < n; i++) {"]
+    used = [(k, name) for k, name in enumerate(parameters) if name in f.names_used]
+    lines = [f"const double {name} = parameters[{k}];" for k, name in used]
+    lines += ["(void)parameters;"] if not used else []
+    lines += [*_uniform_lines(f), "IVDEP", "for (idx i = 0; i < n; i++) {"]
     lines += [f"    const REAL {name} = {name}_[i];" for name in inputs if name in f.names_used]
     lines += [f"    {s}" for s in f.statements]
     lines += [f"    {output}[i] {store} {f.results[0]};", "}"]
     lines += [f"(void){name}_;" for name in inputs if name not in f.names_used]
     body = "\n    ".join(lines)
-    return f"static void FN({symbol})(idx n, {arguments}, REAL *{output})\n{{\n    {body}\n}}\n"
+    arguments += f", REAL *{output}, const double *parameters"
+    return f"static void FN({symbol})(idx n, {arguments})\n{{\n    {body}\n}}\n"
 
 
 def _rule(name: str, function: Callable, states: tuple[str, ...], scalars: tuple[str, ...], helpers: list[str]) -> str:
-    """An optimizer step as one pass over memory, the L2 penalty and the batch's scale fused in."""
+    """An optimizer step as one pass over memory, with penalties, the batch's scale and weight decay fused in."""
     f = translate(function, scalars, helpers)
     if f.arguments != ["p", "g", *states, *scalars]:
         raise FormulaError(f"optimizer {name!r}: arguments {f.arguments} are not p, g, states, scalars")
     if len(f.results) != 1 + len(states):
         raise FormulaError(f"optimizer {name!r} must return p and its {len(states)} states")
     loop = ["IVDEP", "for (idx i = 0; i < n; i++) {", "    REAL p = p_[i];"]
-    loop += ["    REAL g = GRADIENT;"]
+    loop += ["    REAL g = GRADIENT;", "    p = p * keep;"]
     loop += [f"    REAL {s} = {s}_[i];" for s in states]
     loop += [f"    {s}" for s in f.statements]
     # new values first, then stores: a result may read an old value
@@ -207,16 +213,19 @@ def _rule(name: str, function: Callable, states: tuple[str, ...], scalars: tuple
     lines = [f"REAL *{s}_ = (REAL *)states[{k}];" for k, s in enumerate(states)]
     lines += [f"const double {s} = scalars[{k}];" for k, s in enumerate(scalars)]
     lines += _uniform_lines(f)
-    lines += ["if (alpha == (REAL)0) {"]
+    sign = "(p > (REAL)0 ? (REAL)1 : p < (REAL)0 ? (REAL)-1 : (REAL)0)"
+    lines += ["if (alpha == (REAL)0 && l1 == (REAL)0) {"]
     lines += [f"    {line}".replace("GRADIENT", "g_[i] * scale") for line in loop]
-    lines += ["} else {"]
+    lines += ["} else if (l1 == (REAL)0) {"]
     lines += [f"    {line}".replace("GRADIENT", "(g_[i] + alpha * p) * scale") for line in loop]
+    lines += ["} else {"]
+    lines += [f"    {line}".replace("GRADIENT", f"(g_[i] + alpha * p + l1 * {sign}) * scale") for line in loop]
     lines += ["}"]
     lines += ["(void)states;"] if not states else []
     body = "\n    ".join(lines)
     return (
         f"static void FN(rule_{name})(idx n, REAL *p_, const REAL *g_, void *const *states,"
-        f" const double *scalars, REAL alpha, REAL scale)\n{{\n    {body}\n}}\n"
+        f" const double *scalars, REAL alpha, REAL l1, REAL scale, REAL keep)\n{{\n    {body}\n}}\n"
     )
 
 
@@ -245,25 +254,36 @@ def c_header(formulas: ModuleType) -> str:
 
     rows = []
     for name, activation in formulas.ACTIVATIONS.items():
-        value = translate(activation.value, helpers=helpers)
-        parts.append(_map(f"{name}_value", value, ["z"], "a", "="))
+        parameters = list(activation.parameters)
+        value = translate(activation.value, parameters, helpers)
+        parts.append(_map(f"{name}_value", value, ["z"], "a", "=", parameters))
         backward, needs_z = "0", 0
         if activation.slope is not None:
-            slope = translate(activation.slope, helpers=helpers)
-            parts.append(_map(f"{name}_backward", slope, ["z", "a"], "delta", "*="))
+            slope = translate(activation.slope, parameters, helpers)
+            parts.append(_map(f"{name}_backward", slope, ["z", "a"], "delta", "*=", parameters))
             backward, needs_z = f"FN({name}_backward)", int("z" in slope.names_used)
-        rows.append(f'    {{"{name}", FN({name}_value), {backward}, {needs_z}}},')
+        rows.append(f'    {{"{name}", FN({name}_value), {backward}, {needs_z}, {len(parameters)}}},')
     parts.append("static const FN(activation) FN(ACTIVATIONS)[] = {\n" + "\n".join(rows) + "\n};\n")
 
     rows = []
     links = [*formulas.ACTIVATIONS]
     for name, loss in formulas.LOSSES.items():
-        symbol = "0"
-        if loss.value is not None:
-            parts.append(_map(f"loss_{name}", translate(loss.value, helpers=helpers), ["y", "z"], "out", "="))
-            symbol = f"FN(loss_{name})"
-        link = links.index(loss.link) if loss.value is not None else -1
-        rows.append(f'    {{"{name}", {symbol}, {link}, {int(loss.mean_over_outputs)}}},')
+        parameters = list(loss.parameters)
+        value = delta = by_rows = "0"
+        if loss.value is None:
+            by_rows = f"FN(rows_{name})"
+            parts.append(f"static void {by_rows}(LOSS_ROWS_ARGUMENTS);\n")
+        else:
+            value = f"FN(loss_{name})"
+            formula = translate(loss.value, parameters, helpers)
+            parts.append(_map(f"loss_{name}", formula, ["y", "z"], "out", "=", parameters))
+        if loss.delta is not None:
+            delta = f"FN(delta_{name})"
+            formula = translate(loss.delta, parameters, helpers)
+            parts.append(_map(f"delta_{name}", formula, ["y", "z"], "out", "=", parameters))
+        link = -1 if loss.link == "softmax" else links.index(loss.link)
+        fields = [f'"{name}"', value, delta, by_rows, link, int(loss.mean_over_outputs), int(loss.class_targets)]
+        rows.append(f"    {{{', '.join(map(str, fields))}, {len(parameters)}}},")
     parts.append("static const FN(loss_row) FN(LOSSES)[] = {\n" + "\n".join(rows) + "\n};\n")
 
     rows = []

@@ -5,15 +5,26 @@ are the only place where names of activations, losses and optimizers live (param
 and the tests iterate over them).  kernels/reference.py states the same mathematics a second time, independently.
 
 A formula is scalar Python in a small language: assignments, ``return``, arithmetic, one comparison at a time,
-``a if condition else b``, the functions imported below, and helpers such as :func:`clip`.  Two conventions:
+``a if condition else b``, the functions imported below, and helpers such as :func:`clip`.  Conventions:
 
 * A comparison with NaN is false, so the *else* branch must be the one that lets NaN through.
+* Infinities give the limit: where it would be ``inf * 0`` or ``inf / inf``, z is clipped at a place so far out that
+  the result no longer changes.
 * What depends on scalars alone (``1.0 - beta_1``, ``log(EPS)``) is evaluated once, in double precision.
+* Arguments after those of the plain formula (``value(z, alpha)``) are its parameters, scalars with the defaults that
+  its table row gives.
+
+Sources: the activations are PyTorch's, with its parameters and defaults (Hendrycks & Gimpel 2016, gelu; Clevert et al.
+2016, elu; Klambauer et al. 2017, selu; Barron 2017, celu; Ramachandran et al. 2017, silu; Misra 2019, mish; Howard et
+al. 2019, hardswish; He et al. 2015, prelu); losses: Huber 1964; Koenker & Bassett 1978 (quantile); Lin et al. 2017
+(focal); optimizers: Kingma & Ba 2015 (adam), Loshchilov & Hutter 2019 (adamw), Reddi et al. 2018 (amsgrad), Dozat 2016
+(nadam), Hinton's lecture 6e of 2012 (rmsprop), Duchi et al. 2011 (adagrad), Zeiler 2012 (adadelta), Chen et al. 2023
+(lion), with epsilon where PyTorch has it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import exp, log, log1p, sqrt, tanh
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import erf, exp, log, log1p, sqrt, tanh
 
 # Machine epsilon of the dtype being computed; each rendering substitutes its own value.
 EPS = 2.0**-52
@@ -25,6 +36,45 @@ EPS = 2.0**-52
 def clip(x, low, high):
     x = low if x < low else x
     return high if x > high else x
+
+
+def sign(x):
+    return 1.0 if x > 0.0 else (-1.0 if x < 0.0 else x)
+
+
+def expm1_below_zero(x):
+    # exp(x) - 1 for x <= 0, to the last digits for small x too: with t = tanh(x/2) it is 2t / (1 - t)
+    t = tanh(0.5 * x)
+    return 2.0 * t / (1.0 - t)
+
+
+def softplus(x):
+    # log(1 + exp(x)) = max(x, 0) + log(1 + e), e = exp(-|x|); log(1 + e) = 2 atanh r, r = e / (2 + e) <= 1/3, by its
+    # series: half the work of log1p, which cannot know that its argument lies in [0, 1]
+    e = exp(-abs(x))
+    r = e / (2.0 + e)
+    q = r * r
+    p = 0.030303030303030304
+    p = p * q + 0.03225806451612903
+    p = p * q + 0.034482758620689655
+    p = p * q + 0.037037037037037035
+    p = p * q + 0.04
+    p = p * q + 0.043478260869565216
+    p = p * q + 0.047619047619047616
+    p = p * q + 0.05263157894736842
+    p = p * q + 0.058823529411764705
+    p = p * q + 0.06666666666666667
+    p = p * q + 0.07692307692307693
+    p = p * q + 0.09090909090909091
+    p = p * q + 0.1111111111111111
+    p = p * q + 0.14285714285714285
+    p = p * q + 0.2
+    p = p * q + 0.3333333333333333
+    return (x if x > 0.0 else 0.0) + (2.0 * r + 2.0 * r * (q * p))
+
+
+def normal_cdf(x):
+    return 0.5 + 0.5 * erf(0.7071067811865476 * x)
 
 
 # --- activations a = f(z) and their slopes da/dz, in terms of z and a -------------------------------------------
@@ -62,11 +112,164 @@ def relu_slope(z, a):
     return 0.0 if a == 0.0 else 1.0
 
 
+def leaky_relu(z, negative_slope):
+    return z if z > 0.0 else negative_slope * z
+
+
+def leaky_relu_slope(z, a, negative_slope):
+    return 1.0 if a > 0.0 else negative_slope
+
+
+def prelu(z, slope):
+    return z if z > 0.0 else slope * z
+
+
+def prelu_slope(z, a, slope):
+    return 1.0 if z > 0.0 else slope  # a learned slope may be negative, so that a alone would not tell
+
+
+def relu6(z):
+    return clip(z, 0.0, 6.0)
+
+
+def relu6_slope(z, a):
+    return 0.0 if a <= 0.0 else (0.0 if a >= 6.0 else 1.0)
+
+
+def elu(z, alpha):
+    return z if z > 0.0 else alpha * expm1_below_zero(0.0 if z > 0.0 else z)
+
+
+def elu_slope(z, a, alpha):
+    return 1.0 if a > 0.0 else a + alpha
+
+
+def selu(z):
+    return 1.0507009873554805 * z if z > 0.0 else 1.7580993408473766 * expm1_below_zero(0.0 if z > 0.0 else z)
+
+
+def selu_slope(z, a):
+    return 1.0507009873554805 if a > 0.0 else a + 1.7580993408473766
+
+
+def celu(z, alpha):
+    return z if z > 0.0 else alpha * expm1_below_zero(0.0 if z > 0.0 else z * (1.0 / alpha))
+
+
+def celu_slope(z, a, alpha):
+    return 1.0 if a > 0.0 else 1.0 + a * (1.0 / alpha)
+
+
+def gelu(z):
+    p = normal_cdf(z)
+    return 0.0 if p == 0.0 else z * p
+
+
+def gelu_slope(z, a):
+    # d/dz z P(z) = P(z) + z p(z) with the density p of the normal distribution
+    t = clip(z, -40.0, 40.0)
+    return normal_cdf(z) + t * (0.3989422804014327 * exp(-0.5 * t * t))
+
+
+def gelu_tanh(z):
+    # z (1 + tanh u) / 2 = z / (1 + exp(-2u)) with u = sqrt(2/pi) (z + 0.044715 z^3)
+    t = -1000.0 if z < -1000.0 else z
+    return t / (1.0 + exp(-1.5957691216057308 * (t + 0.044715 * t * t * t)))
+
+
+def gelu_tanh_slope(z, a):
+    # beyond 9 it is 0 or 1 to rounding
+    t = clip(z, -9.0, 9.0)
+    e = exp(-1.5957691216057308 * (t + 0.044715 * t * t * t))
+    r = 1.0 / (1.0 + e)
+    return r * (1.0 + t * (1.5957691216057308 + 0.21406444881780076 * t * t) * (e * r))
+
+
+def silu(z):
+    t = -1000.0 if z < -1000.0 else z
+    return t / (1.0 + exp(-t))
+
+
+def silu_slope(z, a):
+    # s (1 + z (1 - s)) with s = logistic(z), and 1 - s = e s with e = exp(-z); beyond 80 it is 0 or 1 to rounding
+    t = clip(z, -80.0, 80.0)
+    e = exp(-t)
+    r = 1.0 / (1.0 + e)
+    return r * (1.0 + t * (e * r))
+
+
+def mish(z):
+    # tanh(softplus(z)) = n / (n + 2) with n = e (e + 2) and e = exp(z)
+    t = -1000.0 if z < -1000.0 else z
+    e = exp(30.0 if t > 30.0 else t)
+    n = e * (e + 2.0)
+    return t * (n / (n + 2.0))
+
+
+def mish_slope(z, a):
+    t = clip(z, -1000.0, 30.0)
+    e = exp(t)
+    n = e * (e + 2.0)
+    q = 2.0 / (n + 2.0)
+    return n / (n + 2.0) + t * (e * q) * ((e + 1.0) * q)
+
+
+def scaled_softplus(z, beta):
+    return softplus(beta * z) * (1.0 / beta)
+
+
+def scaled_softplus_slope(z, a, beta):
+    return -expm1_below_zero(-beta * a)  # logistic(beta z) = 1 - exp(-beta a)
+
+
+def softsign(z):
+    t = clip(z, -1e30, 1e30)
+    return t / (1.0 + abs(t))
+
+
+def softsign_slope(z, a):
+    return (1.0 - abs(a)) * (1.0 - abs(a))
+
+
+def hardtanh(z, min_val, max_val):
+    return clip(z, min_val, max_val)
+
+
+def hardtanh_slope(z, a, min_val, max_val):
+    return 0.0 if a <= min_val else (0.0 if a >= max_val else 1.0)
+
+
+def hardsigmoid(z):
+    return clip(z + 3.0, 0.0, 6.0) * (1.0 / 6.0)
+
+
+def hardsigmoid_slope(z, a):
+    return 0.0 if a <= 0.0 else (0.0 if a >= 1.0 else 1.0 / 6.0)
+
+
+def hardswish(z):
+    p = clip(z + 3.0, 0.0, 6.0) * (1.0 / 6.0)
+    return 0.0 if p == 0.0 else z * p
+
+
+def hardswish_slope(z, a):
+    return 0.0 if z <= -3.0 else (1.0 if z >= 3.0 else z * (1.0 / 3.0) + 0.5)
+
+
+def step(z):
+    return 1.0 if z >= 0.0 else (0.0 if z < 0.0 else z)
+
+
+def step_slope(z, a):
+    # the true slope is 0 almost everywhere: the gradient passes straight through near the step (Bengio et al. 2013)
+    return 1.0 if abs(z) <= 1.0 else 0.0
+
+
 def exponential(z):
     return exp(z)
 
 
-# --- losses l(y, z) of one target and one logit -----------------------------------------------------------------
+# --- losses l(y, z) of one target and one logit, and their slopes dl/dz where these are not link(z) - y ---------
 
 
 def squared_error(y, z):
@@ -84,6 +287,89 @@ def binary_log_loss(y, z):
     minus_log_p = clip(t - (z if z < 0.0 else 0.0), -log1p(-EPS), -log(EPS))
     minus_log_q = clip(t + (z if z > 0.0 else 0.0), -log1p(-EPS), -log(EPS))
     return y * minus_log_p + (1.0 - y) * minus_log_q
+
+
+def binary_focal(y, z, gamma):
+    # (1 - p)^gamma * -log p, where p is the probability of what y is: -log p = softplus(-m), -log(1 - p) = softplus(m)
+    m = (2.0 * y - 1.0) * z
+    m = 1e30 if m > 1e30 else m
+    return exp(-gamma * softplus(m)) * softplus(-m)
+
+
+def binary_focal_delta(y, z, gamma):
+    # d/dm = -(1 - p)^gamma (gamma p * -log p + 1 - p)
+    m = clip((2.0 * y - 1.0) * z, -1e30, 1e30)
+    e = exp(-abs(m))
+    p = (1.0 if m > 0.0 else e) / (1.0 + e)
+    q = (e if m > 0.0 else 1.0) / (1.0 + e)
+    return (1.0 - 2.0 * y) * exp(-gamma * softplus(m)) * (gamma * p * softplus(-m) + q)
+
+
+def hinge(y, z):
+    h = 1.0 - (2.0 * y - 1.0) * z
+    return 0.0 if h < 0.0 else h
+
+
+def hinge_delta(y, z):
+    h = 1.0 - (2.0 * y - 1.0) * z
+    return 1.0 - 2.0 * y if h > 0.0 else (0.0 if h <= 0.0 else h)
+
+
+def squared_hinge(y, z):
+    h = 1.0 - (2.0 * y - 1.0) * z
+    return 0.0 if h < 0.0 else h * h
+
+
+def squared_hinge_delta(y, z):
+    h = 1.0 - (2.0 * y - 1.0) * z
+    return 0.0 if h < 0.0 else 2.0 * (1.0 - 2.0 * y) * h
+
+
+def absolute_error(y, z):
+    return abs(z - y)
+
+
+def absolute_error_delta(y, z):
+    return sign(z - y)
+
+
+def huber(y, z, delta):
+    d = z - y
+    return 0.5 * d * d if abs(d) <= delta else delta * (abs(d) - 0.5 * delta)
+
+
+def huber_delta(y, z, delta):
+    return clip(z - y, -delta, delta)
+
+
+def log_cosh(y, z):
+    # small d: -log(1 - tanh(d)^2) / 2; large d: |d| + log(1 + exp(-2|d|)) - log 2, with exp(-2|d|) out of tanh(d)
+    d = abs(z - y)
+    t = tanh(d)
+    r = log1p(-t * t if d < 1.0 else (1.0 - t) / (1.0 + t))
+    return -0.5 * r if d < 1.0 else d + r - 0.6931471805599453
+
+
+def log_cosh_delta(y, z):
+    return tanh(z - y)
+
+
+def pinball(y, z, quantile):
+    return quantile * (y - z) if y > z else (1.0 - quantile) * (z - y)
+
+
+def pinball_delta(y, z, quantile):
+    return -quantile if y > z else (1.0 - quantile if y < z else z - y)
+
+
+def gamma_deviance(y, z):
+    # half the deviance, y/p - log(y/p) - 1 with p = exp(z)
+    t = -1e30 if z < -1e30 else z
+    return y * exp(-t) + t - log(y) - 1.0
+
+
+def gamma_deviance_delta(y, z):
+    return 1.0 - y * exp(-z)
 
 
 # --- optimizers (p, g, *state, *scalars) -> (p, *state) ---------------------------------------------------------
@@ -114,6 +400,57 @@ def adam(p, g, m, v, lr, beta_1, beta_2, epsilon):
     return p, m, v
 
 
+def adamw(p, g, m, v, step_size, root_2, beta_1, beta_2, epsilon):
+    # PyTorch adds epsilon to the corrected root: step_size = lr / (1 - beta_1^t), root_2 = sqrt(1 - beta_2^t)
+    m = beta_1 * m + (1.0 - beta_1) * g
+    v = beta_2 * v + (1.0 - beta_2) * (g * g)
+    p = p - step_size * m / (sqrt(v) * (1.0 / root_2) + epsilon)
+    return p, m, v
+
+
+def amsgrad(p, g, m, v, v_max, step_size, root_2, beta_1, beta_2, epsilon):
+    m = beta_1 * m + (1.0 - beta_1) * g
+    v = beta_2 * v + (1.0 - beta_2) * (g * g)
+    v_max = v_max if v_max > v else v
+    p = p - step_size * m / (sqrt(v_max) * (1.0 / root_2) + epsilon)
+    return p, m, v, v_max
+
+
+def nadam(p, g, m, v, step_g, step_m, root_2, beta_1, beta_2, epsilon):
+    # step_g and step_m hold lr, the schedule of the momentum and the bias corrections of their step
+    m = beta_1 * m + (1.0 - beta_1) * g
+    v = beta_2 * v + (1.0 - beta_2) * (g * g)
+    p = p - (step_g * g + step_m * m) / (sqrt(v) * (1.0 / root_2) + epsilon)
+    return p, m, v
+
+
+def rmsprop(p, g, v, lr, rho, epsilon):
+    v = rho * v + (1.0 - rho) * (g * g)
+    p = p - lr * g / (sqrt(v) + epsilon)
+    return p, v
+
+
+def adagrad(p, g, total, lr, epsilon):
+    total = total + g * g
+    p = p - lr * g / (sqrt(total) + epsilon)
+    return p, total
+
+
+def adadelta(p, g, v, u, lr, rho, epsilon):
+    # v: mean square of the gradients, u: of the steps before lr
+    v = rho * v + (1.0 - rho) * (g * g)
+    d = g * (sqrt(u + epsilon) / sqrt(v + epsilon))
+    u = rho * u + (1.0 - rho) * (d * d)
+    p = p - lr * d
+    return p, v, u
+
+
+def lion(p, g, m, lr, beta_1, beta_2):
+    p = p - lr * sign(beta_1 * m + (1.0 - beta_1) * g)
+    m = beta_2 * m + (1.0 - beta_2) * g
+    return p, m
+
+
 # --- the tables ---------------------------------------------------------------------------------------------------
 
 
@@ -121,18 +458,25 @@ def adam(p, g, m, v, lr, beta_1, beta_2, epsilon):
 class Activation:
     """A hidden activation, or the link that turns logits into predictions (then without a slope)."""
 
-    value: Callable
-    slope: Callable | None = None
+    value: Callable  # value(z, *parameters)
+    slope: Callable | None = None  # slope(z, a, *parameters)
+    parameters: Mapping[str, float] = field(default_factory=dict, hash=False)  # further arguments, in order: defaults
+    ranges: Mapping[str, str] = field(default_factory=dict, hash=False)  # of them: "[0, 1)"
+    learned: tuple[str, ...] = ()  # parameters that each unit learns for itself; the default is where they start
     hidden: bool = True  # may be chosen as the ``activation`` of an estimator
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss with its canonical link, so that d loss / d z = prediction - target."""
+    """A loss: a sum over the outputs of values of one target and one logit, or a row operation."""
 
     link: str  # a key of ACTIVATIONS, or "softmax"
-    value: Callable | None  # None: the row operation softmax_cross_entropy, written by hand in each engine
+    value: Callable | None  # value(y, z, *parameters); None: a row operation, written by hand in each engine
+    delta: Callable | None = None  # d value / dz (y, z, *parameters); None: the link is canonical, link(z) - y
+    parameters: Mapping[str, float] = field(default_factory=dict, hash=False)  # further arguments, in order: defaults
+    ranges: Mapping[str, str] = field(default_factory=dict, hash=False)  # of them: "[0, 1)"
     mean_over_outputs: bool = False  # scikit-learn's squared error is a mean over outputs, the others a sum
+    class_targets: bool = False  # y holds class indices, not one target per output
 
 
 @dataclass(frozen=True)
@@ -144,7 +488,7 @@ class Optimizer:
     scalars: tuple[str, ...]
 
 
-HELPERS: tuple[Callable, ...] = (clip,)
+HELPERS: tuple[Callable, ...] = (clip, sign, expm1_below_zero, softplus, normal_cdf)
 
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Activation(identity, identity_slope),
@@ -152,18 +496,59 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation(hyperbolic_tangent, hyperbolic_tangent_slope),
     "relu": Activation(relu, relu_slope),
     "exp": Activation(exponential, hidden=False),
+    "leaky_relu": Activation(leaky_relu, leaky_relu_slope, {"negative_slope": 0.01}, {"negative_slope": "[0, inf)"}),
+    "prelu": Activation(prelu, prelu_slope, {"slope": 0.25}, learned=("slope",)),
+    "relu6": Activation(relu6, relu6_slope),
+    "elu": Activation(elu, elu_slope, {"alpha": 1.0}, {"alpha": "[0, inf)"}),
+    "selu": Activation(selu, selu_slope),
+    "celu": Activation(celu, celu_slope, {"alpha": 1.0}, {"alpha": "(0, inf)"}),
+    "gelu": Activation(gelu, gelu_slope),
+    "gelu_tanh": Activation(gelu_tanh, gelu_tanh_slope),
+    "silu": Activation(silu, silu_slope),
+    "mish": Activation(mish, mish_slope),
+    "softplus": Activation(scaled_softplus, scaled_softplus_slope, {"beta": 1.0}, {"beta": "(0, inf)"}),
+    "softsign": Activation(softsign, softsign_slope),
+    "hardtanh": Activation(hardtanh, hardtanh_slope, {"min_val": -1.0, "max_val": 1.0}),
+    "hardsigmoid": Activation(hardsigmoid, hardsigmoid_slope),
+    "hardswish": Activation(hardswish, hardswish_slope),
+    "step": Activation(step, step_slope),
 }
 
 LOSSES: dict[str, Loss] = {
-    "log_loss": Loss("softmax", None),
+    "log_loss": Loss(
+        "softmax",
+        None,
+        parameters={"label_smoothing": 0.0},
+        ranges={"label_smoothing": "[0, 1)"},
+        class_targets=True,
+    ),
     "binary_log_loss": Loss("logistic", binary_log_loss),
     "squared_error": Loss("identity", squared_error, mean_over_outputs=True),
     "poisson": Loss("exp", poisson),
+    "focal": Loss("softmax", None, parameters={"gamma": 2.0}, ranges={"gamma": "[0, inf)"}, class_targets=True),
+    "binary_focal": Loss("logistic", binary_focal, binary_focal_delta, {"gamma": 2.0}, {"gamma": "[0, inf)"}),
+    "kl_divergence": Loss("softmax", None),
+    "hinge": Loss("identity", hinge, hinge_delta),
+    "squared_hinge": Loss("identity", squared_hinge, squared_hinge_delta),
+    "absolute_error": Loss("identity", absolute_error, absolute_error_delta),
+    "huber": Loss("identity", huber, huber_delta, {"delta": 1.0}, {"delta": "(0, inf)"}),
+    "log_cosh": Loss("identity", log_cosh, log_cosh_delta),
+    "quantile": Loss("identity", pinball, pinball_delta, {"quantile": 0.5}, {"quantile": "(0, 1)"}),
+    "gamma": Loss("exp", gamma_deviance, gamma_deviance_delta),
 }
+
+_MOMENTS = ("root_2", "beta_1", "beta_2", "epsilon")
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": Optimizer(sgd, (), ("lr",)),
     "momentum": Optimizer(momentum, ("velocity",), ("lr", "momentum")),
     "nesterov": Optimizer(nesterov, ("velocity",), ("lr", "momentum")),
     "adam": Optimizer(adam, ("m", "v"), ("lr", "beta_1", "beta_2", "epsilon")),
+    "adamw": Optimizer(adamw, ("m", "v"), ("step_size", *_MOMENTS)),
+    "amsgrad": Optimizer(amsgrad, ("m", "v", "v_max"), ("step_size", *_MOMENTS)),
+    "nadam": Optimizer(nadam, ("m", "v"), ("step_g", "step_m", *_MOMENTS)),
+    "rmsprop": Optimizer(rmsprop, ("v",), ("lr", "rho", "epsilon")),
+    "adagrad": Optimizer(adagrad, ("total",), ("lr", "epsilon")),
+    "adadelta": Optimizer(adadelta, ("v", "u"), ("lr", "rho", "epsilon")),
+    "lion": Optimizer(lion, ("m",), ("lr", "beta_1", "beta_2")),
 }

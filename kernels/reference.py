@@ -5,17 +5,24 @@ all others: the tests compare every engine with this file.  It therefore states 
 second time and imports nothing from formulas.py.  A new activation, loss or optimizer is one entry
 in a table below and one row in formulas.py.
 
-Reading order: the three tables, one layer, losses, updates, the whole network, argument checks.
+Reading order: the three tables, one layer, losses, updates, the whole network (layout, forward,
+backward, dropout), the coarse calls, argument checks.
 Marks in the docstrings: IN is read, OUT is overwritten.  Every array of one call has the same
 dtype, float32 or float64, and is C-contiguous unless the docstring says otherwise; anything else is
 a ValueError that names the argument, raised before anything is written.
 
+A choice (an activation, a loss) is a name, a pair (name, {parameter: value}), or a formula of the
+user's own, which brings its NumPy functions along.
+
 Sources: Rumelhart, Hinton & Williams 1986 (back-propagation); Bishop 2006, chapters 4 and 5 (losses
-with their canonical links); Sutskever et al. 2013 (Nesterov's momentum); Kingma & Ba 2015 (Adam).
-Conventions (what is averaged, what is clipped) are scikit-learn's.
+with their canonical links); Sutskever et al. 2013 (Nesterov's momentum); Kingma & Ba 2015 (Adam);
+Srivastava et al. 2014 (dropout); Ioffe & Szegedy 2015 (batch normalisation); for the other
+activations, losses and rules see formulas.py.  Conventions (what is averaged, what is clipped) are
+scikit-learn's where it has any, PyTorch's otherwise.
 """
 
 import inspect
+import math
 import operator
 from collections.abc import Callable
 from itertools import pairwise
@@ -23,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.special import expit, xlogy
+from scipy.special import expit, ndtr, xlogy
 
 __all__ = [
     "activate",
@@ -46,14 +53,102 @@ __all__ = [
 
 # --- the tables ----------------------------------------------------------------------------------
 
-#: name: (a = f(z), da/dz).  A slope takes what it needs by name: ``z``, ``a`` or both.
-#: None: this row is only an output link.
+
+def _gate(z, p):  # z p, and 0 where p is 0, however large z
+    return np.where(p == 0, 0, z * p).astype(z.dtype)
+
+
+def _gelu_tanh_gate(z):  # (1 + tanh(u)) / 2 = logistic(2u), u = sqrt(2 / pi) (z + 0.044715 z^3)
+    return expit(math.sqrt(8 / math.pi) * (z + 0.044715 * z**3))
+
+
+def _gelu_slope(z):  # P + z p, distribution and density of a normal variable
+    z = _not_infinite(z)
+    return ndtr(z) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def _gelu_tanh_slope(z):
+    z = _not_infinite(z)
+    p, q = _gelu_tanh_gate(z), _gelu_tanh_gate(-z)
+    return p + z * p * q * math.sqrt(8 / math.pi) * (1 + 3 * 0.044715 * z**2)
+
+
+def _silu_slope(z):
+    z = _not_infinite(z)
+    return expit(z) * (1 + z * expit(-z))
+
+
+def _mish_slope(z):  # t + z (1 - t^2) logistic(z), t = tanh(softplus(z)), 1 - tanh^2 = 1 / cosh^2
+    z = np.clip(z, -1000, 40)
+    softplus = np.logaddexp(0, z)
+    return np.tanh(softplus) + z * expit(z) / np.cosh(softplus) ** 2
+
+
+def _not_infinite(z):  # beyond 1000 the slopes of gelu and silu have long been 0 or 1
+    return np.clip(z, -1000, 1000)
+
+
+def _inside(a, low, high):  # 1 where clipping left a as it was
+    return 1 - ((a <= low) | (a >= high))
+
+
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+
+#: name: (a = f(z), da/dz).  Functions of z; a slope takes what it needs by name: ``z``, ``a`` or
+#: both.  Further arguments are the parameters with their defaults.  None: this row is only an
+#: output link.
 ACTIVATIONS: dict[str, tuple[Callable, Callable | None]] = {
     "identity": (lambda z: z, lambda a: np.ones_like(a)),
     "logistic": (expit, lambda a: a * (1 - a)),
     "tanh": (np.tanh, lambda a: 1 - a * a),
     "relu": (lambda z: np.maximum(z, 0), lambda a: (a != 0).astype(a.dtype)),  # 0 at the kink
     "exp": (np.exp, None),
+    "leaky_relu": (
+        lambda z, negative_slope=0.01: np.where(z > 0, z, negative_slope * z),
+        lambda a, negative_slope=0.01: np.where(a > 0, 1, negative_slope),
+    ),
+    "prelu": (  # in a network ``slope`` is (fan_out,), one learned number per unit
+        lambda z, slope=0.25: np.where(z > 0, z, slope * z),
+        lambda z, slope=0.25: np.where(z > 0, 1, slope),
+    ),
+    "relu6": (lambda z: np.clip(z, 0, 6), lambda a: _inside(a, 0, 6)),
+    "elu": (
+        lambda z, alpha=1.0: np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0))),
+        lambda a, alpha=1.0: np.where(a > 0, 1, a + alpha),
+    ),
+    "selu": (  # scale * elu
+        lambda z: _SELU_SCALE * np.where(z > 0, z, _SELU_ALPHA * np.expm1(np.minimum(z, 0))),
+        lambda a: np.where(a > 0, _SELU_SCALE, a + _SELU_SCALE * _SELU_ALPHA),
+    ),
+    "celu": (
+        lambda z, alpha=1.0: np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0) / alpha)),
+        lambda a, alpha=1.0: np.where(a > 0, 1, 1 + a / alpha),
+    ),
+    "gelu": (lambda z: _gate(z, ndtr(z)), _gelu_slope),
+    "gelu_tanh": (lambda z: _gate(z, _gelu_tanh_gate(z)), _gelu_tanh_slope),
+    "silu": (lambda z: _gate(z, expit(z)), _silu_slope),
+    "mish": (lambda z: _gate(z, np.tanh(np.logaddexp(0, z))), _mish_slope),
+    "softplus": (
+        lambda z, beta=1.0: np.logaddexp(0, beta * z) / beta,
+        lambda a, beta=1.0: -np.expm1(-beta * a),  # logistic(beta z)
+    ),
+    "softsign": (
+        lambda z: np.where(np.isinf(z), np.sign(z), z / (1 + np.abs(z))),
+        lambda a: (1 - np.abs(a)) ** 2,
+    ),
+    "hardtanh": (
+        lambda z, min_val=-1.0, max_val=1.0: np.clip(z, min_val, max_val),
+        lambda a, min_val=-1.0, max_val=1.0: _inside(a, min_val, max_val),
+    ),
+    "hardsigmoid": (lambda z: np.clip(z + 3, 0, 6) / 6, lambda a: _inside(a, 0, 1) / 6),
+    "hardswish": (
+        lambda z: _gate(z, np.clip(z + 3, 0, 6) / 6),
+        lambda z: np.where(z <= -3, 0, np.where(z >= 3, 1, z / 3 + 0.5)),
+    ),
+    "step": (  # straight-through: backward as if it were hardtanh (Bengio et al. 2013)
+        lambda z: np.heaviside(z, 1),
+        lambda z: np.abs(z) <= 1,
+    ),
 }
 
 
@@ -62,9 +157,52 @@ def _softmax(z):  # p_k = exp(z_k - max z) / sum_j exp(z_j - max z)
     return e / e.sum(axis=1, keepdims=True)
 
 
-def _log_loss(z, y):  # -sum_k y_k log p_k
+def _minus_log_softmax(z):
     shifted = z - z.max(axis=1, keepdims=True)
-    return np.sum(y * _clip(np.log(np.exp(shifted).sum(axis=1, keepdims=True)) - shifted), axis=1)
+    return np.log(np.exp(shifted).sum(axis=1, keepdims=True)) - shifted
+
+
+def _log_loss(z, y, label_smoothing=0.0):  # -sum_k t_k log p_k; clipped as scikit-learn does where it has this loss
+    minus_log_p = _minus_log_softmax(z)
+    if label_smoothing == 0:
+        minus_log_p = _clip(minus_log_p)
+    return np.sum(_smooth(y, label_smoothing) * minus_log_p, axis=1)
+
+
+def _log_loss_delta(z, y, label_smoothing=0.0):
+    return _softmax(z) - _smooth(y, label_smoothing)
+
+
+def _smooth(y, label_smoothing):  # t = (1 - e) onehot + e / K
+    return (1 - label_smoothing) * y + label_smoothing / y.shape[1]
+
+
+def _focal(z, y, gamma=2.0):  # (1 - p)^gamma * -log p, with p the probability of the class that it is
+    _, q, minus_log_p = _class_that_it_is(z, y)
+    return np.sum(q**gamma * minus_log_p, axis=1)
+
+
+def _focal_delta(z, y, gamma=2.0):  # (1 - p)^gamma (gamma p * -log p + 1 - p) (r - y), r: softmax of the other classes
+    p, q, minus_log_p = _class_that_it_is(z, y)
+    r = np.divide((1 - y) * p, q, out=np.zeros_like(p), where=q != 0)
+    p = np.sum(y * p, axis=1, keepdims=True)
+    return q**gamma * (gamma * _gate(minus_log_p, p) + q) * (r - y)
+
+
+def _class_that_it_is(z, y):
+    """-> softmax; and of the class that y is (n, 1): 1 - p and -log p, both with all their digits."""
+    p = _softmax(z)
+    q = np.sum((1 - y) * p, axis=1, keepdims=True)
+    minus_log_p = np.sum(np.where(y == 1, _minus_log_softmax(z), 0), axis=1, keepdims=True)
+    return p, q, np.where(q < 0.5, -np.log1p(-np.minimum(q, 0.5)), minus_log_p)
+
+
+def _kl_divergence(z, y):  # sum_k y_k (log y_k - log p_k)
+    return np.sum(xlogy(y, y) + np.where(y == 0, 0, y * _minus_log_softmax(z)), axis=1)
+
+
+def _kl_divergence_delta(z, y):
+    return _softmax(z) * y.sum(axis=1, keepdims=True) - y
 
 
 def _binary_log_loss(z, y):  # -sum_k y_k log p_k + (1 - y_k) log(1 - p_k)
@@ -72,12 +210,72 @@ def _binary_log_loss(z, y):  # -sum_k y_k log p_k + (1 - y_k) log(1 - p_k)
     return np.sum(y * _clip(np.logaddexp(0, -z)) + (1 - y) * _clip(np.logaddexp(0, z)), axis=1)
 
 
+def _binary_focal(z, y, gamma=2.0):  # as _focal, for each output by itself; m is large where p is near 1
+    m = (2 * y - 1) * z
+    return np.sum(expit(-m) ** gamma * np.logaddexp(0, -m), axis=1)
+
+
+def _binary_focal_delta(z, y, gamma=2.0):
+    m = np.clip((2 * y - 1) * z, -1e30, 1e30)
+    p, q = expit(m), expit(-m)
+    return (1 - 2 * y) * q**gamma * (gamma * p * np.logaddexp(0, -m) + q)
+
+
+def _hinge(z, y):  # max(0, 1 - s z) with s = -1 for y = 0 and 1 for y = 1
+    return np.sum(np.maximum(0, 1 - (2 * y - 1) * z), axis=1)
+
+
+def _hinge_delta(z, y):
+    return (1 - 2 * y) * np.heaviside(1 - (2 * y - 1) * z, 0)
+
+
+def _squared_hinge(z, y):
+    return np.sum(np.maximum(0, 1 - (2 * y - 1) * z) ** 2, axis=1)
+
+
+def _squared_hinge_delta(z, y):
+    return 2 * (1 - 2 * y) * np.maximum(0, 1 - (2 * y - 1) * z)
+
+
 def _squared_error(z, y):  # a mean over the outputs, where the other losses are sums
     return np.mean((z - y) ** 2 / 2, axis=1)
 
 
+def _absolute_error(z, y):
+    return np.sum(np.abs(z - y), axis=1)
+
+
+def _huber(z, y, delta=1.0):
+    d = np.abs(z - y)
+    return np.sum(np.where(d <= delta, d**2 / 2, delta * (d - delta / 2)), axis=1)
+
+
+def _huber_delta(z, y, delta=1.0):
+    return np.clip(z - y, -delta, delta)
+
+
+def _log_cosh(z, y):  # log(1 + 2 sinh(d/2)^2) where d is small, d + log(1 + exp(-2d)) - log 2 elsewhere
+    d = np.abs(z - y)
+    small = np.log1p(2 * np.sinh(np.minimum(d, 1) / 2) ** 2)
+    return np.sum(np.where(d < 1, small, d + np.log1p(np.exp(-2 * d)) - math.log(2)), axis=1)
+
+
+def _quantile(z, y, quantile=0.5):  # the pinball loss
+    return np.sum(np.maximum(quantile * (y - z), (quantile - 1) * (y - z)), axis=1)
+
+
+def _quantile_delta(z, y, quantile=0.5):
+    sign = np.sign(z - y)
+    return np.where(sign > 0, (1 - quantile) * sign, quantile * sign)
+
+
 def _poisson(z, y):  # half the deviance, sum_k y_k log(y_k / p_k) - y_k + p_k with p = exp(z)
     return np.sum(xlogy(y, y) - y * z - y + np.exp(z), axis=1)
+
+
+def _gamma(z, y):  # half the deviance, sum_k y_k / p_k - log(y_k / p_k) - 1 with p = exp(z)
+    z = np.maximum(z, -1e30)  # exp(inf) - inf is inf, too
+    return np.sum(y * np.exp(-z) + z - np.log(y) - 1, axis=1)
 
 
 def _clip(minus_log_p):  # as if p had been clipped to [eps, 1 - eps] before the logarithm
@@ -86,17 +284,29 @@ def _clip(minus_log_p):  # as if p had been clipped to [eps, 1 - eps] before the
 
 
 class Loss(NamedTuple):
-    """A loss with its canonical output link, so that d loss / d logits = link(logits) - y."""
+    """A loss with its output link.  Arguments after z and y are parameters with their defaults."""
 
     link: Callable  # logits (n, n_outputs) -> predictions (n, n_outputs)
-    rows: Callable  # logits, y (n, n_outputs) -> loss of each row (n,); y is one-hot for log_loss
+    rows: Callable  # logits, y (n, n_outputs) -> loss of each row (n,)
+    delta: Callable | None = None  # d loss / d logits (n, n_outputs); None: canonical, link(logits) - y
+    classes: bool = False  # targets are class indices; y is then one-hot
 
 
 LOSSES: dict[str, Loss] = {
-    "log_loss": Loss(_softmax, _log_loss),
+    "log_loss": Loss(_softmax, _log_loss, _log_loss_delta, classes=True),
     "binary_log_loss": Loss(expit, _binary_log_loss),
     "squared_error": Loss(lambda z: z, _squared_error),
     "poisson": Loss(np.exp, _poisson),
+    "focal": Loss(_softmax, _focal, _focal_delta, classes=True),
+    "binary_focal": Loss(expit, _binary_focal, _binary_focal_delta),
+    "kl_divergence": Loss(_softmax, _kl_divergence, _kl_divergence_delta),
+    "hinge": Loss(lambda z: z, _hinge, _hinge_delta),
+    "squared_hinge": Loss(lambda z: z, _squared_hinge, _squared_hinge_delta),
+    "absolute_error": Loss(lambda z: z, _absolute_error, lambda z, y: np.sign(z - y)),
+    "huber": Loss(lambda z: z, _huber, _huber_delta),
+    "log_cosh": Loss(lambda z: z, _log_cosh, lambda z, y: np.tanh(z - y)),
+    "quantile": Loss(lambda z: z, _quantile, _quantile_delta),
+    "gamma": Loss(np.exp, _gamma, lambda z, y: 1 - y * np.exp(-z)),
 }
 
 
@@ -120,6 +330,47 @@ def _adam(p, g, m, v, lr, beta_1, beta_2, epsilon):
     return p - lr * m / (np.sqrt(v) + epsilon), m, v
 
 
+def _adamw(p, g, m, v, step_size, root_2, beta_1, beta_2, epsilon):  # the decay itself is not part of the rule
+    m = beta_1 * m + (1 - beta_1) * g
+    v = beta_2 * v + (1 - beta_2) * g**2
+    return p - step_size * m / (np.sqrt(v) / root_2 + epsilon), m, v
+
+
+def _amsgrad(p, g, m, v, v_max, step_size, root_2, beta_1, beta_2, epsilon):
+    m = beta_1 * m + (1 - beta_1) * g
+    v = beta_2 * v + (1 - beta_2) * g**2
+    v_max = np.maximum(v_max, v)
+    return p - step_size * m / (np.sqrt(v_max) / root_2 + epsilon), m, v, v_max
+
+
+def _nadam(p, g, m, v, step_g, step_m, root_2, beta_1, beta_2, epsilon):
+    m = beta_1 * m + (1 - beta_1) * g
+    v = beta_2 * v + (1 - beta_2) * g**2
+    return p - (step_g * g + step_m * m) / (np.sqrt(v) / root_2 + epsilon), m, v
+
+
+def _rmsprop(p, g, v, lr, rho, epsilon):
+    v = rho * v + (1 - rho) * g**2
+    return p - lr * g / (np.sqrt(v) + epsilon), v
+
+
+def _adagrad(p, g, total, lr, epsilon):
+    total = total + g**2
+    return p - lr * g / (np.sqrt(total) + epsilon), total
+
+
+def _adadelta(p, g, v, u, lr, rho, epsilon):
+    v = rho * v + (1 - rho) * g**2
+    step = np.sqrt(u + epsilon) / np.sqrt(v + epsilon) * g
+    u = rho * u + (1 - rho) * step**2
+    return p - lr * step, v, u
+
+
+def _lion(p, g, m, lr, beta_1, beta_2):
+    step = np.sign(beta_1 * m + (1 - beta_1) * g)
+    return p - lr * step, beta_2 * m + (1 - beta_2) * g
+
+
 class Rule(NamedTuple):
     """An optimizer: (p, g, *states, *scalars) -> (p, *states)."""
 
@@ -133,6 +384,13 @@ OPTIMIZERS: dict[str, Rule] = {
     "momentum": Rule(_momentum, ("velocity",), ("lr", "momentum")),
     "nesterov": Rule(_nesterov, ("velocity",), ("lr", "momentum")),
     "adam": Rule(_adam, ("m", "v"), ("lr", "beta_1", "beta_2", "epsilon")),
+    "adamw": Rule(_adamw, ("m", "v"), ("step_size", "root_2", "beta_1", "beta_2", "epsilon")),
+    "amsgrad": Rule(_amsgrad, ("m", "v", "v_max"), ("step_size", "root_2", "beta_1", "beta_2", "epsilon")),
+    "nadam": Rule(_nadam, ("m", "v"), ("step_g", "step_m", "root_2", "beta_1", "beta_2", "epsilon")),
+    "rmsprop": Rule(_rmsprop, ("v",), ("lr", "rho", "epsilon")),
+    "adagrad": Rule(_adagrad, ("total",), ("lr", "epsilon")),
+    "adadelta": Rule(_adadelta, ("v", "u"), ("lr", "rho", "epsilon")),
+    "lion": Rule(_lion, ("m",), ("lr", "beta_1", "beta_2")),
 }
 
 # --- one layer -----------------------------------------------------------------------------------
@@ -143,14 +401,14 @@ def activate(activation, z, out):
 
     Parameters
     ----------
-    activation : str
-        A key of ACTIVATIONS.
+    activation : str, (str, dict) or formula
+        A key of ACTIVATIONS, alone or with parameters, or a formula of the user's.
     z : ndarray of any shape (IN)
         Pre-activation.
     out : ndarray of z's shape (OUT)
         May be ``z`` itself.
     """
-    f, _ = _row("activation", ACTIVATIONS, activation)
+    f = _activation(activation)
     _array("z", z, _float("z", z))
     _array("out", out, z.dtype, z.shape, out=True)
     out[...] = f(z)
@@ -161,8 +419,8 @@ def slope(activation, z, a, out):
 
     Parameters
     ----------
-    activation : str
-        A key of ACTIVATIONS.
+    activation : str, (str, dict) or formula
+        A key of ACTIVATIONS, alone or with parameters, or a formula of the user's.
     z : ndarray of any shape, or None (IN)
         Pre-activation; None where the slope is a function of ``a`` alone.
     a : ndarray of z's shape (IN)
@@ -185,13 +443,13 @@ def linear_forward(X, W, b, activation, out, z=None):
     X : ndarray of shape (n, fan_in) (IN)
     W : ndarray of shape (fan_in, fan_out) (IN)
     b : ndarray of shape (fan_out,) (IN)
-    activation : str
-        A key of ACTIVATIONS.
+    activation : str, (str, dict) or formula
+        A key of ACTIVATIONS, alone or with parameters, or a formula of the user's.
     out : ndarray of shape (n, fan_out) (OUT)
     z : ndarray of shape (n, fan_out), default=None (OUT)
         Where given, receives the pre-activation.
     """
-    f, _ = _row("activation", ACTIVATIONS, activation)
+    f = _activation(activation)
     _array("X", X, _float("X", X), (None, None))
     _array("W", W, X.dtype, (X.shape[1], None))
     _array("b", b, X.dtype, W.shape[1:])
@@ -217,7 +475,7 @@ def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z
     W : ndarray of shape (fan_in, fan_out) (IN)
     delta : ndarray of shape (n, fan_out) (IN)
         d loss / d pre-activation of this layer.
-    activation : str
+    activation : str, (str, dict) or formula
         f, the activation of the layer below that made X.
     grad_W : ndarray of shape (fan_in, fan_out) (OUT)
     grad_b : ndarray of shape (fan_out,) (OUT)
@@ -226,7 +484,7 @@ def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z
     z : ndarray of shape (n, fan_in), default=None (IN)
         Pre-activation of the layer below; None where the slope is a function of X alone.
     """
-    _row("activation", ACTIVATIONS, activation)
+    _activation(activation)
     _array("X", X, _float("X", X), (None, None))
     _array("W", W, X.dtype, (X.shape[1], None))
     _array("delta", delta, X.dtype, (X.shape[0], W.shape[1]))
@@ -270,22 +528,24 @@ def softmax(logits, out):
 
 
 def loss(name, logits, y, sample_weight, delta):
-    """Mean loss over the rows, and delta = (prediction - y) * sample_weight.
+    """Mean loss over the rows, and delta = d loss / d logits * sample_weight.
 
     The mean is sum_i w_i l_i / sum_i w_i, where l_i is a sum over the outputs (squared_error: a
     mean).  ``delta`` is the derivative of sum_i w_i l_i by the logits (squared_error: of the sum
     over the outputs); it is not divided by anything.  In the log losses each -log p is clipped as
-    if p were in [eps, 1 - eps]; ``delta`` is not clipped.  All of it as in scikit-learn.
+    if p were in [eps, 1 - eps]; ``delta`` is not clipped.  All of it as in scikit-learn.  Other
+    losses, and log_loss with label smoothing, are not clipped.
 
     Parameters
     ----------
-    name : str
-        A key of LOSSES.
+    name : str, (str, dict) or formula
+        A key of LOSSES, alone or with parameters, or a formula of the user's.
     logits : ndarray of shape (n, n_outputs) (IN)
         The output layer before its link.
     y : ndarray (IN)
-        log_loss: class indices of shape (n,), dtype intp.  Otherwise: targets of shape
-        (n, n_outputs).
+        log_loss, focal: class indices of shape (n,), dtype intp.  Otherwise: targets of shape
+        (n, n_outputs); in {0, 1} for the binary losses and the hinges, distributions for
+        kl_divergence.
     sample_weight : ndarray of shape (n,), or None (IN)
     delta : ndarray of shape (n, n_outputs) (OUT)
 
@@ -298,15 +558,15 @@ def loss(name, logits, y, sample_weight, delta):
     ZeroDivisionError
         If the sample weights sum to zero.
     """
-    row = _row("name", LOSSES, name)
+    row = _loss("name", name)
     _array("logits", logits, _float("logits", logits), (None, None))
     if logits.size == 0:
         raise ValueError("logits must have at least one row and one column")
-    y = _targets(name, y, logits.shape, logits.dtype)
+    y = _targets(row, y, logits.shape, logits.dtype)
     w = _weights(sample_weight, len(logits), logits.dtype)
     _array("delta", delta, logits.dtype, logits.shape, out=True)
     value = np.average(row.rows(logits, y), weights=w)
-    delta[...] = (row.link(logits) - y) * (1 if w is None else w[:, None])
+    delta[...] = row.delta(logits, y) * (1 if w is None else w[:, None])
     return float(value)
 
 
@@ -415,7 +675,7 @@ def workspace(network, batch_size, n_jobs=None):
     -------
     Workspace
     """
-    _row("network.loss", LOSSES, network.loss)
+    _loss("network.loss", network.loss)
     if network.dtype not in (np.float32, np.float64):
         raise ValueError(f"network.dtype must be float32 or float64, got {network.dtype}")
     if len(network.widths) < 2 or any(operator.index(width) < 1 for width in network.widths):
@@ -428,42 +688,188 @@ def workspace(network, batch_size, n_jobs=None):
 
 
 def _layers(network, params):
-    """Views (W, b) of each layer in the flat vector [W0 .. Wn | b0 .. bn]."""
+    """Views (W, b) of each layer in the flat vector [W0 .. Wn | b0 .. bn | ...]."""
     shapes = list(pairwise(network.widths))
     sizes = [fan_in * fan_out for fan_in, fan_out in shapes] + [fan_out for _, fan_out in shapes]
-    pieces = np.split(params, np.cumsum(sizes)[:-1])
-    weights, biases = pieces[: len(shapes)], pieces[len(shapes) :]
+    pieces = np.split(params, np.cumsum(sizes))
+    weights, biases = pieces[: len(shapes)], pieces[len(shapes) : 2 * len(shapes)]
     return [(W.reshape(s), b) for W, b, s in zip(weights, biases, shapes, strict=True)]
 
 
-def _forward(network, params, A):
-    """Pre-activations of every layer, and what each layer reads: A0 = X, A1 = f(z0), ..."""
-    inputs, pre_activations = [A], []
-    for i, (W, b) in enumerate(_layers(network, params)):
-        pre_activations.append(inputs[-1] @ W + b)
-        if i < len(network.activations):
-            f, _ = ACTIVATIONS[network.activations[i]]
-            inputs.append(f(pre_activations[-1]))
-    return inputs, pre_activations
+def _units(network, params):
+    """Views of what the units of each hidden layer learn besides, and of their running statistics.
+
+    Behind the biases the flat vector goes on with [unit parameters | running statistics], both
+    layer by layer, each (fan_out,): scale, shift (batch_norm), slope (prelu) | mean, var (batch_norm).
+    """
+    norm = ("scale", "shift") if network.batch_norm else ()
+    learned = [(*norm, *(("slope",) if _is_prelu(entry) else ())) for entry in network.activations]
+    running = [("mean", "var") if network.batch_norm else ()] * len(learned)
+    start = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(network.widths))
+    found = []
+    for names, width in zip([*learned, *running], [*network.widths[1:-1]] * 2, strict=True):
+        found.append({name: params[start + k * width :][:width] for k, name in enumerate(names)})
+        start += len(names) * width
+    return found[: len(learned)], found[len(learned) :]
 
 
-def _backprop(network, params, X, y, w, alpha):
-    """Penalised mean loss of one batch and its gradient, from arguments already checked."""
-    layers, row = _layers(network, params), LOSSES[network.loss]
-    inputs, z = _forward(network, params, X)
-    sw_sum = X.shape[0] if w is None else w.sum()
+def _n_params(network):
+    """(entries that are trained, all entries) of the flat vector."""
+    hidden = list(zip(network.activations, network.widths[1:-1], strict=True))
+    trained = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(network.widths))
+    trained += sum(width * (2 * network.batch_norm + _is_prelu(entry)) for entry, width in hidden)
+    return trained, trained + 2 * network.batch_norm * sum(width for _, width in hidden)
+
+
+class Pass(NamedTuple):
+    """A layer on the way forward: what the way back needs of it."""
+
+    reads: Any  # (n, fan_in): X or the activations below, after dropout; its product with W follows
+    z: np.ndarray  # (n, fan_out): what the activation reads, after batch normalisation
+    a: Any = None  # (n, fan_out): the activation before dropout; None for the output layer
+    norm: Any = None  # with batch_norm: (normalised, mean, var)
+
+
+def _forward(network, params, A, masks):
+    """The passes through all layers; ``masks``: what the input of each is multiplied by, or None."""
+    layers, (units, _) = _layers(network, params), _units(network, params)
+    passes = []
+    for i, (W, b) in enumerate(layers):
+        A = _times(A, masks[i])
+        z, norm = A @ W + b, None
+        if i == len(units):
+            return [*passes, Pass(A, z)]
+        if network.batch_norm:
+            z, norm = _normalise(z, units[i]["scale"], units[i]["shift"])
+        f = _activation(network.activations[i], units[i].get("slope"))
+        passes.append(Pass(A, z, f(z), norm))
+        A = passes[-1].a
+
+
+def _normalise(z, scale, shift):
+    """Batch normalisation: y = scale (z - mean) / sqrt(var + eps) + shift, over the rows."""
+    mean, var = z.mean(axis=0), z.var(axis=0)
+    normalised = (z - mean) / np.sqrt(var + 1e-5)
+    return scale * normalised + shift, (normalised, mean, var)
+
+
+def _normalise_backward(delta, scale, norm):
+    """d loss / dz, d loss / d scale and d loss / d shift out of delta = d loss / dy."""
+    normalised, _, var = norm
+    along = np.mean(delta * normalised, axis=0)
+    below = scale / np.sqrt(var + 1e-5) * (delta - delta.mean(axis=0) - normalised * along)
+    return below, np.sum(delta * normalised, axis=0), delta.sum(axis=0)
+
+
+def _backprop(network, params, passes, masks, y, w, alpha, l1):
+    """Penalised mean loss of one batch and its gradient, from its passes forward."""
+    layers, (units, _), row = _layers(network, params), _units(network, params), _loss("loss", network.loss)
+    n, z = len(y), passes[-1].z
+    sw_sum = n if w is None else w.sum()
     weights = np.concatenate([W.ravel() for W, _ in layers])
-    value = np.average(row.rows(z[-1], y), weights=w) + 0.5 * alpha * (weights @ weights) / sw_sum
-    grad_W, grad_b = [], []
-    delta = (row.link(z[-1]) - y) * (1 if w is None else w[:, None])
+    value = np.average(row.rows(z, y), weights=w) + 0.5 * alpha * (weights @ weights) / sw_sum
+    value += l1 * np.abs(weights).sum() / sw_sum
+    grad = np.zeros_like(params)
+    grad_layers, (grad_units, _) = _layers(network, grad), _units(network, grad)
+    delta = row.delta(z, y) * (1 if w is None else w[:, None])
     for i in reversed(range(len(layers))):
-        W, _ = layers[i]
-        grad_W.insert(0, (inputs[i].T @ delta + alpha * W) / sw_sum)
-        grad_b.insert(0, delta.sum(axis=0) / sw_sum)
+        W, (grad_W, grad_b) = layers[i][0], grad_layers[i]
+        grad_W[...] = (passes[i].reads.T @ delta + alpha * W + l1 * np.sign(W)) / sw_sum
+        grad_b[...] = delta.sum(axis=0) / sw_sum
+        if network.batch_norm and i < len(units):
+            grad_b[...] = 0  # whatever the bias, the batch's mean takes it away: the sum is nothing but rounding
         if i > 0:
-            df = _slope(network.activations[i - 1], z[i - 1])
-            delta = (delta @ W.T) * df(z[i - 1], inputs[i])
-    return float(value), np.concatenate([g.ravel() for g in grad_W + grad_b])
+            delta = _times(delta @ W.T, masks[i])
+            delta = _hidden_backward(network, i - 1, passes[i - 1], units[i - 1], delta, grad_units[i - 1], sw_sum)
+    return float(value), grad
+
+
+def _hidden_backward(network, i, this, units, delta, grad, sw_sum):
+    """From d loss / da to d loss / d(X W + b) of hidden layer i; ``grad`` (OUT) of its units."""
+    if "slope" in units:  # da / d slope = z where z <= 0
+        grad["slope"][...] = np.sum(delta * np.where(this.z > 0, 0, this.z), axis=0) / sw_sum
+    delta = delta * _slope(network.activations[i], this.z, units.get("slope"))(this.z, this.a)
+    if network.batch_norm:
+        delta, grad_scale, grad_shift = _normalise_backward(delta, units["scale"], this.norm)
+        grad["scale"][...], grad["shift"][...] = grad_scale / sw_sum, grad_shift / sw_sum
+    return delta
+
+
+def _track(network, params, passes):
+    """Move the running statistics a tenth of the way to those of a batch."""
+    _, statistics = _units(network, params)
+    for this, running in zip(passes, statistics, strict=False):  # the output layer has none
+        if running:
+            n = len(this.z)
+            _, mean, var = this.norm
+            unbiased = var * (n / max(n - 1, 1))
+            running["mean"][...] = 0.9 * running["mean"] + 0.1 * mean
+            running["var"][...] = 0.9 * running["var"] + 0.1 * unbiased
+
+
+# --- dropout -------------------------------------------------------------------------------------
+
+
+def _times(A, mask):
+    """A with some of its entries dropped."""
+    if mask is None:
+        return A
+    if sparse.issparse(A):
+        return sparse.csr_array((A.data * mask, A.indices, A.indptr), A.shape)
+    return A * mask
+
+
+def _no_masks(network):
+    return [None] * (len(network.widths) - 1)
+
+
+def _masks(network, X, seed, t):
+    """Factors of step t for the input of each layer: 0 or 1 / (1 - rate); None where nothing drops.
+
+    With a sparse X the first holds one factor for each entry that X stores.
+    """
+    n = X.shape[0]
+    rates = [network.input_dropout, *(network.dropout or [0.0] * len(network.activations))]
+    masks = []
+    for layer, (rate, width) in enumerate(zip(rates, network.widths, strict=False)):
+        rows, columns = np.arange(n)[:, None], np.arange(width)
+        if layer == 0 and sparse.issparse(X):
+            rows, columns = np.repeat(np.arange(n), np.diff(X.indptr)), X.indices
+        if round(rate * 2**24) == 0:
+            masks.append(None)
+        else:
+            kept = _kept(seed, t, layer, rate, rows * width + columns)
+            masks.append(kept.astype(network.dtype) / (1 - rate))
+    return masks
+
+
+def _kept(seed, t, layer, rate, index):
+    """Whether a unit is kept: True with probability 1 - rate.
+
+    ``index`` is row * width + unit.  A hash of (seed, t, layer, index), so that every engine and
+    every thread draws the same: splitmix64 (Steele, Lea & Flood 2014) makes two keys, and two
+    rounds of a 32-bit mixer (Wellons 2018) make 24 bits of each index.
+    """
+    key = _splitmix(_splitmix(seed) ^ ((t << 16) + layer))
+    k0, k1 = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
+    bits = _mix(_mix(index.astype(np.uint32) ^ k0) + k1) >> np.uint32(8)
+    return bits >= round(rate * 2**24)
+
+
+def _splitmix(x):
+    x = (x + 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+    return x ^ x >> 31
+
+
+def _mix(x):
+    x = (x ^ x >> np.uint32(16)) * np.uint32(0x7FEB352D)
+    x = (x ^ x >> np.uint32(15)) * np.uint32(0x846CA68B)
+    return x ^ x >> np.uint32(16)
+
+
+# --- the coarse calls ----------------------------------------------------------------------------
 
 
 def predict(workspace, params, X, out, rows=None):
@@ -482,15 +888,22 @@ def predict(workspace, params, X, out, rows=None):
     -------
     bool
         Whether these rows, in the network's dtype, held neither NaN nor infinities.
+
+    Notes
+    -----
+    Nothing is dropped out.  A network with batch_norm is a ValueError: predict with its
+    ``network.folded(params)``.
     """
     network = _network(workspace)
+    if network.batch_norm:
+        raise ValueError("network must not have batch_norm in predict: fold it into the weights with network.folded()")
     _parameters(params, network)
     X = _samples(X, network)
     if rows is not None:
         X = X[_indices("rows", rows, X.shape[0])]
     _array("out", out, network.dtype, (X.shape[0], network.widths[-1]), out=True)
-    _, pre_activations = _forward(network, params, X)
-    out[...] = LOSSES[network.loss].link(pre_activations[-1])
+    logits = _forward(network, params, X, _no_masks(network))[-1].z
+    out[...] = _loss("network.loss", network.loss).link(logits)
     return bool(np.isfinite(X.data[: X.indptr[-1]] if sparse.issparse(X) else X).all())
 
 
@@ -508,21 +921,27 @@ def shuffle(order, random_state):
     random_state.shuffle(order)
 
 
-def loss_and_grad(workspace, params, data, alpha, grad):
-    """Penalised mean loss over the whole data, loss + alpha/2 ||W||^2 / sw_sum, and its gradient.
+def loss_and_grad(workspace, params, data, alpha, grad, l1=0.0):
+    """Penalised mean loss over the whole data and its gradient.
 
-    grad_W = (A^T delta + alpha W) / sw_sum and grad_b = sum_i delta_i / sw_sum, where A is what the
-    layer reads and sw_sum the sum of the sample weights, or n.  For squared_error with several
-    outputs the loss is a mean over the outputs and the gradient that of their sum, as in
+    The penalty is (alpha/2 ||W||^2 + l1 ||W||_1) / sw_sum, of the weights W only;
+    grad_W = (A^T delta + alpha W + l1 sign(W)) / sw_sum and grad_b = sum_i delta_i / sw_sum, where A
+    is what the layer reads and sw_sum the sum of the sample weights, or n.  For squared_error with
+    several outputs the loss is a mean over the outputs and the gradient that of their sum, as in
     scikit-learn.
 
     Parameters
     ----------
     workspace : Workspace
+        Its network must have neither dropout nor batch_norm: their loss is a function of the batch
+        and the step.
     params : ndarray of shape (n_params,) (IN)
     data : fastmlp.backends.Data (IN)
     alpha : float
+        Strength of the L2 penalty.
     grad : ndarray of shape (n_params,) (OUT)
+    l1 : float, default=0.0
+        Strength of the L1 penalty.
 
     Returns
     -------
@@ -534,19 +953,28 @@ def loss_and_grad(workspace, params, data, alpha, grad):
         If the sample weights sum to zero.
     """
     network = _network(workspace)
+    if network.batch_norm or network.input_dropout or any(network.dropout):
+        raise ValueError("network must have neither dropout nor batch_norm in loss_and_grad: train it with train_epoch")
     _parameters(params, network)
     X, y, w = _data(data, network)
     _array("grad", grad, network.dtype, params.shape, out=True)
     if np.may_share_memory(params, grad):
         raise ValueError("grad must not share memory with params")
-    value, grad[...] = _backprop(network, params, X, y, w, float(alpha))
+    masks = _no_masks(network)
+    passes = _forward(network, params, X, masks)
+    value, grad[...] = _backprop(network, params, passes, masks, y, w, float(alpha), float(l1))
     return value
 
 
-def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer):
+def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, l1=0.0, seed=0):
     """One pass over the data: for each batch of rows its gradient, then :func:`update`.
 
-    Loss and gradient of a batch are those of :func:`loss_and_grad` over the batch's rows.
+    Loss and gradient of a batch are those of :func:`loss_and_grad` over the batch's rows, with what
+    training alone has: dropout (a = a * keep / (1 - rate) behind an activation) and batch_norm (in
+    front of it; see :func:`_normalise`).  A gradient whose norm is larger than
+    ``optimizer.max_grad_norm`` is scaled down to it; before the update, params = params * (1 -
+    decay).  Both concern all entries that are trained, which are those in front of the running
+    statistics.
 
     Parameters
     ----------
@@ -558,9 +986,16 @@ def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer):
         shorter.
     batch_size : int
     alpha : float
+        Strength of the L2 penalty.
     optimizer : object (IN, OUT)
         ``rule``, ``states``, ``scalars(n_steps)`` -> float64 (n_steps, n_scalars) for the coming
         steps, and ``t``, the number of steps done so far, which grows by the number of batches.
+        It may have ``decays(n_steps)`` -> float64 (n_steps,) or None, and ``max_grad_norm``, a
+        number or None.
+    l1 : float, default=0.0
+        Strength of the L1 penalty.
+    seed : int in [0, 2^64), default=0
+        What is dropped is a function of this and of ``optimizer.t``.
 
     Returns
     -------
@@ -576,23 +1011,47 @@ def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer):
     _parameters(params, network, out=True)
     X, y, w = _data(data, network)
     order = _indices("order", order, X.shape[0])
-    batch_size = _batch_size(batch_size)
+    batch_size, seed = _batch_size(batch_size), _seed(seed)
     if len(order) == 0:
         raise ValueError("order must hold at least one row")
     steps = -(-len(order) // batch_size)
-    row = _row("optimizer.rule", OPTIMIZERS, optimizer.rule)
-    _states(row, optimizer.states, params=params)
-    scalars = optimizer.scalars(steps)
-    _array("optimizer.scalars", scalars, np.dtype(np.float64), (steps, len(row.scalars)))
+    _states(_row("optimizer.rule", OPTIMIZERS, optimizer.rule), optimizer.states, params=params)
+    scalars, decays = _schedule(optimizer, steps)
     accumulated = 0.0
     for step in range(steps):
         batch = order[step * batch_size : (step + 1) * batch_size]
+        X_batch = X[batch]
+        masks = _masks(network, X_batch, seed, optimizer.t)
+        passes = _forward(network, params, X_batch, masks)
         batch_w = None if w is None else w[batch]
-        value, grad = _backprop(network, params, X[batch], y[batch], batch_w, float(alpha))
-        update(optimizer.rule, params, grad, optimizer.states, scalars[step])
+        value, grad = _backprop(network, params, passes, masks, y[batch], batch_w, float(alpha), float(l1))
+        _track(network, params, passes)
+        _step(network, params, grad, optimizer, scalars[step], decays[step])
         optimizer.t += 1
         accumulated += value * len(batch)
     return accumulated / len(order)
+
+
+def _schedule(optimizer, steps):
+    """The scalars (steps, n_scalars) of the coming steps, and their decay factors (steps,)."""
+    scalars = optimizer.scalars(steps)
+    shape = (steps, len(OPTIMIZERS[optimizer.rule].scalars))
+    _array("optimizer.scalars", scalars, np.dtype(np.float64), shape)
+    decays = optimizer.decays(steps) if hasattr(optimizer, "decays") else None
+    if decays is None:
+        decays = np.zeros(steps)
+    _array("optimizer.decays", decays, np.dtype(np.float64), (steps,))
+    return scalars, decays
+
+
+def _step(network, params, grad, optimizer, scalars, decay):
+    """Clip the gradient, decay the parameters, update: of what is trained."""
+    trained = slice(_n_params(network)[0])
+    largest = getattr(optimizer, "max_grad_norm", None)
+    if largest is not None:  # NaN passes: min would drop it
+        grad *= np.minimum(1, largest / (np.linalg.norm(grad) + 1e-6)).astype(grad.dtype)
+    params[trained] *= 1 - float(decay)
+    update(optimizer.rule, params[trained], grad[trained], [state[trained] for state in optimizer.states], scalars)
 
 
 # --- argument checks -----------------------------------------------------------------------------
@@ -604,15 +1063,69 @@ def _row(name, table, key):
     return table[key]
 
 
-def _slope(activation, z):
+def _entry(name, table, entry):
+    """(row, parameters) of an entry: a name, or (name, parameters)."""
+    key, given = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, {})
+    return _row(name, table, key), {parameter: float(value) for parameter, value in given.items()}
+
+
+def _bind(name, function, given, arguments):
+    """The function with its parameters filled in; what is not one of ``arguments`` is a parameter."""
+    code = getattr(function, "__code__", None)  # a NumPy function has none, and no parameters
+    known = [n for n in code.co_varnames[: code.co_argcount] if n not in arguments] if code else []
+    for parameter in given:
+        if parameter not in known:
+            raise ValueError(f"{name} must have no parameters but {known}, got {parameter!r}")
+    return lambda *values: function(*values, **given)
+
+
+def _is_formula(entry):
+    return hasattr(entry, "numpy_value")
+
+
+def _is_prelu(entry):
+    return (entry[0] if isinstance(entry, tuple) else entry) == "prelu"
+
+
+def _activation_row(activation, slope):
+    """(f, df, parameters) of an activation that is not a formula; ``slope``: what prelu has learned."""
+    (f, df), given = _entry("activation", ACTIVATIONS, activation)
+    return f, df, given if slope is None else {"slope": slope}
+
+
+def _activation(activation, slope=None):
+    """The function f(z) of an activation, its parameters filled in."""
+    if _is_formula(activation):
+        return activation.numpy_value
+    f, _, given = _activation_row(activation, slope)
+    return _bind("activation", f, given, ("z",))
+
+
+def _slope(activation, z, slope=None):
     """The slope as a function of (z, a), whichever of the two the table's entry takes."""
-    _, df = _row("activation", ACTIVATIONS, activation)
-    if df is None:
-        raise ValueError(f"activation {activation!r} has no slope: it is an output link")
-    needs = inspect.signature(df).parameters
-    if "z" in needs and z is None:
+    if _is_formula(activation):
+        takes, needs_z = ["z", "a"], activation.needs_z
+        df = lambda z, a: activation.numpy_slope(a if z is None else z, a)  # noqa: E731
+    else:
+        _, row, given = _activation_row(activation, slope)
+        if row is None:
+            raise ValueError(f"activation {activation!r} has no slope: it is an output link")
+        takes = [name for name in inspect.signature(row).parameters if name in ("z", "a")]
+        needs_z, df = "z" in takes, _bind("activation", row, given, ("z", "a"))
+    if needs_z and z is None:
         raise ValueError(f"z must be given: the slope of activation {activation!r} needs it")
-    return lambda z, a: df(**{name: {"z": z, "a": a}[name] for name in needs})
+    return lambda z, a: df(*({"z": z, "a": a}[name] for name in takes)).astype(a.dtype)
+
+
+def _loss(name, entry):
+    """The row of a loss, its parameters filled in and its delta spelt out."""
+    if _is_formula(entry):
+        link = _softmax if entry.link == "softmax" else ACTIVATIONS[entry.link][0]
+        return Loss(link, lambda z, y: entry.numpy_value(y, z).sum(axis=1), lambda z, y: entry.numpy_delta(y, z))
+    row, given = _entry(name, LOSSES, entry)
+    rows = _bind(name, row.rows, given, ("z", "y"))
+    delta = _bind(name, row.delta, given, ("z", "y")) if row.delta else lambda z, y: row.link(z) - y
+    return row._replace(rows=rows, delta=delta)
 
 
 def _float(name, array):
@@ -664,6 +1177,13 @@ def _batch_size(batch_size):
     return batch_size
 
 
+def _seed(seed):
+    seed = operator.index(seed)
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must lie in [0, 2^64), got {seed}")
+    return seed
+
+
 def _indices(name, indices, n):
     """Row indices into n rows."""
     _array(name, indices, np.dtype(np.intp), (None,))
@@ -679,8 +1199,7 @@ def _network(workspace):
 
 
 def _parameters(params, network, out=False):
-    n_params = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(network.widths))
-    _array("params", params, network.dtype, (n_params,), out=out)
+    _array("params", params, network.dtype, (_n_params(network)[1],), out=out)
 
 
 def _samples(X, network):
@@ -713,9 +1232,9 @@ def _csr(X):
         raise ValueError(f"X.indices must lie in [0, {n_features})")
 
 
-def _targets(loss, y, shape, dtype):
+def _targets(row, y, shape, dtype):
     """y as a matrix (n, n_outputs): one-hot where it holds class indices."""
-    if loss != "log_loss":
+    if not row.classes:
         _array("y", y, dtype, shape)
         return y
     _array("y", y, np.dtype(np.intp), shape[:1])
@@ -735,5 +1254,5 @@ def _data(data, network):
     if X.shape[0] == 0:
         raise ValueError("X must have at least one row")
     shape = (X.shape[0], network.widths[-1])
-    y = _targets(network.loss, data.y, shape, network.dtype)
+    y = _targets(_loss("network.loss", network.loss), data.y, shape, network.dtype)
     return X, y, _weights(data.sample_weight, X.shape[0], network.dtype)

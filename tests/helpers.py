@@ -1,10 +1,10 @@
 """What the kernel tests share: tolerances derived from the dtype, and random calls to make.
 
-Read by test_reference.py and test_kernels.py.  Numbers are drawn from a seed, so that Hypothesis
-shrinks sizes and choices, not single array elements.
+Read by test_reference.py, test_kernels.py and others.  Numbers are drawn from a seed, so that
+Hypothesis shrinks sizes and choices, not single array elements.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -54,15 +54,29 @@ def assert_close(actual, expected, *, terms=1, scale=None, dtype=None, what="res
 
 ACTIVATIONS = tuple(formulas.ACTIVATIONS)
 HIDDEN = tuple(name for name in ACTIVATIONS if reference.ACTIVATIONS[name][1] is not None)
+#: Those whose slope is the derivative; the gradient of step passes straight through instead.
+DIFFERENTIABLE = tuple(name for name in HIDDEN if name != "step")
 LOSSES = tuple(formulas.LOSSES)
 RULES = tuple(formulas.OPTIMIZERS)
 DTYPES = (np.float32, np.float64)
+
+
+def name_of(entry):
+    """Name of an entry: a name, or (name, {parameter: value})."""
+    return entry[0] if isinstance(entry, tuple) else entry
+
+
+def parameters_of(table, entry):
+    """Parameters of an entry, those of its row where it gives none."""
+    return {**table[name_of(entry)].parameters, **(entry[1] if isinstance(entry, tuple) else {})}
+
 
 # ------------------------------------------------------------------------------- optimizers
 
 #: Scalars by name; what is not listed is 0.5.  Adam's epsilon is large, so that a gradient that is
 #: nothing but rounding error stays small instead of being blown up to a full step.
 SCALARS = {"lr": 0.02, "momentum": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-3}
+SCALARS |= {"step_size": 0.02, "step_g": 0.005, "step_m": 0.02, "root_2": 0.8, "rho": 0.9}
 
 
 @dataclass
@@ -72,6 +86,8 @@ class Steps:
     rule: str
     states: list  # of (n_params,)
     t: int = 0
+    weight_decay: float | None = None  # per unit of the first scalar
+    max_grad_norm: float | None = None
 
     def scalars(self, n_steps):
         """float64 (n_steps, n_scalars) for steps t + 1 .. t + n_steps."""
@@ -81,8 +97,12 @@ class Steps:
             row[0] /= 1 + 0.1 * (self.t + i)
         return np.array(rows, dtype=np.float64).reshape(n_steps, len(names))
 
+    def decays(self, n_steps):
+        """float64 (n_steps,), or None."""
+        return None if self.weight_decay is None else self.scalars(n_steps)[:, 0] * self.weight_decay
+
     def copy(self):
-        return Steps(self.rule, [state.copy() for state in self.states], self.t)
+        return replace(self, states=[state.copy() for state in self.states])
 
 
 def make_optimizer(rng, rule, n_params, dtype):
@@ -95,31 +115,50 @@ def make_optimizer(rng, rule, n_params, dtype):
 # ------------------------------------------------------------------------------- networks, data
 
 
-def make_network(widths, loss="log_loss", activations="tanh", dtype=np.float64):
-    """``activations`` is one name for all hidden layers or one per layer."""
+def make_network(widths, loss="log_loss", activations="tanh", dtype=np.float64, **regularizers):
+    """``activations`` is one entry for all hidden layers or one per layer."""
     n_hidden = len(widths) - 2
-    names = (activations,) * n_hidden if isinstance(activations, str) else tuple(activations)
-    return Network(tuple(widths), names, loss, np.dtype(dtype))
+    sequence = isinstance(activations, tuple | list)
+    alone = not sequence or (len(activations) == 2 and isinstance(activations[1], dict))
+    entries = (activations,) * n_hidden if alone else tuple(activations)
+    return Network(tuple(widths), entries, loss, np.dtype(dtype), **regularizers)
 
 
 def make_params(rng, network, gain=1.0):
-    """Weights that keep the size of what flows through, and biases: one flat vector."""
+    """Weights that keep the size of what flows through, and biases: one flat vector.
+
+    What units learn and keep besides is positive and about 1, as a variance must be.
+    """
     pairs = list(zip(network.widths, network.widths[1:], strict=False))
     weights = [rng.normal(0, gain / np.sqrt(i), i * j) for i, j in pairs]
     biases = [rng.normal(0, 0.3, j) for _, j in pairs]
-    return np.concatenate(weights + biases).astype(network.dtype)
+    linear = np.concatenate(weights + biases)
+    units = rng.uniform(0.2, 1.2, network.n_params - len(linear))
+    return np.concatenate([linear, units]).astype(network.dtype)
 
 
 def make_targets(rng, loss, n, n_outputs, dtype):
     """Targets that the loss allows; a loss without an entry here gets numbers in [0, 1]."""
-    if loss == "log_loss":
+    loss = name_of(loss)
+    if loss in formulas.LOSSES and formulas.LOSSES[loss].class_targets:
         return rng.integers(0, n_outputs, n).astype(np.intp)
+    zeros_and_ones = lambda: rng.integers(0, 2, (n, n_outputs))  # noqa: E731
+    numbers = lambda: rng.normal(0, 2, (n, n_outputs))  # noqa: E731
     draw = {
-        "squared_error": lambda: rng.normal(0, 2, (n, n_outputs)),
+        **dict.fromkeys(("squared_error", "absolute_error", "huber", "log_cosh", "quantile"), numbers),
+        **dict.fromkeys(("binary_log_loss", "binary_focal", "hinge", "squared_hinge"), zeros_and_ones),
         "poisson": lambda: rng.poisson(1.5, (n, n_outputs)) * rng.choice([1, 0.5], (n, n_outputs)),
-        "binary_log_loss": lambda: rng.integers(0, 2, (n, n_outputs)),
+        "gamma": lambda: rng.gamma(2, 0.7, (n, n_outputs)) + 1e-3,
+        "kl_divergence": lambda: _distributions(rng, n, n_outputs),
     }.get(loss, lambda: rng.uniform(0, 1, (n, n_outputs)))
     return np.ascontiguousarray(draw(), dtype=dtype)
+
+
+def _distributions(rng, n, n_outputs):
+    """Rows of numbers that add up to 1, some of them 0."""
+    y = rng.uniform(0.1, 1, (n, n_outputs)) * (rng.uniform(size=(n, n_outputs)) > 0.25)
+    y[:, 0] += 0.1
+    return y / y.sum(axis=1, keepdims=True)
 
 
 def one_hot(y, n_outputs, dtype):
@@ -139,6 +178,33 @@ def make_data(rng, network, n, weighted=False, kind="C"):
     X = rng.normal(size=(n, network.widths[0])).astype(network.dtype)
     y = make_targets(rng, network.loss, n, network.widths[-1], network.dtype)
     return Data(lay_out(X, kind), y, make_weights(rng, n, network.dtype) if weighted else None)
+
+
+# ------------------------------------------------------------------------------- dropout
+
+
+def dropout_mask(seed, t, layer, rate, n, width):
+    """Which of ``width`` units of a layer are kept for n rows of a batch, by Python's integers.
+
+    bool (n, width); ``layer`` 0 is the input; ``t`` steps were made before.  The definition that
+    all engines follow, written a second time.
+    """
+
+    def splitmix64(x):
+        x = (x + 0x9E3779B97F4A7C15) & (2**64 - 1)
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        return x ^ (x >> 31)
+
+    def mix32(x):
+        x = ((x ^ (x >> 16)) * 0x7FEB352D) & (2**32 - 1)
+        x = ((x ^ (x >> 15)) * 0x846CA68B) & (2**32 - 1)
+        return x ^ (x >> 16)
+
+    key = splitmix64(splitmix64(seed) ^ (t * 2**16 + layer))
+    low, high = key % 2**32, key // 2**32
+    hashes = [mix32((mix32((index % 2**32) ^ low) + high) % 2**32) for index in range(n * width)]
+    return np.array([h // 2**8 >= round(rate * 2**24) for h in hashes]).reshape(n, width)
 
 
 # ------------------------------------------------------------------------------- layouts of X

@@ -164,9 +164,13 @@ LOSSES = ("loss_", "best_loss_", "loss_curve_")
 SCORES = ("validation_scores_", "best_validation_score_")
 
 
+# Fitted attributes that scikit-learn does not have.
+OURS_ALONE = {"history_", "validation_loss_curve_"}
+
+
 def fitted_attributes(estimator):
-    """Public fitted attributes that are there, whether stored or computed."""
-    names = {a for a in dir(estimator) if a.endswith("_") and not a.startswith("_")}
+    """Public fitted attributes of scikit-learn's that are there, whether stored or computed."""
+    names = {a for a in dir(estimator) if a.endswith("_") and not a.startswith("_")} - OURS_ALONE
     return {a for a in names if hasattr(estimator, a)}
 
 

@@ -4,6 +4,8 @@ Every engine is measured by kernels/reference.py; here the reference itself is m
 shares nothing with it.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -15,6 +17,8 @@ from fastmlp.backends import Data
 from fastmlp.kernels import formulas, reference
 
 from helpers import (
+    ACTIVATIONS,
+    DIFFERENTIABLE,
     DTYPES,
     HIDDEN,
     LAYOUTS,
@@ -42,6 +46,57 @@ def test_the_reference_knows_every_row_of_the_formula_tables():
     for name, row in formulas.OPTIMIZERS.items():
         assert reference.OPTIMIZERS[name].states == tuple(row.states)
         assert reference.OPTIMIZERS[name].scalars == tuple(row.scalars)
+
+
+def by_element(function, *arrays):
+    """A formula of formulas.py, run as the Python that it is, for each element."""
+    shaped = np.broadcast_arrays(*arrays)
+    results = [function(*map(float, numbers)) for numbers in zip(*(a.ravel() for a in shaped), strict=True)]
+    return np.array(results, dtype=float).reshape(shaped[0].shape)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_the_formulas(name):
+    row = formulas.ACTIVATIONS[name]
+    parameters = row.parameters.values()
+    z = np.concatenate([np.linspace(-20, 20, 801), [-1e-9, 1e-9]])  # holds the kinks 0, 1, 3, 6
+    a, slope = np.empty_like(z), np.empty_like(z)
+    reference.activate(name, z, a)
+    np.testing.assert_allclose(a, by_element(lambda z: row.value(z, *parameters), z), rtol=1e-13, atol=2e-15)
+    if row.slope is not None:
+        reference.slope(name, z, a, slope)
+        expected = by_element(lambda z, a: row.slope(z, a, *parameters), z, a)
+        np.testing.assert_allclose(slope, expected, rtol=1e-13, atol=2e-15)
+
+
+@pytest.mark.parametrize("name", [name for name, row in formulas.LOSSES.items() if row.value is not None])
+def test_losses_are_the_formulas(name):
+    row = formulas.LOSSES[name]
+    parameters = row.parameters.values()
+    z = np.linspace(-30, 30, 241)[:, None]
+    y = make_targets(np.random.default_rng(0), name, len(z), 1, np.float64)
+    delta = np.empty_like(z)
+    for i in range(len(z)):
+        value = reference.loss(name, z[i : i + 1], y[i : i + 1], None, delta[i : i + 1])
+        assert value == pytest.approx(row.value(y[i, 0], z[i, 0], *parameters), rel=1e-12, abs=1e-12)
+    if row.delta is not None:
+        np.testing.assert_allclose(
+            delta, by_element(lambda y, z: row.delta(y, z, *parameters), y, z), rtol=1e-12, atol=1e-14
+        )
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_are_the_formulas(name):
+    rng = np.random.default_rng(0)
+    optimizer = make_optimizer(rng, name, 30, np.float64)
+    params, grad = rng.normal(size=30), rng.normal(size=30)
+    scalars = optimizer.scalars(1)[0].tolist()
+    rule, before = formulas.OPTIMIZERS[name].rule, [params.copy(), *(state.copy() for state in optimizer.states)]
+    reference.update(name, params, grad, optimizer.states, scalars)
+    for i in range(30):
+        new = rule(before[0][i], grad[i], *(state[i] for state in before[1:]), *scalars)
+        got = [array[i] for array in (params, *optimizer.states)]
+        np.testing.assert_allclose(got, new if isinstance(new, tuple) else [new], rtol=1e-13, atol=1e-15)
 
 
 # ------------------------------------------------------------------------------- textbooks
@@ -104,9 +159,9 @@ def test_slope_is_scikit_learns(name, dtype):
     assert_close(got, expected, scale=1)
 
 
-@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_slope_is_the_derivative(name):
-    z = np.linspace(-4, 4, 80)  # does not hold 0
+    z = np.linspace(-4, 4, 80)  # does not hold a kink: 0, 1, 3 or 6
     h = 1e-6
     f, _ = reference.ACTIVATIONS[name]
     slope = np.empty_like(z)
@@ -127,6 +182,56 @@ def test_nan_passes_through_activation(name):
     reference.activate(name, np.array([np.nan, 0.5]), out)
     assert np.isnan(out[0])
     assert np.isfinite(out[1])
+
+
+#: Limits at -inf and inf.
+LIMITS = {
+    **dict.fromkeys(("relu", "gelu", "gelu_tanh", "silu", "mish", "softplus", "hardswish"), (0, np.inf)),
+    **dict.fromkeys(("identity", "leaky_relu", "prelu"), (-np.inf, np.inf)),
+    **dict.fromkeys(("logistic", "hardsigmoid", "step"), (0, 1)),
+    **dict.fromkeys(("tanh", "softsign", "hardtanh"), (-1, 1)),
+    **dict.fromkeys(("elu", "celu"), (-1, np.inf)),
+    "selu": (-1.0507009873554805 * 1.6732632423543772, np.inf),
+    "relu6": (0, 6),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LIMITS)
+def test_activation_far_out(name, dtype):
+    """Finite for every finite z, the limit for an infinite one, and a slope that is a number."""
+    z = np.array([-np.inf, -1e30, -1e4, 1e4, 1e30, np.inf], dtype)
+    a, slope = np.empty_like(z), np.empty_like(z)
+    reference.activate(name, z, a)
+    reference.slope(name, z, a, slope)
+    assert np.isfinite(a[1:-1]).all()
+    assert np.isfinite(slope).all()
+    np.testing.assert_allclose(a[[0, -1]], LIMITS[name], rtol=1e-6)
+
+
+X2, W2, OUT = np.array([[-2.0, 0.5]]), np.eye(2), np.empty((1, 2))
+TAKE_AN_ACTIVATION = {
+    "activate": lambda f: reference.activate(f, X2, OUT),
+    "slope": lambda f: reference.slope(f, X2, X2, OUT),
+    "linear_forward": lambda f: reference.linear_forward(X2, W2, np.zeros(2), f, OUT),
+    "linear_backward": lambda f: reference.linear_backward(X2, W2, 1 + 0 * X2, f, 0 * W2, np.empty(2), OUT, X2),
+    "workspace": lambda f: reference.workspace(make_network((2, 2, 1), activations=[f]), 1),
+}
+
+
+@pytest.mark.parametrize("call", TAKE_AN_ACTIVATION)
+def test_parameters_of_activations(call):
+    """(name, parameters) wherever there is a name; what is not known is refused, whoever asks."""
+    take = TAKE_AN_ACTIVATION[call]
+    take(("leaky_relu", {"negative_slope": 0.25}))
+    if call != "workspace":
+        np.testing.assert_array_equal(OUT[0], [0.25, 1] if call in ("slope", "linear_backward") else [-0.5, 0.5])
+    for wrong in ("leaky_relu", "tanh"):
+        with pytest.raises(ValueError, match="'alpha'"):
+            take((wrong, {"alpha": 0.5}))
+    with pytest.raises(ValueError, match="activation"):
+        take(("no such activation", {}))
 
 
 def test_relu_is_flat_at_its_kink():
@@ -210,6 +315,80 @@ def test_cross_entropy_keeps_its_digits_for_large_logits():
         assert_close(value, np.log(2), dtype=dtype)
 
 
+def loss_of(name, logits, y, sample_weight=None):
+    """-> (value, delta)"""
+    delta = np.empty_like(logits)
+    return reference.loss(name, logits, y, sample_weight, delta), delta
+
+
+#: Two losses that are the same for some parameters, or for some targets.
+SAME = {
+    "focal without focus": (("focal", {"gamma": 0}), "log_loss", lambda y: y),
+    "binary_focal without focus": (("binary_focal", {"gamma": 0}), "binary_log_loss", lambda y: y),
+    "divergence of certainty": ("kl_divergence", "log_loss", lambda y: np.eye(3)[y]),
+    "huber far out": (("huber", {"delta": 1e6}), "squared_error", lambda y: y),
+    "median": (("quantile", {"quantile": 0.5}), "absolute_error", lambda y: y),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_losses_that_are_the_same(case):
+    rng = np.random.default_rng(1)
+    one, other, convert = SAME[case]
+    logits = rng.normal(0, 3, (20, 3))
+    y = make_targets(rng, other, 20, 3, float)
+    value, delta = loss_of(one, logits, convert(y))
+    expected, expected_delta = loss_of(other, logits, y)
+    factor = {"squared_error": 3, "absolute_error": 0.5}.get(other, 1)  # a mean over the outputs; half of it
+    np.testing.assert_allclose(value, expected * factor, rtol=1e-12)
+    np.testing.assert_allclose(delta, expected_delta * (0.5 if other == "absolute_error" else 1), atol=1e-14)
+
+
+def test_label_smoothing_mixes_with_the_uniform_distribution():
+    """The loss of smoothed labels is that of a distribution, but for its entropy, which is constant."""
+    rng = np.random.default_rng(1)
+    logits, y = rng.normal(0, 3, (20, 4)), rng.integers(0, 4, 20)
+    smooth = 0.8 * np.eye(4)[y] + 0.2 / 4
+    value, delta = loss_of(("log_loss", {"label_smoothing": 0.2}), logits, y)
+    expected, expected_delta = loss_of("kl_divergence", logits, smooth)
+    np.testing.assert_allclose(value, expected + scipy.special.entr(smooth[0]).sum(), rtol=1e-12)
+    np.testing.assert_allclose(delta, expected_delta, atol=1e-15)
+
+
+def test_focal_of_two_outputs_is_binary_focal():
+    rng = np.random.default_rng(1)
+    z, y = rng.normal(0, 3, (20, 1)), rng.integers(0, 2, 20)
+    value, delta = loss_of("focal", np.hstack([0 * z, z]), y)
+    expected, expected_delta = loss_of("binary_focal", z, y[:, None].astype(float))
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    np.testing.assert_allclose(delta[:, 1:], expected_delta, atol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [*LOSSES, ("log_loss", {"label_smoothing": 0.1}), ("focal", {"gamma": 0.5})], ids=str)
+def test_loss_of_large_logits_is_a_number(name, dtype):
+    """At +-1e4; where the prediction is exp(z) it may be infinite, as the prediction is."""
+    logits = np.array([[1e4, -1e4], [-1e4, 1e4], [1e4, 1e4], [-1e4, -1e4]], dtype)
+    y = make_targets(np.random.default_rng(0), name, 4, 2, dtype)
+    value, delta = loss_of(name, logits, y)
+    assert not np.isnan(value)
+    assert not np.isnan(delta).any()
+    if name not in ("poisson", "gamma"):
+        assert np.isfinite(value)
+        assert np.isfinite(delta).all()
+
+
+def test_parameters_of_losses():
+    z, y = np.array([[0.0, 3.0]]), np.array([[2.0, 1.0]])
+    value, delta = loss_of(("huber", {"delta": 0.5}), z, y)
+    assert value == 0.5 * (2 - 0.25) + 0.5 * (2 - 0.25)
+    assert delta.tolist() == [[-0.5, 0.5]]
+    for wrong in ("huber", "squared_error"):
+        with pytest.raises(ValueError, match="'gamma'"):
+            loss_of((wrong, {"gamma": 0.5}), z, y)
+
+
 def test_softmax_is_scipys():
     logits = np.random.default_rng(2).normal(0, 50, (30, 7))
     out = np.empty_like(logits)
@@ -241,9 +420,9 @@ def test_weights_that_sum_to_zero(name):
 @pytest.mark.parametrize("kind", ["C", "csr int32"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("hidden", [(), (4,), (5, 3)], ids=str)
-@pytest.mark.parametrize("activation", HIDDEN)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("loss", "activation"), [(loss, "tanh") for loss in LOSSES] + [("log_loss", "relu")])
 def test_gradient_by_finite_differences(loss, activation, hidden, weighted, kind):
+    """Shapes, weights and layouts; every activation with every loss: test_gradients.py."""
     rng = np.random.default_rng(3)
     network = make_network((6, *hidden, 3), loss, activation)
     params, data = make_params(rng, network), make_data(rng, network, 9, weighted, kind)
@@ -263,18 +442,19 @@ def test_gradient_by_finite_differences(loss, activation, hidden, weighted, kind
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_penalty_and_its_gradient(weighted):
-    """alpha/2 ||W||^2 / sw_sum: of the weights, not of the biases."""
+    """(alpha/2 ||W||^2 + l1 ||W||_1) / sw_sum: of the weights, not of the biases."""
     rng = np.random.default_rng(4)
     network = make_network((4, 5, 2))
     params, data = make_params(rng, network), make_data(rng, network, 7, weighted)
     workspace = reference.workspace(network, 7)
     plain, penalised = np.empty_like(params), np.empty_like(params)
+    params[3] = 0.0  # |w| has its kink there, and slope 0
     value = reference.loss_and_grad(workspace, params, data, 0.0, plain)
-    with_penalty = reference.loss_and_grad(workspace, params, data, 0.3, penalised)
+    with_penalty = reference.loss_and_grad(workspace, params, data, 0.3, penalised, 0.2)
     sw_sum = 7 if data.sample_weight is None else data.sample_weight.sum()
     W = np.where(np.arange(len(params)) < 4 * 5 + 5 * 2, params, 0)
-    np.testing.assert_allclose(with_penalty - value, 0.15 * (W @ W) / sw_sum, rtol=1e-12)
-    np.testing.assert_allclose(penalised - plain, 0.3 * W / sw_sum, atol=1e-15)
+    np.testing.assert_allclose(with_penalty - value, (0.15 * (W @ W) + 0.2 * np.abs(W).sum()) / sw_sum, rtol=1e-12)
+    np.testing.assert_allclose(penalised - plain, (0.3 * W + 0.2 * np.sign(W)) / sw_sum, atol=1e-15)
 
 
 @pytest.mark.parametrize("activation", HIDDEN)
@@ -283,6 +463,7 @@ def test_layer_by_layer_is_the_whole_gradient(activation):
     rng = np.random.default_rng(5)
     network = make_network((4, 6, 3), "log_loss", activation)
     params, data = make_params(rng, network), make_data(rng, network, 8)
+    params[network.n_linear :] = 0.25  # prelu's slope by default
     (W0, b0), (W1, b1) = reference._layers(network, params)
     a, z = np.empty((8, 6)), np.empty((8, 6))
     logits, delta = np.empty((8, 3)), np.empty((8, 3))
@@ -296,7 +477,7 @@ def test_layer_by_layer_is_the_whole_gradient(activation):
     whole = np.empty_like(params)
     expected = reference.loss_and_grad(reference.workspace(network, 8), params, data, 0, whole)
     assert value == expected
-    np.testing.assert_allclose(grad / 8, whole, rtol=1e-14)
+    np.testing.assert_allclose(grad[: network.n_linear] / 8, whole[: network.n_linear], rtol=1e-14)
 
 
 # ------------------------------------------------------------------------------- updates and epochs
@@ -429,6 +610,124 @@ def test_batch_whose_weights_sum_to_zero():
     assert optimizer.t == 1
 
 
+# ------------------------------------------------------------------------------- what training alone has
+
+
+def test_layout_of_the_flat_vector_is_the_networks():
+    """[W | b | scale, shift, slope of each hidden layer | mean, var of each]."""
+    network = make_network((3, 4, 5, 2), activations=("prelu", "tanh"), batch_norm=True)
+    params = np.arange(float(network.n_params))
+    assert reference._n_params(network) == (network.n_trained, network.n_params)
+    assert network.n_params == (3 * 4 + 4 * 5 + 5 * 2) + (4 + 5 + 2) + (3 * 4 + 2 * 5) + 2 * (4 + 5)
+    for ours, theirs in zip(
+        reference._units(network, params),
+        (network.unit_parameters(params), network.running_statistics(params)),
+        strict=True,
+    ):
+        assert [{k: v.tolist() for k, v in layer.items()} for layer in ours] == [
+            {k: v.tolist() for k, v in layer.items()} for layer in theirs
+        ]
+
+
+def test_batch_norm_normalises_each_unit_over_the_batch():
+    rng = np.random.default_rng(0)
+    network = make_network((3, 4, 2), activations="identity", batch_norm=True)
+    params, X = make_params(rng, network), rng.normal(3, 5, (50, 3))
+    units = network.unit_parameters(params)[0]
+    first, _ = reference._forward(network, params, X, [None, None])
+    np.testing.assert_allclose(first.a.mean(axis=0), units["shift"], atol=1e-13)
+    np.testing.assert_allclose(first.a.std(axis=0), units["scale"], rtol=1e-4)  # the variance has eps added
+
+
+def step_of(network, params, data, **optimizer):
+    """Parameters after one step of sgd, the loss, and the optimizer."""
+    params, steps = params.copy(), Steps("sgd", [], **optimizer)
+    n = len(data.y)
+    value = reference.train_epoch(reference.workspace(network, n), params, data, np.arange(n), n, 0.0, steps)
+    return params, value, steps
+
+
+def test_running_statistics_follow_the_batches():
+    """A tenth of the way each step, the variance that of a sample; nothing else moves them."""
+    rng = np.random.default_rng(0)
+    network = make_network((3, 4, 2), batch_norm=True)
+    params, data = make_params(rng, network), make_data(rng, network, 7)
+    z = data.X @ network.coefs(params)[0] + network.intercepts(params)[0]
+    after, _, _ = step_of(network, params, data, weight_decay=0.1, max_grad_norm=0.01)
+    old, new = network.running_statistics(params)[0], network.running_statistics(after)[0]
+    np.testing.assert_allclose(new["mean"], 0.9 * old["mean"] + 0.1 * z.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * z.var(axis=0, ddof=1), rtol=1e-13)
+
+
+def test_a_batch_of_one_row_is_normalised_to_its_shift():
+    rng = np.random.default_rng(0)
+    network = make_network((3, 4, 2), activations="identity", batch_norm=True)
+    params, data = make_params(rng, network), make_data(rng, network, 1)
+    after, value, _ = step_of(network, params, data)
+    assert np.isfinite(after).all()
+    assert np.isfinite(value)
+    old, new = network.running_statistics(params)[0], network.running_statistics(after)[0]
+    np.testing.assert_allclose(new["var"], 0.9 * old["var"], rtol=1e-13)
+
+
+def test_predict_refuses_what_is_not_folded():
+    network = make_network((3, 4, 2), batch_norm=True)
+    params = np.ones(network.n_params)
+    with pytest.raises(ValueError, match="fold"):
+        reference.predict(reference.workspace(network, 1), params, np.ones((1, 3)), np.empty((1, 2)))
+
+
+def test_decay_shrinks_all_that_is_trained():
+    rng = np.random.default_rng(0)
+    network = make_network((3, 4, 2), activations="prelu", batch_norm=True)
+    params, data = make_params(rng, network), make_data(rng, network, 7)
+    plain, value, _ = step_of(network, params, data)
+    decayed, same_value, _ = step_of(network, params, data, weight_decay=0.5)
+    assert value == same_value
+    trained = np.arange(network.n_params) < network.n_trained
+    np.testing.assert_allclose(decayed, plain - 0.5 * SCALARS["lr"] * params * trained, atol=1e-15)
+
+
+@pytest.mark.parametrize("limit", [1e-3, 0.1, 1e3])
+def test_long_gradients_are_cut_to_max_grad_norm(limit):
+    rng = np.random.default_rng(0)
+    network = make_network((3, 4, 2), activations="prelu")
+    params, data = make_params(rng, network), make_data(rng, network, 7)
+    grad = (params - step_of(network, params, data)[0]) / SCALARS["lr"]
+    cut = (params - step_of(network, params, data, max_grad_norm=limit)[0]) / SCALARS["lr"]
+    norm = np.linalg.norm(grad)
+    np.testing.assert_allclose(cut, grad * min(1, limit / (norm + 1e-6)), atol=1e-13)
+
+
+def test_prelu_learns_its_slopes():
+    """With slope 0 it is relu, and the slope moves as soon as something is negative."""
+    rng = np.random.default_rng(0)
+    relu, prelu = (make_network((3, 4, 2), activations=name) for name in ("relu", "prelu"))
+    params, data = make_params(rng, relu), make_data(rng, relu, 7)
+    longer = np.concatenate([params, np.zeros(4)])
+    after, value, _ = step_of(relu, params, data)
+    learned, same_value, _ = step_of(prelu, longer, data)
+    assert value == same_value
+    np.testing.assert_array_equal(learned[:-4], after)
+    assert (learned[-4:] != 0).any()
+
+
+TANH = SimpleNamespace(numpy_value=np.tanh, numpy_slope=lambda z, a: 1 - a * a, needs_z=False)
+SQUARED = SimpleNamespace(numpy_value=lambda y, z: (z - y) ** 2 / 2, numpy_delta=lambda y, z: z - y, link="identity")
+
+
+def test_formulas_of_the_users_own():
+    """An activation and a loss that bring their own NumPy functions; losses are sums over the outputs."""
+    rng = np.random.default_rng(0)
+    built_in = make_network((3, 4, 2), "squared_error")
+    network = SimpleNamespace(**{**vars(built_in), "activations": (TANH,), "loss": SQUARED})
+    params, data = make_params(rng, built_in), make_data(rng, built_in, 7)
+    expected, value, _ = step_of(built_in, params, data)
+    got, sum_over_outputs, _ = step_of(network, params, data)
+    np.testing.assert_array_equal(got, expected)
+    assert sum_over_outputs == pytest.approx(2 * value, rel=1e-14)
+
+
 # ------------------------------------------------------------------------------- X and dtypes
 
 
@@ -458,14 +757,10 @@ def test_float32_stays_float32(rule, loss):
         rng = np.random.default_rng(11)
         network = make_network((5, 4, 2), loss, dtype=dtype)
         params, data = make_params(rng, network), make_data(rng, network, 9, weighted=True)
-        value, grad = reference._backprop(
-            network,
-            params,
-            data.X,
-            one_hot(data.y, 2, dtype),
-            data.sample_weight,
-            0.1,
-        )
+        masks = [None, None]
+        passes = reference._forward(network, params, data.X, masks)
+        y = one_hot(data.y, 2, dtype)
+        value, grad = reference._backprop(network, params, passes, masks, y, data.sample_weight, 0.1, 0.1)
         assert grad.dtype == dtype
         optimizer = make_optimizer(rng, rule, len(params), dtype)
         reference.update(rule, params, grad, optimizer.states, optimizer.scalars(1)[0])

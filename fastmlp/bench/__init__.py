@@ -4,7 +4,7 @@
 |---|---|
 | `settings.py` | what a run is asked for |
 | `suites.py` | the table of suites; `run` them into one document |
-| `quick.py`, `train.py`, `predict.py`, `cold.py`, `grid.py`, `scaling.py` | one suite each |
+| `quick.py`, `train.py`, `predict.py`, `cold.py`, `grid.py`, `scaling.py`, `options.py` | one suite each |
 | `workloads.py` | the nets and data of `train` and `predict` |
 | `rivals/` | the table of rivals, and how each trains and predicts |
 | `processes.py`, `worker.py` | a question to a fresh process, and the process that answers |

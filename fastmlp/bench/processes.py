@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import fastmlp
+from fastmlp import kernels
 from fastmlp.bench.rivals import OURS, RIVALS
 
 PYTHON = "FASTMLP_RIVALS_PYTHON"
@@ -24,15 +26,17 @@ LIMIT = 900
 
 HERE = ("fastmlp", "scikit-learn")
 
-# Makes a package of this folder where fastmlp is not installed.
+# Makes packages of these folders where fastmlp is not installed; in a checkout the second is not inside the first.
 BOOTSTRAP = """
 import importlib.util, os, sys
-folder = sys.argv[1]
-spec = importlib.util.spec_from_file_location(
-    "fastmlp", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
-)
-sys.modules["fastmlp"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["fastmlp"])
+for name, folder in zip(("fastmlp", "fastmlp.kernels"), sys.argv[1:]):
+    spec = importlib.util.spec_from_file_location(
+        name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+    )
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+import fastmlp
+fastmlp.kernels = sys.modules["fastmlp.kernels"]
 from fastmlp.bench.worker import main
 main()
 """
@@ -46,7 +50,8 @@ def command(rival: str) -> list[str]:
     """How to start the worker of a rival."""
     other = os.environ.get(PYTHON)
     if other and rival not in HERE:
-        return [other, "-c", BOOTSTRAP, str(Path(__file__).resolve().parents[1])]
+        folders = [str(Path(package.__path__[0]).resolve()) for package in (fastmlp, kernels)]
+        return [other, "-c", BOOTSTRAP, *folders]
     return [sys.executable, "-m", "fastmlp.bench.worker"]
 
 

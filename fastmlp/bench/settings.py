@@ -15,7 +15,8 @@ class Settings:
     Attributes
     ----------
     rounds : int or None
-        Fresh processes of each rival and thread count (of each fit in `quick`); None: the suite's default.
+        Fresh processes of each rival and thread count (in `quick` and `options` timed fits of each); None: the suite's
+        default.
     threads : tuple of int
         Thread counts to try with each rival, one after the other.
     workloads, rivals : tuple of str

@@ -17,6 +17,7 @@ SUITES: Mapping[str, str] = {
     "cold": "first import and first fit",
     "grid": "GridSearchCV in two processes",
     "scaling": "time and memory from 10^4 to 10^7 rows",
+    "options": "what activations, solvers and regularizers cost over the plain network",
 }
 ALL = "all"
 SCHEMA = 2

@@ -21,6 +21,7 @@ ACTIONS = {
     "first fit": "fastmlp.bench.cold:measure",
     "grid": "fastmlp.bench.grid:measure",
     "scaling": "fastmlp.bench.scaling:measure",
+    "options": "fastmlp.bench.options:measure",
 }
 
 

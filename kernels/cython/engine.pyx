@@ -15,10 +15,12 @@ import numpy as np
 cimport numpy as cnp
 from cpython.exc cimport PyErr_Occurred
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
-from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 
 from numpy.random cimport bitgen_t
+
+from fastmlp.kernels import formulas, language, program as programs
 
 cnp.import_array()
 
@@ -46,20 +48,50 @@ cdef extern from "shuffle.h":
 
 cdef extern from "fastmlp.h":
     ctypedef Py_ssize_t idx
-    enum: FM_MAX_STATES, FM_TILE_ROWS
+    enum: FM_MAX_STATES, FM_TILE_ROWS, FM_MAX_PARAMETERS, FM_MAX_REGISTERS
+    enum: FM_WEIGHT, FM_BIAS, FM_SCALE, FM_SHIFT, FM_SLOPE
+    ctypedef struct fm_instruction:
+        int32_t op, dst, a, b, c, d
+    ctypedef struct fm_program:
+        const fm_instruction *instructions
+        idx n_instructions
+        const double *constants
+        int output
+    ctypedef struct fm_activation:
+        int row
+        double parameters[4]
+        fm_program value, slope
+        const void *slopes
+    ctypedef struct fm_loss:
+        int row
+        double parameters[4]
+        fm_program value, delta
+        int link
+    ctypedef struct fm_dropout:
+        uint32_t threshold
+        double scale
     ctypedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, void *, void *, int64_t *, void *,
                                   int64_t *, void *, void *, int64_t *) noexcept nogil
     ctypedef struct fm_layer:
-        idx fan_in, fan_out, ld_in, ld_out, w, b, w_flat, b_flat
-        int activation
+        idx fan_in, fan_out, ld_in, ld_out, w, b
+        int is_hidden
+        fm_activation activation
+        int batch_norm
+        idx scale, shift, mean, var, slope
+        fm_dropout dropout
+    ctypedef struct fm_segment:
+        idx flat, padded, rows, width, ld
     ctypedef struct fm_unit:
-        int layer, is_bias
+        int layer, kind
         idx m, n_rows, offset, length, tile
     ctypedef struct fm_workspace:
         int n_layers
         const fm_layer *layers
-        int loss
+        fm_loss loss
+        fm_dropout input_dropout
         idx n_padded, w_padded, max_rows
+        const fm_segment *segments
+        idx n_segments
         int n_threads
         fm_team *team
         const fm_unit *units
@@ -73,10 +105,15 @@ cdef extern from "fastmlp.h":
         void *grad
         void *states[4]
         double *tile_penalty
+        double *tile_norm
         idx n_tiles
         void **wt
         void **a
         void **z
+        void **out
+        void **zhat
+        void **moments
+        void **product
         void **delta
         void *y
         idx *y_class
@@ -96,9 +133,12 @@ cdef extern from "fastmlp.h":
     ctypedef struct fm_epoch:
         const idx *order
         idx n_order, batch_size, n_steps
-        double alpha
+        double alpha, l1
+        uint64_t seed, t
         int rule
         const double *scalars
+        const double *decays
+        double max_norm
         double loss
         idx done
     ctypedef struct fm_kernels:
@@ -109,19 +149,19 @@ cdef extern from "fastmlp.h":
         void (*predict)(fm_workspace *, const fm_data *, const idx *, idx, void *) noexcept nogil
         void (*train)(fm_workspace *, const fm_data *, fm_epoch *) noexcept nogil
         void (*evaluate)(int, idx, const void *, void *) noexcept nogil
-        void (*activate)(int, idx, const void *, void *) noexcept nogil
-        void (*slope)(int, idx, const void *, const void *, void *) noexcept nogil
-        void (*linear_forward)(idx, idx, idx, idx, const void *, const void *, const void *, int, void *, void *,
-                               fm_blas_gemm) noexcept nogil
+        void (*activate)(const fm_activation *, idx, const void *, void *) noexcept nogil
+        void (*slope)(const fm_activation *, idx, const void *, const void *, void *) noexcept nogil
+        void (*linear_forward)(idx, idx, idx, idx, const void *, const void *, const void *, const fm_activation *,
+                               void *, void *, fm_blas_gemm) noexcept nogil
         void (*linear_backward)(idx, idx, idx, idx, idx, const void *, const void *, const void *, void *, void *,
-                                fm_blas_gemm, int, const void *, void *) noexcept nogil
+                                fm_blas_gemm, const fm_activation *, const void *, void *) noexcept nogil
         void (*softmax)(idx, idx, idx, const void *, idx, void *, void *) noexcept nogil
-        void (*loss)(int, idx, idx, idx, const void *, const void *, const idx *, const void *, void *, double *,
+        void (*loss)(const fm_loss *, idx, idx, idx, const void *, const void *, const idx *, const void *, void *, double *,
                      void *) noexcept nogil
         void (*update)(int, idx, void *, const void *, void **, const double *, double, double) noexcept nogil
     ctypedef struct fm_row:
         const char *name
-        int needs_z, has_slope, link, class_targets, n_states, n_scalars
+        int needs_z, has_slope, link, class_targets, n_parameters, n_states, n_scalars
     idx fm_functions(fm_row *, idx)
     idx fm_activations(fm_row *, idx)
     idx fm_losses(fm_row *, idx)
@@ -130,7 +170,7 @@ cdef extern from "fastmlp.h":
     int fm_find(const char *, const fm_kernels **, const fm_kernels **)
 
 
-# --- tables and instruction sets -----------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------
 
 cdef dict _table(idx (*fill)(fm_row *, idx) noexcept):
     cdef fm_row rows[256]
@@ -146,6 +186,14 @@ cdef dict OPTIMIZER_ROWS = _table(<idx (*)(fm_row *, idx) noexcept>fm_optimizers
 
 cdef const fm_kernels *KERNELS[2]
 
+if tuple(FUNCTION_ROWS) != programs.FUNCTIONS:
+    raise ImportError("the formula language has changed since this engine was built; rebuild it")
+# operation of a program -> number of its operands
+cdef dict OPERANDS = {
+    number: 4 if name in programs.SELECTS else 1 if name == "neg" or name in programs.FUNCTIONS else 2
+    for name, number in programs.OPS.items()
+}
+
 
 cdef row_of(dict table, name, str argument):
     try:
@@ -154,12 +202,89 @@ cdef row_of(dict table, name, str argument):
         raise ValueError(f"{argument}={name!r} is not compiled into this engine; it has {list(table)}") from None
 
 
-cdef int hidden_row(activation) except -1:
-    number, row = row_of(ACTIVATION_ROWS, activation, "activation")
-    if not row["has_slope"]:
-        raise ValueError(f"activation={activation!r} has no slope: it is a link of the output layer")
-    return number
+# --- formulas: a name, (name, {parameter: value}), or a user's formula -------------------------------------------------
 
+cdef int read_program(program, fm_program *p, list keep) except -1:
+    """Check a program of kernels/program.py instruction by instruction, and point to its arrays; `keep` owns them."""
+    cdef idx n, k, j, n_constants
+    instructions = np.array(program.instructions, dtype=np.int32, order="C").reshape(-1, 6)
+    constants = np.array(program.constants, dtype=np.float64, order="C").ravel()
+    n, n_constants = len(instructions), len(constants)
+    for op, dst, *operands in instructions.tolist():
+        sound = op in OPERANDS and 2 <= dst < FM_MAX_REGISTERS
+        sound = sound and all(-n_constants <= operands[j] < FM_MAX_REGISTERS for j in range(OPERANDS[op]))
+        if not sound:
+            raise ValueError(f"program holds an instruction that this engine does not know: {[op, dst, *operands]}")
+    if not -n_constants <= program.output < FM_MAX_REGISTERS:
+        raise ValueError(f"program.output must be a register or a constant, got {program.output}")
+    instructions = np.concatenate([instructions, np.zeros((1, 6), np.int32)])  # never without data
+    constants = np.concatenate([constants, np.zeros(1)])
+    keep += [instructions, constants]
+    p.instructions = <const fm_instruction *>cnp.PyArray_DATA(instructions)
+    p.n_instructions, p.output = n, program.output
+    p.constants = <const double *>cnp.PyArray_DATA(constants)
+    return 0
+
+
+cdef tuple choice(dict rows, table, entry, str argument, double *parameters):
+    """(row number, what the binary knows) of a name or (name, {parameter: value}); parameters filled in order."""
+    given = {}
+    name = entry
+    if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], dict):
+        name, given = entry
+    found = row_of(rows, name, argument)
+    defaults = table[name].parameters if name in table else {}
+    if len(defaults) != found[1]["n_parameters"]:
+        raise ValueError(f"{argument}={name!r}: the formulas have changed since this engine was built; rebuild it")
+    unknown = set(given) - set(defaults)
+    if unknown:
+        raise ValueError(f"{argument}={name!r} has no parameter {sorted(unknown)}; it has {list(defaults)}")
+    for k, (key, default) in enumerate(defaults.items()):
+        value = given.get(key, default)
+        try:
+            parameters[k] = value
+        except TypeError:
+            raise ValueError(f"{argument}={name!r}: {key} must be a number, got {value!r}") from None
+    return found
+
+
+cdef bint read_activation(entry, fm_activation *f, list keep, bint hidden=True) except -1:
+    """Fill `f`; returns whether the slope reads z.  hidden: it must have a slope."""
+    memset(f, 0, sizeof(fm_activation))
+    if isinstance(entry, language.ActivationFormula):
+        read_program(entry.program("value"), &f.value, keep)
+        read_program(entry.program("slope"), &f.slope, keep)
+        return True
+    number, row = choice(ACTIVATION_ROWS, formulas.ACTIVATIONS, entry, "activation", f.parameters)
+    f.row = number
+    if hidden and not row["has_slope"]:
+        raise ValueError(f"activation={entry!r} has no slope: it is a link of the output layer")
+    return row["needs_z"]
+
+
+cdef bint read_loss(entry, fm_loss *f, list keep, str argument) except -1:
+    """Fill `f`; returns whether targets are class indices."""
+    memset(f, 0, sizeof(fm_loss))
+    if isinstance(entry, language.LossFormula):
+        read_program(entry.program("value"), &f.value, keep)
+        read_program(entry.program("delta"), &f.delta, keep)
+        f.link = row_of(ACTIVATION_ROWS, entry.link, "link")[0]
+        return False
+    number, row = choice(LOSS_ROWS, formulas.LOSSES, entry, argument, f.parameters)
+    f.row, f.link = number, row["link"]
+    return row["class_targets"]
+
+
+cdef int read_dropout(rate, fm_dropout *d, str argument) except -1:
+    cdef double p = rate
+    if not 0 <= p < 1:
+        raise ValueError(f"{argument} must lie in [0, 1), got {rate}")
+    d.threshold = <uint32_t>round(p * 2**24)
+    d.scale = 1 / (1 - p)
+    return 0
+
+
+# --- instruction sets ---------------------------------------------------------------------------------------------------
 
 def isas():
     """Names of the instruction sets that this build offers on this processor, slowest first."""
@@ -410,8 +535,8 @@ cdef class Workspace:
     cdef fm_workspace ws
     cdef const fm_kernels *kernels
     cdef fm_layer *layers
-    cdef list buffers
-    cdef bint is_double, class_targets, busy
+    cdef list buffers, formula_arrays
+    cdef bint is_double, class_targets, busy, has_batch_norm, has_dropout
     cdef idx n_outputs, n_params
 
     def __cinit__(self, network, idx batch_size, n_jobs):
@@ -425,14 +550,17 @@ cdef class Workspace:
         self.n_outputs = network.widths[-1]
         self.n_params = network.n_params
         self.buffers = []
+        self.formula_arrays = []
         self.ws.poll = poll
-        self.ws.loss, loss = row_of(LOSS_ROWS, network.loss, "loss")
-        self.class_targets = loss["class_targets"]
+        self.class_targets = read_loss(network.loss, &self.ws.loss, self.formula_arrays, "loss")
+        self.has_batch_norm = network.batch_norm
         cdef list needs_z = self.lay_out()
         cdef idx largest = max(self.layers[l].fan_in * self.layers[l].ld_out for l in range(self.ws.n_layers))
         self.ws.blas = blas_for(self.is_double, largest)
         cdef idx rows, item = network.dtype.itemsize
         self.ws.max_rows = min(batch_size, CHUNK_ROWS if largest * item <= LARGE_WEIGHT_BYTES else CHUNK_ROWS_LARGE)
+        if self.has_batch_norm:  # a batch's moments need all of it at once
+            self.ws.max_rows = batch_size
         self.n_threads = self.choose_threads(batch_size, n_jobs)
         self.ws.n_threads = 1  # until a team is there
 
@@ -443,13 +571,19 @@ cdef class Workspace:
         self.ws.wt = <void **>self.buffer(L * sizeof(void *))
         self.ws.a = <void **>self.buffer((L + 1) * sizeof(void *))
         self.ws.z = <void **>self.buffer(L * sizeof(void *))
+        self.ws.out = <void **>self.buffer(L * sizeof(void *))
+        self.ws.zhat = <void **>self.buffer(L * sizeof(void *))
+        self.ws.moments = <void **>self.buffer(L * sizeof(void *))
+        self.ws.product = <void **>self.buffer(L * sizeof(void *))
         self.ws.delta = <void **>self.buffer(L * sizeof(void *))
         self.ws.a[0] = self.buffer(rows * self.layers[0].ld_in * item)
         for l in range(L):
             layer = &self.layers[l]
-            self.ws.a[l + 1] = self.buffer(rows * layer.ld_out * item)
+            self.ws.a[l + 1] = self.ws.out[l] = self.buffer(rows * layer.ld_out * item)
             if needs_z[l]:
                 self.ws.z[l] = self.buffer(rows * layer.ld_out * item)
+            if layer.slope >= 0:
+                layer.activation.slopes = <char *>self.ws.params + layer.slope * item
         self.ws.scratch = self.buffer(self.n_threads * 3 * max(rows, CLASS_ROWS) * self.n_outputs * item)
 
     def __dealloc__(self):
@@ -459,11 +593,14 @@ cdef class Workspace:
                 fm_team_free(team)
 
     cdef list lay_out(self):
-        """Fill the layers and the offsets of the padded vector; returns whether each layer must keep z."""
+        """Fill the layers, and the segments of the padded vector; returns whether each layer must keep z."""
         cdef int lanes = self.kernels.lanes, L = self.network.n_layers
-        cdef idx w = 0, w_flat = 0, item = 8 if self.is_double else 4
+        cdef idx item = 8 if self.is_double else 4
         cdef fm_layer *layer
-        cdef list needs_z = []
+        cdef list needs_z = [False] * L, segments = []
+        dropout = self.network.dropout or (0.0,) * (L - 1)
+        read_dropout(self.network.input_dropout, &self.ws.input_dropout, "input_dropout")
+        self.has_dropout = self.ws.input_dropout.threshold > 0
         self.layers = <fm_layer *>self.buffer(L * sizeof(fm_layer))
         self.ws.layers, self.ws.n_layers = self.layers, L
         for l, (fan_in, fan_out) in enumerate(self.network.shapes):
@@ -471,23 +608,46 @@ cdef class Workspace:
             layer.fan_in, layer.fan_out = fan_in, fan_out
             layer.ld_in = leading_dimension(fan_in, lanes, item)
             layer.ld_out = leading_dimension(fan_out, lanes, item)
-            layer.w, layer.w_flat = w, w_flat
-            w += fan_in * layer.ld_out
-            w_flat += fan_in * fan_out
-            layer.activation = -1
-            needs_z.append(False)
-            if l < L - 1:
-                name = self.network.activations[l]
-                layer.activation = hidden_row(name)
-                needs_z[l] = ACTIVATION_ROWS[name][1]["needs_z"]
-        self.ws.w_padded = w
+            layer.is_hidden, layer.slope = l < L - 1, -1
+            if layer.is_hidden:
+                layer.batch_norm = self.has_batch_norm
+                needs_z[l] = read_activation(self.network.activations[l], &layer.activation, self.formula_arrays)
+                read_dropout(dropout[l], &layer.dropout, "dropout")
+                self.has_dropout |= layer.dropout.threshold > 0
         for l in range(L):
+            self.layers[l].w = self.segment(segments, self.layers[l].fan_in, l)
+        self.ws.w_padded = self.ws.n_padded
+        for l in range(L):
+            self.layers[l].b = self.segment(segments, 1, l)
+        for l in range(L - 1):
             layer = &self.layers[l]
-            layer.b, layer.b_flat = w, w_flat
-            w += layer.ld_out
-            w_flat += layer.fan_out
-        self.ws.n_padded = w
+            if layer.batch_norm:
+                layer.scale = self.segment(segments, 1, l)
+                layer.shift = self.segment(segments, 1, l)
+            if is_learned(self.network.activations[l]):
+                layer.slope = self.segment(segments, 1, l)
+        for l in range(L - 1):
+            layer = &self.layers[l]
+            if layer.batch_norm:
+                layer.mean = self.segment(segments, 1, l)
+                layer.var = self.segment(segments, 1, l)
+        cdef fm_segment *p = <fm_segment *>self.buffer(len(segments) * sizeof(fm_segment))
+        for k, (flat, offset, rows, width, ld) in enumerate(segments):
+            p[k].flat, p[k].padded, p[k].rows, p[k].width, p[k].ld = flat, offset, rows, width, ld
+        self.ws.segments, self.ws.n_segments = p, len(segments)
+        flat, _, rows, width, _ = segments[-1]
+        if flat + rows * width != self.n_params:
+            raise ValueError(f"network.n_params must be {flat + rows * width} for {self.network}, got {self.n_params}")
         return needs_z
+
+    cdef idx segment(self, list segments, idx rows, int l):
+        """Append `rows` rows of layer l's output width to both layouts; returns the padded offset."""
+        cdef idx flat = 0, offset = self.ws.n_padded, width = self.layers[l].fan_out, ld = self.layers[l].ld_out
+        if segments:
+            flat = segments[-1][0] + segments[-1][2] * segments[-1][3]
+        segments.append((flat, offset, rows, width, ld))
+        self.ws.n_padded += rows * ld
+        return offset
 
     cdef int choose_threads(self, idx batch_size, n_jobs) except -1:
         """n_jobs if given; else as many as are allowed, if a step has the work for them (tiers.h)."""
@@ -528,6 +688,13 @@ cdef class Workspace:
             for l in range(self.ws.n_layers):
                 layer = &self.layers[l]
                 self.ws.delta[l] = self.buffer(rows * layer.ld_out * item)
+                if layer.dropout.threshold > 0:
+                    self.ws.out[l] = self.buffer(rows * layer.ld_out * item)
+                if layer.batch_norm:
+                    self.ws.zhat[l] = self.buffer(rows * layer.ld_out * item)
+                    self.ws.moments[l] = self.buffer(2 * layer.ld_out * item)
+                if layer.slope >= 0:
+                    self.ws.product[l] = self.buffer(rows * layer.ld_out * item)
                 if l > 0:
                     self.ws.wt[l] = self.buffer(layer.fan_out * layer.ld_in * item)
             self.ws.y = self.buffer(rows * self.n_outputs * item)
@@ -568,20 +735,29 @@ cdef class Workspace:
                         starts.append(len(units))
                         continue
                 end = min(end, m + n_rows, layer.fan_in)
-                units.append((l, False, m, end - m, layer.w + m * row, tile + m // FM_TILE_ROWS))
+                units.append((l, FM_WEIGHT, m, end - m, layer.w + m * row, tile + m // FM_TILE_ROWS))
                 m = end
             tile += (layer.fan_in + FM_TILE_ROWS - 1) // FM_TILE_ROWS
         for l in range(self.ws.n_layers):
-            units.append((l, True, 0, 1, self.layers[l].b, 0))
+            layer = &self.layers[l]
+            vectors = [(FM_BIAS, layer.b)]
+            if layer.batch_norm:
+                vectors += [(FM_SCALE, layer.scale), (FM_SHIFT, layer.shift)]
+            if layer.slope >= 0:
+                vectors.append((FM_SLOPE, layer.slope))
+            for kind, offset in vectors:
+                units.append((l, kind, 0, 1, offset, tile))
+                tile += 1
         cdef fm_unit *p = <fm_unit *>self.buffer(len(units) * sizeof(fm_unit))
-        for u, (l, is_bias, m, n_rows, offset, first_tile) in enumerate(units):
-            p[u].layer, p[u].is_bias, p[u].m, p[u].n_rows, p[u].offset = l, is_bias, m, n_rows, offset
+        for u, (l, kind, m, n_rows, offset, first_tile) in enumerate(units):
+            p[u].layer, p[u].kind, p[u].m, p[u].n_rows, p[u].offset = l, kind, m, n_rows, offset
             p[u].length, p[u].tile = n_rows * self.layers[<int>l].ld_out, first_tile
         cdef idx *unit_start = <idx *>self.buffer((T + 1) * sizeof(idx))
         for t in range(T + 1):
             unit_start[t] = starts[t] if t < len(starts) else len(units)
         self.ws.units, self.ws.n_units, self.ws.unit_start, self.ws.n_tiles = p, len(units), unit_start, tile
         self.ws.tile_penalty = <double *>self.buffer(tile * sizeof(double))
+        self.ws.tile_norm = <double *>self.buffer(tile * sizeof(double))
         return 0
 
     cdef void *flat(self, vector, str name, bint writable=False) except? NULL:
@@ -591,6 +767,12 @@ cdef class Workspace:
     @property
     def nbytes(self):
         return sum(b.nbytes for b in self.buffers)
+
+
+cdef bint is_learned(entry):
+    """Whether a hidden activation has a parameter that every unit learns."""
+    name = entry[0] if isinstance(entry, tuple) else entry
+    return isinstance(name, str) and bool(formulas.ACTIVATIONS[name].learned)
 
 
 # --- the coarse calls -------------------------------------------------------------------------------------------------
@@ -633,6 +815,8 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
     cdef fm_data data
     cdef const idx *p_rows = NULL
     cdef idx n
+    if workspace.has_batch_norm:
+        raise ValueError("predict takes networks without batch_norm: fold it into the weights first (Network.folded)")
     rows_of(X, &data, workspace.layers[0].fan_in)
     n = X.shape[0]
     if rows is not None:
@@ -680,10 +864,11 @@ def shuffle(order, random_state):
         fm_shuffle(bits, n, p)
 
 
-def loss_and_grad(Workspace workspace not None, params, data, alpha, grad):
+def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.0):
     """Mean loss with penalty and its gradient over all rows, in chunks.
 
-    loss = (sum_i w_i l_i + alpha/2 ||W||^2) / sum_i w_i;  grad_W = (A^T delta + alpha W) / sum_i w_i.
+    loss = (sum_i w_i l_i + alpha/2 ||W||^2 + l1 ||W||_1) / sum_i w_i;
+    grad_W = (A^T delta + alpha W + l1 sign W) / sum_i w_i.
 
     Parameters
     ----------
@@ -695,6 +880,8 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad):
         Strength of the L2 penalty.
     grad : ndarray of shape (n_params,)
         Overwritten.
+    l1 : float
+        Strength of the L1 penalty.
 
     Returns
     -------
@@ -702,10 +889,14 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad):
 
     Raises
     ------
+    ValueError
+        For a network with batch_norm or dropout, whose loss depends on the batch or on chance.
     ZeroDivisionError
         If the sample weights sum to zero.
     """
     cdef fm_data samples
+    if workspace.has_batch_norm or workspace.has_dropout:
+        raise ValueError("loss_and_grad takes networks without batch_norm and dropout")
     rows_of(data.X, &samples, workspace.layers[0].fan_in)
     targets_of(data, &samples, workspace)
     cdef void *p_params = workspace.flat(params, "params")
@@ -713,8 +904,9 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad):
     if data.X.shape[0] == 0:
         raise ValueError("X must have at least one row, got none")
     cdef fm_epoch epoch
-    epoch.order, epoch.n_order, epoch.batch_size, epoch.n_steps = NULL, data.X.shape[0], data.X.shape[0], 1
-    epoch.alpha, epoch.rule, epoch.scalars = alpha, -1, NULL
+    memset(&epoch, 0, sizeof(fm_epoch))
+    epoch.n_order, epoch.batch_size, epoch.n_steps = data.X.shape[0], data.X.shape[0], 1
+    epoch.alpha, epoch.l1, epoch.rule = alpha, l1, -1
     cdef const fm_kernels *k = workspace.kernels
     workspace.begin()
     try:
@@ -733,7 +925,7 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad):
     return epoch.loss / epoch.n_order
 
 
-def train_epoch(Workspace workspace not None, params, data, order, batch_size, alpha, optimizer):
+def train_epoch(Workspace workspace not None, params, data, order, batch_size, alpha, optimizer, l1=0.0, seed=0):
     """One pass of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
 
     Parameters
@@ -748,7 +940,13 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     alpha : float
         Strength of the L2 penalty.
     optimizer : object
-        ``rule``, ``states``, ``scalars(n_steps)`` and the step count ``t``, which grows by the steps done.
+        ``rule``, ``states``, ``scalars(n_steps)`` and the step count ``t``, which grows by the steps done; and, where
+        it has them, ``decays(n_steps)``, the shares of the parameters that decay before each step (or None), and
+        ``max_grad_norm``, the largest norm of the gradient (or None).
+    l1 : float
+        Strength of the L1 penalty.
+    seed : int in [0, 2**64)
+        Key of the dropout masks, together with ``optimizer.t``.
 
     Returns
     -------
@@ -764,18 +962,32 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     """
     cdef fm_data samples
     cdef fm_epoch epoch
+    memset(&epoch, 0, sizeof(fm_epoch))
     cdef idx n_steps, size = batch_size
     if size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     rows_of(data.X, &samples, workspace.layers[0].fan_in)
     targets_of(data, &samples, workspace)
     epoch.order = indices(order, "order", data.X.shape[0])
-    epoch.n_order, epoch.batch_size, epoch.alpha = len(order), size, alpha
+    epoch.n_order, epoch.batch_size, epoch.alpha, epoch.l1 = len(order), size, alpha, l1
+    if workspace.has_batch_norm and size > workspace.ws.max_rows:
+        raise ValueError(f"batch_size must be at most the workspace's {workspace.ws.max_rows}, got {batch_size}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must lie in [0, 2**64), got {seed}")
+    epoch.seed, epoch.t = seed, optimizer.t
     epoch.rule, row = row_of(OPTIMIZER_ROWS, optimizer.rule, "optimizer.rule")
     cdef int n_states = row["n_states"]
     n_steps = epoch.n_steps = (epoch.n_order + size - 1) // size
     scalars = optimizer.scalars(n_steps)
     epoch.scalars = <const double *>pointer(scalars, "optimizer.scalars", cnp.NPY_FLOAT64, (n_steps, row["n_scalars"]))
+    decays = optimizer.decays(n_steps) if hasattr(optimizer, "decays") else None
+    if decays is not None:
+        epoch.decays = <const double *>pointer(decays, "optimizer.decays", cnp.NPY_FLOAT64, (n_steps,))
+    max_norm = getattr(optimizer, "max_grad_norm", None)
+    if max_norm is not None:
+        epoch.max_norm = max_norm
+        if not epoch.max_norm > 0:
+            raise ValueError(f"optimizer.max_grad_norm must be above 0 or None, got {max_norm}")
     cdef void *p_params = workspace.flat(params, "params", True)
     cdef void *p_states[FM_MAX_STATES]
     states = optimizer.states
@@ -873,7 +1085,9 @@ def evaluate(function, x, out):
 
 def activate(activation, z, out):
     """out = f(z), elementwise; out may be z."""
-    cdef int row = row_of(ACTIVATION_ROWS, activation, "activation")[0]
+    cdef fm_activation f
+    keep = []
+    read_activation(activation, &f, keep, False)
     cdef bint is_double = is_double_of(z, "z")
     cdef const void *p_z = pointer(z, "z", REALS[is_double], z.shape)
     cdef void *p_out = pointer(out, "out", REALS[is_double], z.shape, True)
@@ -881,12 +1095,14 @@ def activate(activation, z, out):
     if p_out != p_z and np.may_share_memory(z, out):
         raise ValueError("out must be z or not overlap it in memory")
     with nogil:
-        KERNELS[is_double].activate(row, n, p_z, p_out)
+        KERNELS[is_double].activate(&f, n, p_z, p_out)
 
 
 def slope(activation, z, a, out):
     """out = da/dz, elementwise, for a = f(z)."""
-    cdef int row = hidden_row(activation)
+    cdef fm_activation f
+    keep = []
+    read_activation(activation, &f, keep)
     cdef bint is_double = is_double_of(z, "z")
     cdef const void *p_z = pointer(z, "z", REALS[is_double], z.shape)
     cdef const void *p_a = pointer(a, "a", REALS[is_double], z.shape)
@@ -896,7 +1112,7 @@ def slope(activation, z, a, out):
         raise ValueError("out must not overlap z or a in memory")
     out[...] = 1
     with nogil:
-        KERNELS[is_double].slope(row, n, p_z, p_a, p_out)
+        KERNELS[is_double].slope(&f, n, p_z, p_a, p_out)
 
 
 def linear_forward(X, W, b, activation, out, z=None):
@@ -911,7 +1127,9 @@ def linear_forward(X, W, b, activation, out, z=None):
     out : ndarray of shape (n, fan_out)
     z : ndarray of shape (n, fan_out), optional
     """
-    cdef int row = row_of(ACTIVATION_ROWS, activation, "activation")[0]
+    cdef fm_activation f
+    keep = []
+    read_activation(activation, &f, keep, False)
     cdef bint is_double = is_double_of(X, "X")
     cdef int real = REALS[is_double]
     cdef const fm_kernels *k = KERNELS[is_double]
@@ -932,7 +1150,7 @@ def linear_forward(X, W, b, activation, out, z=None):
     cdef void *p_out = cnp.PyArray_DATA(wide_out)
     cdef fm_blas_gemm blas = blas_for(is_double, fan_in * ld_out)
     with nogil:
-        k.linear_forward(n, fan_in, ld_in, ld_out, p_X, p_W, p_b, row, p_z, p_out, blas)
+        k.linear_forward(n, fan_in, ld_in, ld_out, p_X, p_W, p_b, &f, p_z, p_out, blas)
     out[...] = wide_out.view(X.dtype).reshape(n, ld_out)[:, :fan_out]
     if z is not None:
         z[...] = wide_z.view(X.dtype).reshape(n, ld_out)[:, :fan_out]
@@ -958,7 +1176,9 @@ def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z
     z : ndarray of shape (n, fan_in), optional
         Needed only by activations whose slope reads it.
     """
-    cdef int row = hidden_row(activation)
+    cdef fm_activation f
+    keep = []
+    cdef bint needs_z = read_activation(activation, &f, keep)
     cdef bint is_double = is_double_of(X, "X")
     cdef int real = REALS[is_double]
     cdef const fm_kernels *k = KERNELS[is_double]
@@ -973,7 +1193,7 @@ def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z
         pointer(delta_below, "delta_below", real, (n, fan_in), True)
     if z is not None:
         pointer(z, "z", real, (n, fan_in))
-    elif delta_below is not None and ACTIVATION_ROWS[activation][1]["needs_z"]:
+    elif delta_below is not None and needs_z:
         raise ValueError(f"z must be given: the slope of activation={activation!r} reads it")
     wide_X, wide_W, wide_delta = widened(X, ld_in), widened(W.T, ld_in), widened(delta, ld_out)
     wide_z = widened(X if z is None else z, ld_in)
@@ -988,7 +1208,7 @@ def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z
     cdef void *p_below = NULL if delta_below is None else cnp.PyArray_DATA(wide_below)
     cdef fm_blas_gemm blas = blas_for(is_double, max(n * ld_out, fan_out * ld_in))
     with nogil:
-        k.linear_backward(n, fan_in, fan_out, ld_in, ld_out, p_X, p_W, p_delta, p_grad_W, p_grad_b, blas, row, p_z,
+        k.linear_backward(n, fan_in, fan_out, ld_in, ld_out, p_X, p_W, p_delta, p_grad_W, p_grad_b, blas, &f, p_z,
                           p_below)
     grad_W[...] = wide_grad_W.view(X.dtype).reshape(fan_in, ld_out)[:, :fan_out]
     grad_b[...] = wide_grad_b.view(X.dtype)[:fan_out]
@@ -1043,16 +1263,18 @@ def loss(name, logits, y, sample_weight, delta):
     float
         sum_i w_i l_i / sum_i w_i.
     """
-    number, row = row_of(LOSS_ROWS, name, "name")
+    cdef fm_loss f
+    keep = []
+    cdef bint class_targets = read_loss(name, &f, keep, "name")
     if delta is logits:
         raise ValueError("delta must not be logits")
     cdef bint is_double = check_logits(logits, delta, "delta")
-    cdef int r = number, real = REALS[is_double]
+    cdef int real = REALS[is_double]
     cdef idx n = logits.shape[0], width = logits.shape[1]
     cdef const idx *classes = NULL
     cdef const void *p_y = NULL
     cdef const void *p_weight = NULL
-    if row["class_targets"]:
+    if class_targets:
         pointer(y, "y", cnp.NPY_INTP, (n,))
         classes = indices(y, "y", width)
     else:
@@ -1072,7 +1294,7 @@ def loss(name, logits, y, sample_weight, delta):
     row_loss = np.empty(n)
     cdef double *p_row_loss = <double *>cnp.PyArray_DATA(row_loss)
     with nogil:
-        KERNELS[is_double].loss(r, n, width, width, p, p_y, classes, p_weight, p_delta, p_row_loss, p_scratch)
+        KERNELS[is_double].loss(&f, n, width, width, p, p_y, classes, p_weight, p_delta, p_row_loss, p_scratch)
     return float(row_loss.sum() / total_weight)
 
 

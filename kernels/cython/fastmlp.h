@@ -20,6 +20,42 @@
 typedef ptrdiff_t idx;
 
 #define FM_MAX_STATES 4
+#define FM_MAX_PARAMETERS 4
+
+/* A user's formula: a program of vector operations on registers (kernels/language.py compiles it, program.h runs it).
+ * Registers 0 and 1 are the inputs, which no instruction writes to.  An operand below zero is a constant: constants[-1 - operand]. */
+#define FM_MAX_REGISTERS 16
+typedef struct {
+    int32_t op, dst, a, b, c, d;
+} fm_instruction;
+typedef struct {
+    const fm_instruction *instructions; /* NULL: no program */
+    idx n_instructions;
+    const double *constants;
+    int output; /* register or constant */
+} fm_program;
+
+/* An activation and its parameters: a row of ACTIVATIONS or two programs. */
+typedef struct {
+    int row;
+    double parameters[FM_MAX_PARAMETERS];
+    fm_program value, slope;
+    const void *slopes; /* (ld,) learned per unit (prelu), or NULL */
+} fm_activation;
+
+/* A loss and its parameters: a row of LOSSES or two programs with a link. */
+typedef struct {
+    int row;
+    double parameters[FM_MAX_PARAMETERS];
+    fm_program value, delta;
+    int link; /* row of ACTIVATIONS; -1: softmax */
+} fm_loss;
+
+/* Dropout of the units of one layer. */
+typedef struct {
+    uint32_t threshold; /* of 2^24: units whose number falls below are dropped; 0: none */
+    double scale;       /* of those kept */
+} fm_dropout;
 
 /* Units are cut between tiles of so many rows of a W; sums over weights are taken tile by tile. */
 #define FM_TILE_ROWS 8
@@ -33,25 +69,38 @@ typedef struct {
     idx fan_in, fan_out;   /* true widths */
     idx ld_in, ld_out;     /* padded widths: row strides of a[l], and of W, delta and a[l + 1] */
     idx w, b;              /* offsets of W (fan_in, ld_out) and b (ld_out) in the padded vector */
-    idx w_flat, b_flat;    /* offsets of W (fan_in, fan_out) and b (fan_out) in the caller's flat vector */
-    int activation;        /* row of ACTIVATIONS; -1 in the output layer: the loss works on logits */
+    int is_hidden;         /* 0 in the output layer: the loss works on logits */
+    fm_activation activation;
+    int batch_norm;        /* z = zhat * scale + shift, zhat = (x W + b - mean) / sqrt(var + epsilon) */
+    idx scale, shift, mean, var; /* offsets of these (ld_out,) */
+    idx slope;             /* offset of learned slopes (ld_out,), or -1 */
+    fm_dropout dropout;    /* of the layer's output */
 } fm_layer;
 
-/* A slice of the parameters whose gradient and update one member of the team does in one go:
- * rows m .. m + n_rows of a layer's W (kept small enough for L1), or its b. */
+/* A piece of the parameters in both layouts: rows of `width` numbers, padded to `ld`. */
 typedef struct {
-    int layer, is_bias;
+    idx flat, padded, rows, width, ld;
+} fm_segment;
+
+/* A slice of the parameters whose gradient and update one member of the team does in one go:
+ * rows m .. m + n_rows of a layer's W (kept small enough for L1), or a whole vector of the layer. */
+enum { FM_WEIGHT, FM_BIAS, FM_SCALE, FM_SHIFT, FM_SLOPE };
+typedef struct {
+    int layer, kind;
     idx m, n_rows;
     idx offset, length;      /* in the padded vector */
-    idx tile;                /* number of the slice's first tile of FM_TILE_ROWS rows among all tiles */
+    idx tile;                /* number of the slice's first tile among all; a tile: FM_TILE_ROWS rows of W, or a vector */
 } fm_unit;
 
 /* Everything one fit needs; owned by engine.pyx, allocated once. */
 typedef struct {
     int n_layers;
     const fm_layer *layers;  /* (n_layers,) */
-    int loss;                /* row of LOSSES */
+    fm_loss loss;
+    fm_dropout input_dropout;
     idx n_padded, w_padded;  /* length of the padded vector; of its prefix of weights */
+    const fm_segment *segments; /* (n_segments,) all of the padded vector */
+    idx n_segments;
     idx max_rows;            /* rows per chunk */
 
     int n_threads;
@@ -69,11 +118,16 @@ typedef struct {
     void *params;                  /* (n_padded,) weights as the kernels read them */
     void *grad;                    /* (n_padded,) destroyed by every step */
     void *states[FM_MAX_STATES];   /* (n_padded,) each */
-    double *tile_penalty;          /* (n_tiles,) sum of squares of the weights of each tile */
+    double *tile_penalty;          /* (n_tiles,) penalty of the weights of each tile */
+    double *tile_norm;             /* (n_tiles,) sum of squares of the gradient of each tile */
     idx n_tiles;
     void **wt;                     /* per layer > 0: W transposed (fan_out, ld_in), refreshed with every update */
     void **a;                      /* n_layers + 1: (max_rows, ld); a[0] the gathered rows, a[L] the logits */
     void **z;                      /* per layer: pre-activation (max_rows, ld_out), or NULL if no slope reads it */
+    void **out;                    /* per layer: its output, a[l + 1], or with dropout a buffer (max_rows, ld_out) */
+    void **zhat;                   /* per layer with batch_norm: normalised pre-activation (max_rows, ld_out) */
+    void **moments;                /* per layer with batch_norm: mean and 1 / std of the batch (2, ld_out) */
+    void **product;                /* per layer with learned slopes: d loss / d slope, row by row (max_rows, ld_out) */
     void **delta;                  /* per layer: (max_rows, ld_out) */
     void *y;                       /* (max_rows, n_outputs) targets of the chunk */
     idx *y_class;                  /* (max_rows,) class indices of the chunk */
@@ -98,9 +152,12 @@ typedef struct {
 typedef struct {
     const idx *order;       /* (n_order,) row indices; NULL: 0 .. n_order */
     idx n_order, batch_size, n_steps;
-    double alpha;
+    double alpha, l1;       /* penalties alpha / 2 ||W||^2 + l1 ||W||_1 */
+    uint64_t seed, t;       /* key of the dropout masks; steps done before this epoch */
     int rule;               /* row of OPTIMIZERS; -1: leave the gradient in workspace.grad, update nothing */
     const double *scalars;  /* (n_steps, n_scalars) */
+    const double *decays;   /* (n_steps,) p *= 1 - decay before the rule; or NULL */
+    double max_norm;        /* of the gradient as a whole; 0: any */
     double loss;            /* OUT: sum over steps of batch loss * rows */
     idx done;               /* OUT: steps done; fewer if interrupted or a batch's sample weights sum to zero */
 } fm_epoch;
@@ -116,15 +173,15 @@ typedef struct {
     void (*train)(fm_workspace *, const fm_data *, fm_epoch *);
     /* by name */
     void (*evaluate)(int function, idx n, const void *x, void *out);
-    void (*activate)(int activation, idx n, const void *z, void *a);
-    void (*slope)(int activation, idx n, const void *z, const void *a, void *delta);
+    void (*activate)(const fm_activation *f, idx n, const void *z, void *a);
+    void (*slope)(const fm_activation *f, idx n, const void *z, const void *a, void *delta);
     void (*linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, const void *x, const void *w, const void *b,
-                           int activation, void *z, void *a, fm_blas_gemm blas);
+                           const fm_activation *f, void *z, void *a, fm_blas_gemm blas);
     void (*linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, idx ld_out, const void *x, const void *wt,
-                            const void *delta, void *grad_w, void *grad_b, fm_blas_gemm blas, int activation,
+                            const void *delta, void *grad_w, void *grad_b, fm_blas_gemm blas, const fm_activation *f,
                             const void *z, void *delta_below);
     void (*softmax)(idx rows, idx n, idx ld, const void *z, idx ld_out, void *out, void *scratch);
-    void (*loss)(int loss, idx rows, idx n, idx ld, const void *z, const void *y, const idx *y_class,
+    void (*loss)(const fm_loss *loss, idx rows, idx n, idx ld, const void *z, const void *y, const idx *y_class,
                  const void *weight, void *delta, double *row_loss, void *scratch);
     void (*update)(int rule, idx n, void *p, const void *g, void *const *states, const double *scalars, double alpha,
                    double scale);
@@ -134,7 +191,8 @@ typedef struct {
 typedef struct {
     const char *name;
     int needs_z, has_slope;   /* activations */
-    int link, class_targets;  /* losses */
+    int link, class_targets;  /* losses; link -1: softmax */
+    int n_parameters;         /* activations, losses */
     int n_states, n_scalars;  /* optimizers */
 } fm_row;
 

@@ -30,6 +30,7 @@ idx fm_activations(fm_row *rows, idx capacity)
     for (idx i = 0; i < COUNT(ACTIVATIONS_f64) && i < capacity; i++)
         rows[i] = (fm_row){.name = ACTIVATIONS_f64[i].name,
                            .needs_z = ACTIVATIONS_f64[i].needs_z,
+                           .n_parameters = ACTIVATIONS_f64[i].n_parameters,
                            .has_slope = ACTIVATIONS_f64[i].backward != NULL};
     return COUNT(ACTIVATIONS_f64);
 }
@@ -39,7 +40,8 @@ idx fm_losses(fm_row *rows, idx capacity)
     for (idx i = 0; i < COUNT(LOSSES_f64) && i < capacity; i++)
         rows[i] = (fm_row){.name = LOSSES_f64[i].name,
                            .link = LOSSES_f64[i].link,
-                           .class_targets = LOSSES_f64[i].value == NULL};
+                           .class_targets = LOSSES_f64[i].class_targets,
+                           .n_parameters = LOSSES_f64[i].n_parameters};
     return COUNT(LOSSES_f64);
 }
 

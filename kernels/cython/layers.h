@@ -17,29 +17,63 @@ static int FN(all_finite)(idx n, const REAL *x)
 
 /* --- linear layer ------------------------------------------------------------------------------------------------ */
 
-/* a = f(z), z = x W + b.  x (rows, ld_in), w (fan_in, ld_out), b (ld_out,), z and a (rows, ld_out).
- * activation -1: a = z.  z may be NULL or a; the activation is applied while the row block is in L1. */
-static void FN(linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, const void *x_, const void *w_,
-                               const void *b_, int activation, void *z_, void *a_, fm_blas_gemm blas)
+/* What lies between the product of a layer and the input of the next, for some rows of the batch:
+ * z --activation--> a --dropout--> out.  z may be a, and without dropout out is a. */
+typedef struct {
+    const fm_activation *f; /* NULL: nothing, a is z */
+    const FN(mask) *mask;   /* NULL: no dropout */
+    idx ld, first;          /* row stride of all; index of the first row in the batch */
+    REAL *z, *a, *out;      /* (rows, ld) */
+    REAL *product;          /* (rows, ld) for learned slopes, else NULL */
+} FN(stage);
+
+/* Rows r .. r + n: a = f(z), out = a * mask. */
+static void FN(stage_forward)(const FN(stage) *s, idx r, idx n)
 {
-    const REAL *x = x_, *w = w_, *b = b_;
-    REAL *a = a_, *z = z_ ? z_ : a_;
+    const idx at = r * s->ld;
+    if (s->f)
+        FN(apply)(s->f, n, s->ld, s->z + at, s->a + at);
+    if (s->mask)
+        FN(apply_mask)(s->mask, s->first + r, n, s->ld, s->a + at, s->out + at);
+}
+
+/* Rows r .. r + n: delta = d loss / d out -> d loss / d z. */
+static void FN(stage_backward)(const FN(stage) *s, idx r, idx n, REAL *delta)
+{
+    const idx at = r * s->ld;
+    if (s->mask)
+        FN(apply_mask)(s->mask, s->first + r, n, s->ld, delta + at, delta + at);
+    FN(apply_slope)(s->f, n, s->ld, s->z + at, s->a + at, delta + at, s->product ? s->product + at : NULL);
+}
+
+/* z = x W + b, then the stage, while the row block is in L1.
+ * x (rows, ld_in), w (fan_in, ld_out), b (ld_out,); ld_out is the stage's ld. */
+static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, const REAL *w, const REAL *b,
+                                const FN(stage) *s, fm_blas_gemm blas)
+{
+    const idx ld_out = s->ld;
     if (blas && FN(gemm_is_large)(rows, ld_out, fan_in)) {
         for (idx r = 0; r < rows; r++)
-            memcpy(z + r * ld_out, b, (size_t)ld_out * sizeof(REAL));
-        FN(gemm_blas)(blas, rows, ld_out, fan_in, x, ld_in, 0, w, ld_out, z, ld_out, 1);
-        if (activation >= 0)
-            FN(ACTIVATIONS)[activation].value(rows * ld_out, z, a);
+            memcpy(s->z + r * ld_out, b, (size_t)ld_out * sizeof(REAL));
+        FN(gemm_blas)(blas, rows, ld_out, fan_in, x, ld_in, 0, w, ld_out, s->z, ld_out, 1);
+        FN(stage_forward)(s, 0, rows);
         return;
     }
     const idx block = FN(block_rows)(ld_out, fan_in);
     const FN(start) bias = {b, 0};
     for (idx r = 0; r < rows; r += block) {
         const idx n = rows - r < block ? rows - r : block;
-        FN(gemm)(n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, z + r * ld_out, ld_out, bias, block);
-        if (activation >= 0)
-            FN(ACTIVATIONS)[activation].value(n * ld_out, z + r * ld_out, a + r * ld_out);
+        FN(gemm)(n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, s->z + r * ld_out, ld_out, bias, block);
+        FN(stage_forward)(s, r, n);
     }
+}
+
+/* a = f(x W + b), for callers by name; f NULL: a = z; z may be NULL. */
+static void FN(linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, const void *x, const void *w,
+                               const void *b, const fm_activation *f, void *z, void *a, fm_blas_gemm blas)
+{
+    const FN(stage) stage = {.f = f, .ld = ld_out, .z = z ? z : a, .a = a, .out = a};
+    FN(forward_product)(rows, fan_in, ld_in, x, w, b, &stage, blas);
 }
 
 /* grad_b (+)= column sums of delta (rows, ld_out). */
@@ -75,14 +109,15 @@ static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_o
     FN(gemm)(n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_out, grad_w, ld_out, start, BLOCK_ROWS);
 }
 
-/* delta_below = (delta W^T) * f'(z, x) (rows, ld_in), where x = f(z) is the output of the layer below.
- * wt: W transposed (fan_out, ld_in). */
-static void FN(input_delta)(idx rows, idx fan_out, idx ld_in, idx ld_out, const REAL *x, const REAL *wt,
-                            const REAL *delta, int activation, const REAL *z, REAL *below, fm_blas_gemm blas)
+/* below = delta W^T, then backward through the stage of the layer below.  rows of delta (rows, ld_out);
+ * wt: W transposed (fan_out, ld_in); below (rows, ld_in). */
+static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, const REAL *wt, const REAL *delta, const FN(stage) *s,
+                            REAL *below, fm_blas_gemm blas)
 {
+    const idx ld_in = s->ld;
     if (blas && FN(gemm_is_large)(rows, ld_in, fan_out)) {
         FN(gemm_blas)(blas, rows, ld_in, fan_out, delta, ld_out, 0, wt, ld_in, below, ld_in, 0);
-        FN(ACTIVATIONS)[activation].backward(rows * ld_in, z, x, below);
+        FN(stage_backward)(s, 0, rows, below);
         return;
     }
     const idx block = FN(block_rows)(ld_in, fan_out);
@@ -90,19 +125,97 @@ static void FN(input_delta)(idx rows, idx fan_out, idx ld_in, idx ld_out, const 
     for (idx r = 0; r < rows; r += block) {
         const idx n = rows - r < block ? rows - r : block;
         FN(gemm)(n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, below + r * ld_in, ld_in, zero, block);
-        FN(ACTIVATIONS)[activation].backward(n * ld_in, z ? z + r * ld_in : NULL, x + r * ld_in, below + r * ld_in);
+        FN(stage_backward)(s, r, n, below);
     }
 }
 
-/* All three of one layer, for callers by name; delta_below may be NULL. */
+/* All three of one layer, for callers by name; x = f(z) is the output of the layer below; delta_below may be NULL. */
 static void FN(linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, idx ld_out, const void *x,
                                 const void *wt, const void *delta, void *grad_w, void *grad_b, fm_blas_gemm blas,
-                                int activation, const void *z, void *delta_below)
+                                const fm_activation *f, const void *z, void *delta_below)
 {
     FN(bias_gradient)(rows, ld_out, delta, grad_b, 0);
     FN(weight_gradient)(rows, 0, fan_in, ld_in, ld_out, x, delta, grad_w, 0, blas);
+    const FN(stage) stage = {.f = f, .ld = ld_in, .z = (REAL *)z, .a = (REAL *)x, .out = (REAL *)x};
     if (delta_below)
-        FN(input_delta)(rows, fan_out, ld_in, ld_out, x, wt, delta, activation, z, delta_below, blas);
+        FN(input_delta)(rows, fan_out, ld_out, wt, delta, &stage, delta_below, blas);
+}
+
+/* --- batch normalisation (Ioffe and Szegedy 2015), between the product and the activation ----------------------------- */
+
+#define BATCH_NORM_EPSILON 1e-5
+
+/* mean and 1 / std of columns from .. to of z (rows, ld) over the rows; whole vectors. */
+static void FN(batch_moments)(idx rows, idx ld, idx from, idx to, const REAL *z, REAL *mean, REAL *inverse)
+{
+    for (idx n = from; n < to; n += LANES) {
+        VEC sum = LOAD(FN(zeros)), squares = sum;
+        for (idx r = 0; r < rows; r++)
+            sum += LOAD(z + r * ld + n);
+        const VEC m = sum / (REAL)rows;
+        for (idx r = 0; r < rows; r++) {
+            const VEC d = LOAD(z + r * ld + n) - m;
+            squares += d * d;
+        }
+        STORE(mean + n, m);
+        STORE(inverse + n, squares / (REAL)rows);
+        for (int j = 0; j < LANES; j++)
+            inverse[n + j] = (REAL)1 / FN(sqrt)(inverse[n + j] + (REAL)BATCH_NORM_EPSILON);
+    }
+}
+
+/* z (rows, ld) = zhat * scale + shift, where zhat = (zhat - mean) * inverse. */
+static void FN(batch_normalize)(idx rows, idx ld, const REAL *mean, const REAL *inverse, const REAL *scale,
+                                const REAL *shift, REAL *zhat, REAL *z)
+{
+    for (idx r = 0; r < rows; r++, zhat += ld, z += ld) {
+        IVDEP
+        for (idx j = 0; j < ld; j++) {
+            const REAL normal = (zhat[j] - mean[j]) * inverse[j];
+            zhat[j] = normal;
+            z[j] = normal * scale[j] + shift[j];
+        }
+    }
+}
+
+/* Columns from .. to: grad_shift = column sums of delta, grad_scale = column sums of delta * zhat. */
+static void FN(batch_norm_sums)(idx rows, idx ld, idx from, idx to, const REAL *delta, const REAL *zhat,
+                                REAL *grad_scale, REAL *grad_shift)
+{
+    for (idx n = from; n < to; n += LANES) {
+        VEC sum = LOAD(FN(zeros)), product = sum;
+        for (idx r = 0; r < rows; r++) {
+            const VEC d = LOAD(delta + r * ld + n);
+            sum += d;
+            product += d * LOAD(zhat + r * ld + n);
+        }
+        STORE(grad_shift + n, sum);
+        STORE(grad_scale + n, product);
+    }
+}
+
+/* delta (rows, ld) = d loss / d (scale * zhat + shift) -> d loss / d z before normalisation, in a batch of n rows. */
+static void FN(batch_norm_backward)(idx rows, idx n, idx ld, const REAL *inverse, const REAL *scale,
+                                    const REAL *grad_scale, const REAL *grad_shift, const REAL *zhat, REAL *delta)
+{
+    const REAL share = (REAL)1 / (REAL)n;
+    for (idx r = 0; r < rows; r++, zhat += ld, delta += ld) {
+        IVDEP
+        for (idx j = 0; j < ld; j++)
+            delta[j] = scale[j] * inverse[j] * (delta[j] - share * (grad_shift[j] + zhat[j] * grad_scale[j]));
+    }
+}
+
+/* running = (1 - momentum) running + momentum batch, with the unbiased variance, as PyTorch counts. */
+static void FN(update_running)(idx rows, idx ld, const REAL *mean, const REAL *inverse, REAL *running_mean,
+                               REAL *running_var)
+{
+    const double momentum = 0.1, unbiased = rows > 1 ? (double)rows / (double)(rows - 1) : 1.0;
+    for (idx j = 0; j < ld; j++) {
+        const double inv = (double)inverse[j], var = 1.0 / (inv * inv) - BATCH_NORM_EPSILON;
+        running_mean[j] = (REAL)((1.0 - momentum) * (double)running_mean[j] + momentum * (double)mean[j]);
+        running_var[j] = (REAL)((1.0 - momentum) * (double)running_var[j] + momentum * var * unbiased);
+    }
 }
 
 /* --- first layer on sparse rows (CSR): no densified copy -------------------------------------------------------- */
@@ -122,30 +235,32 @@ static inline idx FN(row_at)(const idx *rows, idx i)
     return rows ? rows[i] : i;
 }
 
-/* z = x W + b for the sparse rows[first .. first + n), then a = f(z). */
-static void FN(sparse_forward)(const fm_data *data, const idx *rows, idx first, idx n, idx ld_out, const REAL *w, const REAL *b,
-                               int activation, REAL *z, REAL *a)
+/* z = x W + b for the sparse rows[first .. first + n), then the stage; mask: dropout of x, or NULL. */
+static void FN(sparse_forward)(const fm_data *data, const idx *rows, idx first, idx n, const REAL *w, const REAL *b,
+                               const FN(mask) *mask, const FN(stage) *s)
 {
-    z = z ? z : a;
+    const idx ld_out = s->ld;
     for (idx r = 0; r < n; r++) {
         const idx row = FN(row_at)(rows, first + r);
         const idx end = FN(index_at)(data->indptr, data->index_is_64, row + 1);
-        REAL *out = z + r * ld_out;
+        REAL *out = s->z + r * ld_out;
         memcpy(out, b, (size_t)ld_out * sizeof(REAL));
         for (idx k = FN(index_at)(data->indptr, data->index_is_64, row); k < end; k++) {
-            const REAL x = FN(value_at)(data, k);
-            const REAL *w_row = w + FN(index_at)(data->indices, data->index_is_64, k) * ld_out;
+            const idx column = FN(index_at)(data->indices, data->index_is_64, k);
+            const REAL x = FN(value_at)(data, k) *
+                           (mask ? FN(mask_at)(mask, (uint32_t)(s->first + r), (uint32_t)column) : (REAL)1);
+            const REAL *w_row = w + column * ld_out;
             for (idx j = 0; j < ld_out; j += LANES)
                 STORE(out + j, LOAD(out + j) + x * LOAD(w_row + j));
         }
-        if (activation >= 0)
-            FN(ACTIVATIONS)[activation].value(ld_out, out, a + r * ld_out);
     }
+    FN(stage_forward)(s, 0, n);
 }
 
-/* grad_w += x^T delta: rows m .. m + n_rows of W's gradient, over the sparse rows[first .. first + n). */
-static void FN(sparse_weight_gradient)(const fm_data *data, const idx *rows, idx first, idx n, idx m, idx n_rows,
-                                       idx ld_out, const REAL *delta, REAL *grad_w)
+/* grad_w += x^T delta: rows m .. m + n_rows of W's gradient, over the sparse rows[first .. first + n), which are rows
+ * at .. at + n of the batch; mask: dropout of x, or NULL. */
+static void FN(sparse_weight_gradient)(const fm_data *data, const idx *rows, idx first, idx n, idx at, idx m,
+                                       idx n_rows, idx ld_out, const FN(mask) *mask, const REAL *delta, REAL *grad_w)
 {
     for (idx r = 0; r < n; r++) {
         const idx row = FN(row_at)(rows, first + r);
@@ -155,7 +270,8 @@ static void FN(sparse_weight_gradient)(const fm_data *data, const idx *rows, idx
             const idx column = FN(index_at)(data->indices, data->index_is_64, k) - m;
             if (column < 0 || column >= n_rows)
                 continue;
-            const REAL x = FN(value_at)(data, k);
+            const REAL x = FN(value_at)(data, k) *
+                           (mask ? FN(mask_at)(mask, (uint32_t)(at + r), (uint32_t)(column + m)) : (REAL)1);
             REAL *g_row = grad_w + column * ld_out;
             for (idx j = 0; j < ld_out; j += LANES)
                 STORE(g_row + j, LOAD(g_row + j) + x * LOAD(d + j));
@@ -213,61 +329,156 @@ static void FN(softmax)(idx rows, idx n, idx ld, const void *z_, idx ld_out, voi
     }
 }
 
-/* loss of row i = log sum_j exp(z_j - top) - (z_c - top), clipped as if p were in [eps, 1 - eps];
- * delta = (softmax(z) - onehot(c)) * weight.  scratch (CLASS_ROWS, n). */
-static void FN(softmax_cross_entropy)(idx rows, idx n, idx ld, const REAL *z, const idx *y_class, const REAL *weight,
-                                      REAL *delta, double *row_loss, REAL *scratch)
+/* log_loss with label smoothing e: -sum_k t_k log p_k, t = (1 - e) onehot(c) + e / n; delta = p - t.
+ * e = 0: scikit-learn's log loss, clipped as if p were in [eps, 1 - eps]. */
+static void FN(rows_log_loss)(LOSS_ROWS_ARGUMENTS)
 {
     const REAL low = (REAL)-log1p(-EPSILON), high = (REAL)-log(EPSILON);
+    const double smoothing = parameters[0];
+    const REAL on = (REAL)(1.0 - smoothing), off = (REAL)(smoothing / (double)n);
     REAL top[CLASS_ROWS], sum[CLASS_ROWS], loss[CLASS_ROWS];
+    (void)y;
     for (idx r = 0; r < rows; r += CLASS_ROWS) {
         const idx m = rows - r < CLASS_ROWS ? rows - r : CLASS_ROWS;
         const idx *c = y_class + r;
         const REAL *w = weight ? weight + r : NULL;
         FN(shifted_exponentials)(m, n, ld, z + r * ld, scratch, top, sum);
-        for (idx i = 0; i < m; i++)
-            top[i] = z[(r + i) * ld + c[i]] - top[i];
-        IVDEP
-        for (idx i = 0; i < m; i++)
-            loss[i] = FN(clip)(FN(log)(sum[i]) - top[i], low, high);
+        if (smoothing > 0) {
+            for (idx i = 0; i < m; i++) {
+                REAL all = 0;
+                for (idx j = 0; j < n; j++)
+                    all += z[(r + i) * ld + j] - top[i];
+                loss[i] = FN(log)(sum[i]) - on * (z[(r + i) * ld + c[i]] - top[i]) - off * all;
+            }
+        } else {
+            for (idx i = 0; i < m; i++)
+                top[i] = z[(r + i) * ld + c[i]] - top[i];
+            IVDEP
+            for (idx i = 0; i < m; i++)
+                loss[i] = FN(clip)(FN(log)(sum[i]) - top[i], low, high);
+        }
         for (idx i = 0; i < m; i++) {
             row_loss[r + i] = (double)loss[i] * (w ? (double)w[i] : 1.0);
             sum[i] = (w ? w[i] : (REAL)1) / sum[i];
         }
         FN(scaled_transpose)(m, n, ld, scratch, sum, delta + r * ld);
-        for (idx i = 0; i < m; i++)
-            delta[(r + i) * ld + c[i]] -= w ? w[i] : (REAL)1;
+        for (idx i = 0; i < m; i++) {
+            const REAL one = w ? w[i] : (REAL)1;
+            if (smoothing > 0)
+                for (idx j = 0; j < n; j++)
+                    delta[(r + i) * ld + j] -= off * one;
+            delta[(r + i) * ld + c[i]] -= on * one;
+        }
     }
 }
 
-/* Any loss of the table: row_loss (rows,) = weight * sum (or mean) over outputs, and
- * delta = (prediction - target) * weight.  Elementwise losses work on compact copies.
- * scratch: 3 * max(rows, CLASS_ROWS) * n. */
-static void FN(loss)(int loss, idx rows, idx n, idx ld, const void *z_, const void *y_, const idx *y_class,
+/* Focal loss (Lin et al. 2017) of class c: -(1 - p)^gamma log p with p = p_c;
+ * delta = (p - onehot(c)) ((1 - p)^gamma - gamma (1 - p)^(gamma - 1) p log p). */
+static void FN(rows_focal)(LOSS_ROWS_ARGUMENTS)
+{
+    const double gamma = parameters[0];
+    REAL top[CLASS_ROWS], sum[CLASS_ROWS], own[CLASS_ROWS];
+    (void)y;
+    for (idx r = 0; r < rows; r += CLASS_ROWS) {
+        const idx m = rows - r < CLASS_ROWS ? rows - r : CLASS_ROWS;
+        const idx *c = y_class + r;
+        FN(shifted_exponentials)(m, n, ld, z + r * ld, scratch, top, sum);
+        for (idx i = 0; i < m; i++) {
+            double others = 0; /* sum of the other classes' exponentials: 1 - p without cancellation */
+            for (idx j = 0; j < n; j++)
+                others += j == c[i] ? 0.0 : (double)scratch[j * m + i];
+            const double p = (double)scratch[c[i] * m + i] / (double)sum[i], q = others / (double)sum[i];
+            const double w = weight ? (double)weight[r + i] : 1.0;
+            const double log_p =
+                q < 0.5 ? log1p(-q) : (double)(z[(r + i) * ld + c[i]] - top[i]) - log((double)sum[i]);
+            /* where q is 0 the gradient is that of log p, or with gamma > 0 none: no 0 * inf */
+            const double power = pow(q, gamma);
+            const double slope = q > 0 ? gamma * power / q * p * log_p : 0.0;
+            row_loss[r + i] = -power * log_p * w;
+            const double factor = (power - slope) * w;
+            own[i] = (REAL)(-q * factor); /* p_c - 1 without cancellation */
+            sum[i] = (REAL)(factor / (double)sum[i]);
+        }
+        FN(scaled_transpose)(m, n, ld, scratch, sum, delta + r * ld);
+        for (idx i = 0; i < m; i++)
+            delta[(r + i) * ld + c[i]] = own[i];
+    }
+}
+
+/* Kullback-Leibler divergence sum_k y_k (log y_k - log p_k) of distributions y (rows, n); delta = p sum(y) - y. */
+static void FN(rows_kl_divergence)(LOSS_ROWS_ARGUMENTS)
+{
+    REAL top[CLASS_ROWS], sum[CLASS_ROWS];
+    (void)y_class;
+    (void)parameters;
+    for (idx r = 0; r < rows; r += CLASS_ROWS) {
+        const idx m = rows - r < CLASS_ROWS ? rows - r : CLASS_ROWS;
+        FN(shifted_exponentials)(m, n, ld, z + r * ld, scratch, top, sum);
+        for (idx i = 0; i < m; i++) {
+            const REAL *t = y + (r + i) * n, w = weight ? weight[r + i] : (REAL)1;
+            const double log_sum = log((double)sum[i]);
+            double loss = 0, total = 0;
+            for (idx j = 0; j < n; j++) {
+                const double target = (double)t[j];
+                total += target;
+                loss += (target > 0 ? target * log(target) : 0.0 * target) -
+                        target * ((double)(z[(r + i) * ld + j] - top[i]) - log_sum);
+            }
+            row_loss[r + i] = loss * (double)w;
+            sum[i] = (REAL)total * w / sum[i];
+        }
+        FN(scaled_transpose)(m, n, ld, scratch, sum, delta + r * ld);
+        for (idx i = 0; i < m; i++)
+            for (idx j = 0; j < n; j++)
+                delta[(r + i) * ld + j] -= y[(r + i) * n + j] * (weight ? weight[r + i] : (REAL)1);
+    }
+}
+
+/* p (n,) = link(z), elementwise links only; p may be z. */
+static void FN(link)(const fm_loss *loss, idx n, const REAL *z, REAL *p)
+{
+    FN(ACTIVATIONS)[loss->link].value(n, z, p, NULL);
+}
+
+/* Any loss: row_loss (rows,) = weight * sum (or mean) over outputs, and delta = d loss / d z * weight.
+ * Elementwise losses work on compact copies.  scratch: 3 * max(rows, CLASS_ROWS) * n. */
+static void FN(loss)(const fm_loss *loss, idx rows, idx n, idx ld, const void *z_, const void *y_, const idx *y_class,
                      const void *weight_, void *delta_, double *row_loss, void *scratch)
 {
     const REAL *z = z_, *y = y_, *weight = weight_;
     REAL *delta = delta_;
-    const FN(loss_row) *row = &FN(LOSSES)[loss];
-    if (!row->value) {
-        FN(softmax_cross_entropy)(rows, n, ld, z, y_class, weight, delta, row_loss, scratch);
+    const FN(loss_row) *row = loss->value.instructions ? NULL : &FN(LOSSES)[loss->row];
+    if (row && row->by_rows) {
+        row->by_rows(rows, n, ld, z, y, y_class, weight, delta, row_loss, scratch, loss->parameters);
         return;
     }
-    REAL *logit = scratch, *value = logit + rows * n, *p = value + rows * n;
+    REAL *logit = scratch, *value = logit + rows * n, *slope = value + rows * n;
     for (idx r = 0; r < rows; r++)
         for (idx j = 0; j < n; j++)
             logit[r * n + j] = z[r * ld + j];
-    row->value(rows * n, y, logit, value);
-    FN(ACTIVATIONS)[row->link].value(rows * n, logit, p);
+    if (!row) {
+        FN(run)(&loss->value, rows * n, y, logit, value);
+        FN(run)(&loss->delta, rows * n, y, logit, slope);
+    } else {
+        row->value(rows * n, y, logit, value, loss->parameters);
+        if (row->delta) {
+            row->delta(rows * n, y, logit, slope, loss->parameters);
+        } else {
+            FN(link)(loss, rows * n, logit, slope);
+            for (idx i = 0; i < rows * n; i++)
+                slope[i] -= y[i];
+        }
+    }
+    const double share = row && row->mean_over_outputs ? (double)n : 1.0;
     for (idx r = 0; r < rows; r++) {
         const REAL w = weight ? weight[r] : (REAL)1;
         double sum = 0;
         for (idx j = 0; j < n; j++) {
             sum += (double)value[r * n + j];
-            delta[r * ld + j] = (p[r * n + j] - y[r * n + j]) * w;
+            delta[r * ld + j] = slope[r * n + j] * w;
         }
         for (idx j = n; j < ld; j++)
             delta[r * ld + j] = 0;
-        row_loss[r] = sum * (double)w / (row->mean_over_outputs ? (double)n : 1.0);
+        row_loss[r] = sum * (double)w / share;
     }
 }

@@ -2,37 +2,28 @@
  *
  * A team of threads works a chunk in two phases, a barrier after each:
  *   rows   every member takes some rows of the chunk through gather, forward, loss and deltas;
+ *          (batch normalisation needs two more barriers per layer and direction: every member sums some columns)
  *   units  every member takes some slices of the parameters: their gradient over all rows of the chunk and, with the
  *          batch's last chunk, their update.
  * No sum is ever split between members, so the bits do not depend on their number.
  */
 
-/* --- flat vector [W0 .. Wn | b0 .. bn] <-> padded vector of the same order ------------------------------------------- */
+/* --- flat vector [W0 .. Wn | b0 .. bn | ...] <-> padded vector of the same order ------------------------------------- */
 
-static void FN(pack)(const fm_workspace *ws, const void *flat_, void *padded_)
+static void FN(pack)(const fm_workspace *ws, const void *flat, void *padded)
 {
-    const REAL *flat = flat_;
-    REAL *padded = padded_;
-    for (int l = 0; l < ws->n_layers; l++) {
-        const fm_layer *layer = &ws->layers[l];
-        const size_t row = (size_t)layer->fan_out * sizeof(REAL);
-        for (idx i = 0; i < layer->fan_in; i++)
-            memcpy(padded + layer->w + i * layer->ld_out, flat + layer->w_flat + i * layer->fan_out, row);
-        memcpy(padded + layer->b, flat + layer->b_flat, row);
-    }
+    for (const fm_segment *s = ws->segments; s < ws->segments + ws->n_segments; s++)
+        for (idx i = 0; i < s->rows; i++)
+            memcpy((REAL *)padded + s->padded + i * s->ld, (const REAL *)flat + s->flat + i * s->width,
+                   (size_t)s->width * sizeof(REAL));
 }
 
-static void FN(unpack)(const fm_workspace *ws, const void *padded_, void *flat_)
+static void FN(unpack)(const fm_workspace *ws, const void *padded, void *flat)
 {
-    const REAL *padded = padded_;
-    REAL *flat = flat_;
-    for (int l = 0; l < ws->n_layers; l++) {
-        const fm_layer *layer = &ws->layers[l];
-        const size_t row = (size_t)layer->fan_out * sizeof(REAL);
-        for (idx i = 0; i < layer->fan_in; i++)
-            memcpy(flat + layer->w_flat + i * layer->fan_out, padded + layer->w + i * layer->ld_out, row);
-        memcpy(flat + layer->b_flat, padded + layer->b, row);
-    }
+    for (const fm_segment *s = ws->segments; s < ws->segments + ws->n_segments; s++)
+        for (idx i = 0; i < s->rows; i++)
+            memcpy((REAL *)flat + s->flat + i * s->width, (const REAL *)padded + s->padded + i * s->ld,
+                   (size_t)s->width * sizeof(REAL));
 }
 
 /* Columns m .. m + n_rows of wt (fan_out, ld_in) = rows m .. m + n_rows of W (fan_in, ld_out), transposed. */
@@ -123,24 +114,106 @@ static const REAL *FN(input)(const fm_workspace *ws, const fm_data *data, const 
     return (const REAL *)ws->a[0] + at * *ld;
 }
 
-/* rows[first .. first + n) of X -> rows at .. at + n of a[1] .. a[L] (logits). */
-static void FN(forward)(fm_workspace *ws, const fm_data *data, const idx *rows, idx first, idx at, idx n)
+/* What one member knows of the batch it works on: rows[first + at ..) of the order are rows at .. of the chunk and rows
+ * batch_at + at .. of the batch. */
+typedef struct {
+    fm_workspace *ws;
+    const fm_data *data;
+    const idx *rows;
+    const fm_epoch *epoch; /* NULL when predicting: no dropout */
+    idx step;
+    idx first, batch_at, n; /* of the chunk: its first row in the order, and in the batch; its rows */
+    int member;
+} FN(chunk);
+
+/* Fill *mask for the output of layer l - 1 (l = 0: the input); NULL where nothing is dropped. */
+static const FN(mask) *FN(mask_of)(const FN(chunk) *c, int l, FN(mask) *mask)
 {
+    const fm_workspace *ws = c->ws;
+    const fm_dropout *dropout = l ? &ws->layers[l - 1].dropout : &ws->input_dropout;
+    if (!c->epoch || !dropout->threshold)
+        return NULL;
+    const idx width = l ? ws->layers[l - 1].fan_out : ws->layers[0].fan_in;
+    *mask = FN(new_mask)(dropout, width, c->epoch->seed, c->epoch->t + (uint64_t)c->step, l);
+    return mask;
+}
+
+/* The stage after layer l's product, from row `at` of the chunk on. */
+static FN(stage) FN(stage_of)(const FN(chunk) *c, int l, idx at, const FN(mask) *mask)
+{
+    const fm_workspace *ws = c->ws;
+    const fm_layer *layer = &ws->layers[l];
+    const idx ld = layer->ld_out;
+    REAL *a = ROW(ws->a[l + 1], at, ld), *z = ROW(ws->z[l], at, ld);
+    return (FN(stage)){.f = layer->is_hidden ? &layer->activation : NULL,
+                       .mask = mask,
+                       .ld = ld,
+                       .first = c->batch_at + at,
+                       .z = z ? z : a,
+                       .a = a,
+                       .out = ROW(ws->out[l], at, ld),
+                       .product = ROW(ws->product[l], at, ld)};
+}
+
+/* Columns of an ld-wide matrix that the member sums: whole vectors. */
+static void FN(columns)(const FN(chunk) *c, idx ld, idx *from, idx *to)
+{
+    const idx vectors = ld / LANES;
+    *from = vectors * c->member / c->ws->n_threads * LANES;
+    *to = vectors * (c->member + 1) / c->ws->n_threads * LANES;
+}
+
+/* zhat of the chunk (its rows at .. at + n are this member's) -> z, with the batch's moments. */
+static void FN(normalize)(const FN(chunk) *c, int l, idx at, idx n, REAL *z)
+{
+    fm_workspace *ws = c->ws;
+    const fm_layer *layer = &ws->layers[l];
+    const idx ld = layer->ld_out;
+    REAL *mean = ws->moments[l], *inverse = mean + ld, *params = ws->params;
+    idx from, to;
+    fm_team_barrier(ws->team);
+    FN(columns)(c, ld, &from, &to);
+    FN(batch_moments)(c->n, ld, from, to, ws->zhat[l], mean, inverse);
+    fm_team_barrier(ws->team);
+    FN(batch_normalize)(n, ld, mean, inverse, params + layer->scale, params + layer->shift, ROW(ws->zhat[l], at, ld), z);
+}
+
+/* The member's rows at .. at + n of the chunk through all layers: a[1] .. a[L] (logits). */
+static void FN(forward)(const FN(chunk) *c, idx at, idx n)
+{
+    fm_workspace *ws = c->ws;
     const REAL *params = ws->params;
+    const fm_data *data = c->data;
     const fm_layer *bottom = &ws->layers[0];
     idx ld_x;
-    const REAL *x = FN(input)(ws, data, rows, first, at, &ld_x);
-    if (data->indptr)
-        FN(sparse_forward)(data, rows, first, n, bottom->ld_out, params + bottom->w, params + bottom->b,
-                           bottom->activation, ROW(ws->z[0], at, bottom->ld_out), ROW(ws->a[1], at, bottom->ld_out));
-    else if (!FN(reads_in_place)(data, rows))
-        FN(gather)(data, rows, first, n, bottom->fan_in, bottom->ld_in, ROW(ws->a[0], at, bottom->ld_in));
-    for (int l = data->indptr ? 1 : 0; l < ws->n_layers; l++) {
+    const REAL *x = FN(input)(ws, data, c->rows, c->first + at, at, &ld_x);
+    FN(mask) drawn;
+    const FN(mask) *mask = FN(mask_of)(c, 0, &drawn);
+    if (!data->indptr && !FN(reads_in_place)(data, c->rows)) {
+        REAL *gathered = ROW(ws->a[0], at, bottom->ld_in);
+        FN(gather)(data, c->rows, c->first + at, n, bottom->fan_in, bottom->ld_in, gathered);
+        if (mask)
+            FN(apply_mask)(mask, c->batch_at + at, n, bottom->ld_in, gathered, gathered);
+    }
+    for (int l = 0; l < ws->n_layers; l++) {
         const fm_layer *layer = &ws->layers[l];
-        FN(linear_forward)(n, layer->fan_in, l ? layer->ld_in : ld_x, layer->ld_out,
-                           l ? ROW(ws->a[l], at, layer->ld_in) : x, params + layer->w, params + layer->b,
-                           layer->activation, ROW(ws->z[l], at, layer->ld_out), ROW(ws->a[l + 1], at, layer->ld_out),
-                           ws->blas);
+        FN(mask) drawn_here;
+        const FN(stage) after = FN(stage_of)(c, l, at, layer->is_hidden ? FN(mask_of)(c, l + 1, &drawn_here) : NULL);
+        FN(stage) product = after;
+        if (layer->batch_norm) {
+            REAL *zhat = ROW(ws->zhat[l], at, layer->ld_out);
+            product = (FN(stage)){.ld = layer->ld_out, .first = after.first, .z = zhat, .a = zhat, .out = zhat};
+        }
+        if (l == 0 && data->indptr)
+            FN(sparse_forward)(data, c->rows, c->first + at, n, params + layer->w, params + layer->b, mask, &product);
+        else
+            FN(forward_product)(n, layer->fan_in, l ? layer->ld_in : ld_x,
+                                l ? ROW(ws->out[l - 1], at, layer->ld_in) : x, params + layer->w, params + layer->b,
+                                &product, ws->blas);
+        if (layer->batch_norm) {
+            FN(normalize)(c, l, at, n, after.z);
+            FN(stage_forward)(&after, 0, n);
+        }
     }
 }
 
@@ -151,41 +224,68 @@ static REAL *FN(scratch)(const fm_workspace *ws, int t)
     return (REAL *)ws->scratch + t * 3 * rows * ws->layers[ws->n_layers - 1].fan_out;
 }
 
-/* Logits and targets of rows at .. at + n -> row_loss and the deltas of every layer. */
-static void FN(loss_and_deltas)(fm_workspace *ws, const fm_data *data, int t, idx at, idx n)
+/* delta of the layer's normalised pre-activation -> of its product; the chunk is the whole batch. */
+static void FN(denormalize)(const FN(chunk) *c, int l, idx at, idx n)
 {
+    fm_workspace *ws = c->ws;
+    const fm_layer *layer = &ws->layers[l];
+    const idx ld = layer->ld_out;
+    REAL *inverse = (REAL *)ws->moments[l] + ld, *grad = ws->grad;
+    idx from, to;
+    fm_team_barrier(ws->team);
+    FN(columns)(c, ld, &from, &to);
+    FN(batch_norm_sums)(c->n, ld, from, to, ws->delta[l], ws->zhat[l], grad + layer->scale, grad + layer->shift);
+    fm_team_barrier(ws->team);
+    FN(batch_norm_backward)(n, c->n, ld, inverse, (REAL *)ws->params + layer->scale, grad + layer->scale,
+                            grad + layer->shift, ROW(ws->zhat[l], at, ld), ROW(ws->delta[l], at, ld));
+}
+
+/* Logits and targets of the member's rows at .. at + n -> row_loss and the deltas of every layer. */
+static void FN(loss_and_deltas)(const FN(chunk) *c, idx at, idx n)
+{
+    fm_workspace *ws = c->ws;
     const int last = ws->n_layers - 1;
     const fm_layer *top = &ws->layers[last];
-    FN(loss)(ws->loss, n, top->fan_out, top->ld_out, ROW(ws->a[last + 1], at, top->ld_out),
-             ROW(ws->y, at, top->fan_out), ws->y_class + at, data->sample_weight ? ROW(ws->weight, at, 1) : NULL,
-             ROW(ws->delta[last], at, top->ld_out), ws->row_loss + at, FN(scratch)(ws, t));
+    FN(loss)(&ws->loss, n, top->fan_out, top->ld_out, ROW(ws->a[last + 1], at, top->ld_out),
+             ROW(ws->y, at, top->fan_out), ws->y_class + at, c->data->sample_weight ? ROW(ws->weight, at, 1) : NULL,
+             ROW(ws->delta[last], at, top->ld_out), ws->row_loss + at, FN(scratch)(ws, c->member));
     for (int l = last; l > 0; l--) {
         const fm_layer *layer = &ws->layers[l];
-        FN(input_delta)(n, layer->fan_out, layer->ld_in, layer->ld_out, ROW(ws->a[l], at, layer->ld_in), ws->wt[l],
-                        ROW(ws->delta[l], at, layer->ld_out), ws->layers[l - 1].activation,
-                        ROW(ws->z[l - 1], at, layer->ld_in), ROW(ws->delta[l - 1], at, layer->ld_in), ws->blas);
+        FN(mask) drawn;
+        const FN(stage) below = FN(stage_of)(c, l - 1, at, FN(mask_of)(c, l, &drawn));
+        FN(input_delta)(n, layer->fan_out, layer->ld_out, ws->wt[l], ROW(ws->delta[l], at, layer->ld_out), &below,
+                        ROW(ws->delta[l - 1], at, layer->ld_in), ws->blas);
+        if (ws->layers[l - 1].batch_norm)
+            FN(denormalize)(c, l - 1, at, n);
     }
 }
 
 /* --- phase "units": gradient and update of a slice of the parameters --------------------------------------------------- */
 
-/* The unit's gradient sums over rows 0 .. n of the chunk (rows[first .. first + n) of X). */
-static void FN(unit_gradient)(fm_workspace *ws, const fm_data *data, const fm_unit *unit, const idx *rows, idx first,
-                              idx n, int accumulate)
+/* The unit's gradient sums over the rows of the chunk; those of scale and shift are there already. */
+static void FN(unit_gradient)(const FN(chunk) *c, const fm_unit *unit, int accumulate)
 {
+    fm_workspace *ws = c->ws;
+    const fm_data *data = c->data;
     const fm_layer *layer = &ws->layers[unit->layer];
     const REAL *delta = ws->delta[unit->layer];
     REAL *g = (REAL *)ws->grad + unit->offset;
-    if (unit->is_bias) {
-        FN(bias_gradient)(n, layer->ld_out, delta, g, accumulate);
-    } else if (unit->layer == 0 && data->indptr) {
+    if (unit->kind == FM_BIAS && layer->batch_norm) {
+        memset(g, 0, (size_t)unit->length * sizeof(REAL)); /* the mean takes it away; its sum is nothing but rounding */
+    } else if (unit->kind == FM_BIAS) {
+        FN(bias_gradient)(c->n, layer->ld_out, delta, g, accumulate);
+    } else if (unit->kind == FM_SLOPE) {
+        FN(bias_gradient)(c->n, layer->ld_out, ws->product[unit->layer], g, accumulate);
+    } else if (unit->kind == FM_WEIGHT && unit->layer == 0 && data->indptr) {
+        FN(mask) drawn;
         if (!accumulate)
             memset(g, 0, (size_t)unit->length * sizeof(REAL));
-        FN(sparse_weight_gradient)(data, rows, first, n, unit->m, unit->n_rows, layer->ld_out, delta, g);
-    } else {
+        FN(sparse_weight_gradient)(data, c->rows, c->first, c->n, c->batch_at, unit->m, unit->n_rows, layer->ld_out,
+                                   FN(mask_of)(c, 0, &drawn), delta, g);
+    } else if (unit->kind == FM_WEIGHT) {
         idx ld_x = layer->ld_in;
-        const REAL *x = unit->layer ? ws->a[unit->layer] : FN(input)(ws, data, rows, first, 0, &ld_x);
-        FN(weight_gradient)(n, unit->m, unit->n_rows, ld_x, layer->ld_out, x, delta, g, accumulate, ws->blas);
+        const REAL *x = unit->layer ? ws->out[unit->layer - 1] : FN(input)(ws, data, c->rows, c->first, 0, &ld_x);
+        FN(weight_gradient)(c->n, unit->m, unit->n_rows, ld_x, layer->ld_out, x, delta, g, accumulate, ws->blas);
     }
 }
 
@@ -210,38 +310,107 @@ static double FN(sum_of_squares)(idx n, const REAL *p)
     return sum;
 }
 
-/* One optimizer pass over n entries: gradient (g + alpha * p) * scale. */
+/* sum of |p[0 .. n)|. */
+static double FN(sum_of_magnitudes)(idx n, const REAL *p)
+{
+    double sum = 0;
+    for (idx i = 0; i < n; i++)
+        sum += (double)FN(abs)(p[i]);
+    return sum;
+}
+
+/* One optimizer pass over n entries, for callers by name: gradient (g + alpha * p) * scale. */
 static void FN(update)(int rule, idx n, void *p, const void *g, void *const *states, const double *scalars,
                        double alpha, double scale)
 {
-    FN(OPTIMIZERS)[rule].rule(n, p, g, states, scalars, (REAL)alpha, (REAL)scale);
+    FN(OPTIMIZERS)[rule].rule(n, p, g, states, scalars, (REAL)alpha, (REAL)0, (REAL)scale, (REAL)1);
 }
 
-/* Penalty of the unit's tiles as they are, then its update (or with rule -1 its finished gradient), then its part of wt. */
-static void FN(unit_update)(fm_workspace *ws, const fm_epoch *epoch, idx u, idx step, double scale)
+/* Rows of a W per tile; other vectors are one tile. */
+static inline idx FN(tile_length)(const fm_workspace *ws, const fm_unit *unit)
 {
-    const fm_unit *unit = &ws->units[u];
-    const double alpha = unit->is_bias ? 0 : epoch->alpha;
-    REAL *p = (REAL *)ws->params + unit->offset, *g = (REAL *)ws->grad + unit->offset;
-    if (!unit->is_bias) {
-        const idx tile = FM_TILE_ROWS * ws->layers[unit->layer].ld_out;
-        for (idx i = 0, k = unit->tile; i < unit->length; i += tile, k++)
-            ws->tile_penalty[k] = FN(sum_of_squares)(unit->length - i < tile ? unit->length - i : tile, p + i);
+    return unit->kind == FM_WEIGHT ? FM_TILE_ROWS * ws->layers[unit->layer].ld_out : unit->length;
+}
+
+/* Penalty of the unit's tiles with the parameters as they are. */
+static void FN(unit_penalty)(fm_workspace *ws, const fm_epoch *epoch, const fm_unit *unit)
+{
+    const idx tile = FN(tile_length)(ws, unit);
+    const REAL *p = (REAL *)ws->params + unit->offset;
+    for (idx i = 0, k = unit->tile; i < unit->length; i += tile, k++) {
+        const idx n = unit->length - i < tile ? unit->length - i : tile;
+        ws->tile_penalty[k] = 0;
+        if (unit->kind == FM_WEIGHT)
+            ws->tile_penalty[k] = 0.5 * epoch->alpha * FN(sum_of_squares)(n, p + i) +
+                                  (epoch->l1 != 0 ? epoch->l1 * FN(sum_of_magnitudes)(n, p + i) : 0);
     }
-    if (epoch->rule < 0) {
-        const REAL a = (REAL)alpha, s = (REAL)scale;
-        for (idx i = 0; i < unit->length; i++)
-            g[i] = unit->is_bias ? g[i] * s : (g[i] + a * p[i]) * s;
-        return;
+}
+
+/* The unit's gradient as the caller of loss_and_grad sees it, penalty and scale included, and its squares by tiles. */
+static void FN(finish_gradient)(fm_workspace *ws, const fm_epoch *epoch, const fm_unit *unit, double scale)
+{
+    const int penalised = unit->kind == FM_WEIGHT;
+    const REAL a = penalised ? (REAL)epoch->alpha : 0, l1 = penalised ? (REAL)epoch->l1 : 0, s = (REAL)scale;
+    const REAL *p = (REAL *)ws->params + unit->offset;
+    REAL *g = (REAL *)ws->grad + unit->offset;
+    for (idx i = 0; i < unit->length; i++) {
+        const REAL sign = p[i] > (REAL)0 ? (REAL)1 : p[i] < (REAL)0 ? (REAL)-1 : (REAL)0;
+        g[i] = penalised ? (g[i] + a * p[i] + l1 * sign) * s : g[i] * s;
     }
+    const idx tile = FN(tile_length)(ws, unit);
+    for (idx i = 0, k = unit->tile; i < unit->length; i += tile, k++)
+        ws->tile_norm[k] = FN(sum_of_squares)(unit->length - i < tile ? unit->length - i : tile, g + i);
+}
+
+/* The unit's update by the gradient (g + alpha p + l1 sign p) * scale, then its part of wt. */
+static void FN(unit_update)(const FN(chunk) *c, const fm_unit *unit, double alpha, double l1, double scale)
+{
+    fm_workspace *ws = c->ws;
+    const fm_epoch *epoch = c->epoch;
     const FN(optimizer) *optimizer = &FN(OPTIMIZERS)[epoch->rule];
+    const fm_layer *layer = &ws->layers[unit->layer];
+    const int penalised = unit->kind == FM_WEIGHT;
+    REAL *p = (REAL *)ws->params + unit->offset, *g = (REAL *)ws->grad + unit->offset;
     void *states[FM_MAX_STATES];
     for (int k = 0; k < optimizer->n_states; k++)
         states[k] = (REAL *)ws->states[k] + unit->offset;
-    FN(update)(epoch->rule, unit->length, p, g, states, epoch->scalars + step * optimizer->n_scalars, alpha, scale);
-    const fm_layer *layer = &ws->layers[unit->layer];
-    if (unit->layer > 0 && !unit->is_bias)
+    const double keep = epoch->decays ? 1.0 - epoch->decays[c->step] : 1.0;
+    optimizer->rule(unit->length, p, g, states, epoch->scalars + c->step * optimizer->n_scalars,
+                    (REAL)(penalised ? alpha : 0), (REAL)(penalised ? l1 : 0), (REAL)scale, (REAL)keep);
+    if (unit->kind == FM_WEIGHT && unit->layer > 0)
         FN(transpose)(layer, unit->m, unit->n_rows, (REAL *)ws->params + layer->w, ws->wt[unit->layer]);
+    if (unit->kind == FM_SHIFT) {
+        REAL *mean = ws->moments[unit->layer], *params = ws->params;
+        FN(update_running)(c->n, layer->ld_out, mean, mean + layer->ld_out, params + layer->mean, params + layer->var);
+    }
+}
+
+/* What the gradient as a whole is scaled by so that its norm stays within max_norm (Pascanu et al. 2013). */
+static double FN(clip_factor)(const fm_workspace *ws, double max_norm)
+{
+    double squares = 0;
+    for (idx k = 0; k < ws->n_tiles; k++)
+        squares += ws->tile_norm[k];
+    const double factor = max_norm / (sqrt(squares) + 1e-6);
+    return factor < 1.0 ? factor : factor >= 1.0 ? 1.0 : factor; /* lets NaN through */
+}
+
+/* The member's units, all of the batch's rows being summed: penalty, then update, or with rule -1 the finished gradient. */
+static void FN(update_units)(const FN(chunk) *c, double scale)
+{
+    fm_workspace *ws = c->ws;
+    const fm_epoch *epoch = c->epoch;
+    const fm_unit *begin = ws->units + ws->unit_start[c->member], *end = ws->units + ws->unit_start[c->member + 1];
+    for (const fm_unit *unit = begin; unit < end; unit++) {
+        FN(unit_penalty)(ws, epoch, unit);
+        FN(finish_gradient)(ws, epoch, unit, scale);
+    }
+    if (epoch->rule < 0)
+        return;
+    fm_team_barrier(ws->team);
+    const double factor = FN(clip_factor)(ws, epoch->max_norm);
+    for (const fm_unit *unit = begin; unit < end; unit++)
+        FN(unit_update)(c, unit, 0, 0, factor);
 }
 
 /* --- the epoch ----------------------------------------------------------------------------------------------------------- */
@@ -284,11 +453,28 @@ typedef struct {
     fm_epoch *epoch;
 } FN(training);
 
+/* The chunk's gradients of the member's units; with the last chunk their update, while they are in L1. */
+static void FN(units_phase)(const FN(chunk) *c, int last, double weight)
+{
+    fm_workspace *ws = c->ws;
+    const fm_epoch *epoch = c->epoch;
+    const int at_once = epoch->rule >= 0 && epoch->max_norm == 0;
+    for (idx u = ws->unit_start[c->member]; u < ws->unit_start[c->member + 1]; u++) {
+        const fm_unit *unit = &ws->units[u];
+        FN(unit_gradient)(c, unit, c->batch_at > 0);
+        if (last && at_once) {
+            FN(unit_penalty)(ws, epoch, unit);
+            FN(unit_update)(c, unit, epoch->alpha, epoch->l1, 1.0 / weight);
+        }
+    }
+    if (last && !at_once)
+        FN(update_units)(c, 1.0 / weight);
+}
+
 /* One step as member t does it.  Returns 0 if the step was not done; all members return the same. */
 static int FN(step)(const FN(training) *job, int t, idx step)
 {
     fm_workspace *ws = job->ws;
-    const fm_data *data = job->data;
     fm_epoch *epoch = job->epoch;
     const idx start = step * epoch->batch_size, left = epoch->n_order - start;
     const idx rows = left < epoch->batch_size ? left : epoch->batch_size;
@@ -296,35 +482,30 @@ static int FN(step)(const FN(training) *job, int t, idx step)
     for (idx r = 0; r < rows; r += ws->max_rows) {
         const idx n = rows - r < ws->max_rows ? rows - r : ws->max_rows;
         const int last = r + n == rows;
+        const FN(chunk) c = {ws, job->data, epoch->order, epoch, step, start + r, r, n, t};
         idx lo, hi;
         FN(share)(n, t, ws->n_threads, &lo, &hi);
-        if (lo < hi) {
-            FN(gather_targets)(ws, data, epoch->order, start + r + lo, lo, hi - lo);
-            FN(forward)(ws, data, epoch->order, start + r + lo, lo, hi - lo);
-            FN(loss_and_deltas)(ws, data, t, lo, hi - lo);
-        }
+        FN(gather_targets)(ws, job->data, epoch->order, start + r + lo, lo, hi - lo);
+        FN(forward)(&c, lo, hi - lo);
+        FN(loss_and_deltas)(&c, lo, hi - lo);
         if (t == 0)
             FN(look_for_interrupt)(ws, n, 3);
         fm_team_barrier(ws->team);
 
-        weight += FN(sum_of_weights)(ws, data, n);
+        weight += FN(sum_of_weights)(ws, job->data, n);
         if (ws->interrupted || (last && weight == 0))
             return 0;
         if (t == 0)
             for (idx i = 0; i < n; i++)
                 loss += ws->row_loss[i];
-        for (idx u = ws->unit_start[t]; u < ws->unit_start[t + 1]; u++) {
-            FN(unit_gradient)(ws, data, &ws->units[u], epoch->order, start + r, n, r > 0);
-            if (last)
-                FN(unit_update)(ws, epoch, u, step, 1.0 / weight);
-        }
+        FN(units_phase)(&c, last, weight);
         fm_team_barrier(ws->team);
     }
     if (t == 0) {
         double penalty = 0;
         for (idx k = 0; k < ws->n_tiles; k++)
             penalty += ws->tile_penalty[k];
-        epoch->loss += (loss + 0.5 * epoch->alpha * penalty) / weight * (double)rows;
+        epoch->loss += (loss + penalty) / weight * (double)rows;
         epoch->done = step + 1;
     }
     return 1;
@@ -335,10 +516,10 @@ static void FN(train_member)(void *job_, int t)
     const FN(training) *job = job_;
     fm_workspace *ws = job->ws;
     for (idx u = ws->unit_start[t]; u < ws->unit_start[t + 1]; u++) {
-        const fm_layer *layer = &ws->layers[ws->units[u].layer];
-        if (ws->units[u].layer > 0 && !ws->units[u].is_bias)
-            FN(transpose)(layer, ws->units[u].m, ws->units[u].n_rows, (REAL *)ws->params + layer->w,
-                          ws->wt[ws->units[u].layer]);
+        const fm_unit *unit = &ws->units[u];
+        const fm_layer *layer = &ws->layers[unit->layer];
+        if (unit->layer > 0 && unit->kind == FM_WEIGHT)
+            FN(transpose)(layer, unit->m, unit->n_rows, (REAL *)ws->params + layer->w, ws->wt[unit->layer]);
     }
     fm_team_barrier(ws->team);
     for (idx s = 0; s < job->epoch->n_steps; s++)
@@ -395,7 +576,6 @@ static void FN(predict_member)(void *job_, int t)
     const FN(prediction) *job = job_;
     fm_workspace *ws = job->ws;
     const fm_layer *top = &ws->layers[ws->n_layers - 1];
-    const FN(loss_row) *loss = &FN(LOSSES)[ws->loss];
     const idx n_outputs = top->fan_out;
     idx at, at_end, lo, hi;
     FN(share)(ws->max_rows, t, ws->n_threads, &at, &at_end);
@@ -404,15 +584,16 @@ static void FN(predict_member)(void *job_, int t)
     for (idx r = lo; r < hi && !ws->interrupted; r += at_end - at) {
         const idx n = hi - r < at_end - at ? hi - r : at_end - at;
         REAL *out = job->out + r * n_outputs;
-        FN(forward)(ws, job->data, job->rows, r, at, n);
+        const FN(chunk) c = {.ws = ws, .data = job->data, .rows = job->rows, .first = r - at, .n = n, .member = t};
+        FN(forward)(&c, at, n);
         if (!FN(finite_input)(ws, job->data, job->rows, r, at, n))
             ws->saw_non_finite = 1;
-        if (!loss->value) {
+        if (ws->loss.link < 0) {
             FN(softmax)(n, n_outputs, top->ld_out, logits, n_outputs, out, FN(scratch)(ws, t));
         } else {
             for (idx i = 0; i < n; i++)
                 memcpy(out + i * n_outputs, logits + i * top->ld_out, (size_t)n_outputs * sizeof(REAL));
-            FN(ACTIVATIONS)[loss->link].value(n * n_outputs, out, out);
+            FN(link)(&ws->loss, n * n_outputs, out, out);
         }
         if (t == 0)
             FN(look_for_interrupt)(ws, n, 1);
@@ -429,19 +610,19 @@ static void FN(predict)(fm_workspace *ws, const fm_data *data, const idx *rows, 
 
 /* --- kernels by name, on whole vectors of any length ------------------------------------------------------------------- */
 
-static void FN(activate)(int activation, idx n, const void *z, void *a)
+static void FN(activate)(const fm_activation *f, idx n, const void *z, void *a)
 {
-    FN(ACTIVATIONS)[activation].value(n, z, a);
+    FN(apply)(f, 1, n, z, a);
 }
 
-static void FN(slope)(int activation, idx n, const void *z, const void *a, void *delta)
+static void FN(slope)(const fm_activation *f, idx n, const void *z, const void *a, void *delta)
 {
-    FN(ACTIVATIONS)[activation].backward(n, z, a, delta);
+    FN(apply_slope)(f, 1, n, z, a, delta, NULL);
 }
 
 static void FN(evaluate)(int function, idx n, const void *x, void *out)
 {
-    FN(FUNCTIONS)[function].evaluate(n, x, out);
+    FN(FUNCTIONS)[function].evaluate(n, x, out, NULL);
 }
 
 static const fm_kernels FN(KERNELS) = {

@@ -25,14 +25,19 @@ class Rival:
     how: str
 
 
-OURS = Rival(("fastmlp",), "estimators", ("train", "predict", "cold", "grid", "scaling"), "the estimators, whole fits")
+OURS = Rival(
+    ("fastmlp",), "estimators", ("train", "predict", "cold", "grid", "scaling", "options"), "the estimators, whole fits"
+)
 
 RIVALS: Mapping[str, Rival] = {
     "scikit-learn": Rival(
         ("scikit-learn",), "estimators", ("train", "predict", "cold", "grid"), "the estimators, whole fits"
     ),
     "pytorch": Rival(
-        ("torch",), "pytorch", ("train", "predict"), "eager torch.nn, fused optimizer; inference_mode to predict"
+        ("torch",),
+        "pytorch",
+        ("train", "predict", "options"),
+        "eager torch.nn, fused optimizer; inference_mode to predict",
     ),
     "torch.compile": Rival(
         ("torch",), "pytorch", ("train",), "forward, loss and backward compiled for fixed shapes, fused optimizer"

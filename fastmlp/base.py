@@ -1,0 +1,408 @@
+"""What MLPClassifier and MLPRegressor share: the road from data to fitted weights, and back to predictions.
+
+``fit`` in one screen: validate -> what to train for -> Network -> targets -> initial flat params (or those behind
+coefs_) -> train -> expose views.  Whatever does not fit on that screen lives in targets.py, network.py, weights.py,
+monitoring.py, training.py, prediction.py, backends.py; there are no numerics here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import validate_parameter_constraints
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from fastmlp import backends, checkpoint, targets, weights
+from fastmlp.backends import Data
+from fastmlp.initialization import initial_params
+from fastmlp.monitoring import Validation, given_validation, new_history, validation_split
+from fastmlp.network import Network
+from fastmlp.parameters import CONSTRAINTS, activations_of, check_batches, check_lbfgs, check_monitor, dropout_rates
+from fastmlp.prediction import Prediction, engine_rows
+from fastmlp.sklearn_callbacks import CallbackSupportMixin, fit_task
+from fastmlp.targets import Objective
+from fastmlp.training import Run, train_lbfgs, train_stochastic
+
+backends.get("auto")  # imported with the estimators, so that the first fit is not slower than the next
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a call of fit may bring besides X, y and sample_weight."""
+
+    validation: tuple[Any, Any, Any] | None = None  # X, y, sample_weight
+    start: tuple[Any, ...] = ()  # coef_init, intercept_init; () if neither is given
+    resume_from: Any = None
+    reporters: Sequence[Callable[[Any], Any]] = ()  # of scikit-learn's callbacks
+
+
+class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+    """Fit and the forward pass of both estimators."""
+
+    _parameter_constraints: ClassVar[dict] = CONSTRAINTS
+
+    # parameters that are read here
+    hidden_layer_sizes: Any
+    activation: Any
+    solver: str
+    max_iter: int
+    random_state: Any
+    warm_start: bool
+    early_stopping: bool
+    validation_fraction: float
+    backend: str
+    n_jobs: int | None
+    batch_norm: bool
+    init: Any
+    callbacks: Any
+
+    def _store(self, arguments: dict[str, Any]) -> None:
+        """Keep the constructor's arguments under their names, untouched, as scikit-learn wants it."""
+        for name in arguments.keys() - {"self"}:
+            setattr(self, name, arguments[name])
+
+    def _validate_params(self) -> None:
+        # a default is valid: most parameters have theirs, and judging them all takes as long as some epochs
+        given = {name: getattr(self, name) for name in _defaults(type(self))}
+        given = {name: value for name, value in given.items() if value is not _defaults(type(self))[name]}
+        validate_parameter_constraints(self._parameter_constraints, given, caller_name=type(self).__name__)
+
+    # --- what a task defines ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _validate_input(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        """Validated X and y, with scikit-learn's errors."""
+
+    @abstractmethod
+    def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
+        """Learn the classes of y, or check them against those learned before."""
+
+    @abstractmethod
+    def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
+        """Refuse y_val of another kind than y."""
+
+    @abstractmethod
+    def _weigh(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
+        """Sample weights with class weights multiplied in."""
+
+    @abstractmethod
+    def _objective(self, y: np.ndarray) -> Objective:
+        """What a network is trained for on y."""
+
+    @abstractmethod
+    def _encode(self, y: np.ndarray, dtype: np.dtype, objective: Objective) -> np.ndarray:
+        """Training targets."""
+
+    @abstractmethod
+    def _decode(self, output: np.ndarray) -> np.ndarray:
+        """Predictions from outputs (n, n_outputs)."""
+
+    @abstractmethod
+    def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
+        """Validation score from outputs (n, n_outputs)."""
+
+    @abstractmethod
+    def _stratify(self, y: np.ndarray) -> np.ndarray | None:
+        """What the validation split is stratified by."""
+
+    # --- fitting ---------------------------------------------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+        eval_set: Any = None,
+        coef_init: Any = None,
+        intercept_init: Any = None,
+        resume_from: Any = None,
+    ) -> Self:
+        """Fit the network to X and y.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training rows; float32 and float64 are used as they are, in any memory layout.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels, label indicators, or values to regress on.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row in the loss.
+        X_val : {array-like, sparse matrix} of shape (n_val, n_features), default=None
+            Rows to validate on after each epoch, which early stopping watches instead of holding out rows of X. In a
+            :class:`~sklearn.pipeline.Pipeline` with ``transform_input=["X_val"]`` they are transformed as X is.
+        y_val : array-like of shape (n_val,) or (n_val, n_outputs), default=None
+            Their targets.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Their weights.
+        eval_set : list of one tuple (X, y), default=None
+            Another way to give `X_val` and `y_val`.
+        coef_init : list of array-like of shape (fan_in, fan_out), default=None
+            Weights of each layer to start from.
+        intercept_init : list of array-like of shape (fan_out,), default=None
+            Biases of each layer to start from.
+        resume_from : str or path-like, default=None
+            File of a :class:`fastmlp.callbacks.Checkpoint`: go on with the fit that wrote it, on the same data and with
+            the same parameters, to the weights that it would have come to, bit for bit.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            For invalid data or parameters, an unknown backend, or weights that diverged.
+        MemoryError
+            If the layer sizes cannot fit this machine.
+        """
+        validation = given_validation(X_val, y_val, sample_weight_val, eval_set)
+        start = () if coef_init is None and intercept_init is None else (coef_init, intercept_init)
+        max_epochs = 0 if self.solver == "lbfgs" else self.max_iter
+        with fit_task(self, X, y, sample_weight, max_epochs=max_epochs) as reporters:
+            return self._fit(X, y, sample_weight, Extras(validation, start, resume_from, reporters))
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, extras: Extras | None = None) -> Self:
+        """Fit with extras; one more epoch, partial_fit, without."""
+        incremental = extras is None
+        hidden = self._hidden_sizes()
+        engine = backends.get(self.backend)
+        self._check_combinations(extras)
+        first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
+        X, y = self._validate_input(X, y, reset=first_pass)
+        self._learn_targets(y, incremental)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X)
+        self._random_state = check_random_state(self.random_state)
+        objective = self._objective(y)
+        network = self._new_network(X, hidden, objective) if first_pass else self._network_to_go_on_with(objective)
+        data = self._data(X, y, self._weigh(y, sample_weight), network, objective)
+        validation = None if extras is None else self._validation_data(extras.validation, y, network, objective)
+        snapshot = None if extras is None or extras.resume_from is None else checkpoint.load(extras.resume_from)
+        start = () if extras is None else extras.start
+        if start:  # refused before anything changes
+            weights.start_from(network, np.empty(network.n_params, network.dtype), *start)
+        if self.solver != "lbfgs" and (validation is not None or not self.early_stopping):
+            check_batches(self, X.shape[0])  # what a split leaves is not known yet
+        if first_pass:
+            self._initialize(network, objective)
+        if self.solver == "lbfgs":
+            network = network.with_dtype(np.float64)
+        self.n_outputs_ = network.widths[-1]
+        params = weights.flat_params(self, network)
+        if start:
+            weights.start_from(network, params, *start)
+            self._best_params = params.copy()
+        self._expose(network, params)
+        if self.solver == "lbfgs":
+            self._expose(network, train_lbfgs(self, engine, network, params, data))
+        else:
+            run = self._run(engine, network, params, data, y, validation, incremental)
+            callbacks = () if extras is None else (*(self.callbacks or ()), *extras.reporters)
+            train_stochastic(run, callbacks, snapshot, single_epoch=incremental)
+        self._check_finite()
+        return self
+
+    def _run(
+        self,
+        engine: Any,
+        network: Network,
+        params: np.ndarray,
+        data: Data,
+        y: np.ndarray,
+        given: tuple[Data, np.ndarray] | None,
+        incremental: bool,
+    ) -> Run:
+        """The training to come, with validation rows if there are any: those given, or a share of the data."""
+        rows = validation = None
+        if given is not None:
+            validation = Validation(self, engine, network, params, *given)
+        elif self.early_stopping:
+            if incremental:
+                raise ValueError("partial_fit does not support early_stopping=True")
+            rows, held_out = validation_split(
+                data.X.shape[0], self.validation_fraction, self._random_state, self._stratify(y)
+            )
+            validation = Validation(self, engine, network, params, data, y, held_out)
+        return Run(self, engine, network, params, data, rows, validation, keep_optimizer=incremental)
+
+    def _hidden_sizes(self) -> list[int]:
+        sizes = self.hidden_layer_sizes
+        sizes = list(sizes) if isinstance(sizes, Iterable) else [sizes]
+        if np.any(np.array(sizes) <= 0):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        return sizes
+
+    def _check_combinations(self, extras: Extras | None) -> None:
+        given = extras is not None and extras.validation is not None
+        if self.solver == "lbfgs":
+            check_lbfgs(self, validation=given, resumes=extras is not None and extras.resume_from is not None)
+        elif extras is not None:
+            check_monitor(self, has_validation=given or self.early_stopping)
+
+    def _new_network(self, X: Any, hidden: list[int], objective: Objective) -> Network:
+        widths = (X.shape[1], *(int(h) for h in hidden), objective.n_outputs)
+        network = self._network(widths, objective.loss, np.dtype(X.dtype))
+        # parameters, gradient and their best copy, or two optimizer states
+        network.check_memory(n_vectors=3)
+        return network
+
+    def _network_to_go_on_with(self, objective: Objective) -> Network:
+        """The network to train further, for warm starts and partial_fit."""
+        widths, dtype = weights.linear_shape(self.coefs_, self.intercepts_)
+        if objective.link != self.out_activation_:
+            raise ValueError(
+                f"the fitted network has the output activation {self.out_activation_!r}, the loss needs"
+                f" {objective.link!r}: a loss cannot be exchanged for this one without a new fit"
+            )
+        if "bn_scales_" in vars(self) and not self.batch_norm:
+            raise ValueError("batch_norm=False, but the fitted network has batch normalisation: it needs a new fit")
+        return self._network(widths, objective.loss, dtype)
+
+    def _network(self, widths: tuple[int, ...], loss: Any, dtype: np.dtype) -> Network:
+        n_hidden = len(widths) - 2
+        dropout, input_dropout = dropout_rates(self, n_hidden)
+        activations = activations_of(self.activation, n_hidden)
+        return Network(widths, activations, loss, dtype, dropout, input_dropout, bool(self.batch_norm))
+
+    def _fitted_network(self) -> Network:
+        """The network that the fitted arrays describe, whoever set them, as it predicts."""
+        widths, dtype = weights.linear_shape(self.coefs_, self.intercepts_)
+        activations = activations_of(self.activation, len(widths) - 2)
+        loss = targets.LOSS_OF_LINK[self.out_activation_]
+        return Network(widths, activations, loss, dtype, batch_norm="bn_scales_" in vars(self))
+
+    def _data(
+        self, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, network: Network, objective: Objective
+    ) -> Data:
+        dtype = np.dtype(np.float64) if self.solver == "lbfgs" else network.dtype
+        weight = None if sample_weight is None else sample_weight.astype(dtype, copy=False)
+        return Data(engine_rows(X), self._encode(y, dtype, objective), weight)
+
+    def _validation_data(
+        self, given: tuple[Any, Any, Any] | None, y: np.ndarray, network: Network, objective: Objective
+    ) -> tuple[Data, np.ndarray] | None:
+        """Validation rows as engines take them, and their targets as users see them."""
+        if given is None:
+            return None
+        X_val, y_val, weight = given
+        try:
+            X_val, y_val = self._validate_input(X_val, y_val, reset=False)
+            self._check_validation_targets(y, y_val)
+            if weight is not None:
+                weight = _check_sample_weight(weight, X_val)
+            weight = self._weigh(y_val, weight)
+            if weight is not None and not np.any(weight):
+                raise ValueError("no row has a weight")
+            return self._data(X_val, y_val, weight, network, objective), y_val
+        except (TypeError, ValueError) as error:
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind(f"validation data: {error}") from error
+
+    def _initialize(self, network: Network, objective: Objective) -> None:
+        """Fitted attributes of a first fit, in scikit-learn's order of random draws."""
+        self.out_activation_ = objective.link
+        self.n_iter_ = 0
+        self.t_ = 0
+        self.n_layers_ = network.n_layers + 1
+        logistic = network.activations == ("logistic",) * (network.n_layers - 1)
+        gain = 2.0 if self.activation == "logistic" or (logistic and network.activations) else 6.0
+        params = initial_params(network, self.init, self._random_state, gain)
+        self._expose(network, params)
+        self._best_params = params.copy() if self.early_stopping else params
+        for name in ("validation_loss_curve_", "history_", "_best_monitored", "_dropout_seed"):
+            self.__dict__.pop(name, None)
+        if self.solver != "lbfgs":
+            self.loss_curve_: list[float] = []
+            self.history_ = new_history()
+            self._no_improvement_count = 0
+            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+            self.best_validation_score_ = -np.inf if self.early_stopping else None
+            self.best_loss_ = None if self.early_stopping else np.inf
+
+    def _expose(self, network: Network, params: np.ndarray) -> None:
+        weights.expose(self, network, params)
+        self._idle_predictions: list[Prediction] = []
+
+    def _check_finite(self) -> None:
+        arrays = (*self.coefs_, *self.intercepts_, *weights.unit_arrays(self))
+        if not all(np.isfinite(w).all() for w in arrays if w is not None):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
+                " preprocessed."
+            )
+
+    # --- prediction ------------------------------------------------------------------------------------------------
+
+    def _outputs_of(self, X: Any) -> np.ndarray:
+        """Outputs (n, n_outputs) of the present weights for X as users give it."""
+        idle: list[Prediction] = self.__dict__.get("_idle_predictions", [])
+        # out of the list while in use: a concurrent call makes its own
+        prediction = idle.pop() if idle else None
+        if prediction is None or not prediction.fits(self):
+            check_is_fitted(self)
+            prediction = Prediction(self)
+        out = prediction(self, X) if prediction.takes(X) else None
+        if out is None:
+            X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+            dtype = np.result_type(X.dtype, prediction.network.dtype)
+            dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
+            X = engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
+            if dtype != prediction.network.dtype:
+                return prediction.in_dtype(self, X, dtype)
+            out, _ = prediction.outputs(self, X)
+        idle.append(prediction)
+        return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_idle_predictions", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "coefs_" in state and "out_activation_" in state:
+            # pickling has cut the views apart; parameters that make no sense any more are predict's to complain about
+            with suppress(ValueError):
+                network = self._fitted_network()
+                self._expose(network, weights.flat_params(self, network))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict labels or values.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels, label indicators, or values.
+        """
+        return self._decode(self._outputs_of(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+@lru_cache(maxsize=64)
+def _defaults(cls: type) -> dict[str, Any]:
+    """Default of each parameter of a constructor, by name, in the order in which scikit-learn validates them."""
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    return {name: parameters[name].default for name in cls._get_param_names()}  # type: ignore[attr-defined]

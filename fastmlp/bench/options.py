@@ -1,0 +1,521 @@
+"""Suite `options`: what activations, solvers and regularizers cost, as ratios of the plain network's step time.
+
+Plain is a workload of `train` as it stands: relu, Adam, nothing else. Every option is timed between two fits of what
+it is compared with, its base, in the same process and with the same number of epochs, round after round; its cost is
+the median of these ratios. Where PyTorch has the same option, its cost there is taken in the same way: an option is
+worth having at least if our speed-up over PyTorch does not fall.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import exp
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastmlp.bench import processes
+from fastmlp.bench.race import TOLERANCE, Tell, finite, relative, summary
+from fastmlp.bench.settings import Settings
+from fastmlp.bench.tables import Bars, Table, difference, number, percent
+from fastmlp.bench.workloads import WORKLOADS, Task, Workload
+from fastmlp.kernels import formulas
+
+ROUNDS = 7  # all in one process
+NETS = ("digits", "housing")
+FITS = 10  # that go into the time which `Settings.seconds` gives one option
+
+PLAIN = "plain"
+FORMULA = "swish, the user's"  # stands for the formula below where it has to travel to a worker
+
+# How the losses of the first epochs must relate to those of the base.
+EQUAL, OTHER, ANY = "equal", "other", "any"
+SAME = 1e-5  # largest relative difference of equal ones
+
+
+def swish(z: float) -> float:
+    """A formula as a user writes it; silu is the same one built in."""
+    return z / (1 + exp(-z))
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table.
+
+    Attributes
+    ----------
+    params : mapping
+        Of the estimator, where they differ from the workload's.
+    limit : float or None
+        Most that a step may take, in steps of the base; None: whatever it takes.
+    base : str
+        The row that it is compared with.
+    losses : str
+        EQUAL, OTHER (an option that changes no loss does nothing) or ANY.
+    draws : bool
+        Whether it draws random numbers, so that no other library has the same losses.
+    """
+
+    name: str
+    group: str
+    params: Mapping[str, Any]
+    limit: float | None = None
+    base: str = PLAIN
+    losses: str = OTHER
+    draws: bool = False
+
+
+ACTIVATION, SOLVER, REGULARIZER = "activation", "solver", "regularizer"
+ACTIVATION_LIMIT, SOLVER_LIMIT, FORMULA_LIMIT, REGULARIZER_LIMIT = 1.5, 1.2, 1.3, 1.4
+SLOW_ACTIVATIONS = {"gelu": 2.5, "mish": 2.5}  # by erf; by a longer formula
+
+REGULARIZERS = (
+    Option("dropout", REGULARIZER, {"dropout": 0.5}, REGULARIZER_LIMIT, draws=True),
+    Option("batch_norm", REGULARIZER, {"batch_norm": True}, REGULARIZER_LIMIT),
+    Option("alpha", REGULARIZER, {"alpha": 1e-4}),
+    Option("l1_ratio", REGULARIZER, {"alpha": 1e-4, "l1_ratio": 0.5}),
+    Option("weight_decay", REGULARIZER, {"weight_decay": 0.01}),
+    Option("max_grad_norm", REGULARIZER, {"max_grad_norm": 0.1}),
+)
+
+
+def options() -> list[Option]:
+    """Every row: what the formula tables have, in their order, and the regularizers."""
+    activations = [
+        # relu6 is relu as long as nothing is above 6
+        Option(name, ACTIVATION, {"activation": name}, SLOW_ACTIVATIONS.get(name, ACTIVATION_LIMIT), losses=ANY)
+        for name, row in formulas.ACTIVATIONS.items()
+        if row.hidden and name != "relu"
+    ]
+    own = Option(FORMULA, ACTIVATION, {"activation": FORMULA}, FORMULA_LIMIT, "silu", EQUAL)
+    solvers = [
+        # the estimators' sgd has a momentum, the rule of this name has none
+        Option(name, SOLVER, {"solver": name, **({"momentum": 0.0} if name == "sgd" else {})}, SOLVER_LIMIT)
+        for name in formulas.OPTIMIZERS
+        if name != "adam"
+    ]
+    # plain over itself shows how far ratios scatter
+    return [Option(PLAIN, "", {}, losses=EQUAL), *activations, own, *solvers, *REGULARIZERS]
+
+
+def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+    """Every net at every thread count: ours and the rivals', each in one process."""
+    versions = processes.installed(settings.entrants("options"))
+    rows, rounds = options(), settings.rounds_or(ROUNDS)
+    cases = [case for name in NETS for case in _cases(WORKLOADS[name], rows, rounds, settings, versions, tell)]
+    return {
+        "settings": {"rounds": rounds, "dtype": settings.dtype, "threads": list(settings.threads)},
+        "versions": versions,
+        "options": [asdict(option) for option in rows],
+        "cases": cases,
+        "over": [line for case in cases for line in _over(case, rows)],
+        "problems": [line for case in cases for line in case["problems"]],
+        "figures": {
+            f"{_label(case)}, {name} {settings.dtype}, seconds per step": record["median"]
+            for case in cases
+            for name, record in case["rivals"]["fastmlp"].items()
+            if record["status"] == "ok"
+        },
+    }
+
+
+def _cases(
+    workload: Workload,
+    rows: Sequence[Option],
+    rounds: int,
+    settings: Settings,
+    versions: Mapping[str, str | None],
+    tell: Tell,
+) -> list[dict[str, Any]]:
+    """One net, each thread count."""
+    cases = []
+    with tempfile.TemporaryDirectory() as folder:
+        workload.write(Path(folder), settings.dtype)
+        request = {
+            "workload": workload.name,
+            "folder": folder,
+            "dtype": settings.dtype,
+            "backend": settings.backend,
+            "options": [{"name": row.name, "params": dict(row.params), "base": row.base} for row in rows],
+            "rounds": rounds,
+            "seconds": settings.seconds / FITS,
+            **({"epochs": workload.checked_epochs} if settings.quick_check else {}),
+        }
+        for threads in settings.threads:
+            answers = {}
+            for rival, version in versions.items():
+                tell(f"{workload.name}, {rival}, threads: {threads}")
+                answers[rival] = _ask(rival, version, request, threads)
+            cases.append(_case(workload.name, threads, rows, answers, settings.dtype))
+    return cases
+
+
+def _ask(rival: str, version: str | None, request: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """What a rival's process answered for each option, or one reason for all of them."""
+    if version is None:
+        return {"absent": "not installed"}
+    try:
+        return processes.ask(rival, "options", request, threads=threads)
+    except processes.Failed as failure:
+        return {"failed": str(failure)}
+
+
+def _case(
+    workload: str, threads: int, rows: Sequence[Option], answers: Mapping[str, Mapping[str, Any]], dtype: str
+) -> dict[str, Any]:
+    """Answers judged, then turned into ratios."""
+    case: dict[str, Any] = {"workload": workload, "threads": threads, "rivals": {}, "problems": []}
+    for rival, answer in answers.items():
+        if "failed" in answer:
+            case["problems"].append(f"{_label(case)}, {rival}: failed: {answer['failed']}")
+        ours = case["rivals"].get("fastmlp")
+        records = {row.name: _judged(row, answer, ours, dtype) for row in rows}
+        if "options" in answer:
+            case["problems"] += [
+                f"{_label(case)}, {name}, {rival}: {PROBLEMS[record['status']]}: {record['problem']}"
+                for name, record in records.items()
+                if record["status"] in PROBLEMS
+            ]
+        _time(rows, answer, records)
+        case["rivals"][rival] = records
+    ours = case["rivals"]["fastmlp"]
+    case["speed_up"] = {
+        rival: {name: _quotient(theirs[name]["median"], ours[name]["median"]) for name in ours}
+        for rival, theirs in case["rivals"].items()
+        if rival != "fastmlp"
+    }
+    # cost there over cost here: our speed-up with the option over that of the plain network, drift left out
+    case["of_plain"] = {
+        rival: {name: _quotient(theirs[name]["over_plain"], ours[name]["over_plain"]) for name in ours}
+        for rival, theirs in case["rivals"].items()
+        if rival != "fastmlp"
+    }
+    return case
+
+
+PROBLEMS = {"differs": "results differ", "failed": "failed"}
+
+
+def _judged(
+    option: Option, answer: Mapping[str, Any], ours: Mapping[str, Mapping[str, Any]] | None, dtype: str
+) -> dict[str, Any]:
+    """The record of one option, as yet without times; `ours` are fastmlp's records, None while they are judged."""
+    record: dict[str, Any] = {
+        "status": "ok",
+        "problem": "",
+        "losses": [],
+        "loss_diff": None,
+        **dict.fromkeys(("seconds", "median", "spread", "ratio", "over_plain")),
+    }
+    found = answer.get("options", {})
+    one = found.get(option.name, answer)
+    for status in ("absent", "failed"):
+        if status in one:
+            return {**record, "status": status, "problem": one[status]}
+    record["losses"] = [finite(loss) for loss in one["losses"]]
+    base = found.get(option.base, {}).get("losses") if ours is None else ours[option.name]["losses"]
+    if not np.isfinite(one["losses"]).all():
+        problem = "losses are not finite"
+    elif not base or not np.isfinite(np.asarray(base, dtype=float)).all():  # None becomes NaN
+        return {**record, "status": "untimed", "problem": "nothing to compare it with"}
+    else:
+        record["loss_diff"] = finite(relative(one["losses"], [base]))
+        problem = _difference(option, record["loss_diff"], ours is None, dtype)
+    return {**record, "status": "differs", "problem": problem} if problem else record
+
+
+def _difference(option: Option, loss_diff: float | None, ours: bool, dtype: str) -> str:
+    """What is wrong with losses that are so far from the base's (ours), or from ours (a rival's); empty if nothing."""
+    if ours and option.losses == OTHER:
+        return "losses are those without it: it does nothing" if loss_diff == 0 else ""
+    incomparable = option.losses == ANY if ours else option.draws
+    if incomparable:
+        return ""
+    limit = SAME if ours else TOLERANCE[dtype]["losses"]
+    if loss_diff is None or not loss_diff <= limit:
+        return f"losses differ by {'nan' if loss_diff is None else f'{loss_diff:.1e}'}, more than {limit:.0e}"
+    return ""
+
+
+def _time(rows: Sequence[Option], answer: Mapping[str, Any], records: dict[str, dict[str, Any]]) -> None:
+    """Put times and ratios into the records of options that are well, and whose base is."""
+    for option in rows:
+        record = records[option.name]
+        base = records.get(option.base)
+        if record["status"] != "ok":
+            continue
+        times = answer["options"][option.name]
+        if base is None or base["status"] != "ok" or not times["seconds"]:
+            record |= {"status": "untimed", "problem": f"{option.base} has no times to compare it with"}
+            continue
+        ratios = [seconds / bases for seconds, bases in zip(times["seconds"], times["base_seconds"], strict=True)]
+        record |= summary(times["seconds"]) | {"ratio": statistics.median(ratios)}
+        # rows stand behind their bases, and plain is 1 by definition
+        record["over_plain"] = 1.0 if option.name == PLAIN else record["ratio"] * base["over_plain"]
+
+
+def _quotient(x: float | None, y: float | None) -> float | None:
+    return None if x is None or y is None else x / y
+
+
+def _over(case: Mapping[str, Any], rows: Sequence[Option]) -> list[str]:
+    """One line per option that costs more than it may."""
+    records = case["rivals"]["fastmlp"]
+    return [
+        f"{_label(case)}, {row.name}: {number(records[row.name]['ratio'], 'x')} {row.base}, limit {row.limit:g}x"
+        for row in rows
+        if _is_over(records[row.name], row.limit)
+    ]
+
+
+def _is_over(record: Mapping[str, Any], limit: float | None) -> bool:
+    return limit is not None and record["ratio"] is not None and record["ratio"] > limit
+
+
+def _label(case: Mapping[str, Any]) -> str:
+    return f"{case['workload']}, {case['threads']} thr"
+
+
+# --- inside a worker ------------------------------------------------------------------------------------------------
+
+# What estimators and engines raise for what they do not know or cannot do.
+REFUSALS = (AttributeError, ImportError, LookupError, NotImplementedError, TypeError, ValueError)
+
+
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Losses of the checked epochs of every option, then seconds per step of fits, each between two of its base."""
+    task = Task.read(request)
+    make: Callable[[Task, Mapping[str, Any]], Any] = _ours
+    if request["rival"] != "fastmlp":
+        from fastmlp.bench.rivals import pytorch_options
+
+        make = pytorch_options.Trainer
+    checked = task.workload.checked_epochs
+    answers: dict[str, dict[str, Any]] = {}
+    trainers: dict[str, Any] = {}
+    for option in request["options"]:
+        answers[option["name"]], trainer = _first(make, task, option["params"], checked)
+        if trainer is not None:
+            trainers[option["name"]] = trainer
+    if PLAIN in trainers:
+        epochs = request.get("epochs") or max(checked, _enough(trainers[PLAIN], request["seconds"], checked))
+        for trainer in trainers.values():
+            trainer.prepare(epochs)
+        pairs = [(option["name"], option["base"]) for option in request["options"]]
+        pairs = [(name, base) for name, base in pairs if {name, base} <= trainers.keys()]
+        for k in range(request["rounds"]):
+            _round(pairs[:: -1 if k % 2 else 1], trainers, answers, epochs, task.workload.steps)
+    return {"options": answers}
+
+
+def _first(
+    make: Callable[[Task, Mapping[str, Any]], Any], task: Task, params: Mapping[str, Any], checked: int
+) -> tuple[dict[str, Any], Any]:
+    """(losses of the checked epochs or what is in the way, the trainer if it can go on)."""
+    trainer = None
+    try:
+        trainer = make(task, params)
+        trainer.prepare(checked)
+        return {"losses": trainer.fit(checked), "seconds": [], "base_seconds": []}, trainer
+    except Exception as error:
+        # weights that diverge are a ValueError too, but one that comes after steps were made
+        started = getattr(getattr(trainer, "estimator", None), "t_", 0) > 0
+        status = "absent" if isinstance(error, REFUSALS) and not started else "failed"
+        return {status: f"{type(error).__name__}: {error}".splitlines()[0]}, None
+
+
+def _round(
+    pairs: Sequence[tuple[str, str]], trainers: Mapping[str, Any], answers: dict[str, Any], epochs: int, steps: int
+) -> None:
+    """Time every option once: base, option, base, option, ..., base."""
+
+    def seconds(name: str) -> float:
+        start = time.perf_counter()
+        trainers[name].fit(epochs)
+        return (time.perf_counter() - start) / (epochs * steps)
+
+    last, before = "", 0.0
+    for name, base in pairs:
+        if base != last:
+            before = seconds(base)
+        elapsed = seconds(name)
+        after = seconds(base)
+        answers[name]["seconds"].append(elapsed)
+        answers[name]["base_seconds"].append((before + after) / 2)
+        last, before = base, after
+
+
+def _enough(trainer: Any, seconds: float, checked: int) -> int:
+    """How many epochs a fit of about so many seconds has."""
+    start = time.perf_counter()
+    trainer.fit(checked)
+    return max(1, round(seconds * checked / (time.perf_counter() - start)))
+
+
+def _ours(task: Task, params: Mapping[str, Any]) -> Any:
+    """The estimator of `train` with other parameters."""
+    import fastmlp
+    from fastmlp.bench.rivals import estimators
+
+    trainer = estimators.Trainer(task, "fastmlp")
+    formula = {"activation": fastmlp.activation(swish)} if params.get("activation") == FORMULA else {}
+    trainer.estimator.set_params(**{**params, **formula})
+    return trainer
+
+
+# --- what is shown --------------------------------------------------------------------------------------------------
+
+
+def tables(result: Mapping[str, Any]) -> list[Table]:
+    """Costs against their limits, each rival with the same options on each net, our times."""
+    rivals = [rival for rival in result["versions"] if rival != "fastmlp"]
+    nets = dict.fromkeys(case["workload"] for case in result["cases"])
+    return [_costs(result), *(_against(result, rival, net) for rival in rivals for net in nets), _times(result)]
+
+
+def _costs(result: Mapping[str, Any]) -> Table:
+    cases, settings = result["cases"], result["settings"]
+    rows = []
+    for option in result["options"]:
+        records = [case["rivals"]["fastmlp"][option["name"]] for case in cases]
+        rows.append(
+            [
+                option["name"],
+                option["base"],
+                number(option["limit"], "x"),
+                *(_cost(record, option["limit"]) for record in records),
+                _verdict(records, option["limit"]),
+            ]
+        )
+    return Table(
+        "Options: times the step of the plain network",
+        ["option", "over", "limit", *map(_label, cases), "verdict"],
+        rows,
+        notes=[
+            f"{settings['dtype']}; plain: relu and Adam, the nets of the suite train. Parameters: "
+            + "; ".join(_parameters(option) for option in result["options"] if option["group"] == REGULARIZER)
+            + ".",
+            f"Fits of as many epochs, each option's between two of what it is over, in one process. Rounds: "
+            f"{settings['rounds']}; medians of their ratios. Plain over itself shows how far these scatter.",
+            f"Before times: losses finite, those of the user's formula equal to silu's within {SAME:.0e}, those of "
+            "solvers and regularizers other than the plain network's.",
+            f"Over their limit (marked !): {len(result['over'])}.",
+            *_reasons(cases, "fastmlp"),
+        ],
+        left=["over", "verdict"],
+    )
+
+
+def _cost(record: Mapping[str, Any], limit: float | None) -> str:
+    if record["status"] != "ok":
+        return record["status"]
+    return number(record["ratio"], "x") + (" !" if _is_over(record, limit) else "")
+
+
+def _verdict(records: Sequence[Mapping[str, Any]], limit: float | None) -> str:
+    """One word for a row: what went wrong first, then its limit."""
+    wrong = [record["status"] for record in records if record["status"] != "ok"]
+    if wrong:
+        return wrong[0]
+    if limit is None:
+        return ""
+    return "over" if any(_is_over(record, limit) for record in records) else "within"
+
+
+def _parameters(option: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in option["params"].items())
+
+
+def _reasons(cases: Sequence[Mapping[str, Any]], rival: str) -> list[str]:
+    """One line per option that has no times, each reason once."""
+    found = {
+        f"{name}: {record['status']}: {record['problem']}": None
+        for case in cases
+        for name, record in case["rivals"][rival].items()
+        if record["status"] != "ok"
+    }
+    alike = {line.partition(": ")[2] for line in found}
+    return [f"Every option: {alike.pop()}."] if len(alike) == 1 and len(found) > 1 else list(found)
+
+
+def _against(result: Mapping[str, Any], rival: str, net: str) -> Table:
+    cases = [case for case in result["cases"] if case["workload"] == net]
+    threads = [case["threads"] for case in cases]
+    rows = []
+    for option in result["options"]:
+        row = [option["name"]]
+        for case in cases:
+            record = case["rivals"][rival][option["name"]]
+            of_plain = case["of_plain"][rival][option["name"]]
+            row += [
+                number(1e6 * record["median"]) if record["median"] else record["status"],
+                number(case["speed_up"][rival][option["name"]], "x"),
+                number(of_plain) + (" !" if of_plain is not None and of_plain < 1 else ""),
+            ]
+        differences = [case["rivals"][rival][option["name"]]["loss_diff"] for case in cases]
+        rows.append([*row, difference(max((d for d in differences if d is not None), default=None))])
+    below = sum(row[-1] == "!" for cells in rows for row in cells)
+    return Table(
+        f"Options on {net}: against {rival} doing the same",
+        ["option", *(name for n in threads for name in (f"us, {n} thr", f"ratio, {n} thr", "of plain")), "loss diff"],
+        rows,
+        notes=[
+            f"{rival} {result['versions'][rival] or 'is not installed'}, eager; the optimizer fused where there is one "
+            "(sgd, momentum, nesterov, adam, adamw, amsgrad, adagrad).",
+            "us: its median microseconds of a step; ratio: times that we are faster; of plain: that over the plain "
+            f"network's, from costs within each process. Below 1 (marked !): {below}.",
+            "loss diff: largest relative difference of the first losses from ours; dropout draws its own masks.",
+            *_reasons(cases, rival),
+        ],
+    )
+
+
+def _times(result: Mapping[str, Any]) -> Table:
+    cases = result["cases"]
+    rows = [
+        [
+            option["name"],
+            *(
+                cell
+                for case in cases
+                for record in [case["rivals"]["fastmlp"][option["name"]]]
+                for cell in (
+                    number(1e6 * record["median"]) if record["median"] else record["status"],
+                    percent(record["spread"]),
+                )
+            ),
+        ]
+        for option in result["options"]
+    ]
+    return Table(
+        "Options: microseconds of a step",
+        ["option", *(name for case in cases for name in (f"us, {_label(case)}", "spread"))],
+        rows,
+        notes=["Median over the rounds, everything included; spread: quartile distance in percent of it."],
+    )
+
+
+def charts(result: Mapping[str, Any]) -> list[Bars]:
+    """Per net, costs of activations and of all else, at the first thread count."""
+    first = result["settings"]["threads"][0]
+    return [
+        Bars(
+            f"{title} on {case['workload']}: times the plain step",
+            names := [option["name"] for option in result["options"] if option["group"] in groups],
+            {
+                rival: [records[name]["over_plain"] for name in names]
+                for rival, records in case["rivals"].items()
+                if any(record["status"] == "ok" for record in records.values())
+            },
+            "x",
+            line=1,
+        )
+        for case in result["cases"]
+        if case["threads"] == first
+        for title, groups in (("Activations", (ACTIVATION,)), ("Solvers and regularizers", (SOLVER, REGULARIZER)))
+    ]

@@ -1,0 +1,54 @@
+/* Dropout masks from a counter: unit j of row i of a layer is kept or not by a hash of (seed, step, layer, i, j), so every
+ * engine and any number of threads draw the same; a template over REAL.
+ *
+ * The hash is two rounds of a 32-bit mixing function (Wellons' "lowbias32") keyed by splitmix64 (Steele et al. 2014).
+ */
+
+typedef struct {
+    uint32_t k0, k1, threshold, width;
+    REAL scale;
+} FN(mask);
+
+static inline uint64_t FN(splitmix)(uint64_t x)
+{
+    x += 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+static inline uint32_t FN(mix)(uint32_t x)
+{
+    x ^= x >> 16;
+    x *= 0x7feb352du;
+    x ^= x >> 15;
+    x *= 0x846ca68bu;
+    x ^= x >> 16;
+    return x;
+}
+
+/* The mask of layer l (0: the input) of `width` units at step t. */
+static FN(mask) FN(new_mask)(const fm_dropout *dropout, idx width, uint64_t seed, uint64_t t, int l)
+{
+    const uint64_t key = FN(splitmix)(FN(splitmix)(seed) ^ ((t << 16) + (uint64_t)l));
+    return (FN(mask)){(uint32_t)key, (uint32_t)(key >> 32), dropout->threshold, (uint32_t)width, (REAL)dropout->scale};
+}
+
+/* What unit j of row i is multiplied by: 0 or scale. */
+static inline REAL FN(mask_at)(const FN(mask) *m, uint32_t i, uint32_t j)
+{
+    const uint32_t h = FN(mix)(FN(mix)((i * m->width + j) ^ m->k0) + m->k1);
+    return (h >> 8) >= m->threshold ? m->scale : (REAL)0;
+}
+
+/* y (rows, ld) = x * mask for the rows first .. first + rows of the batch; y may be x. */
+static void FN(apply_mask)(const FN(mask) *mask, idx first, idx rows, idx ld, const REAL *x, REAL *y)
+{
+    const FN(mask) m = *mask;
+    for (idx r = 0; r < rows; r++, x += ld, y += ld) {
+        const uint32_t i = (uint32_t)(first + r);
+        IVDEP
+        for (uint32_t j = 0; j < (uint32_t)ld; j++)
+            y[j] = x[j] * FN(mask_at)(&m, i, j);
+    }
+}

@@ -1,0 +1,311 @@
+"""The scalars of every solver against formulas written by hand, and the state that training on depends on."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+from fastmlp import MLPClassifier
+from fastmlp.kernels import formulas
+from fastmlp.network import Network
+from fastmlp.optimizers import STOCHASTIC_SOLVERS, Optimizer, make_optimizer
+
+NETWORK = Network((4, 3), (), "log_loss", np.dtype(np.float64))
+PARAMS = MLPClassifier(learning_rate_init=0.01, beta_1=0.8, beta_2=0.99, epsilon=1e-6, momentum=0.7).get_params()
+B1, B2, LR, EPS = 0.8, 0.99, 0.01, 1e-6
+
+
+def make(solver, n_steps_per_epoch=10, max_iter=20, **changes):
+    return make_optimizer(solver, NETWORK, {**PARAMS, **changes}, n_steps_per_epoch, max_iter)
+
+
+def table(optimizer, n):
+    """The next n steps, as a list of dicts of scalars; t moves on as an engine moves it."""
+    rows = optimizer.scalars(n)
+    assert rows.shape == (n, len(formulas.OPTIMIZERS[optimizer.rule].scalars))
+    assert rows.dtype == np.float64 and rows.flags.c_contiguous
+    optimizer.t += n
+    return [dict(zip(formulas.OPTIMIZERS[optimizer.rule].scalars, row.tolist(), strict=True)) for row in rows]
+
+
+def moments(t):
+    return {"root_2": math.sqrt(1 - B2**t), "beta_1": B1, "beta_2": B2, "epsilon": EPS}
+
+
+def nadam(t, decay=4e-3):
+    def mu(s):
+        return B1 * (1 - 0.5 * 0.96 ** (s * decay))
+
+    product = math.prod(mu(s) for s in range(1, t + 1))
+    return {
+        "step_g": LR * (1 - mu(t)) / (1 - product),
+        "step_m": LR * mu(t + 1) / (1 - product * mu(t + 1)),
+        **moments(t),
+    }
+
+
+# solver -> (rule, scalars of step t)
+EXPECTED = {
+    "sgd": ("nesterov", lambda t: {"lr": LR, "momentum": 0.7}),
+    "momentum": ("momentum", lambda t: {"lr": LR, "momentum": 0.7}),
+    "nesterov": ("nesterov", lambda t: {"lr": LR, "momentum": 0.7}),
+    "adam": (
+        "adam",
+        lambda t: {"lr": LR * math.sqrt(1 - B2**t) / (1 - B1**t), "beta_1": B1, "beta_2": B2, "epsilon": EPS},
+    ),
+    "adamw": ("adamw", lambda t: {"step_size": LR / (1 - B1**t), **moments(t)}),
+    "amsgrad": ("amsgrad", lambda t: {"step_size": LR / (1 - B1**t), **moments(t)}),
+    "nadam": ("nadam", nadam),
+    "rmsprop": ("rmsprop", lambda t: {"lr": LR, "rho": 0.99, "epsilon": EPS}),
+    "adagrad": ("adagrad", lambda t: {"lr": LR, "epsilon": EPS}),
+    "adadelta": ("adadelta", lambda t: {"lr": LR, "rho": 0.9, "epsilon": EPS}),
+    "lion": ("lion", lambda t: {"lr": LR, "beta_1": B1, "beta_2": B2}),
+}
+
+
+def test_all_solvers_are_here():
+    assert set(EXPECTED) == set(STOCHASTIC_SOLVERS)
+
+
+@pytest.mark.parametrize("solver", EXPECTED)
+def test_scalars(solver):
+    rule, expected = EXPECTED[solver]
+    optimizer = make(solver)
+    assert optimizer.rule == rule
+    assert [state.shape for state in optimizer.states] == [(NETWORK.n_params,)] * len(formulas.OPTIMIZERS[rule].states)
+    got = [row for n in (3, 1, 40, 1200) for row in table(optimizer, n)]
+    for t in (1, 2, 3, 4, 5, 44, 45, 500, 1244):
+        assert list(got[t - 1]) == list(formulas.OPTIMIZERS[rule].scalars)
+        assert got[t - 1] == pytest.approx(expected(t), rel=1e-13), t
+
+
+@pytest.mark.parametrize(
+    "momentum, nesterovs, rule", [(0, True, "sgd"), (0.5, False, "momentum"), (1, True, "nesterov")]
+)
+def test_sgd_is_as_scikit_learn_has_it(momentum, nesterovs, rule):
+    assert make("sgd", momentum=momentum, nesterovs_momentum=nesterovs).rule == rule
+
+
+def test_momentum_by_name_is_never_plain():
+    optimizer = make("momentum", momentum=0)
+    assert optimizer.rule == "momentum"
+    assert table(optimizer, 1) == [{"lr": LR, "momentum": 0.0}]
+
+
+@pytest.mark.parametrize("solver, default", [("rmsprop", 0.99), ("adadelta", 0.9)])
+def test_rho(solver, default):
+    assert table(make(solver, rho=None), 1)[0]["rho"] == default
+    assert table(make(solver, rho=0.0), 1)[0]["rho"] == 0.0
+
+
+def test_momentum_decay():
+    assert table(make("nadam", momentum_decay=0.3), 9)[8] == pytest.approx(nadam(9, 0.3), rel=1e-13)
+
+
+@pytest.mark.parametrize("solver", ["adam", "adamw", "amsgrad", "nadam", "lion"])
+def test_betas_may_be_zero(solver):
+    rows = table(make(solver, beta_1=0, beta_2=0), 3)
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", EXPECTED)
+@pytest.mark.parametrize("choice", ["cosine", "exponential", ("step", {"step_size": 2}), lambda p: 1 - p / 2])
+def test_every_solver_follows_a_schedule(solver, choice):
+    optimizer, constant = make(solver, learning_rate=choice), make(solver)
+    rates = optimizer.schedule.rates(np.arange(200.0))
+    sizes = [
+        name for name in ("lr", "step_size", "step_g", "step_m") if name in formulas.OPTIMIZERS[optimizer.rule].scalars
+    ]
+    got, plain = table(optimizer, 200), table(constant, 200)
+    for name in sizes:
+        factors = [row[name] / reference[name] for row, reference in zip(got, plain, strict=True)]
+        np.testing.assert_allclose(factors, rates / LR, rtol=1e-12)
+    assert optimizer.scheduled_rate == rates[-1]
+
+
+@pytest.mark.parametrize("solver", sorted(set(EXPECTED) - {"adam"}))
+def test_invscaling(solver):
+    optimizer = make(solver, learning_rate="invscaling", power_t=0.6)
+    table(optimizer, 10)
+    assert optimizer.scheduled_rate == LR
+    optimizer.after_epoch(1000)
+    assert optimizer.scheduled_rate == LR / 1001**0.6
+    t = optimizer.t + 1
+    scaled = {name: value / 1001**0.6 if name.startswith(("lr", "step")) else value
+              for name, value in EXPECTED[solver][1](t).items()}  # fmt: skip
+    assert table(optimizer, 1)[0] == pytest.approx(scaled, rel=1e-13)
+
+
+@pytest.mark.parametrize("solver", sorted(set(EXPECTED) - {"adam"}))
+def test_adaptive(solver):
+    optimizer = make(solver, learning_rate="adaptive")
+    table(optimizer, 10)
+    assert optimizer.on_plateau() == (False, f" Setting learning rate to {LR / 5:f}")
+    assert optimizer.scheduled_rate == LR / 5
+    assert optimizer.scalars(1)[0, 0] == pytest.approx(make(solver, learning_rate_init=LR / 5).scalars(11)[10, 0])
+
+
+@pytest.mark.parametrize("choice", ["invscaling", "adaptive"])
+def test_adam_ignores_what_scikit_learns_adam_ignores(choice):
+    optimizer = make("adam", learning_rate=choice)
+    optimizer.after_epoch(1000)
+    assert optimizer.on_plateau() == (True, " Stopping.")
+    np.testing.assert_array_equal(optimizer.scalars(5), make("adam").scalars(5))
+
+
+def test_plateau():
+    optimizer = make("adamw", learning_rate=("plateau", {"patience": 0}))
+    for score in (0.5, 0.6):
+        table(optimizer, 10)
+        optimizer.after_score(score, higher_is_better=True)
+    assert optimizer.scheduled_rate == LR
+    optimizer.after_score(0.6, higher_is_better=True)
+    assert optimizer.scheduled_rate == pytest.approx(LR / 10)
+    assert table(optimizer, 1)[0]["step_size"] == pytest.approx(LR / 10 / (1 - B1**21))
+
+
+def test_learning_rate_before_the_first_step():
+    assert make("adam").learning_rate == make("adam").scheduled_rate == LR
+    assert make("sgd", learning_rate="one_cycle").scheduled_rate == pytest.approx(10 * LR / 25)
+
+
+def test_adams_learning_rate_has_the_corrections():
+    optimizer = make("adam")
+    table(optimizer, 7)
+    assert optimizer.learning_rate == pytest.approx(EXPECTED["adam"][1](7)["lr"], rel=1e-14)
+    assert optimizer.scheduled_rate == LR
+
+
+# --- weight decay, clipping -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", EXPECTED)
+def test_decays(solver):
+    default = make(solver).decays(4)
+    if solver == "adamw":
+        np.testing.assert_array_equal(default, np.full(4, LR * 0.01))
+    else:
+        assert default is None
+    assert make(solver, weight_decay=0.0).decays(4) is None
+    optimizer = make(solver, weight_decay=0.1, learning_rate="cosine")
+    expected = 0.1 * optimizer.schedule.rates(np.arange(40.0))
+    got = []
+    for n in (1, 9, 30):
+        got += optimizer.decays(n).tolist()
+        table(optimizer, n)
+    np.testing.assert_allclose(got, expected, rtol=1e-15)
+
+
+def test_max_grad_norm():
+    assert make("adam").max_grad_norm is None
+    assert make("adam", max_grad_norm=2).max_grad_norm == 2.0
+
+
+def test_parameters_that_a_caller_does_not_know_have_defaults():
+    """Estimators of scikit-learn's parameters alone will do."""
+    few = {name: PARAMS[name] for name in ("learning_rate", "learning_rate_init", "power_t", "momentum", "max_iter",
+                                           "nesterovs_momentum", "beta_1", "beta_2", "epsilon")}  # fmt: skip
+    for solver, (_, expected) in EXPECTED.items():
+        optimizer = make_optimizer(solver, NETWORK, few)
+        assert table(optimizer, 1)[0] == pytest.approx(expected(1))
+
+
+# --- state ------------------------------------------------------------------------------------------------------------
+
+
+def epoch(optimizer, number, n=13):
+    """What an engine and training do to an optimizer; returns the scalars."""
+    rows = optimizer.scalars(n).copy()
+    optimizer.t += n
+    for k, state in enumerate(optimizer.states):
+        state += k + rows[0, 0]
+    optimizer.after_score(1.0 / min(number, 5))
+    optimizer.after_epoch(100 * number)
+    if number % 9 == 8:
+        optimizer.on_plateau()
+    return rows
+
+
+@pytest.mark.parametrize("choice", ["constant", "adaptive", "invscaling", "plateau", "cosine", lambda p: 1 - p])
+@pytest.mark.parametrize("solver", EXPECTED)
+def test_training_goes_on_bit_for_bit(solver, choice):
+    def make_one():
+        return make(solver, 13, 40, learning_rate=choice, weight_decay=0.1)
+
+    whole = make_one()
+    expected = np.concatenate([epoch(whole, number) for number in range(1, 200)])
+    first = make_one()
+    before = [epoch(first, number) for number in range(1, 93)]
+    state = first.get_state()
+    epoch(first, 93)  # the state is a copy
+    again = make_one()
+    again.set_state(pickle.loads(pickle.dumps(state)))
+    got = np.concatenate([*before, *(epoch(again, number) for number in range(93, 200))])
+    np.testing.assert_array_equal(got, expected)
+    assert again.t == whole.t
+    for ours, theirs in zip(again.states, whole.states, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("solver", EXPECTED)
+def test_pickle_goes_on_bit_for_bit(solver):
+    optimizer = make(solver, learning_rate="cosine")
+    optimizer.scalars(13)
+    optimizer.t += 13
+    again = pickle.loads(pickle.dumps(optimizer))
+    np.testing.assert_array_equal(again.scalars(20), optimizer.scalars(20))
+    assert len(pickle.dumps(make("sgd"))) < 2000
+
+
+def test_set_state_keeps_the_vectors():
+    """Engines and training may hold them."""
+    optimizer = make("adam")
+    held = list(optimizer.states)
+    optimizer.set_state(make("adam").get_state())
+    assert all(now is then for now, then in zip(optimizer.states, held, strict=True))
+
+
+def test_the_state_of_another_optimizer():
+    with pytest.raises(ValueError, match="the saved optimizer is 'adam' with state vectors of shapes"):
+        make("adamw").set_state(make("adam").get_state())
+    other = make_optimizer("adam", Network((5, 3), (), "log_loss", np.dtype(np.float64)), PARAMS)
+    with pytest.raises(ValueError, match=r"\(18,\)"):
+        make("adam").set_state(other.get_state())
+
+
+def test_nadams_product_is_right_wherever_it_is_asked_from():
+    optimizer = make("nadam")
+    for t in (700, 30, 5000):
+        optimizer.t = t
+        optimizer._forget()
+        assert table(optimizer, 1)[0] == pytest.approx(nadam(t + 1), rel=1e-12)
+
+
+# --- cost, errors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_short_epochs_share_a_table(solver):
+    optimizer = make(solver)
+    first = optimizer.scalars(5)
+    for _ in range(100):
+        optimizer.t += 5
+        optimizer.after_epoch(10)
+        assert np.shares_memory(optimizer.scalars(5), optimizer._table)
+    assert np.shares_memory(first, optimizer._table)
+    optimizer.t += Optimizer.BLOCK
+    assert not np.shares_memory(first, optimizer.scalars(5))
+
+
+def test_an_unknown_solver():
+    with pytest.raises(ValueError, match=r"solver='lbfgs' is not a stochastic one; those are .*'lion'"):
+        make("lbfgs")
+
+
+def test_an_unknown_schedule():
+    with pytest.raises(ValueError, match="learning_rate='cyclic' is unknown"):
+        make("rmsprop", learning_rate="cyclic")
