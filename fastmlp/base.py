@@ -37,12 +37,13 @@ backends.get("auto")  # imported with the estimators, so that the first fit is n
 
 @dataclass(frozen=True)
 class Extras:
-    """What a call of fit may bring besides X, y and sample_weight."""
+    """What a fit may bring besides X, y and sample_weight."""
 
     validation: tuple[Any, Any, Any] | None = None  # X, y, sample_weight
     start: tuple[Any, ...] = ()  # coef_init, intercept_init; () if neither is given
     resume_from: Any = None
-    reporters: Sequence[Callable[[Any], Any]] = ()  # of scikit-learn's callbacks
+    callbacks: Sequence[Callable[[Any], Any]] = ()
+    incremental: bool = False  # one more epoch: partial_fit
 
 
 class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
@@ -174,28 +175,26 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         start = () if coef_init is None and intercept_init is None else (coef_init, intercept_init)
         max_epochs = 0 if self.solver == "lbfgs" else self.max_iter
         with fit_task(self, X, y, sample_weight, max_epochs=max_epochs) as reporters:
-            return self._fit(X, y, sample_weight, Extras(validation, start, resume_from, reporters))
+            callbacks = (*(self.callbacks or ()), *reporters)
+            return self._fit(X, y, sample_weight, Extras(validation, start, resume_from, callbacks))
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, extras: Extras | None = None) -> Self:
-        """Fit with extras; one more epoch, partial_fit, without."""
-        incremental = extras is None
+    def _fit(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
         hidden = self._hidden_sizes()
         engine = backends.get(self.backend)
         self._check_combinations(extras)
-        first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not incremental)
+        first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
         X, y = self._validate_input(X, y, reset=first_pass)
-        self._learn_targets(y, incremental)
+        self._learn_targets(y, extras.incremental)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
         self._random_state = check_random_state(self.random_state)
         objective = self._objective(y)
         network = self._new_network(X, hidden, objective) if first_pass else self._network_to_go_on_with(objective)
         data = self._data(X, y, self._weigh(y, sample_weight), network, objective)
-        validation = None if extras is None else self._validation_data(extras.validation, y, network, objective)
-        snapshot = None if extras is None or extras.resume_from is None else checkpoint.load(extras.resume_from)
-        start = () if extras is None else extras.start
-        if start:  # refused before anything changes
-            weights.start_from(network, np.empty(network.n_params, network.dtype), *start)
+        validation = self._validation_data(extras.validation, y, network, objective)
+        snapshot = None if extras.resume_from is None else checkpoint.load(extras.resume_from)
+        if extras.start:  # refused before anything changes
+            weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
         if self.solver != "lbfgs" and (validation is not None or not self.early_stopping):
             check_batches(self, X.shape[0])  # what a split leaves is not known yet
         if first_pass:
@@ -204,16 +203,15 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             network = network.with_dtype(np.float64)
         self.n_outputs_ = network.widths[-1]
         params = weights.flat_params(self, network)
-        if start:
-            weights.start_from(network, params, *start)
+        if extras.start:
+            weights.start_from(network, params, *extras.start)
             self._best_params = params.copy()
         self._expose(network, params)
         if self.solver == "lbfgs":
             self._expose(network, train_lbfgs(self, engine, network, params, data))
         else:
-            run = self._run(engine, network, params, data, y, validation, incremental)
-            callbacks = () if extras is None else (*(self.callbacks or ()), *extras.reporters)
-            train_stochastic(run, callbacks, snapshot, single_epoch=incremental)
+            run = self._run(engine, network, params, data, y, validation, extras.incremental)
+            train_stochastic(run, extras.callbacks, snapshot, single_epoch=extras.incremental)
         self._check_finite()
         return self
 
@@ -247,11 +245,11 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
         return sizes
 
-    def _check_combinations(self, extras: Extras | None) -> None:
-        given = extras is not None and extras.validation is not None
+    def _check_combinations(self, extras: Extras) -> None:
+        given = extras.validation is not None
         if self.solver == "lbfgs":
-            check_lbfgs(self, validation=given, resumes=extras is not None and extras.resume_from is not None)
-        elif extras is not None:
+            check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
+        elif not extras.incremental:
             check_monitor(self, has_validation=given or self.early_stopping)
 
     def _new_network(self, X: Any, hidden: list[int], objective: Objective) -> Network:

@@ -71,7 +71,6 @@ class Guard:
         """
         run = self._run
         self._go_back()
-        run.workspace = run.engine.workspace(run.network, run.batch_size, run.record.n_jobs)  # one that saw no NaN
         for start in range(0, len(run.visited), run.batch_size):
             rows = run.visited[start : start + run.batch_size].copy()
             before, t = run.params.copy(), run.optimizer.t

@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 from sklearn.utils.validation import validate_data
 
 from fastmlp import choices, targets
-from fastmlp.base import _BaseMLP
+from fastmlp.base import Extras, _BaseMLP
 from fastmlp.parameters import (
     CLASSIFIER_CONSTRAINTS,
     CONSTRAINTS,
@@ -251,7 +251,7 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
                 "class_weight='balanced' makes no sense with partial_fit, which sees a part of the rows; compute the"
                 " weights over all of them with sklearn.utils.class_weight.compute_class_weight and pass them as a dict"
             )
-        return self._fit(X, y, sample_weight)
+        return self._fit(X, y, sample_weight, Extras(incremental=True))
 
     @available_if(_has_decision_values)
     def decision_function(self, X: Any) -> np.ndarray:
@@ -454,4 +454,4 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
         -------
         self : object
         """
-        return self._fit(X, y, sample_weight)
+        return self._fit(X, y, sample_weight, Extras(incremental=True))

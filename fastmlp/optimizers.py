@@ -121,9 +121,10 @@ class Optimizer:
 
     def on_plateau(self) -> tuple[bool, str]:
         """(stop training, what to tell the user)."""
-        outcome = self.schedule.on_plateau()
-        self._forget()
-        return outcome
+        stops, text = self.schedule.on_plateau()
+        if not stops:  # the rate has changed
+            self._forget()
+        return stops, text
 
     # --- what others ask for -----------------------------------------------------------------------------------------
 

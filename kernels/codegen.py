@@ -8,7 +8,8 @@ float expression is ever promoted to double.
 For each row of the tables the header holds array loops that a C compiler vectorises:
 
 * function of the language: ``evaluate(n, x, out)``, for measuring its error
-* activation: ``value(n, z, a, parameters)`` and ``backward(n, z, a, delta, parameters)`` with ``delta *= slope``
+* activation: ``value(n, z, a, parameters)`` and ``backward(n, z, a, delta, parameters)`` with ``delta *= slope``; where
+  the slope reads z, also ``forward(n, z, a, parameters)``, which leaves the slope in z and shares what both compute
 * loss: ``value(n, y, z, out, parameters)``, and ``delta`` likewise where the link is not the canonical one; a loss
   without a formula is a row operation ``rows_<name>``, written by hand (layers.h) and declared here
 * optimizer: ``rule(n, p, g, states, scalars, alpha, l1, scale, keep)``: a step from ``p * keep`` along the gradient
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -194,6 +196,26 @@ def _map(symbol: str, f: CFormula, inputs: list[str], output: str, store: str, p
     return f"static void FN({symbol})(idx n, {arguments})\n{{\n    {body}\n}}\n"
 
 
+def _forward(symbol: str, value: CFormula, slope: CFormula, parameters: list[str]) -> str:
+    """``a[i] = f(z[i])``, then ``z[i] = f'(z[i])``, in one loop: the compiler shares what the two have in common."""
+    used = [(k, name) for k, name in enumerate(parameters) if name in value.names_used | slope.names_used]
+    lines = [f"const double {name} = parameters[{k}];" for k, name in used]
+    lines += ["(void)parameters;"] if not used else []
+    both = [(formula, {name: f"{prefix}_{name}" for name, _ in formula.uniform}) for prefix, formula in
+            (("value", value), ("slope", slope))]  # fmt: skip
+    for formula, names in both:
+        lines += [f"const REAL {names[name]} = (REAL)({text});" for name, text in formula.uniform]
+    lines += ["IVDEP", "for (idx i = 0; i < n; i++) {", "    const REAL z = z_[i];", "    REAL a, d;"]
+    for (formula, names), result in zip(both, ("a", "d"), strict=True):
+        body = [*formula.statements, f"{result} = {formula.results[0]};"]
+        for name in sorted(names, key=len, reverse=True):
+            body = [re.sub(rf"\b{name}\b", names[name], line) for line in body]
+        lines += ["    {", *(f"        {line}" for line in body), "    }"]
+    lines += ["    a_[i] = a;", "    z_[i] = d;", "}"]
+    body_text = "\n    ".join(lines)
+    return f"static void FN({symbol})(idx n, REAL *z_, REAL *a_, const double *parameters)\n{{\n    {body_text}\n}}\n"
+
+
 def _rule(name: str, function: Callable, states: tuple[str, ...], scalars: tuple[str, ...], helpers: list[str]) -> str:
     """An optimizer step as one pass over memory, with penalties, the batch's scale and weight decay fused in."""
     f = translate(function, scalars, helpers)
@@ -257,12 +279,15 @@ def c_header(formulas: ModuleType) -> str:
         parameters = list(activation.parameters)
         value = translate(activation.value, parameters, helpers)
         parts.append(_map(f"{name}_value", value, ["z"], "a", "=", parameters))
-        backward, needs_z = "0", 0
+        backward, forward, needs_z = "0", "0", 0
         if activation.slope is not None:
             slope = translate(activation.slope, parameters, helpers)
             parts.append(_map(f"{name}_backward", slope, ["z", "a"], "delta", "*=", parameters))
             backward, needs_z = f"FN({name}_backward)", int("z" in slope.names_used)
-        rows.append(f'    {{"{name}", FN({name}_value), {backward}, {needs_z}, {len(parameters)}}},')
+            if needs_z and not activation.learned:
+                parts.append(_forward(f"{name}_forward", value, slope, parameters))
+                forward = f"FN({name}_forward)"
+        rows.append(f'    {{"{name}", FN({name}_value), {backward}, {forward}, {needs_z}, {len(parameters)}}},')
     parts.append("static const FN(activation) FN(ACTIVATIONS)[] = {\n" + "\n".join(rows) + "\n};\n")
 
     rows = []

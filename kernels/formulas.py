@@ -49,28 +49,25 @@ def expm1_below_zero(x):
 
 
 def softplus(x):
-    # log(1 + exp(x)) = max(x, 0) + log(1 + e), e = exp(-|x|); log(1 + e) = 2 atanh r, r = e / (2 + e) <= 1/3, by its
-    # series: half the work of log1p, which cannot know that its argument lies in [0, 1]
+    # log(1 + exp(x)) = max(x, 0) + log(1 + e), e = exp(-|x|); log(1 + e) = 2 atanh r, r = e / (2 + e) <= 1/3, where
+    # atanh r = r + r^3 p(r^2): half the work of log1p, which cannot know that its argument lies in [0, 1].  p through
+    # Chebyshev's nodes, as two short chains that a processor works side by side
     e = exp(-abs(x))
     r = e / (2.0 + e)
     q = r * r
-    p = 0.030303030303030304
-    p = p * q + 0.03225806451612903
-    p = p * q + 0.034482758620689655
-    p = p * q + 0.037037037037037035
-    p = p * q + 0.04
-    p = p * q + 0.043478260869565216
-    p = p * q + 0.047619047619047616
-    p = p * q + 0.05263157894736842
-    p = p * q + 0.058823529411764705
-    p = p * q + 0.06666666666666667
-    p = p * q + 0.07692307692307693
-    p = p * q + 0.09090909090909091
-    p = p * q + 0.1111111111111111
-    p = p * q + 0.14285714285714285
-    p = p * q + 0.2
-    p = p * q + 0.3333333333333333
-    return (x if x > 0.0 else 0.0) + (2.0 * r + 2.0 * r * (q * p))
+    s = q * q
+    even = 0.07815288900461426
+    even = even * s + 0.05422589197440007
+    even = even * s + 0.06667589315724629
+    even = even * s + 0.09090909948981357
+    even = even * s + 0.1428571428580005
+    even = even * s + 0.3333333333333333
+    odd = 0.03746071897775383
+    odd = odd * s + 0.05867139530651599
+    odd = odd * s + 0.07692271982430275
+    odd = odd * s + 0.11111111099118386
+    odd = odd * s + 0.19999999999999762
+    return (x if x > 0.0 else 0.0) + (2.0 * r + 2.0 * r * q * (even + q * odd))
 
 
 def normal_cdf(x):
@@ -172,46 +169,53 @@ def gelu_slope(z, a):
 
 
 def gelu_tanh(z):
-    # z (1 + tanh u) / 2 = z / (1 + exp(-2u)) with u = sqrt(2/pi) (z + 0.044715 z^3)
-    t = -1000.0 if z < -1000.0 else z
-    return t / (1.0 + exp(-1.5957691216057308 * (t + 0.044715 * t * t * t)))
+    # z (1 + tanh u) / 2 = z logistic(2u) with u = sqrt(2/pi) (z + 0.044715 z^3); e, r as in the slope: they are shared
+    t = clip(z, -1000.0, 1000.0)
+    u = 1.5957691216057308 * (t + 0.044715 * t * t * t)
+    e = exp(-abs(u))
+    r = 1.0 / (1.0 + e)
+    return (t if z < 0.0 else z) * (r if u > 0.0 else e * r)
 
 
 def gelu_tanh_slope(z, a):
-    # beyond 9 it is 0 or 1 to rounding
-    t = clip(z, -9.0, 9.0)
-    e = exp(-1.5957691216057308 * (t + 0.044715 * t * t * t))
+    t = clip(z, -1000.0, 1000.0)
+    u = 1.5957691216057308 * (t + 0.044715 * t * t * t)
+    e = exp(-abs(u))
     r = 1.0 / (1.0 + e)
-    return r * (1.0 + t * (1.5957691216057308 + 0.21406444881780076 * t * t) * (e * r))
+    return (r if u > 0.0 else e * r) + t * (1.5957691216057308 + 0.21406444881780076 * t * t) * (e * r * r)
 
 
 def silu(z):
-    t = -1000.0 if z < -1000.0 else z
-    return t / (1.0 + exp(-t))
+    # z logistic(z); e, r as in the slope: they are shared
+    t = clip(z, -1000.0, 1000.0)
+    e = exp(-abs(t))
+    r = 1.0 / (1.0 + e)
+    return (t if z < 0.0 else z) * (r if t > 0.0 else e * r)
 
 
 def silu_slope(z, a):
-    # s (1 + z (1 - s)) with s = logistic(z), and 1 - s = e s with e = exp(-z); beyond 80 it is 0 or 1 to rounding
-    t = clip(z, -80.0, 80.0)
-    e = exp(-t)
+    # s + z s (1 - s) with s = logistic(z), of which s (1 - s) is e / (1 + e)^2 with e = exp(-|z|)
+    t = clip(z, -1000.0, 1000.0)
+    e = exp(-abs(t))
     r = 1.0 / (1.0 + e)
-    return r * (1.0 + t * (e * r))
+    return (r if t > 0.0 else e * r) + t * (e * r * r)
 
 
 def mish(z):
-    # tanh(softplus(z)) = n / (n + 2) with n = e (e + 2) and e = exp(z)
-    t = -1000.0 if z < -1000.0 else z
-    e = exp(30.0 if t > 30.0 else t)
+    # tanh(softplus(z)) = n / (n + 2) with n = e (e + 2) and e = exp(z); e, r as in the slope: they are shared
+    t = clip(z, -1000.0, 30.0)
+    e = exp(t)
     n = e * (e + 2.0)
-    return t * (n / (n + 2.0))
+    r = 1.0 / (n + 2.0)
+    return (t if z < 0.0 else z) * (n * r)
 
 
 def mish_slope(z, a):
     t = clip(z, -1000.0, 30.0)
     e = exp(t)
     n = e * (e + 2.0)
-    q = 2.0 / (n + 2.0)
-    return n / (n + 2.0) + t * (e * q) * ((e + 1.0) * q)
+    r = 1.0 / (n + 2.0)
+    return n * r + t * (e * r) * (4.0 * (e + 1.0) * r)
 
 
 def scaled_softplus(z, beta):
@@ -219,7 +223,11 @@ def scaled_softplus(z, beta):
 
 
 def scaled_softplus_slope(z, a, beta):
-    return -expm1_below_zero(-beta * a)  # logistic(beta z) = 1 - exp(-beta a)
+    # logistic(beta z); e as in the value: it is shared
+    x = beta * z
+    e = exp(-abs(x))
+    r = 1.0 / (1.0 + e)
+    return r if x > 0.0 else e * r
 
 
 def softsign(z):

@@ -58,6 +58,11 @@ def _gate(z, p):  # z p, and 0 where p is 0, however large z
     return np.where(p == 0, 0, z * p).astype(z.dtype)
 
 
+def _expit(z):  # e / (1 + e) with e = exp(z) below 0: SciPy's is 0 already where that is a small number yet
+    e = np.exp(np.minimum(z, 0))
+    return np.where(z < 0, e / (1 + e), expit(z))
+
+
 def _gelu_tanh_gate(z):  # (1 + tanh(u)) / 2 = logistic(2u), u = sqrt(2 / pi) (z + 0.044715 z^3)
     return expit(math.sqrt(8 / math.pi) * (z + 0.044715 * z**3))
 
@@ -126,7 +131,7 @@ ACTIVATIONS: dict[str, tuple[Callable, Callable | None]] = {
     ),
     "gelu": (lambda z: _gate(z, ndtr(z)), _gelu_slope),
     "gelu_tanh": (lambda z: _gate(z, _gelu_tanh_gate(z)), _gelu_tanh_slope),
-    "silu": (lambda z: _gate(z, expit(z)), _silu_slope),
+    "silu": (lambda z: _gate(z, _expit(z)), _silu_slope),
     "mish": (lambda z: _gate(z, np.tanh(np.logaddexp(0, z))), _mish_slope),
     "softplus": (
         lambda z, beta=1.0: np.logaddexp(0, beta * z) / beta,

@@ -758,6 +758,30 @@ def test_workspace_keeps_nothing_of_the_last_call(engine, dtype):
         assert_close(out, expected, terms=25, scale=1)
 
 
+@pytest.mark.parametrize("regularizers", [{}, {"batch_norm": True}, {"dropout": (0.3,), "input_dropout": 0.2}], ids=str)
+def test_workspace_recovers_from_poison(engine, dtype, regularizers):
+    """Not even the padding remembers an epoch that ended in NaN."""
+    network = make_network((5, 9, 3), activations="silu", dtype=dtype, **regularizers)
+    rng = np.random.default_rng(0)
+    params, data = make_params(rng, network), make_data(rng, network, 12)
+    poisoned = data._replace(X=np.where(np.arange(5) == 2, np.nan, data.X).astype(dtype))
+    order = np.arange(12, dtype=np.intp)
+
+    def train(workspace, samples):
+        trained, optimizer = params.copy(), make_optimizer(np.random.default_rng(1), "adam", len(params), dtype)
+        optimizer.max_grad_norm = 0.1
+        return engine.train_epoch(workspace, trained, samples, order, 5, 0.1, optimizer), trained
+
+    spoilt = engine.workspace(network, 5)
+    loss, trained = train(spoilt, poisoned)
+    assert np.isnan(loss)
+    assert np.isnan(trained).any()
+    loss, trained = train(spoilt, data)
+    expected_loss, expected = train(engine.workspace(network, 5), data)
+    assert loss == expected_loss
+    np.testing.assert_array_equal(trained, expected)
+
+
 def test_two_workspaces_in_two_threads(engine, dtype):
     """Calls release the GIL: what they write to must be their own."""
     network = make_network((30, 40, 5), dtype=dtype)

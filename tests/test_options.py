@@ -618,7 +618,7 @@ BAD_CLASSIFIERS = [
     (
         {"monitor": "exactness", "early_stopping": True},
         None,
-        "monitor='exactness' is unknown; valid are 'score', 'loss'",
+        "monitor='exactness' is unknown; valid are 'score'",
     ),
     ({"monitor": "roc_auc"}, None, "monitor='roc_auc' needs validation data"),
     ({"restore_best": True}, None, "restore_best=True needs validation data"),

@@ -617,6 +617,7 @@ def test_the_last_finite_weights_are_kept(small, units, container):
     np.testing.assert_array_equal(parity.weights(est), parity.weights(expected))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_weights_that_diverge_under_a_formula_are_told_so(small):
     @fastmlp.activation
     def linear(z):

@@ -22,16 +22,19 @@ static int FN(all_finite)(idx n, const REAL *x)
 typedef struct {
     const fm_activation *f; /* NULL: nothing, a is z */
     const FN(mask) *mask;   /* NULL: no dropout */
+    int training;           /* stage_backward will follow: z may hold the slope from then on */
     idx ld, first;          /* row stride of all; index of the first row in the batch */
     REAL *z, *a, *out;      /* (rows, ld) */
     REAL *product;          /* (rows, ld) for learned slopes, else NULL */
 } FN(stage);
 
 /* Rows r .. r + n: a = f(z), out = a * mask. */
-static void FN(stage_forward)(const FN(stage) *s, idx r, idx n)
+static inline void FN(stage_forward)(const FN(stage) *s, idx r, idx n)
 {
     const idx at = r * s->ld;
-    if (s->f)
+    if (s->f && s->training)
+        FN(apply_keeping_slope)(s->f, n, s->ld, s->z + at, s->a + at);
+    else if (s->f)
         FN(apply)(s->f, n, s->ld, s->z + at, s->a + at);
     if (s->mask)
         FN(apply_mask)(s->mask, s->first + r, n, s->ld, s->a + at, s->out + at);
@@ -43,6 +46,14 @@ static void FN(stage_backward)(const FN(stage) *s, idx r, idx n, REAL *delta)
     const idx at = r * s->ld;
     if (s->mask)
         FN(apply_mask)(s->mask, s->first + r, n, s->ld, delta + at, delta + at);
+    if (s->training && FN(keeps_slope)(s->f)) {
+        const REAL *slope = s->z + at;
+        REAL *d = delta + at;
+        IVDEP
+        for (idx i = 0; i < n * s->ld; i++)
+            d[i] *= slope[i];
+        return;
+    }
     FN(apply_slope)(s->f, n, s->ld, s->z + at, s->a + at, delta + at, s->product ? s->product + at : NULL);
 }
 

@@ -13,9 +13,12 @@
 static void FN(pack)(const fm_workspace *ws, const void *flat, void *padded)
 {
     for (const fm_segment *s = ws->segments; s < ws->segments + ws->n_segments; s++)
-        for (idx i = 0; i < s->rows; i++)
-            memcpy((REAL *)padded + s->padded + i * s->ld, (const REAL *)flat + s->flat + i * s->width,
-                   (size_t)s->width * sizeof(REAL));
+        for (idx i = 0; i < s->rows; i++) {
+            REAL *row = (REAL *)padded + s->padded + i * s->ld;
+            memcpy(row, (const REAL *)flat + s->flat + i * s->width, (size_t)s->width * sizeof(REAL));
+            /* the padding too: NaN times its zeros may have spoilt it */
+            memset(row + s->width, 0, (size_t)(s->ld - s->width) * sizeof(REAL));
+        }
 }
 
 static void FN(unpack)(const fm_workspace *ws, const void *padded, void *flat)
@@ -147,6 +150,7 @@ static FN(stage) FN(stage_of)(const FN(chunk) *c, int l, idx at, const FN(mask) 
     REAL *a = ROW(ws->a[l + 1], at, ld), *z = ROW(ws->z[l], at, ld);
     return (FN(stage)){.f = layer->is_hidden ? &layer->activation : NULL,
                        .mask = mask,
+                       .training = c->epoch != NULL,
                        .ld = ld,
                        .first = c->batch_at + at,
                        .z = z ? z : a,
@@ -290,7 +294,7 @@ static void FN(unit_gradient)(const FN(chunk) *c, const fm_unit *unit, int accum
 }
 
 /* sum of squares of p[0 .. n), n a multiple of LANES. */
-static double FN(sum_of_squares)(idx n, const REAL *p)
+static ALWAYS_INLINE double FN(sum_of_squares)(idx n, const REAL *p)
 {
     VEC s0 = LOAD(FN(zeros)), s1 = s0, s2 = s0, s3 = s0;
     idx i = 0;
@@ -333,16 +337,17 @@ static inline idx FN(tile_length)(const fm_workspace *ws, const fm_unit *unit)
 }
 
 /* Penalty of the unit's tiles with the parameters as they are. */
-static void FN(unit_penalty)(fm_workspace *ws, const fm_epoch *epoch, const fm_unit *unit)
+static ALWAYS_INLINE void FN(unit_penalty)(fm_workspace *ws, const fm_epoch *epoch, const fm_unit *unit)
 {
+    if (unit->kind != FM_WEIGHT)
+        return; /* tile_penalty stays 0 */
     const idx tile = FN(tile_length)(ws, unit);
     const REAL *p = (REAL *)ws->params + unit->offset;
     for (idx i = 0, k = unit->tile; i < unit->length; i += tile, k++) {
         const idx n = unit->length - i < tile ? unit->length - i : tile;
-        ws->tile_penalty[k] = 0;
-        if (unit->kind == FM_WEIGHT)
-            ws->tile_penalty[k] = 0.5 * epoch->alpha * FN(sum_of_squares)(n, p + i) +
-                                  (epoch->l1 != 0 ? epoch->l1 * FN(sum_of_magnitudes)(n, p + i) : 0);
+        ws->tile_penalty[k] = 0.5 * epoch->alpha * FN(sum_of_squares)(n, p + i);
+        if (epoch->l1 != 0)
+            ws->tile_penalty[k] += epoch->l1 * FN(sum_of_magnitudes)(n, p + i);
     }
 }
 
@@ -363,7 +368,7 @@ static void FN(finish_gradient)(fm_workspace *ws, const fm_epoch *epoch, const f
 }
 
 /* The unit's update by the gradient (g + alpha p + l1 sign p) * scale, then its part of wt. */
-static void FN(unit_update)(const FN(chunk) *c, const fm_unit *unit, double alpha, double l1, double scale)
+static ALWAYS_INLINE void FN(unit_update)(const FN(chunk) *c, const fm_unit *unit, double alpha, double l1, double scale)
 {
     fm_workspace *ws = c->ws;
     const fm_epoch *epoch = c->epoch;

@@ -149,6 +149,26 @@ static void FN(apply)(const fm_activation *f, idx rows, idx ld, const REAL *z, R
     }
 }
 
+/* a (rows, ld) = f(z) on the way to a backward pass: where the slope reads z, it is left in z, so that what value and
+ * slope share is computed once. */
+static void FN(apply_keeping_slope)(const fm_activation *f, idx rows, idx ld, REAL *z, REAL *a)
+{
+    if (f->value.instructions) {
+        FN(run)(&f->value, rows * ld, z, NULL, a);
+        FN(run)(&f->slope, rows * ld, z, a, z);
+    } else if (!f->slopes && FN(ACTIVATIONS)[f->row].forward) {
+        FN(ACTIVATIONS)[f->row].forward(rows * ld, z, a, f->parameters);
+    } else {
+        FN(apply)(f, rows, ld, z, a);
+    }
+}
+
+/* Whether apply_keeping_slope leaves the slope in z. */
+static inline int FN(keeps_slope)(const fm_activation *f)
+{
+    return f->value.instructions || (!f->slopes && FN(ACTIVATIONS)[f->row].forward);
+}
+
 /* delta (rows, ld) *= f'(z) where a = f(z).  With learned slopes also product (rows, ld) = d loss / d slope of each row. */
 static void FN(apply_slope)(const fm_activation *f, idx rows, idx ld, const REAL *z, const REAL *a, REAL *delta,
                             REAL *product)

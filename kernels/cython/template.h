@@ -9,6 +9,7 @@ typedef struct {
     const char *name;
     void (*value)(idx n, const REAL *z, REAL *a, const double *parameters);
     void (*backward)(idx n, const REAL *z, const REAL *a, REAL *delta, const double *parameters); /* delta *= f'(z) */
+    void (*forward)(idx n, REAL *z, REAL *a, const double *parameters); /* a = f(z), then z = f'(z); NULL: a suffices */
     int needs_z, n_parameters;
 } FN(activation);
 
