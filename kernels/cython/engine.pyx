@@ -721,7 +721,7 @@ cdef class Workspace:
         for l in range(self.ws.n_layers):
             layer = &self.layers[l]
             row = layer.ld_out
-            n_rows = max(1, UNIT_BYTES // (row * item * FM_TILE_ROWS)) * FM_TILE_ROWS
+            n_rows = max(2, UNIT_BYTES // (row * item * FM_TILE_ROWS)) * FM_TILE_ROWS
             if self.ws.max_rows * row * item > SMALL_B_BYTES:
                 n_rows = LARGE_UNIT_ROWS
             n_rows = layer.fan_in if self.ws.blas != NULL else n_rows

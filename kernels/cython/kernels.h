@@ -30,6 +30,17 @@
 #define IVDEP
 #endif
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector) && VBYTES
+#define HAS_SHUFFLE
+#if defined(__clang__)
+#define UNROLL_LANES _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL_LANES _Pragma("GCC unroll 16")
+#endif
+#endif
+#endif
+
 #if defined(__GNUC__) || defined(__clang__)
 #define PREFETCH(p) __builtin_prefetch(p)
 #else

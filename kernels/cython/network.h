@@ -29,6 +29,37 @@ static void FN(unpack)(const fm_workspace *ws, const void *padded, void *flat)
                    (size_t)s->width * sizeof(REAL));
 }
 
+/* Columns i0 .. i1 and rows j0 .. j1 of wt (fan_out, ld_in) = W (fan_in, ld_out), transposed. */
+static void FN(transpose_part)(const fm_layer *layer, idx i0, idx i1, idx j0, idx j1, const REAL *w, REAL *wt)
+{
+    for (idx j = j0; j < j1; j++)
+        for (idx i = i0; i < i1; i++)
+            wt[j * layer->ld_in + i] = w[i * layer->ld_out + j];
+}
+
+#ifdef ZIP_LOW
+typedef REAL FN(loose_vec) __attribute__((vector_size(VBYTES), aligned(sizeof(REAL)), may_alias));
+
+/* A square of LANES rows in registers: zipping each row with the one half the square below, log2 LANES times over,
+ * turns rows into columns. */
+static void FN(transpose_square)(const REAL *w, idx ld, REAL *wt, idx ld_t)
+{
+    VEC rows[LANES], zipped[LANES];
+    UNROLL_LANES for (int i = 0; i < LANES; i++)
+        rows[i] = LOAD(w + i * ld);
+    UNROLL_LANES for (int half = 1; half < LANES; half *= 2) {
+        UNROLL_LANES for (int i = 0; i < LANES / 2; i++) {
+            zipped[2 * i] = ZIP_LOW(rows[i], rows[i + LANES / 2]);
+            zipped[2 * i + 1] = ZIP_HIGH(rows[i], rows[i + LANES / 2]);
+        }
+        UNROLL_LANES for (int i = 0; i < LANES; i++)
+            rows[i] = zipped[i];
+    }
+    UNROLL_LANES for (int i = 0; i < LANES; i++)
+        *(FN(loose_vec) *)(wt + i * ld_t) = rows[i];
+}
+#endif
+
 /* Columns m .. m + n_rows of wt (fan_out, ld_in) = rows m .. m + n_rows of W (fan_in, ld_out), transposed. */
 static void FN(transpose)(const fm_layer *layer, idx m, idx n_rows, const REAL *w, REAL *wt)
 {
@@ -37,9 +68,16 @@ static void FN(transpose)(const fm_layer *layer, idx m, idx n_rows, const REAL *
         for (idx j0 = 0; j0 < layer->fan_out; j0 += block) {
             const idx i1 = i0 + block < m + n_rows ? i0 + block : m + n_rows;
             const idx j1 = j0 + block < layer->fan_out ? j0 + block : layer->fan_out;
-            for (idx j = j0; j < j1; j++)
-                for (idx i = i0; i < i1; i++)
-                    wt[j * layer->ld_in + i] = w[i * layer->ld_out + j];
+#ifdef ZIP_LOW
+            if (i1 - i0 == block && j1 - j0 == block) {
+                for (idx i = i0; i < i1; i += LANES)
+                    for (idx j = j0; j < j1; j += LANES)
+                        FN(transpose_square)(w + i * layer->ld_out + j, layer->ld_out, wt + j * layer->ld_in + i,
+                                             layer->ld_in);
+                continue;
+            }
+#endif
+            FN(transpose_part)(layer, i0, i1, j0, j1, w, wt);
         }
 }
 

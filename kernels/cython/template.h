@@ -35,6 +35,28 @@ typedef struct {
     int n_states, n_scalars;
 } FN(optimizer);
 
+/* Two vectors interleaved: the lower halves, and the upper halves. */
+#ifdef HAS_SHUFFLE
+#ifdef REAL_IS_DOUBLE
+#define LANE_COUNT (VBYTES / 8)
+#else
+#define LANE_COUNT (VBYTES / 4)
+#endif
+#if LANE_COUNT == 16
+#define ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif LANE_COUNT == 8
+#define ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#elif LANE_COUNT == 4
+#define ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#elif LANE_COUNT == 2
+#define ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 2)
+#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 1, 3)
+#endif
+#endif
+
 #include "vmath.h"
 #include "generated/formulas.h"
 #include "program.h"
@@ -44,6 +66,9 @@ typedef struct {
 #include "network.h"
 
 #undef LOSS_ROWS_ARGUMENTS
+#undef LANE_COUNT
+#undef ZIP_LOW
+#undef ZIP_HIGH
 #undef VEC
 #undef LOAD
 #undef STORE
