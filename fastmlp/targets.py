@@ -162,7 +162,12 @@ def encode_classes(
     by_class = objective is None or formulas.LOSSES[choices.name_of(objective.loss)].class_targets
     if binarizer.y_type_ == "multiclass" and by_class:
         return np.searchsorted(binarizer.classes_, y).astype(np.intp, copy=False)
-    encoded = np.ascontiguousarray(binarizer.transform(y), dtype=dtype)
+    if binarizer.y_type_ == "binary" and y.ndim == 1:
+        # y has been judged already: the binarizer would judge it again, which takes longer than some epochs
+        is_second = y == binarizer.classes_[1] if len(binarizer.classes_) == 2 else np.zeros(len(y), dtype=bool)
+        encoded = is_second.astype(dtype).reshape(-1, 1)
+    else:
+        encoded = np.ascontiguousarray(binarizer.transform(y), dtype=dtype)
     if objective is None or objective.smoothing == 0.0:
         return encoded
     return encoded * dtype.type(1.0 - objective.smoothing) + dtype.type(0.5 * objective.smoothing)
