@@ -1,6 +1,7 @@
 """Fixtures and Hypothesis profiles of the tests."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -14,6 +15,10 @@ _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("repeat", derandomize=True, max_examples=25, **_COMMON)
 settings.register_profile("explore", max_examples=300, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, which some tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENGINES = [name for name in backends.available() if name != "reference"]
 

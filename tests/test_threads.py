@@ -141,15 +141,6 @@ def test_forked_child_can_fit_with_threads():
 @pytest.mark.skipif(os.name == "nt", reason="sends itself a POSIX signal")
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_ctrl_c_ends_a_long_epoch(n_jobs):
-    # a shell that starts the tests in the background has them ignore the signal
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        interrupt_a_long_epoch(n_jobs)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def interrupt_a_long_epoch(n_jobs):
     rows = np.random.default_rng(0).standard_normal((400_000, 30), dtype=np.float32)
     model = MLPClassifier((300, 300), batch_size=400_000, max_iter=1000, n_jobs=n_jobs)
     sent = []
