@@ -13,7 +13,6 @@ import numpy as np
 
 from fastmlp import choices
 from fastmlp.backends import Data
-from fastmlp.kernels import reference
 from fastmlp.network import Network
 
 
@@ -95,6 +94,8 @@ def report(
 
 def _locate(network: Network, params: np.ndarray, data: Data, seed: int, t: int) -> str:
     """The first thing, in the order of computation, that gives no finite numbers; the reference engine repeats it."""
+    from fastmlp.kernels import reference  # only those whose formula failed pay for the import
+
     X = data.X.astype(network.dtype)
     passes = reference._forward(network, params, X, reference._masks(network, X, seed, t))
     for i, (entry, this) in enumerate(zip(network.activations, passes, strict=False)):
