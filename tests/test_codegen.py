@@ -1,6 +1,7 @@
 """The formula language: what it takes, what it refuses and where it points, and what C comes out."""
 
 import types
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +100,28 @@ def test_optimizer_rows_must_fit_their_rule(optimizer, message):
     tables = types.SimpleNamespace(HELPERS=(), ACTIVATIONS={}, LOSSES={}, OPTIMIZERS={"broken": optimizer})
     with pytest.raises(codegen.FormulaError, match=message):
         codegen.c_header(tables)
+
+
+def five_parameters(z, a, b, c, d, e):
+    return z * a + b + c + d + e
+
+
+def five_states(p, g, a, b, c, d, e):
+    return p, a, b, c, d, e
+
+
+@pytest.mark.parametrize("table", ["ACTIVATIONS", "OPTIMIZERS"])
+def test_rows_beyond_the_engines_arrays_are_refused(table):
+    row = {
+        "ACTIVATIONS": formulas.Activation(five_parameters, parameters=dict.fromkeys("abcde", 1.0)),
+        "OPTIMIZERS": formulas.Optimizer(five_states, tuple("abcde"), ()),
+    }[table]
+    tables = {"HELPERS": (), "ACTIVATIONS": {}, "LOSSES": {}, "OPTIMIZERS": {}, table: {"long": row}}
+    with pytest.raises(codegen.FormulaError, match="more than 4"):
+        codegen.c_header(types.SimpleNamespace(**tables))
+
+
+def test_the_engines_arrays_are_as_long_as_codegen_says():
+    header = (Path(codegen.__file__).parent / "cython" / "fastmlp.h").read_text()
+    assert f"#define FM_MAX_PARAMETERS {codegen.MOST_PARAMETERS}\n" in header
+    assert f"#define FM_MAX_STATES {codegen.MOST_STATES}\n" in header
