@@ -7,17 +7,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["MLPClassifier", "MLPRegressor", "__version__", "activation", "loss"]
+__all__ = [
+    "MLPClassifier",
+    "MLPRegressor",
+    "__version__",
+    "activation",
+    "from_sklearn",
+    "load",
+    "loss",
+    "summary",
+]
 
 if TYPE_CHECKING:
+    from fastmlp.conversion import from_sklearn
+    from fastmlp.description import summary
     from fastmlp.estimators import MLPClassifier, MLPRegressor
     from fastmlp.kernels.language import activation, loss
+    from fastmlp.persistence import load
 
 _MODULES = {
     "MLPClassifier": "fastmlp.estimators",
     "MLPRegressor": "fastmlp.estimators",
     "activation": "fastmlp.kernels.language",
+    "from_sklearn": "fastmlp.conversion",
+    "load": "fastmlp.persistence",
     "loss": "fastmlp.kernels.language",
+    "summary": "fastmlp.description",
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
@@ -24,6 +24,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from fastmlp import backends, checkpoint, targets, weights
 from fastmlp.backends import Data
 from fastmlp.initialization import initial_params
+from fastmlp.model_methods import ModelMethods
 from fastmlp.monitoring import Validation, given_validation, new_history, validation_split
 from fastmlp.network import Network
 from fastmlp.parameters import CONSTRAINTS, activations_of, check_batches, check_lbfgs, check_monitor, dropout_rates
@@ -33,6 +34,14 @@ from fastmlp.targets import Objective
 from fastmlp.training import Run, train_lbfgs, train_stochastic
 
 backends.get("auto")  # imported with the estimators, so that the first fit is not slower than the next
+
+
+Method = TypeVar("Method", bound=Callable)
+
+
+def fit_context(method: Method) -> Method:
+    """scikit-learn's decorator of fit and partial_fit, which by itself hides their signatures from type checkers."""
+    return _fit_context(prefer_skip_nested_validation=True)(method)
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Extras:
     incremental: bool = False  # one more epoch: partial_fit
 
 
-class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """Fit and the forward pass of both estimators."""
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS
@@ -117,7 +126,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     # --- fitting ---------------------------------------------------------------------------------------------------
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context
     def fit(
         self,
         X: Any,
@@ -369,6 +378,8 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         state.pop("_idle_predictions", None)
+        if "coefs_" in state and state.get("_best_params") is self.coefs_[0].base:
+            state.pop("_best_params", None)  # the very vector of the weights, which a copy would not be
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ runs a short training of its own, before the real one.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -19,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastmlp import checkpoint
+from fastmlp.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,11 @@ def _check_callback(callback: Any) -> None:
 
 
 class ProgressBar:
-    """Draw a bar of the epochs with the latest loss and score; silent where there is neither a terminal nor a notebook.
+    """Draw a live bar of the epochs, with the latest loss, the score and the rows per second.
 
-    Drawn by rich.
+    In terminals and in notebooks; silent elsewhere, and in worker processes, which share a terminal.  Fits within fits
+    and in threads have a line each; the lines that were not the first vanish when their fits end.  What a fit prints
+    appears above the bars.  Drawn by rich.
 
     Examples
     --------
@@ -104,45 +108,104 @@ class ProgressBar:
     """
 
     def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: Bar | None = None
+        self._rows_before = 0
+        self._seconds = 0.0
 
     def on_fit_begin(self, estimator: Any) -> None:
-        import rich
-        from rich.errors import LiveError
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = self._task = None
-        console = rich.get_console()
-        if not (console.is_terminal or console.is_jupyter):
-            return
-        columns = TextColumn(type(estimator).__name__), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        bar = Progress(*columns, TextColumn("{task.description}"), console=console)
-        try:
-            bar.start()
-        except LiveError:
-            return  # an older rich draws one thing at a time, and another fit is drawing
-        self._bar = bar
+        self.on_fit_end(estimator)
+        self._rows_before, self._seconds = getattr(estimator, "t_", 0), 0.0
+        self._bar = Bar(type(estimator).__name__)  # kept before it opens: an interrupt must find it to close it
+        # a resumed fit does not begin at 0
+        self._bar.open(getattr(estimator, "n_iter_", 0), getattr(estimator, "max_iter", None))
 
     def __call__(self, info: EpochInfo) -> None:
         if self._bar is None:
             return
-        text = f"loss {info.loss:.4g}" + ("" if info.score is None else f", score {info.score:.4g}")
-        if self._task is None:
-            # not in on_fit_begin: a resumed fit does not begin at 0, and the epochs before say nothing about its speed
-            self._task = self._bar.add_task(text, total=info.max_iter, completed=info.epoch - 1)
-        self._bar.update(self._task, completed=info.epoch, description=text)
+        self._seconds += info.seconds
+        text = f"loss {info.loss:.4g}"
+        if info.score is not None:
+            text += f", score {info.score:.4g}"
+        rows = getattr(info.estimator, "t_", 0) - self._rows_before
+        if rows > 0 and self._seconds > 0:
+            text += f", {_short(rows / self._seconds)} rows/s"
+        self._bar.update(info.epoch, info.max_iter, text)
 
     def on_fit_end(self, estimator: Any) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar = self._task = None
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_bar": None, "_task": None}  # a copy draws nothing yet; locks cannot be copied
+        return vars(ProgressBar())  # a copy draws nothing yet
 
     def __repr__(self) -> str:
         return "ProgressBar()"
+
+
+def _short(number: float) -> str:
+    """Three digits and a unit.
+
+    Examples
+    --------
+    >>> _short(1234.5), _short(99_999_999)
+    ('1.23k', '100M')
+    """
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:  # what would be rounded to 1000 of the unit below
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+class Logging:
+    """Log each epoch through the ``logging`` module, for programs that have no terminal.
+
+    A record's message is for people; its attributes ``estimator`` (name of the class), ``epoch``, ``max_iter``,
+    ``loss``, ``validation_loss``, ``score``, ``learning_rate`` and ``seconds`` are for programs.
+
+    Parameters
+    ----------
+    logger : str, default="fastmlp"
+        Name of the logger.
+    level : int, default=logging.INFO
+        Level of the records.
+    every : int, default=1
+        Log every so many epochs, and ``max_iter``.
+
+    Raises
+    ------
+    ValueError
+        If `every` is less than 1.
+
+    Examples
+    --------
+    >>> from fastmlp import MLPClassifier
+    >>> clf = MLPClassifier(callbacks=[Logging(every=10)])
+    """
+
+    def __init__(self, logger: str = "fastmlp", level: int = logging.INFO, every: int = 1) -> None:
+        if not every >= 1:
+            raise ValueError(f"every must be >= 1, got {every!r}")
+        self.logger = logger
+        self.level = level
+        self.every = every
+
+    def __call__(self, info: EpochInfo) -> None:
+        logger = logging.getLogger(self.logger)
+        due = info.epoch % self.every == 0 or info.epoch == info.max_iter
+        if not due or not logger.isEnabledFor(self.level):
+            return
+        names = ("epoch", "max_iter", "loss", "validation_loss", "score", "learning_rate", "seconds")
+        numbers = {name: getattr(info, name) for name in names}
+        told = {name.replace("_", " "): value for name, value in numbers.items() if value is not None}
+        text = ", ".join(f"{name} {value:.6g}" for name, value in list(told.items())[2:])
+        estimator = type(info.estimator).__name__
+        message = "%s, epoch %d of at most %d: %s"
+        extra = {"estimator": estimator, **numbers}
+        logger.log(self.level, message, estimator, info.epoch, info.max_iter, text, extra=extra)
+
+    def __repr__(self) -> str:
+        return f"Logging({self.logger!r}, level={self.level!r}, every={self.every!r})"
 
 
 class TimeLimit:
@@ -367,7 +430,7 @@ class LearningRateFinder:
             try:
                 import matplotlib.pyplot as plt
             except ImportError as error:
-                raise ImportError("plot needs matplotlib: pip install 'fastmlp[bench]'") from error
+                raise ImportError('plot needs matplotlib: pip install "fastmlp[plot]"') from error
             _, ax = plt.subplots()
         ax.semilogx(self.rates, self.losses, ".", alpha=0.4, label="loss of a batch")
         ax.semilogx(self.rates, self.smoothed, label="smoothed")

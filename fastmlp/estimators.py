@@ -11,7 +11,7 @@ from types import MethodType
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 from sklearn.utils.validation import validate_data
 
 from fastmlp import choices, targets
-from fastmlp.base import Extras, _BaseMLP
+from fastmlp.base import Extras, _BaseMLP, fit_context
 from fastmlp.parameters import (
     CLASSIFIER_CONSTRAINTS,
     CONSTRAINTS,
@@ -227,7 +227,7 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         return accuracy_score(y, self._decode(output), sample_weight=sample_weight)
 
     @available_if(_has_partial_fit)
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch, going on from the present weights and optimizer.
 
@@ -440,7 +440,7 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
         return r2_score(y, self._decode(output), sample_weight=sample_weight)
 
     # not only for stochastic solvers: scikit-learn's regressor, unlike its classifier, goes on with lbfgs too
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch, going on from the present weights and optimizer.
 

@@ -360,7 +360,7 @@ _ATTRIBUTES = """
     n_features_in_ : int
         Features seen during fit.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Their names, if X had string column names.
 
     n_iter_ : int

@@ -16,6 +16,9 @@ settings.register_profile("repeat", derandomize=True, max_examples=25, **_COMMON
 settings.register_profile("explore", max_examples=300, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
+# Pictures are drawn without a window.
+os.environ.setdefault("MPLBACKEND", "agg")
+
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

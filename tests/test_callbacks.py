@@ -2,12 +2,18 @@
 
 import copy
 import io
+import logging
 import math
+import multiprocessing
 import pickle
+import re
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 from typing import ClassVar
 
+import joblib
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
@@ -15,8 +21,8 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fastmlp import MLPClassifier, MLPRegressor, callbacks, checkpoint, sklearn_callbacks
-from fastmlp.callbacks import Checkpoint, EpochInfo, LearningRateFinder, ProgressBar, TimeLimit, watching
+from fastmlp import MLPClassifier, MLPRegressor, callbacks, checkpoint, progress, sklearn_callbacks
+from fastmlp.callbacks import Checkpoint, EpochInfo, LearningRateFinder, Logging, ProgressBar, TimeLimit, watching
 
 
 class Stub:
@@ -267,6 +273,137 @@ def test_two_progress_bars_at_once(terminal):
     assert "2/2" in terminal.getvalue()
 
 
+def plain(drawn):
+    """What was drawn without colours, and carriage returns as new lines."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn).replace("\r", "\n")
+
+
+def assert_nothing_is_drawn():
+    """The display is closed, and its thread has ended."""
+    assert progress._DISPLAY.progress is None and progress._DISPLAY._n_bars == 0
+    for thread in threading.enumerate():
+        if type(thread).__name__ == "_RefreshThread":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_progress_bar_of_an_estimator(terminal):
+    X, y = load_iris(return_X_y=True)
+    clf = MLPClassifier(max_iter=3, early_stopping=True, callbacks=[ProgressBar()]).fit(X, y)
+    last = plain(terminal.getvalue()).strip().splitlines()[-1]
+    assert last.startswith("MLPClassifier") and "3/3" in last
+    assert f"loss {clf.loss_:.4g}, score {clf.validation_scores_[-1]:.4g}, " in last
+    rate = clf.t_ / sum(clf.history_["seconds"])
+    size = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
+    number, unit = re.search(r"([0-9.e+]+)([kMG]?) rows/s", last).groups()
+    assert float(number) * size[unit] == pytest.approx(rate, rel=0.01)
+    assert_nothing_is_drawn()
+
+
+def test_progress_bar_of_a_resumed_fit_goes_on(terminal):
+    estimator = Stub()
+    estimator.n_iter_, estimator.max_iter = 5, 7
+    bar = ProgressBar()
+    bar.on_fit_begin(estimator)
+    assert progress._DISPLAY.progress.tasks[0].completed == 5
+    bar.on_fit_end(estimator)
+    train([ProgressBar()], [3, 2], first=6)
+    assert "6/7" in terminal.getvalue() or "7/7" in terminal.getvalue()
+    assert_nothing_is_drawn()
+
+
+def test_progress_bars_of_inner_fits_vanish(terminal):
+    inner = []
+
+    def fit_within(info):
+        train([ProgressBar(), lambda info: inner.append(len(progress._DISPLAY.progress.tasks)) or False], [1, 1])
+        return False
+
+    train([ProgressBar(), fit_within], [3, 2])
+    assert inner == [2] * 4
+    rows = plain(terminal.getvalue()).rstrip().splitlines()
+    assert "loss 2" in rows[-1]
+    assert_nothing_is_drawn()
+
+
+def test_progress_bars_in_threads(terminal):
+    threads = [threading.Thread(target=train, args=([ProgressBar()], [1.0] * 30)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "30/30" in terminal.getvalue()
+    assert_nothing_is_drawn()
+
+
+def test_progress_bar_survives_interrupts(terminal):
+    X, y = load_iris(return_X_y=True)
+
+    def press(info):
+        if info.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        clf = MLPClassifier(callbacks=[ProgressBar(), press]).fit(X, y)
+    assert clf.n_iter_ == 2
+    assert_nothing_is_drawn()
+    bar = ProgressBar()
+    bar.on_fit_begin(Stub())
+    bar.on_fit_begin(Stub())  # one that was never told of its end
+    bar.on_fit_end(Stub())
+    bar.on_fit_end(Stub())
+    assert_nothing_is_drawn()
+
+
+def test_progress_bar_beside_a_display_that_refuses(terminal, monkeypatch):
+    from rich.errors import LiveError
+    from rich.progress import Progress
+
+    def refuse(self):
+        raise LiveError("only one live display may be active at once")
+
+    monkeypatch.setattr(Progress, "start", refuse)  # as rich did before 14.1
+    assert train([ProgressBar()], [3, 2]) == 2
+    assert_nothing_is_drawn()
+
+
+class Output:
+    """IPython's handle of what a cell shows."""
+
+    def __init__(self):
+        self.shown = []
+
+    def update(self, renderable):
+        self.shown.append(renderable._repr_mimebundle_((), ())["text/plain"])
+
+
+def test_progress_bar_in_a_notebook(terminal, monkeypatch):
+    import rich
+    from rich.console import Console
+
+    output = Output()
+    displayed = SimpleNamespace(display=lambda shown, display_id: output)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=displayed))
+    monkeypatch.setitem(sys.modules, "IPython.display", displayed)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # not needed
+    console = Console(file=io.StringIO(), force_jupyter=True)
+    monkeypatch.setattr(rich, "get_console", lambda: console)
+    monkeypatch.setattr("rich.jupyter.get_console", lambda: console)
+    train([ProgressBar()], [3, 2, 0.125])
+    assert 2 <= len(output.shown) <= 4  # the first epoch, the end, and what lies a pause apart
+    assert "3/3" in output.shown[-1] and "loss 0.125" in output.shown[-1]
+    assert_nothing_is_drawn()
+
+
+def test_progress_bar_is_silent_in_worker_processes(terminal, monkeypatch):
+    in_worker = joblib.Parallel(n_jobs=2)(joblib.delayed(multiprocessing.parent_process)() for _ in range(1))
+    assert in_worker[0] is not None  # what tells them
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: in_worker[0])
+    train([ProgressBar()], [3, 2])
+    assert terminal.getvalue() == ""
+
+
 def test_progress_bar_is_silent_elsewhere(capsys):
     assert train([ProgressBar()], [3, 2]) == 2
     assert capsys.readouterr() == ("", "")
@@ -282,7 +419,50 @@ assert not new, new
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("make", [ProgressBar, lambda: TimeLimit(9), lambda: Checkpoint("fit.npz")])
+# ------------------------------------------------------------------------------- Logging
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_logging_has_a_record_per_epoch(caplog):
+    X, y = load_iris(return_X_y=True)
+    clf = MLPClassifier(max_iter=3, early_stopping=True, learning_rate="cosine", callbacks=[Logging()])
+    with caplog.at_level(logging.INFO, logger="fastmlp"):
+        clf.fit(X, y)
+    records = caplog.records
+    assert [record.epoch for record in records] == [1, 2, 3]
+    assert {(record.name, record.levelno, record.max_iter, record.estimator) for record in records} == {
+        ("fastmlp", logging.INFO, 3, "MLPClassifier")
+    }
+    for name, column in clf.history_.items():
+        assert [getattr(record, name) for record in records] == column
+    assert records[1].getMessage().startswith(f"MLPClassifier, epoch 2 of at most 3: loss {clf.loss_curve_[1]:.6g}, ")
+    assert f"score {clf.validation_scores_[1]:.6g}" in records[1].getMessage()
+
+
+def test_logging_without_validation_rows(caplog):
+    with caplog.at_level(logging.INFO, logger="fastmlp"):
+        train([Logging()], [3])
+    (record,) = caplog.records
+    assert record.score is None and record.validation_loss is None
+    assert record.getMessage() == "Stub, epoch 1 of at most 1: loss 3, learning rate 0.1, seconds 0.01"
+
+
+def test_logging_now_and_then_and_elsewhere(caplog):
+    with caplog.at_level(logging.DEBUG, logger="mine"):
+        train([Logging("mine", level=logging.DEBUG, every=3)], [1] * 8)
+    assert [(record.epoch, record.levelno) for record in caplog.records] == [(3, 10), (6, 10), (8, 10)]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="fastmlp"):
+        train([Logging()], [1])
+    assert not caplog.records
+    with pytest.raises(ValueError, match="every must be >= 1, got 0"):
+        Logging(every=0)
+
+
+# ------------------------------------------------------------------------------- all of them
+
+
+@pytest.mark.parametrize("make", [ProgressBar, Logging, lambda: TimeLimit(9), lambda: Checkpoint("fit.npz")])
 def test_ready_made_ones_can_be_copied_at_any_time(make, terminal):
     original = make()
     copies = [clone([original], safe=False)[0], pickle.loads(pickle.dumps(original))]
@@ -373,7 +553,7 @@ def test_plot(pyplot):
 
 def test_plot_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r"pip install 'fastmlp\[bench\]'"):
+    with pytest.raises(ImportError, match=r'pip install "fastmlp\[plot\]"'):
         _finder(np.linspace(2, 1, 30)).plot()
 
 

@@ -745,6 +745,18 @@ def test_copies_go_on_as_the_original_would(twins, how, solver, tmp_path):
     assert not np.array_equal(parity.weights(est), before)
 
 
+@pytest.mark.parametrize("how", COPIES)
+def test_a_warm_start_that_finds_nothing_better_is_the_same_from_a_copy(twins, how, tmp_path):
+    """The best weights so far are the weights themselves, which such a training changes: in a copy as well."""
+    X, y = problem_for(twins)
+    est = quiet(twins.ours(**SMALL | {"early_stopping": True, "warm_start": True}).fit, X, y)
+    twin = COPIES[how](est, tmp_path)
+    for each in (est, twin):
+        each.best_validation_score_ = np.inf
+        quiet(each.fit, X, y)
+    np.testing.assert_array_equal(parity.weights(twin), parity.weights(est))
+
+
 def test_shallow_copy_predicts(twins):
     X, y = problem_for(twins)
     est = quiet(twins.ours(**SMALL).fit, X, y)

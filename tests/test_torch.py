@@ -5,7 +5,7 @@ and its optimizers wherever it has them, in float64; where it has none (log-cosh
 focal, Lion, the straight-through step) the formula of the paper is written in tensors and autograd
 does the rest.  Nothing of PyTorch's side knows how our gradients are computed.
 
-Needs PyTorch, which comes with an extra of its own: pip install "fastmlp[rivals]".
+Needs PyTorch, which comes with an extra of its own: pip install "fastmlp[judges]".
 """
 
 from collections.abc import Callable

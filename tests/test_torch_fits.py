@@ -11,7 +11,7 @@ import pytest
 
 from fastmlp import MLPClassifier, MLPRegressor
 
-torch = pytest.importorskip("torch", reason="PyTorch judges here: pip install fastmlp[torch]")
+torch = pytest.importorskip("torch", reason="PyTorch judges here: pip install fastmlp[judges]")
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:.*lr_scheduler.step")
 
 ROWS, EPOCHS, BATCH = 100, 10, 20
