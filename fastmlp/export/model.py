@@ -1,0 +1,212 @@
+"""What the exports read from a fitted estimator: its layers as they predict, its task, its labels.
+
+First station of both exports. Batch normalisation is folded into the weights here; formulas become lists of operations,
+which onnx_nodes.py and c.py write in their own language.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from fastmlp import choices, targets, weights
+from fastmlp.base import _BaseMLP
+from fastmlp.files import replacing
+from fastmlp.kernels import formulas
+from fastmlp.kernels.graph import OPS
+from fastmlp.kernels.language import program_of
+from fastmlp.kernels.program import Program, arity
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer and what follows it.
+
+    Attributes
+    ----------
+    W : ndarray of shape (fan_in, fan_out)
+    b : ndarray of shape (fan_out,)
+    activation : str, (str, dict) or Formula
+        Of hidden units; the link of the last layer.
+    learned : dict of str to ndarray of shape (fan_out,)
+        What each unit has learned of its activation.
+    """
+
+    W: np.ndarray
+    b: np.ndarray
+    activation: Any
+    learned: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted network as it predicts.
+
+    Attributes
+    ----------
+    estimator : str
+        Name of its class.
+    task : {"binary", "multiclass", "multilabel", "regression"}
+    link : {"softmax", "logistic", "identity", "exp"}
+        From the last layer to the outputs. The identity gives classifiers decision values, the others probabilities.
+    dtype : numpy dtype
+    layers : list of Layer
+    labels : ndarray of shape (n_classes,) or None
+        int64, or object with text; at least two. None for regressors and for multilabel targets.
+    loss : str
+    feature_names : list of str
+        Empty if the estimator was fitted without.
+    """
+
+    estimator: str
+    task: str
+    link: str
+    dtype: np.dtype
+    layers: list[Layer]
+    labels: np.ndarray | None
+    loss: str
+    feature_names: list[str]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """(n_features, *hidden, n_outputs)."""
+        return (self.layers[0].W.shape[0], *(layer.W.shape[1] for layer in self.layers))
+
+    @property
+    def border(self) -> float:
+        """Outputs above it say yes, where there is one output per yes or no."""
+        return 0.0 if self.link == "identity" else 0.5
+
+
+def read(estimator: Any) -> Model:
+    """A fitted estimator as a Model; its arrays may be the estimator's own.
+
+    Raises
+    ------
+    TypeError
+        If it is no estimator of this package, or if its labels are neither numbers nor text.
+    ValueError
+        If labels are numbers but no integers of 64 bits, or if the fitted arrays do not fit each other.
+    sklearn.exceptions.NotFittedError
+    """
+    if not isinstance(estimator, _BaseMLP):
+        raise TypeError(
+            f"estimator must be a fitted fastmlp.MLPClassifier or MLPRegressor, got {type(estimator).__name__}; whole "
+            "pipelines are converted by skl2onnx after fastmlp.export.register_skl2onnx()"
+        )
+    check_is_fitted(estimator)
+    fitted = estimator._fitted_network()
+    network, params = fitted.folded(weights.flat_params(estimator, fitted))
+    link, loss = estimator.out_activation_, estimator.loss
+    layers = [
+        Layer(W, b, activation, learned)
+        for W, b, activation, learned in zip(
+            network.coefs(params),
+            network.intercepts(params),
+            (*network.activations, link),
+            (*network.unit_parameters(params), {}),
+            strict=True,
+        )
+    ]
+    binarizer = getattr(estimator, "_label_binarizer", None)
+    task = "regression" if binarizer is None else targets.task_of(binarizer)
+    labels = _labels(estimator.classes_) if task in ("binary", "multiclass") else None
+    return Model(
+        estimator=type(estimator).__name__,
+        task=task,
+        link=link,
+        dtype=network.dtype,
+        layers=layers,
+        labels=labels,
+        loss=choices.name_of(tuple(loss) if choices.is_pair(loss) else loss),
+        feature_names=[str(name) for name in getattr(estimator, "feature_names_in_", ())],
+    )
+
+
+def _labels(classes: np.ndarray) -> np.ndarray:
+    """Class labels as int64 or as text; a lone class twice, since there is an output for a second one."""
+    if len(classes) == 1:
+        classes = np.repeat(classes, 2)
+    if classes.dtype.kind in "biuf":
+        labels = classes.astype(np.int64)
+        if (labels != classes).any():
+            raise ValueError(f"class labels must be integers of 64 bits or text to be exported, got {classes}")
+        return labels
+    if not all(isinstance(label, str) for label in classes.tolist()):
+        raise TypeError(f"class labels must be integers or text to be exported, got {classes}")
+    return classes.astype(object)
+
+
+# --- formulas ---------------------------------------------------------------------------------------------------------
+
+
+class Operation(NamedTuple):
+    """A step of a formula. Operands are numbers of values (int) or constants (float).
+
+    The inputs z (and what units learn) are values 0, 1, ...; each operation makes the next value. Names and operands
+    are those of kernels/graph.py: a select is ``(a, b, c, d)``, a if c OP d else b.
+    """
+
+    op: str
+    operands: tuple[int | float, ...]
+
+
+def activation_program(activation: Any) -> tuple[Program, int]:
+    """The program that computes a hidden activation, and how many inputs it has: z, then what units learn."""
+    if choices.is_formula(activation):
+        return activation.program("value"), 1
+    row = formulas.ACTIVATIONS[choices.name_of(activation)]
+    parameters = choices.parameters_of(formulas.ACTIVATIONS, activation)
+    constants = {name: value for name, value in parameters.items() if name not in row.learned}
+    inputs = ["z", *row.learned]
+    return program_of(row.value, inputs, constants, formulas.HELPERS), len(inputs)
+
+
+def operations(program: Program, n_inputs: int) -> tuple[list[Operation], int | float]:
+    """A program without its registers, where each result has a number of its own; and which one it returns.
+
+    Examples
+    --------
+    >>> from fastmlp.export.model import activation_program, operations
+    >>> operations(*activation_program(("leaky_relu", {"negative_slope": 0.1})))
+    ([Operation(op='mul', operands=(0, 0.1)), Operation(op='select_lt', operands=(0, 1, 0.0, 0))], 2)
+    """
+    names = list(OPS)
+    value_in = {register: register for register in range(n_inputs)}
+    constants = program.constants.tolist()
+
+    def operand(column: int) -> int | float:
+        return value_in[column] if column >= 0 else constants[-1 - column]
+
+    found = []
+    for number, register, *columns in program.instructions.tolist():
+        op = names[number]
+        found.append(Operation(op, tuple(operand(column) for column in columns[: arity(op)])))
+        value_in[register] = n_inputs + len(found) - 1
+    return found, operand(program.output)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def write(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    OSError
+        As :func:`fastmlp.files.replacing`.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}")
+    with replacing(path) as stream:
+        stream.write(content)

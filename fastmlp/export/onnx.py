@@ -1,0 +1,158 @@
+"""Fitted networks as ONNX models, which onnxruntime and many other runtimes read.
+
+The last station of the ONNX export: model.py reads the estimator, onnx_nodes.py writes the nodes, and :func:`to_onnx`
+makes a checked model of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+import fastmlp
+from fastmlp import choices
+from fastmlp.export.model import Model, read, write
+
+#: What one ONNX file can hold.
+MOST_BYTES = 2**31 - 1
+
+
+def to_onnx(estimator: Any, path: str | os.PathLike[str] | None = None, *, opset: int | None = None) -> Any:
+    """Convert a fitted estimator to an ONNX model.
+
+    The input is "X" (n_samples, n_features) in the dtype of the weights, with any number of rows. A classifier has the
+    outputs "label" (n_samples,), int64 or text, and "probabilities" (n_samples, n_classes); for multilabel targets
+    "label" is (n_samples, n_labels) of 0 and 1. With a hinge loss the second one is "scores" (n_samples, n_outputs),
+    the decision values. A regressor has the output "variable" (n_samples, n_outputs).
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        Fitted. For pipelines see :func:`fastmlp.export.register_skl2onnx`.
+    path : str or path-like, default=None
+        File to write the model to as well, whole or not at all.
+    opset : int, default=None
+        Version of ONNX's operator set, at least 13. By default the oldest one in which all activations of the network
+        have operators of their own: 13, or 14 for hardswish, 18 for mish and 20 for gelu in float32. In older ones
+        these are written with simpler operators.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Checked by ``onnx.checker``.
+
+    Raises
+    ------
+    ImportError
+        If onnx is not installed.
+    TypeError
+        If it is no estimator of this package, or labels are neither integers nor text.
+    ValueError
+        If the opset is too old or unknown to the installed onnx, or if the weights exceed 2 GiB.
+    OSError
+        If the file cannot be written. An old one is as it was.
+    sklearn.exceptions.NotFittedError
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastmlp import MLPClassifier
+    >>> from fastmlp.export import to_onnx
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = MLPClassifier((8,), solver="lbfgs", max_iter=50, random_state=0).fit(X, y)
+    >>> model = to_onnx(clf)
+    >>> [output.name for output in model.graph.output]
+    ['label', 'probabilities']
+    >>> [node.op_type for node in model.graph.node][:3]
+    ['Gemm', 'Relu', 'Gemm']
+    """
+    onnx = _onnx()
+    model = read(estimator)
+    proto = _proto(onnx, model, _checked_opset(onnx, model, opset))
+    onnx.checker.check_model(proto, full_check=True)
+    if path is not None:
+        write(path, proto.SerializeToString())
+    return proto
+
+
+def _onnx() -> Any:
+    try:
+        import onnx.checker
+        import onnx.helper
+    except ImportError as error:
+        raise ImportError('to_onnx needs onnx: pip install "fastmlp[onnx]"') from error
+    return onnx
+
+
+def _checked_opset(onnx: Any, model: Model, opset: Any) -> int:
+    """The operator set to write the model in."""
+    from fastmlp.export.onnx_nodes import MIN_OPSET, opset_of
+
+    newest = onnx.defs.onnx_opset_version()
+    if opset is None:
+        return min(opset_of(model, model.dtype), newest)
+    known = isinstance(opset, Integral) and not isinstance(opset, bool)
+    if not known or not MIN_OPSET <= opset <= newest:
+        raise ValueError(
+            f"opset must be an int from {MIN_OPSET}, which the model needs, to {newest}, the newest that onnx "
+            f"{onnx.__version__} knows, got {opset!r}"
+        )
+    return int(opset)
+
+
+def _proto(onnx: Any, model: Model, opset: int) -> Any:
+    from fastmlp.export.onnx_nodes import Nodes, network_nodes
+
+    n_bytes = sum(layer.W.nbytes + layer.b.nbytes for layer in model.layers)
+    if n_bytes > MOST_BYTES - 2**20:  # the rest needs some room
+        raise ValueError(f"the weights take {n_bytes / 2**30:.4g} GiB, an ONNX model holds at most 2 GiB")
+    helper = onnx.helper
+    outputs = _outputs(onnx, model)
+    nodes = Nodes(model.dtype, opset)
+    network_nodes(nodes, model, "X", [output.name for output in outputs])
+    X = helper.make_tensor_value_info("X", helper.np_dtype_to_tensor_dtype(model.dtype), ["N", model.widths[0]])
+    graph = helper.make_graph(nodes.nodes, model.estimator, [X], outputs, nodes.constants)
+    opsets = [helper.make_opsetid("", opset)]
+    proto = helper.make_model(
+        graph,
+        opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets),
+        producer_name="fastmlp",
+        producer_version=fastmlp.__version__,
+    )
+    helper.set_model_props(proto, _properties(model))
+    return proto
+
+
+def _outputs(onnx: Any, model: Model) -> list[Any]:
+    """Names, types and shapes of the outputs."""
+    tensor, info = onnx.TensorProto, onnx.helper.make_tensor_value_info
+    values = onnx.helper.np_dtype_to_tensor_dtype(model.dtype)
+    n_outputs = model.widths[-1]
+    if model.task == "regression":
+        return [info("variable", values, ["N", n_outputs])]
+    if model.labels is None:
+        label = info("label", tensor.INT64, ["N", n_outputs])
+    else:
+        label = info("label", tensor.INT64 if model.labels.dtype == np.int64 else tensor.STRING, ["N"])
+    if model.link == "identity":
+        return [label, info("scores", values, ["N", n_outputs])]
+    return [label, info("probabilities", values, ["N", 2 if model.task == "binary" else n_outputs])]
+
+
+def _properties(model: Model) -> dict[str, str]:
+    """What a reader of the file may want to know: texts by name."""
+    properties = {
+        "estimator": model.estimator,
+        "task": model.task,
+        "widths": json.dumps(model.widths),
+        "activation": json.dumps([choices.name_of(layer.activation) for layer in model.layers[:-1]]),
+        "loss": model.loss,
+    }
+    if model.feature_names:
+        properties["feature_names"] = json.dumps(model.feature_names)
+    return properties
