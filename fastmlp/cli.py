@@ -1,20 +1,17 @@
 """The console script `fastmlp`: parse options, call bench/ or environment.py, print tables.
 
-The outermost layer and the only file that imports typer and rich. Nothing is computed here.
+The outermost layer, with shell/, which holds the commands that work on data files. Nothing is computed here.
 
-Exit codes: 0 all well, 1 the results of a benchmark differ or a rival failed, 2 wrong usage or an
-output file that cannot be written, 3 slower than the older run.
+Exit codes: 0 all well, 1 the results of a benchmark differ, a rival failed or a training diverged, 2 wrong usage, a
+data file that cannot be used or an output file that cannot be written, 3 slower than the older run.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -30,12 +27,16 @@ from fastmlp.bench.rivals import RIVALS
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.suites import ALL, SUITES
 from fastmlp.bench.workloads import WORKLOADS
+from fastmlp.shell import output
+from fastmlp.shell.arguments import JsonFile, output_file
+from fastmlp.shell.export import export
+from fastmlp.shell.lazy import Commands, stand_in
+from fastmlp.shell.output import WRONG_USAGE
+from fastmlp.shell.predict import predict
+from fastmlp.shell.show import show
 
 DIFFERENT = 1
-WRONG_USAGE = 2
 SLOWER = 3
-
-WIDTH = 132  # of the widest table
 
 # Options that only some suites have.
 OPTIONS_OF = {
@@ -48,6 +49,7 @@ OPTIONS_OF = {
 
 app = typer.Typer(
     name="fastmlp",
+    cls=Commands,
     rich_markup_mode="markdown",
     no_args_is_help=True,
     add_completion=True,
@@ -78,24 +80,10 @@ def _one_of(choices: Collection[str]) -> Callable[[list[str] | None], list[str]]
     return check
 
 
-def _output_file(path: Path | None) -> Path | None:
-    """Refuse a path that cannot be written before minutes are spent on what should go there."""
-    if path is None or str(path) == "-":
-        return path
-    if path.is_dir():
-        raise typer.BadParameter(f"{path} is a folder.")
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise typer.BadParameter(f"there is no folder {folder}.")
-    if not os.access(folder, os.W_OK):
-        raise typer.BadParameter(f"the folder {folder} is not writable.")
-    return path
-
-
 def _page_file(path: Path | None) -> Path | None:
     if path is not None and html.missing():
         raise typer.BadParameter(html.missing())
-    return _output_file(path)
+    return output_file(path)
 
 
 def _known_backend(name: str) -> str:
@@ -107,16 +95,6 @@ def _known_backend(name: str) -> str:
         raise typer.BadParameter(str(error)) from None
     return name
 
-
-JsonFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--json",
-        metavar="FILE",
-        callback=_output_file,
-        help="Write the results to FILE as JSON too; - for standard output, without the table.",
-    ),
-]
 
 HtmlFile = Annotated[
     Path | None,
@@ -132,8 +110,16 @@ def fastmlp(
 ) -> None:
     """Multi-layer perceptrons for scikit-learn users, compiled.
 
-    Try `fastmlp bench`, or `fastmlp bench --help` for examples.
+    Each command has examples: `fastmlp train --help`, `fastmlp bench --help`.
     """
+
+
+# --- fastmlp train, predict, show, export: fastmlp/shell/ ------------------------------------------
+
+# train is a stand-in here: its options are the estimators' parameters, known when they are imported
+app.command("train")(stand_in)
+for command in (predict, show, export):
+    app.command()(command)
 
 
 # --- fastmlp bench --------------------------------------------------------------------------------
@@ -228,7 +214,7 @@ def bench(
     """
     names = _suites(suite, data=data, solver=solver, workload=workload, rival=rival, dtype=dtype)
     if "quick" in names and not quick.select(data or (), solver or ()):
-        _fail("no case has both this data set and this solver.", WRONG_USAGE)
+        output.fail("no case has both this data set and this solver.", WRONG_USAGE)
     settings = Settings(
         rounds=rounds,
         threads=(threads,) if threads else _thread_counts(),
@@ -250,10 +236,10 @@ def bench(
         document = suites.run(names, options, status.update)
     comparison = None if old is None else compared(old, document)
     _show(document, comparison, quiet=str(json_file) == "-")
-    _write_json(json_file, document)
+    output.write_json(json_file, document)
     if html_file is not None:
         extra = [] if comparison is None else [comparison_table(comparison)]
-        _write(html_file, html.page(document, extra))
+        output.write(html_file, html.page(document, extra))
     for problem in suites.problems(document):
         typer.echo(problem, err=True)
     if not document["same"]:
@@ -267,12 +253,12 @@ def bench(
 def _suites(suite: str, **chosen: object) -> tuple[str, ...]:
     """The suites that a name stands for, if the options given with it mean something there."""
     if suite not in (*SUITES, ALL):
-        _fail(f"{suite!r} is not one of {', '.join((*SUITES, ALL))}.", WRONG_USAGE)
+        output.fail(f"{suite!r} is not one of {', '.join((*SUITES, ALL))}.", WRONG_USAGE)
     for option, of in OPTIONS_OF.items():
         if chosen[option] and suite not in (*of, ALL):
-            _fail(f"--{option} is an option of {', '.join(of)}, not of {suite}.", WRONG_USAGE)
+            output.fail(f"--{option} is an option of {', '.join(of)}, not of {suite}.", WRONG_USAGE)
     if chosen["dtype"] not in (None, "float32", "float64"):
-        _fail(f"--dtype {chosen['dtype']!r} is not one of float32, float64.", WRONG_USAGE)
+        output.fail(f"--dtype {chosen['dtype']!r} is not one of float32, float64.", WRONG_USAGE)
     return suites.names(suite)
 
 
@@ -288,14 +274,14 @@ def _older(path: Path | None) -> dict[str, Any] | None:
     try:
         return read(path)
     except ValueError as error:
-        _fail(str(error), WRONG_USAGE)
+        output.fail(str(error), WRONG_USAGE)
 
 
 def _show(document: Mapping[str, Any], comparison: Mapping[str, Any] | None, quiet: bool) -> None:
     """Tables of every suite, the comparison, the environment."""
     if quiet:
         return
-    console = _console()
+    console = output.console()
     shown = [table for name, result in document["suites"].items() for table in suites.module(name).tables(result)]
     if comparison is not None:
         shown.append(comparison_table(comparison))
@@ -331,8 +317,8 @@ def info(json_file: JsonFile = None) -> None:
 
     described = environment.describe()
     if str(json_file) != "-":
-        _console().print(_environment_table(described))
-    _write_json(json_file, described)
+        output.console().print(_environment_table(described))
+    output.write_json(json_file, described)
 
 
 def _environment_table(described: Mapping[str, Any]) -> Table:
@@ -344,40 +330,6 @@ def _environment_table(described: Mapping[str, Any]) -> Table:
     for name, value in environment.lines(described):
         table.add_row(name, Text(value))
     return table
-
-
-# --- output ---------------------------------------------------------------------------------------
-
-
-def _console() -> Console:
-    """Standard output, never so narrow that a table would lose its digits."""
-    console = Console(highlight=False)
-    narrow = console.width < WIDTH or not console.is_terminal
-    return Console(highlight=False, width=WIDTH) if narrow else console
-
-
-def _write_json(path: Path | None, document: Mapping[str, Any]) -> None:
-    if path is None:
-        return
-    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    if str(path) == "-":
-        sys.stdout.write(text)
-    else:
-        _write(path, text)
-
-
-def _write(path: Path, text: str) -> None:
-    from fastmlp.files import write_whole
-
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        _fail(f"cannot write {path}: {error.strerror or error}.", WRONG_USAGE)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"Error: {message}", err=True)
-    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastmlp.tabular.reading import Dialect
+
+FILE_PANEL = "Data file"
+
+
+def output_file(path: Path | None) -> Path | None:
+    """Refuse a path that cannot be written before minutes are spent on what should go there."""
+    if path is None or str(path) == "-":
+        return path
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder.")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise typer.BadParameter(f"there is no folder {folder}.")
+    if not os.access(folder, os.W_OK):
+        raise typer.BadParameter(f"the folder {folder} is not writable.")
+    return path
+
+
+def regular_file(path: Path | None) -> Path | None:
+    """As :func:`output_file`, for what cannot go to standard output."""
+    if str(path) == "-":
+        raise typer.BadParameter("this cannot be written to standard output.")
+    return output_file(path)
+
+
+DataFile = Annotated[
+    Path, typer.Argument(metavar="DATA", help="CSV (.csv, .tsv, .gz too), Parquet, Arrow (.arrow, .feather) or .npz.")
+]
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="What `fastmlp train` wrote.")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        callback=output_file,
+        help="Write the results to FILE as JSON too; - for standard output, without the tables.",
+    ),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="CSV: what stands between fields; found in the header if left out. 'tab' for a tab.",
+        rich_help_panel=FILE_PANEL,
+    ),
+]
+Encoding = Annotated[
+    str | None, typer.Option(metavar="NAME", help="CSV: encoding, utf-8 if left out.", rich_help_panel=FILE_PANEL)
+]
+Missing = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        help="CSV: a text that stands for a missing value, besides nothing, NA, NaN and null; may be repeated.",
+        rich_help_panel=FILE_PANEL,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def dialect(separator: str | None, encoding: str | None, missing: list[str] | None, default: Dialect) -> Dialect:
+    """How a CSV file is written, from options where given.
+
+    Raises
+    ------
+    ValueError
+        For a separator that is no single letter.
+    """
+    separator = "\t" if separator in ("tab", "\\t") else separator
+    if separator is not None and (len(separator.encode()) != 1 or separator in '"\r\n'):
+        raise ValueError(f"--separator must be one ASCII character, got {separator!r}")
+    return Dialect(
+        default.separator if separator is None else separator,
+        default.encoding if encoding is None else encoding,
+        default.missing if missing is None else tuple(missing),
+    )

@@ -1,0 +1,109 @@
+"""NumPy archives: an array X of rows, columns x0, x1, ... here, and maybe an array y of targets, column y.
+
+Members are read as a stream, so that a compressed X may be larger than memory. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fastmlp.tabular.reading import DataError, Dialect, Source, one_line
+
+BLOCK_BYTES = 1 << 23
+
+
+class Archive(Source):
+    """An npz file."""
+
+    def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
+        import pyarrow as pa
+
+        with _archive(self.path) as archive, _member(self.path, archive, "X") as (X, X_stream):
+            rows = max(1, BLOCK_BYTES // max(1, X.itemsize * X.shape[1]))
+            y = np.load(self.path, allow_pickle=False)["y"] if "y" in kinds and "y" in self.kinds else None
+            for start in range(0, X.shape[0], rows):
+                n = min(rows, X.shape[0] - start)
+                block = X.read(X_stream, n)
+                columns = {name: block[:, int(name[1:])] for name in kinds if name != "y"}
+                if y is not None:
+                    columns["y"] = y[start : start + n]
+                # numbers that are none are missing, as in the other formats
+                arrays = [pa.array(_plain(column), from_pandas=True) for column in columns.values()]
+                yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+class _Header:
+    """Shape and type of a member, and its rows from a stream."""
+
+    def __init__(self, path: Path, name: str, stream: IO[bytes]) -> None:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        self.shape, self._fortran, self.dtype = read(stream)
+        if self.dtype.hasobject:
+            raise DataError(f"{path}: {name} holds Python objects, which are not read: save numbers or texts")
+        self.itemsize = self.dtype.itemsize
+        self._whole: np.ndarray | None = None
+        self._done = 0
+
+    def read(self, stream: IO[bytes], n: int) -> np.ndarray:
+        if self._fortran and self._whole is None:  # its rows do not lie one after the other
+            data = stream.read(self.itemsize * self.shape[0] * self.shape[1])
+            self._whole = np.frombuffer(data, self.dtype).reshape(self.shape, order="F")
+        if self._whole is not None:
+            self._done += n
+            return self._whole[self._done - n : self._done]
+        data = stream.read(n * self.shape[1] * self.itemsize)
+        return np.frombuffer(data, self.dtype).reshape(n, self.shape[1])
+
+
+def open_source(path: Path, dialect: Dialect) -> Source:
+    """The file with a column for each column of X, and one for y."""
+    with _archive(path) as archive:
+        members = {name.removesuffix(".npy") for name in archive.namelist()}
+        if "X" not in members:
+            raise DataError(f"{path}: has no array X; it has {', '.join(sorted(members)) or 'none'}")
+        with _member(path, archive, "X") as (X, _):
+            if len(X.shape) != 2 or X.dtype.kind not in "fiub":
+                raise DataError(f"{path}: X must be a matrix of numbers, it is {X.dtype} of shape {X.shape}")
+            if X.shape[0] == 0:
+                raise DataError(f"{path}: has no rows")
+            kind = "boolean" if X.dtype.kind == "b" else "numeric"
+            kinds = {f"x{i}": kind for i in range(X.shape[1])}
+            n_rows = X.shape[0]
+        if "y" in members:
+            with _member(path, archive, "y") as (y, _):
+                if y.shape != (n_rows,) or y.dtype.kind not in "fiubU":
+                    raise DataError(f"{path}: y must have shape ({n_rows},), it is {y.dtype} of shape {y.shape}")
+                kinds["y"] = {"b": "boolean", "U": "categorical"}.get(y.dtype.kind, "numeric")
+    return Archive(path, kinds)
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path}: is no NumPy archive: {one_line(error)}") from None
+
+
+@contextmanager
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[tuple[_Header, IO[bytes]]]:
+    with archive.open(f"{name}.npy") as stream:
+        try:
+            yield _Header(path, name, stream), stream
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{path}: {name} cannot be read: {one_line(error)}") from None
+
+
+def _plain(column: np.ndarray) -> np.ndarray:
+    return column if column.dtype.kind == "U" else np.ascontiguousarray(column)

@@ -1,0 +1,171 @@
+"""Batches of a file -> blocks of codes, a float64 column each: what scikit-learn's transformers can take in one array.
+
+A number is its own code, false and true are 0 and 1, a text is the index of its category; NaN is missing. In training
+categories get their numbers as they appear (:class:`Learner`); afterwards they are known (:class:`Coder`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastmlp.tabular.columns import LARGEST, Categorical, Column
+from fastmlp.tabular.reading import DataError, Source, shortened
+
+
+class Learner:
+    """Codes of a file whose categories are not known yet.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+    kinds : dict of str to str
+        Columns to read, the last of which is the target, and their kinds.
+    max_categories : int
+        Most categories of a column; the target may have more.
+
+    Attributes
+    ----------
+    categories : dict of str to dict of str to int
+        Of each categorical column: code of each text, in the order of appearance.
+    """
+
+    def __init__(self, source: Source, kinds: Mapping[str, str], max_categories: int) -> None:
+        self.source = source
+        self.kinds = dict(kinds)
+        self.max_categories = max_categories
+        self.categories: dict[str, dict[str, int]] = {n: {} for n, kind in kinds.items() if kind == "categorical"}
+        self.target = list(kinds)[-1]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Blocks of codes (n_rows, n_columns).
+
+        Raises
+        ------
+        DataError
+            For an infinite number, a column of too many categories, or a target that is missing.
+        """
+        row = 0
+        for batch in self.source.batches(self.kinds):
+            block = np.empty((batch.num_rows, len(self.kinds)))
+            for i, name in enumerate(self.kinds):
+                block[:, i] = self._codes(batch.column(i), name)
+            _check_finite(self.source, block, self.kinds, row)
+            gaps = np.flatnonzero(np.isnan(block[:, -1]))
+            if len(gaps):
+                where = f"row {row + gaps[0] + 1}, column {self.target!r}"
+                raise DataError(f"{self.source.path}: {where}: the target is missing; leave such rows out of the file")
+            yield block
+            row += batch.num_rows
+        if row == 0:
+            raise DataError(f"{self.source.path}: has no rows")
+
+    def _codes(self, array: Any, name: str) -> np.ndarray:
+        if name not in self.categories:
+            return numbers(array)
+        known = self.categories[name]
+        coded = array.dictionary_encode()
+        codes = [known.setdefault(text, len(known)) for text in coded.dictionary.to_pylist()]
+        if name != self.target and len(known) > self.max_categories:
+            raise DataError(
+                f"{self.source.path}: column {name!r} has more than {self.max_categories} different texts: leave it out"
+                f" with --drop {name}, or raise --max-categories"
+            )
+        return _looked_up(numbers(coded.indices), np.array(codes, dtype=float))
+
+
+class Coder:
+    """Codes of a file for columns that are known.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        As training learned them.
+
+    Attributes
+    ----------
+    unseen : dict of str to Counter
+        Of each categorical column that had any: texts that training did not see, with their number.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = list(columns)
+        self.unseen: dict[str, Counter] = {}
+
+    def blocks(self, source: Source, unknown: str = "ignore") -> Iterator[np.ndarray]:
+        """Blocks of codes (n_rows, n_columns); a text that training did not see has a code beyond the categories'.
+
+        Parameters
+        ----------
+        source : Source
+            The file; columns are found by name.
+        unknown : {"ignore", "error"}
+            What to do about texts that training did not see.
+
+        Raises
+        ------
+        DataError
+            For a column that the file lacks, a value of another kind, an infinite number, or, if that is wanted, an
+            unseen text.
+        """
+        kinds = {column.name: column.kind for column in self.columns}
+        # what the first rows look like does not matter: the kinds are known
+        source.problems.clear()
+        source.check(kinds)
+        row = 0
+        for batch in source.batches(kinds):
+            block = np.empty((batch.num_rows, len(kinds)))
+            for i, column in enumerate(self.columns):
+                array = batch.column(i)
+                block[:, i] = self._codes(array, column) if isinstance(column, Categorical) else numbers(array)
+                if unknown == "error" and column.name in self.unseen:
+                    at = int(np.flatnonzero(block[:, i] == len(column.categories))[0])  # type: ignore[union-attr]
+                    raise DataError(
+                        f"{source.path}: row {row + at + 1}, column {column.name!r}: {shortened(array[at].as_py())}"
+                        " is no category that training saw"
+                    )
+            _check_finite(source, block, kinds, row)
+            yield block
+            row += batch.num_rows
+
+    def _codes(self, array: Any, column: Categorical) -> np.ndarray:
+        known = {text: code for code, text in enumerate(column.categories)}
+        coded = array.dictionary_encode()
+        texts = coded.dictionary.to_pylist()
+        codes = np.array([known.get(text, len(known)) for text in texts], dtype=float)
+        indices = numbers(coded.indices)
+        if (codes == len(known)).any():
+            counts = np.bincount(indices[~np.isnan(indices)].astype(np.intp), minlength=len(texts))
+            new = {text: int(n) for text, code, n in zip(texts, codes, counts, strict=True) if code == len(known) and n}
+            self.unseen.setdefault(column.name, Counter()).update(new)
+        return _looked_up(indices, codes)
+
+
+def numbers(array: Any) -> np.ndarray:
+    """A column of numbers or truths as float64 with NaN for null."""
+    import pyarrow as pa
+
+    return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+
+
+def _check_finite(source: Source, block: np.ndarray, names: Mapping[str, str] | Sequence[str], row: int) -> None:
+    """Refuse infinite and absurdly large numbers in a block that begins after `row` rows."""
+    wrong = np.abs(block) >= LARGEST
+    if wrong.any():
+        i, j = np.argwhere(wrong)[0]
+        name = list(names)[j]
+        raise DataError(
+            f"{source.path}: row {row + i + 1}, column {name!r}: {block[i, j]:g} is no number to learn from"
+        )
+
+
+def _looked_up(indices: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Codes of a column whose indices into a dictionary, NaN for missing, these are."""
+    missing = np.isnan(indices)
+    if not len(codes):
+        return np.full(len(indices), np.nan)
+    return np.where(missing, np.nan, codes[np.where(missing, 0, indices).astype(np.intp)])

@@ -1,0 +1,193 @@
+"""What training learned about each column, and the scikit-learn transformer that follows from it.
+
+The columns of a block are codes (``coding.py``): a number as it is, 0 or 1 for false and true, the index of a category
+in its sorted list, NaN for a missing value. A :class:`~sklearn.compose.ColumnTransformer` makes features of them:
+medians for missing numbers, then mean 0 and variance 1; the most frequent value for missing truths and categories; one
+feature of 0 and 1 per category. Its state is kept as JSON, from which :func:`transformer` makes an equal one: nothing
+is pickled, and a file from a stranger can at worst be refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastmlp.tabular.reading import DataError
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """A column of numbers: what replaces a missing one, then mean and variance of all training rows."""
+
+    name: str
+    median: float
+    mean: float
+    variance: float
+    scale: float  # the root of the variance, 1 if that is 0
+    kind: ClassVar[str] = "numeric"
+
+    def features(self) -> list[str]:
+        return [self.name]
+
+
+@dataclass(frozen=True)
+class Boolean:
+    """A column of true and false."""
+
+    name: str
+    most_frequent: int  # 0 or 1
+    kind: ClassVar[str] = "boolean"
+
+    def features(self) -> list[str]:
+        return [self.name]
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """A column of texts."""
+
+    name: str
+    categories: tuple[str, ...]  # sorted, without repetition
+    most_frequent: int  # its index
+    kind: ClassVar[str] = "categorical"
+
+    def features(self) -> list[str]:
+        return [f"{self.name}={category}" for category in self.categories]
+
+
+Column = Numeric | Boolean | Categorical
+
+
+def in_order(columns: Sequence[Column]) -> list[Column]:
+    """The columns in the order of their features: numbers, then truths, then categories."""
+    return [column for cls in (Numeric, Boolean, Categorical) for column in columns if isinstance(column, cls)]
+
+
+def feature_names(columns: Sequence[Column]) -> list[str]:
+    """Names of the features that the network sees, in their order: ``column`` or ``column=category``."""
+    return [name for column in in_order(columns) for name in column.features()]
+
+
+def transformer(columns: Sequence[Column]) -> Any:
+    """A fitted scikit-learn ColumnTransformer from codes (n_rows, n_columns) to features (n_rows, n_features), float64.
+
+    It is fitted on a row of the medians and most frequent values, of which these are the medians and most frequent
+    values again; means and scales are then set.
+
+    Examples
+    --------
+    >>> from fastmlp.tabular.columns import Categorical, Numeric, transformer
+    >>> columns = [Categorical("colour", ("blue", "red"), 1), Numeric("size", 2.0, 2.0, 4.0, 2.0)]
+    >>> transformer(columns).transform([[0, 4.0], [float("nan"), float("nan")]])
+    array([[1., 1., 0.],
+           [0., 0., 1.]])
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    places = {cls: [i for i, column in enumerate(columns) if isinstance(column, cls)] for cls in _KINDS.values()}
+    one_hot = OneHotEncoder(
+        categories=[np.arange(float(len(c.categories))) for c in columns if isinstance(c, Categorical)],
+        handle_unknown="ignore",
+        sparse_output=False,
+    )
+    steps: dict[Any, Any] = {
+        Numeric: make_pipeline(SimpleImputer(strategy="median"), StandardScaler()),
+        Boolean: SimpleImputer(strategy="most_frequent"),
+        Categorical: make_pipeline(SimpleImputer(strategy="most_frequent"), one_hot),
+    }
+    parts = [(cls.kind, steps[cls], places[cls]) for cls in steps if places[cls]]
+    row = [column.median if isinstance(column, Numeric) else float(column.most_frequent) for column in columns]
+    made = ColumnTransformer(parts).fit(np.array([row]))
+    numbers = [column for column in columns if isinstance(column, Numeric)]
+    if numbers:
+        scaler = made.named_transformers_[Numeric.kind][-1]
+        scaler.mean_ = np.array([column.mean for column in numbers])
+        scaler.var_ = np.array([column.variance for column in numbers])
+        scaler.scale_ = np.array([column.scale for column in numbers])
+    return made
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+#: No number of a column is as large; its square is a float still.
+LARGEST = 1e150
+
+_KINDS: dict[str, Any] = {cls.kind: cls for cls in (Numeric, Boolean, Categorical)}
+
+
+def to_json(columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """The columns as lists, numbers and texts."""
+    return [{"kind": column.kind, **_fields(column)} for column in columns]
+
+
+def from_json(document: Any) -> list[Column]:
+    """The columns that :func:`to_json` described.
+
+    Raises
+    ------
+    DataError
+        If this is no such description, naming what is wrong where.
+    """
+    if not isinstance(document, list) or not document:
+        raise DataError("columns must be a list of columns")
+    columns = [_column(entry, f"columns[{i}]") for i, entry in enumerate(document)]
+    names = [column.name for column in columns]
+    if len(set(names)) < len(names):
+        raise DataError("columns must have different names")
+    return columns
+
+
+def _fields(column: Column) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(column).items()}
+
+
+def _column(entry: Any, where: str) -> Column:
+    if not isinstance(entry, Mapping) or entry.get("kind") not in tuple(_KINDS):
+        raise DataError(f"{where}.kind must be one of {', '.join(_KINDS)}")
+    cls = _KINDS[entry["kind"]]
+    wanted = {"kind", *cls.__dataclass_fields__}
+    if set(entry) != wanted:
+        raise DataError(f"{where} must have the entries {', '.join(sorted(wanted))}")
+    for name, value in entry.items():
+        if not _CHECKS[name](value):
+            raise DataError(f"{where}.{name} makes no sense: {str(value)[:40]!r}")
+    given = {name: value for name, value in entry.items() if name != "kind"}
+    if cls is Categorical:
+        given["categories"] = tuple(given["categories"])
+    n_values = len(given.get("categories", "ab"))
+    if not given.get("most_frequent", 0) < n_values:
+        raise DataError(f"{where}.most_frequent must be less than {n_values}")
+    return cls(**given)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _are_categories(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(category, str) for category in value)
+        and value == sorted(set(value))
+    )
+
+
+_CHECKS: dict[str, Any] = {
+    "kind": lambda value: True,
+    "name": lambda value: isinstance(value, str),
+    "median": _is_number,
+    "mean": _is_number,
+    "variance": lambda value: (
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LARGEST**2
+    ),
+    "scale": lambda value: _is_number(value) and value > 0,
+    "most_frequent": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+    "categories": _are_categories,
+}

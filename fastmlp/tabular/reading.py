@@ -1,0 +1,235 @@
+"""A data file as batches of rows: the one way in for CSV, Parquet, Arrow and npz.
+
+A source knows the names of its columns and the kind of each, as far as the file tells it, and gives its rows any number
+of times, in batches whose columns are float64 ("numeric"), bool ("boolean") or string ("categorical"); what is missing
+is null. Rows are counted from 1, without the header of a CSV file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: What a column can be.
+KINDS = ("numeric", "boolean", "categorical")
+
+#: Most rows of a batch.
+BATCH_ROWS = 1 << 16
+
+#: Endings of file names -> the module that reads them.
+FORMATS = {
+    ".csv": "delimited",
+    ".tsv": "delimited",
+    ".csv.gz": "delimited",
+    ".tsv.gz": "delimited",
+    ".parquet": "binary",
+    ".arrow": "binary",
+    ".feather": "binary",
+    ".ipc": "binary",
+    ".npz": "archive",
+}
+
+
+class DataError(ValueError):
+    """A file that cannot be used as it is; the message is one line and names the file."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file is written.
+
+    Parameters
+    ----------
+    separator : str or None
+        What stands between two fields; None: found in the header.
+    encoding : str
+        Of the text.
+    missing : tuple of str
+        Texts that stand for a missing value, besides the usual ones (nothing, NA, NaN, null, ...).
+    """
+
+    separator: str | None = None
+    encoding: str = "utf-8"
+    missing: tuple[str, ...] = ()
+
+
+@dataclass
+class Source(ABC):
+    """A data file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    kinds : dict of str to str
+        Kind of each column, in the file's order; a column that has a problem is there with its likeliest kind.
+    problems : dict of str to str
+        What speaks against using a column as it is.
+    """
+
+    path: Path
+    kinds: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    @abstractmethod
+    def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
+        """Batches with at least these columns; their types may still be the file's own."""
+
+    def batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
+        """The rows, as pyarrow.RecordBatch with these columns in this order, of these kinds.
+
+        Raises
+        ------
+        DataError
+            For a value that is not of its column's kind, naming its row, and for whatever else is wrong in the file.
+        """
+        import pyarrow as pa
+
+        row = 0
+        for batch in self._batches(kinds):
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                part = batch.slice(start, BATCH_ROWS)
+                columns = [self._cast(part.column(name), name, kind, row) for name, kind in kinds.items()]
+                yield pa.RecordBatch.from_arrays(columns, names=list(kinds))
+                row += part.num_rows
+
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse columns that are not there, or that cannot be used.
+
+        Raises
+        ------
+        DataError
+            Naming them, and what the file has instead.
+        """
+        names = list(names)
+        lacking = [name for name in names if name not in self.kinds]
+        if lacking:
+            near = difflib.get_close_matches(lacking[0], self.kinds, n=1, cutoff=0.5)
+            hint = f" (did you mean {near[0]!r}?)" if near and len(lacking) == 1 else ""
+            raise DataError(f"{self.path}: no column {listed(lacking)}{hint}; it has {listed(self.kinds)}")
+        for name in names:
+            if name in self.problems:
+                raise DataError(f"{self.path}: column {name!r} {self.problems[name]}")
+
+    def _cast(self, array: Any, name: str, kind: str, row: int) -> Any:
+        """A column of a batch that begins after `row` rows, as its kind."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        wanted = {"numeric": pa.float64(), "boolean": pa.bool_(), "categorical": pa.string()}[kind]
+        if array.type == wanted:
+            return array
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        numbers = pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)
+        if kind == "boolean" and numbers:
+            other = pc.is_in(array.cast(pa.float64(), safe=False), value_set=pa.array([0.0, 1.0, None]))
+            wrong = pc.index(other, pa.scalar(False)).as_py()
+            if wrong >= 0:
+                raise self.wrong_value(row + wrong + 1, name, array[wrong].as_py(), kind)
+        try:
+            # integers beyond 2**53 are rounded, as NumPy does
+            return array.cast(wanted, safe=pa.types.is_decimal(array.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            for i, value in enumerate(array.to_pylist()):
+                if value is not None and not is_of_kind(str(value), kind):
+                    raise self.wrong_value(row + i + 1, name, value, kind) from None
+            raise DataError(f"{self.path}: column {name!r}: {one_line(error)}") from None
+
+    def wrong_value(self, row: int, name: str, value: Any, kind: str) -> DataError:
+        """The error of a value that is not what its column holds."""
+        what = {"numeric": "no number", "boolean": "neither true nor false"}.get(kind, "no text")
+        return DataError(f"{self.path}: row {row}, column {name!r}: {shortened(value)} is {what}")
+
+
+def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) -> Source:
+    """A data file, ready to be read.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Its name ends in one of ``FORMATS``.
+    dialect : Dialect, optional
+        How it is written, for CSV.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, unreadable, empty or of no known format.
+    ImportError
+        If pyarrow is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp()) / "cats.csv"
+    >>> _ = path.write_text("name,weight\\nTom,4.2\\nKim,3.9\\n")
+    >>> source = open_source(path)
+    >>> source.kinds
+    {'name': 'categorical', 'weight': 'numeric'}
+    >>> [batch.num_rows for batch in source.batches(source.kinds)]
+    [2]
+    """
+    from importlib import import_module
+
+    path = Path(path)
+    ending = next((e for e in FORMATS if path.name.lower().endswith(e)), None)
+    if ending is None:
+        raise DataError(f"{path}: unknown kind of file; it must end in {', '.join(FORMATS)}")
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError("reading data files needs pyarrow: pip install 'fastmlp[files]'") from error
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder")
+    try:
+        source: Source = import_module(f"fastmlp.tabular.{FORMATS[ending]}").open_source(path, dialect or Dialect())
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from None
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: {one_line(error)}") from None
+    if not source.kinds:
+        raise DataError(f"{path}: has no columns")
+    return source
+
+
+TRUE = frozenset(("1", "True", "TRUE", "true"))
+FALSE = frozenset(("0", "False", "FALSE", "false"))
+
+
+def is_of_kind(text: str, kind: str) -> bool:
+    """Whether a text of a file can be read as this kind."""
+    if kind == "boolean":
+        return text in TRUE | FALSE
+    if kind == "numeric":
+        try:
+            float(text)
+        except ValueError:
+            return False
+        return "_" not in text  # Python's own, and no other reader's
+    return True
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names for a message, not more than a line of them."""
+    names = list(names)
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + rest
+
+
+def shortened(value: Any, most: int = 40) -> str:
+    """A value for a message."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 4]}...{text[-1]}"
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    """The text of an error of somebody else's, as a part of a one-line message."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,0 +1,152 @@
+"""What a model file of `fastmlp train` holds besides the network: the way from a table to features, and its history.
+
+It is JSON in the file's metadata, written by ``train`` and read, with suspicion, by the other commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastmlp.tabular import columns as tables
+from fastmlp.tabular.coding import Coder
+from fastmlp.tabular.columns import Column
+from fastmlp.tabular.reading import DataError, Dialect, Source
+
+#: Key of the metadata.
+KEY = "table"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """From the rows of a file to features, and how the network was trained.
+
+    Attributes
+    ----------
+    columns : list of Column
+        In the order of the file that was trained on.
+    target : str
+        Name of the column that is predicted.
+    task : {"classification", "regression"}
+    dialect : Dialect
+        How missing values were written.
+    training : dict
+        Rows, metrics, seconds and versions, for people.
+    """
+
+    columns: list[Column]
+    target: str
+    task: str
+    dialect: Dialect = field(default_factory=Dialect)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def features(self) -> list[str]:
+        """Names of what the network sees."""
+        return tables.feature_names(self.columns)
+
+    @cached_property
+    def transformer(self) -> Any:
+        """The fitted scikit-learn transformer from codes to features."""
+        return tables.transformer(self.columns)
+
+    def blocks(self, source: Source, dtype: Any, coder: Coder | None = None, unknown: str = "ignore") -> Iterator[Any]:
+        """Features (n_rows, n_features) of the rows of a file, block by block.
+
+        Parameters
+        ----------
+        source : Source
+            Its columns are found by name.
+        dtype : dtype
+            That of the network.
+        coder : Coder, optional
+            Counts the texts that training did not see.
+        unknown : {"ignore", "error"}
+            Whether these are an error.
+
+        Raises
+        ------
+        DataError
+            As ``Coder.blocks``.
+        """
+        for codes in (coder or Coder(self.columns)).blocks(source, unknown):
+            yield np.ascontiguousarray(self.transformer.transform(codes), dtype=dtype)
+
+    def to_json(self) -> dict[str, Any]:
+        """As metadata of a model file."""
+        entries = {
+            "version": VERSION,
+            "columns": tables.to_json(self.columns),
+            "target": self.target,
+            "task": self.task,
+            "missing": list(self.dialect.missing),
+            "training": dict(self.training),
+        }
+        return {KEY: entries}
+
+
+def from_json(metadata: Any) -> Recipe:
+    """The recipe that :meth:`Recipe.to_json` described.
+
+    Raises
+    ------
+    DataError
+        If there is none, or it makes no sense.
+    """
+    entries = metadata.get(KEY) if isinstance(metadata, Mapping) else None
+    if not isinstance(entries, Mapping):
+        raise DataError("it says nothing about columns: `fastmlp train` did not write it")
+    if entries.get("version") != VERSION:
+        raise DataError(f"the description of its columns has version {entries.get('version')!r}, this is {VERSION}")
+    target, task, training = entries.get("target"), entries.get("task"), entries.get("training")
+    if not isinstance(target, str):
+        raise DataError("target must be a text")
+    if task not in ("classification", "regression"):
+        raise DataError(f"task must be classification or regression, got {str(task)[:40]!r}")
+    if not isinstance(training, Mapping):
+        raise DataError("training must be an object")
+    missing = entries.get("missing")
+    if not isinstance(missing, list) or not all(isinstance(text, str) for text in missing):
+        raise DataError("missing must be a list of texts")
+    return Recipe(tables.from_json(entries.get("columns")), target, task, Dialect(missing=tuple(missing)), training)
+
+
+def load(path: Path, *, needed: bool = True) -> tuple[Any, Recipe | None]:
+    """A saved estimator and its recipe.
+
+    Parameters
+    ----------
+    path : Path
+    needed : bool
+        Whether a file without a recipe is an error; if not, None stands for it.
+
+    Raises
+    ------
+    DataError
+        If the recipe is missing, makes no sense, or does not fit the network.
+    ModelFileError, OSError
+        As ``fastmlp.persistence.load``.
+    """
+    from fastmlp.persistence import load as load_estimator
+    from fastmlp.persistence import read_metadata
+
+    estimator = load_estimator(path)
+    metadata = read_metadata(path)
+    if not needed and KEY not in metadata:
+        return estimator, None
+    try:
+        recipe = from_json(metadata)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    n_features = len(recipe.features)
+    if n_features != estimator.coefs_[0].shape[0]:
+        raise DataError(f"{path}: its columns make {n_features} features, its network takes {len(estimator.coefs_[0])}")
+    if (recipe.task == "classification") != hasattr(estimator, "classes_"):
+        raise DataError(f"{path}: its task is {recipe.task}, its network is a {type(estimator).__name__}")
+    return estimator, recipe

@@ -1,0 +1,108 @@
+"""The column to predict: classes or values, and what an estimator gets as y."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastmlp.tabular.reading import DataError
+from fastmlp.tabular.staging import Codes
+
+TASKS = ("auto", "classification", "regression")
+
+#: Most different whole numbers that are taken for classes.
+FEW = 20
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be predicted.
+
+    Attributes
+    ----------
+    name : str
+        The column.
+    task : {"classification", "regression"}
+    reason : str
+        Why this task, for people.
+    y : ndarray of shape (n_rows,)
+        Labels (int64, float64, bool, or str objects) or values (float64).
+    classes : list
+        The labels, sorted; empty for regression.
+    """
+
+    name: str
+    task: str
+    reason: str
+    y: np.ndarray
+    classes: list
+
+
+def read_target(codes: Codes, task: str, where: str) -> Target:
+    """The target of a file whose codes these are.
+
+    Parameters
+    ----------
+    codes : Codes
+        The target is the last column.
+    task : {"auto", "classification", "regression"}
+        "auto" takes texts, truths and at most ``FEW`` different whole numbers for classes, as far as scikit-learn's
+        ``type_of_target`` does.
+    where : str
+        The file, for messages.
+
+    Raises
+    ------
+    DataError
+        If it is the same in all rows, holds infinite numbers, or texts where values are wanted.
+    """
+    name, kind, values = codes.names[-1], codes.kinds[-1], codes.target
+    different = np.unique(values)
+    if len(different) == 1:
+        first = next(iter(codes.categories[name])) if kind == "categorical" else f"{different[0]:g}"
+        raise DataError(f"{where}: the target {name!r} is {first!r} in every row: there is nothing to learn")
+    if kind != "numeric":
+        what = f"holds {len(different)} different texts" if kind == "categorical" else "is true or false"
+        if task == "regression" and kind == "categorical":
+            text = next(iter(codes.categories[name]))
+            raise DataError(f"{where}: the target {name!r} {what}, such as {text!r}: no values for --task regression")
+    elif not _are_whole(values):
+        what = "holds numbers that are not whole"
+        if task == "classification":
+            raise DataError(f"{where}: the target {name!r} {what}: no classes for --task classification")
+    else:
+        what = f"holds {len(different)} different whole numbers"
+    if task == "classification":
+        return _labelled(codes, "as --task says")
+    if task == "regression":
+        return _values(codes, "as --task says")
+    classes = kind != "numeric" or (len(different) <= FEW and _are_whole(values))
+    reason = f"{name!r} {what}"
+    return _labelled(codes, reason) if classes else _values(codes, reason)
+
+
+def _are_whole(values: np.ndarray) -> bool:
+    """Whether scikit-learn would take these numbers for classes, and int64 holds them."""
+    from sklearn.utils.multiclass import type_of_target
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there are many classes is what is asked here
+        return type_of_target(values) != "continuous" and bool(np.abs(values).max() < 2**53)
+
+
+def _values(codes: Codes, reason: str) -> Target:
+    return Target(codes.names[-1], "regression", reason, codes.target, [])
+
+
+def _labelled(codes: Codes, reason: str) -> Target:
+    name, kind, values = codes.names[-1], codes.kinds[-1], codes.target
+    y: np.ndarray
+    if kind == "categorical":
+        # one text per class, not one per row
+        texts = np.array(list(codes.categories[name]), dtype=object)
+        y = texts[values.astype(np.intp)]
+    else:
+        y = values.astype(bool if kind == "boolean" else np.int64)
+    return Target(name, "classification", reason, y, np.unique(y).tolist())
