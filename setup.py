@@ -1,7 +1,8 @@
 """Build of the compiled engine: render the formulas, compile one object per instruction set, link the extension.
 
 Metadata lives in pyproject.toml.  Environment: FASTMLP_BUILD_ISAS="baseline avx2" limits the instruction sets,
-FASTMLP_CFLAGS adds compiler flags (sanitizers, -Werror).
+FASTMLP_CFLAGS adds compiler flags (sanitizers, -Werror).  FASTMLP_PURE=1 compiles nothing: such an installation has
+the engines that need no C compiler.
 """
 
 import os
@@ -10,8 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
@@ -94,12 +93,16 @@ class BuildEngine(build_ext):
         super().build_extension(ext)
 
 
-render_formulas()
-isas = wanted_isas()
-cflags = os.environ.get("FASTMLP_CFLAGS", "").split()
-headers = sorted(str(p) for p in SOURCES.rglob("*.h"))
-setup(
-    libraries=[
+def compiled() -> dict:
+    """What setup() must know of the compiled engine."""
+    import numpy as np
+    from Cython.Build import cythonize
+
+    render_formulas()
+    isas = wanted_isas()
+    cflags = os.environ.get("FASTMLP_CFLAGS", "").split()
+    headers = sorted(str(p) for p in SOURCES.rglob("*.h"))
+    kernels = [
         (
             f"fastmlp_{isa}",
             {
@@ -110,20 +113,25 @@ setup(
             },
         )
         for isa in isas
-    ],
-    ext_modules=cythonize(
-        Extension(
-            "fastmlp.kernels._engine",
-            [str(SOURCES / name) for name in ("engine.pyx", "dispatch.c", "shuffle.c", "threads.c")],
-            include_dirs=[np.get_include(), str(SOURCES)],
-            define_macros=[
-                ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
-                *((f"FASTMLP_{isa.upper()}", "1") for isa in isas if isa != "baseline"),
-            ],
-            extra_compile_args=[*([] if MSVC else ["-O3", "-pthread"]), *cflags],
-            extra_link_args=[*([] if MSVC else ["-pthread"]), *(f for f in cflags if f.startswith("-fsanitize"))],
-            depends=headers,
-        ),
-    ),
-    cmdclass={"build_clib": BuildKernels, "build_ext": BuildEngine},
-)
+    ]
+    engine = Extension(
+        "fastmlp.kernels._engine",
+        [str(SOURCES / name) for name in ("engine.pyx", "dispatch.c", "shuffle.c", "threads.c")],
+        include_dirs=[np.get_include(), str(SOURCES)],
+        define_macros=[
+            ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
+            *((f"FASTMLP_{isa.upper()}", "1") for isa in isas if isa != "baseline"),
+        ],
+        extra_compile_args=[*([] if MSVC else ["-O3", "-pthread"]), *cflags],
+        extra_link_args=[*([] if MSVC else ["-pthread"]), *(f for f in cflags if f.startswith("-fsanitize"))],
+        depends=headers,
+    )
+    commands = {"build_clib": BuildKernels, "build_ext": BuildEngine}
+    return {"libraries": kernels, "ext_modules": cythonize(engine), "cmdclass": commands}
+
+
+if os.environ.get("FASTMLP_PURE", "") not in ("", "0"):
+    print("FASTMLP_PURE is set: the Cython engine is left out")
+    setup()
+else:
+    setup(**compiled())

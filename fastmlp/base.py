@@ -189,7 +189,7 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
         hidden = self._hidden_sizes()
-        engine = backends.get(self.backend)
+        backends.get(self.backend)  # an unknown name is refused before anything else
         self._check_combinations(extras)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
         X, y = self._validate_input(X, y, reset=first_pass)
@@ -199,6 +199,8 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
         self._random_state = check_random_state(self.random_state)
         objective = self._objective(y)
         network = self._new_network(X, hidden, objective) if first_pass else self._network_to_go_on_with(objective)
+        n_epochs = 1 if extras.incremental else self.max_iter
+        engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
         data = self._data(X, y, self._weigh(y, sample_weight), network, objective)
         validation = self._validation_data(extras.validation, y, network, objective)
         snapshot = None if extras.resume_from is None else checkpoint.load(extras.resume_from)

@@ -82,7 +82,14 @@ def engines() -> dict[str, dict[str, Any]]:
     from fastmlp import backends
 
     reasons = {name: backends.why_not(name) for name in backends.BACKENDS}
-    return {name: {"available": reason is None, "reason": reason} for name, reason in reasons.items()}
+    found: dict[str, dict[str, Any]] = {
+        name: {"available": reason is None, "reason": reason} for name, reason in reasons.items()
+    }
+    if reasons["numba"] is None:
+        from fastmlp.kernels import numba_cache
+
+        found["numba"]["compiled"] = numba_cache.compiled()
+    return found
 
 
 def instruction_sets() -> dict[str, Any]:
@@ -117,6 +124,8 @@ def lines(described: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     for name, engine in described["engines"].items():
         usable = "available" if engine["available"] else f"not available: {engine['reason']}"
+        for dtype, on_disk in engine.get("compiled", {}).items():
+            usable += f"; {dtype} {'compiled' if on_disk else 'not compiled yet'}"
         found.append((f"engine {name}", usable))
     usable = ", ".join(isa["usable"])
     found.append(("instruction set", f"{isa['chosen']} (of {usable})" if usable else "none"))

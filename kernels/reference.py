@@ -32,6 +32,19 @@ import numpy as np
 from scipy import sparse
 from scipy.special import expit, ndtr, xlogy
 
+from fastmlp.kernels.arguments import (
+    batch_size_of,
+    check_array,
+    check_csr,
+    check_indices,
+    check_states,
+    check_weights,
+    entry_of,
+    float_dtype,
+    row_of,
+    seed_of,
+)
+
 __all__ = [
     "activate",
     "adam_update",
@@ -414,8 +427,8 @@ def activate(activation, z, out):
         May be ``z`` itself.
     """
     f = _activation(activation)
-    _array("z", z, _float("z", z))
-    _array("out", out, z.dtype, z.shape, out=True)
+    check_array("z", z, float_dtype("z", z))
+    check_array("out", out, z.dtype, z.shape, out=True)
     out[...] = f(z)
 
 
@@ -433,10 +446,10 @@ def slope(activation, z, a, out):
     out : ndarray of z's shape (OUT)
     """
     df = _slope(activation, z)
-    _array("a", a, _float("a", a))
+    check_array("a", a, float_dtype("a", a))
     if z is not None:
-        _array("z", z, a.dtype, a.shape)
-    _array("out", out, a.dtype, a.shape, out=True)
+        check_array("z", z, a.dtype, a.shape)
+    check_array("out", out, a.dtype, a.shape, out=True)
     out[...] = df(z, a)
 
 
@@ -455,13 +468,13 @@ def linear_forward(X, W, b, activation, out, z=None):
         Where given, receives the pre-activation.
     """
     f = _activation(activation)
-    _array("X", X, _float("X", X), (None, None))
-    _array("W", W, X.dtype, (X.shape[1], None))
-    _array("b", b, X.dtype, W.shape[1:])
+    check_array("X", X, float_dtype("X", X), (None, None))
+    check_array("W", W, X.dtype, (X.shape[1], None))
+    check_array("b", b, X.dtype, W.shape[1:])
     shape = (X.shape[0], W.shape[1])
-    _array("out", out, X.dtype, shape, out=True)
+    check_array("out", out, X.dtype, shape, out=True)
     if z is not None:
-        _array("z", z, X.dtype, shape, out=True)
+        check_array("z", z, X.dtype, shape, out=True)
     pre_activation = X @ W + b
     if z is not None:
         z[...] = pre_activation
@@ -490,15 +503,15 @@ def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z
         Pre-activation of the layer below; None where the slope is a function of X alone.
     """
     _activation(activation)
-    _array("X", X, _float("X", X), (None, None))
-    _array("W", W, X.dtype, (X.shape[1], None))
-    _array("delta", delta, X.dtype, (X.shape[0], W.shape[1]))
-    _array("grad_W", grad_W, X.dtype, W.shape, out=True)
-    _array("grad_b", grad_b, X.dtype, W.shape[1:], out=True)
+    check_array("X", X, float_dtype("X", X), (None, None))
+    check_array("W", W, X.dtype, (X.shape[1], None))
+    check_array("delta", delta, X.dtype, (X.shape[0], W.shape[1]))
+    check_array("grad_W", grad_W, X.dtype, W.shape, out=True)
+    check_array("grad_b", grad_b, X.dtype, W.shape[1:], out=True)
     if z is not None:
-        _array("z", z, X.dtype, X.shape)
+        check_array("z", z, X.dtype, X.shape)
     if delta_below is not None:
-        _array("delta_below", delta_below, X.dtype, X.shape, out=True)
+        check_array("delta_below", delta_below, X.dtype, X.shape, out=True)
         delta_below[...] = (delta @ W.T) * _slope(activation, z)(z, X)
     grad_W[...] = X.T @ delta
     grad_b[...] = delta.sum(axis=0)
@@ -525,8 +538,8 @@ def softmax(logits, out):
     >>> p.round(7).tolist()
     [[0.475485, 0.2361188, 0.2883962]]
     """
-    _array("logits", logits, _float("logits", logits), (None, None))
-    _array("out", out, logits.dtype, logits.shape, out=True)
+    check_array("logits", logits, float_dtype("logits", logits), (None, None))
+    check_array("out", out, logits.dtype, logits.shape, out=True)
     if logits.shape[1] == 0:
         raise ValueError("logits must have at least one column")
     out[...] = _softmax(logits)
@@ -564,12 +577,12 @@ def loss(name, logits, y, sample_weight, delta):
         If the sample weights sum to zero.
     """
     row = _loss("name", name)
-    _array("logits", logits, _float("logits", logits), (None, None))
+    check_array("logits", logits, float_dtype("logits", logits), (None, None))
     if logits.size == 0:
         raise ValueError("logits must have at least one row and one column")
     y = _targets(row, y, logits.shape, logits.dtype)
-    w = _weights(sample_weight, len(logits), logits.dtype)
-    _array("delta", delta, logits.dtype, logits.shape, out=True)
+    w = check_weights(sample_weight, len(logits), logits.dtype)
+    check_array("delta", delta, logits.dtype, logits.shape, out=True)
     value = np.average(row.rows(logits, y), weights=w)
     delta[...] = row.delta(logits, y) * (1 if w is None else w[:, None])
     return float(value)
@@ -620,10 +633,10 @@ def update(rule, params, grad, states, scalars):
     scalars : sequence of float
         In the order of the rule's row.
     """
-    row = _row("rule", OPTIMIZERS, rule)
-    _array("params", params, _float("params", params), (None,), out=True)
-    _array("grad", grad, params.dtype, params.shape)
-    _states(row, states, params=params, grad=grad)
+    row = row_of("rule", OPTIMIZERS, rule)
+    check_array("params", params, float_dtype("params", params), (None,), out=True)
+    check_array("grad", grad, params.dtype, params.shape)
+    check_states(row, states, params=params, grad=grad)
     if len(scalars) != len(row.scalars):
         raise ValueError(f"scalars must be {row.scalars}, got {len(scalars)} numbers")
     # unlike a NumPy float64, a Python float does not promote a float32 array
@@ -689,7 +702,7 @@ def workspace(network, batch_size, n_jobs=None):
         raise ValueError(f"network.activations must hold one name for each hidden layer, got {network}")
     for activation in network.activations:
         _slope(activation, z=network)  # not None: training always has z
-    return Workspace(network, _batch_size(batch_size))
+    return Workspace(network, batch_size_of(batch_size))
 
 
 def _layers(network, params):
@@ -905,8 +918,8 @@ def predict(workspace, params, X, out, rows=None):
     _parameters(params, network)
     X = _samples(X, network)
     if rows is not None:
-        X = X[_indices("rows", rows, X.shape[0])]
-    _array("out", out, network.dtype, (X.shape[0], network.widths[-1]), out=True)
+        X = X[check_indices("rows", rows, X.shape[0])]
+    check_array("out", out, network.dtype, (X.shape[0], network.widths[-1]), out=True)
     logits = _forward(network, params, X, _no_masks(network))[-1].z
     out[...] = _loss("network.loss", network.loss).link(logits)
     return bool(np.isfinite(X.data[: X.indptr[-1]] if sparse.issparse(X) else X).all())
@@ -920,7 +933,7 @@ def shuffle(order, random_state):
     order : ndarray of shape (n,), dtype intp (IN, OUT)
     random_state : numpy.random.RandomState (IN, OUT)
     """
-    _array("order", order, np.dtype(np.intp), (None,), out=True)
+    check_array("order", order, np.dtype(np.intp), (None,), out=True)
     if not isinstance(random_state, np.random.RandomState):
         raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")
     random_state.shuffle(order)
@@ -962,7 +975,7 @@ def loss_and_grad(workspace, params, data, alpha, grad, l1=0.0):
         raise ValueError("network must have neither dropout nor batch_norm in loss_and_grad: train it with train_epoch")
     _parameters(params, network)
     X, y, w = _data(data, network)
-    _array("grad", grad, network.dtype, params.shape, out=True)
+    check_array("grad", grad, network.dtype, params.shape, out=True)
     if np.may_share_memory(params, grad):
         raise ValueError("grad must not share memory with params")
     masks = _no_masks(network)
@@ -1015,12 +1028,12 @@ def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, l1
     network = _network(workspace)
     _parameters(params, network, out=True)
     X, y, w = _data(data, network)
-    order = _indices("order", order, X.shape[0])
-    batch_size, seed = _batch_size(batch_size), _seed(seed)
+    order = check_indices("order", order, X.shape[0])
+    batch_size, seed = batch_size_of(batch_size), seed_of(seed)
     if len(order) == 0:
         raise ValueError("order must hold at least one row")
     steps = -(-len(order) // batch_size)
-    _states(_row("optimizer.rule", OPTIMIZERS, optimizer.rule), optimizer.states, params=params)
+    check_states(row_of("optimizer.rule", OPTIMIZERS, optimizer.rule), optimizer.states, params=params)
     scalars, decays = _schedule(optimizer, steps)
     accumulated = 0.0
     for step in range(steps):
@@ -1041,11 +1054,11 @@ def _schedule(optimizer, steps):
     """The scalars (steps, n_scalars) of the coming steps, and their decay factors (steps,)."""
     scalars = optimizer.scalars(steps)
     shape = (steps, len(OPTIMIZERS[optimizer.rule].scalars))
-    _array("optimizer.scalars", scalars, np.dtype(np.float64), shape)
+    check_array("optimizer.scalars", scalars, np.dtype(np.float64), shape)
     decays = optimizer.decays(steps) if hasattr(optimizer, "decays") else None
     if decays is None:
         decays = np.zeros(steps)
-    _array("optimizer.decays", decays, np.dtype(np.float64), (steps,))
+    check_array("optimizer.decays", decays, np.dtype(np.float64), (steps,))
     return scalars, decays
 
 
@@ -1060,18 +1073,6 @@ def _step(network, params, grad, optimizer, scalars, decay):
 
 
 # --- argument checks -----------------------------------------------------------------------------
-
-
-def _row(name, table, key):
-    if key not in table:
-        raise ValueError(f"{name} must be one of {sorted(table)}, got {key!r}")
-    return table[key]
-
-
-def _entry(name, table, entry):
-    """(row, parameters) of an entry: a name, or (name, parameters)."""
-    key, given = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, {})
-    return _row(name, table, key), {parameter: float(value) for parameter, value in given.items()}
 
 
 def _bind(name, function, given, arguments):
@@ -1094,7 +1095,7 @@ def _is_prelu(entry):
 
 def _activation_row(activation, slope):
     """(f, df, parameters) of an activation that is not a formula; ``slope``: what prelu has learned."""
-    (f, df), given = _entry("activation", ACTIVATIONS, activation)
+    (f, df), given = entry_of("activation", ACTIVATIONS, activation)
     return f, df, given if slope is None else {"slope": slope}
 
 
@@ -1127,74 +1128,10 @@ def _loss(name, entry):
     if _is_formula(entry):
         link = _softmax if entry.link == "softmax" else ACTIVATIONS[entry.link][0]
         return Loss(link, lambda z, y: entry.numpy_value(y, z).sum(axis=1), lambda z, y: entry.numpy_delta(y, z))
-    row, given = _entry(name, LOSSES, entry)
+    row, given = entry_of(name, LOSSES, entry)
     rows = _bind(name, row.rows, given, ("z", "y"))
     delta = _bind(name, row.delta, given, ("z", "y")) if row.delta else lambda z, y: row.link(z) - y
     return row._replace(rows=rows, delta=delta)
-
-
-def _float(name, array):
-    """The dtype of an array that must be float32 or float64."""
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{name} must be a NumPy array, got {type(array).__name__}")
-    if array.dtype not in (np.float32, np.float64):
-        raise ValueError(f"{name} must have dtype float32 or float64, got {array.dtype}")
-    return array.dtype
-
-
-def _array(name, array, dtype, shape=None, *, out=False, strided=False):
-    """Check one array; None in ``shape`` stands for any length, ``shape=None`` for any shape."""
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{name} must be a NumPy array, got {type(array).__name__}")
-    if array.dtype != dtype:
-        raise ValueError(f"{name} must have dtype {dtype}, got {array.dtype}")
-    if shape is not None and (
-        array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True))
-    ):
-        raise ValueError(f"{name} must have shape {tuple(shape)}, got {array.shape}")
-    if not (strided or (array.flags.c_contiguous and array.flags.aligned)):
-        raise ValueError(f"{name} must be C-contiguous and aligned")
-    if out and not array.flags.writeable:
-        raise ValueError(f"{name} must be writable")
-
-
-def _states(row, states, **others):
-    """Check the state arrays: as many as the rule has, shaped as params, no memory shared."""
-    if len(states) != len(row.states):
-        raise ValueError(f"states must be {row.states}, got {len(states)} arrays")
-    named = dict(zip(row.states, states, strict=True))
-    for name, state in named.items():
-        _array(name, state, others["params"].dtype, others["params"].shape, out=True)
-    arrays = list({**others, **named}.items())
-    for i, (name, array) in enumerate(arrays):
-        for other_name, other in arrays[:i]:
-            if np.may_share_memory(array, other):
-                raise ValueError(f"{name} must not share memory with {other_name}")
-
-
-def _batch_size(batch_size):
-    try:
-        batch_size = operator.index(batch_size)
-    except TypeError:
-        raise ValueError(f"batch_size must be an integer, got {batch_size!r}") from None
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    return batch_size
-
-
-def _seed(seed):
-    seed = operator.index(seed)
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must lie in [0, 2^64), got {seed}")
-    return seed
-
-
-def _indices(name, indices, n):
-    """Row indices into n rows."""
-    _array(name, indices, np.dtype(np.intp), (None,))
-    if indices.size and not (indices.min() >= 0 and indices.max() < n):
-        raise ValueError(f"{name} must lie in [0, {n}), got {indices.min()} .. {indices.max()}")
-    return indices
 
 
 def _network(workspace):
@@ -1204,54 +1141,29 @@ def _network(workspace):
 
 
 def _parameters(params, network, out=False):
-    _array("params", params, network.dtype, (_n_params(network)[1],), out=out)
+    check_array("params", params, network.dtype, (_n_params(network)[1],), out=out)
 
 
 def _samples(X, network):
     """X in the network's dtype, dense or CSR."""
     if sparse.issparse(X):
-        _csr(X)
+        check_csr(X)
     else:
-        _array("X", X, _float("X", X), (None, None), strided=True)
+        check_array("X", X, float_dtype("X", X), (None, None), strided=True)
     if X.shape[1] != network.widths[0]:
         raise ValueError(f"X must have {network.widths[0]} columns, got {X.shape[1]}")
     return X.astype(network.dtype)
 
 
-def _csr(X):
-    """Check what SciPy does not, once the arrays of a CSR matrix are edited after construction."""
-    if X.format != "csr":
-        raise ValueError(f"X must be an array or a CSR matrix, got {X.format}")
-    _array("X.data", X.data, _float("X.data", X.data), (None,), strided=True)
-    for name in ("indptr", "indices"):
-        if getattr(X, name).dtype not in (np.int32, np.int64) or getattr(X, name).ndim != 1:
-            raise ValueError(f"X.{name} must be one-dimensional, of dtype int32 or int64")
-    n, n_features = X.shape
-    indptr, room = X.indptr, min(len(X.data), len(X.indices))
-    if len(indptr) != n + 1 or indptr[0] != 0 or indptr[-1] > room:
-        raise ValueError(f"X.indptr must hold {n + 1} numbers from 0 to at most {room}")
-    if (indptr[1:] < indptr[:-1]).any():
-        raise ValueError("X.indptr must not decrease")
-    used = X.indices[: indptr[-1]]
-    if used.size and not (used.min() >= 0 and used.max() < n_features):
-        raise ValueError(f"X.indices must lie in [0, {n_features})")
-
-
 def _targets(row, y, shape, dtype):
     """y as a matrix (n, n_outputs): one-hot where it holds class indices."""
     if not row.classes:
-        _array("y", y, dtype, shape)
+        check_array("y", y, dtype, shape)
         return y
-    _array("y", y, np.dtype(np.intp), shape[:1])
+    check_array("y", y, np.dtype(np.intp), shape[:1])
     if not (y.min() >= 0 and y.max() < shape[1]):
         raise ValueError(f"y must lie in [0, {shape[1]}), got {y.min()} .. {y.max()}")
     return np.eye(shape[1], dtype=dtype)[y]
-
-
-def _weights(sample_weight, n, dtype):
-    if sample_weight is not None:
-        _array("sample_weight", sample_weight, dtype, (n,))
-    return sample_weight
 
 
 def _data(data, network):
@@ -1260,4 +1172,4 @@ def _data(data, network):
         raise ValueError("X must have at least one row")
     shape = (X.shape[0], network.widths[-1])
     y = _targets(_loss("network.loss", network.loss), data.y, shape, network.dtype)
-    return X, y, _weights(data.sample_weight, X.shape[0], network.dtype)
+    return X, y, check_weights(data.sample_weight, X.shape[0], network.dtype)

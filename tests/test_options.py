@@ -18,7 +18,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastmlp
-from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp import MLPClassifier, MLPRegressor, backends
 from fastmlp.initialization import INITIALIZERS
 from fastmlp.kernels import formulas
 from fastmlp.network import BATCH_NORM_EPS
@@ -30,7 +30,7 @@ from fastmlp.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
 import parity
 
 #: Engines that know all of it.
-BACKENDS = ["cython", "reference"]
+BACKENDS = backends.available()
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
