@@ -1,0 +1,146 @@
+"""What the CUDA engine's code asks of a GPU, without one: registers, spills and shared memory of generated kernels.
+
+    python bench/cuda_resources.py [--ptxas PATH]
+
+Needs numba-cuda, and ``ptxas`` for the registers (pip install nvidia-cuda-nvcc); without it only the text is looked at.
+Spilled registers, double-precision instructions in float32 code and few blocks per multiprocessor are what to look for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from fastmlp.kernels import codegen, cuda_driver, formulas
+
+CAPABILITIES = (8, 0), (9, 0)
+REGISTERS, SHARED_BYTES, THREADS = 65536, {8: 164 * 1024, 9: 228 * 1024}, 2048  # of a multiprocessor
+#: name -> (activations, loss, rule, double, whether its tile is the large one)
+NETWORKS = {
+    "64-128-128-10, Adam, float32": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adam", False, False),
+    "64-128-128-10, Adam, float64": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adam", True, False),
+    "1024 x 3, gelu, AdamW, float32": ([("gelu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adamw", False, True),
+    "1024 x 3, gelu, AdamW, float64": ([("gelu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adamw", True, True),
+    "784-100-10, SGD, float32": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "nesterov", False, False),
+}
+
+
+def generate(*, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, large: bool = False) -> Any:
+    """The module of a combination of formulas."""
+    template = (Path(codegen.__file__).parent / "cuda_network.py").read_text(encoding="utf-8")
+    tile = codegen.CudaTile(64, 16, 16) if large else codegen.CudaTile(32, 16, 32)
+    choice = {"activations": activations, "loss": loss, "rule": rule}
+    return cuda_driver.load(
+        lambda: codegen.cuda_module(formulas, template, tile, double=double, simulated=False, **choice)
+    )
+
+
+def signatures(module: ModuleType) -> dict[str, list[Any]]:
+    """Types of the arguments of each kernel."""
+    from numba.cuda import types
+
+    real = types.float64 if module.REAL.__name__ == "float64" else types.float32
+    long, size, key, index, numbers = types.int64[::1], types.int64, types.uint64[::1], types.int32[::1], real[::1]
+    rows = [numbers, long, index]
+    return {
+        "train": [long] * 4 + rows + [numbers, index, numbers, index] + [numbers] * 6 + [key, numbers]
+        + [size] * 9 + [real] * 3,
+        "predict": [long] * 2 + rows + [index, numbers, numbers, key, numbers, index] + [size] * 3,
+        "matrix_product": [numbers, size, numbers, size, size, numbers, size, index, numbers] + [size] * 3,
+        "loss_array": [numbers, numbers, index, numbers, size, numbers, numbers, size, size],
+    }  # fmt: skip
+
+
+def compile_kernel(module: ModuleType, kernel: str, capability: tuple[int, int]) -> str:
+    """The PTX text of a kernel."""
+    from numba import cuda
+    from numba.cuda import dispatcher, types
+
+    before = dispatcher.get_current_device  # device functions ask it for what to compile for
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    try:
+        text, _ = cuda.compile(
+            getattr(module, kernel).py_func, types.void(*signatures(module)[kernel]), device=False, cc=capability,
+            output="ptx", abi="numba", opt=True,
+        )  # fmt: skip
+    finally:
+        dispatcher.get_current_device = before
+    return text
+
+
+def double_instructions(text: str) -> list[str]:
+    """Lines that compute in double precision."""
+    return re.findall(r"^\s*(?:@\S+\s+)?[a-z]\S*\.f64\b.*$", text, re.MULTILINE)
+
+
+def find_ptxas() -> str | None:
+    found = shutil.which("ptxas")
+    spec = importlib.util.find_spec("nvidia")
+    for root in [] if spec is None else list(spec.submodule_search_locations or ()):
+        found = found or next((str(path) for path in Path(root).rglob("bin/ptxas*")), None)
+    return found
+
+
+def resources(text: str, capability: tuple[int, int], ptxas: str) -> dict[str, int]:
+    """registers, spilled bytes (stores and loads), stack and shared memory, as ptxas reports them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.ptx")
+        path.write_text(text)
+        limits = [f"-arch=sm_{capability[0]}{capability[1]}", f"-maxrregcount={codegen.CUDA_REGISTERS}"]
+        command = [ptxas, "-v", "-c", "-O3", *limits, str(path), "-o", os.devnull]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    report = done.stdout + done.stderr
+
+    def number(pattern: str) -> int:
+        return max((int(n) for n in re.findall(pattern, report)), default=0)
+
+    return {
+        "registers": number(r"Used (\d+) registers"),
+        "stack": number(r"(\d+) bytes stack frame"),
+        "spills": number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads"),
+        "shared": sum(int(n) for n in re.findall(r"\.shared .*\[(\d+)\];", text, re.MULTILINE)),
+    }
+
+
+def blocks_per_multiprocessor(used: dict[str, int], threads: int, capability: tuple[int, int]) -> int:
+    """How many blocks of a kernel a multiprocessor holds at once."""
+    registers = -(-used["registers"] // 8) * 8 * threads
+    shared = max(used["shared"], 1)
+    return min(REGISTERS // max(registers, 1), SHARED_BYTES[capability[0]] // shared, THREADS // threads)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ptxas", default=find_ptxas())
+    ptxas = parser.parse_args().ptxas
+    heads = ["cc", "regs", "spill", "stack", "shared", "blocks", "f64", "lines", "seconds"]
+    print(f"{'network':32} {'kernel':8}", *(f"{head:>8}" for head in heads))
+    for name, (activations, loss, rule, double, large) in NETWORKS.items():
+        module = generate(double=double, activations=activations, loss=loss, rule=rule, large=large)
+        for kernel, capability in itertools.product(("train", "predict"), CAPABILITIES):
+            start = time.perf_counter()
+            text = compile_kernel(module, kernel, capability)
+            seconds = time.perf_counter() - start
+            row = [f"{capability[0]}.{capability[1]}"]
+            if ptxas:
+                used = resources(text, capability, ptxas)
+                row += [used["registers"], used["spills"], used["stack"], used["shared"]]
+                row.append(blocks_per_multiprocessor(used, module.THREADS, capability))
+            else:
+                row += ["-"] * 5
+            row += [len(double_instructions(text)), text.count("\n"), f"{seconds:.1f}"]
+            print(f"{name:32} {kernel:8}", *(f"{cell:>8}" for cell in row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
