@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fastmlp.bench import engines as engine_table
 from fastmlp.bench import html, quick, suites, tables
 from fastmlp.bench.compare import THRESHOLD, read
 from fastmlp.bench.compare import compare as compared
@@ -26,7 +27,7 @@ from fastmlp.bench.compare import table as comparison_table
 from fastmlp.bench.rivals import RIVALS
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.suites import ALL, SUITES
-from fastmlp.bench.workloads import WORKLOADS
+from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS
 from fastmlp.shell import output
 from fastmlp.shell.arguments import JsonFile, output_file
 from fastmlp.shell.export import export
@@ -42,8 +43,9 @@ SLOWER = 3
 OPTIONS_OF = {
     "data": ("quick",),
     "solver": ("quick",),
-    "workload": ("train",),
-    "rival": ("train", "predict", "cold", "grid", "options"),
+    "workload": ("train", "cuda"),
+    "engines": ("quick", "train", "cold"),
+    "rival": ("train", "predict", "cold", "grid", "options", "cuda"),
     "dtype": ("train", "predict", "cold", "grid", "options"),
 }
 
@@ -96,6 +98,15 @@ def _known_backend(name: str) -> str:
     return name
 
 
+def _engines(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            engine_table.chosen(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    return text
+
+
 HtmlFile = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", callback=_page_file, help="Write a page with charts to FILE."),
@@ -145,6 +156,15 @@ def bench(
         typer.Option(min=1, help="Threads of each, BLAS included. Default: 1 in quick; elsewhere 1 and all cores."),
     ] = None,
     backend: Annotated[str, typer.Option(callback=_known_backend, metavar="NAME", help="Engine of fastmlp.")] = "auto",
+    engines: Annotated[
+        str | None,
+        typer.Option(
+            callback=_engines,
+            metavar="NAMES",
+            help="quick, train, cold: engines side by side, in fresh processes, compared with the first, as in "
+            "cython,numba; all: those of this machine but the slow reference, which has to be named.",
+        ),
+    ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -164,9 +184,10 @@ def bench(
     workload: Annotated[
         list[str] | None,
         typer.Option(
-            callback=_one_of(WORKLOADS),
+            callback=_one_of(EVERY_WORKLOAD),
             metavar="NAME",
-            help=f"train: only this workload, may be repeated: {', '.join(WORKLOADS)}.",
+            help=f"Only this workload, may be repeated; train: {', '.join(WORKLOADS)}; cuda: "
+            f"{', '.join(DEVICE_WORKLOADS)}.",
         ),
     ] = None,
     rival: Annotated[
@@ -198,7 +219,8 @@ def bench(
 
     **quick** whole fits against scikit-learn, in a minute · **train** time of a training step, all rivals ·
     **predict** class probabilities · **cold** first import and first fit · **grid** GridSearchCV · **scaling** time
-    and memory up to 10^7 rows · **options** what activations, solvers and regularizers cost · **all** of these.
+    and memory up to 10^7 rows · **options** what activations, solvers and regularizers cost · **cuda** a training step
+    on a GPU · **all** of these, without cuda where there is no GPU.
 
     A rival whose results differ has no times, and the command exits with 1. Rivals that are not installed are shown
     as absent; `pip install "fastmlp[rivals]"` brings them, or FASTMLP_RIVALS_PYTHON names an interpreter that has
@@ -209,31 +231,35 @@ def bench(
         fastmlp bench
         fastmlp bench --data iris --data digits --solver adam
         fastmlp bench train --workload digits --rival pytorch
+        fastmlp bench train --engines all
         fastmlp bench all --json results.json --html results.html
         fastmlp bench train --compare results.json
     """
-    names = _suites(suite, data=data, solver=solver, workload=workload, rival=rival, dtype=dtype)
+    names = _suites(suite, data=data, solver=solver, workload=workload, rival=rival, dtype=dtype, engines=engines)
     if "quick" in names and not quick.select(data or (), solver or ()):
         output.fail("no case has both this data set and this solver.", WRONG_USAGE)
+    side_by_side = _side_by_side(engines, backend)
     settings = Settings(
         rounds=rounds,
         threads=(threads,) if threads else _thread_counts(),
-        workloads=tuple(workload or WORKLOADS),
+        workloads=tuple(workload or EVERY_WORKLOAD),
         rivals=tuple(rival or RIVALS),
         dtype=dtype or "float32",
         data=tuple(data or ()),
         solvers=tuple(solver or ()),
-        backend=backend,
+        backend=side_by_side[0] if side_by_side else backend,
+        engines=side_by_side,
         seconds=0.05 if quick_check else 1.0,
         quick_check=quick_check,
     )
-    options = dict.fromkeys(names, settings)
-    if "quick" in names:
-        options["quick"] = replace(settings, threads=(threads or 1,))
+    options = dict.fromkeys(names, settings) | {"quick": replace(settings, threads=(threads or 1,))}
+    if engines and not rival:
+        options["train"] = replace(settings, rivals=())  # the engines among themselves
     old = _older(compare)
+    names, skipped = _runnable(suite, names)
     # where standard error is a terminal, a line there says what is running
     with Console(stderr=True).status("", spinner="line") as status:
-        document = suites.run(names, options, status.update)
+        document = suites.run(names, options, status.update, skipped)
     comparison = None if old is None else compared(old, document)
     _show(document, comparison, quiet=str(json_file) == "-")
     output.write_json(json_file, document)
@@ -250,7 +276,25 @@ def bench(
         raise typer.Exit(SLOWER)
 
 
-def _suites(suite: str, **chosen: object) -> tuple[str, ...]:
+def _side_by_side(engines: str | None, backend: str) -> tuple[str, ...]:
+    if engines is None:
+        return ()
+    if backend != "auto":
+        output.fail("--engines and --backend exclude each other: the first of the engines is the backend.", WRONG_USAGE)
+    return engine_table.chosen(engines)
+
+
+def _runnable(suite: str, names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Suites that this machine can run, and why not the others; it is an error to have asked for one of those."""
+    skipped = {name: reason for name in names if (reason := suites.why_not(name))}
+    if suite in skipped:
+        output.fail(f"the suite {suite} cannot run here: {skipped[suite]}", WRONG_USAGE)
+    for item in skipped.items():
+        typer.echo(suites.skipped(*item), err=True)
+    return tuple(name for name in names if name not in skipped), skipped
+
+
+def _suites(suite: str, **chosen: Any) -> tuple[str, ...]:
     """The suites that a name stands for, if the options given with it mean something there."""
     if suite not in (*SUITES, ALL):
         output.fail(f"{suite!r} is not one of {', '.join((*SUITES, ALL))}.", WRONG_USAGE)
@@ -259,6 +303,10 @@ def _suites(suite: str, **chosen: object) -> tuple[str, ...]:
             output.fail(f"--{option} is an option of {', '.join(of)}, not of {suite}.", WRONG_USAGE)
     if chosen["dtype"] not in (None, "float32", "float64"):
         output.fail(f"--dtype {chosen['dtype']!r} is not one of float32, float64.", WRONG_USAGE)
+    of_suite = {"train": WORKLOADS, "cuda": DEVICE_WORKLOADS}.get(suite, EVERY_WORKLOAD)
+    for name in chosen["workload"] or ():
+        if name not in of_suite:
+            output.fail(f"--workload {name} is none of {suite}'s, which are {', '.join(of_suite)}.", WRONG_USAGE)
     return suites.names(suite)
 
 

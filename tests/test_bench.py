@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastmlp.bench import charts, compare, html, options, processes, race, rivals, suites, train
+from fastmlp import backends
+from fastmlp.bench import charts, cold, compare, cuda, engines, html, options, processes, race, rivals, suites, train
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, number
-from fastmlp.bench.workloads import CHECKED_STEPS, WORKLOADS, Task
+from fastmlp.bench.workloads import CHECKED_STEPS, DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS, Task
 from fastmlp.cli import app
 from fastmlp.kernels import formulas
 
@@ -95,6 +96,17 @@ def test_operations_of_a_step():
     assert digits.flops == pytest.approx((forward_and_weights + delta) * 1797 / 9)
     assert WORKLOADS["online"].steps == 2000
     assert all(w.checked_epochs * w.steps >= CHECKED_STEPS for w in WORKLOADS.values())
+
+
+def test_device_workloads_have_whole_batches_and_names_of_their_own():
+    assert all(w.n_samples == w.steps * w.batch_size for w in DEVICE_WORKLOADS.values())
+    assert len(EVERY_WORKLOAD) == len(WORKLOADS) + len(DEVICE_WORKLOADS)
+    small = DEVICE_WORKLOADS["small"]
+    n_params = 64 * 128 + 128 * 128 + 128 * 10 + 128 + 128 + 10
+    assert small.least_bytes("float32") == 4 * (6 * n_params + 256 * 64)
+    everyone = Settings().named(DEVICE_WORKLOADS)
+    assert everyone == Settings(workloads=("iris",)).named(DEVICE_WORKLOADS) == list(DEVICE_WORKLOADS.values())
+    assert Settings(workloads=("small", "iris")).named(DEVICE_WORKLOADS) == [small]
 
 
 @pytest.mark.parametrize("name", ["iris", "matrixexp"])
@@ -232,8 +244,9 @@ def test_a_rival_that_breaks_down_is_named(tampered, tmp_path):
 
 
 @pytest.mark.parametrize("suite", ["predict", "cold", "grid", "scaling"])
-def test_suite_runs_and_shows_itself(suite, tmp_path):
+def test_suite_runs_and_shows_itself(suite, monkeypatch):
     settings = Settings(rivals=("scikit-learn",), seconds=0.01, quick_check=True)
+    monkeypatch.setattr(engines, "usable", lambda: ("reference",))  # nothing is compiled
     document = suites.run((suite,), {suite: settings}, silent)
     json.dumps(document, allow_nan=False)
     assert suites.problems(document) == []
@@ -244,6 +257,177 @@ def test_suite_runs_and_shows_itself(suite, tmp_path):
         assert table.rows and all(len(row) == len(table.columns) for row in table.rows)
     for bars in module.charts(result):
         assert bars.labels and all(len(values) == len(bars.labels) for values in bars.series.values())
+
+
+# --- engines side by side -------------------------------------------------------------------------------------------
+
+PAIR = ("cython", "reference") if "cython" in backends.available() else ("reference", "reference")
+needs_two = pytest.mark.skipif(len(set(PAIR)) < 2, reason="needs the Cython engine")
+SIDE_BY_SIDE = Settings(
+    workloads=("iris",), rivals=(), backend=PAIR[0], engines=PAIR, data=("iris",), solvers=("lbfgs",), quick_check=True
+)
+
+
+@pytest.fixture(scope="module", params=["train", "quick"])
+def raced(request):
+    """A real run of two engines."""
+    settings = {request.param: SIDE_BY_SIDE}
+    return request.param, suites.run((request.param,), settings, silent)
+
+
+@needs_two
+def test_engines_run_side_by_side(raced):
+    suite, document = raced
+    json.dumps(document, allow_nan=False)
+    assert suites.problems(document) == []
+    result = document["suites"][suite]
+    assert result["engines"] == list(PAIR)
+    (entry,) = result["workloads"]
+    first, second = entry["rivals"]["fastmlp"], entry["rivals"]["fastmlp:reference"]
+    assert first["array_diff"] == 0 and second["array_diff"] <= 3e-2
+    speed = first["threads"]["1"]["median"] / second["threads"]["1"]["median"]
+    for found in (entry["speed"], result["speed"]):
+        assert found == {"1": {"reference": pytest.approx(speed)}}
+    assert sorted(name.rsplit(",", 1)[0] for name in document["figures"]) == sorted(
+        f"{suite}: {entry['name']} {engine}{' float32' if suite == 'train' else ''}" for engine in PAIR
+    )
+
+
+@needs_two
+def test_engines_show_themselves(raced):
+    suite, document = raced
+    result = document["suites"][suite]
+    found = suites.module(suite).tables(result)
+    assert found[0].columns[2:5] == [f"{PAIR[0]} {(unit := found[0].columns[2].split()[1])}", *found[0].columns[3:5]]
+    assert unit in ("us", "ms") and found[0].columns[4] == "reference speed"
+    assert found[0].rows[-1][0] == "geometric mean" and found[0].rows[-1][4].endswith("x")
+    for table in found:
+        assert all(len(row) == len(table.columns) for row in table.rows)
+    assert not any("times faster than each rival" in table.title for table in found)
+    if suite == "train":
+        assert {row[1] for row in found[-1].rows} == {"fastmlp:cython", "fastmlp:reference"}
+    pytest.importorskip("matplotlib")
+    assert "times as fast as cython" in html.page(document)
+
+
+@needs_two
+def test_an_engine_with_false_results_has_no_times(monkeypatch):
+    ask = processes.ask
+
+    def wrong(rival, action, request, **options):
+        answer = ask(rival, action, request, **options)
+        if rival == "fastmlp:reference" and action == "train":
+            np.save(request["out"], 1.1 * np.load(request["out"]))
+        return answer
+
+    monkeypatch.setattr(processes, "ask", wrong)
+    document = suites.run(("train",), {"train": SIDE_BY_SIDE}, silent)
+    assert "iris, fastmlp:reference: results differ: weights" in suites.problems(document)[0]
+    (entry,) = document["suites"]["train"]["workloads"]
+    assert entry["speed"] == {"1": {"reference": None}}
+    (table, _) = train.tables(document["suites"]["train"])
+    assert table.rows[0][3:5] == ["differs", "-"]
+
+
+def test_names_of_engines():
+    assert engines.chosen("all") == engines.usable() and "reference" not in engines.usable()
+    assert engines.chosen("reference,all, reference")[0] == "reference"
+    with pytest.raises(ValueError, match=r"'abacus' is no engine; available: .*reference, all"):
+        engines.chosen("reference,abacus")
+
+
+def test_cold_empties_the_cache_once_for_each_engine(monkeypatch):
+    asked = []
+
+    def answer(rival, action, request, threads, variables):
+        asked.append((rival, variables["FASTMLP_CACHE_DIR"], os.listdir(variables["FASTMLP_CACHE_DIR"])))
+        open(os.path.join(variables["FASTMLP_CACHE_DIR"], "code"), "w").close()
+        return {"first": 1.0 if not asked[-1][2] else 0.5, "later": 0.25}
+
+    monkeypatch.setattr(processes, "ask", answer)
+    found, failed = cold._engines(Settings(engines=("numba", "cython"), quick_check=True), silent)
+    assert failed == []
+    assert [one[0] for one in asked] == ["fastmlp:numba"] * 2 + ["fastmlp:cython"] * 2
+    assert [one[2] for one in asked] == [[], ["code"]] * 2 and asked[0][1] != asked[2][1]
+    times = {"empty": 1.0, "filled": 0.5, "later": 0.25}
+    assert found == [{"engine": name, "epochs": 2, **times} for name in ("numba", "cython")]
+    result = {"engines": found, "settings": {"net": "digits", "dtype": "float32"}}
+    assert cold._engines_table(result).rows[0] == ["numba", "2", "1,000", "500", "250"]
+
+
+# --- cuda -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """The suite `cuda` without a device, and with an engine of the CPU in place of the GPU's."""
+    monkeypatch.setattr(cuda, "DEVICE", "cpu")
+    monkeypatch.setattr(cuda, "ENGINE", "reference")
+
+
+def test_cuda_says_what_is_missing(monkeypatch):
+    absent = backends.Row("fastmlp.kernels.no_such_engine", "pip install ectoplasm")
+    monkeypatch.setitem(backends.BACKENDS, "cuda", absent)
+    assert "pip install ectoplasm" in suites.why_not("cuda")
+    monkeypatch.delitem(backends.BACKENDS, "cuda")
+    assert suites.why_not("cuda") == "this version of fastmlp has no engine 'cuda'"
+    assert suites.why_not("quick") is None
+
+
+@pytest.mark.parametrize("names", [(), ("torch gpu", "torch graph"), ("jax gpu",)], ids=["alone", "torch", "jax"])
+@needs_two
+def test_cuda_runs_on_the_cpu(on_cpu, names):
+    settings = Settings(workloads=("small",), rivals=names, seconds=0.01, quick_check=True)
+    document = suites.run(("cuda",), {"cuda": settings}, silent)
+    json.dumps(document, allow_nan=False)
+    assert suites.problems(document) == []
+    result = document["suites"]["cuda"]
+    if set(names) & set(result["absent"]):
+        pytest.skip("not installed")
+    (entry,) = result["workloads"]
+    assert list(entry["rivals"]) == ["fastmlp", *names, cuda.ON_CPU]
+    for record in entry["rivals"].values():
+        assert record["status"] == "ok"
+        assert record["loss_diff"] < 1e-5 and record["array_diff"] < 1e-3
+    times = entry["rivals"]["fastmlp"]["threads"]["1"]
+    assert times["flops"] == entry["flops"] / times["median"] and times["bytes"] == entry["bytes"] / times["median"]
+    if result["peaks"]["flops"]:
+        assert times["flops_of_peak"] == times["flops"] / result["peaks"]["flops"]
+    assert document["figures"] == {"cuda: small, seconds per step": times["median"]}
+    for table in cuda.tables(result):
+        assert table.rows and all(len(row) == len(table.columns) for row in table.rows)
+    pytest.importorskip("matplotlib")
+    assert html.page(document).count("<svg") == len(cuda.charts(result))
+
+
+def test_cuda_shows_absent_rivals_and_launches(on_cpu, monkeypatch):
+    ask = processes.ask
+
+    def answer(rival, action, request, **options):
+        if action == "device":
+            raise processes.Failed("this PyTorch sees no CUDA device")
+        found = ask(rival, action, request, **options)
+        return {**found, "launches": 77} if action == "cuda" and rival == "fastmlp" else found
+
+    monkeypatch.setattr(processes, "ask", answer)
+    monkeypatch.setattr(processes, "installed", lambda names: dict.fromkeys(names, "1.0"))
+    settings = Settings(workloads=("small",), rivals=("torch gpu",), seconds=0.01, quick_check=True)
+    result = suites.run(("cuda",), {"cuda": settings}, silent)["suites"]["cuda"]
+    assert result["problems"] == [] and result["peaks"] == {"flops": None, "bytes": None}
+    overview, details = cuda.tables(result)
+    assert "torch gpu: this PyTorch sees no CUDA device" in overview.notes
+    assert cells(overview, "torch gpu")["small"] == "absent"
+    assert [row[details.columns.index("launches")] for row in details.rows] == ["77", "-", "-"]
+
+
+def test_only_who_asks_for_a_device_sees_one():
+    sees = processes._computes_on_a_device
+    assert sees("fastmlp:cuda", {}) and sees("fastmlp", {"backend": "cuda"}) and sees("torch gpu", {"device": "cuda"})
+    assert not sees("fastmlp:cython", {"backend": "cuda"}) and not sees("pytorch", {"backend": "cuda"})
+    hidden, seen = processes.environment(1), processes.environment(1, device=True)
+    assert hidden["CUDA_VISIBLE_DEVICES"] == "" and hidden["JAX_PLATFORMS"] == "cpu"
+    assert seen.get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
+    assert seen["JAX_PLATFORMS"] == "cuda" and seen["NVIDIA_TF32_OVERRIDE"] == "0"
 
 
 # --- processes ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fastmlp import backends, environment
-from fastmlp.bench import quick, suites
+from fastmlp.bench import cuda, quick, suites
 from fastmlp.cli import app
 from fastmlp.files import write_whole
 
@@ -301,6 +301,12 @@ def test_info_says_why_an_engine_is_missing(monkeypatch):
         (["bench", "train", "--rival", "abacus"], "'abacus' is not one of scikit-learn"),
         (["bench", "train", "--dtype", "int8"], "'int8' is not one of float32"),
         (["bench", "train", "--rounds", "0"], "--rounds"),
+        (["bench", "train", "--engines", "abacus"], "'abacus' is no engine; available:"),
+        (["bench", "predict", "--engines", "all"], "--engines is an option of quick, train, cold"),
+        (["bench", "--engines", "reference", "--backend", "reference"], "exclude each other"),
+        (["bench", "train", "--workload", "small"], "--workload small is none of train's"),
+        (["bench", "cuda", "--workload", "iris"], "--workload iris is none of cuda's"),
+        (["bench", "cuda", "--dtype", "float64"], "--dtype is an option of"),
         (["bench", "--compare", "no such.json"], "cannot read"),
         (["bench", "--html", os.curdir], "is a folder"),
         (["info", "--json", os.curdir], "is a folder"),
@@ -319,6 +325,40 @@ def test_backend_errors_name_the_choices():
     message = words(invoke("bench", "--backend", "abacus").output)
     for name in backends.available():
         assert name in message
+
+
+def test_an_engine_that_is_not_installed_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(backends.BACKENDS, "ghost", backends.Row("fastmlp.kernels.no_such_engine", "pip install ghost"))
+    result = invoke("bench", "train", "--engines", "reference,ghost")
+    assert result.exit_code == 2
+    assert "pip install ghost" in words(result.output)
+
+
+def test_cuda_without_a_device_is_one_line(monkeypatch):
+    monkeypatch.setattr(suites, "run", None)
+    monkeypatch.setattr(cuda, "why_not", lambda: "no device was found")
+    result = invoke("bench", "cuda")
+    assert result.exit_code == 2
+    assert result.output == "Error: the suite cuda cannot run here: no device was found\n"
+
+
+@pytest.mark.parametrize("reason", ["no device was found", None])
+def test_all_skips_cuda_in_sight(monkeypatch, reason):
+    asked = {}
+
+    def run(names, options, tell, skipped):
+        asked.update(names=names, options=options, skipped=skipped)
+        return {"suites": {}, "skipped": skipped, "same": True, "environment": environment.describe(), "figures": {}}
+
+    monkeypatch.setattr(suites, "run", run)
+    monkeypatch.setattr(cuda, "why_not", lambda: reason)
+    result = invoke("bench", "all", "--engines", "reference")
+    assert result.exit_code == 0
+    assert ("skipped: cuda: no device was found" in result.output) is (reason is not None)
+    assert ("cuda" in asked["names"]) is (reason is None) and "train" in asked["names"]
+    assert asked["skipped"] == ({"cuda": reason} if reason else {})
+    assert asked["options"]["train"].rivals == () and asked["options"]["predict"].rivals
+    assert asked["options"]["train"].engines == ("reference",) and asked["options"]["train"].backend == "reference"
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@
 |---|---|
 | `settings.py` | what a run is asked for |
 | `suites.py` | the table of suites; `run` them into one document |
-| `quick.py`, `train.py`, `predict.py`, `cold.py`, `grid.py`, `scaling.py`, `options.py` | one suite each |
-| `workloads.py` | the nets and data of `train` and `predict` |
+| `quick.py`, `train.py`, `predict.py`, `cold.py`, `grid.py`, `scaling.py`, `options.py`, `cuda.py` | one suite each |
+| `engines.py` | engines of fastmlp side by side in `quick` and `train` |
+| `workloads.py` | the nets and data of `train`, `predict` and `cuda` |
 | `rivals/` | the table of rivals, and how each trains and predicts |
 | `processes.py`, `worker.py` | a question to a fresh process, and the process that answers |
 | `race.py` | rounds over rivals; same results or no times |
@@ -14,5 +15,6 @@
 | `compare.py` | this run against an older one |
 
 A suite is a module with `run(settings, tell)`, which gives plain containers ready for JSON, and `tables(result)` and
-`charts(result)`, which show them. What runs inside a worker stands in the same file, below what asks for it.
+`charts(result)`, which show them. It may have `why_not()`, which says what it needs and does not find. What runs inside
+a worker stands in the same file, below what asks for it.
 """

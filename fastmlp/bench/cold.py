@@ -1,4 +1,4 @@
-"""Suite `cold`: what a first import and a first fit cost in a fresh process."""
+"""Suite `cold`: what a first import and a first fit cost in a fresh process, with empty caches and with filled ones."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from fastmlp.bench import processes, rivals
+from fastmlp.bench import engines, processes, rivals
 from fastmlp.bench.race import Tell, summary
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, number, percent
@@ -51,12 +52,14 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
     for times in found.values():
         times["min"] = min(times["seconds"])
     fits, failed = _first_fits(settings, n, tell)
+    by_engine, failed_too = _engines(settings, tell)
     return {
         "settings": {"rounds": n, "dtype": settings.dtype, "threads": settings.threads[0], "net": NET},
         "imports": found,
         "unwanted": unwanted,
         "fits": fits,
-        "problems": [f"import fastmlp imports {name}" for name in unwanted] + failed,
+        "engines": by_engine,
+        "problems": [f"import fastmlp imports {name}" for name in unwanted] + failed + failed_too,
         "figures": {
             "import over scikit-learn's, seconds": found["extra"]["median"],
             **{
@@ -101,6 +104,35 @@ def _first_fits(settings: Settings, n: int, tell: Tell) -> tuple[list[dict[str, 
                     }
                 )
     return fits, failed
+
+
+def _engines(settings: Settings, tell: Tell) -> tuple[list[dict[str, Any]], list[str]]:
+    """Once for each engine: a first fit with an empty cache, and one of the next process, which finds it filled."""
+    epochs = (FEW_EPOCHS if settings.quick_check else EPOCHS)[0]
+    request = {"workload": NET, "dtype": settings.dtype, "backend": settings.backend, "epochs": epochs}
+    found, failed = [], []
+    for engine in settings.engines or engines.usable():
+        tell(f"first fits, {engine}")
+        with tempfile.TemporaryDirectory() as folder:
+            variables = {"FASTMLP_CACHE_DIR": folder}
+            try:
+                empty, filled = (
+                    processes.ask(rivals.ENGINE + engine, "first fit", request, settings.threads[0], variables)
+                    for _ in range(2)
+                )
+            except processes.Failed as failure:
+                failed.append(f"first fits, {engine}: failed: {failure}")
+                continue
+        found.append(
+            {
+                "engine": engine,
+                "epochs": epochs,
+                "empty": empty["first"],
+                "filled": filled["first"],
+                "later": filled["later"],
+            }
+        )
+    return found, failed
 
 
 # --- inside a worker ------------------------------------------------------------------------------------------------
@@ -164,7 +196,24 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
                 f"{FITS - 1} more fits in the same process."
             ],
         ),
+        _engines_table(result),
     ]
+
+
+def _engines_table(result: Mapping[str, Any]) -> Table:
+    settings = result["settings"]
+    return Table(
+        "Cold start: engines",
+        ["engine", "epochs", "empty cache ms", "next process ms", "later ones ms"],
+        [
+            [row["engine"], str(row["epochs"]), *(number(1e3 * row[key]) for key in ("empty", "filled", "later"))]
+            for row in result["engines"]
+        ],
+        notes=[
+            f"First fits of fresh processes, one each: with an empty FASTMLP_CACHE_DIR, so that what is compiled is "
+            f"compiled now, and with what that left there. {settings['net']}, {settings['dtype']}.",
+        ],
+    )
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:

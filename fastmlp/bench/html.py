@@ -57,6 +57,7 @@ def page(document: Mapping[str, Any], extra: Sequence[Table] = ()) -> str:
         f"{escape(str(described['isa']['chosen']))}. Results were compared before times; a rival whose results "
         "differ has no times.</p>",
         *(f'<p class="bad">{escape(line)}</p>' for line in suites.problems(document)),
+        *(f'<p class="soft">{escape(suites.skipped(*item))}</p>' for item in document.get("skipped", {}).items()),
         *(_table(table) for table in extra),
         *sections,
         "<h2>Environment</h2>",

@@ -17,14 +17,12 @@ from typing import Any
 
 import fastmlp
 from fastmlp import kernels
-from fastmlp.bench.rivals import OURS, RIVALS
+from fastmlp.bench.rivals import engine_of, is_ours, row
 
 PYTHON = "FASTMLP_RIVALS_PYTHON"
 
 # Seconds after which a process is given up: a step of the largest net takes about one.
 LIMIT = 900
-
-HERE = ("fastmlp", "scikit-learn")
 
 # Makes packages of these folders where fastmlp is not installed; in a checkout the second is not inside the first.
 BOOTSTRAP = """
@@ -49,14 +47,19 @@ class Failed(Exception):
 def command(rival: str) -> list[str]:
     """How to start the worker of a rival."""
     other = os.environ.get(PYTHON)
-    if other and rival not in HERE:
+    if other and not is_ours(rival) and rival != "scikit-learn":
         folders = [str(Path(package.__path__[0]).resolve()) for package in (fastmlp, kernels)]
         return [other, "-c", BOOTSTRAP, *folders]
     return [sys.executable, "-m", "fastmlp.bench.worker"]
 
 
-def environment(threads: int, cache: str = "") -> dict[str, str]:
-    """This process's variables with the thread count of every library set, and no accelerator."""
+# Nobody may compute on an accelerator by accident, nor fill its memory or use short products where it is asked for.
+NO_DEVICE = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+DEVICE = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "NVIDIA_TF32_OVERRIDE": "0"}
+
+
+def environment(threads: int, cache: str = "", device: bool = False) -> dict[str, str]:
+    """This process's variables with the thread count of every library set, and the accelerator hidden or shown."""
     count = str(threads)
     return {
         **os.environ,
@@ -64,8 +67,7 @@ def environment(threads: int, cache: str = "") -> dict[str, str]:
         "VECLIB_MAXIMUM_THREADS": count,
         "NPROC": count,  # the size of XLA's pool
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}",
-        "JAX_PLATFORMS": "cpu",
-        "CUDA_VISIBLE_DEVICES": "",
+        **(DEVICE if device else NO_DEVICE),
         "PYTHONSAFEPATH": "1",  # a file in the present folder must not pass for a library
         **({"TORCHINDUCTOR_CACHE_DIR": cache} if cache else {}),
     }
@@ -91,7 +93,7 @@ def ask(
         done = subprocess.run(
             command(rival),
             input=json.dumps({"action": action, "rival": rival, "threads": threads, **request}),
-            env={**environment(threads, cache), **(variables or {})},
+            env={**environment(threads, cache, _computes_on_a_device(rival, request)), **(variables or {})},
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -107,6 +109,11 @@ def ask(
     return json.loads(done.stdout)
 
 
+def _computes_on_a_device(rival: str, request: Mapping[str, Any]) -> bool:
+    engine = engine_of(rival) or (request.get("backend") if rival == "fastmlp" else None)
+    return "cuda" in (engine, request.get("device"))
+
+
 def versions(request: Mapping[str, Any]) -> dict[str, str | None]:
     """Inside a worker: version of each distribution, None if it is not installed. Imports none of them."""
     found: dict[str, str | None] = {}
@@ -120,7 +127,7 @@ def versions(request: Mapping[str, Any]) -> dict[str, str | None]:
 
 def installed(names: Iterable[str]) -> dict[str, str | None]:
     """Version of each rival where it would run, None for one that is absent."""
-    packages = {name: (OURS if name == "fastmlp" else RIVALS[name]).packages for name in names}
+    packages = {name: row(name).packages for name in names}
     every = {"packages": sorted({package for needed in packages.values() for package in needed})}
     answers: dict[str, dict[str, Any]] = {}  # one per interpreter
     found: dict[str, str | None] = {}

@@ -1,7 +1,8 @@
 """Suite `quick`: scikit-learn's MLPs against fastmlp's on the data sets that scikit-learn ships.
 
 Needs the default installation only and runs in this process. A race is only fair between equal results, so `run_case`
-fits both once, compares the two models, and starts the clock only when they are the same.
+fits both once, compares the two models, and starts the clock only when they are the same. Engines that race each other
+on these cases do so in `engines.py`, each in fresh processes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastmlp.bench import engines
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, number
 
@@ -301,6 +303,8 @@ def mean_ratio(rows: Iterable[Row]) -> float | None:
 def run(settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
     """All chosen cases; everything about them, for JSON."""
     cases = select(settings.data, settings.solvers)
+    if settings.engines:
+        return engines.whole_fits(cases, settings, tell)
     options: dict[str, Any] = {
         "repeats": settings.rounds_or(REPEATS),
         "backend": settings.backend,
@@ -331,6 +335,8 @@ def run(settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
+    if "engines" in result:
+        return engines.tables(result, "Whole fits", 1e3, "ms")
     settings = result["settings"]
     changes = "; ".join(
         f"{solver} {', '.join(f'{k}={v}' for k, v in params.items())}" for solver, params in SOLVERS.items() if params
@@ -373,6 +379,8 @@ def _fixed(value: float | None, digits: int) -> str:
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:
+    if "engines" in result:
+        return engines.charts(result, "Whole fits")
     cases = result["cases"]
     return [
         Bars(

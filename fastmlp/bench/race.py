@@ -1,4 +1,4 @@
-"""Rounds over rivals: same results or no times. Used by `train` and `predict`.
+"""Rounds over rivals: same results or no times. Used by `train`, `predict`, `cuda` and `quick` of several engines.
 
 Each measurement is a fresh process, which answers with seconds, losses and a file with an array (weights or outputs).
 After every round all results are compared with the reference's; a rival whose results differ has no times and runs no
@@ -27,7 +27,7 @@ TOLERANCE: Mapping[str, Mapping[str, float]] = {
     "float64": {"losses": 1e-6, "array": 1e-6},
 }
 
-JUDGES = ("scikit-learn", "fastmlp")  # the first that takes part is the reference
+JUDGES = ("scikit-learn", "fastmlp")
 
 
 @dataclass
@@ -76,7 +76,7 @@ def summary(seconds: Sequence[float]) -> dict[str, Any]:
 def _times(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One thread count of one rival: warm times of all rounds, cold ones of the first, when no cache was filled."""
     first = answers[0]
-    extra = {key: first[key] for key in ("setup", "cold", "epochs") if key in first}
+    extra = {key: first[key] for key in ("setup", "cold", "epochs", "launches") if key in first}
     return {**summary([seconds for answer in answers for seconds in answer["seconds"]]), **extra}
 
 
@@ -88,6 +88,7 @@ def race(
     rounds: int,
     origin: np.ndarray | float,
     tell: Tell,
+    judges: Sequence[str] = JUDGES,
 ) -> dict[str, dict[str, Any]]:
     """Run all rounds of one case.
 
@@ -101,6 +102,8 @@ def race(
         Version of each rival, None for one that is absent.
     origin : ndarray or float
         Where the arrays started: distances are relative to the way from there.
+    judges : sequence of str
+        The first of them that takes part is the reference.
 
     Returns
     -------
@@ -120,7 +123,7 @@ def race(
             if record.status == "ok":
                 tell(f"round {k + 1} of {rounds}, {rival}, threads: {n}")
                 answers.append((rival, n, _ask(action, request, rival, n, record)))
-        reference = reference or _reference(records, answers)
+        reference = reference or _reference(records, answers, judges)
         if not reference:
             break
         for rival, n, answer in answers:
@@ -151,9 +154,11 @@ def _ask(action: str, request: Mapping[str, Any], rival: str, threads: int, reco
     return answer
 
 
-def _reference(records: Mapping[str, Record], answers: Sequence[tuple[str, int, Any]]) -> dict[str, Any]:
+def _reference(
+    records: Mapping[str, Record], answers: Sequence[tuple[str, int, Any]], judges: Sequence[str]
+) -> dict[str, Any]:
     """The answer that the others are compared with; empty if the judge gave none."""
-    judge = next(rival for rival in JUDGES if rival in records and records[rival].status != "absent")
+    judge = next(rival for rival in judges if rival in records and records[rival].status != "absent")
     return next((answer for rival, _, answer in answers if rival == judge and answer is not None), {})
 
 

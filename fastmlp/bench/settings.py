@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fastmlp.bench.rivals import RIVALS
-from fastmlp.bench.workloads import WORKLOADS
+from fastmlp.bench.rivals import ENGINE, RIVALS
+from fastmlp.bench.workloads import EVERY_WORKLOAD, Workload
+
+SIDE_BY_SIDE = ("quick", "train")  # suites in which engines race each other
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,16 @@ class Settings:
     threads : tuple of int
         Thread counts to try with each rival, one after the other.
     workloads, rivals : tuple of str
-        Names in `WORKLOADS` and `RIVALS`.
+        Names in `EVERY_WORKLOAD`, of which each suite takes its own, and in `RIVALS`.
     dtype : str
         "float32" or "float64".
     data, solvers : tuple of str
         Of `quick`: names in its tables; empty for all.
     backend : str
         Engine of fastmlp.
+    engines : tuple of str
+        Engines of fastmlp to run side by side in `quick` and `train`, the first of which is `backend`, and whose first
+        fits `cold` shows; empty for one engine, and in `cold` for all.
     seconds : float
         Time for the timed fits or calls of one process.
     quick_check : bool
@@ -35,12 +41,13 @@ class Settings:
 
     rounds: int | None = None
     threads: tuple[int, ...] = (1,)
-    workloads: tuple[str, ...] = tuple(WORKLOADS)
+    workloads: tuple[str, ...] = tuple(EVERY_WORKLOAD)
     rivals: tuple[str, ...] = tuple(RIVALS)
     dtype: str = "float32"
     data: tuple[str, ...] = ()
     solvers: tuple[str, ...] = ()
     backend: str = "auto"
+    engines: tuple[str, ...] = ()
     seconds: float = 1.0
     quick_check: bool = False
 
@@ -50,4 +57,10 @@ class Settings:
 
     def entrants(self, suite: str) -> list[str]:
         """fastmlp and the chosen rivals that take part in a suite."""
-        return ["fastmlp", *(name for name in self.rivals if suite in RIVALS[name].suites)]
+        engines = self.engines[1:] if suite in SIDE_BY_SIDE else ()
+        rivals = [name for name in self.rivals if suite in RIVALS[name].suites]
+        return ["fastmlp", *(ENGINE + name for name in engines), *rivals]
+
+    def named(self, workloads: Mapping[str, Workload]) -> list[Workload]:
+        """Those of a suite's workloads that were chosen; all if the choice is another suite's."""
+        return [workload for name, workload in workloads.items() if name in self.workloads] or list(workloads.values())

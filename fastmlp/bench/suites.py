@@ -18,6 +18,7 @@ SUITES: Mapping[str, str] = {
     "grid": "GridSearchCV in two processes",
     "scaling": "time and memory from 10^4 to 10^7 rows",
     "options": "what activations, solvers and regularizers cost over the plain network",
+    "cuda": "time of a training step on a GPU, against PyTorch's and JAX's, with the device's peaks",
 }
 ALL = "all"
 SCHEMA = 2
@@ -32,8 +33,19 @@ def module(suite: str) -> ModuleType:
     return importlib.import_module(f"fastmlp.bench.{suite}")
 
 
-def run(suites: tuple[str, ...], options: Mapping[str, Settings], tell: Tell) -> dict[str, Any]:
-    """Everything about a run, ready for JSON: environment, one result per suite, the figures to compare later."""
+def why_not(suite: str) -> str | None:
+    """What a suite needs and this machine lacks, or None."""
+    reason = getattr(module(suite), "why_not", None)
+    return reason() if reason else None
+
+
+def run(
+    suites: tuple[str, ...], options: Mapping[str, Settings], tell: Tell, skipped: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Everything about a run, ready for JSON: environment, one result per suite, the figures to compare later.
+
+    `skipped` says why suites that were asked for are not among these.
+    """
     from fastmlp import environment
 
     results = {
@@ -44,12 +56,18 @@ def run(suites: tuple[str, ...], options: Mapping[str, Settings], tell: Tell) ->
         "environment": environment.describe(),
         "same": not any(result["problems"] for result in results.values()),
         "suites": results,
+        "skipped": dict(skipped or {}),
         "figures": {
             f"{name}: {figure}": value
             for name, result in results.items()
             for figure, value in result["figures"].items()
         },
     }
+
+
+def skipped(suite: str, reason: str) -> str:
+    """The line that says so."""
+    return f"skipped: {suite}: {reason}"
 
 
 def problems(document: Mapping[str, Any]) -> list[str]:

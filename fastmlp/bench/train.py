@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastmlp.bench import peak, processes, rivals
+from fastmlp.bench import engines, peak, processes, rivals
 from fastmlp.bench.race import Tell, finite, mean, problems, race, ratio
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, difference, number, percent, share
@@ -25,27 +25,23 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
     """Every workload, one after the other."""
     versions = processes.installed(settings.entrants("train"))
     measured, found = [], []
-    for name in settings.workloads:
-        tell(f"{name}, peak")
+    for workload in settings.named(WORKLOADS):
+        tell(f"{workload.name}, peak")
         measured.append(peak.peaks(settings.threads, settings.dtype, settings.seconds))
-        found.append(_run(WORKLOADS[name], settings, versions, tell))
+        found.append(_run(workload, settings, versions, tell))
     peaks = peak.best(measured)
     for entry in found:
         _rate(entry, peak.highest(peaks))
-    everyone = [name for name in versions if name != "fastmlp"]
     return {
         "settings": {"rounds": settings.rounds_or(ROUNDS), "dtype": settings.dtype, "threads": list(settings.threads)},
         "versions": versions,
         "peak_gflops": peaks,
         "workloads": found,
-        "mean_ratio": {rival: mean([entry["ratio"][rival] for entry in found]) for rival in everyone},
+        "mean_ratio": {rival: mean([entry["ratio"][rival] for entry in found]) for rival in rivals.others(versions)},
         "mean_ratio_to_best": mean([entry["ratio_to_best"] for entry in found]),
+        **engines.compare(found, settings.engines),
         "problems": [line for entry in found for line in problems(entry["name"], entry["rivals"])],
-        "figures": {
-            f"{entry['name']} {settings.dtype}, seconds per step": ours["threads"][ours["best"]]["median"]
-            for entry in found
-            if (ours := entry["rivals"]["fastmlp"])["best"]
-        },
+        "figures": engines.figures(found, settings.engines, f" {settings.dtype}, seconds per step"),
     }
 
 
@@ -60,16 +56,26 @@ def _run(workload: Workload, settings: Settings, versions: Mapping[str, str | No
             "seconds": settings.seconds,
             **({"epochs": workload.checked_epochs} if settings.quick_check else {}),
         }
-        origin = workload.network(settings.dtype).initial_params(np.random.RandomState(SEED), gain=6.0)
+        origin = start(workload, settings.dtype)
         record = race(
             "train",
             request,
             versions,
             settings.threads,
             settings.rounds_or(ROUNDS),
-            origin.astype(np.float64),
+            origin,
             lambda text: tell(f"{workload.name}, {text}"),
         )
+    return {**facts(workload), "rivals": record}
+
+
+def start(workload: Workload, dtype: str) -> np.ndarray:
+    """The weights (n_params,) that all rivals start from."""
+    return workload.network(dtype).initial_params(np.random.RandomState(SEED), gain=6.0).astype(np.float64)
+
+
+def facts(workload: Workload) -> dict[str, Any]:
+    """A workload for JSON."""
     return {
         "name": workload.name,
         "n_samples": workload.n_samples,
@@ -82,7 +88,6 @@ def _run(workload: Workload, settings: Settings, versions: Mapping[str, str | No
         "steps": workload.steps,
         "checked_epochs": workload.checked_epochs,
         "flops": workload.flops,
-        "rivals": record,
     }
 
 
@@ -93,10 +98,9 @@ def _rate(entry: dict[str, Any], peaks: Mapping[str, float]) -> None:
         for threads, times in record["threads"].items():
             times["gflops"] = entry["flops"] / times["median"] * 1e-9
             times["peak_fraction"] = times["gflops"] / peaks[threads]
-    everyone = [rival for rival in records if rival != "fastmlp"]
-    entry["ratio"] = {rival: ratio(records, rival) for rival in everyone}
+    entry["ratio"] = {rival: ratio(records, rival) for rival in rivals.others(records)}
     entry["ratio_by_threads"] = {
-        threads: {rival: ratio(records, rival, threads) for rival in everyone} for threads in peaks
+        threads: {rival: ratio(records, rival, threads) for rival in records if rival != "fastmlp"} for threads in peaks
     }
     entry["ratio_to_best"] = min((r for r in entry["ratio"].values() if r is not None), default=None)
 
@@ -104,33 +108,44 @@ def _rate(entry: dict[str, Any], peaks: Mapping[str, float]) -> None:
 # --- inside a worker ------------------------------------------------------------------------------------------------
 
 
-def measure(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Time one rival on one workload, in a process that is fresh.
+Clock = Callable[[Any, int], tuple[float, list[float]]]  # trainer, epochs -> seconds, losses
 
-    The first fit is the cold one: it trains the checked epochs, and its losses and weights are compared. Timed fits
-    start from the same weights again, so their first losses must be the same too.
-    """
+
+def _wall(trainer: Any, epochs: int) -> tuple[float, list[float]]:
+    start = time.perf_counter()
+    losses = trainer.fit(epochs)
+    return time.perf_counter() - start, losses
+
+
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Time one rival on one workload, in a process that is fresh."""
     task = Task.read(request)
     start = time.perf_counter()
     trainer = rivals.load(request["rival"]).trainer(task, request["rival"])
-    setup = time.perf_counter() - start
+    return {"setup": time.perf_counter() - start, **timed_fits(trainer, task, request)}
+
+
+def timed_fits(trainer: Any, task: Task, request: Mapping[str, Any], clock: Clock = _wall) -> dict[str, Any]:
+    """The first fit is the cold one: it trains the checked epochs, and its losses and weights are compared.
+
+    Timed fits start from the same weights again, so their first losses must be the same too.
+    """
     checked = task.workload.checked_epochs
     trainer.prepare(checked)
-    cold, losses = _timed(trainer, checked)
+    cold, losses = _wall(trainer, checked)
     np.save(request["out"], trainer.params())
-    epochs = request.get("epochs") or max(checked, _enough(trainer, request["seconds"] / FITS))
+    epochs = request.get("epochs") or max(checked, _enough(trainer, request["seconds"] / FITS, clock))
     trainer.prepare(epochs)
     curves, spent = [losses], 0.0
     seconds: list[float] = []
     while not seconds or spent + seconds[-1] < request["seconds"]:
-        elapsed, losses = _timed(trainer, epochs)
+        elapsed, losses = clock(trainer, epochs)
         seconds.append(elapsed)
         spent += elapsed
         curves.append(losses[:checked])
     per_step = [elapsed / (epochs * task.workload.steps) for elapsed in seconds]
     return {
         "what": "weights",
-        "setup": setup,
         "cold": cold,
         "epochs": epochs,
         "seconds": per_step,
@@ -138,15 +153,9 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _timed(trainer: Any, epochs: int) -> tuple[float, list[float]]:
-    start = time.perf_counter()
-    losses = trainer.fit(epochs)
-    return time.perf_counter() - start, losses
-
-
-def _enough(trainer: Any, seconds: float) -> int:
+def _enough(trainer: Any, seconds: float, clock: Clock) -> int:
     """How many epochs a fit of about so many seconds has."""
-    epoch, _ = _timed(trainer, 1)
+    epoch, _ = clock(trainer, 1)
     return max(1, min(MOST_EPOCHS, round(seconds / epoch)))
 
 
@@ -169,8 +178,10 @@ def _micro(seconds: float | None) -> str:
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
-    """The short answer, then every measurement."""
-    return [_overview(result), _details(result)]
+    """The short answers, then every measurement."""
+    side_by_side = engines.tables(result, "Training step", 1e6, "us")
+    overview = [_overview(result)] if result["mean_ratio"] or not side_by_side else []
+    return [*side_by_side, *overview, _details(result)]
 
 
 def _overview(result: Mapping[str, Any]) -> Table:
@@ -219,8 +230,11 @@ def _overview(result: Mapping[str, Any]) -> Table:
 
 def _details(result: Mapping[str, Any]) -> Table:
     threads = [str(n) for n in result["settings"]["threads"]]
+    labels = engines.labels(result)
     rows = [
-        row for entry in result["workloads"] for rival in entry["rivals"] for row in [_detail(entry, rival, threads)]
+        _detail(entry, rival, labels.get(rival, rival), threads)
+        for entry in result["workloads"]
+        for rival in entry["rivals"]
     ]
     return Table(
         "Training step: every measurement",
@@ -243,15 +257,16 @@ def _details(result: Mapping[str, Any]) -> Table:
             "thread count.",
             "first fit: the checked epochs in a fresh process, compilation included, with empty caches;",
             "x warm: how many times longer than the same number of steps takes later.",
+            *(["The Numba engine's code lies in the user's cache; `cold` empties it."] if labels else []),
             "ratio: times faster than the rival, both with that many threads.",
-            "loss diff, weight diff: largest relative difference from scikit-learn's, of the weights in terms of the "
-            "way trained.",
+            "loss diff, weight diff: largest relative difference from scikit-learn's, or from the first engine's where "
+            "scikit-learn takes no part; of the weights in terms of the way trained.",
         ],
         left=["rival"],
     )
 
 
-def _detail(entry: Mapping[str, Any], rival: str, threads: Sequence[str]) -> list[str]:
+def _detail(entry: Mapping[str, Any], rival: str, label: str, threads: Sequence[str]) -> list[str]:
     record = entry["rivals"][rival]
     times = [record["threads"].get(n) for n in threads]
     shown = [_micro(one["median"]) if one else "-" for one in times]
@@ -261,7 +276,7 @@ def _detail(entry: Mapping[str, Any], rival: str, threads: Sequence[str]) -> lis
     compared = record["status"] in ("ok", "differs", "untimed")
     return [
         entry["name"],
-        rival,
+        label,
         *shown,
         percent(_best(record, "spread")),
         number(_best(record, "cold")),
@@ -306,6 +321,7 @@ def charts(result: Mapping[str, Any]) -> list[Bars]:
         fractions["best rival"] = [_percent_of_peak(entry, present) for entry in entries]
     cold = {rival: mean([cold_over_warm(entry, rival) for entry in entries]) for rival in ["fastmlp", *present]}
     return [
+        *engines.charts(result, "Training step"),
         *ratios,
         Bars("Training: percent of the machine's peak", labels, fractions, "%"),
         Bars(

@@ -22,6 +22,10 @@ ACTIONS = {
     "grid": "fastmlp.bench.grid:measure",
     "scaling": "fastmlp.bench.scaling:measure",
     "options": "fastmlp.bench.options:measure",
+    "whole fits": "fastmlp.bench.engines:measure",
+    "cuda": "fastmlp.bench.cuda:measure",
+    "device": "fastmlp.bench.cuda:probe",
+    "device peak": "fastmlp.bench.cuda:measure_peak",
 }
 
 

@@ -1,4 +1,4 @@
-"""The nets and data of `train` and `predict`, and what every rival gets: rows, initial weights, order of rows.
+"""The nets and data of `train`, `predict` and `cuda`, and what every rival gets: rows, initial weights, order of rows.
 
 Data is written to a folder once by the parent (`Workload.write`) and read by each worker (`Task.read`), so that all see
 the same bytes.
@@ -84,6 +84,14 @@ class Workload:
         weights = [fan_in * fan_out for fan_in, fan_out in self.network("float32").shapes]
         return 2 * (2 * sum(weights) + sum(weights[1:])) * self.n_samples / self.steps
 
+    def least_bytes(self, dtype: str) -> float:
+        """Bytes that a step of Adam cannot but move, if all that lies between stays in cache.
+
+        Weights and both moments are read and written, the batch's rows are read.
+        """
+        numbers = 6 * self.network(dtype).n_params + self.n_samples / self.steps * self.n_features
+        return numbers * np.dtype(dtype).itemsize
+
     def make(self, dtype: str) -> tuple[np.ndarray, np.ndarray]:
         """X (n_samples, n_features) and y: (n_samples,) of classes, or (n_samples, n_outputs) of values."""
         rng = np.random.default_rng(SEED)
@@ -129,6 +137,19 @@ WORKLOADS: Mapping[str, Workload] = {
 }
 
 
+# Of the suite `cuda`. Whole batches only: a captured step has one shape.
+DEVICE_WORKLOADS: Mapping[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        Workload("small", 16384, 64, (128, 128), 10, 256),
+        Workload("mnist-like", 20000, 784, (100,), 10, 200),
+        Workload("wide-1024", 8192, 1024, (1024, 1024), 10, 128, learning_rate=1e-4),
+    )
+}
+
+EVERY_WORKLOAD = {**WORKLOADS, **DEVICE_WORKLOADS}
+
+
 class Task:
     """A workload inside a worker: rows, initial weights, and the order of rows in every epoch.
 
@@ -147,7 +168,7 @@ class Task:
 
     @classmethod
     def read(cls, request: Mapping[str, Any]) -> Task:
-        workload, folder = WORKLOADS[request["workload"]], Path(request["folder"])
+        workload, folder = EVERY_WORKLOAD[request["workload"]], Path(request["folder"])
         X, y = np.load(folder / "X.npy"), np.load(folder / "y.npy")
         return cls(workload, X, y, request["threads"], request["backend"])
 

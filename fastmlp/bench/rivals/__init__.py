@@ -5,12 +5,17 @@ Read by the parent, which imports none of them, and by worker.py, which imports 
 A module has `trainer(task, name)`, an object with `prepare(epochs)` (not timed), `fit(epochs)`, which trains from the
 initial weights and gives the loss of every epoch, and `params()`, the flat vector after that; or `predictor(task)`, a
 function from X (n, n_features) to class probabilities (n, n_classes), or both.
+
+In the suite `cuda` a trainer is told its device too, and leaves in `seconds` what a fit took once its weights were in
+place; the module has `device_name()`, which fails where there is no device.
+
+Engines of fastmlp are rivals too, where they run side by side: the first is "fastmlp", the others "fastmlp:<engine>".
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -46,10 +51,35 @@ RIVALS: Mapping[str, Rival] = {
     "onnxruntime": Rival(
         ("onnxruntime", "onnx"), "onnx_session", ("predict",), "Gemm, Relu and Softmax in one session"
     ),
+    "torch gpu": Rival(("torch",), "torch_device", ("cuda",), "eager torch.nn, fused optimizer"),
+    "torch.compile gpu": Rival(
+        ("torch",), "torch_device", ("cuda",), 'compiled with mode="reduce-overhead", fused optimizer'
+    ),
+    "torch graph": Rival(("torch",), "torch_device", ("cuda",), "a whole step captured as a CUDA graph by hand"),
+    "jax gpu": Rival(("jax",), "jax_scan", ("cuda",), "one jitted call per epoch, lax.scan over its steps"),
 }
+
+ENGINE = "fastmlp:"
+
+
+def engine_of(name: str) -> str | None:
+    """The engine that a rival names, if it is one."""
+    return name.removeprefix(ENGINE) if name.startswith(ENGINE) else None
+
+
+def row(name: str) -> Rival:
+    return OURS if is_ours(name) else RIVALS[name]
+
+
+def is_ours(name: str) -> bool:
+    return name == "fastmlp" or name.startswith(ENGINE)
+
+
+def others(names: Iterable[str]) -> list[str]:
+    """Those that are no engine of fastmlp."""
+    return [name for name in names if not is_ours(name)]
 
 
 def load(name: str) -> ModuleType:
     """Import the module that runs a rival, and the rival with it."""
-    rival = OURS if name == "fastmlp" else RIVALS[name]
-    return importlib.import_module(f"fastmlp.bench.rivals.{rival.module}")
+    return importlib.import_module(f"fastmlp.bench.rivals.{row(name).module}")

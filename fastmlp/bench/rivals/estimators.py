@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.bench.rivals import engine_of, is_ours
 from fastmlp.bench.workloads import ALPHA, BETA_1, BETA_2, EPSILON, SEED, Task
 
 
 def module(name: str) -> ModuleType:
     """Where the two estimators of fastmlp or of scikit-learn are."""
-    if name == "fastmlp":
+    if is_ours(name):
         import fastmlp
 
         return fastmlp
@@ -44,7 +45,7 @@ class Trainer:
             tol=0.0,
             n_iter_no_change=np.inf,  # train all epochs
             random_state=SEED,
-            **({"n_jobs": task.threads, "backend": task.backend} if name == "fastmlp" else {}),
+            **({"n_jobs": task.threads, "backend": engine_of(name) or task.backend} if is_ours(name) else {}),
         )
 
     def prepare(self, epochs: int) -> None:

@@ -75,9 +75,12 @@ class Trainer:
 
     def fit(self, epochs: int) -> list[float]:
         reset(self.model, self.task)
-        optimizer = self.optimizer()
-        (group,) = optimizer.param_groups
         divisor = self.task.network.widths[-1] if self.task.workload.loss == "squared_error" else 1
+        return [float(loss) / divisor for loss in self.train(epochs, self.optimizer())]
+
+    def train(self, epochs: int, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+        """The loss of every epoch; nothing waits for it, which is what a device needs."""
+        (group,) = optimizer.param_groups
         epsilons = iter(self.epsilons)
         epoch_losses = []
         for order in self.orders[:epochs]:
@@ -89,14 +92,18 @@ class Trainer:
                 loss.backward()
                 group["eps"] = next(epsilons)
                 optimizer.step()
-                losses.append(loss.detach())
-            epoch_losses.append(float(torch.stack(losses).double() @ self.sizes) / divisor)
+                losses.append(self.kept(loss))
+            epoch_losses.append(torch.stack(losses).double() @ self.sizes)
         return epoch_losses
+
+    def kept(self, loss: torch.Tensor) -> torch.Tensor:
+        """A step's loss, to be read after the epoch."""
+        return loss.detach()
 
     def params(self) -> np.ndarray:
         layers = linears(self.model)
         tensors = [layer.weight.T for layer in layers] + [layer.bias for layer in layers]
-        return np.concatenate([np.ravel(tensor.detach().numpy()) for tensor in tensors])
+        return np.concatenate([np.ravel(tensor.detach().cpu().numpy()) for tensor in tensors])
 
 
 trainer = Trainer

@@ -1,0 +1,297 @@
+"""Suite `cuda`: microseconds per training step on a GPU, with the device's own peaks beside them.
+
+Equal work: the same weights, rows and batches; data and orders are on the device, or known to the engine, beforehand.
+The Cython engine on the CPU is the judge of all results and a line of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastmlp.bench import processes, rivals, train
+from fastmlp.bench.race import Tell, mean, problems, race, ratio
+from fastmlp.bench.settings import Settings
+from fastmlp.bench.tables import Bars, Table, difference, number, percent, share
+from fastmlp.bench.workloads import DEVICE_WORKLOADS, Task, Workload
+
+ROUNDS = 3
+DTYPE = "float32"
+ENGINE = "cuda"
+DEVICE = "cuda"  # the tests take the CPU for one
+ON_CPU = rivals.ENGINE + "cython"
+PEAK = "torch gpu"  # who measures the peaks
+
+
+def why_not() -> str | None:
+    """What this suite needs and does not find here, or None."""
+    from fastmlp import backends
+
+    if ENGINE not in backends.BACKENDS:
+        return f"this version of fastmlp has no engine {ENGINE!r}"
+    return backends.why_not(ENGINE)
+
+
+def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+    """Who finds the device, its peaks, then every workload."""
+    from fastmlp import backends
+
+    judge = [ON_CPU] if backends.why_not("cython") is None else []
+    versions = processes.installed([*settings.entrants("cuda"), *judge])
+    device, absent = _look(versions, tell)
+    tell("peak")
+    peaks = _peaks(settings, absent)
+    entries = []
+    for workload in settings.named(DEVICE_WORKLOADS):
+        entry = _run(workload, settings, {**versions, **dict.fromkeys(absent)}, tell)
+        entries.append(entry)
+        _rate(entry, peaks)
+    others = [name for name in versions if name != "fastmlp"]
+    return {
+        "settings": {"rounds": settings.rounds_or(ROUNDS), "dtype": DTYPE, "threads": [max(settings.threads)]},
+        "device": device,
+        "versions": versions,
+        "absent": absent,
+        "peaks": peaks,
+        "workloads": entries,
+        "mean_ratio": {rival: mean([entry["ratio"][rival] for entry in entries]) for rival in others},
+        "problems": [line for entry in entries for line in problems(entry["name"], entry["rivals"])],
+        "figures": {
+            f"{entry['name']}, seconds per step": times["median"]
+            for entry in entries
+            if (times := _times(entry["rivals"]["fastmlp"]))
+        },
+    }
+
+
+def _look(versions: Mapping[str, str | None], tell: Tell) -> tuple[str | None, dict[str, str]]:
+    """The device's name, and why each rival that cannot use it cannot."""
+    name, absent = None, {}
+    for rival, version in versions.items():
+        if version is None:
+            absent[rival] = "not installed"
+        elif not rivals.is_ours(rival):
+            tell(f"{rival}, looking for a device")
+            try:
+                name = processes.ask(rival, "device", {"device": DEVICE})["name"] or name
+            except processes.Failed as failure:
+                absent[rival] = str(failure)
+    return name, absent
+
+
+def _peaks(settings: Settings, absent: Mapping[str, str]) -> dict[str, float | None]:
+    """FLOP/s and bytes/s that the device reaches; None where PyTorch is not there to measure them."""
+    if PEAK in absent or PEAK not in settings.rivals:
+        return {"flops": None, "bytes": None}
+    return processes.ask(PEAK, "device peak", {"device": DEVICE, "seconds": settings.seconds})
+
+
+def _run(workload: Workload, settings: Settings, versions: Mapping[str, str | None], tell: Tell) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        workload.write(Path(folder), DTYPE)
+        request = {
+            "workload": workload.name,
+            "folder": folder,
+            "dtype": DTYPE,
+            "backend": ENGINE,
+            "device": DEVICE,
+            "seconds": settings.seconds,
+            **({"epochs": workload.checked_epochs} if settings.quick_check else {}),
+        }
+        record = race(
+            "cuda",
+            request,
+            versions,
+            (max(settings.threads),),
+            settings.rounds_or(ROUNDS),
+            train.start(workload, DTYPE),
+            lambda text: tell(f"{workload.name}, {text}"),
+            judges=(ON_CPU, "fastmlp"),
+        )
+    return {**train.facts(workload), "bytes": workload.least_bytes(DTYPE), "rivals": record}
+
+
+def _times(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    return record["threads"][record["best"]] if record["best"] else None
+
+
+def _rate(entry: dict[str, Any], peaks: Mapping[str, float | None]) -> None:
+    """Add what follows from the times: FLOP/s and bytes/s, parts of the peaks but for the CPU's, ratios."""
+    for rival, record in entry["rivals"].items():
+        for times in record["threads"].values():
+            for kind in ("flops", "bytes"):
+                times[kind] = entry[kind] / times["median"]
+                times[f"{kind}_of_peak"] = None if rival == ON_CPU else share(times[kind], peaks[kind])
+    entry["ratio"] = {rival: ratio(entry["rivals"], rival) for rival in entry["rivals"] if rival != "fastmlp"}
+
+
+# --- inside a worker ------------------------------------------------------------------------------------------------
+
+
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Time one rival, or one of our engines, on one workload."""
+    from importlib import import_module
+
+    name, task = request["rival"], Task.read(request)
+    ours = rivals.is_ours(name)
+    module = import_module("fastmlp.bench.rivals.contract") if ours else rivals.load(name)
+    trainer = module.trainer(task, name, request["device"])
+    answer = train.timed_fits(trainer, task, request, _by_device)
+    if getattr(trainer, "launches", None) is not None:
+        before = trainer.launches
+        trainer.fit(1)
+        answer["launches"] = trainer.launches - before
+    return answer
+
+
+def _by_device(trainer: Any, epochs: int) -> tuple[float, list[float]]:
+    losses = trainer.fit(epochs)
+    return trainer.seconds, losses
+
+
+def probe(request: Mapping[str, Any]) -> dict[str, str | None]:
+    """Name of the device that a rival sees; fails if it sees none."""
+    return {"name": rivals.load(request["rival"]).device_name() if request["device"] == "cuda" else None}
+
+
+def measure_peak(request: Mapping[str, Any]) -> dict[str, float]:
+    return rivals.load(request["rival"]).peak(request["device"], request["seconds"])
+
+
+# --- what is shown --------------------------------------------------------------------------------------------------
+
+
+def tables(result: Mapping[str, Any]) -> list[Table]:
+    """The short answer, then every measurement."""
+    return [_overview(result), _details(result)]
+
+
+def _overview(result: Mapping[str, Any]) -> Table:
+    others = list(result["mean_ratio"])
+    rows = []
+    for entry in result["workloads"]:
+        ours = entry["rivals"]["fastmlp"]
+        rows.append(
+            [
+                entry["name"],
+                train.net(entry),
+                str(entry["batch_size"]),
+                _shown(ours, "median", 1e6),
+                percent((_times(ours) or {}).get("flops_of_peak")),
+                percent((_times(ours) or {}).get("bytes_of_peak")),
+                *(
+                    number(entry["ratio"][rival], "x")
+                    if entry["rivals"][rival]["status"] == "ok"
+                    else entry["rivals"][rival]["status"]
+                    for rival in others
+                ),
+            ]
+        )
+    means = [number(result["mean_ratio"][rival], "x") for rival in others]
+    rows.append(["geometric mean", "", "", "", "", "", *means])
+    settings, peaks = result["settings"], result["peaks"]
+    return Table(
+        "Training step on a GPU: times faster than each rival",
+        ["workload", "layers", "batch", "fastmlp us", "of FLOP/s", "of bytes/s", *others],
+        rows,
+        notes=[
+            f"{result['device'] or 'device unknown'}; {settings['dtype']}, TF32 off, Adam; rounds: "
+            f"{settings['rounds']}, a fresh process for each. {ON_CPU}: our engine on the CPU, threads: "
+            f"{settings['threads'][0]}.",
+            "Same data, initial weights and batches; losses and weights were compared first. Data and orders are on "
+            "the device beforehand.",
+            "us: median microseconds of a step: by device events for PyTorch, by the wall clock around calls that wait "
+            "for the device for fastmlp and JAX.",
+            f"Peaks of the same run: {number(share(peaks['flops'], 1e9))} GFLOP/s in a large product, "
+            f"{number(share(peaks['bytes'], 1e9))} GB/s in a large copy.",
+            *(f"{rival}: {reason}" for rival, reason in result["absent"].items()),
+        ],
+        left=["layers"],
+    )
+
+
+def _details(result: Mapping[str, Any]) -> Table:
+    return Table(
+        "Training step on a GPU: every measurement",
+        [
+            "workload",
+            "rival",
+            "us",
+            "spread",
+            "first fit s",
+            "GFLOP/s",
+            "of peak",
+            "GB/s",
+            "of peak ",
+            "launches",
+            "loss diff",
+            "weight diff",
+        ],
+        [_detail(entry, rival) for entry in result["workloads"] for rival in entry["rivals"]],
+        notes=[
+            "GB/s: what a step cannot but move, once: weights, both moments, the batch's rows. launches: of kernels in "
+            "an epoch, where the engine counts them.",
+            "first fit: with compilation, capture and transfers; spread: quartile distance in percent of the median.",
+            f"loss diff, weight diff: largest relative difference from {ON_CPU}, of the weights in terms of the way "
+            "trained.",
+        ],
+        left=["rival"],
+    )
+
+
+def _detail(entry: Mapping[str, Any], rival: str) -> list[str]:
+    record = entry["rivals"][rival]
+    times = _times(record) or {}
+    compared = record["status"] in ("ok", "differs", "untimed")
+    return [
+        entry["name"],
+        rival,
+        _shown(record, "median", 1e6),
+        percent(times.get("spread")),
+        number(times.get("cold")),
+        number(share(times.get("flops"), 1e9)),
+        percent(times.get("flops_of_peak")),
+        number(share(times.get("bytes"), 1e9)),
+        percent(times.get("bytes_of_peak")),
+        str(times.get("launches", "-")),
+        difference(record["loss_diff"]) if compared else "-",
+        difference(record["array_diff"]) if compared else "-",
+    ]
+
+
+def _shown(record: Mapping[str, Any], key: str, scale: float) -> str:
+    times = _times(record)
+    return number(scale * times[key]) if times else record["status"]
+
+
+def charts(result: Mapping[str, Any]) -> list[Bars]:
+    """Ratios per rival, and the parts of both peaks."""
+    entries = result["workloads"]
+    labels = [entry["name"] for entry in entries]
+    present = [rival for rival, value in result["mean_ratio"].items() if value is not None]
+    return [
+        *(
+            Bars(
+                f"Training on a GPU: times faster than {rival}",
+                labels,
+                {"ratio": [entry["ratio"][rival] for entry in entries]},
+                "x",
+                log=True,
+                line=1,
+            )
+            for rival in present
+        ),
+        *_roofline(entries, labels, present),
+    ]
+
+
+def _roofline(entries: Sequence[Mapping[str, Any]], labels: Sequence[str], present: Sequence[str]) -> list[Bars]:
+    ours = [_times(entry["rivals"]["fastmlp"]) or {} for entry in entries]
+    shares = {
+        name: [None if (part := times.get(f"{kind}_of_peak")) is None else 100 * part for times in ours]
+        for name, kind in (("FLOP/s", "flops"), ("bytes/s", "bytes"))
+    }
+    known = [value for values in shares.values() for value in values if value is not None]
+    return [Bars("Training on a GPU: percent of the device's peaks", labels, shares, "%")] if known else []

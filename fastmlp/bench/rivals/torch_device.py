@@ -1,0 +1,230 @@
+"""PyTorch on a GPU: eager, compiled, and a step captured as a CUDA graph by hand.
+
+Data, batches and the order of rows are on the device before the clock, which is the device's own, starts. Products are
+those of float32, not of TF32. On the device "cpu" all of it runs too, the captured step without its capture: so it is
+tested where no GPU is.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from fastmlp.bench.rivals import pytorch
+from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, Task
+
+WARM_UP = 3  # steps before a capture, as PyTorch's documentation has them
+LATE = 100_000  # a step from which 1 - beta ** step is 1 for both betas
+
+
+class Clock:
+    """`with Clock(device) as clock: ...`; then clock.seconds, which the device measured."""
+
+    def __init__(self, device: str) -> None:
+        self.on_device = device == "cuda"
+
+    def __enter__(self) -> Clock:
+        if self.on_device:
+            torch.cuda.synchronize()
+            self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            self.events[0].record()
+        else:
+            self.start = time.perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.on_device:
+            self.events[1].record()
+            self.events[1].synchronize()
+            self.seconds = 1e-3 * self.events[0].elapsed_time(self.events[1])
+        else:
+            self.seconds = time.perf_counter() - self.start
+
+
+def full_float32() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+class Eager(pytorch.Trainer):
+    """The trainer of `train` with everything on the device."""
+
+    seconds: float
+
+    def __init__(self, task: Task, name: str, device: str = "cuda") -> None:
+        full_float32()
+        super().__init__(task, "pytorch")
+        self.device = device
+        self.model = self.model.to(device)
+        self.X, self.y = self.X.to(device), self.y.to(device)
+
+    def prepare(self, epochs: int) -> None:
+        super().prepare(epochs)
+        self.orders = [[rows.to(self.device) for rows in order] for order in self.orders]
+        self.sizes = self.sizes.to(self.device)
+
+    def fit(self, epochs: int) -> list[float]:
+        pytorch.reset(self.model, self.task)
+        optimizer = self.optimizer()
+        with Clock(self.device) as clock:
+            losses = self.train(epochs, optimizer)
+        self.seconds = clock.seconds
+        return [float(loss) for loss in losses]
+
+
+class Compiled(Eager):
+    """Forward, loss and backward compiled, and replayed as CUDA graphs that PyTorch captures."""
+
+    def __init__(self, task: Task, name: str, device: str = "cuda") -> None:
+        super().__init__(task, name, device)
+        self.loss = torch.compile(self.batch_loss, mode="reduce-overhead", dynamic=False)
+
+    def kept(self, loss: torch.Tensor) -> torch.Tensor:
+        """A copy: the next replay writes its loss to the same place."""
+        return loss.detach().clone()
+
+
+class Captured(Eager):
+    """One step as one launch: gather, forward, loss, backward and Adam, captured as a CUDA graph.
+
+    A replay reads and writes the memory that the capture saw, so all of it is kept: the order of the epoch's rows,
+    which step comes next, its learning rate, the sum of losses, weights, and Adam's state.
+
+    PyTorch adds epsilon to the corrected sqrt(v), scikit-learn to the uncorrected one. An epsilon that makes up for
+    that would change from step to step, and a captured one cannot. So Adam counts from a step at which its corrections
+    are 1, and both of them go into the learning rate, as in scikit-learn.
+    """
+
+    def __init__(self, task: Task, name: str, device: str = "cuda") -> None:
+        super().__init__(task, name, device)
+        size, steps = task.workload.batch_size, len(task.batches)
+        if len(task.X) != steps * size or steps < WARM_UP:
+            raise NotImplementedError("a captured step needs whole batches, and some of them")
+        self.order = torch.zeros((steps, size), dtype=torch.int64, device=device)
+        self.rates = torch.zeros(steps, device=device)
+        self.k = torch.zeros(1, dtype=torch.int64, device=device)  # of the coming step
+        self.rate = torch.zeros(1, device=device)  # its learning rate
+        self.total = torch.zeros((), dtype=torch.float64, device=device)
+        self.adam = torch.optim.Adam(
+            self.model.parameters(),
+            lr=self.rate,
+            betas=(BETA_1, BETA_2),
+            eps=EPSILON,
+            fused=True,
+            capturable=device == "cuda",
+        )
+        self.ready = False
+
+    def prepare(self, epochs: int) -> None:
+        super().prepare(epochs)
+        self.matrices = [torch.stack(order) for order in self.orders]  # (steps, batch) each
+        steps = len(self.rates)
+        rates = self.task.learning_rates(0, epochs * steps).reshape(epochs, steps)
+        self.rate_rows = torch.from_numpy(rates).float().to(self.device)
+
+    def step(self) -> None:
+        """What is captured. Gradients are None before it, so that backward writes them and need not add."""
+        torch.index_select(self.rates, 0, self.k, out=self.rate)
+        rows = self.order.index_select(0, self.k).view(-1)
+        loss = self.batch_loss(self.X.index_select(0, rows), self.y.index_select(0, rows))
+        loss.backward()
+        self.adam.step()
+        self.total.add_(loss.detach())
+        self.k.add_(1)
+
+    def warm_up(self) -> None:
+        """Some steps that are forgotten: they make Adam's state, and what libraries allocate at first use."""
+        self.begin(0)
+        for _ in range(WARM_UP):
+            self.adam.zero_grad(set_to_none=True)
+            self.step()
+        self.adam.zero_grad(set_to_none=True)
+
+    def capture(self) -> None:
+        """As in "CUDA semantics" of PyTorch's documentation: warm up on a side stream, then capture."""
+        if self.device != "cuda":
+            self.warm_up()
+            return
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self.warm_up()
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.step()
+
+    def replay(self) -> None:
+        if self.device == "cuda":
+            self.graph.replay()
+        else:
+            self.adam.zero_grad(set_to_none=True)
+            self.step()
+
+    def begin(self, epoch: int) -> None:
+        """Put an epoch's order of rows and learning rates where the steps look for them."""
+        self.order.copy_(self.matrices[epoch])
+        self.rates.copy_(self.rate_rows[epoch])
+        self.k.zero_()
+        self.total.zero_()
+
+    def start_again(self) -> None:
+        """Initial weights and an Adam without moments, in place."""
+        pytorch.reset(self.model, self.task)
+        for state in self.adam.state.values():
+            state["exp_avg"].zero_()
+            state["exp_avg_sq"].zero_()
+            state["step"].fill_(LATE)
+
+    def fit(self, epochs: int) -> list[float]:
+        if not self.ready:
+            self.capture()
+            self.ready = True
+        self.start_again()
+        losses = []
+        with Clock(self.device) as clock:
+            for epoch in range(epochs):
+                self.begin(epoch)
+                for _ in range(len(self.rates)):
+                    self.replay()
+                losses.append(self.total / len(self.rates))
+        self.seconds = clock.seconds
+        return [float(loss) for loss in losses]
+
+
+TRAINERS = {"torch gpu": Eager, "torch.compile gpu": Compiled, "torch graph": Captured}
+
+
+def trainer(task: Task, name: str, device: str = "cuda") -> Eager:
+    return TRAINERS[name](task, name, device)
+
+
+def device_name() -> str:
+    if not torch.cuda.is_available():
+        raise RuntimeError("this PyTorch sees no CUDA device")
+    return torch.cuda.get_device_name()
+
+
+def peak(device: str, seconds: float) -> dict[str, float]:
+    """FLOP/s of a large float32 product, and bytes/s of a large copy, which reads and writes each."""
+    full_float32()
+    n, numbers = (8192, 1 << 28) if device == "cuda" else (512, 1 << 20)
+    A, B = (torch.randn((n, n), device=device) for _ in range(2))
+    C, x = torch.empty_like(A), torch.zeros(numbers, device=device)
+    y = torch.empty_like(x)
+    product = _least(lambda: torch.mm(A, B, out=C), device, seconds / 2)
+    copy = _least(lambda: y.copy_(x), device, seconds / 2)
+    return {"flops": 2 * n**3 / product, "bytes": 2 * numbers * x.element_size() / copy}
+
+
+def _least(call: Any, device: str, seconds: float) -> float:
+    """The shortest time of a call in about so many seconds."""
+    call()
+    least, end = float("inf"), time.perf_counter() + seconds
+    while least == float("inf") or time.perf_counter() < end:
+        with Clock(device) as clock:
+            call()
+        least = min(least, clock.seconds)
+    return least
