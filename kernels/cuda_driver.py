@@ -9,12 +9,8 @@ knows which package plays ``cuda``: numba-cuda, its successor numba-cuda-mlir, o
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import importlib.util
 import os
-import secrets
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -23,9 +19,10 @@ from glob import glob
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from fastmlp.kernels import code_folder
 
 #: Package -> module that has ``jit``, ``to_device`` and the rest, in the order in which they are looked for.
 PACKAGES = {"numba_cuda": "numba.cuda", "numba_cuda_mlir": "numba_cuda_mlir.cuda"}
@@ -199,44 +196,11 @@ def cooperative_blocks(kernel: Any, signature: tuple, threads: int) -> int:
 # --- generated modules ------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
-def folder() -> Path:
-    """Where generated modules are kept, so that Numba finds their machine code again; made if need be."""
-    from fastmlp.kernels.numba_cache import user_folder
-
-    try:
-        place = user_folder() / "cuda"
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=place):
-            return place
-    except (OSError, RuntimeError):  # no home, or no room in it
-        return Path(tempfile.mkdtemp(prefix="fastmlp-cuda-"))
-
-
 def load(render: Callable[[], str]) -> ModuleType:
     """The module of this text, which names it: nothing in the folder is ever stale."""
     text = render()
-    key = hashlib.sha256("\0".join([text, sys.version, *map(_version, PACKAGES)]).encode()).hexdigest()[:20]
-    full = f"fastmlp_cuda_{key}"
-    with _lock:
-        if full in sys.modules:
-            return sys.modules[full]
-        path = folder() / f"{full}.py"
-        if not path.exists():
-            part = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
-            part.write_text(text, encoding="utf-8")
-            os.utime(part, (1e9, 1e9))  # Numba's stamp of the file: the same whoever wrote it
-            os.replace(part, path)
-        spec = importlib.util.spec_from_file_location(full, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[full] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[full]
-            raise
-        return module
+    name = f"cuda_{code_folder.key_of(text, sys.version, *map(_version, PACKAGES))}"
+    return code_folder.load(code_folder.made("cuda", "cuda"), name, lambda: text)
 
 
 def _version(name: str) -> str:

@@ -3,61 +3,32 @@
 Where it sits: numba_cpu.py asks :func:`code` for the functions of a dtype.  They live in modules that codegen.py
 renders out of numba_math.py, numba_network.py and formulas.py into a folder of the user's cache.  The folder's name is
 a hash of the first two texts and of the machine's vector width, and modules of formulas have one of theirs: what Numba
-keeps beside them is never stale.  A user's formula is a module of its own.  Files are written whole or not at all, so
-that processes may start side by side.
-
-``FASTMLP_CACHE_DIR`` names another folder; where none can be written to, a warning says that code is compiled anew in
-every process.
+keeps beside them is never stale.  A user's formula is a module of its own.  Files and folders are code_folder.py's
+affair.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import hashlib
-import importlib.util
 import inspect
-import os
-import secrets
-import shutil
 import sys
-import tempfile
-import threading
-import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
-from fastmlp.kernels import codegen, formulas
+from fastmlp.kernels import code_folder, codegen, formulas
+from fastmlp.kernels.code_folder import key_of, lock, made, user_folder
 
 HERE = Path(__file__).parent
 #: Kind of function -> its arguments: so many integers, so many doubles.
 SIGNATURES = {"value": (3, 0), "forward": (4, 0), "backward": (5, 0), "loss": (10, 0), "rule": (6, 4)}
 
-_lock = threading.RLock()
-
-
-def user_folder() -> Path:
-    """Where programs keep what they can make again."""
-    given = os.environ.get("FASTMLP_CACHE_DIR")
-    if given:
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "fastmlp" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "fastmlp"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastmlp"
-
-
-def _key(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
-
 
 @lru_cache(maxsize=1)
 def formulas_key() -> str:
     """Tells the modules of formulas apart; the driver, which takes longest to compile, does not depend on them."""
-    return _key(*(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (codegen, formulas)))
+    return key_of(*(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (codegen, formulas)))
 
 
 @lru_cache(maxsize=1)
@@ -74,65 +45,33 @@ def machine() -> tuple[int, int]:
     return 16, 4
 
 
-def _place() -> Path:
-    """Where this driver's code on this machine belongs."""
+@lru_cache(maxsize=1)
+def _name() -> str:
+    """The name of the folder in which this driver's code on this machine belongs."""
     texts = [
         _template("math"),
         _template("network"),
         *map(inspect.getsource, (codegen.numba_head, codegen.numba_network)),
     ]
-    return user_folder() / f"numba-{_key(*texts, repr(machine()), sys.version)}"
+    return f"numba-{key_of(*texts, repr(machine()), sys.version)}"
 
 
 def compiled() -> dict[str, bool]:
     """Whether the driver of each dtype is on disk already; Numba is not imported."""
     with contextlib.suppress(OSError, RuntimeError):
-        place = _place()
+        place = user_folder() / _name()
         return {tag: any(place.glob(f"**/network_{tag}.train*.nbc")) for tag in ("float32", "float64")}
     return {"float32": False, "float64": False}
 
 
-@lru_cache(maxsize=1)
 def folder() -> Path:
     """The folder of this driver's code on this machine, made if need be."""
-    try:
-        place = _place()
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=place):
-            return place
-    except (OSError, RuntimeError) as error:  # no home, no right to write to it, or no room in it
-        warnings.warn(
-            f"backend='numba' has nowhere to keep its code and compiles it anew in each process ({error}); "
-            "FASTMLP_CACHE_DIR names another folder",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        place = Path(tempfile.mkdtemp(prefix="fastmlp-numba-"))
-        atexit.register(shutil.rmtree, place, ignore_errors=True)
-        return place
+    return made(_name(), "numba")
 
 
 def load(name: str, render: Callable[[], str]) -> ModuleType:
     """The module of this name in the folder, rendered if it is not there yet."""
-    full = f"fastmlp_{name}"
-    if full in sys.modules:
-        return sys.modules[full]
-    path = folder() / f"{name}.py"
-    if not path.exists():
-        part = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
-        part.write_text(render(), encoding="utf-8")
-        os.utime(part, (1e9, 1e9))  # Numba's stamp of the file: the same whoever wrote it
-        os.replace(part, path)
-    spec = importlib.util.spec_from_file_location(full, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[full] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[full]
-        raise
-    return module
+    return code_folder.load(folder(), name, render)
 
 
 class Code:
@@ -170,14 +109,14 @@ class Code:
         kinds = [kind for kind in formula.kinds if kind != "formula"]
         sources = {kind: formula.program_source(kind) for kind in kinds}
         names = dict(zip(sources, ("value", "slope" if "slope" in sources else "delta"), strict=True))
-        key = _key(formulas_key(), *sources.values())
+        key = key_of(formulas_key(), *sources.values())
         texts = {names[kind]: source for kind, source in sources.items()}
         module = load(f"own_{key}_{self.tag}", lambda: codegen.numba_formula(self.head(), texts))
         return lambda kind: self._address(module, kind, "own")
 
     def _address(self, module: ModuleType, kind: str, name: str) -> int:
         key = module.__name__, kind, name
-        with _lock:
+        with lock:
             if key not in self._compiled:
                 from numba import cfunc, types
 
@@ -214,7 +153,7 @@ def code(double: bool) -> Code:
         If Numba does not import, or must not compile.
     """
     if double not in _codes:
-        with _lock:
+        with lock:
             import numba
 
             if numba.config.DISABLE_JIT:
