@@ -56,6 +56,7 @@ def signatures(module: ModuleType) -> dict[str, list[Any]]:
         "train": [long] * 4 + rows + [numbers, index, numbers, index] + [numbers] * 6 + [key, numbers]
         + [size] * 9 + [real] * 3,
         "predict": [long] * 2 + rows + [index, numbers, numbers, key, numbers, index] + [size] * 3,
+        "finite_array": [numbers, index, size],
         "matrix_product": [numbers, size, numbers, size, size, numbers, size, index, numbers] + [size] * 3,
         "loss_array": [numbers, numbers, index, numbers, size, numbers, numbers, size, size],
     }  # fmt: skip

@@ -17,11 +17,11 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils._param_validation import validate_parameter_constraints
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, _check_y, check_is_fitted, validate_data
 
-from fastmlp import backends, checkpoint, targets, weights
+from fastmlp import backends, checkpoint, device_arrays, targets, weights
 from fastmlp.backends import Data
 from fastmlp.initialization import initial_params
 from fastmlp.model_methods import ModelMethods
@@ -59,6 +59,8 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
     """Fit and the forward pass of both estimators."""
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS
+    #: Whether targets are numbers.
+    _numeric_targets: ClassVar[bool]
 
     # parameters that are read here
     hidden_layer_sizes: Any
@@ -87,10 +89,6 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
         validate_parameter_constraints(self._parameter_constraints, given, caller_name=type(self).__name__)
 
     # --- what a task defines ---------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def _validate_input(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        """Validated X and y, with scikit-learn's errors."""
 
     @abstractmethod
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
@@ -146,7 +144,8 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training rows; float32 and float64 are used as they are, in any memory layout.
+            Training rows; float32 and float64 are used as they are, in any memory layout. With ``backend="cuda"`` also
+            an array on the GPU (of CuPy, PyTorch, JAX or Numba), C-contiguous, which is read where it lies.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, label indicators, or values to regress on.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -194,8 +193,7 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
         X, y = self._validate_input(X, y, reset=first_pass)
         self._learn_targets(y, extras.incremental)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X)
+        sample_weight = self._validate_weight(sample_weight, y)
         self._random_state = check_random_state(self.random_state)
         objective = self._objective(y)
         network = self._new_network(X, hidden, objective) if first_pass else self._network_to_go_on_with(objective)
@@ -225,6 +223,28 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
             train_stochastic(run, extras.callbacks, snapshot, single_epoch=extras.incremental)
         self._check_finite()
         return self
+
+    def _validate_input(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        """Validated X and y, with scikit-learn's errors."""
+        y = device_arrays.on_host(self, y, "y")
+        checks = {"multi_output": True, "y_numeric": self._numeric_targets}
+        if device_arrays.is_device_array(X):
+            X, y = device_arrays.validated(self, X, reset), _check_y(y, **checks, estimator=self)
+            check_consistent_length(X, y)
+            device_arrays.check_finite(X)
+        else:
+            dtypes = (np.float64, np.float32)
+            X, y = validate_data(self, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, reset=reset, **checks)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return X, y
+
+    def _validate_weight(self, sample_weight: Any, y: np.ndarray) -> np.ndarray | None:
+        """Validated weights of the rows that have these targets."""
+        if sample_weight is None:
+            return None
+        # y stands for X, which may be where scikit-learn cannot look
+        return _check_sample_weight(device_arrays.on_host(self, sample_weight, "sample_weight"), y)
 
     def _run(
         self,
@@ -299,6 +319,7 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
         self, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, network: Network, objective: Objective
     ) -> Data:
         dtype = np.dtype(np.float64) if self.solver == "lbfgs" else network.dtype
+        device_arrays.check_dtype(X, dtype, "solver='lbfgs' works in" if self.solver == "lbfgs" else "the weights are")
         weight = None if sample_weight is None else sample_weight.astype(dtype, copy=False)
         return Data(engine_rows(X), self._encode(y, dtype, objective), weight)
 
@@ -312,9 +333,7 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
         try:
             X_val, y_val = self._validate_input(X_val, y_val, reset=False)
             self._check_validation_targets(y, y_val)
-            if weight is not None:
-                weight = _check_sample_weight(weight, X_val)
-            weight = self._weigh(y_val, weight)
+            weight = self._weigh(y_val, self._validate_weight(weight, y_val))
             if weight is not None and not np.any(weight):
                 raise ValueError("no row has a weight")
             return self._data(X_val, y_val, weight, network, objective), y_val
@@ -357,8 +376,11 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
 
     # --- prediction ------------------------------------------------------------------------------------------------
 
-    def _outputs_of(self, X: Any) -> np.ndarray:
-        """Outputs (n, n_outputs) of the present weights for X as users give it."""
+    def _outputs_of(self, X: Any, in_kind: bool = False) -> Any:
+        """Outputs (n, n_outputs) of the present weights for X as users give it.
+
+        A NumPy array; with `in_kind`, X on a GPU and scikit-learn's array_api_dispatch, one of X's own library.
+        """
         idle: list[Prediction] = self.__dict__.get("_idle_predictions", [])
         # out of the list while in use: a concurrent call makes its own
         prediction = idle.pop() if idle else None
@@ -367,15 +389,21 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
             prediction = Prediction(self)
         out = prediction(self, X) if prediction.takes(X) else None
         if out is None:
-            X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-            dtype = np.result_type(X.dtype, prediction.network.dtype)
-            dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
-            X = engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
-            if dtype != prediction.network.dtype:
-                return prediction.in_dtype(self, X, dtype)
-            out, _ = prediction.outputs(self, X)
+            out = self._outputs_of_any(prediction, X, in_kind)
         idle.append(prediction)
         return out
+
+    def _outputs_of_any(self, prediction: Prediction, X: Any, in_kind: bool) -> Any:
+        """Outputs for X that needs validation."""
+        if device_arrays.is_device_array(X):
+            return prediction.of_device_array(self, X, in_kind and device_arrays.in_kind())
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        dtype = np.result_type(X.dtype, prediction.network.dtype)
+        dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
+        X = engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
+        if dtype != prediction.network.dtype:
+            return prediction.in_dtype(self, X, dtype)
+        return prediction.outputs(self, X)[0]
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
@@ -391,20 +419,6 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
             with suppress(ValueError):
                 network = self._fitted_network()
                 self._expose(network, weights.flat_params(self, network))
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict labels or values.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            Class labels, label indicators, or values.
-        """
-        return self._decode(self._outputs_of(X))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp import choices
+from fastmlp import choices, device_arrays
 from fastmlp.backends import Data
 from fastmlp.network import Network
 
@@ -96,7 +96,7 @@ def _locate(network: Network, params: np.ndarray, data: Data, seed: int, t: int)
     """The first thing, in the order of computation, that gives no finite numbers; the reference engine repeats it."""
     from fastmlp.kernels import reference  # only those whose formula failed pay for the import
 
-    X = data.X.astype(network.dtype)
+    X = device_arrays.host_rows(data.X).astype(network.dtype)
     passes = reference._forward(network, params, X, reference._masks(network, X, seed, t))
     for i, (entry, this) in enumerate(zip(network.activations, passes, strict=False)):
         layer, name = f"hidden layer {i + 1}", choices.name_of(entry)
@@ -123,4 +123,4 @@ def _is_finite(loss: float, params: np.ndarray) -> bool:
 
 def _take(data: Data, rows: np.ndarray) -> Data:
     weight = None if data.sample_weight is None else data.sample_weight[rows]
-    return Data(data.X[rows], data.y[rows], weight)
+    return Data(device_arrays.host_rows(data.X, rows), data.y[rows], weight)

@@ -14,13 +14,11 @@ import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d
 from sklearn.utils._available_if import _AvailableIfDescriptor
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
-from sklearn.utils.validation import validate_data
 
-from fastmlp import choices, targets
+from fastmlp import choices, device_arrays, targets
 from fastmlp.base import Extras, _BaseMLP, fit_context
 from fastmlp.parameters import (
     CLASSIFIER_CONSTRAINTS,
@@ -119,6 +117,7 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
     """
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS | CLASSIFIER_CONSTRAINTS
+    _numeric_targets = False
 
     def __init__(
         self,
@@ -166,20 +165,6 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         class_weight: Any = None,
     ) -> None:
         self._store(locals())
-
-    def _validate_input(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            dtype=(np.float64, np.float32),
-            reset=reset,
-        )
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        return X, y
 
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
         if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
@@ -244,6 +229,7 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         self : object
         """
         if _check_partial_fit_first_call(self, classes):
+            y = device_arrays.on_host(self, y, "y")
             self._label_binarizer = LabelBinarizer()
             self._label_binarizer.fit(y if type_of_target(y).startswith("multilabel") else classes)
         if self.class_weight == "balanced":
@@ -252,6 +238,20 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
                 " weights over all of them with sklearn.utils.class_weight.compute_class_weight and pass them as a dict"
             )
         return self._fit(X, y, sample_weight, Extras(incremental=True))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict class labels.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Class labels, or label indicators; a NumPy array wherever X is.
+        """
+        return self._decode(self._outputs_of(X))
 
     @available_if(_has_decision_values)
     def decision_function(self, X: Any) -> np.ndarray:
@@ -265,9 +265,9 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             For two classes one value per row, positive for ``classes_[1]``; otherwise columns in the order of
-            ``classes_``.
+            ``classes_``. For X on a GPU, with scikit-learn's ``array_api_dispatch``, an array of X's own library.
         """
-        values = self._outputs_of(X)
+        values = self._outputs_of(X, True)
         return values.ravel() if self.n_outputs_ == 1 else values
 
     @_if_probabilities
@@ -281,11 +281,14 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Columns in the order of ``classes_``; rows sum to one, except for multilabel targets.
+            Columns in the order of ``classes_``; rows sum to one, except for multilabel targets. For X on a GPU, with
+            scikit-learn's ``array_api_dispatch``, an array of X's own library.
         """
-        proba = self._outputs_of(X)
+        proba = self._outputs_of(X, True)
         if self.n_outputs_ > 1:
             return proba
+        if type(proba) is not np.ndarray:
+            return device_arrays.both_classes(proba)
         both = np.empty((len(proba), 2), dtype=proba.dtype)
         both[:, 1:] = proba
         np.subtract(1, proba, out=both[:, :1])
@@ -304,6 +307,8 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         ndarray of shape (n_samples, n_classes)
         """
         proba = self.predict_proba(X)
+        if type(proba) is not np.ndarray:
+            return device_arrays.namespace(proba).log(proba)
         return np.log(proba, out=proba)
 
     def __sklearn_tags__(self) -> Any:
@@ -351,6 +356,7 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
     """
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS | REGRESSOR_CONSTRAINTS
+    _numeric_targets = True
 
     def __init__(
         self,
@@ -397,21 +403,6 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
     ) -> None:
         self._store(locals())
 
-    def _validate_input(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse=["csr", "csc"],
-            multi_output=True,
-            y_numeric=True,
-            dtype=(np.float64, np.float32),
-            reset=reset,
-        )
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        return X, y
-
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
         pass
 
@@ -438,6 +429,20 @@ class MLPRegressor(RegressorMixin, _BaseMLP):
         if not np.isfinite(output).all():
             return np.nan
         return r2_score(y, self._decode(output), sample_weight=sample_weight)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict values.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Values. For X on a GPU, with scikit-learn's ``array_api_dispatch``, an array of X's own library.
+        """
+        return self._decode(self._outputs_of(X, True))
 
     # not only for stochastic solvers: scikit-learn's regressor, unlike its classifier, goes on with lbfgs too
     @fit_context

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
 
-from fastmlp import targets
+from fastmlp import device_arrays, targets
 from fastmlp.backends import Data
 from fastmlp.network import Network
 
@@ -108,12 +108,12 @@ class Validation:
         if isinstance(monitor, str) and monitor in ("score", "loss"):
             return lambda outputs: estimator._score(outputs, self._y, self._weight)
         scorer = get_scorer(monitor)
-        X = self._X if self.rows is None else self._X[self.rows]
+        X = device_arrays.host_rows(self._X, self.rows)  # once in a fit: scorers of the user's may look at the rows
         weight = {} if self._weight is None else {"sample_weight": self._weight}
 
         def score(outputs: np.ndarray) -> float:
             twin = object.__new__(type(estimator))
-            twin.__dict__ = estimator.__dict__ | {"_outputs_of": lambda rows: _known(twin, X, outputs, rows)}
+            twin.__dict__ = estimator.__dict__ | {"_outputs_of": lambda rows, *_: _known(twin, X, outputs, rows)}
             return float(scorer(twin, X, self._y, **weight))
 
         return score

@@ -6,8 +6,9 @@ import operator
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
-from fastmlp import backends
+from fastmlp import backends, device_arrays
 from fastmlp.weights import flat_params, shared_params, unit_arrays
 
 
@@ -75,6 +76,22 @@ class Prediction:
         out = np.empty((n, self.n_outputs), dtype=self.dtype)
         return out, self.engine.predict(self.workspace, self.params(estimator), X, out)
 
+    def of_device_array(self, estimator: Any, X: Any, in_kind: bool) -> Any:
+        """Outputs (n, n_outputs) for X on the device, read where it lies; an array of X's library if asked for."""
+        rows = device_arrays.validated(estimator, X, reset=False)
+        dtype = np.result_type(rows.dtype, self.dtype)
+        device_arrays.check_dtype(rows, dtype, "the weights are")
+        n, params = rows.shape[0], self.params(estimator).astype(dtype, copy=False)
+        if dtype != self.dtype:
+            workspace = self.engine.workspace(self.network.with_dtype(dtype), n, estimator.n_jobs)
+        else:
+            if n > self.rows:
+                self.rows, self.workspace = n, self.engine.workspace(self.network, n, estimator.n_jobs)
+            workspace = self.workspace
+        answer = device_arrays.Answer(X, (n, self.n_outputs), dtype, in_kind)
+        device_arrays.check_finite(rows, self.engine.predict(workspace, params, rows, answer.target))
+        return answer.array()
+
     def in_dtype(self, estimator: Any, X: Any, dtype: np.dtype) -> np.ndarray:
         """Outputs (n, n_outputs) of the same network in another dtype."""
         network = self.network.with_dtype(dtype)
@@ -86,4 +103,4 @@ class Prediction:
 
 def engine_rows(X: Any) -> Any:
     """X as engines take it: dense as it is, sparse as CSR."""
-    return X if isinstance(X, np.ndarray) else X.tocsr()
+    return X.tocsr() if issparse(X) else X

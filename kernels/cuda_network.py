@@ -765,6 +765,17 @@ def check_finite(d, s, flags, i0):
 
 
 @kernel
+def finite_array(x, flags, n):
+    """flags[0] = 1: one of n numbers is not finite."""
+    quiet()
+    i = cuda.grid(1)
+    while i < n:
+        if x[U(i)] - x[U(i)] != ZERO:
+            flags[0] = 1
+        i += cuda.gridsize(1)
+
+
+@kernel
 def activate_array(z, out, learned, n):
     quiet()
     i = cuda.grid(1)

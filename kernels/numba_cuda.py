@@ -774,6 +774,20 @@ def _block_of(ws, prediction, slot, X, rows, first, last):
     return prediction.none._replace(X=slot.X, n=last - first)
 
 
+def all_finite(X):
+    """Whether an array on the device has neither NaN nor infinity, in one pass over it; not part of the contract.
+
+    Parameters
+    ----------
+    X : C-contiguous array of float32 or float64 with ``__cuda_array_interface__``
+    """
+    dtype = np.dtype(X.dtype)
+    numbers, flags = device_view("X", X, dtype, tuple(X.shape)), api().to_device(np.zeros(1, np.int32))
+    code = _named_code(dtype)
+    _launch(code.finite_array, code, numbers.size, numbers, flags, numbers.size)
+    return not flags.copy_to_host()[0]
+
+
 # --- kernels by name: for cross-checks, benches and teaching; whole networks do not pass through here ----------------
 
 

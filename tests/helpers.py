@@ -4,6 +4,8 @@ Read by test_reference.py, test_kernels.py and others.  Numbers are drawn from a
 Hypothesis shrinks sizes and choices, not single array elements.
 """
 
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +14,33 @@ import scipy.sparse as sp
 from fastmlp.backends import Data
 from fastmlp.kernels import formulas, reference
 from fastmlp.network import Network
+
+# ------------------------------------------------------------------------------- Numba's CUDA simulator
+
+
+@contextmanager
+def steady_simulator():
+    """Numba's simulator of a GPU, made quicker and exact.
+
+    Its threads wait for one another, so they must be switched often.  And it makes a block's shared memory in two
+    steps, "is there one? then make one", between which a thread may be switched: then two threads of a block share
+    nothing, and results are wrong once in some hundred launches.
+    """
+    from numba.cuda.simulator import kernelapi
+
+    def array(self, shape, dtype, alignment=None):
+        caller = sys._getframe(1)
+        return self._allocations.setdefault((caller.f_code, caller.f_lineno), np.empty(shape, dtype))
+
+    before, original = sys.getswitchinterval(), kernelapi.FakeCUDAShared.array
+    sys.setswitchinterval(1e-5)
+    kernelapi.FakeCUDAShared.array = array
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+        kernelapi.FakeCUDAShared.array = original
+
 
 # ------------------------------------------------------------------------------- tolerances
 

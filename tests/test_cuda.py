@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from helpers import (
     make_params,
     make_targets,
     make_weights,
+    steady_simulator,
 )
 
 USABLE = "cuda" in backends.available()
@@ -48,13 +50,10 @@ by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["floa
 
 @pytest.fixture(scope="module")
 def engine():
-    """The engine; the simulator's threads wait for one another, so they must be switched often."""
     if not USABLE:
         pytest.skip(backends.why_not("cuda"))
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield backends.get("cuda")
-    sys.setswitchinterval(before)
+    with steady_simulator() if cuda_driver.simulated() else nullcontext():
+        yield backends.get("cuda")
 
 
 @fastmlp.activation
@@ -704,7 +703,7 @@ def test_losses_compile_without_double_precision(loss):
 def test_every_kernel_compiles(dtype):
     tool = resources()
     module = tool.generate(double=dtype == np.float64, activations=[("prelu", ()), ("gelu", ())])
-    for kernel in ("predict", "matrix_product"):
+    for kernel in ("predict", "finite_array", "matrix_product"):
         text = tool.compile_kernel(module, kernel, (8, 0))
         assert bool(tool.double_instructions(text)) == (dtype == np.float64)
 
