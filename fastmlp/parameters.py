@@ -268,9 +268,9 @@ _PARAMETERS = """
         Most evaluations of the loss by 'lbfgs'.
 
     backend : str, default='auto'
-        Engine: 'cython' (compiled ahead of time), 'numba' (compiled here), 'cuda' (NVIDIA GPUs; never taken unless it is
-        named), or 'reference' (plain NumPy, for cross-checks). 'auto' is 'cython' where that was built; else 'numba' where
-        it is installed and the fit is large enough to compile for; else 'reference'.
+        Engine: 'cython' (compiled ahead of time), 'numba' (compiled here), 'cuda' (NVIDIA GPUs; never taken unless it
+        is named), or 'reference' (plain NumPy, for cross-checks). 'auto' is 'cython' where that was built; else 'numba'
+        where it is installed and the fit is large enough to compile for; else 'reference'.
 
     n_jobs : int, default=None
         Most threads to use; None leaves the choice to the engine.

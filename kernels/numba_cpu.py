@@ -8,11 +8,16 @@ the first of these functions is called.
 
 from __future__ import annotations
 
+import ctypes
 import operator
 import os
 import sys
 import threading
+import weakref
+from functools import cache
 from importlib.util import find_spec
+from itertools import accumulate, pairwise
+from queue import SimpleQueue
 from typing import ClassVar
 
 import numpy as np
@@ -72,6 +77,9 @@ ALIASED_BYTES = 1024  # rows so many bytes apart share few sets of the caches
 BLAS_BYTES = 1 << 62  # products with a larger right-hand matrix go to the BLAS
 CLASS_ROWS = 64
 WORK_PER_CALL = 5e9  # floating-point operations between two looks for Ctrl-C, a fraction of a second
+THREADS_MIN_STEP = 4e6  # floating-point operations of a step from which more threads than one pay ...
+THREADS_MIN_CALL = 1e8  # ... if the call as a whole has so many: to wake its helpers takes some 80 us
+SUMS_COST = 3  # sums over the rows for a layer's bias take about as long as the gradient of so many rows of its W
 
 
 def _code(dtype):
@@ -167,6 +175,78 @@ class _Loss:
             self.find = (lambda: kind) if kind else (lambda: code.named(name)("loss"))
 
 
+# --- teams ------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _give_way():
+    """The address of the system's function that lets other threads run; 0 where there is none that we know."""
+    try:
+        if sys.platform == "win32":
+            function = ctypes.windll.kernel32.SwitchToThread
+        else:
+            function = ctypes.CDLL(None).sched_yield
+        return ctypes.cast(function, ctypes.c_void_p).value or 0
+    except (AttributeError, OSError):
+        return 0
+
+
+def _help(cells, abort, jobs):
+    """What a helper does all its life: one member's part of each call."""
+    while (job := jobs.get()) is not None:
+        try:
+            job[0](*job[1])
+        except BaseException:  # before the compiled code began, whose members all wait for each other first
+            cells[abort] = 1
+
+
+class _Team:
+    """Helpers that enter compiled code together with the caller, who is member 0.
+
+    A team belongs to one workspace and to one process: after fork the child has none of its threads and starts a team
+    of its own.  Members meet in compiled code, where they wait for each other without the GIL; who could not come,
+    because of Ctrl-C for one, sets ABORT, upon which the others leave.  An aborted team is not used again.
+    """
+
+    def __init__(self, names, n):
+        self.process, self.abort, self.gave_up = os.getpid(), names["ABORT"], names["GAVE_UP"]
+        self.cells, self.jobs = _aligned(names["TEAM_CELLS"], np.int64), []
+        self.cells[names["MEMBERS"]], self.cells[names["GIVE_WAY"]] = n, _give_way()
+        self.address = _address(self.cells)
+        try:
+            for member in range(1, n):
+                jobs: SimpleQueue = SimpleQueue()
+                self.jobs.append(jobs)
+                threading.Thread(
+                    target=_help, args=(self.cells, self.abort, jobs), name=f"fastmlp-{member}", daemon=True
+                ).start()
+        except BaseException:
+            self.end()
+            raise
+
+    def works(self):
+        return self.process == os.getpid() and not self.cells[self.abort]
+
+    def run(self, train, tables, numbers):
+        """train by all members; -> what member 0 returns, None where a helper failed and nothing was done."""
+        try:
+            for member, jobs in enumerate(self.jobs, 1):
+                jobs.put((train, (*tables, self.address, member, *numbers)))
+            total = train(*tables, self.address, 0, *numbers)
+        except BaseException:
+            self.end()
+            raise
+        if self.cells[self.gave_up]:
+            self.end()
+            return None
+        return total
+
+    def end(self):
+        self.cells[self.abort] = 1
+        for jobs in self.jobs:
+            jobs.put(None)
+
+
 # --- the workspace ----------------------------------------------------------------------------------------------------
 
 
@@ -178,9 +258,11 @@ class Workspace:
     net : ndarray of int64
         See the names of its entries in numba_network.py.
     layers : ndarray of int64 (n_layers, columns)
+    n_threads : int
+        Most threads that train together.
     """
 
-    def __init__(self, network, batch_size):
+    def __init__(self, network, batch_size, n_jobs=None):
         self.network, self.batch_size = network, batch_size_of(batch_size)
         if self.batch_size > sys.maxsize:
             raise OverflowError(f"batch_size must be a number of rows, got {batch_size}")
@@ -198,7 +280,9 @@ class Workspace:
         self.buffers: list[np.ndarray] = []
         self.n_outputs = network.widths[-1]
         self.has_dropout = False
-        self._lay_out()
+        self.least_work = THREADS_MIN_CALL if n_jobs is None else 0.0
+        self.team: _Team | None = None
+        self._lay_out(n_jobs)
         self.trains = self.predicts = False
         self.rules: dict[str, int] = {}
         self.room_for_states = 0
@@ -213,7 +297,7 @@ class Workspace:
         self.buffers.append(array)
         return _address(array)
 
-    def _lay_out(self):
+    def _lay_out(self, n_jobs):
         """Sizes and places of everything in the padded vector, and the buffers that every call needs."""
         c, network, item = self.code.names, self.network, self.dtype.itemsize
         lanes, widths, n_layers = c["LANES"], network.widths, len(network.widths) - 1
@@ -248,6 +332,11 @@ class Workspace:
         largest = max(widths[k] * ld[k + 1] for k in range(n_layers)) * item
         rows = min(self.batch_size, CHUNK_ROWS if largest <= LARGE_WEIGHT_BYTES else CHUNK_ROWS_LARGE)
         rows = self.max_rows = self.batch_size if network.batch_norm else rows
+        self.n_threads = self._choose_threads(n_jobs)
+        # one member's rows; who works alone although there could be a team has the whole of the scratch buffer
+        own = -(-rows // (c["TILE_ROWS"] * self.n_threads)) * c["TILE_ROWS"]
+        scratch = -(-max(own, CLASS_ROWS) * (3 * self.n_outputs + ld[-1] + 2) * item // 64) * 64
+        n_parts = -(-n_trained // c["PART"])
         net = self.net = np.zeros(c["NET_ENTRIES"], np.int64)
         layers = self.layers = np.zeros((n_layers, c["LAYER_COLUMNS"]), np.int64)
         params = self.buffer(self.n_padded)
@@ -255,7 +344,8 @@ class Workspace:
             "N_LAYERS": n_layers, "MAX_ROWS": rows, "PARAMS": params, "N_WEIGHTS": self.n_weights,
             "N_TRAINED": n_trained, "SEGMENTS": self.keep(np.array(segments, np.int64)), "N_SEGMENTS": len(segments),
             "INPUT": self.buffer(rows * ld[0]), "ZEROS": self.buffer(max(ld)), "BATCH_NORM": int(network.batch_norm),
-            "SCRATCH": self.buffer(max(rows, CLASS_ROWS) * (3 * self.n_outputs + ld[-1] + 2)), "BLAS_BYTES": BLAS_BYTES,
+            "SCRATCH": self.buffer(self.n_threads * scratch // item), "SCRATCH_BYTES": scratch,
+            "PARTS": self.buffer(3 * n_parts, np.float64), "N_PARTS": n_parts, "BLAS_BYTES": BLAS_BYTES,
         }  # fmt: skip
         for name, value in values.items():
             net[c[name]] = value
@@ -270,6 +360,67 @@ class Workspace:
             layers[k, c[name]] = params + padded * item
         step = 6.0 * self.n_weights + 300.0 * sum(ld)
         self.work_of = lambda rows: step * rows + 50.0 * self.n_padded
+
+    def _choose_threads(self, n_jobs):
+        """n_jobs if given; else as many as are allowed, if a step has the work for them."""
+        if BLAS_BYTES < 1 << 62 or (n_jobs is None and 6.0 * self.n_padded * self.batch_size < THREADS_MIN_STEP):
+            return 1  # the BLAS brings its own threads
+        from fastmlp.threads import allowed
+
+        return max(1, min(allowed(n_jobs), -(-self.max_rows // self.code.names["TILE_ROWS"])))
+
+    def _shares(self, members):
+        """The members' shares of the parameters, see LAYER_SHARES in numba_network.py: of equal work, cut at rows."""
+        tile, widths, layers = self.code.names["TILE_ROWS"], self.network.widths, range(len(self.layers))
+        ld = [_row_length(width, self.dtype, self.code.names["LANES"]) for width in widths[1:]]
+        weights = [*accumulate((widths[k] * ld[k] for k in layers), initial=0)]
+        biases = [*accumulate(ld, initial=self.n_weights)]
+        per_unit = [2 * bool(self.network.batch_norm) + activation.learned for activation in self.activations]
+        units = [*accumulate((ld[k] * n for k, n in enumerate([*per_unit, 0])), initial=biases[-1])]
+
+        cuts, whole = [], weights[-1] + SUMS_COST * sum(ld)
+        for member in range(members + 1):
+            left, where = whole * member / members, (weights[-1], len(ld))
+            for k in layers:
+                if left < widths[k] * ld[k]:
+                    where = weights[k] + min(round(left / ld[k] / tile) * tile, widths[k]) * ld[k], k
+                    break
+                left -= widths[k] * ld[k]
+                if left < SUMS_COST * ld[k]:
+                    where = weights[k + 1], k + (left > SUMS_COST * ld[k] / 2)
+                    break
+                left -= SUMS_COST * ld[k]
+            cuts.append(where)
+        cuts[-1] = weights[-1], len(ld)  # however the sum was rounded
+
+        shares = []
+        for (w0, k0), (w1, k1) in pairwise(cuts):
+            share = [w0, w1, biases[k0], biases[k1], units[k0], units[k1]]
+            for k in layers:
+                rows = [(min(max(w, weights[k]), weights[k + 1]) - weights[k]) // ld[k] for w in (w0, w1)]
+                share += [*rows, k0 <= k < k1]
+            shares.append(share)
+        return shares
+
+    def run(self, tables, numbers, work):
+        """The compiled train, by a team where there may be one; `work`: floating-point operations of the call."""
+        train = self.code.network.train
+        # the first call of all compiles, which is no time to wait for others
+        if self.n_threads > 1 and work >= self.least_work and train.signatures:
+            total = self._run_together(train, tables, numbers)
+            if total is not None:
+                return total
+        return train(*tables, 0, 0, *numbers)
+
+    def _run_together(self, train, tables, numbers):
+        team = self.team
+        if team is None or not team.works():
+            try:
+                team = self.team = _Team(self.code.names, self.n_threads)
+            except RuntimeError:  # no more threads to be had: one does it all, with the same result
+                return None
+            weakref.finalize(self, team.end)
+        return team.run(train, tables, numbers)
 
     def _dropout(self, row, threshold, rate, value):
         row[self.code.names[threshold]] = round(value * 2**24)
@@ -293,6 +444,8 @@ class Workspace:
         """Get what only training needs: gradient, deltas, transposed weights, targets, states, functions."""
         c, net, rows = self.code.names, self.net, self.max_rows
         if not self.trains:
+            shares = self._shares(1) + (self._shares(self.n_threads) if self.n_threads > 1 else [])
+            net[c["SHARES"]], net[c["SHARE_ENTRIES"]] = self.keep(np.array(shares, np.int64)), len(shares[0])
             net[c["GRAD"]] = self.buffer(self.n_padded)
             net[c["TARGETS"]] = self.buffer(rows * self.n_outputs)
             net[c["CLASSES"]] = self.buffer(rows, np.int64)
@@ -440,13 +593,13 @@ def workspace(network, batch_size, n_jobs=None):
     batch_size : int
         Rows that one training step reads.
     n_jobs : int, default=None
-        Accepted and ignored: one thread works, but for products that go to the BLAS.
+        Threads that train together; None: as many as are allowed, where a step is large enough.  Prediction takes one.
 
     Returns
     -------
     Workspace
     """
-    return Workspace(network, batch_size)
+    return Workspace(network, batch_size, n_jobs)
 
 
 def predict(workspace, params, X, out, rows=None):
@@ -511,7 +664,7 @@ def loss_and_grad(workspace, params, data, alpha, grad, l1=0.0):
             X, FLAT=_address(params), OUTPUT=_address(grad), Y=_address(y), SAMPLE_WEIGHT=_address(w), N_ROWS=n,
             BATCH_SIZE=n, LAST=1, PACK=1, UNPACK=1, TRAINING=1,
         )  # fmt: skip
-        total = ws.code.run("train", *ws.addresses(call), float(alpha), float(l1), 0.0)
+        total = ws.run(ws.addresses(call), (float(alpha), float(l1), 0.0), ws.work_of(n))
         done = call[ws.code.names["DONE"]]
     del alive
     if done < 1:
@@ -559,7 +712,8 @@ class _Epoch:
         self.arrays = params, *data, order, *optimizer.states
         self.given, self.size, self.sparse = batch_size, min(size, n), sparse.issparse(data.X)
         self.steps = -(-n // self.size)
-        self.block = max(1, int(WORK_PER_CALL / ws.work_of(self.size)))
+        self.work = ws.work_of(self.size)
+        self.block = max(1, int(WORK_PER_CALL / self.work))
         self.scalars, self.decays = np.empty((self.steps, len(row.scalars))), np.empty(self.steps)
         self.addresses = np.array([*map(_address, optimizer.states), 0], np.int64)
         call, self.alive = ws.call_table(
@@ -599,7 +753,7 @@ class _Epoch:
 
     def run(self, optimizer, alpha, l1, seed):
         """All steps, in calls short enough for Ctrl-C; -> sum of losses times rows."""
-        entries, first, total = self.entries, 0, 0.0
+        entries, first, total, together = self.entries, 0, 0.0, self.ws.n_threads > 1
         DONE, UNPACKED, FIRST, LAST, PACK, UNPACK, SEED, T, DECAYS = self.places
         entries[DECAYS], max_norm = self.schedule(optimizer)
         entries[SEED], entries[T] = seed - 2**64 * (seed >= 2**63), optimizer.t
@@ -609,7 +763,10 @@ class _Epoch:
                 last = min(self.steps, first + self.block)
                 entries[FIRST], entries[LAST] = first, last
                 entries[PACK], entries[UNPACK] = first == 0, last == self.steps
-                total += self.train(*self.tables, alpha, l1, max_norm)
+                if together:
+                    total += self.ws.run(self.tables, (alpha, l1, max_norm), (last - first) * self.work)
+                else:
+                    total += self.train(*self.tables, 0, 0, alpha, l1, max_norm)
                 if entries[DONE] < last:
                     break
                 first = last
@@ -620,7 +777,7 @@ class _Epoch:
                 if not entries[UNPACKED]:  # interrupted: keep what was done
                     entries[FIRST] = entries[LAST] = done
                     entries[PACK], entries[UNPACK] = 0, 1
-                    self.train(*self.tables, alpha, l1, max_norm)
+                    self.train(*self.tables, 0, 0, alpha, l1, max_norm)
         if done < 0:
             self.say_what_points_outside()
         if done < self.steps:

@@ -2,10 +2,14 @@
 
 Where it sits: a template like numba_math.py, which codegen.py puts in front of it (in place of the import below) for
 each dtype.  numba_cpu.py fills the tables and calls the functions at the end.  The flow is that of cython/network.h,
-where the same steps stand in C; one thread works here.  Layout: every matrix is padded to whole vectors of zeros, so
-that nothing has a remainder loop.  All buffers are known by their addresses, which are integers, rows of the tables
-below; the formulas are C functions compiled on their own and called through their addresses too, so that only those are
-ever compiled that are used.
+where the same steps stand in C.  Layout: every matrix is padded to whole vectors of zeros, so that nothing has a
+remainder loop.  All buffers are known by their addresses, which are integers, rows of the tables below; the formulas
+are C functions compiled on their own and called through their addresses too, so that only those are ever compiled that
+are used.
+
+Several threads may work on one training: each calls `train` with the same tables and a number of its own, its member
+number.  A chunk has two phases, with a barrier after each: by rows (forward, loss, deltas) and by parameters (gradient
+and update).  No sum is split between members, so the bits do not depend on their number.
 """
 
 import numpy as np
@@ -61,8 +65,18 @@ BLAS_MIN_ROWS = 32
 (
     N_LAYERS, MAX_ROWS, PARAMS, GRAD, STATES, STATE_BYTES, N_STATES, N_WEIGHTS, N_TRAINED, SEGMENTS, N_SEGMENTS, INPUT,
     IN_THRESHOLD, IN_RATE, TARGETS, CLASSES, WEIGHT, ROW_LOSS, SCRATCH, ZEROS, LOSS, LINK, LOSS_PARAMETERS, BATCH_NORM,
-    BLAS_BYTES, NET_ENTRIES,
-) = range(26)  # fmt: skip
+    BLAS_BYTES, SCRATCH_BYTES, SHARES, SHARE_ENTRIES, PARTS, N_PARTS, NET_ENTRIES,
+) = range(31)  # fmt: skip
+
+# A member's share of the parameters: ranges of the padded vector (weights, biases, units' parameters), then for each
+# layer (first row of its W, row after the last, whether the layer's other parameters belong to the share).  SHARES has
+# one row for who works alone, then one for each member of the team.
+WEIGHTS_FROM, WEIGHTS_TO, BIASES_FROM, BIASES_TO, UNITS_FROM, UNITS_TO, LAYER_SHARES = range(7)
+PART = 4096  # numbers whose squares or magnitudes one member sums
+
+# The cells of a team, numbers of 8 bytes, those that are written to on cache lines of their own
+ARRIVED, ABORT, MEMBERS, GIVE_WAY, GAVE_UP, TEAM_CELLS = 0, 8, 16, 17, 18, 24
+SPINS = 4000  # looks before giving way to other threads: on a busy machine the member waited for needs the processor
 
 # The entries of a call's table; 0 where there is no such array
 (
@@ -137,6 +151,102 @@ def copy(typingctx, to, source, n_bytes):
 @njit(**OPTIONS)
 def clear(address, n):
     reals(address, n)[:] = REAL(0.0)
+
+
+# --- teams: threads that work on one training -----------------------------------------------------------------------
+
+
+@intrinsic
+def atomic_add(typingctx, address, value):
+    """Add to the integer at an address; -> what was there."""
+
+    def codegen(context, builder, signature, args):
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], _LONG.as_pointer()), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_load(typingctx, address):
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(builder.inttoptr(args[0], _LONG.as_pointer()), "seq_cst", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def relax(typingctx):
+    """Tell the processor that this is a loop that waits."""
+
+    def codegen(context, builder, signature, args):
+        processor, hint = builder.module.triple.partition("-")[0], ir.IntType(32)
+        if processor in ("x86_64", "i686"):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        elif processor in ("aarch64", "arm64"):
+            kind = ir.FunctionType(ir.VoidType(), [hint])
+            pause = cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.hint")
+            builder.call(pause, [ir.Constant(hint, 1)])  # "yield"
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def call_plain(typingctx, function):
+    """A call of a C function without arguments."""
+    return _call(0, 0)(typingctx, function)
+
+
+@njit(**OPTIONS)
+def meet(team, may_leave):
+    """Wait for all members or, at the first meeting of a call, until somebody gives up; -> whether all are here.
+
+    ARRIVED only ever grows: each meeting is over when it reaches the next multiple of the number of members.
+    """
+    members = long_at(team + 8 * MEMBERS)
+    goal = (atomic_add(team + 8 * ARRIVED, 1) // members + 1) * members
+    spins = 0
+    while atomic_load(team + 8 * ARRIVED) < goal:
+        if may_leave and atomic_load(team + 8 * ABORT) != 0:
+            # all may have come in the meantime: then the others went on
+            return atomic_load(team + 8 * ARRIVED) >= goal
+        spins += 1
+        if spins < SPINS or long_at(team + 8 * GIVE_WAY) == 0:
+            relax()
+        else:
+            call_plain(long_at(team + 8 * GIVE_WAY))
+    return True
+
+
+@njit(**OPTIONS)
+def barrier(team):
+    """What any member wrote before is seen by all after.  No team: nothing."""
+    if team:
+        meet(team, False)
+
+
+@njit(**INLINE)
+def share_of(n, member, team):
+    """(from, to) of n things that a member takes."""
+    if team == 0:
+        return 0, n
+    members = long_at(team + 8 * MEMBERS)
+    return n * member // members, n * (member + 1) // members
+
+
+@njit(**INLINE)
+def rows_of(n, member, team):
+    """(from, to) of n rows that a member takes: whole register tiles."""
+    lo, hi = share_of((n + TILE_ROWS - 1) // TILE_ROWS, member, team)
+    return min(lo * TILE_ROWS, n), min(hi * TILE_ROWS, n)
+
+
+@njit(**INLINE)
+def columns_of(ld, member, team):
+    """(from, to) of the columns that a member sums: whole vectors."""
+    lo, hi = share_of(ld // LANES, member, team)
+    return lo * LANES, hi * LANES
 
 
 # --- the one product behind everything: C = init + A B; see cython/gemm.h ------------------------------------------
@@ -302,13 +412,13 @@ def is_large(net, m, n, k):
 
 
 @njit(**OPTIONS)
-def transpose(n_rows, n_columns, ld, w, ld_t, wt):
-    """wt (n_columns, ld_t) = w (n_rows, ld) transposed, a block of cache lines at a time."""
-    source, to = reals(w, n_rows * ld), reals(wt, n_columns * ld_t)
-    for i0 in range(0, n_rows, 16):
+def transpose(first, end, n_columns, ld, w, ld_t, wt):
+    """Columns first .. end of wt (n_columns, ld_t) = these rows of w (.., ld), a block of cache lines at a time."""
+    source, to = reals(w, end * ld), reals(wt, n_columns * ld_t)
+    for i0 in range(first, end, 16):
         for j0 in range(0, n_columns, 16):
             for j in range(j0, min(j0 + 16, n_columns)):
-                for i in range(i0, min(i0 + 16, n_rows)):
+                for i in range(i0, min(i0 + 16, end)):
                     to[j * ld_t + i] = source[i * ld + j]
 
 
@@ -437,8 +547,8 @@ def sparse_forward(net, layers, call, step, first, at, n, z):
 
 
 @njit(**OPTIONS)
-def sparse_weight_gradient(net, layers, call, step, first, at, n, grad):
-    """grad += X^T delta of sparse rows."""
+def sparse_weight_gradient(net, layers, call, step, first, at, n, grad, begin, end):
+    """grad += X^T delta of sparse rows, for columns begin .. end of X."""
     layer = layers[0]
     ld = layer[LD_OUT]
     key = mask_key(call[SEED], call[T] + step, 0)
@@ -451,6 +561,8 @@ def sparse_weight_gradient(net, layers, call, step, first, at, n, grad):
         d = reals(layer[DELTA] + r * ld * ITEM, ld)
         for k in range(index_at(call, call[INDPTR], row), index_at(call, call[INDPTR], row + 1)):
             column, x = index_at(call, call[INDICES], k), entry_at(call, k)
+            if column < begin or column >= end:
+                continue
             if drops:
                 x *= mask_at(np.uint32((at + r) * layer[FAN_IN] + column), k0, k1, least, factor)
             g = reals(grad + column * ld * ITEM, ld)
@@ -459,9 +571,11 @@ def sparse_weight_gradient(net, layers, call, step, first, at, n, grad):
 
 
 @njit(**OPTIONS)
-def gather_targets(net, layers, call, first, n):
+def gather_targets(net, layers, call, first, lo, n):
+    """Targets and sample weights of n rows -> rows lo .. lo + n of the chunk's buffers."""
     width = layers[net[N_LAYERS] - 1, FAN_OUT]
-    to, weight, classes = reals(net[TARGETS], n * width), reals(net[WEIGHT], n), longs(net[CLASSES], n)
+    to = reals(net[TARGETS] + lo * width * ITEM, n * width)
+    weight, classes = reals(net[WEIGHT] + lo * ITEM, n), longs(net[CLASSES] + 8 * lo, n)
     by_class = net[LOSS] == SOFTMAX_LOSS or net[LOSS] == FOCAL_LOSS
     for r in range(n):
         row = row_at(call, first + r)
@@ -479,27 +593,32 @@ def gather_targets(net, layers, call, first, n):
 
 
 @njit(**OPTIONS)
-def normalize(layer, n):
-    """zhat = (product - mean) / std over the rows; z = zhat * scale + shift."""
+def normalize(layer, team, member, lo, n, all_rows):
+    """zhat = (product - mean) / std over all rows of the chunk; z = zhat * scale + shift; rows lo .. lo + n."""
     ld = layer[LD_OUT]
-    mean, inverse = reals(layer[MOMENTS], ld), reals(layer[MOMENTS] + ld * ITEM, ld)
-    scale, shift = reals(layer[SCALE], ld), reals(layer[SHIFT], ld)
+    begin, end = columns_of(ld, member, team)
+    width, offset = end - begin, begin * ITEM
+    mean, inverse = reals(layer[MOMENTS] + offset, width), reals(layer[MOMENTS] + ld * ITEM + offset, width)
     mean[:] = REAL(0.0)
     inverse[:] = REAL(0.0)
-    for r in range(n):
-        zhat = reals(layer[ZHAT] + r * ld * ITEM, ld)
-        for j in range(ld):
+    barrier(team)
+    for r in range(all_rows):
+        zhat = reals(layer[ZHAT] + r * ld * ITEM + offset, width)
+        for j in range(width):
             mean[j] += zhat[j]
-    for j in range(ld):
-        mean[j] /= REAL(n)
-    for r in range(n):
-        zhat = reals(layer[ZHAT] + r * ld * ITEM, ld)
-        for j in range(ld):
+    for j in range(width):
+        mean[j] /= REAL(all_rows)
+    for r in range(all_rows):
+        zhat = reals(layer[ZHAT] + r * ld * ITEM + offset, width)
+        for j in range(width):
             d = zhat[j] - mean[j]
             inverse[j] += d * d
-    for j in range(ld):
-        inverse[j] = REAL(1.0) / sqrt_(inverse[j] / REAL(n) + REAL(1e-5))
-    for r in range(n):
+    for j in range(width):
+        inverse[j] = REAL(1.0) / sqrt_(inverse[j] / REAL(all_rows) + REAL(1e-5))
+    barrier(team)
+    mean, inverse = reals(layer[MOMENTS], ld), reals(layer[MOMENTS] + ld * ITEM, ld)
+    scale, shift = reals(layer[SCALE], ld), reals(layer[SHIFT], ld)
+    for r in range(lo, lo + n):
         zhat, z = reals(layer[ZHAT] + r * ld * ITEM, ld), reals(layer[Z] + r * ld * ITEM, ld)
         for j in range(ld):
             normal = (zhat[j] - mean[j]) * inverse[j]
@@ -508,21 +627,28 @@ def normalize(layer, n):
 
 
 @njit(**OPTIONS)
-def denormalize(net, layer, n):
-    """delta of z -> of the product; the gradients of scale and shift on the way."""
+def denormalize(net, layer, team, member, lo, n, all_rows):
+    """delta of z -> of the product, rows lo .. lo + n; the gradients of scale and shift, over all rows, on the way."""
     ld = layer[LD_OUT]
+    begin, end = columns_of(ld, member, team)
+    width, offset = end - begin, begin * ITEM
     to_grad = net[GRAD] - net[PARAMS]
-    grad_scale, grad_shift = reals(layer[SCALE] + to_grad, ld), reals(layer[SHIFT] + to_grad, ld)
-    scale, inverse = reals(layer[SCALE], ld), reals(layer[MOMENTS] + ld * ITEM, ld)
+    grad_scale = reals(layer[SCALE] + to_grad + offset, width)
+    grad_shift = reals(layer[SHIFT] + to_grad + offset, width)
     grad_scale[:] = REAL(0.0)
     grad_shift[:] = REAL(0.0)
-    for r in range(n):
-        delta, zhat = reals(layer[DELTA] + r * ld * ITEM, ld), reals(layer[ZHAT] + r * ld * ITEM, ld)
-        for j in range(ld):
+    barrier(team)
+    for r in range(all_rows):
+        at = r * ld * ITEM + offset
+        delta, zhat = reals(layer[DELTA] + at, width), reals(layer[ZHAT] + at, width)
+        for j in range(width):
             grad_shift[j] += delta[j]
             grad_scale[j] += delta[j] * zhat[j]
-    share = REAL(1.0) / REAL(n)
-    for r in range(n):
+    barrier(team)
+    grad_scale, grad_shift = reals(layer[SCALE] + to_grad, ld), reals(layer[SHIFT] + to_grad, ld)
+    scale, inverse = reals(layer[SCALE], ld), reals(layer[MOMENTS] + ld * ITEM, ld)
+    share = REAL(1.0) / REAL(all_rows)
+    for r in range(lo, lo + n):
         delta, zhat = reals(layer[DELTA] + r * ld * ITEM, ld), reals(layer[ZHAT] + r * ld * ITEM, ld)
         for j in range(ld):
             delta[j] = scale[j] * inverse[j] * (delta[j] - share * (grad_shift[j] + zhat[j] * grad_scale[j]))
@@ -602,24 +728,28 @@ def stage_backward(layer, r, n):
 
 
 @njit(**OPTIONS)
-def forward(net, layers, call, step, first, at, n):
-    """Rows first .. of the order, which are rows at .. of the batch, through all layers; whether X is finite there."""
+def forward(net, layers, call, step, team, member, first, at, lo, n, all_rows):
+    """Rows lo .. lo + n of a chunk of all_rows, a member's, through all layers; whether X is finite there.
+
+    first, at: the chunk's first row in the order, and in the batch.
+    """
     finite, training = True, call[TRAINING] != 0
     bottom = layers[0]
     if not call[INDPTR]:
-        finite = gather(call, first, n, bottom[FAN_IN], bottom[LD_IN], net[INPUT])
+        to = net[INPUT] + lo * bottom[LD_IN] * ITEM
+        finite = gather(call, first + lo, n, bottom[FAN_IN], bottom[LD_IN], to)
         if training and net[IN_THRESHOLD]:
             factor = REAL(1.0 / (1.0 - doubles(net[IN_RATE], 1)[0]))
             key = mask_key(call[SEED], call[T] + step, 0)
-            apply_mask(key, net[IN_THRESHOLD], factor, at, n, bottom[FAN_IN], bottom[LD_IN], net[INPUT])
+            apply_mask(key, net[IN_THRESHOLD], factor, at + lo, n, bottom[FAN_IN], bottom[LD_IN], to)
     for k in range(net[N_LAYERS]):
         layer = layers[k]
-        x = layers[k - 1, OUT] if k else net[INPUT]
         fan_in, ld_in, ld = layer[FAN_IN], layer[LD_IN], layer[LD_OUT]
+        x = (layers[k - 1, OUT] if k else net[INPUT]) + lo * ld_in * ITEM
         hidden, norm = k + 1 < net[N_LAYERS], net[BATCH_NORM] != 0 and k + 1 < net[N_LAYERS]
-        to, done = layer[ZHAT] if norm else layer[Z], False
+        to, done = (layer[ZHAT] if norm else layer[Z]) + lo * ld * ITEM, False
         if k == 0 and call[INDPTR]:
-            finite = sparse_forward(net, layers, call, step, first, at, n, to)
+            finite = sparse_forward(net, layers, call, step, first + lo, at + lo, n, to)
         elif is_large(net, n, ld, fan_in):
             for r in range(n):
                 copy(to + r * ld * ITEM, layer[B], ld * ITEM)
@@ -632,14 +762,15 @@ def forward(net, layers, call, step, first, at, n):
                 source, target = x + r * ld_in * ITEM, to + r * ld * ITEM
                 gemm(m, ld, fan_in, source, ld_in, 1, layer[W], ld, target, ld, layer[B], 0, block)
                 if done:
-                    stage_forward(layer, training, r, m)
+                    stage_forward(layer, training, lo + r, m)
         if norm:
-            normalize(layer, n)
+            normalize(layer, team, member, lo, n, all_rows)
         if hidden and not done:
-            stage_forward(layer, training, 0, n)
+            stage_forward(layer, training, lo, n)
         if training and hidden and layer[THRESHOLD]:
-            copy(layer[OUT], layer[A], n * ld * ITEM)
-            drop(layers, call, step, k, at, n, layer[OUT])
+            out = lo * ld * ITEM
+            copy(layer[OUT] + out, layer[A] + out, n * ld * ITEM)
+            drop(layers, call, step, k, at + lo, n, layer[OUT] + out)
     return finite
 
 
@@ -899,32 +1030,31 @@ def loss_rows(kind, rows, n, ld, z, y, classes, weight, delta, row_loss, scratch
 
 
 @njit(**OPTIONS)
-def input_delta(net, layers, call, step, k, at, n):
-    """delta of layer k - 1 = delta W^T of layer k, back through dropout, activation and normalisation."""
+def input_delta(net, layers, call, step, team, member, k, at, lo, n, all_rows):
+    """delta of layer k - 1 = delta W^T of layer k, back through dropout, activation, normalisation; a member's rows."""
     layer, below = layers[k], layers[k - 1]
     ld, ld_in = layer[LD_OUT], layer[LD_IN]
+    source, to = layer[DELTA] + lo * ld * ITEM, below[DELTA] + lo * ld_in * ITEM
     drops = below[THRESHOLD] != 0
     if is_large(net, n, ld_in, layer[FAN_OUT]):
-        blas_product(
-            n, ld_in, layer[FAN_OUT], layer[DELTA], ld, False, layer[WT], ld_in, False, below[DELTA], ld_in, REAL(0.0)
-        )
+        blas_product(n, ld_in, layer[FAN_OUT], source, ld, False, layer[WT], ld_in, False, to, ld_in, REAL(0.0))
         if drops:
-            drop(layers, call, step, k - 1, at, n, below[DELTA])
-        stage_backward(below, 0, n)
+            drop(layers, call, step, k - 1, at + lo, n, to)
+        stage_backward(below, lo, n)
     else:
         block = block_rows(ld_in, layer[FAN_OUT])
         for r in range(0, n, block):
             m = min(block, n - r)
-            to = below[DELTA] + r * ld_in * ITEM
+            target = to + r * ld_in * ITEM
             gemm(
-                m, ld_in, layer[FAN_OUT], layer[DELTA] + r * ld * ITEM, ld, 1, layer[WT], ld_in, to, ld_in,
+                m, ld_in, layer[FAN_OUT], source + r * ld * ITEM, ld, 1, layer[WT], ld_in, target, ld_in,
                 net[ZEROS], 0, block,
             )  # fmt: skip
             if drops:
-                drop(layers, call, step, k - 1, at + r, m, to)
-            stage_backward(below, r, m)
+                drop(layers, call, step, k - 1, at + lo + r, m, target)
+            stage_backward(below, lo + r, m)
     if net[BATCH_NORM]:
-        denormalize(net, below, n)
+        denormalize(net, below, team, member, lo, n, all_rows)
 
 
 @njit(**OPTIONS)
@@ -938,26 +1068,38 @@ def column_sums(n, ld, source, to, accumulate):
             total[j] += row[j]
 
 
+@njit(**INLINE)
+def share_at(net, member, team):
+    """A member's share of the parameters; see LAYER_SHARES."""
+    entries = net[SHARE_ENTRIES]
+    return longs(net[SHARES] + 8 * entries * (member + 1 if team else 0), entries)
+
+
 @njit(**OPTIONS)
-def gradients(net, layers, call, step, first, at, n):
-    """Sums over the rows of the chunk, added to those of the chunks before it in the batch."""
+def gradients(net, layers, call, step, share, first, at, n):
+    """Sums over the rows of the chunk, added to those of the chunks before it in the batch; a member's parameters."""
     to_grad, accumulate = net[GRAD] - net[PARAMS], at > 0
     for k in range(net[N_LAYERS]):
         layer = layers[k]
-        fan_in, ld_in, ld = layer[FAN_IN], layer[LD_IN], layer[LD_OUT]
-        grad_w, grad_b = layer[W] + to_grad, layer[B] + to_grad
-        x = layers[k - 1, OUT] if k else net[INPUT]
-        if k == 0 and call[INDPTR]:
+        begin, end = share[LAYER_SHARES + 3 * k], share[LAYER_SHARES + 3 * k + 1]
+        rows, ld_in, ld = end - begin, layer[LD_IN], layer[LD_OUT]
+        grad_w, grad_b = layer[W] + begin * ld * ITEM + to_grad, layer[B] + to_grad
+        x = (layers[k - 1, OUT] if k else net[INPUT]) + begin * ITEM
+        if rows == 0:
+            pass
+        elif k == 0 and call[INDPTR]:
             if not accumulate:
-                clear(grad_w, fan_in * ld)
-            sparse_weight_gradient(net, layers, call, step, first, at, n, grad_w)
-        elif is_large(net, fan_in, ld, n):
-            blas_product(fan_in, ld, n, x, ld_in, True, layer[DELTA], ld, False, grad_w, ld, REAL(accumulate))
+                clear(grad_w, rows * ld)
+            sparse_weight_gradient(net, layers, call, step, first, at, n, layer[W] + to_grad, begin, end)
+        elif is_large(net, rows, ld, n):
+            blas_product(rows, ld, n, x, ld_in, True, layer[DELTA], ld, False, grad_w, ld, REAL(accumulate))
         else:
             init, stride = net[ZEROS], 0
             if accumulate:
                 init, stride = grad_w, ld
-            gemm(fan_in, ld, n, x, 1, ld_in, layer[DELTA], ld, grad_w, ld, init, stride, BLOCK_ROWS)
+            gemm(rows, ld, n, x, 1, ld_in, layer[DELTA], ld, grad_w, ld, init, stride, BLOCK_ROWS)
+        if share[LAYER_SHARES + 3 * k + 2] == 0:
+            continue
         if layer[SCALE]:
             clear(grad_b, ld)  # the mean takes the bias away; its gradient is nothing but rounding
         else:
@@ -967,55 +1109,86 @@ def gradients(net, layers, call, step, first, at, n):
 
 
 @njit(**SUMS)
-def sum_of_squares(address, n):
-    total, i = 0.0, 0
-    while i < n:
-        part, end = REAL(0.0), min(i + 4096, n)
-        p = reals(address + i * ITEM, end - i)
-        for k in range(end - i):
-            part += p[k] * p[k]
-        total += np.float64(part)
-        i = end
-    return total
+def part_of_squares(p):
+    total = REAL(0.0)
+    for k in range(len(p)):
+        total += p[k] * p[k]
+    return np.float64(total)
 
 
 @njit(**SUMS)
-def sum_of_magnitudes(address, n):
-    total, p = 0.0, reals(address, n)
-    for k in range(n):
+def part_of_magnitudes(p):
+    total = 0.0
+    for k in range(len(p)):
         total += np.float64(abs(p[k]))
     return total
 
 
 @njit(**OPTIONS)
-def finish_gradient(net, alpha, l1, scale):
-    """The gradient as the caller of loss_and_grad sees it, penalty and scale included."""
-    n, n_trained = net[N_WEIGHTS], net[N_TRAINED]
-    p, g = reals(net[PARAMS], n), reals(net[GRAD], n_trained)
-    a, b, s = REAL(alpha), REAL(l1), REAL(scale)
-    for i in range(n):
-        sign = select(p[i] > REAL(0.0), REAL(1.0), select(p[i] < REAL(0.0), REAL(-1.0), REAL(0.0)))
-        g[i] = (g[i] + a * p[i] + b * sign) * s
-    for i in range(n, n_trained):
+def sum_parts(team, member, squares, address, n, to):
+    """A member's parts of a sum of n squares or magnitudes: parts[i] is that of numbers i * PART .. (i + 1) * PART."""
+    begin, end = share_of((n + PART - 1) // PART, member, team)
+    parts = doubles(to, end)
+    for i in range(begin, end):
+        p = reals(address + i * PART * ITEM, min(PART, n - i * PART))
+        parts[i] = part_of_squares(p) if squares else part_of_magnitudes(p)
+
+
+@njit(**OPTIONS)
+def sum_of_parts(n, address):
+    """The sum of n numbers whose parts are known."""
+    total, parts = 0.0, doubles(address, (n + PART - 1) // PART)
+    for i in range(len(parts)):
+        total += parts[i]
+    return total
+
+
+@njit(**OPTIONS)
+def scale_gradient(net, begin, end, scale):
+    g, s = reals(net[GRAD] + begin * ITEM, end - begin), REAL(scale)
+    for i in range(end - begin):
         g[i] *= s
 
 
 @njit(**OPTIONS)
-def update(net, call, step, alpha, l1, scale, max_norm):
-    """From the sums over the batch's rows to the new parameters."""
-    n, rest, stride = net[N_WEIGHTS], net[N_TRAINED] - net[N_WEIGHTS], net[STATE_BYTES]
+def finish_gradient(net, share, alpha, l1, scale):
+    """A member's part of the gradient as the caller of loss_and_grad sees it, penalty and scale included."""
+    begin, n = share[WEIGHTS_FROM], share[WEIGHTS_TO] - share[WEIGHTS_FROM]
+    p, g = reals(net[PARAMS] + begin * ITEM, n), reals(net[GRAD] + begin * ITEM, n)
+    a, b, s = REAL(alpha), REAL(l1), REAL(scale)
+    for i in range(n):
+        sign = select(p[i] > REAL(0.0), REAL(1.0), select(p[i] < REAL(0.0), REAL(-1.0), REAL(0.0)))
+        g[i] = (g[i] + a * p[i] + b * sign) * s
+    scale_gradient(net, share[BIASES_FROM], share[BIASES_TO], scale)
+    scale_gradient(net, share[UNITS_FROM], share[UNITS_TO], scale)
+
+
+@njit(**OPTIONS)
+def update_range(net, call, step, begin, end, alpha, l1, scale, keep):
+    if begin < end:
+        at = begin * ITEM
+        call_rule(
+            call[RULE], end - begin, net[PARAMS] + at, net[GRAD] + at, net[STATES] + at, net[STATE_BYTES],
+            call[SCALARS] + 8 * step * call[N_SCALARS], alpha, l1, scale, keep,
+        )  # fmt: skip
+
+
+@njit(**OPTIONS)
+def update(net, call, step, team, member, share, alpha, l1, scale, max_norm):
+    """From the sums over the batch's rows to a member's new parameters."""
     keep = 1.0 - doubles(call[DECAYS] + 8 * step, 1)[0] if call[DECAYS] else 1.0
-    scalars = call[SCALARS] + 8 * step * call[N_SCALARS]
     if max_norm > 0.0:
-        finish_gradient(net, alpha, l1, scale)
-        factor = max_norm / (np.sqrt(sum_of_squares(net[GRAD], net[N_TRAINED])) + 1e-6)
+        finish_gradient(net, share, alpha, l1, scale)
+        n, parts = net[N_TRAINED], net[PARTS] + 16 * net[N_PARTS]
+        barrier(team)
+        sum_parts(team, member, True, net[GRAD], n, parts)
+        barrier(team)
+        factor = max_norm / (np.sqrt(sum_of_parts(n, parts)) + 1e-6)
         scale = 1.0 if factor >= 1.0 else factor  # lets NaN through
         alpha, l1 = 0.0, 0.0
-    call_rule(call[RULE], n, net[PARAMS], net[GRAD], net[STATES], stride, scalars, alpha, l1, scale, keep)
-    at = n * ITEM
-    call_rule(
-        call[RULE], rest, net[PARAMS] + at, net[GRAD] + at, net[STATES] + at, stride, scalars, 0.0, 0.0, scale, keep
-    )
+    update_range(net, call, step, share[WEIGHTS_FROM], share[WEIGHTS_TO], alpha, l1, scale, keep)
+    update_range(net, call, step, share[BIASES_FROM], share[BIASES_TO], 0.0, 0.0, scale, keep)
+    update_range(net, call, step, share[UNITS_FROM], share[UNITS_TO], 0.0, 0.0, scale, keep)
 
 
 # --- what is called from Python --------------------------------------------------------------------------------------
@@ -1030,12 +1203,14 @@ def tables(net_, layers_, call_):
 
 
 @njit(**OPTIONS)
-def pack(net, flat, padded):
+def pack(net, team, member, flat, padded):
+    """A member's rows of a vector as the caller sees it -> the padded vector."""
     segments = longs(net[SEGMENTS], 5 * net[N_SEGMENTS])
     for s in range(net[N_SEGMENTS]):
-        at, to, rows = segments[5 * s], segments[5 * s + 1], segments[5 * s + 2]
+        at, to = segments[5 * s], segments[5 * s + 1]
         width, ld = segments[5 * s + 3], segments[5 * s + 4]
-        for i in range(rows):
+        begin, end = share_of(segments[5 * s + 2], member, team)
+        for i in range(begin, end):
             row = reals(padded + (to + i * ld) * ITEM, ld)
             copy(padded + (to + i * ld) * ITEM, flat + (at + i * width) * ITEM, width * ITEM)
             for j in range(width, ld):  # NaN times its zeros may have spoilt the padding
@@ -1043,12 +1218,14 @@ def pack(net, flat, padded):
 
 
 @njit(**OPTIONS)
-def unpack(net, padded, flat):
+def unpack(net, team, member, padded, flat):
+    """And back."""
     segments = longs(net[SEGMENTS], 5 * net[N_SEGMENTS])
     for s in range(net[N_SEGMENTS]):
-        at, to, rows = segments[5 * s], segments[5 * s + 1], segments[5 * s + 2]
+        at, to = segments[5 * s], segments[5 * s + 1]
         width, ld = segments[5 * s + 3], segments[5 * s + 4]
-        for i in range(rows):
+        begin, end = share_of(segments[5 * s + 2], member, team)
+        for i in range(begin, end):
             copy(flat + (at + i * width) * ITEM, padded + (to + i * ld) * ITEM, width * ITEM)
 
 
@@ -1072,89 +1249,123 @@ def points_outside(call):
 
 
 @njit(**OPTIONS)
-def transpose_weights(net, layers):
+def transpose_weights(net, layers, share):
     for k in range(1, net[N_LAYERS]):
-        layer = layers[k]
-        transpose(layer[FAN_IN], layer[FAN_OUT], layer[LD_OUT], layer[W], layer[LD_IN], layer[WT])
+        layer, begin, end = layers[k], share[LAYER_SHARES + 3 * k], share[LAYER_SHARES + 3 * k + 1]
+        transpose(begin, end, layer[FAN_OUT], layer[LD_OUT], layer[W], layer[LD_IN], layer[WT])
 
 
 @njit(**OPTIONS)
-def train_step(net, layers, call, step, alpha, l1, max_norm):
-    """-> sum of the rows' losses with the penalty, sum of weights; weight 0: nothing was done."""
+def train_step(net, layers, call, step, team, member, alpha, l1, max_norm):
+    """-> sum of the rows' losses with the penalty, for member 0 only; sum of weights; weight 0: nothing was done.
+
+    All members take the same way through the barriers: what they decide by is the same for all.
+    """
     start = step * call[BATCH_SIZE]
     rows = min(call[BATCH_SIZE], call[N_ROWS] - start)
     loss, weight, last = 0.0, 0.0, net[N_LAYERS] - 1
-    top = layers[last]
+    top, share = layers[last], share_at(net, member, team)
+    scratch = net[SCRATCH] + member * net[SCRATCH_BYTES]
+    squares, magnitudes = net[PARTS], net[PARTS] + 8 * net[N_PARTS]
+    weights = net[WEIGHT] if call[SAMPLE_WEIGHT] else 0
+    if alpha != 0.0:  # summed here, where a barrier follows anyway
+        sum_parts(team, member, True, net[PARAMS], net[N_WEIGHTS], squares)
+    if l1 != 0.0:
+        sum_parts(team, member, False, net[PARAMS], net[N_WEIGHTS], magnitudes)
     for r in range(0, rows, net[MAX_ROWS]):
         n = min(net[MAX_ROWS], rows - r)
-        gather_targets(net, layers, call, start + r, n)
-        forward(net, layers, call, step, start + r, r, n)
-        weights = net[WEIGHT] if call[SAMPLE_WEIGHT] else 0
+        lo, hi = rows_of(n, member, team)
+        gather_targets(net, layers, call, start + r + lo, lo, hi - lo)
+        forward(net, layers, call, step, team, member, start + r, r, lo, hi - lo, n)
+        z, top_weights = lo * top[LD_OUT] * ITEM, weights + lo * ITEM if weights else 0
         loss_rows(
-            net[LOSS], n, top[FAN_OUT], top[LD_OUT], top[Z], net[TARGETS], net[CLASSES], weights, top[DELTA],
-            net[ROW_LOSS], net[SCRATCH], net[LOSS_PARAMETERS],
+            net[LOSS], hi - lo, top[FAN_OUT], top[LD_OUT], top[Z] + z, net[TARGETS] + lo * top[FAN_OUT] * ITEM,
+            net[CLASSES] + 8 * lo, top_weights, top[DELTA] + z, net[ROW_LOSS] + 8 * lo, scratch, net[LOSS_PARAMETERS],
         )  # fmt: skip
         for k in range(last, 0, -1):
-            input_delta(net, layers, call, step, k, r, n)
-        gradients(net, layers, call, step, start + r, r, n)
-        row_loss = doubles(net[ROW_LOSS], n)
-        for i in range(n):
-            loss += row_loss[i]
+            input_delta(net, layers, call, step, team, member, k, r, lo, hi - lo, n)
+        barrier(team)
+        if member == 0:
+            row_loss = doubles(net[ROW_LOSS], n)
+            for i in range(n):
+                loss += row_loss[i]
         if weights:
             w = reals(weights, n)
             for i in range(n):
                 weight += np.float64(w[i])
         else:
             weight += n
+        gradients(net, layers, call, step, share, start + r, r, n)
+        if r + n < rows:
+            barrier(team)  # the next chunk takes the place of this one
     if weight == 0.0:
+        barrier(team)
         return 0.0, 0.0
-    if alpha != 0.0:
-        loss += 0.5 * alpha * sum_of_squares(net[PARAMS], net[N_WEIGHTS])
-    if l1 != 0.0:
-        loss += l1 * sum_of_magnitudes(net[PARAMS], net[N_WEIGHTS])
+    if member == 0:
+        if alpha != 0.0:
+            loss += 0.5 * alpha * sum_of_parts(net[N_WEIGHTS], squares)
+        if l1 != 0.0:
+            loss += l1 * sum_of_parts(net[N_WEIGHTS], magnitudes)
     if call[RULE]:
-        update(net, call, step, alpha, l1, 1.0 / weight, max_norm)
-        transpose_weights(net, layers)
-        if net[BATCH_NORM]:
+        update(net, call, step, team, member, share, alpha, l1, 1.0 / weight, max_norm)
+        transpose_weights(net, layers, share)
+        if net[BATCH_NORM] and member == 0:
             for k in range(last):
                 update_running(layers[k], rows)
     else:
-        finish_gradient(net, alpha, l1, 1.0 / weight)
+        finish_gradient(net, share, alpha, l1, 1.0 / weight)
+    barrier(team)
     return loss, weight
 
 
 @njit(**KERNEL)
-def train(net_, layers_, call_, alpha, l1, max_norm):
-    """Steps FIRST .. LAST of an epoch; -> sum of the batches' losses times their rows.
+def train(net_, layers_, call_, team, member, alpha, l1, max_norm):
+    """Steps FIRST .. LAST of an epoch; -> sum of the batches' losses times their rows, for member 0.
 
     DONE counts the steps: fewer than LAST where a batch's weights sum to zero, -1 where an index points outside.
+    team: the address of its cells, 0 for one that works alone; where a member gives up before all are here, the others
+    do nothing.  A member other than 0 looks at no table after the last barrier: its caller may be gone.
     """
+    if team and not meet(team, True):
+        if member == 0:
+            longs(team, TEAM_CELLS)[GAVE_UP] = 1
+        return 0.0
     net, layers, call = tables(net_, layers_, call_)
+    step, last, unpacks = call[FIRST], call[LAST], call[UNPACK] != 0
     if call[PACK]:
-        if points_outside(call):
+        if member == 0 and points_outside(call):
             call[DONE] = -1
-            return 0.0
-        pack(net, call[FLAT], net[PARAMS])
+        pack(net, team, member, call[FLAT], net[PARAMS])
         for k in range(net[N_STATES]):
-            pack(net, long_at(call[FLAT_STATES] + 8 * k), net[STATES] + k * net[STATE_BYTES])
-        transpose_weights(net, layers)
-    total, step = 0.0, call[FIRST]
-    while step < call[LAST]:
-        loss, weight = train_step(net, layers, call, step, alpha, l1, max_norm)
+            pack(net, team, member, long_at(call[FLAT_STATES] + 8 * k), net[STATES] + k * net[STATE_BYTES])
+        barrier(team)
+        wrong = call[DONE] < 0
+        if not wrong:
+            transpose_weights(net, layers, share_at(net, member, team))
+        barrier(team)
+        if wrong:
+            return 0.0
+    total = 0.0
+    while step < last:
+        loss, weight = train_step(net, layers, call, step, team, member, alpha, l1, max_norm)
         if weight == 0.0:
             break
-        rows = min(call[BATCH_SIZE], call[N_ROWS] - step * call[BATCH_SIZE])
-        total += loss / weight * rows
+        if member == 0:
+            rows = min(call[BATCH_SIZE], call[N_ROWS] - step * call[BATCH_SIZE])
+            total += loss / weight * rows
+            call[DONE] = step + 1
         step += 1
-        call[DONE] = step
-    if call[UNPACK] or step < call[LAST]:
+    if unpacks or step < last:
         if call[RULE]:
-            unpack(net, net[PARAMS], call[FLAT])
+            unpack(net, team, member, net[PARAMS], call[FLAT])
             for k in range(net[N_STATES]):
-                unpack(net, net[STATES] + k * net[STATE_BYTES], long_at(call[FLAT_STATES] + 8 * k))
+                states = net[STATES] + k * net[STATE_BYTES]
+                unpack(net, team, member, states, long_at(call[FLAT_STATES] + 8 * k))
         else:
-            unpack(net, net[GRAD], call[OUTPUT])
-        call[UNPACKED] = 1
+            unpack(net, team, member, net[GRAD], call[OUTPUT])
+        barrier(team)
+        if member == 0:
+            call[UNPACKED] = 1
     return total
 
 
@@ -1163,12 +1374,12 @@ def predict(net_, layers_, call_):
     """OUTPUT = link(logits) of rows FIRST .. LAST; whether they were finite."""
     net, layers, call = tables(net_, layers_, call_)
     if call[PACK]:
-        pack(net, call[FLAT], net[PARAMS])
+        pack(net, 0, 0, call[FLAT], net[PARAMS])
     top = layers[net[N_LAYERS] - 1]
     n_outputs, finite, first = top[FAN_OUT], True, call[FIRST]
     while first < call[LAST]:
         n = min(net[MAX_ROWS], call[LAST] - first)
-        finite = forward(net, layers, call, 0, first, 0, n) and finite
+        finite = forward(net, layers, call, 0, 0, 0, first, 0, 0, n, n) and finite
         out = call[OUTPUT] + first * n_outputs * ITEM
         if net[LINK] == SOFTMAX_LOSS:
             softmax_rows(n, n_outputs, top[LD_OUT], top[Z], out, net[SCRATCH])

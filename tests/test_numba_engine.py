@@ -1,9 +1,11 @@
 """The Numba engine: what the conformance suites do not ask of it.
 
 Numba is imported when its engine computes and not before; what is compiled is kept on disk, also where two processes
-begin at once; whole fits end in the Cython engine's weights; Ctrl-C is seen within an epoch.
+begin at once; whole fits end in the Cython engine's weights; Ctrl-C is seen within an epoch; threads change no bit.
 """
 
+import gc
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -14,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import fastmlp
-from fastmlp import backends
+from fastmlp import backends, threads
 from fastmlp.backends import Data
 from fastmlp.kernels import codegen, formulas
 from fastmlp.network import Network
@@ -221,7 +224,7 @@ def test_whole_fit_ends_in_the_same_weights(name):
 # ------------------------------------------------------------------------------- the calls
 
 
-def big_epoch(interrupt_after=None):
+def big_epoch(interrupt_after=None, n_jobs=None):
     """(steps done, parameters before and after) of an epoch of some seconds."""
     engine = backends.get("numba")
     rng = np.random.default_rng(0)
@@ -229,7 +232,7 @@ def big_epoch(interrupt_after=None):
     params = network.initial_params(np.random.RandomState(0), 6.0)
     before = params.copy()
     data = Data(rng.normal(size=(500, 256)).astype("f4"), rng.integers(0, 3, 500))
-    workspace, optimizer = engine.workspace(network, 100), Steps("sgd", [])
+    workspace, optimizer = engine.workspace(network, 100, n_jobs), Steps("sgd", [])
     engine.train_epoch(workspace, params.copy(), data, np.arange(100), 100, 0.0, Steps("sgd", []))  # compiled
     order = np.resize(np.arange(500), 400_000)
     if interrupt_after is not None:
@@ -242,8 +245,9 @@ def big_epoch(interrupt_after=None):
     return optimizer.t, before, params, time.perf_counter() - start
 
 
-def test_interrupt_is_seen_within_an_epoch_and_keeps_what_was_done():
-    steps, before, after, seconds = big_epoch(interrupt_after=0.5)
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_interrupt_is_seen_within_an_epoch_and_keeps_what_was_done(n_jobs):
+    steps, before, after, seconds = big_epoch(interrupt_after=0.5, n_jobs=n_jobs)
     assert 0 < steps < 4000
     assert np.isfinite(after).all()
     assert (before != after).any()
@@ -271,3 +275,218 @@ def test_one_workspace_trains_by_one_rule_after_another():
             engine.train_epoch(workspace, params, data, np.arange(20), 8, 0.1, Steps(rule, states))
             results.append(params)
         np.testing.assert_array_equal(*results)
+
+
+# ------------------------------------------------------------------------------- threads
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(700, 33))
+CLASSES = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(int) + (X[:, 2] > 0.3)
+VALUES = np.stack([X[:, 0] * X[:, 1], X[:, 2], abs(X[:, 3])], axis=1)
+SPARSE = scipy.sparse.csr_array(np.where(RNG.uniform(size=X.shape) < 0.2, X, 0))
+WEIGHT = RNG.uniform(0.1, 2, 700)
+Classifier, Regressor = fastmlp.MLPClassifier, fastmlp.MLPRegressor
+TOGETHER = {
+    "adam": (Classifier((40, 17)), X, CLASSES, None),
+    "weighted": (Classifier((40,), activation="tanh", solver="sgd", alpha=0.1, l1_ratio=0.5), X, CLASSES, WEIGHT),
+    "no hidden layer": (Classifier(()), X, CLASSES, None),
+    "sparse": (Classifier((20, 20), activation="logistic", input_dropout=0.1), SPARSE, CLASSES, None),
+    "chunks of a full batch": (Regressor(hidden_layer_sizes=(30,), batch_size=700), X, VALUES, WEIGHT),
+    "single rows": (Classifier((5,), batch_size=1), X[:50], CLASSES[:50], None),
+    "lbfgs": (Regressor(hidden_layer_sizes=(30,), solver="lbfgs"), X, VALUES, None),
+    "clipped": (Classifier((40, 17), solver="adamw", max_grad_norm=0.1), X, CLASSES, None),
+    "everything": (
+        Classifier((30, 41), batch_norm=True, dropout=0.2, activation="prelu", label_smoothing=0.1, max_grad_norm=0.5),
+        X, CLASSES, WEIGHT,
+    ),
+    "beyond the caches": (Classifier((600, 500)), X, CLASSES, None),
+}  # fmt: skip
+
+
+def fitted(case, dtype, n_jobs):
+    model, rows, y, weight = TOGETHER[case]
+    model = type(model)(**{**model.get_params(), "max_iter": 4, "random_state": 0, "n_jobs": n_jobs})
+    return model.set_params(backend="numba").fit(rows.astype(dtype), y, weight)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", TOGETHER)
+def test_same_bits_for_every_n_jobs(case, dtype):
+    one = fitted(case, dtype, 1)
+    rows = TOGETHER[case][1].astype(dtype)
+    for n_jobs in (2, 3, 4):
+        many = fitted(case, dtype, n_jobs)
+        for expected, got in zip((*one.coefs_, *one.intercepts_), (*many.coefs_, *many.intercepts_), strict=True):
+            np.testing.assert_array_equal(got, expected)
+        assert getattr(many, "loss_curve_", None) == getattr(one, "loss_curve_", None)
+        assert many.loss_ == one.loss_
+        np.testing.assert_array_equal(many.predict(rows), one.predict(rows))
+
+
+def plain_network(*widths):
+    return Network(widths, ("relu",) * (len(widths) - 2), "log_loss", np.dtype("f4"))
+
+
+def test_how_many_threads(monkeypatch):
+    engine = backends.get("numba")
+    assert engine.workspace(plain_network(4, 16, 3), 32, 2).n_threads == 2
+    assert engine.workspace(plain_network(4, 16, 3), 4, 4).n_threads == 1, "one register tile of rows"
+    monkeypatch.setattr(threads, "allowed", lambda n_jobs: 3)
+    assert engine.workspace(plain_network(4, 16, 3), 32).n_threads == 1, "too little work"
+    assert engine.workspace(plain_network(784, 512, 10), 128).n_threads == 3
+    monkeypatch.setattr(engine, "BLAS_BYTES", 1)
+    assert engine.workspace(plain_network(784, 512, 10), 128).n_threads == 1, "the BLAS has its own"
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_norm": True}, {"activations": ("prelu", "relu", "prelu")}])
+@pytest.mark.parametrize("n_jobs", [2, 3, 4, 7])
+def test_shares_hold_each_parameter_once(options, n_jobs):
+    widths = (9, 70, 3, 21, 5)
+    network = Network(widths, **{"activations": ("relu",) * 3, "loss": "log_loss", "dtype": np.dtype("f8"), **options})
+    workspace = backends.get("numba").workspace(network, 100, n_jobs)
+    c, net = workspace.code.names, workspace.net
+    taken = np.zeros(net[c["N_TRAINED"]], int)
+    shares = workspace._shares(workspace.n_threads)
+    for share in shares:
+        for begin, end in np.reshape(share[: c["LAYER_SHARES"]], (-1, 2)):
+            taken[begin:end] += 1
+    assert (taken == 1).all()
+    for k, width in enumerate(widths[:-1]):
+        rows = np.zeros(width, int)
+        for share in shares:
+            begin, end, _ = share[c["LAYER_SHARES"] + 3 * k :][:3]
+            rows[begin:end] += 1
+        assert (rows == 1).all()
+        assert sum(share[c["LAYER_SHARES"] + 3 * k + 2] for share in shares) == 1
+
+
+def epoch_of(n_jobs, weight=None, order=None):
+    """(a call of one epoch, its workspace, its parameters)."""
+    engine, network = backends.get("numba"), plain_network(20, 40, 3)
+    params = network.initial_params(np.random.RandomState(0), 6.0)
+    data = Data(X[:, :20].astype("f4"), CLASSES, weight)
+    order = np.arange(700) if order is None else order
+    workspace = engine.workspace(network, 100, n_jobs)
+    return (
+        lambda: engine.train_epoch(workspace, params, data, order, 100, 0.1, Steps("sgd", [])),
+        workspace,
+        params,
+    )
+
+
+def helpers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("fastmlp-")]
+
+
+def test_helpers_go_with_their_workspace():
+    gc.collect()
+    before = {*helpers()}
+    run, workspace, _ = epoch_of(3)
+    run()
+    run()
+    team = {*helpers()} - before
+    assert len(team) == 2
+    del run, workspace
+    gc.collect()
+    for thread in team:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_errors_are_seen_by_all_members():
+    expected, _, before = epoch_of(1, np.repeat([1.0, 0.0], 350).astype("f4"))
+    run, _, params = epoch_of(3, np.repeat([1.0, 0.0], 350).astype("f4"))
+    for _ in range(2):
+        for call in (expected, run):
+            with pytest.raises(ZeroDivisionError):
+                call()
+    np.testing.assert_array_equal(params, before)
+    order = np.arange(700)
+    run, _, params = epoch_of(3, order=order)
+    run()
+    order[300] = 700
+    before = params.copy()
+    with pytest.raises(ValueError, match="order"):
+        run()
+    np.testing.assert_array_equal(params, before)
+    order[300] = 0
+    run()
+    assert (params != before).any()
+
+
+@pytest.mark.parametrize("when", ["before anybody", "before a helper", "before the caller", "after all", "a helper's"])
+def test_who_does_not_come_is_not_waited_for(when):
+    """Ctrl-C may come between any two of Python's instructions; helpers may run out of memory."""
+    expected, _, before = epoch_of(1)
+    run, workspace, params = epoch_of(3)
+    for call in (expected, run, expected, run):
+        call()
+    np.testing.assert_array_equal(params, before)
+    team, train = workspace.team, workspace.code.network.train
+
+    class Interrupted:
+        signatures = True
+
+        def __call__(self, net, layers, call, cells, member, *numbers):
+            if when == "a helper's" and member == 1:
+                raise MemoryError
+            if when == "before the caller" and cells and member == 0:
+                raise KeyboardInterrupt
+            total = train(net, layers, call, cells, member, *numbers)
+            if when == "after all" and cells and member == 0:
+                raise KeyboardInterrupt
+            return total
+
+    class Full:
+        def put(self, job):
+            if job is not None:
+                raise KeyboardInterrupt
+            real.put(job)
+
+    place = {"before anybody": 0, "before a helper": 1}.get(when)
+    if place is not None:
+        real, team.jobs[place] = team.jobs[place], Full()
+    tables, numbers = workspace.epoch.tables, (0.1, 0.0, 0.0)
+    interrupted, alive = Interrupted(), helpers()
+    assert alive
+    if when == "a helper's":
+        assert team.run(interrupted, tables, numbers) is None
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            team.run(interrupted, tables, numbers)
+    assert not team.works()
+    run()  # by a new team
+    assert workspace.team is not team and workspace.team.works()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_concurrent_fits_with_threads():
+    serial = fitted("adam", np.float32, 2)
+    with ThreadPoolExecutor(6) as pool:
+        for model in pool.map(lambda _: fitted("adam", np.float32, 2), range(6)):
+            for expected, got in zip(serial.coefs_, model.coefs_, strict=True):
+                np.testing.assert_array_equal(got, expected)
+
+
+def train_in_child(run, params, connection):
+    run()
+    connection.send(params)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this platform does not fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_starts_a_team_of_its_own():
+    run, _, params = epoch_of(2)
+    run()
+    run()
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=train_in_child, args=(run, params, sender))
+    child.start()
+    assert receiver.poll(60), "the forked child hangs"
+    got = receiver.recv()
+    run()
+    np.testing.assert_array_equal(got, params)
+    child.join(60)
+    assert child.exitcode == 0
