@@ -612,10 +612,16 @@ def test_keyboard_interrupt_keeps_the_model(twins, solver, when):
 def test_real_ctrl_c():
     """A signal that arrives while an engine is at work ends the fit at the next epoch."""
     X, y = problem_for(REGRESSOR)
-    est = MLPRegressor(hidden_layer_sizes=(200, 200), max_iter=10**7, n_iter_no_change=np.inf, random_state=0)
     timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+
+    def start(info):  # after an epoch: an engine may have to compile before
+        if info.epoch == 1:
+            timer.start()
+
+    est = MLPRegressor(
+        hidden_layer_sizes=(200, 200), max_iter=10**7, n_iter_no_change=np.inf, random_state=0, callbacks=[start]
+    )
     with pytest.warns(UserWarning, match=r"Training interrupted by user\."):
-        timer.start()
         est.fit(X, y)
     assert 0 < est.n_iter_ == len(est.loss_curve_) < 10**7
     assert np.isfinite(est.predict(X)).all()
