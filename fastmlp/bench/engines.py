@@ -206,7 +206,6 @@ def _table(result: Mapping[str, Any], title: str, threads: str, scale: float, un
             f"speed: how many times as fast as {first}. {settings['dtype']}, medians; interleaved rounds: "
             f"{settings['rounds']}, a fresh process for each engine and round.",
             "Losses and weights were compared first; weight diff: the largest relative difference of an engine.",
-            "An engine that computes in one thread has the same figure for every number of threads.",
         ],
         left=["layers"],
     )
