@@ -109,3 +109,26 @@ def check_weights(sample_weight, n, dtype):
     if sample_weight is not None:
         check_array("sample_weight", sample_weight, dtype, (n,))
     return sample_weight
+
+
+def no_overlap(out, **others):
+    for name, other in others.items():
+        if other is not None and np.may_share_memory(out, other):
+            raise ValueError(f"out must not share memory with {name}")
+
+
+BUSY = "this workspace is at work for another caller: give each thread one of its own"
+
+
+class busy:
+    """A workspace belongs to one call at a time."""
+
+    def __init__(self, workspace):
+        self.lock = workspace.lock
+
+    def __enter__(self):
+        if not self.lock.acquire(blocking=False):
+            raise RuntimeError(BUSY)
+
+    def __exit__(self, *error):
+        self.lock.release()

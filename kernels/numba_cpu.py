@@ -25,7 +25,9 @@ from scipy import sparse
 
 from fastmlp.kernels import formulas
 from fastmlp.kernels.arguments import (
+    BUSY,
     batch_size_of,
+    busy,
     check_array,
     check_csr,
     check_indices,
@@ -33,6 +35,7 @@ from fastmlp.kernels.arguments import (
     check_weights,
     entry_of,
     float_dtype,
+    no_overlap,
     row_of,
     seed_of,
 )
@@ -514,23 +517,6 @@ class Workspace:
         return call, alive
 
 
-BUSY = "this workspace is at work for another caller: give each thread one of its own"
-
-
-class _busy:
-    """A workspace belongs to one call at a time."""
-
-    def __init__(self, workspace):
-        self.lock = workspace.lock
-
-    def __enter__(self):
-        if not self.lock.acquire(blocking=False):
-            raise RuntimeError(BUSY)
-
-    def __exit__(self, *error):
-        self.lock.release()
-
-
 # --- argument checks --------------------------------------------------------------------------------------------------
 
 
@@ -575,12 +561,6 @@ def _data(data, ws):
     return data.X, data.y, data.sample_weight
 
 
-def _no_overlap(out, **others):
-    for name, other in others.items():
-        if other is not None and np.may_share_memory(out, other):
-            raise ValueError(f"out must not share memory with {name}")
-
-
 # --- the coarse calls -------------------------------------------------------------------------------------------------
 
 
@@ -617,7 +597,7 @@ def predict(workspace, params, X, out, rows=None):
     n = X.shape[0] if rows is None else len(rows)
     check_array("out", out, ws.dtype, (n, ws.n_outputs), out=True)
     finite, block = True, max(1, int(3 * WORK_PER_CALL / ws.work_of(1)))
-    with _busy(ws):
+    with busy(ws):
         ws.prepare_prediction()
         call, alive = ws.call_table(X, rows, FLAT=_address(params), OUTPUT=_address(out), PACK=1)
         c = ws.code.names
@@ -657,7 +637,7 @@ def loss_and_grad(workspace, params, data, alpha, grad, l1=0.0):
     if np.may_share_memory(params, grad):
         raise ValueError("grad must not share memory with params")
     n = X.shape[0]
-    with _busy(ws):
+    with busy(ws):
         ws.prepare_training()
         ws.net[ws.code.names["N_STATES"]], ws.epoch = 0, None
         call, alive = ws.call_table(
@@ -824,7 +804,7 @@ def slope(activation, z, a, out):
     if z is not None:
         check_array("z", z, dtype, a.shape)
     check_array("out", out, dtype, a.shape, out=True)
-    _no_overlap(out, z=z, a=a)
+    no_overlap(out, z=z, a=a)
     _apply_slope(f, a if z is None else z, a, out, fill=True)
 
 
@@ -928,7 +908,7 @@ def softmax(logits, out):
     if width == 0:
         raise ValueError("logits must have at least one column")
     if out is not logits:
-        _no_overlap(out, logits=logits)
+        no_overlap(out, logits=logits)
     z = _padded(logits, _code(dtype).names["LANES"])
     ld = z.shape[1]
     scratch = _aligned(CLASS_ROWS * (ld + 2), dtype)
@@ -949,7 +929,7 @@ def loss(name, logits, y, sample_weight, delta):
     _targets(_code(dtype), y, f.by_class, logits.shape, dtype)
     check_weights(sample_weight, n, dtype)
     check_array("delta", delta, dtype, logits.shape, out=True)
-    _no_overlap(delta, logits=logits)
+    no_overlap(delta, logits=logits)
     total = float(n) if sample_weight is None else float(np.sum(sample_weight, dtype=np.float64))
     if total == 0:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")

@@ -23,12 +23,14 @@ from scipy import sparse
 from fastmlp.kernels import codegen, cuda_driver, formulas
 from fastmlp.kernels.arguments import (
     batch_size_of,
+    busy,
     check_array,
     check_indices,
     check_states,
     check_weights,
     entry_of,
     float_dtype,
+    no_overlap,
     row_of,
     seed_of,
 )
@@ -377,30 +379,10 @@ class Workspace:
         return self.all_states
 
 
-class _busy:
-    """A workspace belongs to one call at a time."""
-
-    def __init__(self, workspace):
-        self.lock = workspace.lock
-
-    def __enter__(self):
-        if not self.lock.acquire(blocking=False):
-            raise RuntimeError("this workspace is at work for another caller: give each thread one of its own")
-
-    def __exit__(self, *error):
-        self.lock.release()
-
-
 def _workspace(workspace):
     if not isinstance(workspace, Workspace):
         raise ValueError(f"workspace must come from workspace(), got {type(workspace).__name__}")
     return workspace
-
-
-def _no_overlap(out, **others):
-    for name, other in others.items():
-        if other is not None and np.may_share_memory(out, other):
-            raise ValueError(f"out must not share memory with {name}")
 
 
 def workspace(network, batch_size, n_jobs=None):
@@ -552,7 +534,7 @@ def loss_and_grad(workspace, params, data, alpha, grad, l1=0.0):
     if ws.network.batch_norm or any(ws.thresholds):
         raise ValueError("network must have neither dropout nor batch_norm in loss_and_grad: train it with train_epoch")
     check_array("params", params, ws.dtype, (ws.n_params,))
-    with _busy(ws):
+    with busy(ws):
         rows = ws.data(data)
         check_array("grad", grad, ws.dtype, params.shape, out=True)
         if np.may_share_memory(params, grad):
@@ -578,7 +560,7 @@ def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, l1
     """
     ws = _workspace(workspace)
     check_array("params", params, ws.dtype, (ws.n_params,), out=True)
-    with _busy(ws):
+    with busy(ws):
         rows = ws.data(data)
         check_indices("order", order, rows.n)
         if len(order) == 0:
@@ -709,7 +691,7 @@ def predict(workspace, params, X, out, rows=None):
         check_array("out", out, ws.dtype, (n, ws.n_outputs), out=True)
     if n == 0:
         return True
-    with _busy(ws):
+    with busy(ws):
         ws.params.upload(params)
         prediction = _prediction(ws, n, sparse.issparse(X), not on_device(X), to is None)
         return _predict_blocks(ws, prediction, X, rows, n, out, to)
@@ -830,7 +812,7 @@ def slope(activation, z, a, out):
     if z is not None:
         check_array("z", z, dtype, a.shape)
     check_array("out", out, dtype, a.shape, out=True)
-    _no_overlap(out, z=z, a=a)
+    no_overlap(out, z=z, a=a)
     out[...] = 1
     _times_slope(f, a if z is None else z, a, out)
 
@@ -927,7 +909,7 @@ def softmax(logits, out):
     if width == 0:
         raise ValueError("logits must have at least one column")
     if out is not logits:
-        _no_overlap(out, logits=logits)
+        no_overlap(out, logits=logits)
     if n:
         code, to = _named_code(dtype), allocate(out.size, dtype, "out")
         _launch(code.softmax_array, code, n * code.SIDE, vector(logits, dtype, "logits"), to, n, width)
@@ -948,7 +930,7 @@ def loss(name, logits, y, sample_weight, delta):
     check_targets(y, f.by_class, logits.shape, dtype)
     check_weights(sample_weight, n, dtype)
     check_array("delta", delta, dtype, logits.shape, out=True)
-    _no_overlap(delta, logits=logits)
+    no_overlap(delta, logits=logits)
     total = float(n) if sample_weight is None else float(np.sum(sample_weight, dtype=np.float64))
     if total == 0:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
