@@ -21,7 +21,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from fastmlp.kernels import codegen, cuda_driver, formulas
+from fastmlp.kernels import codegen, formulas
+from fastmlp.kernels.numba_cuda import driver
 
 CAPABILITIES = (8, 0), (9, 0)
 REGISTERS, SHARED_BYTES, THREADS = 65536, {8: 164 * 1024, 9: 228 * 1024}, 2048  # of a multiprocessor
@@ -37,12 +38,10 @@ NETWORKS = {
 
 def generate(*, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, large: bool = False) -> Any:
     """The module of a combination of formulas."""
-    template = (Path(codegen.__file__).parent / "cuda_network.py").read_text(encoding="utf-8")
+    template = (Path(codegen.__file__).parent / "numba_cuda" / "network.py").read_text(encoding="utf-8")
     tile = codegen.CudaTile(64, 16, 16) if large else codegen.CudaTile(32, 16, 32)
     choice = {"activations": activations, "loss": loss, "rule": rule}
-    return cuda_driver.load(
-        lambda: codegen.cuda_module(formulas, template, tile, double=double, simulated=False, **choice)
-    )
+    return driver.load(lambda: codegen.cuda_module(formulas, template, tile, double=double, simulated=False, **choice))
 
 
 def signatures(module: ModuleType) -> dict[str, list[Any]]:

@@ -85,7 +85,7 @@ COMPILING_PAYS = 1e10
 BACKENDS: dict[str, Row] = {
     "cython": Row("fastmlp.kernels._engine", "reinstall fastmlp where a C compiler is present: pip install fastmlp"),
     "numba": Row("fastmlp.kernels.numba_cpu", 'pip install "fastmlp[numba]"', COMPILING_PAYS),
-    "cuda": Row("fastmlp.kernels.numba_cuda", 'pip install "fastmlp[cuda]"', math.inf),
+    "cuda": Row("fastmlp.kernels.numba_cuda.engine", 'pip install "fastmlp[cuda]"', math.inf),
     "reference": Row("fastmlp.kernels.reference", "reinstall fastmlp: pip install fastmlp"),
 }
 

@@ -17,7 +17,7 @@ from sklearn.utils._array_api import get_namespace
 from sklearn.utils.validation import validate_data
 
 from fastmlp import backends
-from fastmlp.kernels import cuda_driver, cuda_memory
+from fastmlp.kernels.numba_cuda import driver, memory
 
 DLPACK_GPU = (2, 13)  # kDLCUDA and kDLCUDAManaged of DLPack's DLDeviceType
 INTERPRETERS = ("cupy", "torch")  # whose from_dlpack gives an array that has __cuda_array_interface__
@@ -32,7 +32,7 @@ def is_device_array(array: Any) -> bool:
     """Whether an array lies on a GPU: by __cuda_array_interface__, Numba's own mark, or its DLPack device."""
     if isinstance(array, np.ndarray) or array is None:
         return False
-    return cuda_memory.on_device(array) or _dlpack_device(array) in DLPACK_GPU
+    return memory.on_device(array) or _dlpack_device(array) in DLPACK_GPU
 
 
 def _dlpack_device(array: Any) -> int | None:
@@ -43,18 +43,20 @@ def _dlpack_device(array: Any) -> int | None:
 
 
 def view(array: Any, name: str = "X") -> Any:
-    """The same memory as an array of Numba's.
+    """Return the same memory as an array of Numba's, once its library has written it.
 
     Raises
     ------
     TypeError
         If only DLPack leads to it, and no library is at hand that goes that way.
+    ValueError
+        If it is on another GPU than this thread works on.
     """
-    if hasattr(array, "__cuda_ndarray__"):
-        return array
-    if not cuda_memory.on_device(array):
+    if not memory.on_device(array):
         array = _through_dlpack(array, name)
-    return cuda_driver.api().as_cuda_array(array)
+    driver.check_device(name, array)
+    driver.wait_for(array)
+    return array if hasattr(array, "__cuda_ndarray__") else driver.api().as_cuda_array(array)
 
 
 def _through_dlpack(array: Any, name: str) -> Any:
@@ -101,7 +103,6 @@ def validated(estimator: Any, X: Any, reset: bool) -> Any:
     """
     check_backend(estimator, "X")
     X = view(X)
-    cuda_driver.api().synchronize()  # its library may still be writing to it, in a stream of its own
     if len(X.shape) != 2:
         raise ValueError(f"Expected 2D array, got {len(X.shape)}D array instead: X has shape {tuple(X.shape)}")
     for n, what in zip(X.shape, ("sample", "feature"), strict=True):
@@ -153,9 +154,7 @@ def on_host(estimator: Any, array: Any, name: str) -> Any:
     if not is_device_array(array):
         return array
     check_backend(estimator, name)
-    there = view(array, name)
-    cuda_driver.api().synchronize()
-    return there.copy_to_host()
+    return view(array, name).copy_to_host()
 
 
 def host_rows(X: Any, rows: np.ndarray | None = None) -> Any:

@@ -1,6 +1,6 @@
 """What callers may do wrong, whichever engine they call: checks that end in a ValueError naming the argument.
 
-Used by the engines that are written in Python: reference.py, numba_cpu.py and numba_cuda.py.  The last two also share
+Used by the engines that are written in Python: reference.py, numba_cpu.py and numba_cuda/.  The last two also share
 the lock that keeps a workspace to one call at a time.
 """
 

@@ -555,7 +555,7 @@ _CUDA_HEAD = {
         'quiet = lambda: np.seterr(all="ignore")',  # in each of the threads
     ],
 }
-#: Losses by rows -> names of their number and of their parameter in cuda_network.py.
+#: Losses by rows -> names of their number and of their parameter in numba_cuda/network.py.
 _CUDA_ROW_LOSSES = {"log_loss": "LOG_LOSS", "focal": "FOCAL", "kl_divergence": "KL_DIVERGENCE"}
 
 
@@ -796,7 +796,7 @@ def cuda_module(
     formulas : module
         kernels/formulas.py.
     template : str
-        Text of cuda_network.py.
+        Text of numba_cuda/network.py.
     tile : CudaTile
     double : bool
         float64, else float32: then the device computes nothing in double precision.
@@ -821,7 +821,7 @@ def cuda_module(
         "import math",
         "from collections import namedtuple",
     ]
-    lines += ["", "import numpy as np", "", "from fastmlp.kernels.cuda_driver import import_cuda"]
+    lines += ["", "import numpy as np", "", "from fastmlp.kernels.numba_cuda.driver import import_cuda"]
     lines += ["", "cuda = import_cuda()", *_CUDA_HEAD[simulated]]
     lines += [f"{name}_ = {text}" for name, text in _CUDA_FUNCTIONS[simulated].items()]
     lines += [f"{name} = {value}" for name, value in settings.items()]

@@ -1,8 +1,8 @@
 """The CUDA engine: on a GPU if there is one, in Numba's simulator with NUMBA_ENABLE_CUDASIM=1, and with neither.
 
 In the simulator a GPU's threads are Python's: sizes here are small, and odd on purpose.  It checks which number goes
-where, not races; the barriers are argued in cuda_network.py.  Without device and simulator the code is compiled all the
-same, and its text is looked at.
+where, not races; the barriers are argued in kernels/numba_cuda/network.py.  Without device and simulator the code is
+compiled all the same, and its text is looked at.
 """
 
 import importlib
@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import os
 import re
+import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +22,8 @@ import scipy.sparse as sp
 import fastmlp
 from fastmlp import backends
 from fastmlp.backends import Data
-from fastmlp.kernels import cuda_driver, formulas, reference
+from fastmlp.kernels import formulas, reference
+from fastmlp.kernels.numba_cuda import driver, settings, training
 from fastmlp.network import Network
 
 from helpers import (
@@ -42,7 +44,7 @@ from helpers import (
 )
 
 USABLE = "cuda" in backends.available()
-COMPILES = cuda_driver.package() is not None and importlib.util.find_spec("numba") is not None
+COMPILES = driver.package() is not None and importlib.util.find_spec("numba") is not None
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
 on_device = pytest.mark.skipif(not USABLE, reason=f"no CUDA device: {backends.why_not('cuda')}")
 by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -52,7 +54,7 @@ by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["floa
 def engine():
     if not USABLE:
         pytest.skip(backends.why_not("cuda"))
-    with steady_simulator() if cuda_driver.simulated() else nullcontext():
+    with steady_simulator() if driver.simulated() else nullcontext():
         yield backends.get("cuda")
 
 
@@ -176,7 +178,7 @@ def compare(engine, network, n=7, batch_size=3, *, kind="C", weighted=True, orde
 
 @pytest.fixture(params=["rows", "layers"])
 def schedule(engine, request, monkeypatch):
-    monkeypatch.setattr(engine, "SCHEDULE", request.param)
+    monkeypatch.setattr(settings, "SCHEDULE", request.param)
     return request.param
 
 
@@ -261,11 +263,11 @@ def test_epoch_over_some_of_the_rows(engine):
 
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_batches_larger_than_a_chunk(engine, schedule, monkeypatch, clip):
-    monkeypatch.setattr(engine, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(settings, "CHUNK_ROWS", 3)
     compare(engine, make_network((3, 4, 2), dropout=(0.4,)), n=11, batch_size=8, max_grad_norm=clip)
 
 
-@pytest.mark.skipif(not cuda_driver.simulated(), reason="of the simulator, whose grids with a barrier have one block")
+@pytest.mark.skipif(not driver.simulated(), reason="of the simulator, whose grids with a barrier have one block")
 @pytest.mark.parametrize("name", ["plain", "batch_norm, dropout"])
 @pytest.mark.parametrize("blocks", [2, 5])
 def test_the_number_of_blocks_does_not_matter(engine, schedule, monkeypatch, name, blocks):
@@ -274,7 +276,7 @@ def test_the_number_of_blocks_does_not_matter(engine, schedule, monkeypatch, nam
     network = make_network((6, 9, 5, 3), **options)
     data, order = make_data(np.random.default_rng(3), network, 17, True), np.arange(17)
     alone = epoch(engine, network, data, order, 9, max_grad_norm=0.2)
-    monkeypatch.setattr(engine, "BLOCKS_PER_PHASE", blocks)
+    monkeypatch.setattr(settings, "BLOCKS_PER_PHASE", blocks)
     for ours, theirs in zip(epoch(engine, network, data, order, 9, max_grad_norm=0.2), alone, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -283,7 +285,7 @@ def test_schedules_differ_in_no_bit(engine, monkeypatch):
     network = make_network((6, 9, 5, 3), activations="gelu", dropout=(0.2, 0.2))
     data, found = make_data(np.random.default_rng(3), network, 9), []
     for name in ("rows", "layers", "rows"):
-        monkeypatch.setattr(engine, "SCHEDULE", name)
+        monkeypatch.setattr(settings, "SCHEDULE", name)
         found.append(epoch(engine, network, data, np.arange(9), 4))
     for ours, theirs, again in zip(*found, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -299,7 +301,7 @@ def test_loss_and_grad(engine, weighted, dtype, monkeypatch):
     found = []
     for module, chunk in ((reference, None), (engine, 8192), (engine, 3)):
         if chunk:
-            monkeypatch.setattr(engine, "CHUNK_ROWS", chunk)
+            monkeypatch.setattr(settings, "CHUNK_ROWS", chunk)
         grad = np.empty_like(params)
         value = module.loss_and_grad(module.workspace(network, 7), params, data, 0.1, grad, l1=0.05)
         found.append(np.append(grad, value))
@@ -310,7 +312,8 @@ def test_loss_and_grad(engine, weighted, dtype, monkeypatch):
 # ------------------------------------------------------------------------------- an epoch's conduct
 
 
-def test_an_epoch_is_one_launch(engine):
+def test_an_epoch_is_one_launch(engine, monkeypatch):
+    monkeypatch.setattr(settings, "LAUNCH_SECONDS", 1e9)
     network = make_network((3, 4, 2), batch_norm=True)
     data, params = make_data(np.random.default_rng(3), network, 7), make_params(np.random.default_rng(0), network)
     optimizer = make_optimizer(np.random.default_rng(0), "adam", len(params), np.float64)
@@ -324,25 +327,25 @@ def test_an_epoch_in_many_launches(engine, monkeypatch):
     network = make_network((3, 4, 2), dropout=(0.3,))
     data = make_data(np.random.default_rng(3), network, 7)
     whole = epoch(engine, network, data, np.arange(7), 2, epochs=2)
-    monkeypatch.setattr(engine, "WORK_PER_LAUNCH", 1)
+    monkeypatch.setattr(settings, "LAUNCH_SECONDS", 0)
     for ours, theirs in zip(epoch(engine, network, data, np.arange(7), 2, epochs=2), whole, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-15)
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_an_interrupt_keeps_the_steps_done(engine, monkeypatch):
-    monkeypatch.setattr(engine, "WORK_PER_LAUNCH", 1)
+    monkeypatch.setattr(settings, "LAUNCH_SECONDS", 0)
     network = make_network((3, 4, 2))
     data = make_data(np.random.default_rng(3), network, 7)
     params = make_params(np.random.default_rng(0), network)
     optimizer = make_optimizer(np.random.default_rng(0), "adam", len(params), np.float64)
-    expected, done = [params.copy(), optimizer.copy()], engine._Training.run
+    expected, launch = [params.copy(), optimizer.copy()], training.Training._launch
 
-    def interrupted(self, first, *args):
-        if first == 2:
-            raise KeyboardInterrupt
-        return done(self, first, *args)
+    def interrupted(self, *args):
+        launch(self, *args)
+        if self.done == 1:  # while the second step is computed
+            os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(engine._Training, "run", interrupted)
+    monkeypatch.setattr(training.Training, "_launch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         engine.train_epoch(engine.workspace(network, 2), params, data, np.arange(7), 2, 0.1, optimizer)
     first_rows = np.arange(4)
@@ -368,7 +371,7 @@ def test_weights_that_sum_to_zero(engine):
 
 def test_rows_are_uploaded_once_and_parameters_when_they_changed(engine, monkeypatch):
     uploads = []
-    memory = importlib.import_module("fastmlp.kernels.cuda_memory")
+    memory = importlib.import_module("fastmlp.kernels.numba_cuda.memory")
     original = memory.vector
     monkeypatch.setattr(memory, "vector", lambda array, *args: uploads.append(array) or original(array, *args))
     network = make_network((3, 4, 2))
@@ -437,7 +440,7 @@ def test_predict_in_blocks(engine, monkeypatch, kind):
     network = make_network((5, 4, 3))
     X = make_data(np.random.default_rng(0), network, 11, kind=kind).X
     whole = predicted(engine, network, X)[1]
-    monkeypatch.setattr(engine, "PREDICT_ROWS", 3)
+    monkeypatch.setattr(settings, "PREDICT_ROWS", 3)
     np.testing.assert_array_equal(predicted(engine, network, X)[1], whole)
 
 
@@ -458,7 +461,7 @@ def test_no_rows(engine):
 
 def test_arrays_on_the_device(engine):
     """Nothing is copied to train on them, or to predict into them."""
-    cuda = cuda_driver.api()
+    cuda = driver.api()
     network = make_network((3, 4, 2))
     data, order = make_data(np.random.default_rng(3), network, 7, True), np.arange(7)
     there = Data(*map(cuda.to_device, data))
@@ -473,7 +476,7 @@ def test_arrays_on_the_device(engine):
 
 
 def test_memory_that_does_not_suffice_is_halved_and_then_named(engine, monkeypatch):
-    network, asked, room, original = make_network((3, 4, 2)), [], [4], cuda_driver.allocate
+    network, asked, room, original = make_network((3, 4, 2)), [], [4], driver.allocate
 
     def allocate(shape, dtype, purpose):
         asked.append(purpose)
@@ -481,8 +484,8 @@ def test_memory_that_does_not_suffice_is_halved_and_then_named(engine, monkeypat
             raise MemoryError(f"the device has no room for {purpose}")
         return original(shape, dtype, purpose)
 
-    monkeypatch.setattr(engine, "allocate", allocate)
-    monkeypatch.setattr(engine, "FEWEST_ROWS", 2)
+    monkeypatch.setattr(driver, "allocate", allocate)
+    monkeypatch.setattr(settings, "FEWEST_ROWS", 2)
     X = np.random.default_rng(0).normal(size=(9, 3))
     assert_close(predicted(engine, network, X)[1], predicted(reference, network, X)[1], terms=10, scale=1)
     assert "the activations of 4 rows" in asked
@@ -591,28 +594,28 @@ def machine(monkeypatch):
     """A machine of which everything works until a test takes it away."""
     monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(cuda_driver, "find_spec", lambda name: name != "numba_cuda_mlir" or None)
-    monkeypatch.setattr(cuda_driver, "DEVICE_FILES", (__file__,))
+    monkeypatch.setattr(driver, "find_spec", lambda name: name != "numba_cuda_mlir" or None)
+    monkeypatch.setattr(driver, "DEVICE_FILES", (__file__,))
     library = type("Library", (), {"version": 13000, "code": 0})
     library.cuDriverGetVersion = lambda found: setattr(found._obj, "value", library.version) or library.code
-    monkeypatch.setattr(cuda_driver.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(driver.ctypes, "CDLL", lambda name: library)
     return library
 
 
 def test_check_passes_where_all_is_there(machine):
-    cuda_driver.check()
+    driver.check()
 
 
 def test_no_package(machine, monkeypatch):
-    monkeypatch.setattr(cuda_driver, "find_spec", lambda name: name == "numba" or None)
+    monkeypatch.setattr(driver, "find_spec", lambda name: name == "numba" or None)
     with pytest.raises(ImportError, match="No module named 'numba_cuda'") as caught:
-        cuda_driver.check()
+        driver.check()
     assert caught.value.name == "numba_cuda"
 
 
 def test_the_error_of_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr(cuda_driver, "find_spec", lambda name: None)
-    monkeypatch.delitem(sys.modules, "fastmlp.kernels.numba_cuda", raising=False)
+    monkeypatch.setattr(driver, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "fastmlp.kernels.numba_cuda.engine", raising=False)
     with pytest.raises(ImportError, match=re.escape('pip install "fastmlp[cuda]"')):
         backends.get("cuda")
 
@@ -621,36 +624,36 @@ def test_no_driver(machine, monkeypatch):
     def missing(name):
         raise OSError(name)
 
-    monkeypatch.setattr(cuda_driver.ctypes, "CDLL", missing)
+    monkeypatch.setattr(driver.ctypes, "CDLL", missing)
     with pytest.raises(ImportError, match="driver is not installed") as caught:
-        cuda_driver.check()
+        driver.check()
     assert caught.value.name is None
 
 
 def test_old_driver(machine):
     machine.version = 11080
     with pytest.raises(ImportError, match=r"too old: it supports CUDA 11\.8, 12\.0 or later"):
-        cuda_driver.check()
+        driver.check()
 
 
 def test_a_driver_that_does_not_answer(machine):
     machine.code = 999
     with pytest.raises(ImportError, match="does not answer"):
-        cuda_driver.check()
+        driver.check()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="devices are files on Linux only")
 def test_no_device_file(machine, monkeypatch, tmp_path):
-    monkeypatch.setattr(cuda_driver, "DEVICE_FILES", (str(tmp_path / "*"),))
+    monkeypatch.setattr(driver, "DEVICE_FILES", (str(tmp_path / "*"),))
     with pytest.raises(ImportError, match="no CUDA device"):
-        cuda_driver.check()
+        driver.check()
 
 
 @pytest.mark.parametrize("hidden", ["", "-1"])
 def test_hidden_devices(machine, monkeypatch, hidden):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     with pytest.raises(ImportError, match="hides all of them"):
-        cuda_driver.check()
+        driver.check()
 
 
 def test_memory_errors_say_what_and_how_much(monkeypatch):
@@ -658,10 +661,10 @@ def test_memory_errors_say_what_and_how_much(monkeypatch):
         def device_array(self, size, dtype):
             raise RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
 
-    monkeypatch.setattr(cuda_driver, "api", Api)
-    monkeypatch.setattr(cuda_driver, "free_memory", lambda: 2**29)
+    monkeypatch.setattr(driver, "api", Api)
+    monkeypatch.setattr(driver, "free_memory", lambda: 2**29)
     with pytest.raises(MemoryError, match=r"no room for X: 8 GiB are needed, 0\.5 GiB are free"):
-        cuda_driver.allocate(2**30, np.float64, "X")
+        driver.allocate(2**30, np.float64, "X")
 
 
 def resources():

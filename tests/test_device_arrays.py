@@ -16,12 +16,12 @@ from sklearn.exceptions import NotFittedError
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor, backends, device_arrays
-from fastmlp.kernels import cuda_driver, cuda_memory
+from fastmlp.kernels.numba_cuda import driver, memory, prediction, settings
 
 from helpers import steady_simulator
 
 USABLE = "cuda" in backends.available()
-SIMULATED = USABLE and cuda_driver.simulated()
+SIMULATED = USABLE and driver.simulated()
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
 on_device = pytest.mark.skipif(not USABLE, reason=f"no CUDA device: {backends.why_not('cuda')}")
 in_simulator = pytest.mark.skipif(not SIMULATED, reason="of Numba's simulator, which has no library beside it")
@@ -35,7 +35,7 @@ def cuda():
     if not USABLE:
         pytest.skip(backends.why_not("cuda"))
     with steady_simulator() if SIMULATED else nullcontext():
-        yield cuda_driver.api()
+        yield driver.api()
 
 
 @fastmlp.activation
@@ -153,9 +153,12 @@ def test_dlpack_alone_leads_to_a_library_that_has_the_interface(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(__name__="cupy", from_dlpack=refuse))
     with pytest.raises(TypeError, match=r"cupy\.from_dlpack: it requires a gradient"):
         device_arrays.view(OnlyDlpack())
-    marked = types.SimpleNamespace(__cuda_ndarray__=True, __cuda_array_interface__={})
+    interface = {"data": (0, False), "stream": None}
+    marked = types.SimpleNamespace(__cuda_array_interface__=interface)
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__name__="torch", from_dlpack=lambda array: marked))
-    monkeypatch.setattr(cuda_driver, "api", lambda: types.SimpleNamespace(as_cuda_array=lambda array: ("view", array)))
+    made = types.SimpleNamespace(as_cuda_array=lambda array: ("view", array))
+    monkeypatch.setattr(driver, "api", lambda: made)
+    monkeypatch.setattr(driver, "current_device", lambda: 0)
     assert device_arrays.view(OnlyDlpack()) == ("view", marked)
 
 
@@ -166,17 +169,16 @@ def test_dlpack_alone_leads_to_a_library_that_has_the_interface(monkeypatch):
 def uploads(cuda, monkeypatch):
     """What is uploaded as rows of a fit, and where rows on the device are read."""
     seen = types.SimpleNamespace(vectors=[], samples=[])
-    vector, upload = cuda_memory.vector, cuda_memory.upload_samples
-    monkeypatch.setattr(cuda_memory, "vector", lambda array, *args: seen.vectors.append(array) or vector(array, *args))
+    vector, upload = memory.vector, memory.upload_samples
+    monkeypatch.setattr(memory, "vector", lambda array, *args: seen.vectors.append(array) or vector(array, *args))
 
     def samples(X, dtype):
         seen.samples.append((X, upload(X, dtype)))
         return seen.samples[-1][1]
 
-    engine = backends.get("cuda")
-    monkeypatch.setattr(cuda_memory, "upload_samples", samples)
-    monkeypatch.setattr(engine, "upload_samples", samples)
-    monkeypatch.setattr(engine, "_block_of", lambda *args: pytest.fail("rows are copied from the host"))
+    monkeypatch.setattr(memory, "upload_samples", samples)
+    monkeypatch.setattr(prediction, "upload_samples", samples)
+    monkeypatch.setattr(prediction.Blocks, "_upload", lambda *args: pytest.fail("rows are copied from the host"))
     return seen
 
 
@@ -356,7 +358,7 @@ def test_predictions_in_another_precision(cuda):
 @on_device
 def test_predict_in_blocks_with_rows_and_out_on_the_device(cuda, monkeypatch):
     engine = backends.get("cuda")
-    monkeypatch.setattr(engine, "PREDICT_ROWS", 3)
+    monkeypatch.setattr(settings, "PREDICT_ROWS", 3)
     X = rows(11)
     model = MLPClassifier(**SMALL, backend="cuda").fit(X, classes(X, 3))
     network, params = model._fitted_network(), model.coefs_[0].base
@@ -513,7 +515,7 @@ def test_arrays_that_cannot_be_written_to(tensors, monkeypatch):
 def test_a_library_without_a_namespace(tensors):
     X = rows()
     model = MLPClassifier(**SMALL, backend="cuda").fit(X, classes(X))
-    there = cuda_driver.api().to_device(X)
+    there = driver.api().to_device(X)
     with dispatching():
         with pytest.raises(TypeError, match="has no array API namespace"):
             model.predict_proba(there)
@@ -525,7 +527,7 @@ def test_a_library_without_a_namespace(tensors):
 
 @pytest.mark.parametrize("name", ["torch", "cupy"])
 def test_libraries(name, monkeypatch):
-    if not USABLE or cuda_driver.simulated():
+    if not USABLE or driver.simulated():
         pytest.skip("no CUDA device")
     module = pytest.importorskip(name)
     if name == "torch" and not module.cuda.is_available():

@@ -153,7 +153,7 @@ def modules():
     for package in (fastmlp, kernels):
         found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
         names |= {module.name for module in found if not module.name.startswith("fastmlp.bench.")}
-    names.remove("fastmlp.kernels.cuda_network")  # a template
+    names.remove("fastmlp.kernels.numba_cuda.network")  # a template
     absent = {row.module for name, row in backends.BACKENDS.items() if backends.why_not(name)}
     return sorted(names - absent)
 

@@ -1,7 +1,7 @@
 """Device code of the CUDA engine: the steps of an epoch, a prediction, and the kernels by name.
 
 Where it sits: a template.  codegen.py copies its text behind the settings and the formulas of one combination of
-activations, loss and rule (:func:`codegen.cuda_module`); cuda_driver.py imports the result.  Names that are not
+activations, loss and rule (:func:`codegen.cuda_module`); driver.py imports the result.  Names that are not
 defined here come from that head: REAL and the other constants, ``device`` and ``kernel``, the functions exp_, log_ ...,
 ``product`` and the formulas.
 

@@ -1,9 +1,9 @@
 """What the CUDA engine keeps on the device: the rows of a fit, and vectors that the host sees too.
 
-Where it sits: numba_cuda.py gives arrays of the host, or arrays that are on the device already, and gets vectors on
-the device.  Rows are uploaded once: an array that comes again is known by its identity, and is referred to so that no
-other takes its place.  Parameters and states are uploaded when the host has changed them, which a copy of what was last
-written to the host tells.
+Where it sits: training.py, prediction.py and named.py hand in arrays of the host, or arrays that are on the device
+already, and get vectors on the device.  Rows are uploaded once: an array that comes again is known by its identity, and
+is referred to so that no other takes its place.  Parameters and states are uploaded when the host has changed them: a
+copy of what both had last tells.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from fastmlp.kernels.arguments import check_array, check_csr, check_weights, float_dtype
-from fastmlp.kernels.cuda_driver import allocate, api
+from fastmlp.kernels.numba_cuda.driver import allocate, api, check_device
 
 STAGING_BYTES = 64 * 2**20  # rows of another dtype or layout are converted so many bytes at a time
 
@@ -35,14 +35,15 @@ def on_device(array: Any) -> bool:
 
 
 def device_view(name: str, array: Any, dtype: np.dtype, shape: tuple, *, out: bool = False) -> Any:
-    """A vector of the same memory, nothing copied.
+    """Return a vector of the same memory; nothing is copied.
 
     Raises
     ------
     ValueError
-        If the array is not C-contiguous, or of another dtype or shape.
+        If the array is on another GPU, not C-contiguous, or of another dtype or shape.
     """
     cuda = api()
+    check_device(name, array)
     if not hasattr(array, "__cuda_ndarray__"):
         if out and (array.__cuda_array_interface__["data"][1]):
             raise ValueError(f"{name} must be writable")
@@ -84,23 +85,47 @@ def vector(array: np.ndarray, dtype: Any, purpose: str) -> Any:
 
 
 class Mirror:
-    """A vector of the host's with its copy on the device."""
+    """A vector of the host's and its copy on the device.
+
+    Attributes
+    ----------
+    device : device vector
+    written : ndarray or None
+        What the host's vector was when both were last the same.
+    same : bool
+        Whether the device still has these numbers.
+    """
 
     def __init__(self, device: Any) -> None:
-        self.device, self.written = device, None
+        self.device, self.written, self.same = device, None, False
 
     def upload(self, array: np.ndarray) -> None:
-        """Bring the device up to date, if the host's numbers are not those that it was given last."""
-        if self.written is None or not np.array_equal(self.written.view(np.uint8), array.view(np.uint8)):
-            self.device.copy_to_device(array)
-            self.written = array.copy()
-
-    def download(self, array: np.ndarray) -> None:
-        self.device.copy_to_host(array)
+        """Copy the host's numbers to the device, unless it has them already."""
+        if self.same and np.array_equal(self.written.view(np.uint8), array.view(np.uint8)):
+            return
+        self.stale()
+        self.device.copy_to_device(array)
         if self.written is None:
             self.written = array.copy()
         else:
             self.written[...] = array
+        self.same = True
+
+    def stale(self) -> None:
+        """Say that the device's numbers may change: the next upload copies, unless a download comes first."""
+        self.same = False
+
+    def fetch(self) -> None:
+        """Copy the device's numbers into ``written``; the host's vector stays as it is until :meth:`give`."""
+        if self.written is None:
+            self.written = self.device.copy_to_host()
+        else:
+            self.device.copy_to_host(self.written)
+
+    def give(self, array: np.ndarray) -> None:
+        """Write what was fetched into the host's vector."""
+        array[...] = self.written
+        self.same = True
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,15 @@
+"""The CUDA engine.  Read in this order:
+
+driver.py      the package that compiles, the driver, the device, modules made at run time
+settings.py    sizes, and what tests force
+interrupts.py  Ctrl-C at a safe moment
+memory.py      vectors, mirrors of the host's vectors and rows, on the device
+network.py     the template of the device code; codegen.py makes modules of it
+code.py        from a network's choices to its module
+plan.py        tables of a network: places, tasks, phases
+workspace.py   what is kept for a network
+training.py    epochs and L-BFGS's loss, as launches
+prediction.py  predictions, block by block
+named.py       kernels by name
+engine.py      the backend: the contract's functions, from the files above
+"""

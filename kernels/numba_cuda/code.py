@@ -1,0 +1,118 @@
+"""From a network's choices to the module that computes them.
+
+Where it sits: workspace.py and named.py ask for the module of a combination of activations, loss and rule;
+codegen.cuda_module renders it, driver.py keeps it on disk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fastmlp.kernels import codegen, formulas
+from fastmlp.kernels.arguments import entry_of
+from fastmlp.kernels.numba_cuda import driver, settings
+
+
+@dataclass(frozen=True)
+class ActivationCode:
+    """An activation as codegen.cuda_module takes it, and what the host must know."""
+
+    entry: Any
+    needs_z: bool
+    learned: bool
+    initial: float  # of the parameter that units may learn
+
+
+def _is_formula(entry: Any) -> bool:
+    return hasattr(entry, "program_source")
+
+
+def _named(argument: str, table: Any, entry: Any) -> tuple[str, Any, dict[str, float]]:
+    """Return (name, row, all its parameters)."""
+    row, given = entry_of(argument, table, entry)
+    for name in given:
+        if name not in row.parameters:
+            raise ValueError(f"{argument} must have no parameters but {list(row.parameters)}, got {name!r}")
+    return entry[0] if isinstance(entry, tuple) else entry, row, {**row.parameters, **given}
+
+
+def activation_code(entry: Any, *, hidden: bool = True, argument: str = "activation") -> ActivationCode:
+    """Return what the engine knows of an activation; with ``hidden`` it must have a slope.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+    """
+    if _is_formula(entry):
+        if "slope" not in entry.kinds:
+            raise ValueError(f"{argument} must be an activation, got {entry!r}")
+        return ActivationCode(entry, entry.needs_z, False, 0.0)
+    name, row, values = _named(argument, formulas.ACTIVATIONS, entry)
+    if hidden and row.slope is None:
+        raise ValueError(f"{argument} {name!r} has no slope: it is an output link")
+    initial = values[row.learned[0]] if row.learned else 0.0
+    fixed = tuple((key, value) for key, value in values.items() if key not in row.learned)
+    return ActivationCode((name, fixed), _slope_reads_z(name), bool(row.learned), initial)
+
+
+@lru_cache
+def _slope_reads_z(name: str) -> bool:
+    row = formulas.ACTIVATIONS[name]
+    helpers = [helper.__name__ for helper in formulas.HELPERS]
+    return row.slope is not None and "z" in codegen.translate(row.slope, row.parameters, helpers).names_used
+
+
+@dataclass(frozen=True)
+class LossCode:
+    """A loss as codegen.cuda_module takes it, and whether its targets are classes."""
+
+    entry: Any
+    by_class: bool
+
+
+def loss_code(entry: Any, argument: str = "network.loss") -> LossCode:
+    """Return what the engine knows of a loss.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument.
+    """
+    if _is_formula(entry):
+        if "delta" not in entry.kinds:
+            raise ValueError(f"{argument} must be a loss, got {entry!r}")
+        return LossCode(entry, False)
+    name, row, values = _named(argument, formulas.LOSSES, entry)
+    if row.value is None and name not in codegen._CUDA_ROW_LOSSES:
+        raise ValueError(f"{argument}: the row operation {name!r} is not written for this engine")
+    return LossCode((name, tuple(values.items())), row.class_targets)
+
+
+@lru_cache(maxsize=256)
+def module_of(
+    double: bool, tile: codegen.CudaTile, activations: tuple = (), loss: Any = None, rule: str | None = None
+) -> ModuleType:
+    """Return the module of a combination of formulas."""
+    driver.api()
+    template = Path(__file__).with_name("network.py").read_text(encoding="utf-8")
+    options = {"double": double, "simulated": driver.simulated()}
+    choices = {"activations": activations, "loss": loss, "rule": rule}
+    return driver.load(lambda: codegen.cuda_module(formulas, template, tile, **options, **choices))
+
+
+def tile_of(widths: tuple[int, ...], rows: int) -> codegen.CudaTile:
+    """Return the tile for a network of these widths and so many rows at a time."""
+    if driver.simulated():
+        return settings.SIMULATED
+    large = max(widths[1:]) >= settings.LARGE_WIDTH and rows >= settings.LARGE_BATCH
+    return settings.LARGE if large else settings.SMALL
+
+
+def pieces(n: int, size: int) -> int:
+    """Return how many pieces of this size make n."""
+    return -(-n // size)

@@ -1,0 +1,249 @@
+"""The CUDA engine: the same contract on an NVIDIA GPU, compiled by Numba for the device that is found.
+
+Where it sits: a backend like any other, ``fastmlp.backends.get("cuda")``, which is taken only where it is named.  Here
+are the functions of the contract: they check arguments and lead to the files beside (``__init__.py`` lists them).
+Importing this module fails where there is no device; Numba is imported when the first of these functions is called.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from fastmlp.kernels import formulas
+from fastmlp.kernels.arguments import (
+    batch_size_of,
+    busy,
+    check_array,
+    check_indices,
+    check_states,
+    row_of,
+    seed_of,
+)
+from fastmlp.kernels.numba_cuda import driver
+from fastmlp.kernels.numba_cuda.memory import check_samples, device_view, on_device
+from fastmlp.kernels.numba_cuda.named import (
+    activate,
+    adam_update,
+    all_finite,
+    linear_backward,
+    linear_forward,
+    loss,
+    momentum_update,
+    sgd_update,
+    slope,
+    softmax,
+    softmax_cross_entropy,
+    update,
+)
+from fastmlp.kernels.numba_cuda.prediction import Blocks, prediction_of
+from fastmlp.kernels.numba_cuda.training import Training, inverse, mask_keys, sums_of_weights, training_of
+from fastmlp.kernels.numba_cuda.workspace import Workspace
+
+__all__ = [
+    "activate",
+    "adam_update",
+    "all_finite",
+    "linear_backward",
+    "linear_forward",
+    "loss",
+    "loss_and_grad",
+    "momentum_update",
+    "predict",
+    "sgd_update",
+    "shuffle",
+    "slope",
+    "softmax",
+    "softmax_cross_entropy",
+    "train_epoch",
+    "update",
+    "workspace",
+]
+
+driver.check()
+
+
+def _workspace(workspace: Any) -> Workspace:
+    if not isinstance(workspace, Workspace):
+        raise ValueError(f"workspace must come from workspace(), got {type(workspace).__name__}")
+    workspace.check_device()
+    return workspace
+
+
+def workspace(network: Any, batch_size: int, n_jobs: int | None = None) -> Workspace:
+    """Return what the coarse calls need besides their arguments; memory is allocated when it is first used.
+
+    Parameters
+    ----------
+    network : fastmlp.network.Network
+    batch_size : int
+        Rows that one training step reads.
+    n_jobs : int, default=None
+        Accepted and ignored.
+
+    Returns
+    -------
+    Workspace
+        On the GPU that this thread works on.
+
+    Raises
+    ------
+    MemoryError
+        If the parameters alone do not fit the device's free memory.
+    """
+    return Workspace(network, batch_size)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def loss_and_grad(
+    workspace: Workspace, params: np.ndarray, data: Any, alpha: float, grad: np.ndarray, l1: float = 0.0
+) -> float:
+    """Return the penalised mean loss over the whole data, and write its gradient.
+
+    See :func:`fastmlp.kernels.reference.loss_and_grad` for the arguments and what is raised.
+    """
+    ws = _workspace(workspace)
+    if ws.network.batch_norm or any(ws.thresholds):
+        raise ValueError("network must have neither dropout nor batch_norm in loss_and_grad: train it with train_epoch")
+    check_array("params", params, ws.dtype, (ws.n_params,))
+    with busy(ws):
+        rows = ws.data(data)
+        check_array("grad", grad, ws.dtype, params.shape, out=True)
+        if np.may_share_memory(params, grad):
+            raise ValueError("grad must not share memory with params")
+        order, n, alpha, l1 = np.arange(rows.n), rows.n, float(alpha), float(l1)
+        _, sums = sums_of_weights(rows, order, n)
+        if sums[0] == 0:
+            raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+        training = training_of(ws, rows, n, n)
+        training.begin(order, ws.states([]), alpha, l1)
+        ws.params.upload(params)
+        scalars = np.array([[1.0 / sums[0], 1.0]])
+        value, squares, magnitudes = training.run(scalars, lambda first, last: np.zeros((1, ws.n_layers, 2)))[:, 0]
+        ws.grad.copy_to_host(grad)
+    return float((value + 0.5 * alpha * squares + l1 * magnitudes) / sums[0])
+
+
+def train_epoch(
+    workspace: Workspace,
+    params: np.ndarray,
+    data: Any,
+    order: np.ndarray,
+    batch_size: int,
+    alpha: float,
+    optimizer: Any,
+    l1: float = 0.0,
+    seed: int = 0,
+) -> float:
+    """Make one pass of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
+
+    See :func:`fastmlp.kernels.reference.train_epoch` for the arguments and what is raised.  Ctrl-C is seen between
+    launches, each a fraction of a second long; the steps done are kept.
+    """
+    ws = _workspace(workspace)
+    check_array("params", params, ws.dtype, (ws.n_params,), out=True)
+    with busy(ws):
+        rows = ws.data(data)
+        check_indices("order", order, rows.n)
+        if len(order) == 0:
+            raise ValueError("order must hold at least one row")
+        batch_size, seed = min(batch_size_of(batch_size), len(order)), seed_of(seed)
+        row = row_of("optimizer.rule", formulas.OPTIMIZERS, optimizer.rule)
+        check_states(row, optimizer.states, params=params)
+        counts, sums = sums_of_weights(rows, order, batch_size)
+        given, decays, max_norm = _schedule(optimizer, row, len(counts))
+        training = training_of(ws, rows, len(order), batch_size, optimizer.rule, clipped=max_norm > 0)
+        training.begin(order, ws.states(optimizer.states), alpha, l1, max_norm)
+        ws.params.upload(params)
+        own = training.code.rule_scalars(*given.T)
+        scalars = np.empty((len(counts), training.code.N_SCALARS))
+        scalars[:, 0], scalars[:, 1] = inverse(sums), 1.0 - decays
+        for k, column in enumerate(own):
+            scalars[:, 2 + k] = column
+        return _steps(training, params, optimizer, (counts, sums), scalars, (float(alpha), float(l1)), seed)
+
+
+def _steps(
+    training: Training,
+    params: np.ndarray,
+    optimizer: Any,
+    batches: tuple[np.ndarray, np.ndarray],
+    scalars: np.ndarray,
+    strengths: tuple[float, float],
+    seed: int,
+) -> float:
+    """Do all steps of an epoch, up to a batch without weight -> the epoch's loss."""
+    (counts, sums), (alpha, l1), t = batches, strengths, optimizer.t
+    empty = np.flatnonzero(sums == 0)
+    end = int(empty[0]) if len(empty) else len(counts)
+    n_layers = training.ws.n_layers
+    try:
+        value, squares, magnitudes = training.run(
+            scalars[:end], lambda first, last: mask_keys(n_layers, seed, t + first, last - first)
+        )
+    finally:
+        training.finish(params, optimizer)
+    if end < len(counts):
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+    penalised = (value + 0.5 * alpha * squares + l1 * magnitudes) / sums
+    return float(penalised @ counts) / training.n
+
+
+def _schedule(optimizer: Any, row: Any, steps: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return scalars (steps, n_scalars) and decays (steps,) of the coming steps, and the largest norm, 0 for none."""
+    scalars = optimizer.scalars(steps)
+    check_array("optimizer.scalars", scalars, np.dtype(np.float64), (steps, len(row.scalars)))
+    decays = optimizer.decays(steps) if hasattr(optimizer, "decays") else None
+    if decays is None:
+        decays = np.zeros(steps)
+    check_array("optimizer.decays", decays, np.dtype(np.float64), (steps,))
+    max_norm = getattr(optimizer, "max_grad_norm", None)
+    if max_norm is not None and not max_norm > 0:
+        raise ValueError(f"optimizer.max_grad_norm must be above 0 or None, got {max_norm}")
+    return scalars, decays, 0.0 if max_norm is None else float(max_norm)
+
+
+def shuffle(order: np.ndarray, random_state: np.random.RandomState) -> None:
+    """``random_state.shuffle(order)``.
+
+    Parameters
+    ----------
+    order : ndarray of shape (n,), dtype intp (IN, OUT)
+    random_state : numpy.random.RandomState (IN, OUT)
+    """
+    check_array("order", order, np.dtype(np.intp), (None,), out=True)
+    if not isinstance(random_state, np.random.RandomState):
+        raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")
+    random_state.shuffle(order)
+
+
+# --- prediction -------------------------------------------------------------------------------------------------------
+
+
+def predict(workspace: Workspace, params: np.ndarray, X: Any, out: Any, rows: np.ndarray | None = None) -> bool:
+    """Write out = link(logits) for all rows of X, or for ``X[rows]``; return whether these rows were finite.
+
+    X and out may be on the device: C-contiguous arrays of the network's dtype with ``__cuda_array_interface__``.
+    See :func:`fastmlp.kernels.reference.predict` for the arguments.
+    """
+    ws = _workspace(workspace)
+    if ws.network.batch_norm:
+        raise ValueError("network must not have batch_norm in predict: fold it into the weights with network.folded()")
+    check_array("params", params, ws.dtype, (ws.n_params,))
+    check_samples(X, ws.network.widths[0], ws.dtype)
+    if rows is not None:
+        check_indices("rows", rows, X.shape[0])
+    n = X.shape[0] if rows is None else len(rows)
+    to = device_view("out", out, ws.dtype, (n, ws.n_outputs), out=True) if on_device(out) else None
+    if to is None:
+        check_array("out", out, ws.dtype, (n, ws.n_outputs), out=True)
+    if n == 0:
+        return True
+    with busy(ws):
+        ws.params.upload(params)
+        prediction, block = prediction_of(ws, n, (sparse.issparse(X), not on_device(X), to is None))
+        return Blocks(ws, prediction, X, rows).run(n, block, out, to)

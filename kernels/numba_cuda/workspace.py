@@ -1,0 +1,154 @@
+"""What the CUDA engine keeps for a network: places of its parameters, and arrays on the device.
+
+Where it sits: engine.py makes a :class:`Workspace`; training.py and prediction.py fill it when they are first used.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from functools import cached_property
+from itertools import pairwise
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastmlp.kernels.arguments import batch_size_of
+from fastmlp.kernels.numba_cuda import driver
+from fastmlp.kernels.numba_cuda.code import activation_code, loss_code, module_of, tile_of
+from fastmlp.kernels.numba_cuda.memory import Mirror, Rows, check_samples
+
+if TYPE_CHECKING:
+    from fastmlp.kernels.numba_cuda.plan import Plan
+    from fastmlp.kernels.numba_cuda.prediction import Prediction
+    from fastmlp.kernels.numba_cuda.training import Training
+    from fastmlp.network import Network
+
+
+class Workspace:
+    """Places of a network's parameters, tables, and arrays on one device; it serves one call at a time.
+
+    Attributes
+    ----------
+    device : int
+        Number of the GPU that the arrays are on.
+    launches : int
+        Number of training kernels launched so far.
+    device_seconds : float
+        Seconds that these took, by the device's clock.
+    """
+
+    def __init__(self, network: Network, batch_size: int) -> None:
+        self.network, self.batch_size = network, batch_size_of(batch_size)
+        if self.batch_size > sys.maxsize:
+            raise OverflowError(f"batch_size must be a number of rows, got {batch_size}")
+        self.dtype = np.dtype(network.dtype)
+        _check(network, self.dtype)
+        self.loss, self.activations = loss_code(network.loss), [activation_code(entry) for entry in network.activations]
+        self.distinct = tuple(dict.fromkeys(activation.entry for activation in self.activations))
+        self.kinds = [self.distinct.index(activation.entry) for activation in self.activations]
+        self.n_outputs, self.n_layers = network.widths[-1], len(network.widths) - 1
+        self.rates = [network.input_dropout, *(network.dropout or [0.0] * len(self.activations))]
+        self.thresholds = [round(rate * 2**24) for rate in self.rates]
+        self._lay_out()
+        driver.check_room(self.n_params * self.dtype.itemsize, f"{self.n_params} parameters")
+        self.device = driver.current_device()
+        self.lock = threading.Lock()
+        self.launches, self.device_seconds = 0, 0.0
+        self.rows: Rows | None = None
+        self.plans: dict[tuple, Plan] = {}
+        self.mirrors: list[Mirror] = []
+        self.prediction: Prediction | None = None
+        self.latest: Training | None = None
+
+    def _lay_out(self) -> None:
+        """Find the places of everything in the flat vector, layer by layer."""
+        network, at = self.network, 0
+        pairs = list(pairwise(network.widths))
+        self.places: list[dict[str, int]] = [{} for _ in pairs]
+        for name, sizes in (("W", [i * j for i, j in pairs]), ("B", [j for _, j in pairs])):
+            for place, size in zip(self.places, sizes, strict=True):
+                place[name], at = at, at + size
+        norm = bool(network.batch_norm)
+        for k, activation in enumerate(self.activations):
+            for name in ("SCALE", "SHIFT") * norm + ("SLOPE",) * activation.learned:
+                self.places[k][name], at = at, at + network.widths[k + 1]
+        self.n_trained = at
+        for k in range(len(self.activations)):
+            for name in ("MEAN", "VAR") * norm:
+                self.places[k][name], at = at, at + network.widths[k + 1]
+        self.n_params = at
+        if at != network.n_params:
+            raise ValueError(f"network.n_params must be {at} for {network}, got {network.n_params}")
+
+    def check_device(self) -> None:
+        """Refuse a thread that works on another GPU than the one that the arrays are on.
+
+        Raises
+        ------
+        ValueError
+            Naming both.
+        """
+        here = driver.current_device()
+        if here != self.device:
+            raise ValueError(
+                f"this network's arrays are on GPU {self.device}, and this thread works on GPU {here}: "
+                f"select GPU {self.device} again, or fit the network anew"
+            )
+
+    def code(self, rows: int, rule: str | None = None) -> ModuleType:
+        """Return the module for so many rows at a time."""
+        tile = tile_of(self.network.widths, rows)
+        return module_of(self.dtype == np.float64, tile, self.distinct, self.loss.entry, rule)
+
+    @cached_property
+    def n_weights(self) -> int:
+        """Number of weights, without biases."""
+        return sum(i * j for i, j in pairwise(self.network.widths))
+
+    def data(self, data: Any) -> Rows:
+        """Return the rows of a fit, on the device."""
+        if self.rows is None or not self.rows.are(data):
+            check_samples(data.X, self.network.widths[0], self.dtype)
+            self.rows, self.prediction, self.latest = None, None, None  # room for the new ones
+            self.rows = Rows(data, self.n_outputs, self.loss.by_class, self.dtype)
+        return self.rows
+
+    @cached_property
+    def params(self) -> Mirror:
+        return Mirror(driver.allocate(self.n_params, self.dtype, "the parameters"))
+
+    @cached_property
+    def grad(self) -> Any:
+        """The gradient, a device vector; 0 behind what is trained."""
+        return driver.api().to_device(np.zeros(self.n_params, self.dtype))
+
+    @cached_property
+    def factors(self) -> Any:
+        """(n_layers,) of dropout, a device vector: what a kept neuron is multiplied by."""
+        return driver.api().to_device(np.array([1 / (1 - rate) for rate in self.rates], self.dtype))
+
+    @cached_property
+    def stream(self) -> Any:
+        """The stream in which the training kernels run."""
+        return driver.api().stream()
+
+    def states(self, arrays: list[np.ndarray]) -> Any:
+        """Return one device vector of all states, up to date."""
+        if len(self.mirrors) < len(arrays) or not self.mirrors:
+            n, count = self.n_params, max(len(arrays), 1)
+            self.all_states = driver.allocate(n * count, self.dtype, "the optimizer's states")
+            self.mirrors = [Mirror(self.all_states[k * n : (k + 1) * n]) for k in range(count)]
+        for mirror, array in zip(self.mirrors, arrays, strict=False):
+            mirror.upload(array)
+        return self.all_states
+
+
+def _check(network: Network, dtype: np.dtype) -> None:
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"network.dtype must be float32 or float64, got {network.dtype}")
+    if len(network.widths) < 2 or any(width < 1 for width in network.widths):
+        raise ValueError(f"network.widths must be two or more layer sizes, got {network.widths}")
+    if len(network.activations) != len(network.widths) - 2:
+        raise ValueError(f"network.activations must hold one name for each hidden layer, got {network}")
