@@ -821,7 +821,7 @@ def cuda_module(
         "import math",
         "from collections import namedtuple",
     ]
-    lines += ["", "import numpy as np", "", "from fastmlp.kernels.numba_cuda.driver import import_cuda"]
+    lines += ["", "import numpy as np", "", "from fastmlp.kernels.numba_cuda.driver import import_cuda, record"]
     lines += ["", "cuda = import_cuda()", *_CUDA_HEAD[simulated]]
     lines += [f"{name}_ = {text}" for name, text in _CUDA_FUNCTIONS[simulated].items()]
     lines += [f"{name} = {value}" for name, value in settings.items()]

@@ -142,6 +142,25 @@ def _redirect() -> None:
         )
 
 
+def record(made: type) -> type:
+    """Return a class of named tuples that device code can make.
+
+    numba-cuda-mlir (0.6) reads named tuples, but has to be told how one is made.
+    """
+    if package() == "numba_cuda_mlir":
+        from numba_cuda_mlir import types
+        from numba_cuda_mlir.extending import lower_builtin, refresh_registries
+
+        lower_builtin(made, types.VarArg(types.Any))(_make_record)
+        refresh_registries()
+    return made
+
+
+def _make_record(builder: Any, target: Any, args: Any, kwargs: Any) -> None:
+    """A named tuple is the tuple of its fields."""
+    builder.store_var(target, tuple(builder.load_var(argument) for argument in args))
+
+
 @lru_cache(maxsize=1)
 def api() -> ModuleType:
     """Return the same module, once a device has answered.

@@ -2,7 +2,7 @@
 
 Where it sits: a template.  codegen.py copies its text behind the settings and the formulas of one combination of
 activations, loss and rule (:func:`codegen.cuda_module`); driver.py imports the result.  Names that are not
-defined here come from that head: REAL and the other constants, ``device`` and ``kernel``, the functions exp_, log_ ...,
+defined here come from that head: REAL and the other constants, ``device``, ``kernel``, ``record``, exp_, log_ ...,
 ``product`` and the formulas.
 
 An epoch is one cooperative launch.  A step is a list of phases, made on the host, with a barrier of the whole grid
@@ -21,16 +21,18 @@ for negative ones.
 
 # --- network ---
 
-Data = namedtuple(
-    "Data",
-    # tables of integers (see the constants below), then the rows of the fit
-    "net layers phases tasks X indptr indices y classes weight order "
-    # flat vectors; activations and deltas; and for each step its scalars, keys of its masks, sums of its tasks
-    "params states grad work scalars factors masks partials",
+Data = record(
+    namedtuple(
+        "Data",
+        # tables of integers (see the constants below), then the rows of the fit
+        "net layers phases tasks X indptr indices y classes weight order "
+        # flat vectors; activations and deltas; and for each step its scalars, keys of its masks, sums of its tasks
+        "params states grad work scalars factors masks partials",
+    )
 )
 #: A chunk of a batch: the step's row in the tables, its first row in ``order``, its first row in the batch, its rows,
 #: those of the batch, whether it is the last chunk, whether rows are found through ``order``, whether it is training.
-Step = namedtuple("Step", "number first at rows batch_rows last gathered training")
+Step = record(namedtuple("Step", "number first at rows batch_rows last gathered training"))
 
 # entries of ``net``
 N_LAYERS, N_PARAMS, N_TRAINED, N_TASKS, MAX_ROWS, USE_INPUT, INPUT = 0, 1, 2, 3, 4, 5, 6
