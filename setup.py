@@ -1,28 +1,38 @@
-"""Build of the compiled engine: render the formulas, compile one object per instruction set, link the extension.
+"""Build of the compiled engine: render the formulas, compile all objects side by side, link the extension.
 
-Metadata lives in pyproject.toml.  Environment: FASTMLP_BUILD_ISAS="baseline avx2" limits the instruction sets,
-FASTMLP_CFLAGS adds compiler flags (sanitizers, -Werror).  FASTMLP_PURE=1 compiles nothing: such an installation has
-the engines that need no C compiler.
+Metadata lives in pyproject.toml.  Environment:
+
+FASTMLP_PURE=1                        compile nothing: the installation has the engines that need no C compiler
+FASTMLP_BUILD_ISAS="baseline avx2"    limit the instruction sets
+FASTMLP_CFLAGS="-g -Werror"           add compiler flags (sanitizers, debug information, warnings as errors)
+MAX_JOBS=1                            limit the compilers that run at a time; default: one per processor
 """
 
+import copy
 import os
 import platform
 import sys
 import tempfile
+import zlib
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import NamedTuple
 
 from setuptools import Extension, setup
-from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+from setuptools.modified import newer_group
 
 KERNELS = Path("kernels")
 SOURCES = KERNELS / "cython"
 GENERATED = SOURCES / "generated" / "formulas.h"
 MSVC = sys.platform == "win32" and not os.environ.get("FASTMLP_GCC_LIKE")
+USER_FLAGS = os.environ.get("FASTMLP_CFLAGS", "").split()
 
+# -g0: debug information costs an eighth of the compile time and three quarters of the size.
 # NaN and inf are data, so no -ffast-math.  These two let a conditional become a blend:
 # -fno-math-errno (sqrt), -fno-trapping-math (comparisons).
-BASE_FLAGS = [] if MSVC else ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+BASE_FLAGS = [] if MSVC else ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 # GCC's partial redundancy elimination turns some conditionals back into branches; clang does not know the flag.
 OPTIONAL_FLAGS = [] if MSVC else ["-fno-tree-pre", "-Wdouble-promotion"]
 ISA_FLAGS = {
@@ -30,10 +40,25 @@ ISA_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
+# The Python border checks and hands over; its calls are as fast with -O1 as with -O2.
+BORDER_FLAGS = [] if MSVC else ["-O1", "-g0", "-pthread"]
+C_FLAGS = [] if MSVC else ["-O3", "-g0", "-pthread"]
+
+
+class Unit(NamedTuple):
+    """One object file: a source, and the flags and macros that it is compiled with."""
+
+    source: Path
+    flags: list[str]
+    macros: list[tuple[str, str]]
+
+    def folder(self) -> str:
+        """Return the name of the object's folder; other flags mean another folder, so no object is ever stale."""
+        return f"{self.source.stem}-{zlib.crc32(repr(self).encode()):08x}"
 
 
 def wanted_isas() -> list[str]:
-    """Instruction sets to compile: more than the baseline on x86-64 with a GCC-like compiler only."""
+    """Return the instruction sets to compile: more than the baseline only on x86-64 with a GCC-like compiler."""
     x86_64 = platform.machine().lower() in ("x86_64", "amd64")
     universal = "arm64" in os.environ.get("ARCHFLAGS", "")
     available = list(ISA_FLAGS) if x86_64 and not universal and not MSVC else ["baseline"]
@@ -56,7 +81,7 @@ def render_formulas() -> None:
 
 
 def accepts(compiler, flags: list[str]) -> bool:
-    """True if the compiler takes these flags without a warning."""
+    """Return whether the compiler takes these flags without a warning."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "flags.c"
         source.write_text("int main(void) { return 0; }\n")
@@ -68,66 +93,103 @@ def accepts(compiler, flags: list[str]) -> bool:
     return True
 
 
-class BuildKernels(build_clib):
-    """Compiles the objects of every instruction set that the compiler can make."""
+def kernel_units(compiler) -> list[Unit]:
+    """Return one unit per instruction set and dtype; the compiler must know the flags of each instruction set."""
+    optional = [flag for flag in OPTIONAL_FLAGS if accepts(compiler, [flag])]
+    units = []
+    for isa in reversed(wanted_isas()):  # the slowest to compile first
+        if not accepts(compiler, ISA_FLAGS[isa]):
+            others = " ".join(i for i in wanted_isas() if i != isa)
+            raise SystemExit(
+                f"the compiler does not take {ISA_FLAGS[isa]}; build without them: FASTMLP_BUILD_ISAS={others!r}"
+            )
+        flags = [*BASE_FLAGS, *ISA_FLAGS[isa], *optional, *USER_FLAGS]
+        units += [Unit(SOURCES / f"isa_{isa}.c", flags, [("FASTMLP_DOUBLE", is_double)]) for is_double in "10"]
+    return units
 
-    def build_libraries(self, libraries):
-        extra = [f for f in OPTIONAL_FLAGS if accepts(self.compiler, [f])]
-        for name, build_info in libraries:
-            isa = name.removeprefix("fastmlp_")
-            if not accepts(self.compiler, ISA_FLAGS[isa]):
-                raise SystemExit(
-                    f"the compiler does not take {ISA_FLAGS[isa]}; build without them: "
-                    f"FASTMLP_BUILD_ISAS={' '.join(i for i in wanted_isas() if i != isa)!r}"
-                )
-            build_info["cflags"] = [*build_info["cflags"], *extra]
-        super().build_libraries(libraries)
+
+def border_units() -> list[Unit]:
+    """Return the units that every build has: the Python border first, then the C files beside it."""
+    isas = [(f"FASTMLP_{isa.upper()}", "1") for isa in wanted_isas() if isa != "baseline"]
+    numpy_api = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
+    flags = [*C_FLAGS, *USER_FLAGS]
+    return [
+        Unit(SOURCES / "engine.c", [*BORDER_FLAGS, *USER_FLAGS], numpy_api),
+        Unit(SOURCES / "dispatch.c", flags, isas),
+        Unit(SOURCES / "shuffle.c", flags, []),
+        Unit(SOURCES / "threads.c", flags, []),
+    ]
 
 
 class BuildEngine(build_ext):
-    """Links the extension anew whenever a kernel library is newer."""
+    """Compiles the objects that are older than what they are made of, several at a time, and links them."""
 
     def build_extension(self, ext):
-        folder = Path(self.get_finalized_command("build_clib").build_clib)
-        ext.depends = [*ext.depends, *map(str, folder.glob("*fastmlp_*"))]
-        super().build_extension(ext)
+        render_formulas()
+        [border, *beside] = border_units()
+        # the border first: Cython writes its C before the compiler can begin
+        units = [border, *kernel_units(self.compiler), *beside]
+        with ThreadPoolExecutor(self.workers()) as pool:
+            futures = [pool.submit(self.compile_unit, unit) for unit in units]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                pool.shutdown(cancel_futures=True)
+        for future in futures:
+            if not future.cancelled() and future.exception():
+                raise future.exception()
+        linked = copy.copy(ext)
+        linked.sources, linked.extra_objects = [], [future.result() for future in futures]
+        self.force = True  # linking takes a moment; objects of other flags may be older than the extension
+        super().build_extension(linked)
+
+    def workers(self) -> int:
+        """Return how many objects to compile at a time."""
+        chosen = self.parallel if isinstance(self.parallel, int) and self.parallel is not True else None
+        return max(1, chosen or int(os.environ.get("MAX_JOBS") or os.cpu_count() or 1))
+
+    def translate_border(self, target: Path) -> None:
+        """Have Cython write engine.c if one of its parts is newer."""
+        from Cython.Build import cythonize
+
+        border = SOURCES / "engine.pyx"
+        parts = [border, *SOURCES.glob("*.pxi"), *SOURCES.glob("*.pxd")]
+        if self.force or newer_group(list(map(str, parts)), str(target)):
+            cythonize(Extension("fastmlp.kernels._engine", [str(border)]), include_path=[str(SOURCES)], force=True)
+
+    def compile_unit(self, unit: Unit) -> str:
+        """Return the path of the unit's object, compiled anew where a source is newer."""
+        import numpy as np
+
+        if unit.source.stem == "engine":
+            self.translate_border(unit.source)
+        folder = str(Path(self.build_temp) / unit.folder())
+        [made] = self.compiler.object_filenames([str(unit.source)], output_dir=folder)
+        headers = sorted(map(str, SOURCES.rglob("*.h")))
+        if self.force or newer_group([str(unit.source), *headers], made):
+            try:
+                self.compiler.compile(
+                    [str(unit.source)],
+                    output_dir=folder,
+                    macros=unit.macros,
+                    include_dirs=[*self.include_dirs, str(SOURCES), np.get_include()],
+                    debug=self.debug,
+                    extra_postargs=unit.flags,
+                )
+            except CompileError as error:
+                made_with = " ".join(f"{name}={value}" for name, value in unit.macros)
+                raise CompileError(f"{unit.source} {made_with} could not be compiled: {error}") from error
+        return made
 
 
 def compiled() -> dict:
-    """What setup() must know of the compiled engine."""
-    import numpy as np
-    from Cython.Build import cythonize
-
-    render_formulas()
-    isas = wanted_isas()
-    cflags = os.environ.get("FASTMLP_CFLAGS", "").split()
-    headers = sorted(str(p) for p in SOURCES.rglob("*.h"))
-    kernels = [
-        (
-            f"fastmlp_{isa}",
-            {
-                "sources": [str(SOURCES / f"isa_{isa}.c")],
-                "obj_deps": {"": headers},
-                "include_dirs": [str(SOURCES)],
-                "cflags": [*BASE_FLAGS, *ISA_FLAGS[isa], *cflags],
-            },
-        )
-        for isa in isas
-    ]
-    engine = Extension(
-        "fastmlp.kernels._engine",
-        [str(SOURCES / name) for name in ("engine.pyx", "dispatch.c", "shuffle.c", "threads.c")],
-        include_dirs=[np.get_include(), str(SOURCES)],
-        define_macros=[
-            ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
-            *((f"FASTMLP_{isa.upper()}", "1") for isa in isas if isa != "baseline"),
-        ],
-        extra_compile_args=[*([] if MSVC else ["-O3", "-pthread"]), *cflags],
-        extra_link_args=[*([] if MSVC else ["-pthread"]), *(f for f in cflags if f.startswith("-fsanitize"))],
-        depends=headers,
-    )
-    commands = {"build_clib": BuildKernels, "build_ext": BuildEngine}
-    return {"libraries": kernels, "ext_modules": cythonize(engine), "cmdclass": commands}
+    """Return what setup() must know of the compiled engine."""
+    sources = [SOURCES / "engine.pyx", *(unit.source for unit in border_units()[1:])]
+    sources += [SOURCES / f"isa_{isa}.c" for isa in wanted_isas()]
+    pthread = [] if MSVC else ["-pthread"]
+    sanitizers = [flag for flag in USER_FLAGS if flag.startswith("-fsanitize")]
+    engine = Extension("fastmlp.kernels._engine", list(map(str, sources)), extra_link_args=[*pthread, *sanitizers])
+    return {"ext_modules": [engine], "cmdclass": {"build_ext": BuildEngine}}
 
 
 if os.environ.get("FASTMLP_PURE", "") not in ("", "0"):

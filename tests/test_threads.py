@@ -3,6 +3,9 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import sysconfig
 import threading
 import time
 
@@ -16,6 +19,8 @@ from threadpoolctl import threadpool_limits
 from fastmlp import MLPClassifier, MLPRegressor, threads
 from fastmlp.kernels import _engine
 from fastmlp.network import Network
+
+from helpers import make_data, make_network, make_optimizer, make_params
 
 X, Y = make_classification(700, 33, n_informative=9, n_classes=4, random_state=0)
 VALUES = make_regression(700, 33, n_targets=3, random_state=0)[1] / 100
@@ -95,6 +100,90 @@ def test_a_workspace_serves_one_caller_at_a_time():
     assert all(text == "done" or "at work for another caller" in text for text in outcomes)
     predict()
     assert outcomes[-1] == "done"
+
+
+def side_by_side(n, call):
+    """Run call(0) .. call(n - 1) in threads that begin together; return what each returned or the RuntimeError."""
+    begin, outcomes = threading.Barrier(n), [None] * n
+
+    def run(i):
+        begin.wait()
+        try:
+            outcomes[i] = call(i)
+        except RuntimeError as error:
+            outcomes[i] = error
+
+    callers = [threading.Thread(target=run, args=(i,)) for i in range(n)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    return outcomes
+
+
+def small_training(n_jobs=1):
+    """Return a workspace, and a function that trains it for one epoch from the same start and returns the weights."""
+    rng = np.random.default_rng(0)
+    net = make_network((33, 40, 17, 4), dtype=np.dtype("float32"))
+    data, first = make_data(rng, net, 700), make_params(rng, net)
+    workspace = _engine.workspace(net, 50, n_jobs)
+
+    def train(workspace):
+        params, optimizer = first.copy(), make_optimizer(np.random.default_rng(1), "adam", net.n_params, net.dtype)
+        _engine.train_epoch(workspace, params, data, np.arange(700), 50, 0.1, optimizer)
+        return params
+
+    return workspace, train
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_one_workspace_trains_for_one_caller_at_a_time(n_jobs):
+    workspace, train = small_training(n_jobs)
+    expected = train(workspace)
+    for _ in range(50):
+        outcomes = side_by_side(4, lambda i: train(workspace))
+        done = [outcome for outcome in outcomes if isinstance(outcome, np.ndarray)]
+        refused = [outcome for outcome in outcomes if isinstance(outcome, RuntimeError)]
+        assert done and len(done) + len(refused) == 4
+        assert all("at work for another caller" in str(error) for error in refused)
+        for params in done:
+            np.testing.assert_array_equal(params, expected)
+
+
+def test_workspaces_train_side_by_side():
+    workspace, train = small_training()
+    expected = train(workspace)
+    workspaces = [_engine.workspace(workspace.network, 50, 1 + i % 2) for i in range(6)]
+    for _ in range(10):
+        for params in side_by_side(6, lambda i: train(workspaces[i])):
+            np.testing.assert_array_equal(params, expected)
+
+
+def test_workspaces_are_made_side_by_side():
+    workspace, train = small_training()
+    expected = train(workspace)
+    for params in side_by_side(6, lambda i: train(_engine.workspace(workspace.network, 50, 2))):
+        np.testing.assert_array_equal(params, expected)
+
+
+def test_shuffles_of_one_random_state_take_turns():
+    n, callers = 20_000, 4
+    serial, shared = np.random.RandomState(0), np.random.RandomState(0)
+    expected = [np.arange(n) for _ in range(callers)]
+    orders = [np.arange(n) for _ in range(callers)]
+    for order in expected:
+        serial.shuffle(order)
+    side_by_side(callers, lambda i: _engine.shuffle(orders[i], shared))
+    assert sorted(map(tuple, orders)) == sorted(map(tuple, expected))
+    assert shared.randint(2**31) == serial.randint(2**31)
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python always has its GIL")
+def test_import_leaves_the_gil_off():
+    code = "import sys; from fastmlp.kernels import _engine; print(sys._is_gil_enabled())"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_limits_are_respected():

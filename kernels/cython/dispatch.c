@@ -4,32 +4,35 @@
 
 #include "fastmlp.h"
 
-const fm_kernels *fm_table_baseline(int is_double);
+#define DECLARE(isa) const fm_kernels *fm_table_##isa##_f32(void), *fm_table_##isa##_f64(void)
+#define ROW(isa) {#isa, has_##isa, fm_table_##isa##_f32, fm_table_##isa##_f64}
+
+DECLARE(baseline);
+static int has_baseline(void) { return 1; }
 #ifdef FASTMLP_AVX2
-const fm_kernels *fm_table_avx2(int is_double);
+DECLARE(avx2);
 static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif
 #ifdef FASTMLP_AVX512
-const fm_kernels *fm_table_avx512(int is_double);
+DECLARE(avx512);
 static int has_avx512(void)
 {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
 #endif
-static int always(void) { return 1; }
 
 static const struct {
     const char *name;
     int (*supported)(void);
-    const fm_kernels *(*table)(int is_double);
+    const fm_kernels *(*f32)(void), *(*f64)(void);
 } ISAS[] = {
-    {"baseline", always, fm_table_baseline},
+    ROW(baseline),
 #ifdef FASTMLP_AVX2
-    {"avx2", has_avx2, fm_table_avx2},
+    ROW(avx2),
 #endif
 #ifdef FASTMLP_AVX512
-    {"avx512", has_avx512, fm_table_avx512},
+    ROW(avx512),
 #endif
 };
 
@@ -46,8 +49,8 @@ int fm_find(const char *isa, const fm_kernels **f32, const fm_kernels **f64)
 {
     for (size_t i = 0; i < sizeof ISAS / sizeof ISAS[0]; i++)
         if (!strcmp(ISAS[i].name, isa) && ISAS[i].supported()) {
-            *f32 = ISAS[i].table(0);
-            *f64 = ISAS[i].table(1);
+            *f32 = ISAS[i].f32();
+            *f64 = ISAS[i].f64();
             return 0;
         }
     return -1;

@@ -15,7 +15,8 @@
 #endif
 #include "kernels.h"
 
-/* The tables as the Python border sees them; the same in every instruction set. */
+#if FASTMLP_DOUBLE
+/* The tables as the Python border sees them; the same in every instruction set and dtype. */
 #define COUNT(table) ((idx)(sizeof(table) / sizeof(table[0])))
 
 idx fm_functions(fm_row *rows, idx capacity)
@@ -53,3 +54,4 @@ idx fm_optimizers(fm_row *rows, idx capacity)
                            .n_scalars = OPTIMIZERS_f64[i].n_scalars};
     return COUNT(OPTIMIZERS_f64);
 }
+#endif

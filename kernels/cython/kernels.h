@@ -1,6 +1,6 @@
-/* One instruction set's kernels for float and double: included by each isa_*.c with ISA, VBYTES and MR defined.
+/* One instruction set's kernels for one dtype: included by each isa_*.c with ISA, VBYTES and MR defined.
  *
- *   ISA     name, also the suffix of the exported function fm_table_<ISA>
+ *   ISA     name, also part of the exported function fm_table_<ISA>_f32 or _f64
  *   VBYTES  bytes of a vector register; 0: a compiler without vector extensions, one lane
  *   MR      rows of a register tile: 8 where there are 32 vector registers, 4 where there are 16
  */
@@ -63,25 +63,26 @@
 #define JOIN(a, b) JOIN_(a, b)
 #define ISA_NAME STRING(ISA)
 
-#define REAL float
-#define BITS uint32_t
-#define EPSILON 1.1920928955078125e-07
-#define FN(name) name##_f32
-#include "template.h"
-#undef REAL
-#undef BITS
-#undef EPSILON
-#undef FN
-
+/* setup.py compiles every isa_*.c twice, side by side: once for float and once for double. */
+#if FASTMLP_DOUBLE
 #define REAL double
 #define BITS uint64_t
 #define EPSILON 2.220446049250313e-16
+#define SUFFIX _f64
 #define FN(name) name##_f64
 #define REAL_IS_DOUBLE
+#else
+#define REAL float
+#define BITS uint32_t
+#define EPSILON 1.1920928955078125e-07
+#define SUFFIX _f32
+#define FN(name) name##_f32
+#endif
 #include "template.h"
 
-const fm_kernels *JOIN(fm_table_, ISA)(int is_double);
-const fm_kernels *JOIN(fm_table_, ISA)(int is_double)
+#define TABLE JOIN(JOIN(fm_table_, ISA), SUFFIX)
+const fm_kernels *TABLE(void);
+const fm_kernels *TABLE(void)
 {
-    return is_double ? &KERNELS_f64 : &KERNELS_f32;
+    return &FN(KERNELS);
 }

@@ -4,8 +4,6 @@
  * instruction.  An operand below zero is a constant.  As everywhere, a comparison with NaN is false.
  */
 
-#ifndef FASTMLP_OPERATIONS
-#define FASTMLP_OPERATIONS
 enum {
     OP_ADD,
     OP_SUB,
@@ -18,7 +16,6 @@ enum {
     OP_SELECT_EQ,
     OP_SELECT_NE
 };
-#endif
 
 #define PROGRAM_BLOCK 256 /* numbers per register */
 

@@ -64,11 +64,3 @@ typedef struct {
 #include "gemm.h"
 #include "layers.h"
 #include "network.h"
-
-#undef LOSS_ROWS_ARGUMENTS
-#undef LANE_COUNT
-#undef ZIP_LOW
-#undef ZIP_HIGH
-#undef VEC
-#undef LOAD
-#undef STORE

@@ -58,10 +58,12 @@ typedef struct {
 #define load(c) __atomic_load_n(&(c)->value, __ATOMIC_ACQUIRE)
 #define store(c, v) __atomic_store_n(&(c)->value, v, __ATOMIC_RELEASE)
 #define add(c, v) __atomic_add_fetch(&(c)->value, v, __ATOMIC_ACQ_REL)
+#define exchange(p, v) __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL)
 #else
 #define load(c) InterlockedCompareExchange(&(c)->value, 0, 0)
 #define store(c, v) InterlockedExchange(&(c)->value, v)
 #define add(c, v) (InterlockedExchangeAdd(&(c)->value, v) + (v))
+#define exchange(p, v) InterlockedExchange(p, v)
 #endif
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -208,4 +210,14 @@ void fm_team_free(fm_team *team)
     condition_destroy(&team->wake);
     free(team->helpers);
     free(team);
+}
+
+int fm_claim_try(fm_claim *claim)
+{
+    return exchange(&claim->taken, 1) == 0;
+}
+
+void fm_claim_release(fm_claim *claim)
+{
+    exchange(&claim->taken, 0);
 }

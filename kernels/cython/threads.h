@@ -1,6 +1,6 @@
 /* A team of threads that work through one job together; each workspace owns its team.
  *
- * No global state: nothing to repair after fork, nothing to share between concurrent fits.  Between jobs the
+ * No global state: nothing to repair after fork, nothing to share between concurrent fits, with Python's GIL or without.  Between jobs the
  * helpers spin for a moment, then sleep.  Where the platform has no threads we know, a team has one member.
  */
 #ifndef FASTMLP_THREADS_H
@@ -17,5 +17,14 @@ void fm_team_run(fm_team *team, void (*work)(void *arg, int member), void *arg);
 
 /* All members wait here for each other; what they wrote before is visible to all after.  team NULL: nothing. */
 void fm_team_barrier(fm_team *team);
+
+/* Who may use a workspace: one caller at a time.  All zeros: nobody has claimed it. */
+typedef struct {
+    volatile long taken;
+} fm_claim;
+
+/* 1 if the caller has it now, 0 if another caller has it.  Never waits. */
+int fm_claim_try(fm_claim *claim);
+void fm_claim_release(fm_claim *claim);
 
 #endif

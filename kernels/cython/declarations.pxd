@@ -1,0 +1,155 @@
+# cython: language_level=3
+"""What the Python border uses of the C headers beside it, and of Python's own."""
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from numpy.random cimport bitgen_t
+
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept
+
+
+cdef extern from "tiers.h":
+    const int ALIASED_BYTES, BLAS_B_BYTES, SMALL_B_BYTES, LARGE_WEIGHT_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE
+    const int UNIT_BYTES, LARGE_UNIT_ROWS, CLASS_ROWS
+    const double THREADS_MIN_STEP, THREADS_MIN_PREDICT
+
+
+cdef extern from "threads.h":
+    ctypedef struct fm_team:
+        pass
+    fm_team *fm_team_new(int n) nogil
+    void fm_team_free(fm_team *) nogil
+    ctypedef struct fm_claim:
+        pass
+    bint fm_claim_try(fm_claim *) nogil
+    void fm_claim_release(fm_claim *) nogil
+
+
+cdef extern from "shuffle.h":
+    void fm_shuffle(bitgen_t *, Py_ssize_t n, Py_ssize_t *order) nogil
+
+
+cdef extern from "fastmlp.h":
+    ctypedef Py_ssize_t idx
+    enum: FM_MAX_STATES, FM_TILE_ROWS, FM_MAX_PARAMETERS, FM_MAX_REGISTERS
+    enum: FM_WEIGHT, FM_BIAS, FM_SCALE, FM_SHIFT, FM_SLOPE
+    ctypedef struct fm_instruction:
+        int32_t op, dst, a, b, c, d
+    ctypedef struct fm_program:
+        const fm_instruction *instructions
+        idx n_instructions
+        const double *constants
+        int output
+    ctypedef struct fm_activation:
+        int row
+        double parameters[4]
+        fm_program value, slope
+        const void *slopes
+    ctypedef struct fm_loss:
+        int row
+        double parameters[4]
+        fm_program value, delta
+        int link
+    ctypedef struct fm_dropout:
+        uint32_t threshold
+        double scale
+    ctypedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, void *, void *, int64_t *, void *,
+                                  int64_t *, void *, void *, int64_t *) noexcept nogil
+    ctypedef struct fm_layer:
+        idx fan_in, fan_out, ld_in, ld_out, w, b
+        int is_hidden
+        fm_activation activation
+        int batch_norm
+        idx scale, shift, mean, var, slope
+        fm_dropout dropout
+    ctypedef struct fm_segment:
+        idx flat, padded, rows, width, ld
+    ctypedef struct fm_unit:
+        int layer, kind
+        idx m, n_rows, offset, length, tile
+    ctypedef struct fm_workspace:
+        int n_layers
+        const fm_layer *layers
+        fm_loss loss
+        fm_dropout input_dropout
+        idx n_padded, w_padded, max_rows
+        const fm_segment *segments
+        idx n_segments
+        int n_threads
+        fm_team *team
+        const fm_unit *units
+        idx n_units
+        const idx *unit_start
+        fm_blas_gemm blas
+        int (*poll)() noexcept nogil
+        double work
+        int interrupted, saw_non_finite
+        void *params
+        void *grad
+        void *states[4]
+        double *tile_penalty
+        double *tile_norm
+        idx n_tiles
+        void **wt
+        void **a
+        void **z
+        void **out
+        void **zhat
+        void **moments
+        void **product
+        void **delta
+        void *y
+        idx *y_class
+        void *weight
+        double *row_loss
+        void *scratch
+    ctypedef struct fm_data:
+        const void *X
+        int X_is_double
+        idx row_stride, col_stride
+        const void *indices
+        const void *indptr
+        int index_is_64
+        const void *y
+        const idx *y_class
+        const void *sample_weight
+    ctypedef struct fm_epoch:
+        const idx *order
+        idx n_order, batch_size, n_steps
+        double alpha, l1
+        uint64_t seed, t
+        int rule
+        const double *scalars
+        const double *decays
+        double max_norm
+        double loss
+        idx done
+    ctypedef struct fm_kernels:
+        const char *isa
+        int lanes
+        void (*pack)(const fm_workspace *, const void *, void *) noexcept nogil
+        void (*unpack)(const fm_workspace *, const void *, void *) noexcept nogil
+        void (*predict)(fm_workspace *, const fm_data *, const idx *, idx, void *) noexcept nogil
+        void (*train)(fm_workspace *, const fm_data *, fm_epoch *) noexcept nogil
+        void (*evaluate)(int, idx, const void *, void *) noexcept nogil
+        void (*activate)(const fm_activation *, idx, const void *, void *) noexcept nogil
+        void (*slope)(const fm_activation *, idx, const void *, const void *, void *) noexcept nogil
+        void (*linear_forward)(idx, idx, idx, idx, const void *, const void *, const void *, const fm_activation *,
+                               void *, void *, fm_blas_gemm) noexcept nogil
+        void (*linear_backward)(idx, idx, idx, idx, idx, const void *, const void *, const void *, void *, void *,
+                                fm_blas_gemm, const fm_activation *, const void *, void *) noexcept nogil
+        void (*softmax)(idx, idx, idx, const void *, idx, void *, void *) noexcept nogil
+        void (*loss)(const fm_loss *, idx, idx, idx, const void *, const void *, const idx *, const void *, void *, double *,
+                     void *) noexcept nogil
+        void (*update)(int, idx, void *, const void *, void **, const double *, double, double) noexcept nogil
+    ctypedef struct fm_row:
+        const char *name
+        int needs_z, has_slope, link, class_targets, n_parameters, n_states, n_scalars
+    idx fm_functions(fm_row *, idx)
+    idx fm_activations(fm_row *, idx)
+    idx fm_losses(fm_row *, idx)
+    idx fm_optimizers(fm_row *, idx)
+    idx fm_isas(const char **, idx)
+    int fm_find(const char *, const fm_kernels **, const fm_kernels **)

@@ -1,0 +1,226 @@
+# Training: order of the rows, gradient, epochs, optimizer steps.
+
+
+def shuffle(order, random_state):
+    """``random_state.shuffle(order)``: the same draws, the same swaps, with memory asked for ahead of each swap.
+
+    Parameters
+    ----------
+    order : ndarray of intp of shape (n,)
+        Shuffled in place.
+    random_state : numpy.random.RandomState
+    """
+    cdef idx *p = <idx *>pointer(order, "order", cnp.NPY_INTP, (None,), True)
+    cdef idx n = cnp.PyArray_DIM(order, 0)
+    if not isinstance(random_state, np.random.RandomState):
+        raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")
+    generator = random_state._bit_generator
+    capsule = generator.capsule
+    cdef bitgen_t *bits = <bitgen_t *>PyCapsule_GetPointer(capsule, "BitGenerator")
+    with generator.lock, nogil:
+        fm_shuffle(bits, n, p)
+
+
+def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.0):
+    """Mean loss with penalty and its gradient over all rows, in chunks.
+
+    loss = (sum_i w_i l_i + alpha/2 ||W||^2 + l1 ||W||_1) / sum_i w_i;
+    grad_W = (A^T delta + alpha W + l1 sign W) / sum_i w_i.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    params : ndarray of shape (n_params,)
+    data : Data
+        X, y, sample_weight.
+    alpha : float
+        Strength of the L2 penalty.
+    grad : ndarray of shape (n_params,)
+        Overwritten.
+    l1 : float
+        Strength of the L1 penalty.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        For a network with batch_norm or dropout, whose loss depends on the batch or on chance.
+    ZeroDivisionError
+        If the sample weights sum to zero.
+    """
+    cdef fm_data samples
+    if workspace.has_batch_norm or workspace.has_dropout:
+        raise ValueError("loss_and_grad takes networks without batch_norm and dropout")
+    rows_of(data.X, &samples, workspace.layers[0].fan_in)
+    targets_of(data, &samples, workspace)
+    cdef void *p_params = workspace.flat(params, "params")
+    cdef void *p_grad = workspace.flat(grad, "grad", True)
+    if data.X.shape[0] == 0:
+        raise ValueError("X must have at least one row, got none")
+    cdef fm_epoch epoch
+    memset(&epoch, 0, sizeof(fm_epoch))
+    epoch.n_order, epoch.batch_size, epoch.n_steps = data.X.shape[0], data.X.shape[0], 1
+    epoch.alpha, epoch.l1, epoch.rule = alpha, l1, -1
+    cdef const fm_kernels *k = workspace.kernels
+    workspace.begin()
+    try:
+        workspace.prepare_training(0)
+        workspace.ws.interrupted = 0
+        with nogil:
+            k.pack(&workspace.ws, p_params, workspace.ws.params)
+            k.train(&workspace.ws, &samples, &epoch)
+            k.unpack(&workspace.ws, workspace.ws.grad, p_grad)
+        if workspace.ws.interrupted:
+            raise_pending()
+    finally:
+        workspace.end()
+    if epoch.done == 0:
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+    return epoch.loss / epoch.n_order
+
+
+cdef tuple read_steps(optimizer, fm_epoch *epoch):
+    """Fill rule, scalars, decays and max_norm of `epoch`; return the rule's number of states and the arrays to keep."""
+    number, row = row_of(OPTIMIZER_ROWS, optimizer.rule, "optimizer.rule")
+    cdef idx n = epoch.n_steps
+    epoch.rule = number
+    scalars = optimizer.scalars(n)
+    epoch.scalars = <const double *>pointer(scalars, "optimizer.scalars", cnp.NPY_FLOAT64, (n, row["n_scalars"]))
+    decays = optimizer.decays(n) if hasattr(optimizer, "decays") else None
+    if decays is not None:
+        epoch.decays = <const double *>pointer(decays, "optimizer.decays", cnp.NPY_FLOAT64, (n,))
+    max_norm = getattr(optimizer, "max_grad_norm", None)
+    if max_norm is not None:
+        epoch.max_norm = max_norm
+        if not epoch.max_norm > 0:
+            raise ValueError(f"optimizer.max_grad_norm must be above 0 or None, got {max_norm}")
+    return row["n_states"], scalars, decays
+
+
+def train_epoch(Workspace workspace not None, params, data, order, batch_size, alpha, optimizer, l1=0.0, seed=0):
+    """One pass of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    params : ndarray of shape (n_params,)
+    data : Data
+        X, y, sample_weight.
+    order : ndarray of intp
+        Row indices; consecutive runs of `batch_size` form the batches.
+    batch_size : int
+    alpha : float
+        Strength of the L2 penalty.
+    optimizer : object
+        ``rule``, ``states``, ``scalars(n_steps)`` and the step count ``t``, which grows by the steps done; and, where
+        it has them, ``decays(n_steps)``, the shares of the parameters that decay before each step (or None), and
+        ``max_grad_norm``, the largest norm of the gradient (or None).
+    l1 : float
+        Strength of the L1 penalty.
+    seed : int in [0, 2**64)
+        Key of the dropout masks, together with ``optimizer.t``.
+
+    Returns
+    -------
+    float
+        Mean over rows of the batches' losses, each taken before its update.
+
+    Raises
+    ------
+    ZeroDivisionError
+        If the sample weights of a batch sum to zero; the steps before it have been done.
+    KeyboardInterrupt
+        Between two steps; the steps done are kept.
+    """
+    cdef fm_data samples
+    cdef fm_epoch epoch
+    memset(&epoch, 0, sizeof(fm_epoch))
+    cdef idx n_steps, size = batch_size
+    cdef int n_states
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    rows_of(data.X, &samples, workspace.layers[0].fan_in)
+    targets_of(data, &samples, workspace)
+    epoch.order = indices(order, "order", data.X.shape[0])
+    epoch.n_order, epoch.batch_size, epoch.alpha, epoch.l1 = len(order), size, alpha, l1
+    if workspace.has_batch_norm and size > workspace.ws.max_rows:
+        raise ValueError(f"batch_size must be at most the workspace's {workspace.ws.max_rows}, got {batch_size}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must lie in [0, 2**64), got {seed}")
+    epoch.seed, epoch.t = seed, optimizer.t
+    n_steps = epoch.n_steps = (epoch.n_order + size - 1) // size
+    n_states, *kept = read_steps(optimizer, &epoch)  # epoch points into what is kept
+    cdef void *p_params = workspace.flat(params, "params", True)
+    cdef void *p_states[FM_MAX_STATES]
+    states = optimizer.states
+    if len(states) != n_states:
+        raise ValueError(f"optimizer.states must hold {n_states} vectors, got {len(states)}")
+    for i in range(n_states):
+        p_states[i] = workspace.flat(states[i], "optimizer.states", True)
+    refuse_overlap((params, *states), ("params",) + ("optimizer.states",) * n_states)
+    if len(order) == 0:
+        raise ValueError("order must hold at least one row index, got none")
+    cdef const fm_kernels *k = workspace.kernels
+    cdef int s
+    epoch.done = 0
+    workspace.begin()
+    try:
+        workspace.prepare_training(n_states)
+        workspace.ws.interrupted = 0
+        with nogil:
+            k.pack(&workspace.ws, p_params, workspace.ws.params)
+            for s in range(n_states):
+                k.pack(&workspace.ws, p_states[s], workspace.ws.states[s])
+            k.train(&workspace.ws, &samples, &epoch)
+            k.unpack(&workspace.ws, workspace.ws.params, p_params)
+            for s in range(n_states):
+                k.unpack(&workspace.ws, workspace.ws.states[s], p_states[s])
+        if workspace.ws.interrupted:
+            raise_pending()
+    finally:
+        workspace.end()
+        optimizer.t += epoch.done
+    if epoch.done < n_steps:
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+    return epoch.loss / epoch.n_order
+
+
+def update(rule, params, grad, states, scalars):
+    """One optimizer step in place.
+
+    Parameters
+    ----------
+    rule : str
+        A key of OPTIMIZERS.
+    params, grad : ndarray of shape (n,)
+    states : sequence of ndarray of shape (n,)
+        In the order of the rule's row.
+    scalars : sequence of float
+        In the order of the rule's row.
+    """
+    apply_rule(rule, params, grad, tuple(states), scalars, ("states",) * len(states))
+
+
+cdef int apply_rule(rule, params, grad, tuple states, scalars, tuple names) except -1:
+    number, row = row_of(OPTIMIZER_ROWS, rule, "rule")
+    cdef bint is_double = is_double_of(params, "params")
+    cdef int real = REALS[is_double], r = number, n_states = row["n_states"]
+    cdef void *p = pointer(params, "params", real, (None,), True)
+    cdef idx n = len(params)
+    cdef const void *g = pointer(grad, "grad", real, (n,))
+    cdef void *p_states[FM_MAX_STATES]
+    if len(states) != n_states:
+        raise ValueError(f"states must hold {n_states} vectors for rule {rule!r}, got {len(states)}")
+    for i in range(n_states):
+        p_states[i] = pointer(states[i], names[i], real, (n,), True)
+    refuse_overlap((params, grad, *states), ("params", "grad", *names))
+    values = np.ascontiguousarray(scalars, dtype=np.float64)
+    if values.shape != (row["n_scalars"],):
+        raise ValueError(f"scalars must hold {row['n_scalars']} numbers for rule {rule!r}, got {scalars}")
+    cdef const double *p_scalars = <const double *>cnp.PyArray_DATA(values)
+    with nogil:
+        KERNELS[is_double].update(r, n, p, g, p_states, p_scalars, 0.0, 1.0)
+    return 0
