@@ -305,32 +305,15 @@ class Workspace:
         c, network, item = self.code.names, self.network, self.dtype.itemsize
         lanes, widths, n_layers = c["LANES"], network.widths, len(network.widths) - 1
         ld = [_row_length(width, self.dtype, lanes) for width in widths]
-        segments, places = [], []
-
-        def segment(layer, rows, name):
-            flat, padded = (segments[-1][0] + segments[-1][2] * segments[-1][3], self.n_padded) if segments else (0, 0)
-            segments.append((flat, padded, rows, widths[layer + 1], ld[layer + 1]))
-            places.append((layer, name, padded))
-            self.n_padded = padded + rows * ld[layer + 1]
-
-        self.n_padded = 0
-        for k in range(n_layers):
-            segment(k, widths[k], "W")
-        self.n_weights = self.n_padded
-        for k in range(n_layers):
-            segment(k, 1, "B")
-        for k in range(n_layers - 1):
-            for name in ("SCALE", "SHIFT") * bool(network.batch_norm):
-                segment(k, 1, name)
-            if self.activations[k].learned:
-                segment(k, 1, "SLOPE")
-        n_trained = self.n_padded
-        for k in range(n_layers - 1):
-            for name in ("MEAN", "VAR") * bool(network.batch_norm):
-                segment(k, 1, name)
-        self.n_params = segments[-1][0] + segments[-1][2] * segments[-1][3]
-        if self.n_params != network.n_params:
-            raise ValueError(f"network.n_params must be {self.n_params} for {network}, got {network.n_params}")
+        # each segment of the flat vector, its place in the padded one, and the length of its padded rows
+        ends = [*accumulate((s.rows * ld[s.layer + 1] for s in network.segments), initial=0)]
+        self.n_padded, self.n_params = ends[-1], network.n_params
+        self.n_weights = sum(s.rows * ld[s.layer + 1] for s in network.segments if s.name == "W")
+        n_trained = sum(s.rows * ld[s.layer + 1] for s in network.segments if s.trained)
+        segments = [
+            (s.start, padded, s.rows, s.width, ld[s.layer + 1])
+            for s, padded in zip(network.segments, ends, strict=False)
+        ]
 
         largest = max(widths[k] * ld[k + 1] for k in range(n_layers)) * item
         rows = min(self.batch_size, CHUNK_ROWS if largest <= LARGE_WEIGHT_BYTES else CHUNK_ROWS_LARGE)
@@ -359,8 +342,8 @@ class Workspace:
             if k + 1 < n_layers:
                 row[c["PARAMETERS"]] = self.keep(self.activations[k].parameters)
                 self._dropout(row, "THRESHOLD", "RATE", network.dropout[k] if network.dropout else 0.0)
-        for k, name, padded in places:
-            layers[k, c[name]] = params + padded * item
+        for segment, padded in zip(network.segments, ends, strict=False):
+            layers[segment.layer, c[segment.name.upper()]] = params + padded * item
         step = 6.0 * self.n_weights + 300.0 * sum(ld)
         self.work_of = lambda rows: step * rows + 50.0 * self.n_padded
 
@@ -378,8 +361,8 @@ class Workspace:
         ld = [_row_length(width, self.dtype, self.code.names["LANES"]) for width in widths[1:]]
         weights = [*accumulate((widths[k] * ld[k] for k in layers), initial=0)]
         biases = [*accumulate(ld, initial=self.n_weights)]
-        per_unit = [2 * bool(self.network.batch_norm) + activation.learned for activation in self.activations]
-        units = [*accumulate((ld[k] * n for k, n in enumerate([*per_unit, 0])), initial=biases[-1])]
+        trained = [sum(s.of_units and s.trained and s.layer == k for s in self.network.segments) for k in layers]
+        units = [*accumulate((ld[k] * n for k, n in enumerate(trained)), initial=biases[-1])]
 
         cuts, whole = [], weights[-1] + SUMS_COST * sum(ld)
         for member in range(members + 1):
