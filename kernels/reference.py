@@ -6,13 +6,11 @@ second time and imports nothing from formulas.py.  A new activation, loss or opt
 in a table below and one row in formulas.py.
 
 Reading order: the three tables, one layer, losses, updates, the whole network (layout, forward,
-backward, dropout), the coarse calls, argument checks.
-Marks in the docstrings: IN is read, OUT is overwritten.  Every array of one call has the same
-dtype, float32 or float64, and is C-contiguous unless the docstring says otherwise; anything else is
-a ValueError that names the argument, raised before anything is written.
+backward, dropout), the coarse calls, entries of the tables.  Arguments of the calls, their shapes
+and what is raised are documented in contract.py.
 
-A choice (an activation, a loss) is a name, a pair (name, {parameter: value}), or a formula of the
-user's own, which brings its NumPy functions along.
+An activation or a loss is a name, a pair (name, {parameter: value}), or a formula of the user's
+own, which brings its NumPy functions along.
 
 Sources: Rumelhart, Hinton & Williams 1986 (back-propagation); Bishop 2006, chapters 4 and 5 (losses
 with their canonical links); Sutskever et al. 2013 (Nesterov's momentum); Kingma & Ba 2015 (Adam);
@@ -23,7 +21,6 @@ scikit-learn's where it has any, PyTorch's otherwise.
 
 import inspect
 import math
-import operator
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -34,35 +31,30 @@ from scipy.special import expit, ndtr, xlogy
 
 from fastmlp.kernels.arguments import (
     batch_size_of,
+    check_activate,
     check_array,
-    check_csr,
     check_indices,
+    check_linear_backward,
+    check_linear_forward,
+    check_loss,
+    check_loss_and_grad,
+    check_needed,
+    check_network,
+    check_order,
+    check_predict,
+    check_samples,
+    check_schedule,
+    check_shuffle,
+    check_slope,
+    check_softmax,
     check_states,
+    check_update,
     check_weights,
+    check_workspace,
     entry_of,
-    float_dtype,
     row_of,
     seed_of,
 )
-
-__all__ = [
-    "activate",
-    "adam_update",
-    "linear_backward",
-    "linear_forward",
-    "loss",
-    "loss_and_grad",
-    "momentum_update",
-    "predict",
-    "sgd_update",
-    "shuffle",
-    "slope",
-    "softmax",
-    "softmax_cross_entropy",
-    "train_epoch",
-    "update",
-    "workspace",
-]
 
 # --- the tables ----------------------------------------------------------------------------------
 
@@ -415,66 +407,23 @@ OPTIMIZERS: dict[str, Rule] = {
 
 
 def activate(activation, z, out):
-    """Apply an activation: out = f(z).
-
-    Parameters
-    ----------
-    activation : str, (str, dict) or formula
-        A key of ACTIVATIONS, alone or with parameters, or a formula of the user's.
-    z : ndarray of any shape (IN)
-        Pre-activation.
-    out : ndarray of z's shape (OUT)
-        May be ``z`` itself.
-    """
+    """Apply an activation: out = f(z)."""
     f = _activation(activation)
-    check_array("z", z, float_dtype("z", z))
-    check_array("out", out, z.dtype, z.shape, out=True)
+    check_activate(z, out)
     out[...] = f(z)
 
 
 def slope(activation, z, a, out):
-    """Apply the slope of an activation: out = da/dz at z, where a = f(z).
-
-    Parameters
-    ----------
-    activation : str, (str, dict) or formula
-        A key of ACTIVATIONS, alone or with parameters, or a formula of the user's.
-    z : ndarray of any shape, or None (IN)
-        Pre-activation; None where the slope is a function of ``a`` alone.
-    a : ndarray of z's shape (IN)
-        Activation.
-    out : ndarray of z's shape (OUT)
-    """
+    """Apply the slope of an activation: out = da/dz at z, where a = f(z)."""
     df = _slope(activation, z)
-    check_array("a", a, float_dtype("a", a))
-    if z is not None:
-        check_array("z", z, a.dtype, a.shape)
-    check_array("out", out, a.dtype, a.shape, out=True)
+    check_slope(z, a, out)
     out[...] = df(z, a)
 
 
 def linear_forward(X, W, b, activation, out, z=None):
-    """One layer forward: z = X W + b, out = f(z).
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, fan_in) (IN)
-    W : ndarray of shape (fan_in, fan_out) (IN)
-    b : ndarray of shape (fan_out,) (IN)
-    activation : str, (str, dict) or formula
-        A key of ACTIVATIONS, alone or with parameters, or a formula of the user's.
-    out : ndarray of shape (n, fan_out) (OUT)
-    z : ndarray of shape (n, fan_out), default=None (OUT)
-        Where given, receives the pre-activation.
-    """
+    """One layer forward: z = X W + b, out = f(z)."""
     f = _activation(activation)
-    check_array("X", X, float_dtype("X", X), (None, None))
-    check_array("W", W, X.dtype, (X.shape[1], None))
-    check_array("b", b, X.dtype, W.shape[1:])
-    shape = (X.shape[0], W.shape[1])
-    check_array("out", out, X.dtype, shape, out=True)
-    if z is not None:
-        check_array("z", z, X.dtype, shape, out=True)
+    check_linear_forward(X, W, b, out, z)
     pre_activation = X @ W + b
     if z is not None:
         z[...] = pre_activation
@@ -485,33 +434,10 @@ def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z
     """One layer backward.
 
     grad_W = X^T delta, grad_b = sum_i delta_i, delta_below = (delta W^T) * df/dz.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, fan_in) (IN)
-        What :func:`linear_forward` read, the output f(z) of the layer below.
-    W : ndarray of shape (fan_in, fan_out) (IN)
-    delta : ndarray of shape (n, fan_out) (IN)
-        d loss / d pre-activation of this layer.
-    activation : str, (str, dict) or formula
-        f, the activation of the layer below that made X.
-    grad_W : ndarray of shape (fan_in, fan_out) (OUT)
-    grad_b : ndarray of shape (fan_out,) (OUT)
-    delta_below : ndarray of shape (n, fan_in), default=None (OUT)
-        d loss / d pre-activation of the layer below; None to skip it.
-    z : ndarray of shape (n, fan_in), default=None (IN)
-        Pre-activation of the layer below; None where the slope is a function of X alone.
     """
     _activation(activation)
-    check_array("X", X, float_dtype("X", X), (None, None))
-    check_array("W", W, X.dtype, (X.shape[1], None))
-    check_array("delta", delta, X.dtype, (X.shape[0], W.shape[1]))
-    check_array("grad_W", grad_W, X.dtype, W.shape, out=True)
-    check_array("grad_b", grad_b, X.dtype, W.shape[1:], out=True)
-    if z is not None:
-        check_array("z", z, X.dtype, X.shape)
+    check_linear_backward(X, W, delta, grad_W, grad_b, delta_below, z)
     if delta_below is not None:
-        check_array("delta_below", delta_below, X.dtype, X.shape, out=True)
         delta_below[...] = (delta @ W.T) * _slope(activation, z)(z, X)
     grad_W[...] = X.T @ delta
     grad_b[...] = delta.sum(axis=0)
@@ -523,12 +449,6 @@ def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z
 def softmax(logits, out):
     """Row-wise softmax: out_k = exp(logits_k) / sum_j exp(logits_j).
 
-    Parameters
-    ----------
-    logits : ndarray of shape (n, n_outputs) (IN)
-    out : ndarray of shape (n, n_outputs) (OUT)
-        May be ``logits`` itself.
-
     Examples
     --------
     >>> import numpy as np
@@ -538,10 +458,7 @@ def softmax(logits, out):
     >>> p.round(7).tolist()
     [[0.475485, 0.2361188, 0.2883962]]
     """
-    check_array("logits", logits, float_dtype("logits", logits), (None, None))
-    check_array("out", out, logits.dtype, logits.shape, out=True)
-    if logits.shape[1] == 0:
-        raise ValueError("logits must have at least one column")
+    check_softmax(logits, out)
     out[...] = _softmax(logits)
 
 
@@ -553,119 +470,25 @@ def loss(name, logits, y, sample_weight, delta):
     over the outputs); it is not divided by anything.  In the log losses each -log p is clipped as
     if p were in [eps, 1 - eps]; ``delta`` is not clipped.  All of it as in scikit-learn.  Other
     losses, and log_loss with label smoothing, are not clipped.
-
-    Parameters
-    ----------
-    name : str, (str, dict) or formula
-        A key of LOSSES, alone or with parameters, or a formula of the user's.
-    logits : ndarray of shape (n, n_outputs) (IN)
-        The output layer before its link.
-    y : ndarray (IN)
-        log_loss, focal: class indices of shape (n,), dtype intp.  Otherwise: targets of shape
-        (n, n_outputs); in {0, 1} for the binary losses and the hinges, distributions for
-        kl_divergence.
-    sample_weight : ndarray of shape (n,), or None (IN)
-    delta : ndarray of shape (n, n_outputs) (OUT)
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ZeroDivisionError
-        If the sample weights sum to zero.
     """
     row = _loss("name", name)
-    check_array("logits", logits, float_dtype("logits", logits), (None, None))
-    if logits.size == 0:
-        raise ValueError("logits must have at least one row and one column")
-    y = _targets(row, y, logits.shape, logits.dtype)
-    w = check_weights(sample_weight, len(logits), logits.dtype)
-    check_array("delta", delta, logits.dtype, logits.shape, out=True)
+    check_loss(logits, sample_weight, delta)
+    y, w = _targets(row, y, logits.shape, logits.dtype), sample_weight
     value = np.average(row.rows(logits, y), weights=w)
     delta[...] = row.delta(logits, y) * (1 if w is None else w[:, None])
     return float(value)
-
-
-def softmax_cross_entropy(logits, y, sample_weight, delta):
-    """``loss("log_loss", ...)``: the mean of -log p[y], p = softmax(logits), and delta.
-
-    delta = (p - onehot(y)) * sample_weight; see :func:`loss`.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, n_classes) (IN)
-    y : ndarray of shape (n,), dtype intp (IN)
-        Class indices.
-    sample_weight : ndarray of shape (n,), or None (IN)
-    delta : ndarray of shape (n, n_classes) (OUT)
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastmlp.kernels import reference
-    >>> logits, delta = np.array([[1.0, 4.0, 3.0]]), np.empty((1, 3))
-    >>> round(reference.softmax_cross_entropy(logits, np.array([1]), None, delta), 6)
-    0.349012
-    """
-    return loss("log_loss", logits, y, sample_weight, delta)
 
 
 # --- updates -------------------------------------------------------------------------------------
 
 
 def update(rule, params, grad, states, scalars):
-    """One optimizer step in place: params, *states = step(params, grad, *states, *scalars).
-
-    Parameters
-    ----------
-    rule : str
-        A key of OPTIMIZERS.
-    params : ndarray of shape (n_params,) (IN, OUT)
-    grad : ndarray of shape (n_params,) (IN)
-    states : list of ndarray of shape (n_params,) (IN, OUT)
-        In the order of the rule's row; none may share memory with another or with params or grad.
-    scalars : sequence of float
-        In the order of the rule's row.
-    """
-    row = row_of("rule", OPTIMIZERS, rule)
-    check_array("params", params, float_dtype("params", params), (None,), out=True)
-    check_array("grad", grad, params.dtype, params.shape)
-    check_states(row, states, params=params, grad=grad)
-    if len(scalars) != len(row.scalars):
-        raise ValueError(f"scalars must be {row.scalars}, got {len(scalars)} numbers")
-    # unlike a NumPy float64, a Python float does not promote a float32 array
-    new = row.step(params, grad, *states, *map(float, scalars))
+    """One optimizer step in place: params, *states = step(params, grad, *states, *scalars)."""
+    # as Python's floats: unlike a NumPy float64, they do not promote a float32 array
+    row, scalars = check_update(OPTIMIZERS, rule, params, grad, states, scalars)
+    new = row.step(params, grad, *states, *scalars)
     for old, value in zip([params, *states], new, strict=True):
         old[...] = value
-
-
-def sgd_update(params, grad, lr):
-    """One step of gradient descent: p = p - lr g.  See :func:`update` for the arrays."""
-    update("sgd", params, grad, [], [lr])
-
-
-def momentum_update(params, grad, velocity, lr, momentum, nesterov=False):
-    """One step with momentum: v = mu v - lr g; p = p + v (Nesterov: p = p + mu v - lr g).
-
-    See :func:`update` for the arrays.
-    """
-    update("nesterov" if nesterov else "momentum", params, grad, [velocity], [lr, momentum])
-
-
-def adam_update(params, grad, m, v, lr, beta_1, beta_2, epsilon):
-    """One step of Adam.
-
-    m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p = p - lr m / (sqrt(v) + epsilon), where ``lr``
-    is already bias-corrected for step t: learning_rate * sqrt(1 - b2^t) / (1 - b1^t).
-    See :func:`update` for the arrays.
-    """
-    update("adam", params, grad, [m, v], [lr, beta_1, beta_2, epsilon])
 
 
 # --- the whole network ---------------------------------------------------------------------------
@@ -679,27 +502,9 @@ class Workspace(NamedTuple):
 
 
 def workspace(network, batch_size, n_jobs=None):
-    """What the coarse calls need besides their arguments.
-
-    Parameters
-    ----------
-    network : fastmlp.network.Network
-    batch_size : int
-        Rows that one training step reads.
-    n_jobs : int, default=None
-        Accepted and ignored: this engine leaves threads to NumPy.
-
-    Returns
-    -------
-    Workspace
-    """
+    """What the coarse calls need besides their arguments."""
     _loss("network.loss", network.loss)
-    if network.dtype not in (np.float32, np.float64):
-        raise ValueError(f"network.dtype must be float32 or float64, got {network.dtype}")
-    if len(network.widths) < 2 or any(operator.index(width) < 1 for width in network.widths):
-        raise ValueError(f"network.widths must be two or more layer sizes, got {network.widths}")
-    if len(network.activations) != len(network.widths) - 2:
-        raise ValueError(f"network.activations must hold one name for each hidden layer, got {network}")
+    check_network(network)
     for activation in network.activations:
         _slope(activation, z=network)  # not None: training always has z
     return Workspace(network, batch_size_of(batch_size))
@@ -891,30 +696,9 @@ def _mix(x):
 
 
 def predict(workspace, params, X, out, rows=None):
-    """Predictions of the network: out = link(logits).
-
-    Parameters
-    ----------
-    workspace : Workspace
-    params : ndarray of shape (n_params,) (IN)
-    X : {ndarray, CSR} of shape (n, n_features), float32 or float64, any strides (IN)
-    out : ndarray of shape (n, n_outputs), or (len(rows), n_outputs) (OUT)
-    rows : ndarray of shape (n_rows,), dtype intp, default=None (IN)
-        Rows of X to predict, in this order; None for all.
-
-    Returns
-    -------
-    bool
-        Whether these rows, in the network's dtype, held neither NaN nor infinities.
-
-    Notes
-    -----
-    Nothing is dropped out.  A network with batch_norm is a ValueError: predict with its
-    ``network.folded(params)``.
-    """
+    """Predictions of the network: out = link(logits)."""
     network = _network(workspace)
-    if network.batch_norm:
-        raise ValueError("network must not have batch_norm in predict: fold it into the weights with network.folded()")
+    check_predict(network)
     _parameters(params, network)
     X = _samples(X, network)
     if rows is not None:
@@ -926,16 +710,8 @@ def predict(workspace, params, X, out, rows=None):
 
 
 def shuffle(order, random_state):
-    """``random_state.shuffle(order)``.
-
-    Parameters
-    ----------
-    order : ndarray of shape (n,), dtype intp (IN, OUT)
-    random_state : numpy.random.RandomState (IN, OUT)
-    """
-    check_array("order", order, np.dtype(np.intp), (None,), out=True)
-    if not isinstance(random_state, np.random.RandomState):
-        raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")
+    """``random_state.shuffle(order)``."""
+    check_shuffle(order, random_state)
     random_state.shuffle(order)
 
 
@@ -947,37 +723,11 @@ def loss_and_grad(workspace, params, data, alpha, grad, l1=0.0):
     is what the layer reads and sw_sum the sum of the sample weights, or n.  For squared_error with
     several outputs the loss is a mean over the outputs and the gradient that of their sum, as in
     scikit-learn.
-
-    Parameters
-    ----------
-    workspace : Workspace
-        Its network must have neither dropout nor batch_norm: their loss is a function of the batch
-        and the step.
-    params : ndarray of shape (n_params,) (IN)
-    data : fastmlp.backends.Data (IN)
-    alpha : float
-        Strength of the L2 penalty.
-    grad : ndarray of shape (n_params,) (OUT)
-    l1 : float, default=0.0
-        Strength of the L1 penalty.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ZeroDivisionError
-        If the sample weights sum to zero.
     """
     network = _network(workspace)
-    if network.batch_norm or network.input_dropout or any(network.dropout):
-        raise ValueError("network must have neither dropout nor batch_norm in loss_and_grad: train it with train_epoch")
     _parameters(params, network)
+    check_loss_and_grad(network, params, grad, drops=bool(network.input_dropout or any(network.dropout)))
     X, y, w = _data(data, network)
-    check_array("grad", grad, network.dtype, params.shape, out=True)
-    if np.may_share_memory(params, grad):
-        raise ValueError("grad must not share memory with params")
     masks = _no_masks(network)
     passes = _forward(network, params, X, masks)
     value, grad[...] = _backprop(network, params, passes, masks, y, w, float(alpha), float(l1))
@@ -993,48 +743,17 @@ def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, l1
     ``optimizer.max_grad_norm`` is scaled down to it; before the update, params = params * (1 -
     decay).  Both concern all entries that are trained, which are those in front of the running
     statistics.
-
-    Parameters
-    ----------
-    workspace : Workspace
-    params : ndarray of shape (n_params,) (IN, OUT)
-    data : fastmlp.backends.Data (IN)
-    order : ndarray of shape (m,), dtype intp (IN)
-        Rows to visit, in this order; batches are consecutive slices of it, the last one may be
-        shorter.
-    batch_size : int
-    alpha : float
-        Strength of the L2 penalty.
-    optimizer : object (IN, OUT)
-        ``rule``, ``states``, ``scalars(n_steps)`` -> float64 (n_steps, n_scalars) for the coming
-        steps, and ``t``, the number of steps done so far, which grows by the number of batches.
-        It may have ``decays(n_steps)`` -> float64 (n_steps,) or None, and ``max_grad_norm``, a
-        number or None.
-    l1 : float, default=0.0
-        Strength of the L1 penalty.
-    seed : int in [0, 2^64), default=0
-        What is dropped is a function of this and of ``optimizer.t``.
-
-    Returns
-    -------
-    float
-        sum over batches of (loss before the batch's update) * rows / m.
-
-    Raises
-    ------
-    ZeroDivisionError
-        If the sample weights of a batch sum to zero.
     """
     network = _network(workspace)
     _parameters(params, network, out=True)
     X, y, w = _data(data, network)
-    order = check_indices("order", order, X.shape[0])
+    check_order(order)
+    check_indices("order", order, X.shape[0])
     batch_size, seed = batch_size_of(batch_size), seed_of(seed)
-    if len(order) == 0:
-        raise ValueError("order must hold at least one row")
     steps = -(-len(order) // batch_size)
-    check_states(row_of("optimizer.rule", OPTIMIZERS, optimizer.rule), optimizer.states, params=params)
-    scalars, decays = _schedule(optimizer, steps)
+    row = row_of("optimizer.rule", OPTIMIZERS, optimizer.rule)
+    check_states(row, optimizer.states, params=params)
+    scalars, decays, largest = check_schedule(optimizer, row, steps)
     accumulated = 0.0
     for step in range(steps):
         batch = order[step * batch_size : (step + 1) * batch_size]
@@ -1044,35 +763,23 @@ def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, l1
         batch_w = None if w is None else w[batch]
         value, grad = _backprop(network, params, passes, masks, y[batch], batch_w, float(alpha), float(l1))
         _track(network, params, passes)
-        _step(network, params, grad, optimizer, scalars[step], decays[step])
+        decay = 0.0 if decays is None else decays[step]
+        _step(network, params, grad, optimizer, scalars[step], decay, largest)
         optimizer.t += 1
         accumulated += value * len(batch)
     return accumulated / len(order)
 
 
-def _schedule(optimizer, steps):
-    """The scalars (steps, n_scalars) of the coming steps, and their decay factors (steps,)."""
-    scalars = optimizer.scalars(steps)
-    shape = (steps, len(OPTIMIZERS[optimizer.rule].scalars))
-    check_array("optimizer.scalars", scalars, np.dtype(np.float64), shape)
-    decays = optimizer.decays(steps) if hasattr(optimizer, "decays") else None
-    if decays is None:
-        decays = np.zeros(steps)
-    check_array("optimizer.decays", decays, np.dtype(np.float64), (steps,))
-    return scalars, decays
-
-
-def _step(network, params, grad, optimizer, scalars, decay):
-    """Clip the gradient, decay the parameters, update: of what is trained."""
+def _step(network, params, grad, optimizer, scalars, decay, largest):
+    """Clip the gradient to the norm ``largest``, decay the parameters, update: of what is trained."""
     trained = slice(_n_params(network)[0])
-    largest = getattr(optimizer, "max_grad_norm", None)
     if largest is not None:  # NaN passes: min would drop it
         grad *= np.minimum(1, largest / (np.linalg.norm(grad) + 1e-6)).astype(grad.dtype)
     params[trained] *= 1 - float(decay)
     update(optimizer.rule, params[trained], grad[trained], [state[trained] for state in optimizer.states], scalars)
 
 
-# --- argument checks -----------------------------------------------------------------------------
+# --- entries of the tables, arguments of the coarse calls ----------------------------------------
 
 
 def _bind(name, function, given, arguments):
@@ -1118,8 +825,7 @@ def _slope(activation, z, slope=None):
             raise ValueError(f"activation {activation!r} has no slope: it is an output link")
         takes = [name for name in inspect.signature(row).parameters if name in ("z", "a")]
         needs_z, df = "z" in takes, _bind("activation", row, given, ("z", "a"))
-    if needs_z and z is None:
-        raise ValueError(f"z must be given: the slope of activation {activation!r} needs it")
+    check_needed(z, needs_z, activation)
     return lambda z, a: df(*({"z": z, "a": a}[name] for name in takes)).astype(a.dtype)
 
 
@@ -1135,8 +841,7 @@ def _loss(name, entry):
 
 
 def _network(workspace):
-    if not isinstance(workspace, Workspace):
-        raise ValueError(f"workspace must come from workspace(), got {type(workspace).__name__}")
+    check_workspace(workspace, Workspace)
     return workspace.network
 
 
@@ -1146,12 +851,7 @@ def _parameters(params, network, out=False):
 
 def _samples(X, network):
     """X in the network's dtype, dense or CSR."""
-    if sparse.issparse(X):
-        check_csr(X)
-    else:
-        check_array("X", X, float_dtype("X", X), (None, None), strided=True)
-    if X.shape[1] != network.widths[0]:
-        raise ValueError(f"X must have {network.widths[0]} columns, got {X.shape[1]}")
+    check_samples(X, network.widths[0])
     return X.astype(network.dtype)
 
 
