@@ -37,7 +37,7 @@ NETWORKS = {
 
 def generate(*, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, large: bool = False) -> Any:
     """The module of a combination of formulas."""
-    template = (Path(codegen.__file__).parent / "cuda_network.py").read_text(encoding="utf-8")
+    template = (Path(codegen.__file__).parent.parent / "cuda_network.py").read_text(encoding="utf-8")
     tile = codegen.CudaTile(64, 16, 16) if large else codegen.CudaTile(32, 16, 32)
     choice = {"activations": activations, "loss": loss, "rule": rule}
     return cuda_driver.load(
