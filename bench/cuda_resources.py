@@ -38,7 +38,7 @@ NETWORKS = {
 
 def generate(*, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, large: bool = False) -> Any:
     """The module of a combination of formulas."""
-    template = (Path(codegen.__file__).parent / "numba_cuda" / "network.py").read_text(encoding="utf-8")
+    template = (Path(driver.__file__).parent / "network.py").read_text(encoding="utf-8")
     tile = codegen.CudaTile(64, 16, 16) if large else codegen.CudaTile(32, 16, 32)
     choice = {"activations": activations, "loss": loss, "rule": rule}
     return driver.load(lambda: codegen.cuda_module(formulas, template, tile, double=double, simulated=False, **choice))

@@ -1,18 +1,7 @@
 """The engines: what every one of them offers, which exist, and which to take.
 
-A backend is a module with the functions of ``CONTRACT``, the same signatures in each (a test compares them):
-
-========================  =========================================================================================
-workspace                 allocate buffers for a network and a batch size; a workspace serves one thread at a time
-predict                   out = link(logits) of rows of X; returns whether these rows were finite
-loss_and_grad             penalised mean loss and its gradient over all rows (for L-BFGS)
-train_epoch               a whole epoch of mini-batch steps over a given order of rows
-shuffle                   a random order of rows, by NumPy's draws
-update                    one optimizer step
-activate, slope           an activation and its derivative
-linear_forward/_backward  one layer with its activation, and its gradients with the delta of the layer below
-softmax, loss, ...        rows to probabilities; any loss with its delta
-========================  =========================================================================================
+A backend is a module with the functions of :class:`fastmlp.kernels.contract.Engine`, where each is documented; a test
+compares the signatures.
 """
 
 from __future__ import annotations
@@ -21,45 +10,13 @@ import math
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
+from fastmlp.kernels.contract import CONTRACT as CONTRACT
+from fastmlp.kernels.contract import Data as Data
 
 if TYPE_CHECKING:
     from fastmlp.network import Network
-
-CONTRACT = (
-    "workspace",
-    "predict",
-    "loss_and_grad",
-    "train_epoch",
-    "shuffle",
-    "update",
-    "activate",
-    "slope",
-    "linear_forward",
-    "linear_backward",
-    "softmax",
-    "softmax_cross_entropy",
-    "loss",
-    "sgd_update",
-    "momentum_update",
-    "adam_update",
-)
-
-
-class Data(NamedTuple):
-    """The rows of a fit.
-
-    X : ndarray (n, n_features), float32 or float64, any strides; or CSR matrix; or, for the CUDA engine, an array on
-        the device, C-contiguous and of the network's dtype
-    y : intp class indices (n,) for log_loss, else targets (n, n_outputs) of the network's dtype
-    sample_weight : None, or (n,) of the network's dtype
-    """
-
-    X: Any
-    y: np.ndarray
-    sample_weight: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -208,8 +208,6 @@ def summary(estimator: Any) -> Summary:
     check_is_fitted(model, "coefs_")
     network = model._fitted_network()
     dropout, input_dropout = dropout_rates(model, len(network.activations))
-    learned = [sum(_length(where) for where in layer.values()) for layer in network.unit_slices]
-    running = [sum(_length(where) for where in layer.values()) for layer in network.statistics_slices]
     layers = []
     for i, (fan_in, fan_out) in enumerate(network.shapes):
         hidden = i < len(network.activations)
@@ -217,8 +215,9 @@ def summary(estimator: Any) -> Summary:
         words += ["batch_norm"] if hidden and network.batch_norm else []
         words += [f"dropout {dropout[i]:g}"] if hidden and dropout and dropout[i] else []
         words += [f"input_dropout {input_dropout:g}"] if i == 0 and input_dropout else []
-        n_trained = fan_in * fan_out + fan_out + (learned[i] if hidden else 0)
-        n_params = n_trained + (running[i] if hidden else 0)
+        of_layer = [segment for segment in network.segments if segment.layer == i]
+        n_params = sum(segment.size for segment in of_layer)
+        n_trained = sum(segment.size for segment in of_layer if segment.trained)
         name = f"hidden {i + 1}" if hidden else "output"
         memory = n_params * network.dtype.itemsize
         layers.append(Layer(name, fan_in, fan_out, ", ".join(words), n_params, n_trained, memory, 2 * fan_in * fan_out))
@@ -341,10 +340,6 @@ def _output_names(model: Any, n_outputs: int) -> list[str] | None:
     if n_outputs == 1 and len(classes) == 2:
         return [classes[1]]  # the probability of the second class
     return classes if len(classes) == n_outputs else None
-
-
-def _length(where: slice) -> int:
-    return where.stop - where.start
 
 
 def _bytes(n: int) -> str:

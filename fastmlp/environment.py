@@ -86,9 +86,9 @@ def engines() -> dict[str, dict[str, Any]]:
         name: {"available": reason is None, "reason": reason} for name, reason in reasons.items()
     }
     if reasons["numba"] is None:
-        from fastmlp.kernels import numba_cache
+        from fastmlp.kernels.numba_cpu import cache
 
-        found["numba"]["compiled"] = numba_cache.compiled()
+        found["numba"]["compiled"] = cache.compiled()
     return found
 
 

@@ -14,15 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp import choices
-from fastmlp.kernels import formulas
+from fastmlp.segments import Segment, segments_of
 
-#: What batch normalisation adds to a variance, and the weight of a new batch in the running statistics (PyTorch's).
+#: What batch normalisation adds to a variance (PyTorch's).
 BATCH_NORM_EPS = 1e-5
-BATCH_NORM_MOMENTUM = 0.1
-
-#: First values of what batch normalisation learns and keeps.
-INITIAL = {"scale": 1.0, "shift": 0.0, "mean": 0.0, "var": 1.0}
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class Network:
     fan_out) in C order: the penalty covers a prefix, an optimizer step is one pass, and L-BFGS takes the vector as it
     is. Unit parameters, for one hidden layer after the other: with batch_norm its scale and its shift, for prelu its
     slope, each (fan_out,). Running statistics, with batch_norm only and likewise: mean and variance, each (fan_out,).
-    Most networks have neither.
+    Most networks have neither. :mod:`fastmlp.segments` declares this layout.
 
     Examples
     --------
@@ -98,44 +93,38 @@ class Network:
         return list(pairwise(self.widths))
 
     @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The pieces of the flat vector, in order and without gaps; see :mod:`fastmlp.segments`."""
+        return segments_of(self)
+
+    @cached_property
     def n_weights(self) -> int:
         """Length of the prefix of the flat vector that holds the weights."""
-        return sum(fan_in * fan_out for fan_in, fan_out in self.shapes)
+        return sum(segment.size for segment in self.segments if segment.name == "W")
 
     @cached_property
     def n_linear(self) -> int:
         """Length of the prefix that holds weights and biases."""
-        return self.n_weights + sum(self.widths[1:])
+        return sum(segment.size for segment in self.segments if not segment.of_units)
 
     @cached_property
     def n_trained(self) -> int:
         """Length of the prefix that training updates: all but the running statistics."""
-        return self.n_linear + _total(self.unit_slices)
+        return sum(segment.size for segment in self.segments if segment.trained)
 
     @cached_property
     def n_params(self) -> int:
         """Length of the flat vector."""
-        return self.n_trained + _total(self.statistics_slices)
+        return sum(segment.size for segment in self.segments)
 
     @cached_property
-    def unit_slices(self) -> list[dict[str, slice]]:
-        """Where the unit parameters of each hidden layer are in the flat vector, by name."""
-        normalised = ("scale", "shift") if self.batch_norm else ()
-        return self._lay_out(self.n_linear, [(*normalised, *choices.learned(entry)) for entry in self.activations])
-
-    @cached_property
-    def statistics_slices(self) -> list[dict[str, slice]]:
-        """Where the running statistics of each hidden layer are in the flat vector, by name."""
-        return self._lay_out(self.n_trained, [("mean", "var") if self.batch_norm else ()] * len(self.activations))
-
-    def _lay_out(self, start: int, names: list[tuple[str, ...]]) -> list[dict[str, slice]]:
-        """Slices of (fan_out,) for these names of each hidden layer, one behind the other."""
-        slices: list[dict[str, slice]] = []
-        for width, of_layer in zip(self.widths[1:-1], names, strict=True):
-            ends = [start + width * (i + 1) for i in range(len(of_layer))]
-            slices.append({name: slice(end - width, end) for name, end in zip(of_layer, ends, strict=True)})
-            start += width * len(of_layer)
-        return slices
+    def unit_segments(self) -> list[dict[str, Segment]]:
+        """The segments of each hidden layer besides weights and biases, by name."""
+        layers: list[dict[str, Segment]] = [{} for _ in self.activations]
+        for segment in self.segments:
+            if segment.of_units:
+                layers[segment.layer][segment.name] = segment
+        return layers
 
     def with_dtype(self, dtype: Any) -> Network:
         """The same network in another dtype."""
@@ -143,36 +132,31 @@ class Network:
 
     def coefs(self, params: np.ndarray) -> list[np.ndarray]:
         """Weight matrices (fan_in, fan_out) as views of the flat vector."""
-        views, start = [], 0
-        for fan_in, fan_out in self.shapes:
-            views.append(params[start : start + fan_in * fan_out].reshape(fan_in, fan_out))
-            start += fan_in * fan_out
-        return views
+        return [segment.view(params) for segment in self.segments if segment.name == "W"]
 
     def intercepts(self, params: np.ndarray) -> list[np.ndarray]:
         """Bias vectors (fan_out,) as views of the flat vector."""
-        views, start = [], self.n_weights
-        for fan_out in self.widths[1:]:
-            views.append(params[start : start + fan_out])
-            start += fan_out
-        return views
+        return [segment.view(params) for segment in self.segments if segment.name == "b"]
 
     def unit_parameters(self, params: np.ndarray) -> list[dict[str, np.ndarray]]:
         """For each hidden layer its "scale" and "shift" (batch_norm) and "slope" (prelu), (fan_out,) views."""
-        return [{name: params[where] for name, where in slices.items()} for slices in self.unit_slices]
+        return self._unit_views(params, trained=True)
 
     def running_statistics(self, params: np.ndarray) -> list[dict[str, np.ndarray]]:
         """For each hidden layer its running "mean" and "var" (batch_norm), (fan_out,) views of the flat vector."""
-        return [{name: params[where] for name, where in slices.items()} for slices in self.statistics_slices]
+        return self._unit_views(params, trained=False)
+
+    def _unit_views(self, params: np.ndarray, trained: bool) -> list[dict[str, np.ndarray]]:
+        return [
+            {name: segment.view(params) for name, segment in layer.items() if segment.trained == trained}
+            for layer in self.unit_segments
+        ]
 
     def reset_units(self, params: np.ndarray) -> None:
         """Give unit parameters and running statistics their first values, in place."""
-        layers = zip(self.activations, self.unit_slices, self.statistics_slices, strict=True)
-        for entry, units, statistics in layers:
-            # what units learn of an activation starts at its default
-            first = choices.parameters_of(formulas.ACTIVATIONS, entry) | INITIAL
-            for name, where in (units | statistics).items():
-                params[where] = first[name]
+        for segment in self.segments:
+            if segment.first is not None:
+                params[segment.where] = segment.first
 
     @property
     def plain(self) -> Network:
@@ -292,10 +276,6 @@ class Network:
                 f"outputs needs {self.n_params} parameters: training takes at least {needed / 2**30:.4g} GiB, "
                 f"this machine has {limit / 2**30:.4g} GiB"
             )
-
-
-def _total(slices: list[dict[str, slice]]) -> int:
-    return sum(where.stop - where.start for of_layer in slices for where in of_layer.values())
 
 
 def _physical_memory() -> int:

@@ -25,6 +25,7 @@ from fastmlp.modelfile import Decoder, Model, ModelFileError, Tensors, encode, r
 from fastmlp.network import Network
 from fastmlp.optimizers import DEFAULTS, HYPER, NAdam, Optimizer
 from fastmlp.schedules import SCHEDULES
+from fastmlp.segments import UNIT_ATTRIBUTES
 from fastmlp.targets import LOSS_OF_LINK, n_class_outputs
 
 __all__ = ["ModelFileError", "load", "read_metadata", "save"]
@@ -32,7 +33,7 @@ __all__ = ["ModelFileError", "load", "read_metadata", "save"]
 #: The only classes that a file can name.
 ESTIMATORS: dict[str, type] = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}
 
-WEIGHTS = ("coefs_", "intercepts_", *weights.UNIT_ATTRIBUTES.values())
+WEIGHTS = ("coefs_", "intercepts_", *UNIT_ATTRIBUTES.values())
 
 #: Attributes that are kept in other forms, and those that every fit makes anew.
 ELSEWHERE = {*WEIGHTS, "_label_binarizer", "_optimizer", "_dropout_seed", "_best_params"}
@@ -202,12 +203,7 @@ def _is_default(value: Any, default: Any) -> bool:
 
 def _weights_of(network: Network, params: np.ndarray, tensors: Tensors) -> dict[str, Any]:
     """coefs_, intercepts_ and what units learn and keep, as views of the flat vector."""
-    arrays: dict[str, list] = {"coefs_": network.coefs(params), "intercepts_": network.intercepts(params)}
-    layers = zip(network.unit_parameters(params), network.running_statistics(params), strict=True)
-    units = [of_layer | running for of_layer, running in layers]
-    for name, attribute in weights.UNIT_ATTRIBUTES.items():
-        if any(name in of_layer for of_layer in units):
-            arrays[attribute] = [of_layer.get(name) for of_layer in units]
+    arrays = weights.views(network, params)
     return {name: encode(views, tensors, name) for name, views in arrays.items()}
 
 
@@ -417,8 +413,8 @@ def _restore_weights(estimator: Any, attributes: Mapping[str, Any], decoder: Dec
 
 def _check_units(network: Network, given: Mapping[str, Any]) -> None:
     """Refuse arrays of units that are missing, and those that the network does not have."""
-    layers = [u | s for u, s in zip(network.unit_slices, network.statistics_slices, strict=True)]
-    for name, attribute in weights.UNIT_ATTRIBUTES.items():
+    layers = network.unit_segments
+    for name, attribute in UNIT_ATTRIBUTES.items():
         wanted = [name in of_layer for of_layer in layers]
         found = [array is not None for array in given.get(attribute, [None] * len(layers))]
         if found != wanted:

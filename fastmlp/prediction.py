@@ -9,7 +9,10 @@ import numpy as np
 from scipy.sparse import issparse
 
 from fastmlp import backends, device_arrays
+from fastmlp.segments import UNIT_ATTRIBUTES
 from fastmlp.weights import flat_params, shared_params, unit_arrays
+
+_UNITS = frozenset(UNIT_ATTRIBUTES.values())
 
 
 class Prediction:
@@ -38,7 +41,7 @@ class Prediction:
         # looked at in every prediction, hence the dict and not its attributes
         now = estimator.__dict__
         arrays = (*now["coefs_"], *now["intercepts_"], now["backend"], now["n_jobs"], now["activation"])
-        return arrays + unit_arrays(estimator) if "bn_scales_" in now or "prelu_slopes_" in now else arrays
+        return arrays if now.keys().isdisjoint(_UNITS) else arrays + unit_arrays(estimator)
 
     def fits(self, estimator: Any) -> bool:
         """Whether the estimator still has the arrays this was made for."""

@@ -13,28 +13,23 @@ from typing import Any
 import numpy as np
 
 from fastmlp.network import Network
-
-#: Attribute of what hidden units learn or keep besides their weights: a list with an entry per hidden layer.
-UNIT_ATTRIBUTES = {
-    "scale": "bn_scales_",
-    "shift": "bn_shifts_",
-    "mean": "bn_means_",
-    "var": "bn_vars_",
-    "slope": "prelu_slopes_",
-}
+from fastmlp.segments import UNIT_ATTRIBUTES, Segment
 
 
 def expose(estimator: Any, network: Network, params: np.ndarray) -> None:
     """Give an estimator the views of its flat vector; attributes of units only where the network has them."""
-    estimator.coefs_ = network.coefs(params)
-    estimator.intercepts_ = network.intercepts(params)
-    layers = [u | s for u, s in zip(network.unit_slices, network.statistics_slices, strict=True)]
+    for attribute in UNIT_ATTRIBUTES.values():
+        estimator.__dict__.pop(attribute, None)
+    vars(estimator).update(views(network, params))
+
+
+def views(network: Network, params: np.ndarray) -> dict[str, list]:
+    """Public attribute -> views of the flat vector, one per layer, or per hidden layer and None where it has none."""
+    found: dict[str, list] = {"coefs_": network.coefs(params), "intercepts_": network.intercepts(params)}
     for name, attribute in UNIT_ATTRIBUTES.items():
-        if any(name in layer for layer in layers):
-            views = [params[layer[name]] if name in layer else None for layer in layers]
-            setattr(estimator, attribute, views)
-        else:
-            estimator.__dict__.pop(attribute, None)
+        if any(name in layer for layer in network.unit_segments):
+            found[attribute] = [layer[name].view(params) if name in layer else None for layer in network.unit_segments]
+    return found
 
 
 def flat_params(estimator: Any, network: Network) -> np.ndarray:
@@ -48,11 +43,11 @@ def flat_params(estimator: Any, network: Network) -> np.ndarray:
     params = network.flatten(estimator.coefs_, estimator.intercepts_)
     if network.n_params == network.n_linear:
         return params
-    strangers = [(where, array) for where, array in _places(estimator, network) if not _is_view(array, params[where])]
+    strangers = [(unit, array) for unit, array in _unit_arrays(estimator, network) if not _is(array, unit, params)]
     if strangers:
         params = params.copy()
-        for where, array in strangers:
-            params[where] = array
+        for unit, array in strangers:
+            params[unit.where] = array
     return params
 
 
@@ -60,7 +55,7 @@ def shared_params(estimator: Any, network: Network) -> np.ndarray | None:
     """The flat vector of which all the estimator's arrays are views, or None."""
     base = network.shared_base(estimator.coefs_, estimator.intercepts_)
     if base is not None and network.n_params > network.n_linear:
-        in_place = all(_is_view(array, base[where]) for where, array in _places(estimator, network))
+        in_place = all(_is(array, unit, base) for unit, array in _unit_arrays(estimator, network))
         return base if in_place else None
     return base
 
@@ -120,30 +115,26 @@ def _overwrite(views: list[np.ndarray], given: Any, argument: str) -> None:
         view[...] = array
 
 
-def _places(estimator: Any, network: Network) -> Iterator[tuple[slice, Any]]:
-    """(place in the flat vector, array) of every attribute of units that the estimator has."""
-    for layer, slices in enumerate(zip(network.unit_slices, network.statistics_slices, strict=True)):
-        for name, where in (slices[0] | slices[1]).items():
-            arrays = getattr(estimator, UNIT_ATTRIBUTES[name], None)
-            if arrays is None:
-                continue  # weights set by hand, without these: they have their first values
-            if len(arrays) != len(network.unit_slices):
-                raise ValueError(
-                    f"{UNIT_ATTRIBUTES[name]} must hold an entry per hidden layer, {len(network.unit_slices)}, "
-                    f"got {len(arrays)}"
-                )
-            if arrays[layer] is None:
-                continue
-            shape = (where.stop - where.start,)
-            if np.shape(arrays[layer]) != shape:
-                raise ValueError(
-                    f"{UNIT_ATTRIBUTES[name]}[{layer}] must have shape {shape}, got {np.shape(arrays[layer])}"
-                )
-            yield where, arrays[layer]
+def _unit_arrays(estimator: Any, network: Network) -> Iterator[tuple[Segment, Any]]:
+    """(segment, array) of every attribute of units that the estimator has."""
+    n_hidden = len(network.activations)
+    for unit in network.segments:
+        arrays = getattr(estimator, unit.attribute, None) if unit.of_units else None
+        if arrays is None:
+            continue  # weights set by hand, without these: they have their first values
+        if len(arrays) != n_hidden:
+            raise ValueError(f"{unit.attribute} must hold an entry per hidden layer, {n_hidden}, got {len(arrays)}")
+        array = arrays[unit.layer]
+        if array is None:
+            continue
+        if np.shape(array) != (unit.width,):
+            raise ValueError(f"{unit.attribute}[{unit.layer}] must have shape {(unit.width,)}, got {np.shape(array)}")
+        yield unit, array
 
 
-def _is_view(array: Any, view: np.ndarray) -> bool:
-    """Whether an array is the very memory of a view."""
+def _is(array: Any, unit: Segment, params: np.ndarray) -> bool:
+    """Whether an array is the very memory of a segment of the flat vector."""
+    view = unit.view(params)
     return (
         isinstance(array, np.ndarray)
         and array.dtype == view.dtype

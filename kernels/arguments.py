@@ -1,30 +1,48 @@
-"""What callers may do wrong, whichever engine they call: checks that end in a ValueError naming the argument.
+"""Argument checks of the engines written in Python: each ends in a ValueError that names the argument.
 
-Used by the engines that are written in Python: reference.py, numba_cpu.py and numba_cuda/.  The last two also share
-the lock that keeps a workspace to one call at a time.
+Where it sits: the functions of reference.py and of the Numba and CUDA engines begin with one of these checks.  First
+come single arguments, then the arguments of each call of the contract, in the order of contract.py.
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from scipy import sparse
+
+from fastmlp.kernels.contract import BUSY as BUSY  # the CUDA engine still imports them from here
+from fastmlp.kernels.contract import busy as busy
+
+# --- single arguments -------------------------------------------------------------------------------------------------
 
 
-def row_of(name, table, key):
+def row_of(name: str, table: Mapping[str, Any], key: Any) -> Any:
+    """Return the row of a table."""
     if key not in table:
         raise ValueError(f"{name} must be one of {sorted(table)}, got {key!r}")
     return table[key]
 
 
-def entry_of(name, table, entry):
-    """(row, parameters) of an entry: a name, or (name, parameters)."""
+def entry_of(name: str, table: Mapping[str, Any], entry: Any) -> tuple[Any, dict[str, float]]:
+    """Return (row, given parameters) of an entry: a name, or (name, parameters)."""
     key, given = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, {})
     return row_of(name, table, key), {parameter: float(value) for parameter, value in given.items()}
 
 
-def float_dtype(name, array):
-    """The dtype of an array that must be float32 or float64."""
+def named_entry(argument: str, table: Mapping[str, Any], entry: Any) -> tuple[str, Any, dict[str, float]]:
+    """Return (name, row, all parameters of the row) of an entry."""
+    row, given = entry_of(argument, table, entry)
+    for name in given:
+        if name not in row.parameters:
+            raise ValueError(f"{argument} must have no parameters but {list(row.parameters)}, got {name!r}")
+    return entry[0] if isinstance(entry, tuple) else entry, row, {**row.parameters, **given}
+
+
+def float_dtype(name: str, array: Any) -> np.dtype:
+    """Return the dtype of an array that must be float32 or float64."""
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name} must be a NumPy array, got {type(array).__name__}")
     if array.dtype not in (np.float32, np.float64):
@@ -32,15 +50,15 @@ def float_dtype(name, array):
     return array.dtype
 
 
-def check_array(name, array, dtype, shape=None, *, out=False, strided=False):
+def check_array(
+    name: str, array: Any, dtype: Any, shape: Any = None, *, out: bool = False, strided: bool = False
+) -> None:
     """Check one array; None in ``shape`` stands for any length, ``shape=None`` for any shape."""
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name} must be a NumPy array, got {type(array).__name__}")
     if array.dtype != dtype:
         raise ValueError(f"{name} must have dtype {dtype}, got {array.dtype}")
-    if shape is not None and (
-        array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True))
-    ):
+    if shape is not None and array.shape != shape and not _fits(array.shape, shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {array.shape}")
     if not (strided or (array.flags.c_contiguous and array.flags.aligned)):
         raise ValueError(f"{name} must be C-contiguous and aligned")
@@ -48,7 +66,18 @@ def check_array(name, array, dtype, shape=None, *, out=False, strided=False):
         raise ValueError(f"{name} must be writable")
 
 
-def check_states(row, states, **others):
+def _fits(shape: tuple[int, ...], wanted: Any) -> bool:
+    return len(shape) == len(wanted) and all(n in (None, m) for n, m in zip(wanted, shape, strict=True))
+
+
+def no_overlap(out: np.ndarray, **others: np.ndarray | None) -> None:
+    """Refuse an output that shares memory with another argument."""
+    for name, other in others.items():
+        if other is not None and np.may_share_memory(out, other):
+            raise ValueError(f"out must not share memory with {name}")
+
+
+def check_states(row: Any, states: Any, **others: np.ndarray) -> None:
     """Check the state arrays: as many as the rule has, shaped as params, no memory shared."""
     if len(states) != len(row.states):
         raise ValueError(f"states must be {row.states}, got {len(states)} arrays")
@@ -62,32 +91,34 @@ def check_states(row, states, **others):
                 raise ValueError(f"{name} must not share memory with {other_name}")
 
 
-def batch_size_of(batch_size):
+def batch_size_of(batch_size: Any) -> int:
+    """Return a number of rows as an integer."""
     try:
-        batch_size = operator.index(batch_size)
+        number = operator.index(batch_size)
     except TypeError:
         raise ValueError(f"batch_size must be an integer, got {batch_size!r}") from None
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    return batch_size
+    if number < 1:
+        raise ValueError(f"batch_size must be at least 1, got {number}")
+    return number
 
 
-def seed_of(seed):
-    seed = operator.index(seed)
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must lie in [0, 2^64), got {seed}")
-    return seed
+def seed_of(seed: Any) -> int:
+    """Return a seed as an integer."""
+    number = operator.index(seed)
+    if not 0 <= number < 2**64:
+        raise ValueError(f"seed must lie in [0, 2^64), got {number}")
+    return number
 
 
-def check_indices(name, indices, n):
-    """Row indices into n rows."""
+def check_indices(name: str, indices: Any, n: int) -> np.ndarray:
+    """Check row indices into n rows, and return them."""
     check_array(name, indices, np.dtype(np.intp), (None,))
     if indices.size and not (indices.min() >= 0 and indices.max() < n):
         raise ValueError(f"{name} must lie in [0, {n}), got {indices.min()} .. {indices.max()}")
     return indices
 
 
-def check_csr(X):
+def check_csr(X: Any) -> None:
     """Check what SciPy does not, once the arrays of a CSR matrix are edited after construction."""
     if X.format != "csr":
         raise ValueError(f"X must be an array or a CSR matrix, got {X.format}")
@@ -106,30 +137,166 @@ def check_csr(X):
         raise ValueError(f"X.indices must lie in [0, {n_features})")
 
 
-def check_weights(sample_weight, n, dtype):
+def check_samples(X: Any, n_features: int) -> None:
+    """Check X, dense of any strides or CSR."""
+    if sparse.issparse(X):
+        check_csr(X)
+    else:
+        check_array("X", X, float_dtype("X", X), (None, None), strided=True)
+    if X.shape[1] != n_features:
+        raise ValueError(f"X must have {n_features} columns, got {X.shape[1]}")
+
+
+def check_weights(sample_weight: Any, n: int, dtype: Any) -> np.ndarray | None:
+    """Check the weights of n rows, and return them."""
     if sample_weight is not None:
         check_array("sample_weight", sample_weight, dtype, (n,))
     return sample_weight
 
 
-def no_overlap(out, **others):
-    for name, other in others.items():
-        if other is not None and np.may_share_memory(out, other):
-            raise ValueError(f"out must not share memory with {name}")
+# --- the arguments of each call ---------------------------------------------------------------------------------------
 
 
-BUSY = "this workspace is at work for another caller: give each thread one of its own"
+def check_network(network: Any) -> np.dtype:
+    """Check what a workspace is made for, and return its dtype."""
+    if network.dtype not in (np.float32, np.float64):
+        raise ValueError(f"network.dtype must be float32 or float64, got {network.dtype}")
+    if len(network.widths) < 2 or any(operator.index(width) < 1 for width in network.widths):
+        raise ValueError(f"network.widths must be two or more layer sizes, got {network.widths}")
+    if len(network.activations) != len(network.widths) - 2:
+        raise ValueError(f"network.activations must hold one name for each hidden layer, got {network}")
+    return np.dtype(network.dtype)
 
 
-class busy:
-    """A workspace belongs to one call at a time."""
+def check_workspace(workspace: Any, kind: type) -> None:
+    """Refuse a workspace that is not this engine's."""
+    if not isinstance(workspace, kind):
+        raise ValueError(f"workspace must come from workspace(), got {type(workspace).__name__}")
 
-    def __init__(self, workspace):
-        self.lock = workspace.lock
 
-    def __enter__(self):
-        if not self.lock.acquire(blocking=False):
-            raise RuntimeError(BUSY)
+def check_predict(network: Any) -> None:
+    """Refuse a network whose batch normalisation is not folded into its weights."""
+    if network.batch_norm:
+        raise ValueError("network must not have batch_norm in predict: fold it into the weights with network.folded()")
 
-    def __exit__(self, *error):
-        self.lock.release()
+
+def check_loss_and_grad(network: Any, params: np.ndarray, grad: Any, *, drops: bool) -> None:
+    """Check what :meth:`contract.Engine.loss_and_grad` writes; ``drops``: whether the network has dropout."""
+    if network.batch_norm or drops:
+        raise ValueError("network must have neither dropout nor batch_norm in loss_and_grad: train it with train_epoch")
+    check_array("grad", grad, params.dtype, params.shape, out=True)
+    if np.may_share_memory(params, grad):
+        raise ValueError("grad must not share memory with params")
+
+
+def check_order(order: Any) -> None:
+    """Check the form of row indices; their bounds are another matter."""
+    check_array("order", order, np.dtype(np.intp), (None,))
+    if len(order) == 0:
+        raise ValueError("order must hold at least one row")
+
+
+def check_schedule(optimizer: Any, row: Any, n_steps: int) -> tuple[np.ndarray, np.ndarray | None, float | None]:
+    """Return (scalars, decays or None, max_grad_norm or None) of the coming steps, checked.
+
+    Parameters
+    ----------
+    optimizer : contract.Optimizer
+    row : row of ``OPTIMIZERS``
+    n_steps : int
+    """
+    scalars, double = optimizer.scalars(n_steps), np.dtype(np.float64)
+    check_array("optimizer.scalars", scalars, double, (n_steps, len(row.scalars)))
+    decays = optimizer.decays(n_steps) if hasattr(optimizer, "decays") else None
+    if decays is not None:
+        check_array("optimizer.decays", decays, double, (n_steps,))
+    max_norm = getattr(optimizer, "max_grad_norm", None)
+    if max_norm is not None and not max_norm > 0:
+        raise ValueError(f"optimizer.max_grad_norm must be above 0 or None, got {max_norm}")
+    return scalars, decays, max_norm
+
+
+def check_shuffle(order: Any, random_state: Any) -> None:
+    """Check the arguments of :meth:`contract.Engine.shuffle`."""
+    check_array("order", order, np.dtype(np.intp), (None,), out=True)
+    if not isinstance(random_state, np.random.RandomState):
+        raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")
+
+
+def check_update(
+    table: Mapping[str, Any], rule: Any, params: Any, grad: Any, states: Any, scalars: Any
+) -> tuple[Any, list[float]]:
+    """Check the arguments of :meth:`contract.Engine.update`; return (row of the rule, scalars as Python's floats)."""
+    row = row_of("rule", table, rule)
+    check_array("params", params, float_dtype("params", params), (None,), out=True)
+    check_array("grad", grad, params.dtype, params.shape)
+    check_states(row, states, params=params, grad=grad)
+    if len(scalars) != len(row.scalars):
+        raise ValueError(f"scalars must be {row.scalars}, got {len(scalars)} numbers")
+    return row, [float(scalar) for scalar in scalars]
+
+
+def check_activate(z: Any, out: Any) -> None:
+    """Check the arrays of :meth:`contract.Engine.activate`."""
+    check_array("z", z, float_dtype("z", z))
+    check_array("out", out, z.dtype, z.shape, out=True)
+
+
+def check_slope(z: Any, a: Any, out: Any) -> None:
+    """Check the arrays of :meth:`contract.Engine.slope`."""
+    check_array("a", a, float_dtype("a", a))
+    if z is not None:
+        check_array("z", z, a.dtype, a.shape)
+    check_array("out", out, a.dtype, a.shape, out=True)
+    no_overlap(out, z=z, a=a)
+
+
+def check_needed(z: Any, needs_z: bool, activation: Any) -> None:
+    """Refuse a call without the pre-activation if the slope reads it."""
+    if z is None and needs_z:
+        raise ValueError(f"z must be given: the slope of activation {activation!r} needs it")
+
+
+def check_linear_forward(X: Any, W: Any, b: Any, out: Any, z: Any) -> None:
+    """Check the arrays of :meth:`contract.Engine.linear_forward`."""
+    dtype = float_dtype("X", X)
+    check_array("X", X, dtype, (None, None))
+    check_array("W", W, dtype, (X.shape[1], None))
+    check_array("b", b, dtype, W.shape[1:])
+    check_array("out", out, dtype, (X.shape[0], W.shape[1]), out=True)
+    if z is not None:
+        check_array("z", z, dtype, out.shape, out=True)
+
+
+def check_linear_backward(X: Any, W: Any, delta: Any, grad_W: Any, grad_b: Any, delta_below: Any, z: Any) -> None:
+    """Check the arrays of :meth:`contract.Engine.linear_backward`."""
+    dtype = float_dtype("X", X)
+    check_array("X", X, dtype, (None, None))
+    check_array("W", W, dtype, (X.shape[1], None))
+    check_array("delta", delta, dtype, (X.shape[0], W.shape[1]))
+    check_array("grad_W", grad_W, dtype, W.shape, out=True)
+    check_array("grad_b", grad_b, dtype, W.shape[1:], out=True)
+    if z is not None:
+        check_array("z", z, dtype, X.shape)
+    if delta_below is not None:
+        check_array("delta_below", delta_below, dtype, X.shape, out=True)
+
+
+def check_softmax(logits: Any, out: Any) -> None:
+    """Check the arrays of :meth:`contract.Engine.softmax`."""
+    check_array("logits", logits, float_dtype("logits", logits), (None, None))
+    check_array("out", out, logits.dtype, logits.shape, out=True)
+    if logits.shape[1] == 0:
+        raise ValueError("logits must have at least one column")
+    if out is not logits:
+        no_overlap(out, logits=logits)
+
+
+def check_loss(logits: Any, sample_weight: Any, delta: Any) -> None:
+    """Check the arrays of :meth:`contract.Engine.loss`, all but y, whose form is a matter of the loss."""
+    check_array("logits", logits, float_dtype("logits", logits), (None, None))
+    if logits.size == 0:
+        raise ValueError("logits must have at least one row and one column")
+    check_weights(sample_weight, len(logits), logits.dtype)
+    check_array("delta", delta, logits.dtype, logits.shape, out=True)
+    no_overlap(delta, logits=logits)

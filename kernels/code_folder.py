@@ -1,7 +1,7 @@
 """Modules that are made at run time: written into the user's cache folder, where Numba keeps their machine code too.
 
-Where it sits: numba_cache.py and numba_cuda/driver.py render texts; here they become files, and modules.  A name must
-change with the text, so that nothing in the folder is ever stale.  Files are written whole or not at all, so that
+Where it sits: numba_cpu/cache.py and numba_cuda/driver.py render texts; here they become files, and modules.  A name
+must change with the text, so that nothing in the folder is ever stale.  Files are written whole or not at all, so that
 processes may start side by side.  ``FASTMLP_CACHE_DIR`` names another folder.
 """
 

@@ -1,6 +1,6 @@
 """Every elementwise formula of the package, written once.
 
-First station of the data flow: codegen.py renders these functions for the compiled engines, the tables at the end
+First station of the data flow: codegen/ renders these functions for the compiled engines, the tables at the end
 are the only place where names of activations, losses and optimizers live (parameter validation, the command line
 and the tests iterate over them).  kernels/reference.py states the same mathematics a second time, independently.
 

@@ -6,13 +6,11 @@ second time and imports nothing from formulas.py.  A new activation, loss or opt
 in a table below and one row in formulas.py.
 
 Reading order: the three tables, one layer, losses, updates, the whole network (layout, forward,
-backward, dropout), the coarse calls, argument checks.
-Marks in the docstrings: IN is read, OUT is overwritten.  Every array of one call has the same
-dtype, float32 or float64, and is C-contiguous unless the docstring says otherwise; anything else is
-a ValueError that names the argument, raised before anything is written.
+backward, dropout), the coarse calls, entries of the tables.  Arguments of the calls, their shapes
+and what is raised are documented in contract.py.
 
-A choice (an activation, a loss) is a name, a pair (name, {parameter: value}), or a formula of the
-user's own, which brings its NumPy functions along.
+An activation or a loss is a name, a pair (name, {parameter: value}), or a formula of the user's
+own, which brings its NumPy functions along.
 
 Sources: Rumelhart, Hinton & Williams 1986 (back-propagation); Bishop 2006, chapters 4 and 5 (losses
 with their canonical links); Sutskever et al. 2013 (Nesterov's momentum); Kingma & Ba 2015 (Adam);
@@ -23,8 +21,7 @@ scikit-learn's where it has any, PyTorch's otherwise.
 
 import inspect
 import math
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -34,79 +31,79 @@ from scipy.special import expit, ndtr, xlogy
 
 from fastmlp.kernels.arguments import (
     batch_size_of,
+    check_activate,
     check_array,
-    check_csr,
     check_indices,
+    check_linear_backward,
+    check_linear_forward,
+    check_loss,
+    check_loss_and_grad,
+    check_needed,
+    check_network,
+    check_order,
+    check_predict,
+    check_samples,
+    check_schedule,
+    check_shuffle,
+    check_slope,
+    check_softmax,
     check_states,
+    check_update,
     check_weights,
+    check_workspace,
     entry_of,
-    float_dtype,
     row_of,
     seed_of,
 )
+from fastmlp.kernels.contract import Data, Optimizer
 
-__all__ = [
-    "activate",
-    "adam_update",
-    "linear_backward",
-    "linear_forward",
-    "loss",
-    "loss_and_grad",
-    "momentum_update",
-    "predict",
-    "sgd_update",
-    "shuffle",
-    "slope",
-    "softmax",
-    "softmax_cross_entropy",
-    "train_epoch",
-    "update",
-    "workspace",
-]
+Array = np.ndarray
 
 # --- the tables ----------------------------------------------------------------------------------
 
 
-def _gate(z, p):  # z p, and 0 where p is 0, however large z
+def _gate(z: Array, p: Array) -> Array:  # z p, and 0 where p is 0, however large z
     return np.where(p == 0, 0, z * p).astype(z.dtype)
 
 
-def _expit(z):  # e / (1 + e) with e = exp(z) below 0: SciPy's is 0 already where that is a small number yet
+def _expit(
+    z: Array,
+) -> Array:  # e / (1 + e) with e = exp(z) below 0: SciPy's is 0 already where that is a small number yet
     e = np.exp(np.minimum(z, 0))
     return np.where(z < 0, e / (1 + e), expit(z))
 
 
-def _gelu_tanh_gate(z):  # (1 + tanh(u)) / 2 = logistic(2u), u = sqrt(2 / pi) (z + 0.044715 z^3)
+def _gelu_tanh_gate(z: Array) -> Array:  # (1 + tanh(u)) / 2 = logistic(2u), u = sqrt(2 / pi) (z + 0.044715 z^3)
     return expit(math.sqrt(8 / math.pi) * (z + 0.044715 * z**3))
 
 
-def _gelu_slope(z):  # P + z p, distribution and density of a normal variable
+def _gelu_slope(z: Array) -> Array:  # P + z p, distribution and density of a normal variable
     z = _not_infinite(z)
     return ndtr(z) + z * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
 
 
-def _gelu_tanh_slope(z):
+def _gelu_tanh_slope(z: Array) -> Array:
     z = _not_infinite(z)
     p, q = _gelu_tanh_gate(z), _gelu_tanh_gate(-z)
     return p + z * p * q * math.sqrt(8 / math.pi) * (1 + 3 * 0.044715 * z**2)
 
 
-def _silu_slope(z):
+def _silu_slope(z: Array) -> Array:
     z = _not_infinite(z)
     return expit(z) * (1 + z * expit(-z))
 
 
-def _mish_slope(z):  # t + z (1 - t^2) logistic(z), t = tanh(softplus(z)), 1 - tanh^2 = 1 / cosh^2
+def _mish_slope(z: Array) -> Array:  # t + z (1 - t^2) logistic(z), t = tanh(softplus(z)), 1 - tanh^2 = 1 / cosh^2
     z = np.clip(z, -1000, 40)
     softplus = np.logaddexp(0, z)
     return np.tanh(softplus) + z * expit(z) / np.cosh(softplus) ** 2
 
 
-def _not_infinite(z):  # beyond 1000 the slopes of gelu and silu have long been 0 or 1
+def _not_infinite(z: Array) -> Array:  # beyond 1000 the slopes of gelu and silu have long been 0 or 1
     return np.clip(z, -1000, 1000)
 
 
-def _inside(a, low, high):  # 1 where clipping left a as it was
+def _inside(a: Array, low: float, high: float) -> Array:  # 1 where clipping left a as it was
     return 1 - ((a <= low) | (a >= high))
 
 
@@ -170,44 +167,50 @@ ACTIVATIONS: dict[str, tuple[Callable, Callable | None]] = {
 }
 
 
-def _softmax(z):  # p_k = exp(z_k - max z) / sum_j exp(z_j - max z)
+def _softmax(z: Array) -> Array:  # p_k = exp(z_k - max z) / sum_j exp(z_j - max z)
     e = np.exp(z - z.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
 
 
-def _minus_log_softmax(z):
+def _minus_log_softmax(z: Array) -> Array:
     shifted = z - z.max(axis=1, keepdims=True)
     return np.log(np.exp(shifted).sum(axis=1, keepdims=True)) - shifted
 
 
-def _log_loss(z, y, label_smoothing=0.0):  # -sum_k t_k log p_k; clipped as scikit-learn does where it has this loss
+def _log_loss(
+    z: Array, y: Array, label_smoothing: float = 0.0
+) -> Array:  # -sum_k t_k log p_k; clipped as scikit-learn does where it has this loss
     minus_log_p = _minus_log_softmax(z)
     if label_smoothing == 0:
         minus_log_p = _clip(minus_log_p)
     return np.sum(_smooth(y, label_smoothing) * minus_log_p, axis=1)
 
 
-def _log_loss_delta(z, y, label_smoothing=0.0):
+def _log_loss_delta(z: Array, y: Array, label_smoothing: float = 0.0) -> Array:
     return _softmax(z) - _smooth(y, label_smoothing)
 
 
-def _smooth(y, label_smoothing):  # t = (1 - e) onehot + e / K
+def _smooth(y: Array, label_smoothing: float) -> Array:  # t = (1 - e) onehot + e / K
     return (1 - label_smoothing) * y + label_smoothing / y.shape[1]
 
 
-def _focal(z, y, gamma=2.0):  # (1 - p)^gamma * -log p, with p the probability of the class that it is
+def _focal(
+    z: Array, y: Array, gamma: float = 2.0
+) -> Array:  # (1 - p)^gamma * -log p, with p the probability of the class that it is
     _, q, minus_log_p = _class_that_it_is(z, y)
     return np.sum(q**gamma * minus_log_p, axis=1)
 
 
-def _focal_delta(z, y, gamma=2.0):  # (1 - p)^gamma (gamma p * -log p + 1 - p) (r - y), r: softmax of the other classes
+def _focal_delta(
+    z: Array, y: Array, gamma: float = 2.0
+) -> Array:  # (1 - p)^gamma (gamma p * -log p + 1 - p) (r - y), r: softmax of the other classes
     p, q, minus_log_p = _class_that_it_is(z, y)
     r = np.divide((1 - y) * p, q, out=np.zeros_like(p), where=q != 0)
     p = np.sum(y * p, axis=1, keepdims=True)
     return q**gamma * (gamma * _gate(minus_log_p, p) + q) * (r - y)
 
 
-def _class_that_it_is(z, y):
+def _class_that_it_is(z: Array, y: Array) -> tuple[Array, Array, Array]:
     """-> softmax; and of the class that y is (n, 1): 1 - p and -log p, both with all their digits."""
     p = _softmax(z)
     q = np.sum((1 - y) * p, axis=1, keepdims=True)
@@ -215,88 +218,92 @@ def _class_that_it_is(z, y):
     return p, q, np.where(q < 0.5, -np.log1p(-np.minimum(q, 0.5)), minus_log_p)
 
 
-def _kl_divergence(z, y):  # sum_k y_k (log y_k - log p_k)
+def _kl_divergence(z: Array, y: Array) -> Array:  # sum_k y_k (log y_k - log p_k)
     return np.sum(xlogy(y, y) + np.where(y == 0, 0, y * _minus_log_softmax(z)), axis=1)
 
 
-def _kl_divergence_delta(z, y):
+def _kl_divergence_delta(z: Array, y: Array) -> Array:
     return _softmax(z) * y.sum(axis=1, keepdims=True) - y
 
 
-def _binary_log_loss(z, y):  # -sum_k y_k log p_k + (1 - y_k) log(1 - p_k)
+def _binary_log_loss(z: Array, y: Array) -> Array:  # -sum_k y_k log p_k + (1 - y_k) log(1 - p_k)
     # -log p = log(1 + exp(-z)) and -log(1 - p) = log(1 + exp(z))
     return np.sum(y * _clip(np.logaddexp(0, -z)) + (1 - y) * _clip(np.logaddexp(0, z)), axis=1)
 
 
-def _binary_focal(z, y, gamma=2.0):  # as _focal, for each output by itself; m is large where p is near 1
+def _binary_focal(
+    z: Array, y: Array, gamma: float = 2.0
+) -> Array:  # as _focal, for each output by itself; m is large where p is near 1
     m = (2 * y - 1) * z
     return np.sum(expit(-m) ** gamma * np.logaddexp(0, -m), axis=1)
 
 
-def _binary_focal_delta(z, y, gamma=2.0):
+def _binary_focal_delta(z: Array, y: Array, gamma: float = 2.0) -> Array:
     m = np.clip((2 * y - 1) * z, -1e30, 1e30)
     p, q = expit(m), expit(-m)
     return (1 - 2 * y) * q**gamma * (gamma * p * np.logaddexp(0, -m) + q)
 
 
-def _hinge(z, y):  # max(0, 1 - s z) with s = -1 for y = 0 and 1 for y = 1
+def _hinge(z: Array, y: Array) -> Array:  # max(0, 1 - s z) with s = -1 for y = 0 and 1 for y = 1
     return np.sum(np.maximum(0, 1 - (2 * y - 1) * z), axis=1)
 
 
-def _hinge_delta(z, y):
+def _hinge_delta(z: Array, y: Array) -> Array:
     return (1 - 2 * y) * np.heaviside(1 - (2 * y - 1) * z, 0)
 
 
-def _squared_hinge(z, y):
+def _squared_hinge(z: Array, y: Array) -> Array:
     return np.sum(np.maximum(0, 1 - (2 * y - 1) * z) ** 2, axis=1)
 
 
-def _squared_hinge_delta(z, y):
+def _squared_hinge_delta(z: Array, y: Array) -> Array:
     return 2 * (1 - 2 * y) * np.maximum(0, 1 - (2 * y - 1) * z)
 
 
-def _squared_error(z, y):  # a mean over the outputs, where the other losses are sums
+def _squared_error(z: Array, y: Array) -> Array:  # a mean over the outputs, where the other losses are sums
     return np.mean((z - y) ** 2 / 2, axis=1)
 
 
-def _absolute_error(z, y):
+def _absolute_error(z: Array, y: Array) -> Array:
     return np.sum(np.abs(z - y), axis=1)
 
 
-def _huber(z, y, delta=1.0):
+def _huber(z: Array, y: Array, delta: float = 1.0) -> Array:
     d = np.abs(z - y)
     return np.sum(np.where(d <= delta, d**2 / 2, delta * (d - delta / 2)), axis=1)
 
 
-def _huber_delta(z, y, delta=1.0):
+def _huber_delta(z: Array, y: Array, delta: float = 1.0) -> Array:
     return np.clip(z - y, -delta, delta)
 
 
-def _log_cosh(z, y):  # log(1 + 2 sinh(d/2)^2) where d is small, d + log(1 + exp(-2d)) - log 2 elsewhere
+def _log_cosh(
+    z: Array, y: Array
+) -> Array:  # log(1 + 2 sinh(d/2)^2) where d is small, d + log(1 + exp(-2d)) - log 2 elsewhere
     d = np.abs(z - y)
     small = np.log1p(2 * np.sinh(np.minimum(d, 1) / 2) ** 2)
     return np.sum(np.where(d < 1, small, d + np.log1p(np.exp(-2 * d)) - math.log(2)), axis=1)
 
 
-def _quantile(z, y, quantile=0.5):  # the pinball loss
+def _quantile(z: Array, y: Array, quantile: float = 0.5) -> Array:  # the pinball loss
     return np.sum(np.maximum(quantile * (y - z), (quantile - 1) * (y - z)), axis=1)
 
 
-def _quantile_delta(z, y, quantile=0.5):
+def _quantile_delta(z: Array, y: Array, quantile: float = 0.5) -> Array:
     sign = np.sign(z - y)
     return np.where(sign > 0, (1 - quantile) * sign, quantile * sign)
 
 
-def _poisson(z, y):  # half the deviance, sum_k y_k log(y_k / p_k) - y_k + p_k with p = exp(z)
+def _poisson(z: Array, y: Array) -> Array:  # half the deviance, sum_k y_k log(y_k / p_k) - y_k + p_k with p = exp(z)
     return np.sum(xlogy(y, y) - y * z - y + np.exp(z), axis=1)
 
 
-def _gamma(z, y):  # half the deviance, sum_k y_k / p_k - log(y_k / p_k) - 1 with p = exp(z)
+def _gamma(z: Array, y: Array) -> Array:  # half the deviance, sum_k y_k / p_k - log(y_k / p_k) - 1 with p = exp(z)
     z = np.maximum(z, -1e30)  # exp(inf) - inf is inf, too
     return np.sum(y * np.exp(-z) + z - np.log(y) - 1, axis=1)
 
 
-def _clip(minus_log_p):  # as if p had been clipped to [eps, 1 - eps] before the logarithm
+def _clip(minus_log_p: Array) -> Array:  # as if p had been clipped to [eps, 1 - eps] before the logarithm
     eps = np.finfo(minus_log_p.dtype).eps
     return np.clip(minus_log_p, -np.log1p(-eps), -np.log(eps))
 
@@ -306,7 +313,7 @@ class Loss(NamedTuple):
 
     link: Callable  # logits (n, n_outputs) -> predictions (n, n_outputs)
     rows: Callable  # logits, y (n, n_outputs) -> loss of each row (n,)
-    delta: Callable | None = None  # d loss / d logits (n, n_outputs); None: canonical, link(logits) - y
+    delta: Any = None  # d loss / d logits (n, n_outputs); None: canonical, link(logits) - y
     classes: bool = False  # targets are class indices; y is then one-hot
 
 
@@ -328,63 +335,99 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def _sgd(p, g, lr):
+def _sgd(p: Array, g: Array, lr: float) -> tuple[Array, ...]:
     return (p - lr * g,)
 
 
-def _momentum(p, g, velocity, lr, momentum):
+def _momentum(p: Array, g: Array, velocity: Array, lr: float, momentum: float) -> tuple[Array, ...]:
     velocity = momentum * velocity - lr * g
     return p + velocity, velocity
 
 
-def _nesterov(p, g, velocity, lr, momentum):  # looks one step ahead along the new velocity
+def _nesterov(
+    p: Array, g: Array, velocity: Array, lr: float, momentum: float
+) -> tuple[Array, ...]:  # looks one step ahead along the new velocity
     velocity = momentum * velocity - lr * g
     return p + momentum * velocity - lr * g, velocity
 
 
-def _adam(p, g, m, v, lr, beta_1, beta_2, epsilon):
+def _adam(
+    p: Array, g: Array, m: Array, v: Array, lr: float, beta_1: float, beta_2: float, epsilon: float
+) -> tuple[Array, ...]:
     m = beta_1 * m + (1 - beta_1) * g
     v = beta_2 * v + (1 - beta_2) * g**2
     return p - lr * m / (np.sqrt(v) + epsilon), m, v
 
 
-def _adamw(p, g, m, v, step_size, root_2, beta_1, beta_2, epsilon):  # the decay itself is not part of the rule
+def _adamw(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step_size: float,
+    root_2: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+) -> tuple[Array, ...]:  # the decay itself is not part of the rule
     m = beta_1 * m + (1 - beta_1) * g
     v = beta_2 * v + (1 - beta_2) * g**2
     return p - step_size * m / (np.sqrt(v) / root_2 + epsilon), m, v
 
 
-def _amsgrad(p, g, m, v, v_max, step_size, root_2, beta_1, beta_2, epsilon):
+def _amsgrad(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    v_max: Array,
+    step_size: float,
+    root_2: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+) -> tuple[Array, ...]:
     m = beta_1 * m + (1 - beta_1) * g
     v = beta_2 * v + (1 - beta_2) * g**2
     v_max = np.maximum(v_max, v)
     return p - step_size * m / (np.sqrt(v_max) / root_2 + epsilon), m, v, v_max
 
 
-def _nadam(p, g, m, v, step_g, step_m, root_2, beta_1, beta_2, epsilon):
+def _nadam(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step_g: float,
+    step_m: float,
+    root_2: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+) -> tuple[Array, ...]:
     m = beta_1 * m + (1 - beta_1) * g
     v = beta_2 * v + (1 - beta_2) * g**2
     return p - (step_g * g + step_m * m) / (np.sqrt(v) / root_2 + epsilon), m, v
 
 
-def _rmsprop(p, g, v, lr, rho, epsilon):
+def _rmsprop(p: Array, g: Array, v: Array, lr: float, rho: float, epsilon: float) -> tuple[Array, ...]:
     v = rho * v + (1 - rho) * g**2
     return p - lr * g / (np.sqrt(v) + epsilon), v
 
 
-def _adagrad(p, g, total, lr, epsilon):
+def _adagrad(p: Array, g: Array, total: Array, lr: float, epsilon: float) -> tuple[Array, ...]:
     total = total + g**2
     return p - lr * g / (np.sqrt(total) + epsilon), total
 
 
-def _adadelta(p, g, v, u, lr, rho, epsilon):
+def _adadelta(p: Array, g: Array, v: Array, u: Array, lr: float, rho: float, epsilon: float) -> tuple[Array, ...]:
     v = rho * v + (1 - rho) * g**2
     step = np.sqrt(u + epsilon) / np.sqrt(v + epsilon) * g
     u = rho * u + (1 - rho) * step**2
     return p - lr * step, v, u
 
 
-def _lion(p, g, m, lr, beta_1, beta_2):
+def _lion(p: Array, g: Array, m: Array, lr: float, beta_1: float, beta_2: float) -> tuple[Array, ...]:
     step = np.sign(beta_1 * m + (1 - beta_1) * g)
     return p - lr * step, beta_2 * m + (1 - beta_2) * g
 
@@ -414,104 +457,47 @@ OPTIMIZERS: dict[str, Rule] = {
 # --- one layer -----------------------------------------------------------------------------------
 
 
-def activate(activation, z, out):
-    """Apply an activation: out = f(z).
-
-    Parameters
-    ----------
-    activation : str, (str, dict) or formula
-        A key of ACTIVATIONS, alone or with parameters, or a formula of the user's.
-    z : ndarray of any shape (IN)
-        Pre-activation.
-    out : ndarray of z's shape (OUT)
-        May be ``z`` itself.
-    """
+def activate(activation: Any, z: Array, out: Array) -> None:
+    """Apply an activation: out = f(z)."""
     f = _activation(activation)
-    check_array("z", z, float_dtype("z", z))
-    check_array("out", out, z.dtype, z.shape, out=True)
+    check_activate(z, out)
     out[...] = f(z)
 
 
-def slope(activation, z, a, out):
-    """Apply the slope of an activation: out = da/dz at z, where a = f(z).
-
-    Parameters
-    ----------
-    activation : str, (str, dict) or formula
-        A key of ACTIVATIONS, alone or with parameters, or a formula of the user's.
-    z : ndarray of any shape, or None (IN)
-        Pre-activation; None where the slope is a function of ``a`` alone.
-    a : ndarray of z's shape (IN)
-        Activation.
-    out : ndarray of z's shape (OUT)
-    """
+def slope(activation: Any, z: Array | None, a: Array, out: Array) -> None:
+    """Apply the slope of an activation: out = da/dz at z, where a = f(z)."""
     df = _slope(activation, z)
-    check_array("a", a, float_dtype("a", a))
-    if z is not None:
-        check_array("z", z, a.dtype, a.shape)
-    check_array("out", out, a.dtype, a.shape, out=True)
+    check_slope(z, a, out)
     out[...] = df(z, a)
 
 
-def linear_forward(X, W, b, activation, out, z=None):
-    """One layer forward: z = X W + b, out = f(z).
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, fan_in) (IN)
-    W : ndarray of shape (fan_in, fan_out) (IN)
-    b : ndarray of shape (fan_out,) (IN)
-    activation : str, (str, dict) or formula
-        A key of ACTIVATIONS, alone or with parameters, or a formula of the user's.
-    out : ndarray of shape (n, fan_out) (OUT)
-    z : ndarray of shape (n, fan_out), default=None (OUT)
-        Where given, receives the pre-activation.
-    """
+def linear_forward(X: Array, W: Array, b: Array, activation: Any, out: Array, z: Array | None = None) -> None:
+    """One layer forward: z = X W + b, out = f(z)."""
     f = _activation(activation)
-    check_array("X", X, float_dtype("X", X), (None, None))
-    check_array("W", W, X.dtype, (X.shape[1], None))
-    check_array("b", b, X.dtype, W.shape[1:])
-    shape = (X.shape[0], W.shape[1])
-    check_array("out", out, X.dtype, shape, out=True)
-    if z is not None:
-        check_array("z", z, X.dtype, shape, out=True)
+    check_linear_forward(X, W, b, out, z)
     pre_activation = X @ W + b
     if z is not None:
         z[...] = pre_activation
     out[...] = f(pre_activation)
 
 
-def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z=None):
+def linear_backward(
+    X: Array,
+    W: Array,
+    delta: Array,
+    activation: Any,
+    grad_W: Array,
+    grad_b: Array,
+    delta_below: Array | None = None,
+    z: Array | None = None,
+) -> None:
     """One layer backward.
 
     grad_W = X^T delta, grad_b = sum_i delta_i, delta_below = (delta W^T) * df/dz.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, fan_in) (IN)
-        What :func:`linear_forward` read, the output f(z) of the layer below.
-    W : ndarray of shape (fan_in, fan_out) (IN)
-    delta : ndarray of shape (n, fan_out) (IN)
-        d loss / d pre-activation of this layer.
-    activation : str, (str, dict) or formula
-        f, the activation of the layer below that made X.
-    grad_W : ndarray of shape (fan_in, fan_out) (OUT)
-    grad_b : ndarray of shape (fan_out,) (OUT)
-    delta_below : ndarray of shape (n, fan_in), default=None (OUT)
-        d loss / d pre-activation of the layer below; None to skip it.
-    z : ndarray of shape (n, fan_in), default=None (IN)
-        Pre-activation of the layer below; None where the slope is a function of X alone.
     """
     _activation(activation)
-    check_array("X", X, float_dtype("X", X), (None, None))
-    check_array("W", W, X.dtype, (X.shape[1], None))
-    check_array("delta", delta, X.dtype, (X.shape[0], W.shape[1]))
-    check_array("grad_W", grad_W, X.dtype, W.shape, out=True)
-    check_array("grad_b", grad_b, X.dtype, W.shape[1:], out=True)
-    if z is not None:
-        check_array("z", z, X.dtype, X.shape)
+    check_linear_backward(X, W, delta, grad_W, grad_b, delta_below, z)
     if delta_below is not None:
-        check_array("delta_below", delta_below, X.dtype, X.shape, out=True)
         delta_below[...] = (delta @ W.T) * _slope(activation, z)(z, X)
     grad_W[...] = X.T @ delta
     grad_b[...] = delta.sum(axis=0)
@@ -520,14 +506,8 @@ def linear_backward(X, W, delta, activation, grad_W, grad_b, delta_below=None, z
 # --- losses --------------------------------------------------------------------------------------
 
 
-def softmax(logits, out):
+def softmax(logits: Array, out: Array) -> None:
     """Row-wise softmax: out_k = exp(logits_k) / sum_j exp(logits_j).
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, n_outputs) (IN)
-    out : ndarray of shape (n, n_outputs) (OUT)
-        May be ``logits`` itself.
 
     Examples
     --------
@@ -538,14 +518,11 @@ def softmax(logits, out):
     >>> p.round(7).tolist()
     [[0.475485, 0.2361188, 0.2883962]]
     """
-    check_array("logits", logits, float_dtype("logits", logits), (None, None))
-    check_array("out", out, logits.dtype, logits.shape, out=True)
-    if logits.shape[1] == 0:
-        raise ValueError("logits must have at least one column")
+    check_softmax(logits, out)
     out[...] = _softmax(logits)
 
 
-def loss(name, logits, y, sample_weight, delta):
+def loss(name: Any, logits: Array, y: Array, sample_weight: Array | None, delta: Array) -> float:
     """Mean loss over the rows, and delta = d loss / d logits * sample_weight.
 
     The mean is sum_i w_i l_i / sum_i w_i, where l_i is a sum over the outputs (squared_error: a
@@ -553,119 +530,25 @@ def loss(name, logits, y, sample_weight, delta):
     over the outputs); it is not divided by anything.  In the log losses each -log p is clipped as
     if p were in [eps, 1 - eps]; ``delta`` is not clipped.  All of it as in scikit-learn.  Other
     losses, and log_loss with label smoothing, are not clipped.
-
-    Parameters
-    ----------
-    name : str, (str, dict) or formula
-        A key of LOSSES, alone or with parameters, or a formula of the user's.
-    logits : ndarray of shape (n, n_outputs) (IN)
-        The output layer before its link.
-    y : ndarray (IN)
-        log_loss, focal: class indices of shape (n,), dtype intp.  Otherwise: targets of shape
-        (n, n_outputs); in {0, 1} for the binary losses and the hinges, distributions for
-        kl_divergence.
-    sample_weight : ndarray of shape (n,), or None (IN)
-    delta : ndarray of shape (n, n_outputs) (OUT)
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ZeroDivisionError
-        If the sample weights sum to zero.
     """
     row = _loss("name", name)
-    check_array("logits", logits, float_dtype("logits", logits), (None, None))
-    if logits.size == 0:
-        raise ValueError("logits must have at least one row and one column")
-    y = _targets(row, y, logits.shape, logits.dtype)
-    w = check_weights(sample_weight, len(logits), logits.dtype)
-    check_array("delta", delta, logits.dtype, logits.shape, out=True)
+    check_loss(logits, sample_weight, delta)
+    y, w = _targets(row, y, logits.shape, logits.dtype), sample_weight
     value = np.average(row.rows(logits, y), weights=w)
     delta[...] = row.delta(logits, y) * (1 if w is None else w[:, None])
     return float(value)
 
 
-def softmax_cross_entropy(logits, y, sample_weight, delta):
-    """``loss("log_loss", ...)``: the mean of -log p[y], p = softmax(logits), and delta.
-
-    delta = (p - onehot(y)) * sample_weight; see :func:`loss`.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (n, n_classes) (IN)
-    y : ndarray of shape (n,), dtype intp (IN)
-        Class indices.
-    sample_weight : ndarray of shape (n,), or None (IN)
-    delta : ndarray of shape (n, n_classes) (OUT)
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastmlp.kernels import reference
-    >>> logits, delta = np.array([[1.0, 4.0, 3.0]]), np.empty((1, 3))
-    >>> round(reference.softmax_cross_entropy(logits, np.array([1]), None, delta), 6)
-    0.349012
-    """
-    return loss("log_loss", logits, y, sample_weight, delta)
-
-
 # --- updates -------------------------------------------------------------------------------------
 
 
-def update(rule, params, grad, states, scalars):
-    """One optimizer step in place: params, *states = step(params, grad, *states, *scalars).
-
-    Parameters
-    ----------
-    rule : str
-        A key of OPTIMIZERS.
-    params : ndarray of shape (n_params,) (IN, OUT)
-    grad : ndarray of shape (n_params,) (IN)
-    states : list of ndarray of shape (n_params,) (IN, OUT)
-        In the order of the rule's row; none may share memory with another or with params or grad.
-    scalars : sequence of float
-        In the order of the rule's row.
-    """
-    row = row_of("rule", OPTIMIZERS, rule)
-    check_array("params", params, float_dtype("params", params), (None,), out=True)
-    check_array("grad", grad, params.dtype, params.shape)
-    check_states(row, states, params=params, grad=grad)
-    if len(scalars) != len(row.scalars):
-        raise ValueError(f"scalars must be {row.scalars}, got {len(scalars)} numbers")
-    # unlike a NumPy float64, a Python float does not promote a float32 array
-    new = row.step(params, grad, *states, *map(float, scalars))
+def update(rule: str, params: Array, grad: Array, states: list[Array], scalars: Sequence[float] | Array) -> None:
+    """One optimizer step in place: params, *states = step(params, grad, *states, *scalars)."""
+    # as Python's floats: unlike a NumPy float64, they do not promote a float32 array
+    row, scalars = check_update(OPTIMIZERS, rule, params, grad, states, scalars)
+    new = row.step(params, grad, *states, *scalars)
     for old, value in zip([params, *states], new, strict=True):
         old[...] = value
-
-
-def sgd_update(params, grad, lr):
-    """One step of gradient descent: p = p - lr g.  See :func:`update` for the arrays."""
-    update("sgd", params, grad, [], [lr])
-
-
-def momentum_update(params, grad, velocity, lr, momentum, nesterov=False):
-    """One step with momentum: v = mu v - lr g; p = p + v (Nesterov: p = p + mu v - lr g).
-
-    See :func:`update` for the arrays.
-    """
-    update("nesterov" if nesterov else "momentum", params, grad, [velocity], [lr, momentum])
-
-
-def adam_update(params, grad, m, v, lr, beta_1, beta_2, epsilon):
-    """One step of Adam.
-
-    m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p = p - lr m / (sqrt(v) + epsilon), where ``lr``
-    is already bias-corrected for step t: learning_rate * sqrt(1 - b2^t) / (1 - b1^t).
-    See :func:`update` for the arrays.
-    """
-    update("adam", params, grad, [m, v], [lr, beta_1, beta_2, epsilon])
 
 
 # --- the whole network ---------------------------------------------------------------------------
@@ -678,34 +561,16 @@ class Workspace(NamedTuple):
     batch_size: int
 
 
-def workspace(network, batch_size, n_jobs=None):
-    """What the coarse calls need besides their arguments.
-
-    Parameters
-    ----------
-    network : fastmlp.network.Network
-    batch_size : int
-        Rows that one training step reads.
-    n_jobs : int, default=None
-        Accepted and ignored: this engine leaves threads to NumPy.
-
-    Returns
-    -------
-    Workspace
-    """
+def workspace(network: Any, batch_size: int, n_jobs: int | None = None) -> Workspace:
+    """What the coarse calls need besides their arguments."""
     _loss("network.loss", network.loss)
-    if network.dtype not in (np.float32, np.float64):
-        raise ValueError(f"network.dtype must be float32 or float64, got {network.dtype}")
-    if len(network.widths) < 2 or any(operator.index(width) < 1 for width in network.widths):
-        raise ValueError(f"network.widths must be two or more layer sizes, got {network.widths}")
-    if len(network.activations) != len(network.widths) - 2:
-        raise ValueError(f"network.activations must hold one name for each hidden layer, got {network}")
+    check_network(network)
     for activation in network.activations:
         _slope(activation, z=network)  # not None: training always has z
     return Workspace(network, batch_size_of(batch_size))
 
 
-def _layers(network, params):
+def _layers(network: Any, params: Array) -> list[tuple[Array, Array]]:
     """Views (W, b) of each layer in the flat vector [W0 .. Wn | b0 .. bn | ...]."""
     shapes = list(pairwise(network.widths))
     sizes = [fan_in * fan_out for fan_in, fan_out in shapes] + [fan_out for _, fan_out in shapes]
@@ -714,7 +579,7 @@ def _layers(network, params):
     return [(W.reshape(s), b) for W, b, s in zip(weights, biases, shapes, strict=True)]
 
 
-def _units(network, params):
+def _units(network: Any, params: Array) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
     """Views of what the units of each hidden layer learn besides, and of their running statistics.
 
     Behind the biases the flat vector goes on with [unit parameters | running statistics], both
@@ -731,7 +596,7 @@ def _units(network, params):
     return found[: len(learned)], found[len(learned) :]
 
 
-def _n_params(network):
+def _n_params(network: Any) -> tuple[int, int]:
     """(entries that are trained, all entries) of the flat vector."""
     hidden = list(zip(network.activations, network.widths[1:-1], strict=True))
     trained = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(network.widths))
@@ -748,30 +613,31 @@ class Pass(NamedTuple):
     norm: Any = None  # with batch_norm: (normalised, mean, var)
 
 
-def _forward(network, params, A, masks):
+def _forward(network: Any, params: Array, A: Any, masks: list) -> list[Pass]:
     """The passes through all layers; ``masks``: what the input of each is multiplied by, or None."""
     layers, (units, _) = _layers(network, params), _units(network, params)
-    passes = []
+    passes: list[Pass] = []
     for i, (W, b) in enumerate(layers):
         A = _times(A, masks[i])
         z, norm = A @ W + b, None
         if i == len(units):
-            return [*passes, Pass(A, z)]
+            break
         if network.batch_norm:
             z, norm = _normalise(z, units[i]["scale"], units[i]["shift"])
         f = _activation(network.activations[i], units[i].get("slope"))
         passes.append(Pass(A, z, f(z), norm))
         A = passes[-1].a
+    return [*passes, Pass(A, z)]
 
 
-def _normalise(z, scale, shift):
+def _normalise(z: Array, scale: Array, shift: Array) -> tuple[Array, Any]:
     """Batch normalisation: y = scale (z - mean) / sqrt(var + eps) + shift, over the rows."""
     mean, var = z.mean(axis=0), z.var(axis=0)
     normalised = (z - mean) / np.sqrt(var + 1e-5)
     return scale * normalised + shift, (normalised, mean, var)
 
 
-def _normalise_backward(delta, scale, norm):
+def _normalise_backward(delta: Array, scale: Array, norm: Any) -> tuple[Array, Array, Array]:
     """d loss / dz, d loss / d scale and d loss / d shift out of delta = d loss / dy."""
     normalised, _, var = norm
     along = np.mean(delta * normalised, axis=0)
@@ -779,7 +645,9 @@ def _normalise_backward(delta, scale, norm):
     return below, np.sum(delta * normalised, axis=0), delta.sum(axis=0)
 
 
-def _backprop(network, params, passes, masks, y, w, alpha, l1):
+def _backprop(
+    network: Any, params: Array, passes: list[Pass], masks: list, y: Array, w: Array | None, alpha: float, l1: float
+) -> tuple[float, Array]:
     """Penalised mean loss of one batch and its gradient, from its passes forward."""
     layers, (units, _), row = _layers(network, params), _units(network, params), _loss("loss", network.loss)
     n, z = len(y), passes[-1].z
@@ -802,7 +670,9 @@ def _backprop(network, params, passes, masks, y, w, alpha, l1):
     return float(value), grad
 
 
-def _hidden_backward(network, i, this, units, delta, grad, sw_sum):
+def _hidden_backward(
+    network: Any, i: int, this: Pass, units: dict[str, Array], delta: Array, grad: dict[str, Array], sw_sum: float
+) -> Array:
     """From d loss / da to d loss / d(X W + b) of hidden layer i; ``grad`` (OUT) of its units."""
     if "slope" in units:  # da / d slope = z where z <= 0
         grad["slope"][...] = np.sum(delta * np.where(this.z > 0, 0, this.z), axis=0) / sw_sum
@@ -813,7 +683,7 @@ def _hidden_backward(network, i, this, units, delta, grad, sw_sum):
     return delta
 
 
-def _track(network, params, passes):
+def _track(network: Any, params: Array, passes: list[Pass]) -> None:
     """Move the running statistics a tenth of the way to those of a batch."""
     _, statistics = _units(network, params)
     for this, running in zip(passes, statistics, strict=False):  # the output layer has none
@@ -828,7 +698,7 @@ def _track(network, params, passes):
 # --- dropout -------------------------------------------------------------------------------------
 
 
-def _times(A, mask):
+def _times(A: Any, mask: Any) -> Any:
     """A with some of its entries dropped."""
     if mask is None:
         return A
@@ -837,18 +707,18 @@ def _times(A, mask):
     return A * mask
 
 
-def _no_masks(network):
+def _no_masks(network: Any) -> list:
     return [None] * (len(network.widths) - 1)
 
 
-def _masks(network, X, seed, t):
+def _masks(network: Any, X: Any, seed: int, t: int) -> list:
     """Factors of step t for the input of each layer: 0 or 1 / (1 - rate); None where nothing drops.
 
     With a sparse X the first holds one factor for each entry that X stores.
     """
     n = X.shape[0]
     rates = [network.input_dropout, *(network.dropout or [0.0] * len(network.activations))]
-    masks = []
+    masks: list = []
     for layer, (rate, width) in enumerate(zip(rates, network.widths, strict=False)):
         rows, columns = np.arange(n)[:, None], np.arange(width)
         if layer == 0 and sparse.issparse(X):
@@ -861,7 +731,7 @@ def _masks(network, X, seed, t):
     return masks
 
 
-def _kept(seed, t, layer, rate, index):
+def _kept(seed: int, t: int, layer: int, rate: float, index: Array) -> Array:
     """Whether a unit is kept: True with probability 1 - rate.
 
     ``index`` is row * width + unit.  A hash of (seed, t, layer, index), so that every engine and
@@ -874,14 +744,14 @@ def _kept(seed, t, layer, rate, index):
     return bits >= round(rate * 2**24)
 
 
-def _splitmix(x):
+def _splitmix(x: int) -> int:
     x = (x + 0x9E3779B97F4A7C15) % 2**64
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
     x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
     return x ^ x >> 31
 
 
-def _mix(x):
+def _mix(x: Any) -> Any:
     x = (x ^ x >> np.uint32(16)) * np.uint32(0x7FEB352D)
     x = (x ^ x >> np.uint32(15)) * np.uint32(0x846CA68B)
     return x ^ x >> np.uint32(16)
@@ -890,31 +760,10 @@ def _mix(x):
 # --- the coarse calls ----------------------------------------------------------------------------
 
 
-def predict(workspace, params, X, out, rows=None):
-    """Predictions of the network: out = link(logits).
-
-    Parameters
-    ----------
-    workspace : Workspace
-    params : ndarray of shape (n_params,) (IN)
-    X : {ndarray, CSR} of shape (n, n_features), float32 or float64, any strides (IN)
-    out : ndarray of shape (n, n_outputs), or (len(rows), n_outputs) (OUT)
-    rows : ndarray of shape (n_rows,), dtype intp, default=None (IN)
-        Rows of X to predict, in this order; None for all.
-
-    Returns
-    -------
-    bool
-        Whether these rows, in the network's dtype, held neither NaN nor infinities.
-
-    Notes
-    -----
-    Nothing is dropped out.  A network with batch_norm is a ValueError: predict with its
-    ``network.folded(params)``.
-    """
+def predict(workspace: Any, params: Array, X: Any, out: Array, rows: Array | None = None) -> bool:
+    """Predictions of the network: out = link(logits)."""
     network = _network(workspace)
-    if network.batch_norm:
-        raise ValueError("network must not have batch_norm in predict: fold it into the weights with network.folded()")
+    check_predict(network)
     _parameters(params, network)
     X = _samples(X, network)
     if rows is not None:
@@ -925,21 +774,13 @@ def predict(workspace, params, X, out, rows=None):
     return bool(np.isfinite(X.data[: X.indptr[-1]] if sparse.issparse(X) else X).all())
 
 
-def shuffle(order, random_state):
-    """``random_state.shuffle(order)``.
-
-    Parameters
-    ----------
-    order : ndarray of shape (n,), dtype intp (IN, OUT)
-    random_state : numpy.random.RandomState (IN, OUT)
-    """
-    check_array("order", order, np.dtype(np.intp), (None,), out=True)
-    if not isinstance(random_state, np.random.RandomState):
-        raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")
+def shuffle(order: Array, random_state: np.random.RandomState) -> None:
+    """``random_state.shuffle(order)``."""
+    check_shuffle(order, random_state)
     random_state.shuffle(order)
 
 
-def loss_and_grad(workspace, params, data, alpha, grad, l1=0.0):
+def loss_and_grad(workspace: Any, params: Array, data: Data, alpha: float, grad: Array, l1: float = 0.0) -> float:
     """Penalised mean loss over the whole data and its gradient.
 
     The penalty is (alpha/2 ||W||^2 + l1 ||W||_1) / sw_sum, of the weights W only;
@@ -947,44 +788,28 @@ def loss_and_grad(workspace, params, data, alpha, grad, l1=0.0):
     is what the layer reads and sw_sum the sum of the sample weights, or n.  For squared_error with
     several outputs the loss is a mean over the outputs and the gradient that of their sum, as in
     scikit-learn.
-
-    Parameters
-    ----------
-    workspace : Workspace
-        Its network must have neither dropout nor batch_norm: their loss is a function of the batch
-        and the step.
-    params : ndarray of shape (n_params,) (IN)
-    data : fastmlp.backends.Data (IN)
-    alpha : float
-        Strength of the L2 penalty.
-    grad : ndarray of shape (n_params,) (OUT)
-    l1 : float, default=0.0
-        Strength of the L1 penalty.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ZeroDivisionError
-        If the sample weights sum to zero.
     """
     network = _network(workspace)
-    if network.batch_norm or network.input_dropout or any(network.dropout):
-        raise ValueError("network must have neither dropout nor batch_norm in loss_and_grad: train it with train_epoch")
     _parameters(params, network)
+    check_loss_and_grad(network, params, grad, drops=bool(network.input_dropout or any(network.dropout)))
     X, y, w = _data(data, network)
-    check_array("grad", grad, network.dtype, params.shape, out=True)
-    if np.may_share_memory(params, grad):
-        raise ValueError("grad must not share memory with params")
     masks = _no_masks(network)
     passes = _forward(network, params, X, masks)
     value, grad[...] = _backprop(network, params, passes, masks, y, w, float(alpha), float(l1))
     return value
 
 
-def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, l1=0.0, seed=0):
+def train_epoch(
+    workspace: Any,
+    params: Array,
+    data: Data,
+    order: Array,
+    batch_size: int,
+    alpha: float,
+    optimizer: Optimizer,
+    l1: float = 0.0,
+    seed: int = 0,
+) -> float:
     """One pass over the data: for each batch of rows its gradient, then :func:`update`.
 
     Loss and gradient of a batch are those of :func:`loss_and_grad` over the batch's rows, with what
@@ -993,48 +818,17 @@ def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, l1
     ``optimizer.max_grad_norm`` is scaled down to it; before the update, params = params * (1 -
     decay).  Both concern all entries that are trained, which are those in front of the running
     statistics.
-
-    Parameters
-    ----------
-    workspace : Workspace
-    params : ndarray of shape (n_params,) (IN, OUT)
-    data : fastmlp.backends.Data (IN)
-    order : ndarray of shape (m,), dtype intp (IN)
-        Rows to visit, in this order; batches are consecutive slices of it, the last one may be
-        shorter.
-    batch_size : int
-    alpha : float
-        Strength of the L2 penalty.
-    optimizer : object (IN, OUT)
-        ``rule``, ``states``, ``scalars(n_steps)`` -> float64 (n_steps, n_scalars) for the coming
-        steps, and ``t``, the number of steps done so far, which grows by the number of batches.
-        It may have ``decays(n_steps)`` -> float64 (n_steps,) or None, and ``max_grad_norm``, a
-        number or None.
-    l1 : float, default=0.0
-        Strength of the L1 penalty.
-    seed : int in [0, 2^64), default=0
-        What is dropped is a function of this and of ``optimizer.t``.
-
-    Returns
-    -------
-    float
-        sum over batches of (loss before the batch's update) * rows / m.
-
-    Raises
-    ------
-    ZeroDivisionError
-        If the sample weights of a batch sum to zero.
     """
     network = _network(workspace)
     _parameters(params, network, out=True)
     X, y, w = _data(data, network)
-    order = check_indices("order", order, X.shape[0])
+    check_order(order)
+    check_indices("order", order, X.shape[0])
     batch_size, seed = batch_size_of(batch_size), seed_of(seed)
-    if len(order) == 0:
-        raise ValueError("order must hold at least one row")
     steps = -(-len(order) // batch_size)
-    check_states(row_of("optimizer.rule", OPTIMIZERS, optimizer.rule), optimizer.states, params=params)
-    scalars, decays = _schedule(optimizer, steps)
+    row = row_of("optimizer.rule", OPTIMIZERS, optimizer.rule)
+    check_states(row, optimizer.states, params=params)
+    scalars, decays, largest = check_schedule(optimizer, row, steps)
     accumulated = 0.0
     for step in range(steps):
         batch = order[step * batch_size : (step + 1) * batch_size]
@@ -1044,38 +838,28 @@ def train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, l1
         batch_w = None if w is None else w[batch]
         value, grad = _backprop(network, params, passes, masks, y[batch], batch_w, float(alpha), float(l1))
         _track(network, params, passes)
-        _step(network, params, grad, optimizer, scalars[step], decays[step])
+        decay = 0.0 if decays is None else decays[step]
+        _step(network, params, grad, optimizer, scalars[step], decay, largest)
         optimizer.t += 1
         accumulated += value * len(batch)
     return accumulated / len(order)
 
 
-def _schedule(optimizer, steps):
-    """The scalars (steps, n_scalars) of the coming steps, and their decay factors (steps,)."""
-    scalars = optimizer.scalars(steps)
-    shape = (steps, len(OPTIMIZERS[optimizer.rule].scalars))
-    check_array("optimizer.scalars", scalars, np.dtype(np.float64), shape)
-    decays = optimizer.decays(steps) if hasattr(optimizer, "decays") else None
-    if decays is None:
-        decays = np.zeros(steps)
-    check_array("optimizer.decays", decays, np.dtype(np.float64), (steps,))
-    return scalars, decays
-
-
-def _step(network, params, grad, optimizer, scalars, decay):
-    """Clip the gradient, decay the parameters, update: of what is trained."""
+def _step(
+    network: Any, params: Array, grad: Array, optimizer: Optimizer, scalars: Array, decay: float, largest: float | None
+) -> None:
+    """Clip the gradient to the norm ``largest``, decay the parameters, update: of what is trained."""
     trained = slice(_n_params(network)[0])
-    largest = getattr(optimizer, "max_grad_norm", None)
     if largest is not None:  # NaN passes: min would drop it
         grad *= np.minimum(1, largest / (np.linalg.norm(grad) + 1e-6)).astype(grad.dtype)
     params[trained] *= 1 - float(decay)
     update(optimizer.rule, params[trained], grad[trained], [state[trained] for state in optimizer.states], scalars)
 
 
-# --- argument checks -----------------------------------------------------------------------------
+# --- entries of the tables, arguments of the coarse calls ----------------------------------------
 
 
-def _bind(name, function, given, arguments):
+def _bind(name: str, function: Callable, given: dict[str, float], arguments: tuple[str, ...]) -> Callable:
     """The function with its parameters filled in; what is not one of ``arguments`` is a parameter."""
     code = getattr(function, "__code__", None)  # a NumPy function has none, and no parameters
     known = [n for n in code.co_varnames[: code.co_argcount] if n not in arguments] if code else []
@@ -1085,21 +869,21 @@ def _bind(name, function, given, arguments):
     return lambda *values: function(*values, **given)
 
 
-def _is_formula(entry):
+def _is_formula(entry: Any) -> bool:
     return hasattr(entry, "numpy_value")
 
 
-def _is_prelu(entry):
+def _is_prelu(entry: Any) -> bool:
     return (entry[0] if isinstance(entry, tuple) else entry) == "prelu"
 
 
-def _activation_row(activation, slope):
+def _activation_row(activation: Any, slope: Array | None) -> tuple[Callable, Callable | None, dict[str, Any]]:
     """(f, df, parameters) of an activation that is not a formula; ``slope``: what prelu has learned."""
     (f, df), given = entry_of("activation", ACTIVATIONS, activation)
     return f, df, given if slope is None else {"slope": slope}
 
 
-def _activation(activation, slope=None):
+def _activation(activation: Any, slope: Array | None = None) -> Callable:
     """The function f(z) of an activation, its parameters filled in."""
     if _is_formula(activation):
         return activation.numpy_value
@@ -1107,7 +891,7 @@ def _activation(activation, slope=None):
     return _bind("activation", f, given, ("z",))
 
 
-def _slope(activation, z, slope=None):
+def _slope(activation: Any, z: Any, slope: Array | None = None) -> Callable:
     """The slope as a function of (z, a), whichever of the two the table's entry takes."""
     if _is_formula(activation):
         takes, needs_z = ["z", "a"], activation.needs_z
@@ -1118,12 +902,11 @@ def _slope(activation, z, slope=None):
             raise ValueError(f"activation {activation!r} has no slope: it is an output link")
         takes = [name for name in inspect.signature(row).parameters if name in ("z", "a")]
         needs_z, df = "z" in takes, _bind("activation", row, given, ("z", "a"))
-    if needs_z and z is None:
-        raise ValueError(f"z must be given: the slope of activation {activation!r} needs it")
+    check_needed(z, needs_z, activation)
     return lambda z, a: df(*({"z": z, "a": a}[name] for name in takes)).astype(a.dtype)
 
 
-def _loss(name, entry):
+def _loss(name: str, entry: Any) -> Loss:
     """The row of a loss, its parameters filled in and its delta spelt out."""
     if _is_formula(entry):
         link = _softmax if entry.link == "softmax" else ACTIVATIONS[entry.link][0]
@@ -1134,28 +917,22 @@ def _loss(name, entry):
     return row._replace(rows=rows, delta=delta)
 
 
-def _network(workspace):
-    if not isinstance(workspace, Workspace):
-        raise ValueError(f"workspace must come from workspace(), got {type(workspace).__name__}")
+def _network(workspace: Any) -> Any:
+    check_workspace(workspace, Workspace)
     return workspace.network
 
 
-def _parameters(params, network, out=False):
+def _parameters(params: Array, network: Any, out: bool = False) -> None:
     check_array("params", params, network.dtype, (_n_params(network)[1],), out=out)
 
 
-def _samples(X, network):
+def _samples(X: Any, network: Any) -> Any:
     """X in the network's dtype, dense or CSR."""
-    if sparse.issparse(X):
-        check_csr(X)
-    else:
-        check_array("X", X, float_dtype("X", X), (None, None), strided=True)
-    if X.shape[1] != network.widths[0]:
-        raise ValueError(f"X must have {network.widths[0]} columns, got {X.shape[1]}")
+    check_samples(X, network.widths[0])
     return X.astype(network.dtype)
 
 
-def _targets(row, y, shape, dtype):
+def _targets(row: Loss, y: Array, shape: tuple[int, int], dtype: Any) -> Array:
     """y as a matrix (n, n_outputs): one-hot where it holds class indices."""
     if not row.classes:
         check_array("y", y, dtype, shape)
@@ -1166,7 +943,7 @@ def _targets(row, y, shape, dtype):
     return np.eye(shape[1], dtype=dtype)[y]
 
 
-def _data(data, network):
+def _data(data: Data, network: Any) -> tuple[Any, Array, Array | None]:
     X = _samples(data.X, network)
     if X.shape[0] == 0:
         raise ValueError("X must have at least one row")

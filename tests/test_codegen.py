@@ -122,6 +122,6 @@ def test_rows_beyond_the_engines_arrays_are_refused(table):
 
 
 def test_the_engines_arrays_are_as_long_as_codegen_says():
-    header = (Path(codegen.__file__).parent / "cython" / "fastmlp.h").read_text()
+    header = (Path(codegen.__file__).parent.parent / "cython" / "fastmlp.h").read_text()
     assert f"#define FM_MAX_PARAMETERS {codegen.MOST_PARAMETERS}\n" in header
     assert f"#define FM_MAX_STATES {codegen.MOST_STATES}\n" in header

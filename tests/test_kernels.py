@@ -356,22 +356,6 @@ def test_loss_of_special_rows(engine, dtype, name, row):
     check_loss(engine, name, logits, y, None)
 
 
-@given(n=rows, n_outputs=widths, seed=seeds, scale=scales, weighted=st.booleans())
-def test_softmax_cross_entropy(engine, dtype, n, n_outputs, seed, scale, weighted):
-    """The name and the key "log_loss" are the same kernel."""
-    rng = np.random.default_rng(seed)
-    logits = draw(seed, (n, n_outputs), dtype, scale)
-    y = make_targets(rng, "log_loss", n, n_outputs, dtype)
-    w = make_weights(rng, n, dtype) if weighted else None
-    delta = np.empty_like(logits)
-    value = engine.softmax_cross_entropy(logits, y, w, delta)
-    assert (value, delta.tolist()) == (
-        engine.loss("log_loss", logits, y, w, delta),
-        delta.tolist(),
-    )
-    check_loss(engine, "log_loss", logits, y, w)
-
-
 @pytest.mark.parametrize("large", [100, 1e4])
 def test_log_losses_are_clipped(engine, dtype, large):
     """-log p lies in [-log(1 - eps), -log(eps)]; delta is not clipped."""
@@ -389,7 +373,7 @@ def test_log_losses_are_clipped(engine, dtype, large):
 
 def test_cross_entropy_keeps_its_digits_for_large_logits(engine, dtype):
     logits, delta = np.full((3, 5), 1e4, dtype), np.empty((3, 5), dtype)
-    value = engine.softmax_cross_entropy(logits, np.array([0, 2, 4]), None, delta)
+    value = engine.loss("log_loss", logits, np.array([0, 2, 4]), None, delta)
     assert_close(value, np.log(5), dtype=dtype, terms=5)
 
 
@@ -433,32 +417,11 @@ def test_update(engine, dtype, rule, size, seed, scale, fresh):
         params, optimizer.states = mine[0], mine[1:]
 
 
-NAMED_UPDATES = {
-    "sgd": ("sgd_update", [0.1], {}),
-    "momentum": ("momentum_update", [0.1, 0.8], {}),
-    "nesterov": ("momentum_update", [0.1, 0.8], {"nesterov": True}),
-    "adam": ("adam_update", [0.1, 0.9, 0.999, 1e-8], {}),
-}
-
-
-@pytest.mark.parametrize("rule", NAMED_UPDATES)
-@given(size=st.integers(1, 400), seed=seeds)
-def test_named_update(engine, dtype, rule, size, seed):
-    name, scalars, kwargs = NAMED_UPDATES[rule]
-    rng = np.random.default_rng(seed)
-    grad = draw(seed + 1, size, dtype)
-    before = [draw(seed, size, dtype), *make_optimizer(rng, rule, size, dtype).states]
-    mine, theirs = [a.copy() for a in before], [a.copy() for a in before]
-    getattr(engine, name)(mine[0], grad, *mine[1:], *scalars, **kwargs)
-    reference.update(rule, theirs[0], grad, theirs[1:], scalars)
-    check_updated(before, mine, theirs, grad, scalars)
-
-
 def test_adam_does_not_round_its_betas(engine, dtype):
     """1 - beta_2 is a small difference: taken before beta_2 is rounded to float32, not after."""
     params, grad = np.zeros(5, dtype), np.ones(5, dtype)
     m, v = np.zeros(5, dtype), np.zeros(5, dtype)
-    engine.adam_update(params, grad, m, v, 0.1, 0.9, 0.9999, 1e-8)
+    engine.update("adam", params, grad, [m, v], [0.1, 0.9, 0.9999, 1e-8])
     assert_close(m, np.full(5, 1 - 0.9, dtype))
     assert_close(v, np.full(5, 1 - 0.9999, dtype))
 

@@ -7,6 +7,7 @@ import pytest
 
 from fastmlp.kernels import formulas
 from fastmlp.network import BATCH_NORM_EPS, Network
+from fastmlp.segments import UNIT_ATTRIBUTES
 
 F64 = np.dtype(np.float64)
 PLAIN = Network((4, 5, 6, 3), ("relu", "tanh"), "log_loss", F64)
@@ -42,6 +43,27 @@ def test_layout():
     np.testing.assert_array_equal(np.concatenate(views), params)
     assert all(np.shares_memory(view, params) for view in views)
     assert units[1]["slope"].shape == running[1]["var"].shape == (6,)
+
+
+@pytest.mark.parametrize("network", [PLAIN, PRELU, NORM], ids=["plain", "prelu", "batch_norm"])
+def test_segments_cover_the_vector(network):
+    """Without a gap or an overlap: weights first, then biases; what is not trained comes last."""
+    assert [segment.start for segment in network.segments[1:]] == [s.start + s.size for s in network.segments[:-1]]
+    assert network.segments[0].start == 0 and network.segments[-1].where.stop == network.n_params
+    assert [s.name for s in network.segments[:6]] == ["W"] * 3 + ["b"] * 3
+    trained = [segment.trained for segment in network.segments]
+    assert trained == sorted(trained, reverse=True)
+    assert [(s.rows, s.width) for s in network.segments[:3]] == network.shapes
+    for segment in network.segments:
+        if segment.name != "W":
+            assert (segment.rows, segment.width) == (1, network.widths[segment.layer + 1])
+
+
+@pytest.mark.parametrize("network", [PLAIN, PRELU, NORM], ids=["plain", "prelu", "batch_norm"])
+def test_only_units_have_first_values(network):
+    assert [segment.first is not None for segment in network.segments] == [s.of_units for s in network.segments]
+    attributes = {"W": "coefs_", "b": "intercepts_", **UNIT_ATTRIBUTES}
+    assert all(segment.attribute == attributes[segment.name] for segment in network.segments)
 
 
 def test_a_plain_network_has_neither():
@@ -195,4 +217,4 @@ def test_learned_parameters_are_unit_parameters():
     """Whatever row of the table says that units learn a parameter gets it."""
     for name, row in formulas.ACTIVATIONS.items():
         network = Network((2, 3, 1), (name,), "squared_error", F64)
-        assert tuple(network.unit_slices[0]) == tuple(row.learned)
+        assert tuple(network.unit_segments[0]) == tuple(row.learned)

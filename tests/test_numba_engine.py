@@ -139,10 +139,10 @@ def test_processes_may_begin_at_once_where_code_is(cache):
 
 
 UNUSABLE = """
-from fastmlp.kernels import numba_cache
+from fastmlp.kernels.numba_cpu import cache
 import warnings
 with warnings.catch_warnings(record=True) as caught:
-    place = numba_cache.folder()
+    place = cache.folder()
 print(place.is_dir(), place, *(w.message for w in caught))
 """
 
@@ -335,8 +335,6 @@ def test_how_many_threads(monkeypatch):
     monkeypatch.setattr(threads, "allowed", lambda n_jobs: 3)
     assert engine.workspace(plain_network(4, 16, 3), 32).n_threads == 1, "too little work"
     assert engine.workspace(plain_network(784, 512, 10), 128).n_threads == 3
-    monkeypatch.setattr(engine, "BLAS_BYTES", 1)
-    assert engine.workspace(plain_network(784, 512, 10), 128).n_threads == 1, "the BLAS has its own"
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_norm": True}, {"activations": ("prelu", "relu", "prelu")}])

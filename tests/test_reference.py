@@ -116,7 +116,7 @@ def test_textbook_cross_entropy(logits, losses):
     z = np.array([logits], dtype=float)
     delta = np.empty_like(z)
     for y, expected in enumerate(losses):
-        value = reference.softmax_cross_entropy(z, np.array([y], dtype=np.intp), None, delta)
+        value = reference.loss("log_loss", z, np.array([y], dtype=np.intp), None, delta)
         assert value == pytest.approx(expected, rel=5e-6)  # six digits are printed
 
 
@@ -469,7 +469,7 @@ def test_layer_by_layer_is_the_whole_gradient(activation):
     logits, delta = np.empty((8, 3)), np.empty((8, 3))
     reference.linear_forward(data.X, W0, b0, activation, a, z)
     reference.linear_forward(a, W1, b1, "identity", logits)
-    value = reference.softmax_cross_entropy(logits, data.y, None, delta)
+    value = reference.loss("log_loss", logits, data.y, None, delta)
     grad, below = np.empty_like(params), np.empty((8, 6))
     (gW0, gb0), (gW1, gb1) = reference._layers(network, grad)
     reference.linear_backward(a, W1, delta, activation, gW1, gb1, below, z)
@@ -513,29 +513,6 @@ def test_update_is_scikit_learns(rule, dtype):
         reference.update(rule, params, grad, states, scalars(t))
     assert params.dtype == dtype
     assert_close(params, theirs[0], scale=1, terms=20)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_named_updates_are_the_rules(dtype):
-    rng = np.random.default_rng(7)
-    grad = rng.normal(size=20).astype(dtype)
-    calls = {
-        "sgd": lambda p, s: reference.sgd_update(p, grad, 0.1),
-        "momentum": lambda p, s: reference.momentum_update(p, grad, *s, 0.1, 0.8),
-        "nesterov": lambda p, s: reference.momentum_update(p, grad, *s, 0.1, 0.8, True),
-        "adam": lambda p, s: reference.adam_update(p, grad, *s, 0.1, 0.9, 0.99, 1e-8),
-    }
-    scalars = {"sgd": [0.1], "momentum": [0.1, 0.8], "nesterov": [0.1, 0.8]}
-    scalars["adam"] = [0.1, 0.9, 0.99, 1e-8]
-    for rule, call in calls.items():
-        mine = make_optimizer(rng, rule, 20, dtype)
-        generic = mine.copy()
-        p, q = np.ones(20, dtype), np.ones(20, dtype)
-        call(p, mine.states)
-        reference.update(rule, q, grad, generic.states, scalars[rule])
-        np.testing.assert_array_equal(p, q)
-        for a, b in zip(mine.states, generic.states, strict=True):
-            np.testing.assert_array_equal(a, b)
 
 
 class SklearnSteps(Steps):

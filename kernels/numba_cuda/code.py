@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from fastmlp.kernels import codegen, formulas
-from fastmlp.kernels.arguments import entry_of
+from fastmlp.kernels.arguments import named_entry
 from fastmlp.kernels.numba_cuda import driver, settings
 
 
@@ -31,15 +31,6 @@ def _is_formula(entry: Any) -> bool:
     return hasattr(entry, "program_source")
 
 
-def _named(argument: str, table: Any, entry: Any) -> tuple[str, Any, dict[str, float]]:
-    """Return (name, row, all its parameters)."""
-    row, given = entry_of(argument, table, entry)
-    for name in given:
-        if name not in row.parameters:
-            raise ValueError(f"{argument} must have no parameters but {list(row.parameters)}, got {name!r}")
-    return entry[0] if isinstance(entry, tuple) else entry, row, {**row.parameters, **given}
-
-
 def activation_code(entry: Any, *, hidden: bool = True, argument: str = "activation") -> ActivationCode:
     """Return what the engine knows of an activation; with ``hidden`` it must have a slope.
 
@@ -52,7 +43,7 @@ def activation_code(entry: Any, *, hidden: bool = True, argument: str = "activat
         if "slope" not in entry.kinds:
             raise ValueError(f"{argument} must be an activation, got {entry!r}")
         return ActivationCode(entry, entry.needs_z, False, 0.0)
-    name, row, values = _named(argument, formulas.ACTIVATIONS, entry)
+    name, row, values = named_entry(argument, formulas.ACTIVATIONS, entry)
     if hidden and row.slope is None:
         raise ValueError(f"{argument} {name!r} has no slope: it is an output link")
     initial = values[row.learned[0]] if row.learned else 0.0
@@ -87,7 +78,7 @@ def loss_code(entry: Any, argument: str = "network.loss") -> LossCode:
         if "delta" not in entry.kinds:
             raise ValueError(f"{argument} must be a loss, got {entry!r}")
         return LossCode(entry, False)
-    name, row, values = _named(argument, formulas.LOSSES, entry)
+    name, row, values = named_entry(argument, formulas.LOSSES, entry)
     if row.value is None and name not in codegen._CUDA_ROW_LOSSES:
         raise ValueError(f"{argument}: the row operation {name!r} is not written for this engine")
     return LossCode((name, tuple(values.items())), row.class_targets)

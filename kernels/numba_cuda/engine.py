@@ -15,27 +15,29 @@ from scipy import sparse
 from fastmlp.kernels import formulas
 from fastmlp.kernels.arguments import (
     batch_size_of,
-    busy,
     check_array,
     check_indices,
+    check_loss_and_grad,
+    check_order,
+    check_predict,
+    check_schedule,
+    check_shuffle,
     check_states,
+    check_workspace,
     row_of,
     seed_of,
 )
+from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, busy
 from fastmlp.kernels.numba_cuda import driver
 from fastmlp.kernels.numba_cuda.memory import check_samples, device_view, on_device
 from fastmlp.kernels.numba_cuda.named import (
     activate,
-    adam_update,
     all_finite,
     linear_backward,
     linear_forward,
     loss,
-    momentum_update,
-    sgd_update,
     slope,
     softmax,
-    softmax_cross_entropy,
     update,
 )
 from fastmlp.kernels.numba_cuda.prediction import Blocks, prediction_of
@@ -44,19 +46,15 @@ from fastmlp.kernels.numba_cuda.workspace import Workspace
 
 __all__ = [
     "activate",
-    "adam_update",
     "all_finite",
     "linear_backward",
     "linear_forward",
     "loss",
     "loss_and_grad",
-    "momentum_update",
     "predict",
-    "sgd_update",
     "shuffle",
     "slope",
     "softmax",
-    "softmax_cross_entropy",
     "train_epoch",
     "update",
     "workspace",
@@ -66,8 +64,7 @@ driver.check()
 
 
 def _workspace(workspace: Any) -> Workspace:
-    if not isinstance(workspace, Workspace):
-        raise ValueError(f"workspace must come from workspace(), got {type(workspace).__name__}")
+    check_workspace(workspace, Workspace)
     workspace.check_device()
     return workspace
 
@@ -100,25 +97,21 @@ def workspace(network: Any, batch_size: int, n_jobs: int | None = None) -> Works
 
 
 def loss_and_grad(
-    workspace: Workspace, params: np.ndarray, data: Any, alpha: float, grad: np.ndarray, l1: float = 0.0
+    workspace: Workspace, params: np.ndarray, data: Data, alpha: float, grad: np.ndarray, l1: float = 0.0
 ) -> float:
     """Return the penalised mean loss over the whole data, and write its gradient.
 
-    See :func:`fastmlp.kernels.reference.loss_and_grad` for the arguments and what is raised.
+    See :meth:`fastmlp.kernels.contract.Engine.loss_and_grad` for the arguments and what is raised.
     """
     ws = _workspace(workspace)
-    if ws.network.batch_norm or any(ws.thresholds):
-        raise ValueError("network must have neither dropout nor batch_norm in loss_and_grad: train it with train_epoch")
     check_array("params", params, ws.dtype, (ws.n_params,))
+    check_loss_and_grad(ws.network, params, grad, drops=any(ws.thresholds))
     with busy(ws):
         rows = ws.data(data)
-        check_array("grad", grad, ws.dtype, params.shape, out=True)
-        if np.may_share_memory(params, grad):
-            raise ValueError("grad must not share memory with params")
         order, n, alpha, l1 = np.arange(rows.n), rows.n, float(alpha), float(l1)
         _, sums = sums_of_weights(rows, order, n)
         if sums[0] == 0:
-            raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+            raise ZeroDivisionError(NO_WEIGHT)
         training = training_of(ws, rows, n, n)
         training.begin(order, ws.states([]), alpha, l1)
         ws.params.upload(params)
@@ -131,37 +124,37 @@ def loss_and_grad(
 def train_epoch(
     workspace: Workspace,
     params: np.ndarray,
-    data: Any,
+    data: Data,
     order: np.ndarray,
     batch_size: int,
     alpha: float,
-    optimizer: Any,
+    optimizer: Optimizer,
     l1: float = 0.0,
     seed: int = 0,
 ) -> float:
     """Make one pass of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
 
-    See :func:`fastmlp.kernels.reference.train_epoch` for the arguments and what is raised.  Ctrl-C is seen between
-    launches, each a fraction of a second long; the steps done are kept.
+    See :meth:`fastmlp.kernels.contract.Engine.train_epoch` for the arguments and what is raised.  Ctrl-C is seen
+    between launches, each a fraction of a second long; the steps done are kept.
     """
     ws = _workspace(workspace)
     check_array("params", params, ws.dtype, (ws.n_params,), out=True)
     with busy(ws):
         rows = ws.data(data)
+        check_order(order)
         check_indices("order", order, rows.n)
-        if len(order) == 0:
-            raise ValueError("order must hold at least one row")
         batch_size, seed = min(batch_size_of(batch_size), len(order)), seed_of(seed)
         row = row_of("optimizer.rule", formulas.OPTIMIZERS, optimizer.rule)
         check_states(row, optimizer.states, params=params)
         counts, sums = sums_of_weights(rows, order, batch_size)
-        given, decays, max_norm = _schedule(optimizer, row, len(counts))
+        given, decays, norm = check_schedule(optimizer, row, len(counts))
+        max_norm = 0.0 if norm is None else float(norm)
         training = training_of(ws, rows, len(order), batch_size, optimizer.rule, clipped=max_norm > 0)
         training.begin(order, ws.states(optimizer.states), alpha, l1, max_norm)
         ws.params.upload(params)
         own = training.code.rule_scalars(*given.T)
         scalars = np.empty((len(counts), training.code.N_SCALARS))
-        scalars[:, 0], scalars[:, 1] = inverse(sums), 1.0 - decays
+        scalars[:, 0], scalars[:, 1] = inverse(sums), 1.0 if decays is None else 1.0 - decays
         for k, column in enumerate(own):
             scalars[:, 2 + k] = column
         return _steps(training, params, optimizer, (counts, sums), scalars, (float(alpha), float(l1)), seed)
@@ -188,36 +181,14 @@ def _steps(
     finally:
         training.finish(params, optimizer)
     if end < len(counts):
-        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+        raise ZeroDivisionError(NO_WEIGHT)
     penalised = (value + 0.5 * alpha * squares + l1 * magnitudes) / sums
     return float(penalised @ counts) / training.n
 
 
-def _schedule(optimizer: Any, row: Any, steps: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return scalars (steps, n_scalars) and decays (steps,) of the coming steps, and the largest norm, 0 for none."""
-    scalars = optimizer.scalars(steps)
-    check_array("optimizer.scalars", scalars, np.dtype(np.float64), (steps, len(row.scalars)))
-    decays = optimizer.decays(steps) if hasattr(optimizer, "decays") else None
-    if decays is None:
-        decays = np.zeros(steps)
-    check_array("optimizer.decays", decays, np.dtype(np.float64), (steps,))
-    max_norm = getattr(optimizer, "max_grad_norm", None)
-    if max_norm is not None and not max_norm > 0:
-        raise ValueError(f"optimizer.max_grad_norm must be above 0 or None, got {max_norm}")
-    return scalars, decays, 0.0 if max_norm is None else float(max_norm)
-
-
 def shuffle(order: np.ndarray, random_state: np.random.RandomState) -> None:
-    """``random_state.shuffle(order)``.
-
-    Parameters
-    ----------
-    order : ndarray of shape (n,), dtype intp (IN, OUT)
-    random_state : numpy.random.RandomState (IN, OUT)
-    """
-    check_array("order", order, np.dtype(np.intp), (None,), out=True)
-    if not isinstance(random_state, np.random.RandomState):
-        raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")
+    """Call ``random_state.shuffle(order)``."""
+    check_shuffle(order, random_state)
     random_state.shuffle(order)
 
 
@@ -228,11 +199,10 @@ def predict(workspace: Workspace, params: np.ndarray, X: Any, out: Any, rows: np
     """Write out = link(logits) for all rows of X, or for ``X[rows]``; return whether these rows were finite.
 
     X and out may be on the device: C-contiguous arrays of the network's dtype with ``__cuda_array_interface__``.
-    See :func:`fastmlp.kernels.reference.predict` for the arguments.
+    See :meth:`fastmlp.kernels.contract.Engine.predict` for the arguments and what is raised.
     """
     ws = _workspace(workspace)
-    if ws.network.batch_norm:
-        raise ValueError("network must not have batch_norm in predict: fold it into the weights with network.folded()")
+    check_predict(ws.network)
     check_array("params", params, ws.dtype, (ws.n_params,))
     check_samples(X, ws.network.widths[0], ws.dtype)
     if rows is not None:

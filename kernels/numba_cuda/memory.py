@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from fastmlp.kernels.arguments import check_array, check_csr, check_weights, float_dtype
+from fastmlp.kernels import arguments
+from fastmlp.kernels.arguments import check_array, check_weights
 from fastmlp.kernels.numba_cuda.driver import allocate, api, check_device
 
 STAGING_BYTES = 64 * 2**20  # rows of another dtype or layout are converted so many bytes at a time
@@ -146,14 +147,7 @@ def check_samples(X: Any, n_features: int, dtype: np.dtype) -> None:
     if on_device(X):
         device_view("X", X, dtype, (None, n_features))
         return
-    if sparse.issparse(X):
-        check_csr(X)
-    else:
-        float_dtype("X", X)
-        if X.ndim != 2:
-            raise ValueError(f"X must have shape (None, None), got {X.shape}")
-    if X.shape[1] != n_features:
-        raise ValueError(f"X must have {n_features} columns, got {X.shape[1]}")
+    arguments.check_samples(X, n_features)
 
 
 def upload_samples(X: Any, dtype: np.dtype) -> Samples:

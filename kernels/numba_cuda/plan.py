@@ -40,7 +40,7 @@ class Plan:
     Attributes
     ----------
     net, layers : device vectors of int64
-        See the names of their entries in cuda_network.py.
+        See the names of their entries in network.py.
     work : device vector
         Activations and deltas of ``rows`` rows.
     """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastmlp.kernels.arguments import batch_size_of
+from fastmlp.kernels.arguments import batch_size_of, check_network
 from fastmlp.kernels.numba_cuda import driver
 from fastmlp.kernels.numba_cuda.code import activation_code, loss_code, module_of, tile_of
 from fastmlp.kernels.numba_cuda.memory import Mirror, Rows, check_samples
@@ -43,15 +43,18 @@ class Workspace:
         self.network, self.batch_size = network, batch_size_of(batch_size)
         if self.batch_size > sys.maxsize:
             raise OverflowError(f"batch_size must be a number of rows, got {batch_size}")
-        self.dtype = np.dtype(network.dtype)
-        _check(network, self.dtype)
+        self.dtype = check_network(network)
         self.loss, self.activations = loss_code(network.loss), [activation_code(entry) for entry in network.activations]
         self.distinct = tuple(dict.fromkeys(activation.entry for activation in self.activations))
         self.kinds = [self.distinct.index(activation.entry) for activation in self.activations]
         self.n_outputs, self.n_layers = network.widths[-1], len(network.widths) - 1
         self.rates = [network.input_dropout, *(network.dropout or [0.0] * len(self.activations))]
         self.thresholds = [round(rate * 2**24) for rate in self.rates]
-        self._lay_out()
+        self.n_params, self.n_trained = network.n_params, network.n_trained
+        #: of each layer: name of a column of the table ``layers`` -> place in the flat vector
+        self.places: list[dict[str, int]] = [{} for _ in range(self.n_layers)]
+        for segment in network.segments:
+            self.places[segment.layer][segment.name.upper()] = segment.start
         driver.check_room(self.n_params * self.dtype.itemsize, f"{self.n_params} parameters")
         self.device = driver.current_device()
         self.lock = threading.Lock()
@@ -61,26 +64,6 @@ class Workspace:
         self.mirrors: list[Mirror] = []
         self.prediction: Prediction | None = None
         self.latest: Training | None = None
-
-    def _lay_out(self) -> None:
-        """Find the places of everything in the flat vector, layer by layer."""
-        network, at = self.network, 0
-        pairs = list(pairwise(network.widths))
-        self.places: list[dict[str, int]] = [{} for _ in pairs]
-        for name, sizes in (("W", [i * j for i, j in pairs]), ("B", [j for _, j in pairs])):
-            for place, size in zip(self.places, sizes, strict=True):
-                place[name], at = at, at + size
-        norm = bool(network.batch_norm)
-        for k, activation in enumerate(self.activations):
-            for name in ("SCALE", "SHIFT") * norm + ("SLOPE",) * activation.learned:
-                self.places[k][name], at = at, at + network.widths[k + 1]
-        self.n_trained = at
-        for k in range(len(self.activations)):
-            for name in ("MEAN", "VAR") * norm:
-                self.places[k][name], at = at, at + network.widths[k + 1]
-        self.n_params = at
-        if at != network.n_params:
-            raise ValueError(f"network.n_params must be {at} for {network}, got {network.n_params}")
 
     def check_device(self) -> None:
         """Refuse a thread that works on another GPU than the one that the arrays are on.
@@ -143,12 +126,3 @@ class Workspace:
         for mirror, array in zip(self.mirrors, arrays, strict=False):
             mirror.upload(array)
         return self.all_states
-
-
-def _check(network: Network, dtype: np.dtype) -> None:
-    if dtype not in (np.float32, np.float64):
-        raise ValueError(f"network.dtype must be float32 or float64, got {network.dtype}")
-    if len(network.widths) < 2 or any(width < 1 for width in network.widths):
-        raise ValueError(f"network.widths must be two or more layer sizes, got {network.widths}")
-    if len(network.activations) != len(network.widths) - 2:
-        raise ValueError(f"network.activations must hold one name for each hidden layer, got {network}")

@@ -1,10 +1,9 @@
 """Compiled code of the Numba engine: modules rendered, compiled at first use, kept on disk for the next process.
 
-Where it sits: numba_cpu.py asks :func:`code` for the functions of a dtype.  They live in modules that codegen.py
-renders out of numba_math.py, numba_network.py and formulas.py into a folder of the user's cache.  The folder's name is
-a hash of the first two texts and of the machine's vector width, and modules of formulas have one of theirs: what Numba
-keeps beside them is never stale.  A user's formula is a module of its own.  Files and folders are code_folder.py's
-affair.
+Where it sits: the engine asks :func:`code_of` for the functions of a dtype.  They live in modules that codegen renders
+from template/ and formulas.py into a folder of the user's cache.  The folder's name is a hash of the template's texts
+and of the machine's vector width, and modules of formulas have a hash of theirs: what Numba keeps beside them is never
+stale.  A user's formula is a module of its own.  Files and folders are the affair of code_folder.py.
 """
 
 from __future__ import annotations
@@ -16,25 +15,31 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import numpy as np
 
 from fastmlp.kernels import code_folder, codegen, formulas
 from fastmlp.kernels.code_folder import key_of, lock, made, user_folder
+from fastmlp.kernels.codegen import common, numba
 
-HERE = Path(__file__).parent
-#: Kind of function -> its arguments: so many integers, so many doubles.
+TEMPLATE = Path(__file__).parent / "template"
+#: Parts of the driver, in order; math.py is in front of them, and of every other module.
+PARTS = ("tables", "teams", "products", "rows", "layers", "losses", "updates", "network")
+#: Kind of function -> the numbers of its arguments: integers, doubles.
 SIGNATURES = {"value": (3, 0), "forward": (4, 0), "backward": (5, 0), "loss": (10, 0), "rule": (6, 4)}
 
 
 @lru_cache(maxsize=1)
 def formulas_key() -> str:
-    """Tells the modules of formulas apart; the driver, which takes longest to compile, does not depend on them."""
-    return key_of(*(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (codegen, formulas)))
+    """Return what tells the modules of formulas apart; the driver, longest to compile, does not depend on them."""
+    return key_of(*map(inspect.getsource, (common, numba, formulas)))
 
 
 @lru_cache(maxsize=1)
 def machine() -> tuple[int, int]:
-    """(bytes of a vector register, rows of a register tile) of this processor."""
-    from llvmlite import binding
+    """Return (bytes of a vector register, rows of a register tile) of this processor."""
+    from llvmlite import binding  # type: ignore[import-untyped]
 
     with contextlib.suppress(RuntimeError):
         features = binding.get_host_cpu_features()
@@ -47,17 +52,13 @@ def machine() -> tuple[int, int]:
 
 @lru_cache(maxsize=1)
 def _name() -> str:
-    """The name of the folder in which this driver's code on this machine belongs."""
-    texts = [
-        _template("math"),
-        _template("network"),
-        *map(inspect.getsource, (codegen.numba_head, codegen.numba_network)),
-    ]
+    """Return the name of the folder in which this driver's code on this machine belongs."""
+    texts = [*map(_template, ("math", *PARTS)), *map(inspect.getsource, (codegen.numba_head, codegen.numba_network))]
     return f"numba-{key_of(*texts, repr(machine()), sys.version)}"
 
 
 def compiled() -> dict[str, bool]:
-    """Whether the driver of each dtype is on disk already; Numba is not imported."""
+    """Return whether the driver of each dtype is on disk already; Numba is not imported."""
     with contextlib.suppress(OSError, RuntimeError):
         place = user_folder() / _name()
         return {tag: any(place.glob(f"**/network_{tag}.train*.nbc")) for tag in ("float32", "float64")}
@@ -65,12 +66,12 @@ def compiled() -> dict[str, bool]:
 
 
 def folder() -> Path:
-    """The folder of this driver's code on this machine, made if need be."""
+    """Return the folder of this driver's code on this machine, made if need be."""
     return made(_name(), "numba")
 
 
 def load(name: str, render: Callable[[], str]) -> ModuleType:
-    """The module of this name in the folder, rendered if it is not there yet."""
+    """Return the module of this name in the folder, rendered if it is not there yet."""
     return code_folder.load(folder(), name, render)
 
 
@@ -80,32 +81,35 @@ class Code:
     Attributes
     ----------
     names : dict
-        Constants of numba_network.py: places in its tables, and LANES.
+        Constants of the template: places in its tables, LANES, CLASS_ROWS.
     """
 
     def __init__(self, double: bool) -> None:
         self.double, self.tag = double, "float64" if double else "float32"
-        self.network = load(f"network_{self.tag}", lambda: codegen.numba_network(self.head(), _template("network")))
+        self.network = load(f"network_{self.tag}", lambda: codegen.numba_network(self.head(), map(_template, PARTS)))
         self.names = {name: value for name, value in vars(self.network).items() if name.isupper()}
-        self._compiled: dict[tuple[str, str, str], object] = {}
+        self._compiled: dict[tuple[str, str, str], Any] = {}
         self.run = _Runner(self.network)
 
     def head(self) -> str:
+        """Return the text in front of every module of this dtype."""
         vector_bytes, tile_rows = machine()
         return codegen.numba_head(_template("math"), double=self.double, vector_bytes=vector_bytes, tile_rows=tile_rows)
 
     def formulas(self) -> ModuleType:
+        """Return the module of formulas.py."""
         return load(f"formulas_{self.tag}_{formulas_key()}", lambda: codegen.numba_module(formulas, self.head()))
 
     def slope_reads_z(self, name: str) -> bool:
+        """Whether the slope of an activation is a function of z."""
         return hasattr(self.formulas(), f"forward_{name}")
 
     def named(self, name: str) -> Callable[[str], int]:
-        """kind -> address of the function of this kind of a row of formulas.py."""
+        """Return kind -> address of the function of this kind of a row of formulas.py."""
         return lambda kind: self._address(self.formulas(), kind, name)
 
-    def own(self, formula) -> Callable[[str], int]:
-        """kind -> address of the function of this kind of a user's formula."""
+    def own(self, formula: Any) -> Callable[[str], int]:
+        """Return kind -> address of the function of this kind of a user's formula."""
         kinds = [kind for kind in formula.kinds if kind != "formula"]
         sources = {kind: formula.program_source(kind) for kind in kinds}
         names = dict(zip(sources, ("value", "slope" if "slope" in sources else "delta"), strict=True))
@@ -132,31 +136,32 @@ class _Runner:
     def __init__(self, module: ModuleType) -> None:
         self.functions = vars(module)
 
-    def __call__(self, name: str, *args):
+    def __call__(self, name: str, *args: Any) -> Any:
         return self.functions[name](*args)
 
 
 @lru_cache
 def _template(name: str) -> str:
-    return (HERE / f"numba_{name}.py").read_text(encoding="utf-8")
+    return (TEMPLATE / f"{name}.py").read_text(encoding="utf-8")
 
 
 _codes: dict[bool, Code] = {}
 
 
-def code(double: bool) -> Code:
-    """The code of a dtype.
+def code_of(dtype: Any) -> Code:
+    """Return the code of a dtype.
 
     Raises
     ------
     ImportError
         If Numba does not import, or must not compile.
     """
+    double = bool(np.dtype(dtype) == np.float64)
     if double not in _codes:
         with lock:
-            import numba
+            import numba as compiler
 
-            if numba.config.DISABLE_JIT:
+            if compiler.config.DISABLE_JIT:  # type: ignore[attr-defined]
                 raise ImportError("backend='numba' needs Numba's compiler, which NUMBA_DISABLE_JIT turns off")
             if double not in _codes:
                 _codes[double] = Code(double)

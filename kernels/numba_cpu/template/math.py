@@ -1,7 +1,7 @@
 """Intrinsics and elementary functions of the Numba engine: the head of every module that it generates.
 
-Where it sits: a template. codegen.py copies its text, with the settings of one dtype and one machine in their place, to
-the front of each generated module (numba_cache.py): Numba's cache on disk sees one file at a time, so that a kernel and
+Where it sits: a template.  codegen copies its text, with the settings of one dtype and one machine in their place, to
+the front of each generated module (cache.py): Numba's cache on disk sees one file at a time, so that a kernel and
 what it calls must stand in the same one.  The mathematics is that of cython/vmath.h: branch-free, so that LLVM turns
 loops over it into vector code; each function lets NaN through.  Addresses are integers, as pointers are in C.
 """

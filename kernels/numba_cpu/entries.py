@@ -1,0 +1,93 @@
+"""Activations and losses of a network -> addresses of compiled functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastmlp.kernels import formulas
+from fastmlp.kernels.arguments import named_entry
+from fastmlp.kernels.numba_cpu.cache import Code
+
+
+def _is_formula(entry: Any) -> bool:
+    return hasattr(entry, "program_source")
+
+
+def _named(argument: str, table: Any, entry: Any) -> tuple[str, Any, np.ndarray]:
+    """Return (name, row, values of the row's parameters): float64, never empty."""
+    name, row, values = named_entry(argument, table, entry)
+    return name, row, np.array([*values.values(), 0.0])
+
+
+class Activation:
+    """An activation as the compiled code sees it.
+
+    Attributes
+    ----------
+    value, forward, backward : int
+        Addresses of its functions; 0 where it has none, or until :meth:`resolve` has compiled it.
+    needs_z : bool
+        Whether the slope reads the pre-activation.
+    learned : bool
+        Whether it has a parameter that each unit learns.
+    parameters : ndarray of float64
+    """
+
+    def __init__(self, code: Code, entry: Any, *, hidden: bool = True, argument: str = "activation") -> None:
+        self.value = self.forward = self.backward = 0
+        self.learned = False
+        self.find: Callable[[str], int] | None = None
+        if _is_formula(entry):
+            if "slope" not in entry.kinds:
+                raise ValueError(f"{argument} must be an activation, got {entry!r}")
+            self.needs_z, self.parameters, self.find = entry.needs_z, np.zeros(1), code.own(entry)
+            return
+        name, row, self.parameters = _named(argument, formulas.ACTIVATIONS, entry)
+        if hidden and row.slope is None:
+            raise ValueError(f"{argument} {name!r} has no slope: it is an output link")
+        self.learned = bool(row.learned)
+        self.needs_z = row.slope is not None and code.slope_reads_z(name)
+        if name != "identity":
+            self.find = code.named(name)
+
+    def resolve(self, *kinds: str) -> Activation:
+        """Compile what is needed of it."""
+        for kind in kinds:
+            if self.find is not None:
+                setattr(self, kind, self.find(kind))
+        return self
+
+
+class Loss:
+    """A loss as the compiled code sees it.
+
+    Attributes
+    ----------
+    link : str
+        Its output activation.
+    by_class : bool
+        Whether targets are class indices.
+    find : callable
+        () -> what the table's LOSS holds: the address of its function, or the number of a loss by rows.
+    parameters : ndarray of float64
+    """
+
+    BY_ROWS: ClassVar[dict[str, int]] = {"log_loss": 1, "focal": 2, "kl_divergence": 3}
+
+    def __init__(self, code: Code, entry: Any, argument: str = "network.loss") -> None:
+        self.by_class, self.parameters = False, np.zeros(1)
+        self.find: Callable[[], int]
+        if _is_formula(entry):
+            if "delta" not in entry.kinds:
+                raise ValueError(f"{argument} must be a loss, got {entry!r}")
+            self.link, self.find = entry.link, lambda: code.own(entry)("loss")
+            return
+        name, row, self.parameters = _named(argument, formulas.LOSSES, entry)
+        self.link, self.by_class = row.link, row.class_targets
+        kind = self.BY_ROWS.get(name, 0)
+        if row.value is None and not kind:
+            raise ValueError(f"{argument}: the row operation {name!r} is not written for this engine")
+        self.find = (lambda: kind) if kind else (lambda: code.named(name)("loss"))
