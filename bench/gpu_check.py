@@ -84,7 +84,7 @@ def perform(steps: Sequence[Step], run: Run, seconds: float) -> int:
         outcome.seconds = round(time.monotonic() - begun, 2)
         print(f"{outcome.status}, {outcome.seconds:.0f} s", flush=True)
         _keep(run, steps, outcomes, seconds, time.monotonic() - start)
-        if step.name == "environment" and outcome.status == "failed":
+        if step.name == "environment" and outcome.status in ("failed", "stopped"):
             print(f"\nThe CUDA engine cannot run here: {outcome.note}")
             return NO_DEVICE
     print(f"\n{table(outcomes)}\n\n{run.out / RESULT}")

@@ -95,6 +95,7 @@ def test_a_bound_that_is_exceeded_is_named(tool, change, doubles, message):
 
 def test_all_that_is_bounded_is_a_network(tool):
     kernels = {(kernel, capability) for kernel in tool.KERNELS for capability in tool.CAPABILITIES}
+    assert set(tool.CHECKED) <= set(tool.BOUNDS)
     for name, bounds in tool.BOUNDS.items():
         assert name in tool.NETWORKS and set(bounds) == kernels
 

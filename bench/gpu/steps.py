@@ -256,16 +256,16 @@ def _times(entry: Mapping[str, Any]) -> str:
 #: In the order of what is worth most where time is short.
 STEPS = (
     Step("environment", 5, 60, environment),
-    Step("compile", 20, 120, compile_all),
-    Step("kernels", 5, 45, partial(checks, "kernels")),
-    Step("nets", 8, 45, partial(checks, "nets")),
-    Step("repeats", 5, 30, partial(checks, "repeats")),
-    Step("grids", 5, 30, partial(checks, "grids")),
-    Step("bench small", 15, 90, partial(bench, "small")),
+    Step("compile", 20, 150, compile_all),
+    Step("kernels", 12, 45, partial(checks, "kernels")),
+    Step("nets", 12, 45, partial(checks, "nets")),
+    Step("repeats", 10, 30, partial(checks, "repeats")),
+    Step("grids", 10, 30, partial(checks, "grids")),
+    Step("bench small", 40, 90, partial(bench, "small")),
     Step("sanitizers", 15, 60, sanitizers),
-    Step("tests", 15, 120, device_tests),
-    Step("bench mnist-like", 15, 90, partial(bench, "mnist-like")),
-    Step("bench wide-1024", 15, 90, partial(bench, "wide-1024")),
+    Step("tests", 25, 120, device_tests),
+    Step("bench mnist-like", 40, 90, partial(bench, "mnist-like")),
+    Step("bench wide-1024", 40, 90, partial(bench, "wide-1024")),
 )
 
 
