@@ -93,6 +93,19 @@ def test_a_bound_that_is_exceeded_is_named(tool, change, doubles, message):
     assert all(line.startswith(f"{PREDICTING}, predict, 9.0: ") and message in line for line in found)
 
 
+@pytest.mark.parametrize("lines", [[], ["too many spills"]])
+def test_the_check_fails_where_a_bound_is_exceeded(tool, monkeypatch, capsys, lines):
+    asked = []
+    monkeypatch.setattr(tool, "measured", lambda name, ptxas: asked.append(name) or [("predict", (9, 0), [], lines)])
+    monkeypatch.setattr(sys, "argv", ["cuda_resources.py", "--check", "--ptxas", "ptxas"])
+    if lines:
+        with pytest.raises(SystemExit, match="too many spills"):
+            tool.main()
+    else:
+        tool.main()
+    assert tuple(asked) == tool.CHECKED and capsys.readouterr().out.count("9.0") == len(asked)
+
+
 def test_all_that_is_bounded_is_a_network(tool):
     kernels = {(kernel, capability) for kernel in tool.KERNELS for capability in tool.CAPABILITIES}
     assert set(tool.CHECKED) <= set(tool.BOUNDS)

@@ -89,6 +89,14 @@ def test_a_limit_must_be_above_zero(tmp_path, minutes, capsys):
     assert caught.value.code == 2 and "--minutes must be above 0" in capsys.readouterr().err
 
 
+def test_the_simulator_needs_the_tests(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    monkeypatch.setattr(surroundings, "CHECKOUT", tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        gpu_check.main(["--out", str(tmp_path)])
+    assert caught.value.code == 2 and "the simulator needs a checkout" in capsys.readouterr().err
+
+
 # --- steps of its own -----------------------------------------------------------------------------------------------
 
 

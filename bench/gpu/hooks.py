@@ -65,11 +65,11 @@ def answers() -> Any:
 
 def steady() -> Any:
     """Return a context in which the simulator, if it is on, is exact: the tests' own."""
-    folder = surroundings.tests()
-    if not simulated() or folder is None:
+    if not simulated():
         return nullcontext()
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    folder = str(surroundings.tests())
+    if folder not in sys.path:
+        sys.path.append(folder)
     from helpers import steady_simulator
 
     return steady_simulator()
