@@ -1,9 +1,11 @@
 """What the CUDA engine's code asks of a GPU, without one: registers, spills and shared memory of generated kernels.
 
-    python bench/cuda_resources.py [--ptxas PATH]
+    python bench/cuda_resources.py [--check] [--network NAME] [--ptxas PATH]
 
-Needs numba-cuda, and ``ptxas`` for the registers (pip install nvidia-cuda-nvcc); without it only the text is looked at.
+Needs numba-cuda or numba-cuda-mlir, and ``ptxas`` for the registers (pip install nvidia-cuda-nvcc); without it only the
+text is looked at.
 Spilled registers, double-precision instructions in float32 code and few blocks per multiprocessor are what to look for.
+With --check, the networks of CHECKED are compiled, or those named, and it is an error (exit code 1) to exceed a bound.
 """
 
 from __future__ import annotations
@@ -15,39 +17,66 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from fastmlp.kernels import codegen, formulas
-from fastmlp.kernels.numba_cuda import driver
+from fastmlp.kernels.numba_cuda import driver, settings
 
-CAPABILITIES = (8, 0), (9, 0)
-REGISTERS, SHARED_BYTES, THREADS = 65536, {8: 164 * 1024, 9: 228 * 1024}, 2048  # of a multiprocessor
+CAPABILITIES = (8, 0), (9, 0), (10, 0)
+KERNELS = "train", "predict"
+REGISTERS, THREADS = 65536, 2048  # of a multiprocessor
+SHARED_BYTES = {8: 164 * 1024, 9: 228 * 1024, 10: 228 * 1024}  # of a multiprocessor, by major number
+SHARED_OF_A_BLOCK = 48 * 1024  # more has to be asked for at the launch
 #: name -> (activations, loss, rule, double, whether its tile is the large one)
 NETWORKS = {
     "64-128-128-10, Adam, float32": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adam", False, False),
     "64-128-128-10, Adam, float64": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adam", True, False),
     "1024 x 3, gelu, AdamW, float32": ([("gelu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adamw", False, True),
     "1024 x 3, gelu, AdamW, float64": ([("gelu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adamw", True, True),
+    "every activation, Nadam, float32": (
+        [(name, tuple(row.parameters.items())) for name, row in formulas.ACTIVATIONS.items()],
+        ("focal", (("gamma", 2.0),)), "nadam", False, False,
+    ),
     "784-100-10, SGD, float32": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "nesterov", False, False),
+}  # fmt: skip
+
+
+def _spills(train: tuple[int, int, int], predict: tuple[int, int, int]) -> dict[tuple[str, tuple[int, int]], int]:
+    kernels = zip(KERNELS, (train, predict), strict=True)
+    return {(kernel, cc): n for kernel, row in kernels for cc, n in zip(CAPABILITIES, row, strict=True)}
+
+
+#: Network -> bytes of spilled registers, stores and loads, of its kernels train and predict for each of CAPABILITIES,
+#: with at most codegen.CUDA_REGISTERS registers: what ptxas 12.9 makes of numba-cuda 0.30's text.
+BOUNDS = {
+    "64-128-128-10, Adam, float32": _spills((1224, 1356, 148), (0, 0, 0)),
+    "1024 x 3, gelu, AdamW, float32": _spills((1544, 1772, 132), (0, 0, 0)),
+    "1024 x 3, gelu, AdamW, float64": _spills((1940, 2184, 260), (152, 24, 0)),
+    "every activation, Nadam, float32": _spills((1208, 1364, 140), (0, 0, 0)),
 }
+#: One for each size of tile: two minutes of one core.
+CHECKED = "64-128-128-10, Adam, float32", "1024 x 3, gelu, AdamW, float32"
+SLACK = 1.1  # other versions of both allocate registers a little differently; 0 stays 0
 
 
 def generate(*, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, large: bool = False) -> Any:
     """The module of a combination of formulas."""
     template = (Path(driver.__file__).parent / "network.py").read_text(encoding="utf-8")
-    tile = codegen.CudaTile(64, 16, 16) if large else codegen.CudaTile(32, 16, 32)
+    tile = settings.LARGE if large else settings.SMALL
     choice = {"activations": activations, "loss": loss, "rule": rule}
     return driver.load(lambda: codegen.cuda_module(formulas, template, tile, double=double, simulated=False, **choice))
 
 
 def signatures(module: ModuleType) -> dict[str, list[Any]]:
-    """Types of the arguments of each kernel."""
-    from numba.cuda import types
-
+    """Return the types of the arguments of each kernel."""
+    types = _types()
     real = types.float64 if module.REAL.__name__ == "float64" else types.float32
     long, size, key, index, numbers = types.int64[::1], types.int64, types.uint64[::1], types.int32[::1], real[::1]
     rows = [numbers, long, index]
@@ -61,20 +90,35 @@ def signatures(module: ModuleType) -> dict[str, list[Any]]:
     }  # fmt: skip
 
 
-def compile_kernel(module: ModuleType, kernel: str, capability: tuple[int, int]) -> str:
-    """The PTX text of a kernel."""
-    from numba import cuda
-    from numba.cuda import dispatcher, types
+def _types() -> ModuleType:
+    return importlib.import_module("numba.cuda.types" if driver.package() == "numba_cuda" else "numba_cuda_mlir.types")
 
-    before = dispatcher.get_current_device  # device functions ask it for what to compile for
-    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+
+@contextmanager
+def _compiling_for(capability: tuple[int, int]) -> Iterator[None]:
+    """Let device functions be compiled for a capability: numba-cuda and numba-cuda-mlir ask the device for it."""
+    answers = {
+        "get_current_device": lambda: SimpleNamespace(compute_capability=capability),
+        "get_gpu_compute_capability": lambda kind=str: capability if kind is tuple else "sm_{}{}".format(*capability),
+    }
+    loaded = [module for name, module in sys.modules.items() if name.startswith(("numba.cuda", "numba_cuda_mlir"))]
+    before = [(module, name, vars(module)[name]) for module in loaded for name in answers if name in vars(module)]
+    for module, name, _ in before:
+        setattr(module, name, answers[name])
     try:
-        text, _ = cuda.compile(
-            getattr(module, kernel).py_func, types.void(*signatures(module)[kernel]), device=False, cc=capability,
-            output="ptx", abi="numba", opt=True,
-        )  # fmt: skip
+        yield
     finally:
-        dispatcher.get_current_device = before
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def compile_kernel(module: ModuleType, kernel: str, capability: tuple[int, int]) -> str:
+    """Return the PTX text of a kernel."""
+    signature = _types().void(*signatures(module)[kernel])
+    with _compiling_for(capability):
+        text, _ = driver.import_cuda().compile(
+            getattr(module, kernel).py_func, signature, device=False, cc=capability, output="ptx", abi="numba", opt=True
+        )
     return text
 
 
@@ -119,27 +163,67 @@ def blocks_per_multiprocessor(used: dict[str, int], threads: int, capability: tu
     return min(REGISTERS // max(registers, 1), SHARED_BYTES[capability[0]] // shared, THREADS // threads)
 
 
+def too_much(
+    name: str, kernel: str, capability: tuple[int, int], used: dict[str, int], doubles: int = 0
+) -> Iterator[str]:
+    """Yield a line for each bound that a kernel exceeds.
+
+    Parameters
+    ----------
+    name, kernel : str
+        Keys of `BOUNDS`.
+    used : dict
+        What `resources` gave.
+    doubles : int
+        Instructions in double precision.
+    """
+    spills = int(SLACK * BOUNDS[name][kernel, capability])
+    found = {
+        "registers": (used["registers"], codegen.CUDA_REGISTERS),
+        "bytes of spills": (used["spills"], spills),
+        "bytes of shared memory": (used["shared"], SHARED_OF_A_BLOCK),
+        "instructions in double precision": (0 if NETWORKS[name][3] else doubles, 0),
+    }
+    for what, (value, bound) in found.items():
+        if value > bound:
+            yield f"{name}, {kernel}, {capability[0]}.{capability[1]}: {value} {what}, at most {bound} are allowed"
+
+
+def measured(name: str, ptxas: str | None) -> Iterator[tuple[str, tuple[int, int], list[Any], list[str]]]:
+    """Yield kernel, capability, the cells of its row and the bounds that it exceeds, for each kernel of a network."""
+    activations, loss, rule, double, large = NETWORKS[name]
+    module = generate(double=double, activations=activations, loss=loss, rule=rule, large=large)
+    for kernel, capability in itertools.product(KERNELS, CAPABILITIES):
+        start = time.perf_counter()
+        text = compile_kernel(module, kernel, capability)
+        seconds, doubles, exceeded = time.perf_counter() - start, len(double_instructions(text)), []
+        if ptxas:
+            used = resources(text, capability, ptxas)
+            cells = [used["registers"], used["spills"], used["stack"], used["shared"]]
+            cells.append(blocks_per_multiprocessor(used, module.THREADS, capability))
+            if name in BOUNDS:
+                exceeded = list(too_much(name, kernel, capability, used, doubles))
+        else:
+            cells = ["-"] * 5
+        yield kernel, capability, [*cells, doubles, text.count("\n"), f"{seconds:.1f}"], exceeded
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a bound is exceeded")
+    parser.add_argument("--network", choices=NETWORKS, action="append", help="only this one, may be repeated")
     parser.add_argument("--ptxas", default=find_ptxas())
-    ptxas = parser.parse_args().ptxas
-    heads = ["cc", "regs", "spill", "stack", "shared", "blocks", "f64", "lines", "seconds"]
+    given = parser.parse_args()
+    if given.check and not given.ptxas:
+        parser.error("--check needs ptxas: pip install nvidia-cuda-nvcc-cu12")
+    heads, exceeded = ["cc", "regs", "spill", "stack", "shared", "blocks", "f64", "lines", "seconds"], []
     print(f"{'network':32} {'kernel':8}", *(f"{head:>8}" for head in heads))
-    for name, (activations, loss, rule, double, large) in NETWORKS.items():
-        module = generate(double=double, activations=activations, loss=loss, rule=rule, large=large)
-        for kernel, capability in itertools.product(("train", "predict"), CAPABILITIES):
-            start = time.perf_counter()
-            text = compile_kernel(module, kernel, capability)
-            seconds = time.perf_counter() - start
-            row = [f"{capability[0]}.{capability[1]}"]
-            if ptxas:
-                used = resources(text, capability, ptxas)
-                row += [used["registers"], used["spills"], used["stack"], used["shared"]]
-                row.append(blocks_per_multiprocessor(used, module.THREADS, capability))
-            else:
-                row += ["-"] * 5
-            row += [len(double_instructions(text)), text.count("\n"), f"{seconds:.1f}"]
-            print(f"{name:32} {kernel:8}", *(f"{cell:>8}" for cell in row), flush=True)
+    for name in given.network or (CHECKED if given.check else NETWORKS):
+        for kernel, (major, minor), cells, lines in measured(name, given.ptxas):
+            print(f"{name:32} {kernel:8}", *(f"{cell:>8}" for cell in [f"{major}.{minor}", *cells]), flush=True)
+            exceeded += lines
+    if given.check and exceeded:
+        sys.exit("\n".join(exceeded))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from fastmlp import backends
 from fastmlp.bench import charts, cold, compare, cuda, engines, html, options, processes, race, rivals, suites, train
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, number
-from fastmlp.bench.workloads import CHECKED_STEPS, DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS, Task
+from fastmlp.bench.workloads import CHECKED_STEPS, DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS, Task, Workload
 from fastmlp.cli import app
 from fastmlp.kernels import formulas
 
@@ -398,6 +398,74 @@ def test_cuda_runs_on_the_cpu(on_cpu, names):
         assert table.rows and all(len(row) == len(table.columns) for row in table.rows)
     pytest.importorskip("matplotlib")
     assert html.page(document).count("<svg") == len(cuda.charts(result))
+
+
+@needs_two
+def test_cuda_shows_both_times_of_an_engine_that_measures_its_device(on_cpu, monkeypatch):
+    """The clock's and that of the launches alone, which is said to be a quarter of it."""
+    ask = processes.ask
+
+    def answer(rival, action, request, **options):
+        found = ask(rival, action, request, **options)
+        if action == "cuda" and rival == "fastmlp":
+            assert "device_seconds" not in found  # the engine on the CPU has none
+            found["device_seconds"] = [seconds / 4 for seconds in found["seconds"]]
+        return found
+
+    monkeypatch.setattr(processes, "ask", answer)
+    settings = Settings(workloads=("small",), rivals=(), seconds=0.01, quick_check=True)
+    document = suites.run(("cuda",), {"cuda": settings}, silent)
+    (entry,) = document["suites"]["cuda"]["workloads"]
+    times = entry["rivals"]["fastmlp"]["threads"]["1"]
+    assert times["device"] == pytest.approx(times["median"] / 4)
+    assert entry["device_ratio"][cuda.ON_CPU] == pytest.approx(4 * entry["ratio"][cuda.ON_CPU])
+    assert document["figures"] == {"cuda: small, seconds per step": times["median"]}
+    for table in cuda.tables(document["suites"]["cuda"]):
+        ours = next(row for row in table.rows if row[1] != cuda.ON_CPU)
+        assert ours[table.columns.index("on device")] == number(1e6 * times["device"])
+        assert all(len(row) == len(table.columns) for row in table.rows)
+    assert cuda._both_ways(1.5, 6.0) == "1.50x (6.00x)" and cuda._both_ways(1.5, None) == "1.50x"
+
+
+def test_the_clock_keeps_what_the_device_measured():
+    class Trainer:
+        seconds, device_seconds = 2.0, 10.0
+
+        def fit(self, epochs):
+            self.device_seconds += 0.5 * epochs
+            return [0.0] * epochs
+
+    class Unmeasured(Trainer):
+        device_seconds = None
+
+        def fit(self, epochs):
+            return [0.0] * epochs
+
+    clock = cuda._Clock()
+    assert clock(Trainer(), 3) == (2.0, [0.0] * 3) and clock.on_device == [1.5]
+    assert clock(Unmeasured(), 3)[0] == 2.0 and clock.on_device == [1.5]
+
+
+def test_captured_steps_are_grouped(monkeypatch):
+    """Sixteen steps in a launch, and the rest of an epoch one by one: the same numbers as all of them one by one."""
+    pytest.importorskip("torch")
+    from fastmlp.bench.rivals import torch_device
+
+    assert torch_device.GROUP == 16 and torch_device.groups(37) == [16, 16, 1, 1, 1, 1, 1]
+    workload = Workload("tiny", 37 * 8, 5, (6,), 3, 8)
+    task, found = Task(workload, *workload.make("float32"), threads=1), []
+    for group in (16, 1):
+        monkeypatch.setattr(torch_device, "GROUP", group)
+        trainer, launches = torch_device.trainer(task, "torch graph", "cpu"), []
+        replay = trainer.replay
+        trainer.replay = lambda steps, replay=replay, launches=launches: launches.append(steps) or replay(steps)
+        trainer.prepare(2)
+        losses = trainer.fit(2)
+        assert launches == 2 * torch_device.groups(37) and sum(launches) == 2 * 37
+        found.append((losses, trainer.params()))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    assert np.abs(found[0][1] - task.params).max() > 1e-3
 
 
 def test_cuda_shows_absent_rivals_and_launches(on_cpu, monkeypatch):

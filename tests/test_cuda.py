@@ -1,19 +1,16 @@
 """The CUDA engine: on a GPU if there is one, in Numba's simulator with NUMBA_ENABLE_CUDASIM=1, and with neither.
 
 In the simulator a GPU's threads are Python's: sizes here are small, and odd on purpose.  It checks which number goes
-where, not races; the barriers are argued in kernels/numba_cuda/network.py.  Without device and simulator the code is
-compiled all the same, and its text is looked at.
+where, not races; the barriers are argued in kernels/numba_cuda/network.py.  What needs neither is in test_cuda_code.py.
 """
 
 import importlib
-import importlib.util
 import inspect
 import os
 import re
 import signal
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +41,6 @@ from helpers import (
 )
 
 USABLE = "cuda" in backends.available()
-COMPILES = driver.package() is not None and importlib.util.find_spec("numba") is not None
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
 on_device = pytest.mark.skipif(not USABLE, reason=f"no CUDA device: {backends.why_not('cuda')}")
 by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -267,17 +263,27 @@ def test_batches_larger_than_a_chunk(engine, schedule, monkeypatch, clip):
     compare(engine, make_network((3, 4, 2), dropout=(0.4,)), n=11, batch_size=8, max_grad_norm=clip)
 
 
-@pytest.mark.skipif(not driver.simulated(), reason="of the simulator, whose grids with a barrier have one block")
+#: Widths, rows and batch size; and of a device those of which no dimension is a multiple of a tile.
+GRIDS = {
+    True: ((6, 9, 5, 3), 17, 9, (2, 5)),
+    False: ((70, 300, 129, 9), 700, 190, (3, 64)),
+}
+
+
 @pytest.mark.parametrize("name", ["plain", "batch_norm, dropout"])
-@pytest.mark.parametrize("blocks", [2, 5])
-def test_the_number_of_blocks_does_not_matter(engine, schedule, monkeypatch, name, blocks):
-    """To the last bit: no sum is split between blocks."""
-    options = {"activations": ("prelu", "relu"), **OPTIONS[name]}
-    network = make_network((6, 9, 5, 3), **options)
-    data, order = make_data(np.random.default_rng(3), network, 17, True), np.arange(17)
-    alone = epoch(engine, network, data, order, 9, max_grad_norm=0.2)
-    monkeypatch.setattr(settings, "BLOCKS_PER_PHASE", blocks)
-    for ours, theirs in zip(epoch(engine, network, data, order, 9, max_grad_norm=0.2), alone, strict=True):
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_number_of_blocks_does_not_matter(engine, schedule, monkeypatch, name, number):
+    """To the last bit: no sum is split between blocks.
+
+    A cooperative launch, which in the simulator has one block, against a launch for each phase.
+    """
+    widths, rows, batch_size, blocks = GRIDS[driver.simulated()]
+    network = make_network(widths, **{"activations": ("prelu", "relu"), **OPTIONS[name]})
+    data, order = make_data(np.random.default_rng(3), network, rows, True), np.arange(rows)
+    together = epoch(engine, network, data, order, batch_size, max_grad_norm=0.2)
+    monkeypatch.setattr(settings, "BLOCKS_PER_PHASE", blocks[number])
+    found = epoch(engine, network, data, order, batch_size, max_grad_norm=0.2)
+    for ours, theirs in zip(found, together, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -665,55 +671,3 @@ def test_memory_errors_say_what_and_how_much(monkeypatch):
     monkeypatch.setattr(driver, "free_memory", lambda: 2**29)
     with pytest.raises(MemoryError, match=r"no room for X: 8 GiB are needed, 0\.5 GiB are free"):
         driver.allocate(2**30, np.float64, "X")
-
-
-def resources():
-    """bench/cuda_resources.py, which compiles without a device."""
-    path = Path(__file__).parents[1] / "bench" / "cuda_resources.py"
-    spec = importlib.util.spec_from_file_location("cuda_resources", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-needs_compiler = pytest.mark.skipif(
-    not COMPILES or bool(os.environ.get("NUMBA_ENABLE_CUDASIM")), reason="needs numba-cuda, and no simulator"
-)
-
-
-@needs_compiler
-def test_float32_code_computes_nothing_in_double_precision():
-    tool = resources()
-    names = [(name, tuple(row.parameters.items())) for name, row in formulas.ACTIVATIONS.items()]
-    module = tool.generate(double=False, activations=names, loss=("focal", (("gamma", 2.0),)), rule="nadam")
-    text = tool.compile_kernel(module, "train", (9, 0))
-    assert "fma.rn.f32" in text
-    assert "cudaCGSynchronize" in text
-    assert not tool.double_instructions(text)
-
-
-@needs_compiler
-@pytest.mark.parametrize("loss", LOSSES)
-def test_losses_compile_without_double_precision(loss):
-    tool = resources()
-    module = tool.generate(double=False, loss=(loss, tuple(formulas.LOSSES[loss].parameters.items())))
-    assert not tool.double_instructions(tool.compile_kernel(module, "loss_array", (8, 0)))
-
-
-@needs_compiler
-@by_dtype
-def test_every_kernel_compiles(dtype):
-    tool = resources()
-    module = tool.generate(double=dtype == np.float64, activations=[("prelu", ()), ("gelu", ())])
-    for kernel in ("predict", "finite_array", "matrix_product"):
-        text = tool.compile_kernel(module, kernel, (8, 0))
-        assert bool(tool.double_instructions(text)) == (dtype == np.float64)
-
-
-@needs_compiler
-def test_importing_the_table_of_engines_touches_no_numba():
-    import subprocess
-
-    code = "import sys; from fastmlp import backends; backends.available(); sys.exit('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,7 +1,9 @@
 """Suite `cuda`: microseconds per training step on a GPU, with the device's own peaks beside them.
 
-Equal work: the same weights, rows and batches; data and orders are on the device, or known to the engine, beforehand.
-The Cython engine on the CPU is the judge of all results and a line of its own.
+Equal work: the same weights, rows and batches; the data are on the device, or known to the engine, beforehand.
+PyTorch's orders are on the device, too. Ours are not: an epoch of the engine takes its order from the host and gives
+weights and moments back. So its time is shown both ways: by the clock around the call, and that of its launches alone,
+by device events. The Cython engine on the CPU is the judge of all results and a line of its own.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
         "peaks": peaks,
         "workloads": entries,
         "mean_ratio": {rival: mean([entry["ratio"][rival] for entry in entries]) for rival in others},
+        "mean_device_ratio": {rival: mean([entry["device_ratio"][rival] for entry in entries]) for rival in others},
         "problems": [line for entry in entries for line in problems(entry["name"], entry["rivals"])],
         "figures": {
             f"{entry['name']}, seconds per step": times["median"]
@@ -118,13 +121,21 @@ def _times(record: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _rate(entry: dict[str, Any], peaks: Mapping[str, float | None]) -> None:
-    """Add what follows from the times: FLOP/s and bytes/s, parts of the peaks but for the CPU's, ratios."""
+    """Add what follows from the times: FLOP/s and bytes/s, parts of the peaks but for the CPU's, ratios.
+
+    `device_ratio` sets each rival's time against that of our launches alone.
+    """
     for rival, record in entry["rivals"].items():
         for times in record["threads"].values():
             for kind in ("flops", "bytes"):
                 times[kind] = entry[kind] / times["median"]
                 times[f"{kind}_of_peak"] = None if rival == ON_CPU else share(times[kind], peaks[kind])
     entry["ratio"] = {rival: ratio(entry["rivals"], rival) for rival in entry["rivals"] if rival != "fastmlp"}
+    ours = _times(entry["rivals"]["fastmlp"]) or {}
+    entry["device_ratio"] = {
+        rival: None if value is None or not ours.get("device") else value * ours["median"] / ours["device"]
+        for rival, value in entry["ratio"].items()
+    }
 
 
 # --- inside a worker ------------------------------------------------------------------------------------------------
@@ -138,7 +149,11 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     ours = rivals.is_ours(name)
     module = import_module("fastmlp.bench.rivals.contract") if ours else rivals.load(name)
     trainer = module.trainer(task, name, request["device"])
-    answer = train.timed_fits(trainer, task, request, _by_device)
+    clock = _Clock()
+    answer = train.timed_fits(trainer, task, request, clock)
+    if clock.on_device:
+        steps = answer["epochs"] * task.workload.steps
+        answer["device_seconds"] = [seconds / steps for seconds in clock.on_device[-len(answer["seconds"]) :]]
     if getattr(trainer, "launches", None) is not None:
         before = trainer.launches
         trainer.fit(1)
@@ -146,9 +161,18 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _by_device(trainer: Any, epochs: int) -> tuple[float, list[float]]:
-    losses = trainer.fit(epochs)
-    return trainer.seconds, losses
+class _Clock:
+    """Take the seconds that a trainer measured; keep those of the device in `on_device`, where an engine has them."""
+
+    def __init__(self) -> None:
+        self.on_device: list[float] = []  # one for each fit
+
+    def __call__(self, trainer: Any, epochs: int) -> tuple[float, list[float]]:
+        before = getattr(trainer, "device_seconds", None)
+        losses = trainer.fit(epochs)
+        if before is not None:
+            self.on_device.append(trainer.device_seconds - before)
+        return trainer.seconds, losses
 
 
 def probe(request: Mapping[str, Any]) -> dict[str, str | None]:
@@ -179,31 +203,36 @@ def _overview(result: Mapping[str, Any]) -> Table:
                 train.net(entry),
                 str(entry["batch_size"]),
                 _shown(ours, "median", 1e6),
+                _on_device(ours),
                 percent((_times(ours) or {}).get("flops_of_peak")),
                 percent((_times(ours) or {}).get("bytes_of_peak")),
                 *(
-                    number(entry["ratio"][rival], "x")
+                    _both_ways(entry["ratio"][rival], entry["device_ratio"][rival])
                     if entry["rivals"][rival]["status"] == "ok"
                     else entry["rivals"][rival]["status"]
                     for rival in others
                 ),
             ]
         )
-    means = [number(result["mean_ratio"][rival], "x") for rival in others]
-    rows.append(["geometric mean", "", "", "", "", "", *means])
+    means = [_both_ways(result["mean_ratio"][rival], result["mean_device_ratio"][rival]) for rival in others]
+    rows.append(["geometric mean", "", "", "", "", "", "", *means])
     settings, peaks = result["settings"], result["peaks"]
     return Table(
         "Training step on a GPU: times faster than each rival",
-        ["workload", "layers", "batch", "fastmlp us", "of FLOP/s", "of bytes/s", *others],
+        ["workload", "layers", "batch", "fastmlp us", "on device", "of FLOP/s", "of bytes/s", *others],
         rows,
         notes=[
             f"{result['device'] or 'device unknown'}; {settings['dtype']}, TF32 off, Adam; rounds: "
             f"{settings['rounds']}, a fresh process for each. {ON_CPU}: our engine on the CPU, threads: "
             f"{settings['threads'][0]}.",
-            "Same data, initial weights and batches; losses and weights were compared first. Data and orders are on "
-            "the device beforehand.",
-            "us: median microseconds of a step: by device events for PyTorch, by the wall clock around calls that wait "
-            "for the device for fastmlp and JAX.",
+            "Same data, initial weights and batches; losses and weights were compared first. The data are on the "
+            "device beforehand.",
+            "us: median microseconds of a step. PyTorch's: by device events around all steps of a fit; its orders are "
+            "on the device beforehand, and its weights stay there. fastmlp's and JAX's: by the wall clock around calls "
+            "that wait for the device; fastmlp's includes all that an epoch does: the order and the scalars of its "
+            "steps go to the device, weights and both moments come back.",
+            "on device: microseconds of fastmlp's launches alone, by device events; -: not measured. The ratio in "
+            "brackets is made with it; FLOP/s and bytes/s are made with the wall clock's.",
             f"Peaks of the same run: {number(share(peaks['flops'], 1e9))} GFLOP/s in a large product, "
             f"{number(share(peaks['bytes'], 1e9))} GB/s in a large copy.",
             *(f"{rival}: {reason}" for rival, reason in result["absent"].items()),
@@ -219,6 +248,7 @@ def _details(result: Mapping[str, Any]) -> Table:
             "workload",
             "rival",
             "us",
+            "on device",
             "spread",
             "first fit s",
             "GFLOP/s",
@@ -249,6 +279,7 @@ def _detail(entry: Mapping[str, Any], rival: str) -> list[str]:
         entry["name"],
         rival,
         _shown(record, "median", 1e6),
+        _on_device(record),
         percent(times.get("spread")),
         number(times.get("cold")),
         number(share(times.get("flops"), 1e9)),
@@ -264,6 +295,17 @@ def _detail(entry: Mapping[str, Any], rival: str) -> list[str]:
 def _shown(record: Mapping[str, Any], key: str, scale: float) -> str:
     times = _times(record)
     return number(scale * times[key]) if times else record["status"]
+
+
+def _on_device(record: Mapping[str, Any]) -> str:
+    """Return the microseconds of a step's launches alone, "-" where the engine does not measure them."""
+    return number(share((_times(record) or {}).get("device"), 1e-6))
+
+
+def _both_ways(by_clock: float | None, by_device: float | None) -> str:
+    """Return a ratio, and in brackets that of the launches alone where it is known."""
+    text = number(by_clock, "x")
+    return text if by_device is None else f"{text} ({number(by_device, 'x')})"
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:

@@ -77,6 +77,9 @@ def _times(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One thread count of one rival: warm times of all rounds, cold ones of the first, when no cache was filled."""
     first = answers[0]
     extra = {key: first[key] for key in ("setup", "cold", "epochs", "launches") if key in first}
+    on_device = [seconds for answer in answers for seconds in answer.get("device_seconds", ())]
+    if on_device:
+        extra["device"] = statistics.median(on_device)
     return {**summary([seconds for answer in answers for seconds in answer["seconds"]]), **extra}
 
 

@@ -55,7 +55,7 @@ RIVALS: Mapping[str, Rival] = {
     "torch.compile gpu": Rival(
         ("torch",), "torch_device", ("cuda",), 'compiled with mode="reduce-overhead", fused optimizer'
     ),
-    "torch graph": Rival(("torch",), "torch_device", ("cuda",), "a whole step captured as a CUDA graph by hand"),
+    "torch graph": Rival(("torch",), "torch_device", ("cuda",), "16 whole steps captured as a CUDA graph by hand"),
     "jax gpu": Rival(("jax",), "jax_scan", ("cuda",), "one jitted call per epoch, lax.scan over its steps"),
 }
 

@@ -32,6 +32,11 @@ class Trainer:
         """Kernels launched so far, where the engine counts them."""
         return getattr(self.workspace, "launches", None)
 
+    @property
+    def device_seconds(self) -> float | None:
+        """Seconds that the device has worked on launches so far, where the engine measures them."""
+        return getattr(self.workspace, "device_seconds", None)
+
     def prepare(self, epochs: int) -> None:
         self.orders = [np.ascontiguousarray(order, dtype=np.intp) for order in self.task.orders(epochs)]
 

@@ -1,8 +1,8 @@
-"""PyTorch on a GPU: eager, compiled, and a step captured as a CUDA graph by hand.
+"""PyTorch on a GPU: eager, compiled, and steps captured as CUDA graphs by hand.
 
 Data, batches and the order of rows are on the device before the clock, which is the device's own, starts. Products are
-those of float32, not of TF32. On the device "cpu" all of it runs too, the captured step without its capture: so it is
-tested where no GPU is.
+those of float32, not of TF32. On the device "cpu" all of it runs too, the captured steps without their capture: so it
+is tested where no GPU is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from fastmlp.bench.rivals import pytorch
 from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, Task
 
+GROUP = 16  # steps in one graph: the launch of a graph of one step is a sixth of its time
 WARM_UP = 3  # steps before a capture, as PyTorch's documentation has them
 LATE = 100_000  # a step from which 1 - beta ** step is 1 for both betas
 
@@ -86,11 +87,17 @@ class Compiled(Eager):
         return loss.detach().clone()
 
 
-class Captured(Eager):
-    """One step as one launch: gather, forward, loss, backward and Adam, captured as a CUDA graph.
+def groups(steps: int) -> list[int]:
+    """Return the steps of each launch of an epoch: as many whole groups as there are, then single steps."""
+    return [GROUP] * (steps // GROUP) + [1] * (steps % GROUP)
 
-    A replay reads and writes the memory that the capture saw, so all of it is kept: the order of the epoch's rows,
-    which step comes next, its learning rate, the sum of losses, weights, and Adam's state.
+
+class Captured(Eager):
+    """Sixteen steps as one launch: gather, forward, loss, backward and Adam of each, captured as a CUDA graph.
+
+    The steps that remain of an epoch are launches of a second graph, of one step. A replay reads and writes the memory
+    that the capture saw, so all of it is kept: the order of the epoch's rows, which step comes next, its learning rate,
+    the sum of losses, weights, and Adam's state.
 
     PyTorch adds epsilon to the corrected sqrt(v), scikit-learn to the uncorrected one. An epsilon that makes up for
     that would change from step to step, and a captured one cannot. So Adam counts from a step at which its corrections
@@ -102,6 +109,7 @@ class Captured(Eager):
         size, steps = task.workload.batch_size, len(task.batches)
         if len(task.X) != steps * size or steps < WARM_UP:
             raise NotImplementedError("a captured step needs whole batches, and some of them")
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by number of steps
         self.order = torch.zeros((steps, size), dtype=torch.int64, device=device)
         self.rates = torch.zeros(steps, device=device)
         self.k = torch.zeros(1, dtype=torch.int64, device=device)  # of the coming step
@@ -125,7 +133,8 @@ class Captured(Eager):
         self.rate_rows = torch.from_numpy(rates).float().to(self.device)
 
     def step(self) -> None:
-        """What is captured. Gradients are None before it, so that backward writes them and need not add."""
+        """Train one step. Gradients are None before it, so that backward writes them and need not add."""
+        self.adam.zero_grad(set_to_none=True)
         torch.index_select(self.rates, 0, self.k, out=self.rate)
         rows = self.order.index_select(0, self.k).view(-1)
         loss = self.batch_loss(self.X.index_select(0, rows), self.y.index_select(0, rows))
@@ -135,15 +144,13 @@ class Captured(Eager):
         self.k.add_(1)
 
     def warm_up(self) -> None:
-        """Some steps that are forgotten: they make Adam's state, and what libraries allocate at first use."""
+        """Train some steps that are forgotten: they make Adam's state, and what libraries allocate at first use."""
         self.begin(0)
         for _ in range(WARM_UP):
-            self.adam.zero_grad(set_to_none=True)
             self.step()
-        self.adam.zero_grad(set_to_none=True)
 
     def capture(self) -> None:
-        """As in "CUDA semantics" of PyTorch's documentation: warm up on a side stream, then capture."""
+        """Capture as in "CUDA semantics" of PyTorch's documentation: warm up on a side stream, then capture."""
         if self.device != "cuda":
             self.warm_up()
             return
@@ -152,16 +159,19 @@ class Captured(Eager):
         with torch.cuda.stream(side):
             self.warm_up()
         torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.step()
+        for steps in set(groups(len(self.rates))):
+            self.graphs[steps] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graphs[steps]):
+                for _ in range(steps):
+                    self.step()
 
-    def replay(self) -> None:
+    def replay(self, steps: int) -> None:
+        """Train steps that a graph holds, by one launch; on the CPU one after the other."""
         if self.device == "cuda":
-            self.graph.replay()
+            self.graphs[steps].replay()
         else:
-            self.adam.zero_grad(set_to_none=True)
-            self.step()
+            for _ in range(steps):
+                self.step()
 
     def begin(self, epoch: int) -> None:
         """Put an epoch's order of rows and learning rates where the steps look for them."""
@@ -187,8 +197,8 @@ class Captured(Eager):
         with Clock(self.device) as clock:
             for epoch in range(epochs):
                 self.begin(epoch)
-                for _ in range(len(self.rates)):
-                    self.replay()
+                for steps in groups(len(self.rates)):
+                    self.replay(steps)
                 losses.append(self.total / len(self.rates))
         self.seconds = clock.seconds
         return [float(loss) for loss in losses]

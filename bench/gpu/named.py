@@ -1,0 +1,161 @@
+"""Every kernel by name, compared with the reference, entry by entry of the tables of formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+#: Roundings of a result, in units of the dtype's epsilon and of the largest number in it.
+ROUNDINGS = 64
+ROWS, WIDTH, BELOW = 37, 9, 21
+#: Scalars of the optimizers by name; all others are 0.5.
+SCALARS = {"lr": 0.02, "momentum": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-3, "step_size": 0.02}
+
+Check = Callable[[Any, Any, str], str]  # engine, reference, dtype -> what is shown of it
+
+
+def named() -> Iterator[tuple[str, Check]]:
+    """Yield the name and the check of every kernel, once for each entry of its table."""
+    from fastmlp.kernels import formulas
+
+    yield "linear_forward, linear_backward", _linear
+    yield "softmax, softmax_cross_entropy", _softmax
+    yield "shuffle", _shuffle
+    yield "sgd_update, momentum_update, adam_update", _updates
+    for name in formulas.ACTIVATIONS:
+        yield f"activate, slope: {name}", _with(_activation, name)
+    for name in formulas.LOSSES:
+        yield f"loss: {name}", _with(_loss, name)
+    for name in formulas.OPTIMIZERS:
+        yield f"update: {name}", _with(_rule, name)
+
+
+def _with(check: Callable[..., str], name: str) -> Check:
+    return lambda engine, reference, dtype: check(engine, reference, dtype, name)
+
+
+def _judge(ours: Any, theirs: Any) -> str:
+    """Compare arrays that two engines made, and return the largest difference.
+
+    Raises
+    ------
+    AssertionError
+        If a difference is more than rounding.
+    """
+    worst = 0.0
+    for found, expected in zip(ours, theirs, strict=True):
+        found, expected = np.asarray(found), np.asarray(expected)
+        assert found.shape == expected.shape, f"shape {found.shape}, not {expected.shape}"
+        same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+        scale = max(float(np.max(np.abs(expected), initial=0, where=np.isfinite(expected))), 1.0)
+        with np.errstate(invalid="ignore"):
+            differences = np.where(same, 0, np.abs(found - expected)) / scale
+        # so that NaN is a difference
+        assert np.all(differences <= ROUNDINGS * np.finfo(expected.dtype).eps), f"differs by {np.max(differences):.0e}"
+        worst = max(worst, float(np.max(differences, initial=0)))
+    return f"differs by {worst:.0e} at most"
+
+
+def _linear(engine: Any, reference: Any, dtype: str) -> str:
+    rng = np.random.default_rng(0)
+    shapes = (ROWS, BELOW), (BELOW, WIDTH), (WIDTH,), (ROWS, WIDTH)
+    X, W, b, delta = (rng.normal(size=shape).astype(dtype) for shape in shapes)
+    found = []
+    for module in (engine, reference):
+        out, z, grad_W, grad_b, below = (np.empty_like(array) for array in (delta, delta, W, b, X))
+        module.linear_forward(X, W, b, "tanh", out, z)
+        module.linear_backward(X, W, delta, "gelu", grad_W, grad_b, below, X)
+        found.append((out, z, grad_W, grad_b, below))
+    return _judge(*found)
+
+
+def _softmax(engine: Any, reference: Any, dtype: str) -> str:
+    rng = np.random.default_rng(1)
+    z, y = rng.normal(0, 30, (ROWS, WIDTH)).astype(dtype), rng.integers(0, WIDTH, ROWS).astype(np.intp)
+    found = []
+    for module in (engine, reference):
+        out, delta = np.empty_like(z), np.empty_like(z)
+        module.softmax(z, out)
+        value = module.softmax_cross_entropy(z, y, None, delta)
+        found.append((out, delta, np.array([value], dtype)))
+    return _judge(*found)
+
+
+def _shuffle(engine: Any, reference: Any, dtype: str) -> str:
+    found = []
+    for module in (engine, reference):
+        order = np.arange(1000)
+        module.shuffle(order, np.random.RandomState(5))
+        found.append((order.astype(dtype),))
+    return _judge(*found)
+
+
+def _activation(engine: Any, reference: Any, dtype: str, name: str) -> str:
+    from fastmlp.kernels import formulas
+
+    rng, found = np.random.default_rng(2), []
+    z = np.concatenate([rng.normal(0, 3, 300), [-0.0, 0.0, 40.0, -40.0, np.inf, -np.inf, np.nan]]).astype(dtype)
+    for module in (engine, reference):
+        a = np.empty_like(z)
+        module.activate(name, z, a)
+        found.append([a])
+    if formulas.ACTIVATIONS[name].slope is not None:
+        at, value = z[:300], found[1][0][:300].copy()
+        for module, arrays in zip((engine, reference), found, strict=True):
+            slope = np.empty_like(at)
+            module.slope(name, at, value, slope)
+            arrays.append(slope)
+    return _judge(*found)
+
+
+def _loss(engine: Any, reference: Any, dtype: str, name: str) -> str:
+    from fastmlp.kernels import formulas
+
+    rng, found = np.random.default_rng(3), []
+    logits = rng.normal(0, 3, (ROWS, WIDTH)).astype(dtype)
+    if formulas.LOSSES[name].class_targets:
+        y = rng.integers(0, WIDTH, ROWS).astype(np.intp)
+    else:  # distributions, and so numbers in (0, 1], which all other losses allow
+        y = rng.uniform(0.1, 1, (ROWS, WIDTH))
+        y = (y / y.sum(axis=1, keepdims=True)).astype(dtype)
+        if name in ("binary_log_loss", "binary_focal", "hinge", "squared_hinge"):
+            y = (y > 1 / WIDTH).astype(dtype)
+    weight = rng.uniform(0.1, 3, ROWS).astype(dtype)
+    for module in (engine, reference):
+        delta = np.empty_like(logits)
+        value = module.loss(name, logits, y, weight, delta)
+        found.append((delta, np.array([value], dtype)))
+    return _judge(*found)
+
+
+def _rule(engine: Any, reference: Any, dtype: str, name: str) -> str:
+    from fastmlp.kernels import formulas
+
+    row, rng, found = formulas.OPTIMIZERS[name], np.random.default_rng(4), []
+    p, g = rng.normal(size=(2, 301)).astype(dtype)
+    states = [rng.uniform(0, 0.1, 301).astype(dtype) for _ in row.states]
+    scalars = [SCALARS.get(scalar, 0.5) for scalar in row.scalars]
+    for module in (engine, reference):
+        arrays = [p.copy(), *(state.copy() for state in states)]
+        module.update(name, arrays[0], g, arrays[1:], scalars)
+        found.append(arrays)
+    return _judge(*found)
+
+
+def _updates(engine: Any, reference: Any, dtype: str) -> str:
+    rng, found = np.random.default_rng(5), []
+    p, g, m = rng.normal(size=(3, 301)).astype(dtype)
+    v = rng.uniform(0, 0.1, 301).astype(dtype)
+    for module in (engine, reference):
+        arrays = [array.copy() for array in (p, p, m, p, m, p, m, v)]
+        module.sgd_update(arrays[0], g, 0.1)
+        module.momentum_update(arrays[1], g, arrays[2], 0.1, 0.9)
+        module.momentum_update(arrays[3], g, arrays[4], 0.1, 0.9, True)
+        module.adam_update(arrays[5], g, arrays[6], arrays[7], 0.1, 0.9, 0.999, EPSILON)
+        found.append(arrays)
+    return _judge(*found)
+
+
+EPSILON = SCALARS["epsilon"]

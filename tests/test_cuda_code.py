@@ -1,0 +1,136 @@
+"""The CUDA engine's machine code, without a device: what it computes in, and what it asks of a multiprocessor."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastmlp.kernels import formulas
+from fastmlp.kernels.numba_cuda import driver
+
+from helpers import LOSSES
+
+COMPILES = driver.package() is not None and importlib.util.find_spec("numba") is not None
+
+
+@pytest.fixture(scope="module")
+def tool():
+    """bench/cuda_resources.py, which compiles without a device."""
+    path = Path(__file__).parents[1] / "bench" / "cuda_resources.py"
+    spec = importlib.util.spec_from_file_location("cuda_resources", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+needs_compiler = pytest.mark.skipif(
+    not COMPILES or bool(os.environ.get("NUMBA_ENABLE_CUDASIM")), reason="needs numba-cuda, and no simulator"
+)
+
+
+def within_bounds(tool, name, kernel, capability, text):
+    """Hold what ptxas makes of a text against the tool's table, where ptxas is."""
+    assert not tool.double_instructions(text)
+    ptxas = tool.find_ptxas()
+    if ptxas:
+        used = tool.resources(text, capability, ptxas)
+        assert used["registers"] > 32 and used["shared"] > 1024
+        assert list(tool.too_much(name, kernel, capability, used)) == []
+
+
+@needs_compiler
+def test_float32_code_computes_nothing_in_double_precision(tool):
+    """All activations at once; and its spilled registers."""
+    name = "every activation, Nadam, float32"
+    activations, loss, rule, double, _ = tool.NETWORKS[name]
+    text = tool.compile_kernel(
+        tool.generate(double=double, activations=activations, loss=loss, rule=rule), "train", (9, 0)
+    )
+    assert "fma.rn.f32" in text
+    assert "cudaCGSynchronize" in text
+    within_bounds(tool, name, "train", (9, 0), text)
+
+
+@pytest.fixture(scope="module")
+def module(tool):
+    """A module for predictions, of the network in the test below."""
+    activations, loss, rule, double, large = tool.NETWORKS[PREDICTING]
+    return tool.generate(double=double, activations=activations, loss=loss, rule=rule, large=large)
+
+
+PREDICTING = "64-128-128-10, Adam, float32"
+
+
+@needs_compiler
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0), (10, 0)], ids=str)
+def test_predictions_spill_no_register(tool, module, capability):
+    """For each compute capability; .ci/run does the same for training."""
+    text = tool.compile_kernel(module, "predict", capability)
+    assert f".target sm_{capability[0]}{capability[1]}" in text
+    within_bounds(tool, PREDICTING, "predict", capability, text)
+
+
+USED = {"registers": 128, "spills": 0, "stack": 0, "shared": 8448}
+
+
+@pytest.mark.parametrize(
+    ("change", "doubles", "message"),
+    [
+        ({}, 0, None),
+        ({"spills": 1}, 0, "1 bytes of spills, at most 0 are allowed"),
+        ({"registers": 129}, 0, "129 registers, at most 128"),
+        ({"shared": 48 * 1024 + 1}, 0, "49153 bytes of shared memory"),
+        ({}, 2, "2 instructions in double precision, at most 0"),
+    ],
+)
+def test_a_bound_that_is_exceeded_is_named(tool, change, doubles, message):
+    found = list(tool.too_much(PREDICTING, "predict", (9, 0), {**USED, **change}, doubles))
+    assert len(found) == (message is not None)
+    assert all(line.startswith(f"{PREDICTING}, predict, 9.0: ") and message in line for line in found)
+
+
+@pytest.mark.parametrize("lines", [[], ["too many spills"]])
+def test_the_check_fails_where_a_bound_is_exceeded(tool, monkeypatch, capsys, lines):
+    asked = []
+    monkeypatch.setattr(tool, "measured", lambda name, ptxas: asked.append(name) or [("predict", (9, 0), [], lines)])
+    monkeypatch.setattr(sys, "argv", ["cuda_resources.py", "--check", "--ptxas", "ptxas"])
+    if lines:
+        with pytest.raises(SystemExit, match="too many spills"):
+            tool.main()
+    else:
+        tool.main()
+    assert tuple(asked) == tool.CHECKED and capsys.readouterr().out.count("9.0") == len(asked)
+
+
+def test_all_that_is_bounded_is_a_network(tool):
+    kernels = {(kernel, capability) for kernel in tool.KERNELS for capability in tool.CAPABILITIES}
+    assert set(tool.CHECKED) <= set(tool.BOUNDS)
+    for name, bounds in tool.BOUNDS.items():
+        assert name in tool.NETWORKS and set(bounds) == kernels
+
+
+@needs_compiler
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_compile_without_double_precision(tool, loss):
+    module = tool.generate(double=False, loss=(loss, tuple(formulas.LOSSES[loss].parameters.items())))
+    assert not tool.double_instructions(tool.compile_kernel(module, "loss_array", (8, 0)))
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_every_kernel_compiles(tool, dtype):
+    module = tool.generate(double=dtype == np.float64, activations=[("prelu", ()), ("gelu", ())])
+    for kernel in ("predict", "finite_array", "matrix_product"):
+        text = tool.compile_kernel(module, kernel, (8, 0))
+        assert bool(tool.double_instructions(text)) == (dtype == np.float64)
+
+
+@needs_compiler
+def test_importing_the_table_of_engines_touches_no_numba():
+    code = "import sys; from fastmlp import backends; backends.available(); sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
