@@ -124,6 +124,29 @@ def _known(twin: Any, X: Any, outputs: np.ndarray, rows: Any) -> np.ndarray:
     return outputs.copy() if rows is X else type(twin)._outputs_of(twin, rows)
 
 
+def validation_of(
+    estimator: Any,
+    engine: ModuleType,
+    network: Network,
+    params: np.ndarray,
+    data: Data,
+    y: np.ndarray,
+    given: tuple[Data, np.ndarray] | None,
+    random_state: np.random.RandomState,
+) -> tuple[np.ndarray | None, Validation | None]:
+    """Return the rows to train on (None: all of them), and the validation after each epoch, if there is one.
+
+    Validation rows are those given, or with ``early_stopping`` a share of the data.
+    """
+    if given is not None:
+        return None, Validation(estimator, engine, network, params, *given)
+    if not estimator.early_stopping:
+        return None, None
+    n_samples, stratify = data.X.shape[0], estimator._stratify(y)
+    rows, held_out = validation_split(n_samples, estimator.validation_fraction, random_state, stratify)
+    return rows, Validation(estimator, engine, network, params, data, y, held_out)
+
+
 def validation_split(
     n_samples: int, fraction: float, rng: np.random.RandomState, stratify: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -7,15 +7,16 @@ steps in ``t``. A scalar that is no hyper-parameter, such as a bias correction, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from fastmlp import schedules
+from fastmlp import attributes, choices, schedules
 from fastmlp.kernels import formulas
 from fastmlp.network import Network
-from fastmlp.schedules import Schedule
+from fastmlp.schedules import SCHEDULES, Schedule
 
 #: What solvers are called: the rules, of which "sgd" takes the momentum that it is asked for, as in scikit-learn.
 STOCHASTIC_SOLVERS = tuple(formulas.OPTIMIZERS)
@@ -323,3 +324,88 @@ def make_optimizer(
     if rule == "nadam":
         return NAdam(network, schedule, hyper, **options)
     return Optimizer(rule, network, schedule, hyper, **options)
+
+
+# --- optimizers in files ----------------------------------------------------------------------------------------------
+
+
+def describe(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the state of an optimizer, and what it was made of.
+
+    Raises
+    ------
+    TypeError
+        If its learning rate is a function.
+    """
+    schedule = optimizer.schedule
+    name = next((name for name, kind in SCHEDULES.items() if type(schedule) is kind), None)
+    if name is None:
+        raise TypeError(
+            "optimizer_state=True: the learning rate of this optimizer is a function, which a model file cannot hold;"
+            " save without it"
+        )
+    return {
+        **optimizer.get_state(),
+        "hyper": optimizer.hyper,
+        "weight_decay": optimizer.weight_decay,
+        "max_grad_norm": optimizer.max_grad_norm,
+        "schedule": {
+            "name": name,
+            "values": schedule.values,
+            "initial": schedule.initial,
+            "n_steps_per_epoch": schedule.n_steps_per_epoch,
+            "n_steps": schedule.n_steps,
+            "state": schedule.get_state(),
+        },
+    }
+
+
+def rebuild(state: Mapping[str, Any], network: Network) -> Optimizer:
+    """Return the optimizer of a network that :func:`describe` was asked about.
+
+    Raises
+    ------
+    KeyError
+        If something is missing.
+    ValueError
+        If something is unknown, out of range or of another network.
+    """
+    rule = state["rule"]
+    if not isinstance(rule, str) or rule not in formulas.OPTIMIZERS:
+        raise ValueError(f"rule must be one of {list(formulas.OPTIMIZERS)}, got {rule!r:.100}")
+    wanted = len(formulas.OPTIMIZERS[rule].states)
+    if len(state["states"]) != wanted:
+        raise ValueError(f"{rule!r} has {wanted} state vectors, got {len(state['states'])}")
+    for vector in state["states"]:
+        attributes.vector(vector, network)
+    hyper = {attributes.text(name): attributes.number(value) for name, value in state["hyper"].items()}
+    needed = set(HYPER) if rule in DEFAULTS["rho"] else set(HYPER) - {"rho"}
+    if not needed <= hyper.keys() <= set(HYPER):
+        raise ValueError(f"hyper must hold {sorted(needed)}, got {sorted(hyper)}")
+    limit = None if state["max_grad_norm"] is None else attributes.number(state["max_grad_norm"])
+    arguments = network, _rebuilt_schedule(state["schedule"]), hyper, attributes.number(state["weight_decay"]), limit
+    optimizer = NAdam(*arguments) if rule == "nadam" else Optimizer(rule, *arguments)
+    kept = {"mu_product": attributes.number(state["mu_product"])} if rule == "nadam" else {}
+    schedule = state["schedule"]["state"]
+    optimizer.set_state(
+        {"rule": rule, "t": attributes.count(state["t"]), "states": state["states"], "schedule": schedule, **kept}
+    )
+    return optimizer
+
+
+def _rebuilt_schedule(state: Mapping[str, Any]) -> Schedule:
+    """Return the schedule as it was made; its state comes later."""
+    choices.entry(SCHEDULES, (state["name"], state["values"]), "schedule")  # refuses what is out of range
+    initial = attributes.number(state["initial"])
+    if not 0 < initial < math.inf:
+        raise ValueError(f"the initial learning rate must be in (0, inf), got {initial!r}")
+    steps, total = attributes.count(state["n_steps_per_epoch"]), attributes.count(state["n_steps"])
+    if steps == 0 or total == 0:
+        raise ValueError("a schedule has at least one step")
+    schedule = SCHEDULES[state["name"]](initial, steps, 1, **state["values"])
+    schedule.n_steps = total
+    if state["state"].keys() != schedule.get_state().keys():
+        raise ValueError(f"the state of {state['name']!r} holds {list(schedule.get_state())}")
+    if not all(type(value) in (bool, int, float) for value in state["state"].values()):
+        raise ValueError("the state of a schedule is made of numbers")
+    return schedule

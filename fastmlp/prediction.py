@@ -6,7 +6,6 @@ import operator
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from fastmlp import backends, device_arrays
 from fastmlp.weights import flat_params, shared_params, unit_arrays
@@ -99,8 +98,3 @@ class Prediction:
         workspace = self.engine.workspace(network, X.shape[0], estimator.n_jobs)
         self.engine.predict(workspace, self.params(estimator).astype(dtype), X, out)
         return out
-
-
-def engine_rows(X: Any) -> Any:
-    """X as engines take it: dense as it is, sparse as CSR."""
-    return X.tocsr() if issparse(X) else X

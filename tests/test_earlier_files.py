@@ -86,7 +86,9 @@ def outcome(estimator):
         arrays += getattr(estimator, name, [])
     names = ("t_", "n_iter_", "loss_", "best_loss_", "best_validation_score_")
     numbers = [getattr(estimator, name, None) for name in names]
-    curves = [getattr(estimator, name, None) for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_")]
+    curves = [
+        getattr(estimator, name, None) for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_")
+    ]
     rates = getattr(estimator, "history_", {"learning_rate": ()})["learning_rate"]
     return {
         "weights": np.concatenate([np.ravel(array) for array in arrays]),
