@@ -1,8 +1,8 @@
 """Fitted attributes, a row each: how files keep them, and who else keeps them.
 
-Model files (persistence.py), snapshots of a training (snapshots.py) and conversions from and to scikit-learn loop over
-``ATTRIBUTES``.  To save another attribute is to add a row here.  The weights are not in the table, since they are views
-of one vector; nor is ``_label_binarizer``, which files take apart.
+Model files (model_writer.py, model_reader.py), snapshots of a training (snapshots.py) and conversions from and to
+scikit-learn loop over ``ATTRIBUTES``.  To save another attribute, add a row.  The table leaves out the weights, which
+are views of one vector, and ``_label_binarizer``, which files take apart.
 """
 
 from __future__ import annotations

@@ -83,11 +83,7 @@ def save(
     >>> metadata, bool((same.predict([[3.0]]) == model.predict([[3.0]])).all())
     ({'data': 'three squares'}, True)
     """
-    if type(estimator) not in ESTIMATORS.values():
-        raise TypeError(
-            f"save keeps {' and '.join(ESTIMATORS)}, got {type(estimator).__name__}: of a subclass, or of an estimator"
-            " around it, it would keep a part; use joblib or skops"
-        )
+    _check_class(estimator)
     check_is_fitted(estimator, ("coefs_", "intercepts_", "out_activation_"))
     plain = _plain_json({} if metadata is None else metadata)
     header, tensors = _describe(estimator, optimizer_state)
@@ -95,6 +91,14 @@ def save(
     build(Model(header, tensors), os.fspath(path), trust_formulas=True)
     _warn_of_the_rest(estimator)
     modelfile.write(path, {**header, "metadata": plain}, tensors)
+
+
+def _check_class(estimator: Any) -> None:
+    if type(estimator) not in ESTIMATORS.values():
+        raise TypeError(
+            f"save keeps {' and '.join(ESTIMATORS)}, got {type(estimator).__name__}: of a subclass, or of an estimator"
+            " around it, it would keep a part; use joblib or skops"
+        )
 
 
 # --- the parts of a file ----------------------------------------------------------------------------------------------

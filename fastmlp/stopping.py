@@ -7,7 +7,7 @@ and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,9 +45,9 @@ class Stopping:
 
     # --- before the first epoch --------------------------------------------------------------------------------------
 
-    def reset(self, estimator: Any) -> None:
-        """Forget all epochs: a new fit begins."""
-        self.__init__()  # type: ignore[misc]
+    @staticmethod
+    def reset(estimator: Any) -> None:
+        """Give an estimator the best values of a fit that has not had an epoch yet."""
         early = estimator.early_stopping
         estimator.best_validation_score_ = -np.inf if early else None
         estimator.best_loss_ = None if early else np.inf
@@ -88,20 +88,19 @@ class Stopping:
             self.watch_loss(estimator, estimator.loss_)
         return is_best
 
-    def ends(self, estimator: Any, has_validation: bool, on_plateau: Callable[[], tuple[bool, str]]) -> bool:
+    def ends(self, estimator: Any, has_validation: bool, optimizer: Any) -> bool:
         """Return whether training ends now.
 
         Parameters
         ----------
         estimator : estimator
         has_validation : bool
-        on_plateau : callable
-            Asked after ``n_iter_no_change`` epochs without improvement: whether to stop, and what to tell the user.
-            A schedule may reduce the learning rate instead.
+        optimizer : Optimizer
+            Its schedule may reduce the learning rate instead of ending training.
         """
         if not self.count > estimator.n_iter_no_change:
             return False
-        stops, text = on_plateau()
+        stops, text = optimizer.on_plateau()
         if estimator.verbose:
             what = "Training loss"
             if watches_validation(estimator, has_validation):

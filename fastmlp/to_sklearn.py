@@ -114,8 +114,13 @@ def to_sklearn(estimator: Any) -> Any:
             stacklevel=2,
         )
     made = cls(**parameters)
-    if not fitted:
-        return made
+    if fitted:
+        _copy_fit(estimator, made)
+    return made
+
+
+def _copy_fit(estimator: Any, made: Any) -> None:
+    """Give scikit-learn's estimator weights, attributes and state of a fitted one of ours."""
     network = estimator._fitted_network()
     if network.batch_norm:
         raise ValueError("to_sklearn: the fitted network has batch_norm=True, which is not in scikit-learn")
@@ -128,12 +133,12 @@ def to_sklearn(estimator: Any) -> Any:
     made._best_coefs, made._best_intercepts = made.coefs_, made.intercepts_
     if "_training" in vars(estimator):
         _copy_training(estimator._training, made, network)
-    return made
 
 
 def _copy_training(training: TrainingState, made: Any, network: Network) -> None:
     """Give scikit-learn's estimator the state of ours, as far as it can go on with it."""
-    made._no_improvement_count = training.stopping.count
+    if hasattr(made, "loss_curve_"):  # lbfgs counts nothing
+        made._no_improvement_count = training.stopping.count
     best = training.best_for(network)
     if best is not None:
         made._best_coefs, made._best_intercepts = _separate(network, best)

@@ -74,7 +74,8 @@ class Run:
     ) -> None:
         self.estimator, self.engine, self.network, self.params, self.data = estimator, engine, network, params, data
         self.state = states.of(estimator)
-        self.validation = validation
+        self.stopping = self.state.stopping
+        self.validation, self.has_validation = validation, validation is not None
         self.order = np.arange(data.X.shape[0], dtype=np.intp) if rows is None else rows.copy()
         self.batch_size = _batch_size(estimator.batch_size, len(self.order))
         self.visited = self.order[: check_batches(estimator, len(self.order))]
@@ -107,12 +108,12 @@ class Run:
             estimator.__dict__.setdefault("validation_loss_curve_", [])
             if getattr(estimator, "validation_scores_", None) is None:
                 estimator.validation_scores_ = []
-        self.state.stopping.begin(estimator, self.validation is not None)
+        self.stopping.begin(estimator, self.has_validation)
 
     @property
     def keeps_best(self) -> bool:
         """Whether the best weights on the validation rows are kept."""
-        return stopping.keeps_best(self.estimator, self.validation is not None)
+        return stopping.keeps_best(self.estimator, self.has_validation)
 
     # --- one epoch -----------------------------------------------------------------------------------------------
 
@@ -124,6 +125,7 @@ class Run:
         options = {"l1": l1 or None, "seed": self.state.dropout_seed}
         self.options = {name: value for name, value in options.items() if value is not None}
         self.alpha = estimator.alpha * (1 - estimator.l1_ratio)
+        self._random_state = self.state.random_state
         self._visit_all = self.steps(self.visited)
         self._n_losses = len(estimator.loss_curve_)
         self._n_validations = 0 if self.validation is None else len(estimator.validation_loss_curve_)
@@ -132,10 +134,10 @@ class Run:
 
     def epoch(self) -> None:
         """Train for an epoch and note how it went; on tiny data that must cost next to nothing."""
-        estimator, state = self.estimator, self.state
+        estimator = self.estimator
         if estimator.shuffle:
             # sklearn.utils.shuffle shuffles indices and takes the order before by them: the same swaps
-            self.engine.shuffle(self.order, state.random_state)
+            self.engine.shuffle(self.order, self._random_state)
         loss = self._visit_all()
         if self.guard is not None:
             self.guard.after_epoch(loss)
@@ -143,7 +145,7 @@ class Run:
             self._rates.append(self.optimizer.scheduled_rate)
         _record_epoch(estimator, loss, len(self.visited))
         if self.validation is None:
-            state.stopping.watch_loss(estimator, loss)
+            self.stopping.watch_loss(estimator, loss)
             self.optimizer.after_score(loss)
         else:
             self._validate(*self.validation())
@@ -159,15 +161,14 @@ class Run:
         """Note how the validation rows did, and keep the best weights."""
         estimator = self.estimator
         _record_validation(estimator, loss, score)
-        if self.state.stopping.watch_validation(estimator, loss, score) and self.keeps_best:
+        if self.stopping.watch_validation(estimator, loss, score) and self.keeps_best:
             self.state.best_params = self.params.copy()
         by_loss = stopping.monitors_loss(estimator)
         self.optimizer.after_score(loss if by_loss else score, higher_is_better=not by_loss)
 
     def judge(self) -> bool:
         """Return whether training has gone without improvement for so long that it ends."""
-        has_validation = self.validation is not None
-        if self.state.stopping.ends(self.estimator, has_validation, self.optimizer.on_plateau):
+        if self.stopping.ends(self.estimator, self.has_validation, self.optimizer):
             self.finished = True
         return self.finished
 
