@@ -42,7 +42,7 @@ Method = TypeVar("Method", bound=Callable)
 
 
 def fit_context(method: Method) -> Method:
-    """scikit-learn's decorator of fit and partial_fit, which by itself hides their signatures from type checkers."""
+    """Apply scikit-learn's decorator of fit, which by itself hides signatures from type checkers."""
     return _fit_context(prefer_skip_nested_validation=True)(method)
 
 
@@ -115,11 +115,11 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     @abstractmethod
     def _weigh(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        """Sample weights with class weights multiplied in."""
+        """Return the sample weights with class weights multiplied in."""
 
     @abstractmethod
     def _objective(self, y: np.ndarray) -> Objective:
-        """What a network is trained for on y."""
+        """Return what a network is trained for on y."""
 
     @abstractmethod
     def _encode(self, y: np.ndarray, dtype: np.dtype, objective: Objective) -> np.ndarray:
@@ -131,11 +131,11 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     @abstractmethod
     def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
-        """Validation score from outputs (n, n_outputs)."""
+        """Return the validation score from outputs (n, n_outputs)."""
 
     @abstractmethod
     def _stratify(self, y: np.ndarray) -> np.ndarray | None:
-        """What the validation split is stratified by."""
+        """Return what the validation split is stratified by."""
 
     # --- fitting ---------------------------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         return architecture.hidden_sizes(self)
 
     def _fitted_network(self) -> Network:
-        """The network that the fitted arrays describe, whoever set them, as it predicts."""
+        """Return the network that the fitted arrays describe, whoever set them, as it predicts."""
         return architecture.fitted_network(self)
 
     def _expose(self, network: Network, params: np.ndarray) -> None:
@@ -289,7 +289,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     # --- prediction ------------------------------------------------------------------------------------------------
 
     def _outputs_of(self, X: Any, in_kind: bool = False) -> Any:
-        """Outputs (n, n_outputs) of the present weights for X as users give it.
+        """Return outputs (n, n_outputs) of the present weights for X as users give it.
 
         A NumPy array; with `in_kind`, X on a GPU and scikit-learn's array_api_dispatch, one of X's own library.
         """
@@ -306,7 +306,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         return out
 
     def _outputs_of_any(self, prediction: Prediction, X: Any, in_kind: bool) -> Any:
-        """Outputs for X that needs validation."""
+        """Return outputs for X that needs validation."""
         if device_arrays.is_device_array(X):
             return prediction.of_device_array(self, X, in_kind and device_arrays.in_kind())
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
@@ -361,6 +361,6 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
 @lru_cache(maxsize=64)
 def _defaults(cls: type) -> dict[str, Any]:
-    """Default of each parameter of a constructor, by name, in the order in which scikit-learn validates them."""
+    """Return the default of each parameter of a constructor by name, in the order of scikit-learn's validation."""
     parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     return {name: parameters[name].default for name in cls._get_param_names()}  # type: ignore[attr-defined]

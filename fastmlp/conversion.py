@@ -108,7 +108,7 @@ def _best_from_sklearn(estimator: Any, network: Network) -> np.ndarray | None:
 
 
 def _history(made: Any) -> dict[str, list[float]]:
-    """A row per epoch from the curves that scikit-learn keeps."""
+    """Return a row per epoch from the curves that scikit-learn keeps."""
     n = len(made.loss_curve_)
     history = {name: [np.nan] * n for name in COLUMNS} | {"loss": list(made.loss_curve_)}
     scores = made.validation_scores_ or []
@@ -136,14 +136,14 @@ def _optimizer_from_sklearn(estimator: Any, network: Network) -> Optimizer | Non
 
 
 def _vectors(theirs: Any) -> list[list[np.ndarray]]:
-    """The state vectors of scikit-learn's optimizer, each a list with an array per matrix and per bias."""
+    """Return the state vectors of scikit-learn's optimizer, each a list with an array per matrix and per bias."""
     if isinstance(theirs, AdamOptimizer):
         return [theirs.ms, theirs.vs]
     return [theirs.velocities] if isinstance(theirs, SGDOptimizer) else []
 
 
 def _optimizer(rule: str, network: Network, schedule: Schedule, hyper: dict[str, float], estimator: Any) -> Optimizer:
-    """An optimizer with the rest of its hyper-parameters filled in from the estimator."""
+    """Return an optimizer with the rest of its hyper-parameters filled in from the estimator."""
     defaults = {"momentum_decay": 4e-3}
     rest = {name: getattr(estimator, name) for name in ("momentum", "beta_1", "beta_2", "epsilon")}
     return Optimizer(rule, network, schedule, defaults | rest | hyper)
@@ -161,5 +161,5 @@ def _schedule_from_sklearn(theirs: SGDOptimizer) -> Schedule:
 
 
 def _flattened(network: Network, coefs: Sequence[np.ndarray], intercepts: Sequence[np.ndarray]) -> np.ndarray:
-    """A new flat vector (n_params,) with these arrays."""
+    """Return a new flat vector (n_params,) with these arrays."""
     return np.concatenate([np.ravel(array) for array in (*coefs, *intercepts)]).astype(network.dtype, copy=False)

@@ -51,7 +51,7 @@ def build(model: Model, path: str, trust_formulas: bool) -> Any:
 
 
 def section_of(header: Mapping[str, Any], path: str | os.PathLike[str], name: str, kind: type) -> Any:
-    """A part of the header, of the right type; a dict that is missing is empty."""
+    """Return a part of the header, of the right type; a dict that is missing is empty."""
     value = header.get(name, {} if kind is dict else None)
     if not isinstance(value, kind):
         raise ModelFileError(path, name, f"must be of type {kind.__name__}, got {type(value).__name__}")
@@ -59,12 +59,12 @@ def section_of(header: Mapping[str, Any], path: str | os.PathLike[str], name: st
 
 
 def _is_newer(header: Mapping[str, Any]) -> bool:
-    """Whether a newer minor version wrote the file, which may hold more than this one knows."""
+    """Return whether a newer minor version wrote the file, which may hold more than this one knows."""
     return "format" in header and modelfile.check_version(header["format"], "") > modelfile.VERSION
 
 
 def _section(header: Mapping[str, Any], path: str, name: str, known: set[str]) -> dict[str, Any]:
-    """A part of the header without what this version need not know.
+    """Return a part of the header without what this version need not know.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def _section(header: Mapping[str, Any], path: str, name: str, known: set[str]) -
 
 
 def _with_parameters(header: Mapping[str, Any], decoder: Decoder, path: str) -> Any:
-    """An estimator that is not fitted yet."""
+    """Return an estimator that is not fitted yet."""
     name = header.get("estimator")
     if not isinstance(name, str) or name not in ESTIMATORS:
         raise ModelFileError(path, "estimator", f"must be one of {list(ESTIMATORS)}, got {name!r:.100}")

@@ -105,7 +105,7 @@ def _check_class(estimator: Any) -> None:
 
 
 def _describe(estimator: Any, optimizer_state: bool) -> tuple[dict[str, Any], Tensors]:
-    """Header and tensors of an estimator."""
+    """Return the header and tensors of an estimator."""
     tensors: Tensors = {}
     network = estimator._fitted_network()
     params = weights.flat_params(estimator, network)
@@ -153,7 +153,7 @@ def _is_default(value: Any, default: Any) -> bool:
 
 
 def _weights_of(network: Network, params: np.ndarray, tensors: Tensors) -> dict[str, Any]:
-    """coefs_, intercepts_ and what units learn and keep, as views of the flat vector."""
+    """Return coefs_, intercepts_ and what units learn and keep, as views of the flat vector."""
     arrays: dict[str, list] = {"coefs_": network.coefs(params), "intercepts_": network.intercepts(params)}
     layers = zip(network.unit_parameters(params), network.running_statistics(params), strict=True)
     units = [of_layer | running for of_layer, running in layers]
@@ -202,7 +202,7 @@ def _warn_of_the_rest(estimator: Any) -> None:
 
 
 def _plain_json(metadata: Any, where: str = "metadata") -> Any:
-    """`metadata` as JSON can hold it: NumPy's scalars as Python's, tuples as lists."""
+    """Return `metadata` as JSON can hold it: NumPy's scalars as Python's, tuples as lists."""
     if where.count("[") > MAX_DEPTH:
         raise ValueError(f"metadata is nested more than {MAX_DEPTH} levels deep, or holds itself")
     if isinstance(metadata, np.generic):

@@ -97,12 +97,12 @@ class Optimizer:
     # --- what engines ask for ----------------------------------------------------------------------------------------
 
     def scalars(self, n_steps: int) -> np.ndarray:
-        """Scalars of steps t + 1 .. t + n_steps, float64 (n_steps, n_scalars), in the rule's order."""
+        """Return the scalars of steps t + 1 .. t + n_steps, float64 (n_steps, n_scalars), in the rule's order."""
         first = self._tabulated(n_steps)
         return self._table[first : first + n_steps]
 
     def decays(self, n_steps: int) -> np.ndarray | None:
-        """Shares by which steps t + 1 .. t + n_steps shrink the parameters first, float64 (n_steps,); None: not."""
+        """Return how much steps t + 1 .. t + n_steps first shrink the parameters, float64 (n_steps,), or None."""
         if self.weight_decay == 0.0:
             return None
         first = self._tabulated(n_steps)
@@ -111,17 +111,17 @@ class Optimizer:
     # --- what training tells -----------------------------------------------------------------------------------------
 
     def after_epoch(self, n_samples_seen: int) -> None:
-        """Hook of the schedule: an epoch ended."""
+        """Tell the schedule that an epoch ended."""
         if self.schedule.after_epoch(n_samples_seen):
             self._forget()
 
     def after_score(self, value: float, higher_is_better: bool = False) -> None:
-        """Hook of the schedule: what the epoch came to, a loss or a score."""
+        """Tell the schedule what the epoch came to, a loss or a score."""
         if self.schedule.after_score(value, higher_is_better):
             self._forget()
 
     def on_plateau(self) -> tuple[bool, str]:
-        """(stop training, what to tell the user)."""
+        """Return (stop training, what to tell the user)."""
         stops, text = self.schedule.on_plateau()
         if not stops:  # the rate has changed
             self._forget()
@@ -131,7 +131,7 @@ class Optimizer:
 
     @property
     def scheduled_rate(self) -> float:
-        """What the schedule gives the latest step, or a hook since then; before the first step, what it will get."""
+        """The rate of the latest step, or the one that a hook set since; before any step, the rate of the first."""
         latest = max(self.t - 1, 0)
         rates, row = self._rates, latest - self._table_start
         if not 0 <= row < len(self._table):
@@ -146,7 +146,7 @@ class Optimizer:
         return self.scheduled_rate
 
     def get_state(self) -> dict[str, Any]:
-        """All that training on depends on: copies of the state vectors, and plain numbers."""
+        """Return all that training on depends on: copies of the state vectors, and plain numbers."""
         return {
             "rule": self.rule,
             "t": int(self.t),
@@ -191,7 +191,7 @@ class Optimizer:
         self._decays = np.empty(0)
 
     def _tabulated(self, n_steps: int) -> int:
-        """The row of step t + 1 in tables that hold it and the n_steps - 1 after it."""
+        """Return the row of step t + 1 in tables that hold it and the n_steps - 1 after it."""
         first = self.t - self._table_start
         if 0 <= first <= len(self._table) - n_steps:
             return first
@@ -209,7 +209,7 @@ class Optimizer:
         return 0
 
     def _corrections(self, rate: Column, t: np.ndarray) -> dict[str, Column]:
-        """Columns of what changes from step to step besides the rate."""
+        """Return columns of what changes from step to step besides the rate."""
         return CORRECTIONS[self.rule](rate, t, self.hyper) if self.rule in CORRECTIONS else {}
 
 
@@ -224,7 +224,7 @@ class NAdam(Optimizer):
         return self.hyper["beta_1"] * (1.0 - 0.5 * 0.96 ** (t * self.hyper["momentum_decay"]))
 
     def _product_after(self, t: int) -> float:
-        """mu_1 * ... * mu_t, multiplied one by one, so that it is the same wherever training was interrupted."""
+        """Return mu_1 * ... * mu_t, multiplied one by one, so that it is the same wherever training was interrupted."""
         if t < self._product_t:
             self._product, self._product_t = 1.0, 0
         if t > self._product_t:
@@ -269,7 +269,7 @@ def make_optimizer(
     n_steps_per_epoch: int = 1,
     max_iter: int | None = None,
 ) -> Optimizer:
-    """The optimizer of a stochastic solver.
+    """Return the optimizer of a stochastic solver.
 
     Parameters
     ----------

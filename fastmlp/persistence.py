@@ -47,7 +47,7 @@ def load(path: str | os.PathLike[str], *, trust_formulas: bool = False) -> Any:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What :func:`save` was given as `metadata`; the weights are not read.
+    """Return what :func:`save` was given as `metadata`; the weights are not read.
 
     Parameters
     ----------

@@ -148,7 +148,7 @@ def _copy_training(training: TrainingState, made: Any, network: Network) -> None
 
 
 def _parameters_for_sklearn(estimator: Any, cls: Any) -> tuple[dict[str, Any], list[str]]:
-    """Parameters of scikit-learn's estimator, and the names of ours that it cannot follow in training."""
+    """Return the parameters of scikit-learn's estimator, and the names of ours that it cannot follow in training."""
     ours = estimator.get_params(deep=False)
     parameters = {name: copy.deepcopy(ours[name]) for name in cls().get_params(deep=False) if name in ours}
     parameters["activation"] = _activation_for_sklearn(estimator)
@@ -178,12 +178,12 @@ def _parameters_for_sklearn(estimator: Any, cls: Any) -> tuple[dict[str, Any], l
 
 
 def _alone(choice: Any) -> Any:
-    """The name of a choice that comes with an empty dict of parameters; others as they are."""
+    """Return the name of a choice that comes with an empty dict of parameters; others as they are."""
     return choice[0] if isinstance(choice, tuple | list) and len(choice) == 2 and choice[1] == {} else choice
 
 
 def _activation_for_sklearn(estimator: Any) -> str:
-    """The one name that scikit-learn has for the activations of all hidden layers."""
+    """Return the one name that scikit-learn has for the activations of all hidden layers."""
     given = estimator.activation
     n_hidden = len(estimator.coefs_) - 1 if hasattr(estimator, "coefs_") else len(estimator._hidden_sizes())
     if n_hidden == 0 and isinstance(given, str):
@@ -243,5 +243,5 @@ def copy_attributes(source: Any, target: Any) -> None:
 
 
 def _separate(network: Network, params: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Copies of the matrices and of the biases in a flat vector, each an array of its own."""
+    """Return copies of the matrices and of the biases in a flat vector, each an array of its own."""
     return [W.copy() for W in network.coefs(params)], [b.copy() for b in network.intercepts(params)]

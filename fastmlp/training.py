@@ -112,7 +112,7 @@ class Run:
 
     @property
     def keeps_best(self) -> bool:
-        """Whether the best weights on the validation rows are kept."""
+        """Return whether the best weights on the validation rows are kept."""
         return stopping.keeps_best(self.estimator, self.has_validation)
 
     # --- one epoch -----------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class Run:
         self._rates = []
 
     def info(self) -> Any:
-        """What callbacks are told about the latest epoch."""
+        """Return what callbacks are told about the latest epoch."""
         from fastmlp.callbacks import EpochInfo  # only those who have callbacks pay for the import
 
         self.write_history()
@@ -218,7 +218,7 @@ def train_stochastic(
     snapshot: Mapping[str, Any] | None = None,
     single_epoch: bool = False,
 ) -> None:
-    """Mini-batch training until a stopping rule holds or a callback asks to stop; the run's params change in place.
+    """Train by mini-batches until a stopping rule holds or a callback asks to stop; the run's params change in place.
 
     Parameters
     ----------
