@@ -1,15 +1,19 @@
 """What MLPClassifier and MLPRegressor share: the road from data to fitted weights, and back to predictions.
 
-``fit`` in one screen: validate -> what to train for -> Network -> targets -> initial flat params (or those behind
-coefs_) -> train -> expose views.  Whatever does not fit on that screen lives in targets.py, network.py, weights.py,
-monitoring.py, training.py, prediction.py, backends.py; there are no numerics here.
+``fit`` goes in one direction, and each step is a call of one module::
+
+    validate (inputs) -> encode (targets) -> Network (architecture) -> Data (inputs) -> first values (initialization,
+    state) -> Run (training) -> epochs -> views (weights)
+
+An estimator keeps nothing private but ``_training``, a :class:`fastmlp.state.TrainingState`, the encoder of its labels
+and predictions to use again.  There are no numerics here.
 """
 
 from __future__ import annotations
 
 import inspect
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,21 +21,19 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import validate_parameter_constraints
-from sklearn.utils.validation import _check_sample_weight, _check_y, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fastmlp import backends, checkpoint, device_arrays, targets, weights
-from fastmlp.backends import Data
-from fastmlp.initialization import initial_params
-from fastmlp.model_methods import ModelMethods
-from fastmlp.monitoring import Validation, given_validation, new_history, validation_split
+from fastmlp import architecture, backends, checkpoint, device_arrays, inputs, state, weights
+from fastmlp.lbfgs import train_lbfgs
+from fastmlp.monitoring import given_validation, validation_of
 from fastmlp.network import Network
-from fastmlp.parameters import CONSTRAINTS, activations_of, check_batches, check_lbfgs, check_monitor, dropout_rates
-from fastmlp.prediction import Prediction, engine_rows
+from fastmlp.parameters import CONSTRAINTS, check_batches, check_lbfgs, check_monitor
+from fastmlp.prediction import Prediction
 from fastmlp.sklearn_callbacks import CallbackSupportMixin, fit_task
 from fastmlp.targets import Objective
-from fastmlp.training import Run, train_lbfgs, train_stochastic
+from fastmlp.training import Run, train_stochastic
 
 backends.get("auto")  # imported with the estimators, so that the first fit is not slower than the next
 
@@ -40,7 +42,7 @@ Method = TypeVar("Method", bound=Callable)
 
 
 def fit_context(method: Method) -> Method:
-    """scikit-learn's decorator of fit and partial_fit, which by itself hides their signatures from type checkers."""
+    """Apply scikit-learn's decorator of fit, which by itself hides signatures from type checkers."""
     return _fit_context(prefer_skip_nested_validation=True)(method)
 
 
@@ -55,12 +57,25 @@ class Extras:
     incremental: bool = False  # one more epoch: partial_fit
 
 
-class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+#: The estimators by name: what a model file may name, and what scikit-learn has counterparts of.
+ESTIMATORS: dict[str, type] = {}
+
+Estimator = TypeVar("Estimator", bound=type)
+
+
+def entered(cls: Estimator) -> Estimator:
+    """Enter a class in ``ESTIMATORS``; its subclasses, which may fit or predict otherwise, are not entered."""
+    ESTIMATORS[cls.__name__] = cls
+    return cls
+
+
+class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """Fit and the forward pass of both estimators."""
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS
     #: Whether targets are numbers.
     _numeric_targets: ClassVar[bool]
+    _training: state.TrainingState
 
     # parameters that are read here
     hidden_layer_sizes: Any
@@ -100,11 +115,11 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
 
     @abstractmethod
     def _weigh(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        """Sample weights with class weights multiplied in."""
+        """Return the sample weights with class weights multiplied in."""
 
     @abstractmethod
     def _objective(self, y: np.ndarray) -> Objective:
-        """What a network is trained for on y."""
+        """Return what a network is trained for on y."""
 
     @abstractmethod
     def _encode(self, y: np.ndarray, dtype: np.dtype, objective: Objective) -> np.ndarray:
@@ -116,11 +131,11 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
 
     @abstractmethod
     def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
-        """Validation score from outputs (n, n_outputs)."""
+        """Return the validation score from outputs (n, n_outputs)."""
 
     @abstractmethod
     def _stratify(self, y: np.ndarray) -> np.ndarray | None:
-        """What the validation split is stratified by."""
+        """Return what the validation split is stratified by."""
 
     # --- fitting ---------------------------------------------------------------------------------------------------
 
@@ -187,180 +202,77 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
             return self._fit(X, y, sample_weight, Extras(validation, start, resume_from, callbacks))
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
-        hidden = self._hidden_sizes()
-        backends.get(self.backend)  # an unknown name is refused before anything else
-        self._check_combinations(extras)
+        self._check_parameters(extras)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
-        X, y = self._validate_input(X, y, reset=first_pass)
+        X, y = inputs.validated(self, X, y, reset=first_pass)
         self._learn_targets(y, extras.incremental)
-        sample_weight = self._validate_weight(sample_weight, y)
-        self._random_state = check_random_state(self.random_state)
-        objective = self._objective(y)
-        network = self._new_network(X, hidden, objective) if first_pass else self._network_to_go_on_with(objective)
+        sample_weight = inputs.validated_weight(self, sample_weight, y)
+        random_state, objective = check_random_state(self.random_state), self._objective(y)
+
+        network = architecture.network_to_train(self, X, objective, first_pass)
         n_epochs = 1 if extras.incremental else self.max_iter
         engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
-        data = self._data(X, y, self._weigh(y, sample_weight), network, objective)
-        validation = self._validation_data(extras.validation, y, network, objective)
+        data = inputs.encoded(self, X, y, self._weigh(y, sample_weight), network, objective)
+        given = inputs.validation_rows(self, extras.validation, y, network, objective)
         snapshot = None if extras.resume_from is None else checkpoint.load(extras.resume_from)
-        if extras.start:  # refused before anything changes
-            weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
-        if self.solver != "lbfgs" and (validation is not None or not self.early_stopping):
-            check_batches(self, X.shape[0])  # what a split leaves is not known yet
+        self._check_before_changes(network, X, extras)
+
         if first_pass:
-            self._initialize(network, objective)
+            self._begin(network, objective, random_state)
+        training = state.of(self)
+        training.random_state = random_state
         if self.solver == "lbfgs":
             network = network.with_dtype(np.float64)
         self.n_outputs_ = network.widths[-1]
         params = weights.flat_params(self, network)
         if extras.start:
             weights.start_from(network, params, *extras.start)
-            self._best_params = params.copy()
+            training.best_params = params.copy()
         self._expose(network, params)
+
         if self.solver == "lbfgs":
             self._expose(network, train_lbfgs(self, engine, network, params, data))
         else:
-            run = self._run(engine, network, params, data, y, validation, extras.incremental)
+            rows, validation = validation_of(self, engine, network, params, data, y, given, random_state)
+            run = Run(self, engine, network, params, data, rows, validation, keep_optimizer=extras.incremental)
             train_stochastic(run, extras.callbacks, snapshot, single_epoch=extras.incremental)
         self._check_finite()
         return self
 
-    def _validate_input(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        """Validated X and y, with scikit-learn's errors."""
-        y = device_arrays.on_host(self, y, "y")
-        checks = {"multi_output": True, "y_numeric": self._numeric_targets}
-        if device_arrays.is_device_array(X):
-            X, y = device_arrays.validated(self, X, reset), _check_y(y, **checks, estimator=self)
-            check_consistent_length(X, y)
-            device_arrays.check_finite(X)
-        else:
-            dtypes = (np.float64, np.float32)
-            X, y = validate_data(self, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, reset=reset, **checks)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        return X, y
-
-    def _validate_weight(self, sample_weight: Any, y: np.ndarray) -> np.ndarray | None:
-        """Validated weights of the rows that have these targets."""
-        if sample_weight is None:
-            return None
-        # y stands for X, which may be where scikit-learn cannot look
-        return _check_sample_weight(device_arrays.on_host(self, sample_weight, "sample_weight"), y)
-
-    def _run(
-        self,
-        engine: Any,
-        network: Network,
-        params: np.ndarray,
-        data: Data,
-        y: np.ndarray,
-        given: tuple[Data, np.ndarray] | None,
-        incremental: bool,
-    ) -> Run:
-        """The training to come, with validation rows if there are any: those given, or a share of the data."""
-        rows = validation = None
-        if given is not None:
-            validation = Validation(self, engine, network, params, *given)
-        elif self.early_stopping:
-            if incremental:
-                raise ValueError("partial_fit does not support early_stopping=True")
-            rows, held_out = validation_split(
-                data.X.shape[0], self.validation_fraction, self._random_state, self._stratify(y)
-            )
-            validation = Validation(self, engine, network, params, data, y, held_out)
-        return Run(self, engine, network, params, data, rows, validation, keep_optimizer=incremental)
-
-    def _hidden_sizes(self) -> list[int]:
-        sizes = self.hidden_layer_sizes
-        sizes = list(sizes) if isinstance(sizes, Iterable) else [sizes]
-        if np.any(np.array(sizes) <= 0):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        return sizes
-
-    def _check_combinations(self, extras: Extras) -> None:
+    def _check_parameters(self, extras: Extras) -> None:
+        """Refuse parameters that are wrong whatever the data, or contradict each other."""
+        self._hidden_sizes()
+        backends.get(self.backend)
         given = extras.validation is not None
         if self.solver == "lbfgs":
             check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
-        elif not extras.incremental:
+        elif extras.incremental:
+            if self.early_stopping:
+                raise ValueError("partial_fit does not support early_stopping=True")
+        else:
             check_monitor(self, has_validation=given or self.early_stopping)
 
-    def _new_network(self, X: Any, hidden: list[int], objective: Objective) -> Network:
-        widths = (X.shape[1], *(int(h) for h in hidden), objective.n_outputs)
-        network = self._network(widths, objective.loss, np.dtype(X.dtype))
-        # parameters, gradient and their best copy, or two optimizer states
-        network.check_memory(n_vectors=3)
-        return network
+    def _check_before_changes(self, network: Network, X: Any, extras: Extras) -> None:
+        """Refuse first weights and batches of other sizes before anything changes."""
+        if extras.start:
+            weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
+        if self.solver != "lbfgs" and (extras.validation is not None or not self.early_stopping):
+            check_batches(self, X.shape[0])  # what a split leaves is not known yet
 
-    def _network_to_go_on_with(self, objective: Objective) -> Network:
-        """The network to train further, for warm starts and partial_fit."""
-        widths, dtype = weights.linear_shape(self.coefs_, self.intercepts_)
-        if objective.link != self.out_activation_:
-            raise ValueError(
-                f"the fitted network has the output activation {self.out_activation_!r}, the loss needs"
-                f" {objective.link!r}: a loss cannot be exchanged for this one without a new fit"
-            )
-        if "bn_scales_" in vars(self) and not self.batch_norm:
-            raise ValueError("batch_norm=False, but the fitted network has batch normalisation: it needs a new fit")
-        return self._network(widths, objective.loss, dtype)
+    def _begin(self, network: Network, objective: Objective, random_state: np.random.RandomState) -> None:
+        """Give a first fit its weights and fitted attributes, in scikit-learn's order of random draws."""
+        self.out_activation_ = objective.link
+        self.n_layers_ = network.n_layers + 1
+        params = architecture.first_params(self, network, random_state)
+        self._expose(network, params)
+        state.begin(self, random_state, params)
 
-    def _network(self, widths: tuple[int, ...], loss: Any, dtype: np.dtype) -> Network:
-        n_hidden = len(widths) - 2
-        dropout, input_dropout = dropout_rates(self, n_hidden)
-        activations = activations_of(self.activation, n_hidden)
-        return Network(widths, activations, loss, dtype, dropout, input_dropout, bool(self.batch_norm))
+    def _hidden_sizes(self) -> list[int]:
+        return architecture.hidden_sizes(self)
 
     def _fitted_network(self) -> Network:
-        """The network that the fitted arrays describe, whoever set them, as it predicts."""
-        widths, dtype = weights.linear_shape(self.coefs_, self.intercepts_)
-        activations = activations_of(self.activation, len(widths) - 2)
-        loss = targets.LOSS_OF_LINK[self.out_activation_]
-        return Network(widths, activations, loss, dtype, batch_norm="bn_scales_" in vars(self))
-
-    def _data(
-        self, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, network: Network, objective: Objective
-    ) -> Data:
-        dtype = np.dtype(np.float64) if self.solver == "lbfgs" else network.dtype
-        device_arrays.check_dtype(X, dtype, "solver='lbfgs' works in" if self.solver == "lbfgs" else "the weights are")
-        weight = None if sample_weight is None else sample_weight.astype(dtype, copy=False)
-        return Data(engine_rows(X), self._encode(y, dtype, objective), weight)
-
-    def _validation_data(
-        self, given: tuple[Any, Any, Any] | None, y: np.ndarray, network: Network, objective: Objective
-    ) -> tuple[Data, np.ndarray] | None:
-        """Validation rows as engines take them, and their targets as users see them."""
-        if given is None:
-            return None
-        X_val, y_val, weight = given
-        try:
-            X_val, y_val = self._validate_input(X_val, y_val, reset=False)
-            self._check_validation_targets(y, y_val)
-            weight = self._weigh(y_val, self._validate_weight(weight, y_val))
-            if weight is not None and not np.any(weight):
-                raise ValueError("no row has a weight")
-            return self._data(X_val, y_val, weight, network, objective), y_val
-        except (TypeError, ValueError) as error:
-            kind = ValueError if isinstance(error, ValueError) else TypeError
-            raise kind(f"validation data: {error}") from error
-
-    def _initialize(self, network: Network, objective: Objective) -> None:
-        """Fitted attributes of a first fit, in scikit-learn's order of random draws."""
-        self.out_activation_ = objective.link
-        self.n_iter_ = 0
-        self.t_ = 0
-        self.n_layers_ = network.n_layers + 1
-        logistic = network.activations == ("logistic",) * (network.n_layers - 1)
-        gain = 2.0 if self.activation == "logistic" or (logistic and network.activations) else 6.0
-        params = initial_params(network, self.init, self._random_state, gain)
-        self._expose(network, params)
-        self._best_params = params.copy() if self.early_stopping else params
-        for name in ("validation_loss_curve_", "history_", "_best_monitored", "_dropout_seed"):
-            self.__dict__.pop(name, None)
-        if self.solver != "lbfgs":
-            self.loss_curve_: list[float] = []
-            self.history_ = new_history()
-            self._no_improvement_count = 0
-            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-            self.best_validation_score_ = -np.inf if self.early_stopping else None
-            self.best_loss_ = None if self.early_stopping else np.inf
+        """Return the network that the fitted arrays describe, whoever set them, as it predicts."""
+        return architecture.fitted_network(self)
 
     def _expose(self, network: Network, params: np.ndarray) -> None:
         weights.expose(self, network, params)
@@ -377,7 +289,7 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
     # --- prediction ------------------------------------------------------------------------------------------------
 
     def _outputs_of(self, X: Any, in_kind: bool = False) -> Any:
-        """Outputs (n, n_outputs) of the present weights for X as users give it.
+        """Return outputs (n, n_outputs) of the present weights for X as users give it.
 
         A NumPy array; with `in_kind`, X on a GPU and scikit-learn's array_api_dispatch, one of X's own library.
         """
@@ -394,27 +306,48 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
         return out
 
     def _outputs_of_any(self, prediction: Prediction, X: Any, in_kind: bool) -> Any:
-        """Outputs for X that needs validation."""
+        """Return outputs for X that needs validation."""
         if device_arrays.is_device_array(X):
             return prediction.of_device_array(self, X, in_kind and device_arrays.in_kind())
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         dtype = np.result_type(X.dtype, prediction.network.dtype)
         dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
-        X = engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
+        X = inputs.engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
         if dtype != prediction.network.dtype:
             return prediction.in_dtype(self, X, dtype)
         return prediction.outputs(self, X)[0]
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        state.pop("_idle_predictions", None)
-        if "coefs_" in state and state.get("_best_params") is self.coefs_[0].base:
-            state.pop("_best_params", None)  # the very vector of the weights, which a copy would not be
-        return state
+    # --- scikit-learn's names, which its own tests use ---------------------------------------------------------------
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "coefs_" in state and "out_activation_" in state:
+    @property
+    def _optimizer(self) -> Any:
+        training = self.__dict__.get("_training")
+        if training is None or training.optimizer is None:
+            raise AttributeError(f"this {type(self).__name__} has no optimizer: no epochs were trained")
+        return training.optimizer
+
+    @property
+    def _no_improvement_count(self) -> int:
+        if "_training" not in self.__dict__:
+            raise AttributeError(f"this {type(self).__name__} has not been trained")
+        return self._training.stopping.count
+
+    @_no_improvement_count.setter
+    def _no_improvement_count(self, count: int) -> None:
+        state.of(self).stopping.count = count
+
+    # --- copies ------------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = dict(super().__getstate__())
+        kept.pop("_idle_predictions", None)
+        if "_training" in kept:
+            kept["_training"] = kept["_training"].copied()  # a shallow copy counts for itself
+        return kept
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        super().__setstate__(kept)
+        if "coefs_" in kept and "out_activation_" in kept:
             # pickling has cut the views apart; parameters that make no sense any more are predict's to complain about
             with suppress(ValueError):
                 network = self._fitted_network()
@@ -428,6 +361,6 @@ class _BaseMLP(ModelMethods, CallbackSupportMixin, BaseEstimator, metaclass=ABCM
 
 @lru_cache(maxsize=64)
 def _defaults(cls: type) -> dict[str, Any]:
-    """Default of each parameter of a constructor, by name, in the order in which scikit-learn validates them."""
+    """Return the default of each parameter of a constructor by name, in the order of scikit-learn's validation."""
     parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     return {name: parameters[name].default for name in cls._get_param_names()}  # type: ignore[attr-defined]

@@ -209,7 +209,7 @@ class Logging:
 
 
 class TimeLimit:
-    """Stop after the first epoch that ends later than so many seconds after the beginning of the fit.
+    """Stop after the first epoch that ends more than `seconds` after ``fit`` began.
 
     Parameters
     ----------
@@ -320,7 +320,7 @@ class LearningRateFinder:
     min_rate, max_rate : float, default=1e-6 and 10
         The rate grows from the one to the other by the same factor at each step.
     n_steps : int, default=100
-        Mini-batch steps.  The test ends sooner if the mean loss of five steps exceeds four times the lowest such mean.
+        Mini-batch steps.  The test ends earlier if the mean loss of five steps exceeds four times the lowest such mean.
     smoothing : float, default=3
         Standard deviation, in steps, of the Gaussian that smooths the losses; symmetric, so that nothing is shifted.
 

@@ -1,57 +1,31 @@
-"""scikit-learn's multi-layer perceptrons as fastmlp's, and back: parameters, weights, and what training goes on with.
-
-Both keep the same fitted attributes under the same names.  What differs is where the weights lie (here views of one
-flat vector), the optimizer's state (here vectors laid out like it) and which parameters there are.
-"""
+"""scikit-learn's multi-layer perceptrons as fastmlp's, and back (to_sklearn.py)."""
 
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn import neural_network
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
-from fastmlp import weights
+from fastmlp.attributes import plain
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.monitoring import COLUMNS
 from fastmlp.network import Network
 from fastmlp.optimizers import Optimizer
-from fastmlp.parameters import activations_of
 from fastmlp.schedules import Adaptive, InverseScaling, Schedule
+from fastmlp.state import TrainingState
+from fastmlp.to_sklearn import copy_attributes, counterpart, to_sklearn
+
+__all__ = ["from_sklearn", "to_sklearn"]
 
 #: scikit-learn's class -> ours.
 OURS: dict[type, type] = {
     neural_network.MLPClassifier: MLPClassifier,
     neural_network.MLPRegressor: MLPRegressor,
 }
-THEIRS = {ours: theirs for theirs, ours in OURS.items()}
-
-#: Fitted attributes that mean the same in both.
-SHARED = (
-    "n_features_in_",
-    "feature_names_in_",
-    "classes_",
-    "_label_binarizer",
-    "out_activation_",
-    "n_iter_",
-    "t_",
-    "n_layers_",
-    "n_outputs_",
-    "loss_",
-    "loss_curve_",
-    "best_loss_",
-    "validation_scores_",
-    "best_validation_score_",
-    "_no_improvement_count",
-)
-
-
-# --- from scikit-learn -----------------------------------------------------------------------------------------------
 
 
 def from_sklearn(estimator: Any) -> Any:
@@ -88,26 +62,32 @@ def from_sklearn(estimator: Any) -> Any:
     >>> bool((ours.predict(X) == theirs.predict(X)).all())
     True
     """
-    cls = _counterpart(estimator, OURS, "from_sklearn")
+    cls = counterpart(estimator, OURS, "from_sklearn")
     made = cls(**_parameters_from_sklearn(estimator, cls))
     if not hasattr(estimator, "coefs_"):
         return made
-    _copy_attributes(estimator, made)
+    copy_attributes(estimator, made)
     made.coefs_, made.intercepts_ = list(estimator.coefs_), list(estimator.intercepts_)
     network = made._fitted_network()
     params = _flattened(network, estimator.coefs_, estimator.intercepts_)
     made._expose(network, params)
-    made._best_params = params
     if hasattr(made, "loss_curve_"):
         made.history_ = _history(made)
     if getattr(made, "best_validation_score_", None) is not None:
-        made._best_monitored, made._monitored = made.best_validation_score_, "score"
         made.validation_loss_curve_ = [np.nan] * len(made.validation_scores_)
-        _copy_best(estimator, made, network, params)
-    optimizer = _optimizer_from_sklearn(estimator, network)
-    if optimizer is not None:
-        made._optimizer, made._dropout_seed = optimizer, None
+    made._training = _training_from_sklearn(estimator, network)
     return made
+
+
+def _training_from_sklearn(estimator: Any, network: Network) -> TrainingState:
+    """Return the state that scikit-learn's estimator would go on with."""
+    training = TrainingState(optimizer=_optimizer_from_sklearn(estimator, network))
+    training.stopping.count = getattr(estimator, "_no_improvement_count", 0)
+    best = getattr(estimator, "best_validation_score_", None)
+    if best is not None:
+        training.stopping.set_state({"_best_monitored": plain(best), "_monitored": "score"})
+        training.best_params = _best_from_sklearn(estimator, network)
+    return training
 
 
 def _parameters_from_sklearn(estimator: Any, cls: Any) -> dict[str, Any]:
@@ -119,15 +99,16 @@ def _parameters_from_sklearn(estimator: Any, cls: Any) -> dict[str, Any]:
     return {name: copy.deepcopy(value) for name, value in parameters.items() if name in known}
 
 
-def _copy_best(estimator: Any, made: Any, network: Network, params: np.ndarray) -> None:
-    """The best weights so far: in both mostly the very arrays of the present ones, which a warm start then trains."""
+def _best_from_sklearn(estimator: Any, network: Network) -> np.ndarray | None:
+    """Return the best weights so far; None if they are the very arrays of the present ones, as they mostly are."""
     best, present = estimator._best_coefs + estimator._best_intercepts, estimator.coefs_ + estimator.intercepts_
-    if any(theirs is not now for theirs, now in zip(best, present, strict=True)):
-        made._best_params = _flattened(network, estimator._best_coefs, estimator._best_intercepts)
+    if all(theirs is now for theirs, now in zip(best, present, strict=True)):
+        return None
+    return _flattened(network, estimator._best_coefs, estimator._best_intercepts)
 
 
 def _history(made: Any) -> dict[str, list[float]]:
-    """A row per epoch from the curves that scikit-learn keeps."""
+    """Return a row per epoch from the curves that scikit-learn keeps."""
     n = len(made.loss_curve_)
     history = {name: [np.nan] * n for name in COLUMNS} | {"loss": list(made.loss_curve_)}
     scores = made.validation_scores_ or []
@@ -155,14 +136,14 @@ def _optimizer_from_sklearn(estimator: Any, network: Network) -> Optimizer | Non
 
 
 def _vectors(theirs: Any) -> list[list[np.ndarray]]:
-    """The state vectors of scikit-learn's optimizer, each a list with an array per matrix and per bias."""
+    """Return the state vectors of scikit-learn's optimizer, each a list with an array per matrix and per bias."""
     if isinstance(theirs, AdamOptimizer):
         return [theirs.ms, theirs.vs]
     return [theirs.velocities] if isinstance(theirs, SGDOptimizer) else []
 
 
 def _optimizer(rule: str, network: Network, schedule: Schedule, hyper: dict[str, float], estimator: Any) -> Optimizer:
-    """An optimizer with the rest of its hyper-parameters filled in from the estimator."""
+    """Return an optimizer with the rest of its hyper-parameters filled in from the estimator."""
     defaults = {"momentum_decay": 4e-3}
     rest = {name: getattr(estimator, name) for name in ("momentum", "beta_1", "beta_2", "epsilon")}
     return Optimizer(rule, network, schedule, defaults | rest | hyper)
@@ -179,217 +160,6 @@ def _schedule_from_sklearn(theirs: SGDOptimizer) -> Schedule:
     return schedule
 
 
-# --- to scikit-learn -------------------------------------------------------------------------------------------------
-
-
-def _zero_or_none(value: Any) -> bool:
-    return value is None or not np.any(value)
-
-
-#: Parameters that scikit-learn lacks and that only training reads -> whether a value asks for nothing.
-INERT: dict[str, Callable[[Any], bool]] = {
-    "weight_decay": _zero_or_none,
-    "max_grad_norm": lambda value: value is None,
-    "drop_last": lambda value: not value,
-    "l1_ratio": _zero_or_none,
-    "dropout": _zero_or_none,
-    "input_dropout": _zero_or_none,
-    "init": lambda value: isinstance(value, str) and value == "auto",
-    "monitor": lambda value: isinstance(value, str) and value == "score",
-    "restore_best": lambda value: value is None,
-    "callbacks": lambda value: not value,
-    "label_smoothing": _zero_or_none,
-    "class_weight": lambda value: value is None,
-}
-
-ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
-LOSSES: dict[type, tuple[str, ...]] = {MLPClassifier: ("log_loss",), MLPRegressor: ("squared_error", "poisson")}
-LINKS: dict[type, tuple[str, ...]] = {MLPClassifier: ("softmax", "logistic"), MLPRegressor: ("identity", "exp")}
-SCHEDULES = ("constant", "invscaling", "adaptive")
-#: Solver -> (scikit-learn's name, what its parameter nesterovs_momentum must be; None: as it is).
-SOLVERS: dict[str, tuple[str, bool | None]] = {
-    "lbfgs": ("lbfgs", None),
-    "sgd": ("sgd", None),
-    "adam": ("adam", None),
-    "momentum": ("sgd", False),
-    "nesterov": ("sgd", True),
-}
-
-
-def to_sklearn(estimator: Any) -> Any:
-    """Convert to scikit-learn's MLPClassifier or MLPRegressor, fitted or not.
-
-    A fitted network needs one of scikit-learn's activations and losses and no batch normalisation.  Options that only
-    training reads (the solver adamw, dropout, ...) do not matter to its predictions: they are left at scikit-learn's
-    defaults, with a warning that names them.  An estimator that is not fitted is nothing but its parameters, so there
-    they are refused.
-
-    ``backend`` and ``n_jobs``, which change no result, and ``history_`` and ``validation_loss_curve_`` are dropped.
-    The state of the optimizers that scikit-learn has is kept.
-
-    Parameters
-    ----------
-    estimator : MLPClassifier or MLPRegressor
-        No subclass.  It is left as it is.
-
-    Returns
-    -------
-    sklearn.neural_network.MLPClassifier or MLPRegressor
-
-    Raises
-    ------
-    TypeError
-        If it is of another class.
-    ValueError
-        If scikit-learn cannot represent it; the message names the parameter.
-
-    Examples
-    --------
-    >>> import fastmlp
-    >>> fastmlp.MLPRegressor(activation="tanh", alpha=0.1).to_sklearn()
-    MLPRegressor(activation='tanh', alpha=0.1)
-    >>> fastmlp.MLPRegressor(activation="gelu").to_sklearn()
-    Traceback (most recent call last):
-    ...
-    ValueError: to_sklearn: activation='gelu' is not in scikit-learn, which has ['identity', 'logistic', 'tanh', 'relu']
-    """
-    cls = _counterpart(estimator, THEIRS, "to_sklearn")
-    fitted = hasattr(estimator, "coefs_")
-    parameters, strange = _parameters_for_sklearn(estimator, cls)
-    if strange:
-        text = ", ".join(f"{name}={getattr(estimator, name)!r}" for name in strange)
-        if not fitted:
-            raise ValueError(f"to_sklearn: scikit-learn has no {text}")
-        warnings.warn(
-            f"scikit-learn has no {text}: the converted estimator predicts the same, but would train with its defaults",
-            stacklevel=2,
-        )
-    made = cls(**parameters)
-    if not fitted:
-        return made
-    network = estimator._fitted_network()
-    if network.batch_norm:
-        raise ValueError("to_sklearn: the fitted network has batch_norm=True, which is not in scikit-learn")
-    if estimator.out_activation_ not in LINKS[type(estimator)]:
-        raise ValueError(f"to_sklearn: the fitted network has out_activation_={estimator.out_activation_!r}")
-    _copy_attributes(estimator, made)
-    params = weights.flat_params(estimator, network)
-    made.coefs_, made.intercepts_ = _separate(network, params)
-    made.n_layers_, made.n_outputs_ = len(network.widths), network.widths[-1]
-    best = vars(estimator).get("_best_params")
-    if best is None or best is params or best.shape != params.shape:
-        made._best_coefs, made._best_intercepts = made.coefs_, made.intercepts_
-    else:
-        made._best_coefs, made._best_intercepts = _separate(network, best)
-    optimizer = _optimizer_for_sklearn(estimator, made, network)
-    if optimizer is not None:
-        made._optimizer = optimizer
-    return made
-
-
-def _parameters_for_sklearn(estimator: Any, cls: Any) -> tuple[dict[str, Any], list[str]]:
-    """Parameters of scikit-learn's estimator, and the names of ours that it cannot follow in training."""
-    ours = estimator.get_params(deep=False)
-    parameters = {name: copy.deepcopy(ours[name]) for name in cls().get_params(deep=False) if name in ours}
-    parameters["activation"] = _activation_for_sklearn(estimator)
-    loss = _alone(ours["loss"])
-    if not isinstance(loss, str) or loss not in LOSSES[type(estimator)]:
-        known = list(LOSSES[type(estimator)])
-        raise ValueError(f"to_sklearn: loss={ours['loss']!r} is not in scikit-learn, which has {known}")
-    if "loss" in parameters:
-        parameters["loss"] = loss
-    if ours["batch_norm"]:
-        raise ValueError("to_sklearn: batch_norm=True is not in scikit-learn")
-    strange = [name for name, is_inert in INERT.items() if name in ours and not is_inert(ours[name])]
-    if ours["solver"] in SOLVERS:
-        parameters["solver"], nesterov = SOLVERS[ours["solver"]]
-        if nesterov is not None:
-            parameters["nesterovs_momentum"] = nesterov
-    else:
-        strange.insert(0, "solver")
-        del parameters["solver"]
-    schedule = _alone(ours["learning_rate"])
-    if isinstance(schedule, str) and schedule in SCHEDULES:
-        parameters["learning_rate"] = schedule
-    else:
-        strange.append("learning_rate")
-        del parameters["learning_rate"]
-    return parameters, strange
-
-
-def _alone(choice: Any) -> Any:
-    """The name of a choice that comes with an empty dict of parameters; others as they are."""
-    return choice[0] if isinstance(choice, tuple | list) and len(choice) == 2 and choice[1] == {} else choice
-
-
-def _activation_for_sklearn(estimator: Any) -> str:
-    """The one name that scikit-learn has for the activations of all hidden layers."""
-    given = estimator.activation
-    n_hidden = len(estimator.coefs_) - 1 if hasattr(estimator, "coefs_") else len(estimator._hidden_sizes())
-    if n_hidden == 0 and isinstance(given, str):
-        entries: tuple[Any, ...] = (given,)
-    else:
-        entries = activations_of(given, n_hidden) or ("relu",)
-    name = entries[0]
-    if not isinstance(name, str) or name not in ACTIVATIONS or any(entry != name for entry in entries):
-        raise ValueError(
-            f"to_sklearn: activation={given!r} is not in scikit-learn, which has {list(ACTIVATIONS)}"
-            f"{', one for all hidden layers' if len(set(map(str, entries))) > 1 else ''}"
-        )
-    return name
-
-
-def _optimizer_for_sklearn(estimator: Any, made: Any, network: Network) -> Any:
-    """scikit-learn's optimizer in the state of ours, or None if it has no such."""
-    ours = vars(estimator).get("_optimizer")
-    kinds = (Schedule, InverseScaling, Adaptive)
-    if ours is None or ours.rule not in SOLVERS or type(ours.schedule) not in kinds:
-        return None
-    if ours.weight_decay or ours.max_grad_norm is not None:
-        return None
-    if any(state.shape != (network.n_params,) for state in ours.states):
-        return None  # the weights were replaced by others since
-    params, schedule = made.coefs_ + made.intercepts_, ours.schedule
-    vectors = [list(chain(*_separate(network, state))) for state in ours.states]
-    if ours.rule == "adam":
-        hyper = {name: ours.hyper[name] for name in ("beta_1", "beta_2", "epsilon")}
-        theirs: Any = AdamOptimizer(params, schedule.initial, **hyper)
-        theirs.ms, theirs.vs = vectors
-        theirs.t, theirs.learning_rate = ours.t, ours.learning_rate
-        return theirs
-    name = SCHEDULES[kinds.index(type(schedule))]
-    momentum = 0.0 if ours.rule == "sgd" else ours.hyper["momentum"]
-    power_t = schedule.values.get("power_t", made.power_t)
-    theirs = SGDOptimizer(params, schedule.initial, name, momentum, ours.rule == "nesterov", power_t)
-    if vectors:
-        theirs.velocities = vectors[0]
-    theirs.learning_rate = ours.scheduled_rate
-    return theirs
-
-
-# --- both ways -------------------------------------------------------------------------------------------------------
-
-
-def _counterpart(estimator: Any, table: dict[type, type], function: str) -> Any:
-    if type(estimator) in table:
-        return table[type(estimator)]
-    known = " and ".join(f"{cls.__module__.split('.')[0]}'s {cls.__name__}" for cls in table)
-    kind = type(estimator)
-    what = "a subclass, which may fit or predict otherwise" if isinstance(estimator, tuple(table)) else "another class"
-    raise TypeError(f"{function} converts {known}, got {kind.__module__}.{kind.__qualname__}, {what}")
-
-
-def _copy_attributes(source: Any, target: Any) -> None:
-    for name in SHARED:
-        if name in vars(source):
-            setattr(target, name, copy.deepcopy(vars(source)[name]))
-
-
 def _flattened(network: Network, coefs: Sequence[np.ndarray], intercepts: Sequence[np.ndarray]) -> np.ndarray:
-    """A new flat vector (n_params,) with these arrays."""
+    """Return a new flat vector (n_params,) with these arrays."""
     return np.concatenate([np.ravel(array) for array in (*coefs, *intercepts)]).astype(network.dtype, copy=False)
-
-
-def _separate(network: Network, params: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Copies of the matrices and of the biases in a flat vector, each an array of its own."""
-    return [W.copy() for W in network.coefs(params)], [b.copy() for b in network.intercepts(params)]

@@ -51,8 +51,8 @@ class Guard:
             run.network,
             params,
             _take(run.data, rows),
-            f"epoch {run.record.n_iter_ + 1}",
-            f"after epoch {run.record.n_iter_}" if run.record.n_iter_ else "that training began with",
+            f"epoch {run.estimator.n_iter_ + 1}",
+            f"after epoch {run.estimator.n_iter_}" if run.estimator.n_iter_ else "that training began with",
             run.options.get("seed", 0),
             t,
         )

@@ -19,7 +19,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
 from fastmlp import choices, device_arrays, targets
-from fastmlp.base import Extras, _BaseMLP, fit_context
+from fastmlp.base import Extras, _BaseMLP, entered, fit_context
+from fastmlp.model_methods import ModelMethods
 from fastmlp.parameters import (
     CLASSIFIER_CONSTRAINTS,
     CONSTRAINTS,
@@ -71,8 +72,9 @@ def _is_hinge(estimator: MLPClassifier) -> bool:
     return (loss[0] if choices.is_pair(loss) else loss) in HINGE_LOSSES
 
 
+@entered
 @document
-class MLPClassifier(ClassifierMixin, _BaseMLP):
+class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron classifier: binary, multiclass and multilabel.
 
     Drop-in for :class:`sklearn.neural_network.MLPClassifier`: for the same parameters and ``random_state`` the same
@@ -317,8 +319,9 @@ class MLPClassifier(ClassifierMixin, _BaseMLP):
         return tags
 
 
+@entered
 @document
-class MLPRegressor(RegressorMixin, _BaseMLP):
+class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron regressor for one or several outputs.
 
     Drop-in for :class:`sklearn.neural_network.MLPRegressor`: for the same parameters and ``random_state`` the same

@@ -30,14 +30,14 @@ class ModelMethods:
         optimizer_state: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the estimator to one safetensors file; see :func:`fastmlp.persistence.save`."""
-        from fastmlp.persistence import save
+        """Write the estimator to one safetensors file; see :func:`fastmlp.model_writer.save`."""
+        from fastmlp.model_writer import save
 
         save(self, path, optimizer_state=optimizer_state, metadata=metadata)
 
     def to_sklearn(self) -> Any:
-        """The same network as scikit-learn's estimator; see :func:`fastmlp.conversion.to_sklearn`."""
-        from fastmlp.conversion import to_sklearn
+        """Return the same network as scikit-learn's estimator; see :func:`fastmlp.to_sklearn.to_sklearn`."""
+        from fastmlp.to_sklearn import to_sklearn
 
         return to_sklearn(self)
 

@@ -20,7 +20,7 @@ COLUMNS = ("loss", "validation_loss", "score", "learning_rate", "seconds")
 
 
 def new_history() -> dict[str, list[float]]:
-    """A history without a row."""
+    """Return a history without a row."""
     return {name: [] for name in COLUMNS}
 
 
@@ -83,7 +83,7 @@ class Validation:
         return len(self._targets)
 
     def __call__(self) -> tuple[float, float]:
-        """(loss without penalty, score) of the present weights."""
+        """Return (loss without penalty, score) of the present weights."""
         network, params = self._network.folded(self._params)
         self._engine.predict(self._workspace, params, self._X, self._logits, self.rows)
         if self._weight is not None and self._weight.sum() == 0:
@@ -93,7 +93,7 @@ class Validation:
         return loss, self._score(self._predictions())
 
     def _predictions(self) -> np.ndarray:
-        """Outputs (n, n_outputs) from the logits."""
+        """Return outputs (n, n_outputs) from the logits."""
         if self._link == "identity":
             return self._logits
         if self._link == "softmax":
@@ -103,7 +103,7 @@ class Validation:
         return self._outputs
 
     def _scorer(self) -> Callable[[np.ndarray], float]:
-        """Score as a function of outputs (n, n_outputs)."""
+        """Return the score as a function of outputs (n, n_outputs)."""
         estimator, monitor = self._estimator, self._estimator.monitor
         if isinstance(monitor, str) and monitor in ("score", "loss"):
             return lambda outputs: estimator._score(outputs, self._y, self._weight)
@@ -120,14 +120,37 @@ class Validation:
 
 
 def _known(twin: Any, X: Any, outputs: np.ndarray, rows: Any) -> np.ndarray:
-    """Outputs of `rows`: those at hand if the rows are X itself, as they are for scikit-learn's own scorers."""
+    """Return outputs of `rows`: those at hand if the rows are X itself, as they are for scikit-learn's own scorers."""
     return outputs.copy() if rows is X else type(twin)._outputs_of(twin, rows)
+
+
+def validation_of(
+    estimator: Any,
+    engine: ModuleType,
+    network: Network,
+    params: np.ndarray,
+    data: Data,
+    y: np.ndarray,
+    given: tuple[Data, np.ndarray] | None,
+    random_state: np.random.RandomState,
+) -> tuple[np.ndarray | None, Validation | None]:
+    """Return the rows to train on (None: all of them), and the validation after each epoch, if there is one.
+
+    Validation rows are those given, or with ``early_stopping`` a share of the data.
+    """
+    if given is not None:
+        return None, Validation(estimator, engine, network, params, *given)
+    if not estimator.early_stopping:
+        return None, None
+    n_samples, stratify = data.X.shape[0], estimator._stratify(y)
+    rows, held_out = validation_split(n_samples, estimator.validation_fraction, random_state, stratify)
+    return rows, Validation(estimator, engine, network, params, data, y, held_out)
 
 
 def validation_split(
     n_samples: int, fraction: float, rng: np.random.RandomState, stratify: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(train, validation) row indices: scikit-learn's split, without copying any row.
+    """Return (train, validation) row indices: scikit-learn's split, without copying any row.
 
     Raises
     ------
@@ -143,7 +166,7 @@ def validation_split(
 
 
 def given_validation(X_val: Any, y_val: Any, sample_weight_val: Any, eval_set: Any) -> tuple[Any, Any, Any] | None:
-    """The validation data of a call of fit: (X, y, sample_weight), or None if there is none.
+    """Return the validation data of a call of fit: (X, y, sample_weight), or None if there is none.
 
     Raises
     ------

@@ -7,15 +7,16 @@ steps in ``t``. A scalar that is no hyper-parameter, such as a bias correction, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from fastmlp import schedules
+from fastmlp import attributes, choices, schedules
 from fastmlp.kernels import formulas
 from fastmlp.network import Network
-from fastmlp.schedules import Schedule
+from fastmlp.schedules import SCHEDULES, Schedule
 
 #: What solvers are called: the rules, of which "sgd" takes the momentum that it is asked for, as in scikit-learn.
 STOCHASTIC_SOLVERS = tuple(formulas.OPTIMIZERS)
@@ -96,12 +97,12 @@ class Optimizer:
     # --- what engines ask for ----------------------------------------------------------------------------------------
 
     def scalars(self, n_steps: int) -> np.ndarray:
-        """Scalars of steps t + 1 .. t + n_steps, float64 (n_steps, n_scalars), in the rule's order."""
+        """Return the scalars of steps t + 1 .. t + n_steps, float64 (n_steps, n_scalars), in the rule's order."""
         first = self._tabulated(n_steps)
         return self._table[first : first + n_steps]
 
     def decays(self, n_steps: int) -> np.ndarray | None:
-        """Shares by which steps t + 1 .. t + n_steps shrink the parameters first, float64 (n_steps,); None: not."""
+        """Return how much steps t + 1 .. t + n_steps first shrink the parameters, float64 (n_steps,), or None."""
         if self.weight_decay == 0.0:
             return None
         first = self._tabulated(n_steps)
@@ -110,17 +111,17 @@ class Optimizer:
     # --- what training tells -----------------------------------------------------------------------------------------
 
     def after_epoch(self, n_samples_seen: int) -> None:
-        """Hook of the schedule: an epoch ended."""
+        """Tell the schedule that an epoch ended."""
         if self.schedule.after_epoch(n_samples_seen):
             self._forget()
 
     def after_score(self, value: float, higher_is_better: bool = False) -> None:
-        """Hook of the schedule: what the epoch came to, a loss or a score."""
+        """Tell the schedule what the epoch came to, a loss or a score."""
         if self.schedule.after_score(value, higher_is_better):
             self._forget()
 
     def on_plateau(self) -> tuple[bool, str]:
-        """(stop training, what to tell the user)."""
+        """Return (stop training, what to tell the user)."""
         stops, text = self.schedule.on_plateau()
         if not stops:  # the rate has changed
             self._forget()
@@ -130,7 +131,7 @@ class Optimizer:
 
     @property
     def scheduled_rate(self) -> float:
-        """What the schedule gives the latest step, or a hook since then; before the first step, what it will get."""
+        """The rate of the latest step, or the one that a hook set since; before any step, the rate of the first."""
         latest = max(self.t - 1, 0)
         rates, row = self._rates, latest - self._table_start
         if not 0 <= row < len(self._table):
@@ -145,7 +146,7 @@ class Optimizer:
         return self.scheduled_rate
 
     def get_state(self) -> dict[str, Any]:
-        """All that training on depends on: copies of the state vectors, and plain numbers."""
+        """Return all that training on depends on: copies of the state vectors, and plain numbers."""
         return {
             "rule": self.rule,
             "t": int(self.t),
@@ -190,7 +191,7 @@ class Optimizer:
         self._decays = np.empty(0)
 
     def _tabulated(self, n_steps: int) -> int:
-        """The row of step t + 1 in tables that hold it and the n_steps - 1 after it."""
+        """Return the row of step t + 1 in tables that hold it and the n_steps - 1 after it."""
         first = self.t - self._table_start
         if 0 <= first <= len(self._table) - n_steps:
             return first
@@ -208,7 +209,7 @@ class Optimizer:
         return 0
 
     def _corrections(self, rate: Column, t: np.ndarray) -> dict[str, Column]:
-        """Columns of what changes from step to step besides the rate."""
+        """Return columns of what changes from step to step besides the rate."""
         return CORRECTIONS[self.rule](rate, t, self.hyper) if self.rule in CORRECTIONS else {}
 
 
@@ -223,7 +224,7 @@ class NAdam(Optimizer):
         return self.hyper["beta_1"] * (1.0 - 0.5 * 0.96 ** (t * self.hyper["momentum_decay"]))
 
     def _product_after(self, t: int) -> float:
-        """mu_1 * ... * mu_t, multiplied one by one, so that it is the same wherever training was interrupted."""
+        """Return mu_1 * ... * mu_t, multiplied one by one, so that it is the same wherever training was interrupted."""
         if t < self._product_t:
             self._product, self._product_t = 1.0, 0
         if t > self._product_t:
@@ -268,7 +269,7 @@ def make_optimizer(
     n_steps_per_epoch: int = 1,
     max_iter: int | None = None,
 ) -> Optimizer:
-    """The optimizer of a stochastic solver.
+    """Return the optimizer of a stochastic solver.
 
     Parameters
     ----------
@@ -323,3 +324,88 @@ def make_optimizer(
     if rule == "nadam":
         return NAdam(network, schedule, hyper, **options)
     return Optimizer(rule, network, schedule, hyper, **options)
+
+
+# --- optimizers in files ----------------------------------------------------------------------------------------------
+
+
+def describe(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the state of an optimizer, and what it was made of.
+
+    Raises
+    ------
+    TypeError
+        If its learning rate is a function.
+    """
+    schedule = optimizer.schedule
+    name = next((name for name, kind in SCHEDULES.items() if type(schedule) is kind), None)
+    if name is None:
+        raise TypeError(
+            "optimizer_state=True: the learning rate of this optimizer is a function, which a model file cannot hold;"
+            " save without it"
+        )
+    return {
+        **optimizer.get_state(),
+        "hyper": optimizer.hyper,
+        "weight_decay": optimizer.weight_decay,
+        "max_grad_norm": optimizer.max_grad_norm,
+        "schedule": {
+            "name": name,
+            "values": schedule.values,
+            "initial": schedule.initial,
+            "n_steps_per_epoch": schedule.n_steps_per_epoch,
+            "n_steps": schedule.n_steps,
+            "state": schedule.get_state(),
+        },
+    }
+
+
+def rebuild(state: Mapping[str, Any], network: Network) -> Optimizer:
+    """Return the optimizer of a network that :func:`describe` was asked about.
+
+    Raises
+    ------
+    KeyError
+        If something is missing.
+    ValueError
+        If something is unknown, out of range or of another network.
+    """
+    rule = state["rule"]
+    if not isinstance(rule, str) or rule not in formulas.OPTIMIZERS:
+        raise ValueError(f"rule must be one of {list(formulas.OPTIMIZERS)}, got {rule!r:.100}")
+    wanted = len(formulas.OPTIMIZERS[rule].states)
+    if len(state["states"]) != wanted:
+        raise ValueError(f"{rule!r} has {wanted} state vectors, got {len(state['states'])}")
+    for vector in state["states"]:
+        attributes.vector(vector, network)
+    hyper = {attributes.text(name): attributes.number(value) for name, value in state["hyper"].items()}
+    needed = set(HYPER) if rule in DEFAULTS["rho"] else set(HYPER) - {"rho"}
+    if not needed <= hyper.keys() <= set(HYPER):
+        raise ValueError(f"hyper must hold {sorted(needed)}, got {sorted(hyper)}")
+    limit = None if state["max_grad_norm"] is None else attributes.number(state["max_grad_norm"])
+    arguments = network, _rebuilt_schedule(state["schedule"]), hyper, attributes.number(state["weight_decay"]), limit
+    optimizer = NAdam(*arguments) if rule == "nadam" else Optimizer(rule, *arguments)
+    kept = {"mu_product": attributes.number(state["mu_product"])} if rule == "nadam" else {}
+    schedule = state["schedule"]["state"]
+    optimizer.set_state(
+        {"rule": rule, "t": attributes.count(state["t"]), "states": state["states"], "schedule": schedule, **kept}
+    )
+    return optimizer
+
+
+def _rebuilt_schedule(state: Mapping[str, Any]) -> Schedule:
+    """Return the schedule as it was made; its state comes later."""
+    choices.entry(SCHEDULES, (state["name"], state["values"]), "schedule")  # refuses what is out of range
+    initial = attributes.number(state["initial"])
+    if not 0 < initial < math.inf:
+        raise ValueError(f"the initial learning rate must be in (0, inf), got {initial!r}")
+    steps, total = attributes.count(state["n_steps_per_epoch"]), attributes.count(state["n_steps"])
+    if steps == 0 or total == 0:
+        raise ValueError("a schedule has at least one step")
+    schedule = SCHEDULES[state["name"]](initial, steps, 1, **state["values"])
+    schedule.n_steps = total
+    if state["state"].keys() != schedule.get_state().keys():
+        raise ValueError(f"the state of {state['name']!r} holds {list(schedule.get_state())}")
+    if not all(type(value) in (bool, int, float) for value in state["state"].values()):
+        raise ValueError("the state of a schedule is made of numbers")
+    return schedule

@@ -6,7 +6,6 @@ import operator
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from fastmlp import backends, device_arrays
 from fastmlp.segments import UNIT_ATTRIBUTES
@@ -44,12 +43,12 @@ class Prediction:
         return arrays if now.keys().isdisjoint(_UNITS) else arrays + unit_arrays(estimator)
 
     def fits(self, estimator: Any) -> bool:
-        """Whether the estimator still has the arrays this was made for."""
+        """Return whether the estimator still has the arrays this was made for."""
         now = self._identity(estimator)
         return len(now) == len(self.made_for) and all(map(operator.is_, now, self.made_for))
 
     def takes(self, X: Any) -> bool:
-        """Whether X needs none of scikit-learn's validation if it is finite: a plain array of this width and dtype."""
+        """Return whether X, if finite, needs no validation by scikit-learn: a plain array of this width and dtype."""
         return (
             type(X) is np.ndarray
             and X.dtype is self.dtype
@@ -61,17 +60,17 @@ class Prediction:
         )
 
     def params(self, estimator: Any) -> np.ndarray:
-        """The flat vector to predict with, as it is now."""
+        """Return the flat vector to predict with, as it is now."""
         params = self.shared if self.shared is not None else flat_params(estimator, self.fitted)
         return params if self.fitted is self.network else self.fitted.folded(params)[1]
 
     def __call__(self, estimator: Any, X: Any) -> np.ndarray | None:
-        """Outputs (n, n_outputs); None if X is not finite, which scikit-learn's validation has to judge."""
+        """Return outputs (n, n_outputs); None if X is not finite, which scikit-learn's validation has to judge."""
         out, finite = self.outputs(estimator, X)
         return out if finite else None
 
     def outputs(self, estimator: Any, X: Any) -> tuple[np.ndarray, bool]:
-        """Outputs (n, n_outputs), and whether X is finite."""
+        """Return outputs (n, n_outputs), and whether X is finite."""
         n = X.shape[0]
         if n > self.rows:
             self.rows = n
@@ -80,7 +79,7 @@ class Prediction:
         return out, self.engine.predict(self.workspace, self.params(estimator), X, out)
 
     def of_device_array(self, estimator: Any, X: Any, in_kind: bool) -> Any:
-        """Outputs (n, n_outputs) for X on the device, read where it lies; an array of X's library if asked for."""
+        """Return outputs (n, n_outputs) for X on the device, read in place; an array of X's library if asked for."""
         rows = device_arrays.validated(estimator, X, reset=False)
         dtype = np.result_type(rows.dtype, self.dtype)
         device_arrays.check_dtype(rows, dtype, "the weights are")
@@ -96,14 +95,9 @@ class Prediction:
         return answer.array()
 
     def in_dtype(self, estimator: Any, X: Any, dtype: np.dtype) -> np.ndarray:
-        """Outputs (n, n_outputs) of the same network in another dtype."""
+        """Return outputs (n, n_outputs) of the same network in another dtype."""
         network = self.network.with_dtype(dtype)
         out = np.empty((X.shape[0], self.n_outputs), dtype=dtype)
         workspace = self.engine.workspace(network, X.shape[0], estimator.n_jobs)
         self.engine.predict(workspace, self.params(estimator).astype(dtype), X, out)
         return out
-
-
-def engine_rows(X: Any) -> Any:
-    """X as engines take it: dense as it is, sparse as CSR."""
-    return X.tocsr() if issparse(X) else X

@@ -12,40 +12,28 @@ from typing import Any
 import numpy as np
 
 from fastmlp import choices
+from fastmlp.attributes import ATTRIBUTES, HISTORY
+from fastmlp.stopping import Stopping
 
-# Attributes of an estimator that are kept as they are, and those that are lists of numbers, or None.
-COUNTERS = (
-    "n_iter_",
-    "t_",
-    "loss_",
-    "best_loss_",
-    "best_validation_score_",
-    "_best_monitored",
-    "_no_improvement_count",
-)
-CURVES = ("loss_curve_", "validation_scores_", "validation_loss_curve_")
+#: Attributes of an estimator that a snapshot holds under "attributes".
+KEPT = {name: row.kind for name, row in ATTRIBUTES.items() if row.trained and row.kind is not HISTORY}
 
 
 def take(run: Any) -> dict[str, Any]:
-    """The snapshot of a :class:`fastmlp.training.Run` between two epochs."""
-    record = run.record
+    """Return the snapshot of a :class:`fastmlp.training.Run` between two epochs."""
+    estimator = run.estimator
     rows = None if run.validation is None else run.validation.rows
-    seed = record._dropout_seed
-    attributes: dict[str, Any] = {name: _plain(getattr(record, name)) for name in COUNTERS if hasattr(record, name)}
-    for name in CURVES:
-        curve = getattr(record, name, None)
-        attributes[name] = None if curve is None else np.array(curve, dtype=np.float64)
+    state = run.state.get_state(run.network)
+    seed = state["dropout_seed"]
     return {
         "of": identity(run),
         "params": run.params.copy(),
-        "best_params": record._best_params.copy() if run.keeps_best else None,
-        "optimizer": run.optimizer.get_state(),
+        **state,
+        "dropout_seed": None if seed is None else str(seed),  # 64 bits: more than readers of JSON are sure to keep
         "order": run.order.copy(),
         "validation_rows": None if rows is None else rows.copy(),
-        "random_state": _state_of(record._random_state),
-        "dropout_seed": None if seed is None else str(seed),  # 64 bits: more than readers of JSON are sure to keep
-        "attributes": attributes,
-        "history": {name: np.array(column, dtype=np.float64) for name, column in record.history_.items()},
+        "attributes": {name: kind.kept(getattr(estimator, name, None)) for name, kind in KEPT.items()},
+        "history": HISTORY.kept(estimator.history_),
         "finished": run.finished,
     }
 
@@ -63,10 +51,10 @@ def restore(run: Any, snapshot: Mapping[str, Any]) -> None:
             there = snapshot["of"][what]
             if there != here:
                 raise ValueError(f"resume_from: the saved training has {what} {there!r}, this one has {here!r}")
-        _restore_record(run, snapshot)
+        _restore_attributes(run.estimator, snapshot)
         run.params[...] = snapshot["params"]
         run.order[...] = snapshot["order"]
-        run.optimizer.set_state(snapshot["optimizer"])
+        run.state.set_state(_state_in(snapshot), run.network)
         if snapshot["validation_rows"] is not None:
             run.validation.select(np.asarray(snapshot["validation_rows"], dtype=np.intp))
         run.finished = bool(snapshot["finished"])
@@ -77,16 +65,16 @@ def restore(run: Any, snapshot: Mapping[str, Any]) -> None:
 
 
 def identity(run: Any) -> dict[str, Any]:
-    """What a training must have in common with the one that it goes on with."""
-    record, network = run.record, run.network
+    """Return what a training must have in common with the one that it goes on with."""
+    estimator, network = run.estimator, run.network
     return {
-        "estimator": type(record).__name__,
+        "estimator": type(estimator).__name__,
         "layers": list(network.widths),
         "activation": [choices.name_of(entry) for entry in network.activations],
         "loss": choices.name_of(network.loss),
         "dtype": network.dtype.name,
         "batch_norm": bool(network.batch_norm),
-        "solver": record.solver,
+        "solver": estimator.solver,
         "training rows": len(run.order),
         "validation rows": 0 if run.validation is None else len(run.validation),
         "batch size": run.batch_size,
@@ -94,34 +82,20 @@ def identity(run: Any) -> dict[str, Any]:
     }
 
 
-def _restore_record(run: Any, snapshot: Mapping[str, Any]) -> None:
-    record = run.record
-    for name, value in snapshot["attributes"].items():
-        if name not in COUNTERS + CURVES:
-            raise KeyError(name)
-        setattr(record, name, value.tolist() if isinstance(value, np.ndarray) else value)
-    if record.validation_loss_curve_ is None:
-        del record.validation_loss_curve_
-    record.history_ = {name: column.tolist() for name, column in snapshot["history"].items()}
-    if run.keeps_best:
-        record._best_params = snapshot["best_params"].copy()
-    if not isinstance(record.random_state, np.random.RandomState):
-        record._random_state = np.random.RandomState()  # the one of a fit without a seed is everybody's
-    record._random_state.set_state(snapshot["random_state"])
+def _state_in(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a snapshot holds for :meth:`fastmlp.state.TrainingState.set_state`."""
+    # files of the first kind have the counters among the attributes
+    state = {"stopping": snapshot.get("stopping", snapshot["attributes"])}
+    state |= {name: snapshot[name] for name in ("optimizer", "best_params", "random_state")}
     if snapshot["dropout_seed"] is not None:
-        record._dropout_seed = run.options["seed"] = int(snapshot["dropout_seed"])
+        state["dropout_seed"] = int(snapshot["dropout_seed"])
+    return state
 
 
-def _state_of(random_state: np.random.RandomState) -> dict[str, Any]:
-    """Its state as ``set_state`` takes it."""
-    state: Any = random_state.get_state(legacy=False)
-    return {
-        "bit_generator": state["bit_generator"],
-        "state": {"key": state["state"]["key"].copy(), "pos": int(state["state"]["pos"])},
-        "has_gauss": int(state["has_gauss"]),
-        "gauss": float(state["gauss"]),
-    }
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _restore_attributes(estimator: Any, snapshot: Mapping[str, Any]) -> None:
+    for name, value in snapshot["attributes"].items():
+        if name not in Stopping.SAVED:
+            setattr(estimator, name, KEPT[name].restored(value))
+    if estimator.validation_loss_curve_ is None:
+        del estimator.validation_loss_curve_
+    estimator.history_ = HISTORY.restored(snapshot["history"])

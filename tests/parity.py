@@ -261,10 +261,12 @@ def assert_same_history(theirs, ours, tol):
 def assert_same_private(theirs, ours):
     """What scikit-learn's own tests look at, and the position in the random stream."""
     if hasattr(theirs, "_optimizer"):
-        assert ours._no_improvement_count == theirs._no_improvement_count
-        np.testing.assert_allclose(ours._optimizer.learning_rate, theirs._optimizer.learning_rate, rtol=1e-14)
+        assert ours._training.stopping.count == theirs._no_improvement_count
+        np.testing.assert_allclose(ours._training.optimizer.learning_rate, theirs._optimizer.learning_rate, rtol=1e-14)
     # as many numbers drawn, or the next draw would differ
-    assert _copy_state(ours._random_state).randint(1 << 30) == _copy_state(theirs._random_state).randint(1 << 30)
+    assert _copy_state(ours._training.random_state).randint(1 << 30) == _copy_state(theirs._random_state).randint(
+        1 << 30
+    )
 
 
 def assert_same_predictions(theirs, ours, X, tol):

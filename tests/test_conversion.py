@@ -104,7 +104,7 @@ def test_partial_fit_goes_on_as_theirs(case):
     if ours.solver != "lbfgs":
         np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-9)
         assert (ours.n_iter_, ours.t_) == (theirs.n_iter_, theirs.t_)
-        assert ours._no_improvement_count == theirs._no_improvement_count
+        assert ours._training.stopping.count == theirs._no_improvement_count
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])

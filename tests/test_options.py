@@ -370,9 +370,9 @@ def test_partial_fit_goes_on_with_the_masks_of_fit(small):
 def test_warm_starts_draw_other_masks(small):
     params = small | {"dropout": 0.5, "warm_start": True, "max_iter": 1, "shuffle": False}
     est = MLPClassifier(**params).fit(X, Y)
-    seeds = {est._dropout_seed}
+    seeds = {est._training.dropout_seed}
     for _ in range(3):
-        seeds.add(est.fit(X, Y)._dropout_seed)
+        seeds.add(est.fit(X, Y)._training.dropout_seed)
     assert len(seeds) == 4
 
 

@@ -237,7 +237,7 @@ def test_weights_that_a_user_replaced_come_back(path):
     model.save(path, optimizer_state=True)
     again = load(path)
     assert (again.predict_proba(X) == model.predict_proba(X)).all()
-    assert again.hidden_layer_sizes == (9, 9) and not hasattr(again, "_optimizer")
+    assert again.hidden_layer_sizes == (9, 9) and again._training.optimizer is None
 
 
 def test_slopes_of_an_earlier_activation_are_left_out(path):
@@ -321,7 +321,7 @@ def test_an_optimizer_keeps_the_parameters_it_was_made_with(path):
 def test_without_the_optimizer_partial_fit_begins_with_a_new_one(path):
     model = fitted("defaults")
     model.save(path)
-    del model._optimizer
+    model._training.optimizer = None
     assert_bit_equal_training(model, load(path), Y)
 
 
@@ -344,11 +344,11 @@ def test_warm_starts_go_on_bit_for_bit(path, name, optimizer_state):
 def test_the_best_weights_so_far_come_back(path):
     # the best of the first epochs, not the present ones: as after an exception in a callback
     model = fitted("early stopping", warm_start=True)
-    model._best_params = model._best_params + 1.0
+    model._training.best_params = model.coefs_[0].base + 1.0
     model.save(path, optimizer_state=True)
     again = load(path)
     model.best_validation_score_ = again.best_validation_score_ = 2.0
-    model._best_monitored = again._best_monitored = 2.0
+    model._training.stopping.best_monitored = again._training.stopping.best_monitored = 2.0
     assert (outputs(model.fit(X, Y)) == outputs(again.fit(X, Y))).all()
 
 

@@ -438,10 +438,10 @@ def assert_same_end(a, b):
     for name in ("bn_means_", "bn_vars_", "bn_scales_", "prelu_slopes_"):
         for ours, theirs in zip(getattr(a, name, []), getattr(b, name, []), strict=True):
             np.testing.assert_array_equal(ours, theirs)
-    for ours, theirs in zip(a._optimizer.states, b._optimizer.states, strict=True):
+    for ours, theirs in zip(a._training.optimizer.states, b._training.optimizer.states, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert a._optimizer.t == b._optimizer.t
-    drawn = [copy.deepcopy(est._random_state).randint(1 << 30) for est in (a, b)]
+    assert a._training.optimizer.t == b._training.optimizer.t
+    drawn = [copy.deepcopy(est._training.random_state).randint(1 << 30) for est in (a, b)]
     assert drawn[0] == drawn[1]
 
 
@@ -491,7 +491,7 @@ def test_without_a_seed_the_snapshot_brings_the_split_and_the_stream(small, tmp_
     again = MLPClassifier(**params).fit(X, Y, resume_from=tmp_path / "fit.npz")
     np.testing.assert_array_equal(parity.weights(again), parity.weights(whole))
     assert again.validation_scores_ == whole.validation_scores_
-    assert again._random_state is not whole._random_state  # that one is everybody's
+    assert again._training.random_state is not whole._training.random_state  # that one is everybody's
 
 
 def test_resumed_training_may_go_on_for_longer(small, tmp_path):
