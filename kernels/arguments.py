@@ -16,6 +16,8 @@ from scipy import sparse
 from fastmlp.kernels.contract import BUSY as BUSY  # the CUDA engine still imports them from here
 from fastmlp.kernels.contract import busy as busy
 
+_DOUBLE = np.dtype(np.float64)
+
 # --- single arguments -------------------------------------------------------------------------------------------------
 
 
@@ -56,11 +58,11 @@ def check_array(
     """Check one array; None in ``shape`` stands for any length, ``shape=None`` for any shape."""
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name} must be a NumPy array, got {type(array).__name__}")
-    if array.dtype != dtype:
+    if array.dtype is not dtype and array.dtype != dtype:
         raise ValueError(f"{name} must have dtype {dtype}, got {array.dtype}")
     if shape is not None and array.shape != shape and not _fits(array.shape, shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {array.shape}")
-    if not (strided or (array.flags.c_contiguous and array.flags.aligned)):
+    if not (strided or array.flags.carray or (array.flags.c_contiguous and array.flags.aligned)):
         raise ValueError(f"{name} must be C-contiguous and aligned")
     if out and not array.flags.writeable:
         raise ValueError(f"{name} must be writable")
@@ -205,11 +207,11 @@ def check_schedule(optimizer: Any, row: Any, n_steps: int) -> tuple[np.ndarray, 
     row : row of ``OPTIMIZERS``
     n_steps : int
     """
-    scalars, double = optimizer.scalars(n_steps), np.dtype(np.float64)
-    check_array("optimizer.scalars", scalars, double, (n_steps, len(row.scalars)))
+    scalars = optimizer.scalars(n_steps)
+    check_array("optimizer.scalars", scalars, _DOUBLE, (n_steps, len(row.scalars)))
     decays = optimizer.decays(n_steps) if hasattr(optimizer, "decays") else None
     if decays is not None:
-        check_array("optimizer.decays", decays, double, (n_steps,))
+        check_array("optimizer.decays", decays, _DOUBLE, (n_steps,))
     max_norm = getattr(optimizer, "max_grad_norm", None)
     if max_norm is not None and not max_norm > 0:
         raise ValueError(f"optimizer.max_grad_norm must be above 0 or None, got {max_norm}")
