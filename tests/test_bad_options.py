@@ -63,7 +63,7 @@ def factors_of_a_check(params):
 
 @pytest.mark.covers("check", "estimator backend", factors=factors_of_a_check)
 @parametrize_with_checks(
-    [est.set_params(backend=backend) for est in CHECKED for backend in BACKENDS],
+    [clone(est).set_params(backend=backend) for est in CHECKED for backend in BACKENDS],
     expected_failed_checks=lambda estimator: {},
 )
 def test_scikit_learn_checks(estimator, check):

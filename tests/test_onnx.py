@@ -70,6 +70,7 @@ def assert_same(estimator, got, X):
 # --- activations and tasks --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.covers("activation", "run dtype")
 @pytest.mark.parametrize("activation", HIDDEN)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_activation_and_task(activation, dtype, run):

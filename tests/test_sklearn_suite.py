@@ -59,6 +59,9 @@ pytestmark = pytest.mark.usefixtures("one_blas_thread")
 suite = load_suite()
 their_tests = {name: obj for name, obj in vars(suite).items() if name.startswith("test_")}
 globals().update({name: test for name, test in their_tests.items() if name not in LEFT_OUT})
+for name in ("test_n_iter_no_change_inf",):  # 3000 epochs
+    if name in their_tests:
+        pytest.mark.exhaustive(their_tests[name])
 
 
 @pytest.fixture
