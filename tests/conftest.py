@@ -15,7 +15,7 @@ from tiers import mark_exhaustive
 # The same examples on every run: a failure is the change's, not the day's.  "explore" draws new
 # ones: HYPOTHESIS_PROFILE=explore pytest tests/test_kernels.py
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("quick", derandomize=True, max_examples=8, **_COMMON)
+settings.register_profile("quick", derandomize=True, max_examples=6, **_COMMON)
 settings.register_profile("all", derandomize=True, max_examples=25, **_COMMON)
 settings.register_profile("explore", max_examples=300, **_COMMON)
 

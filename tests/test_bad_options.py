@@ -18,6 +18,7 @@ import parity
 from small_training import BACKENDS, SMALL, Y_COUNTS, Y_SHARES, Y_VALUES, X, Y, cauchy, swish
 
 pytestmark = [
+    pytest.mark.covers("small"),  # what is refused is refused before an engine is asked
     pytest.mark.usefixtures("one_blas_thread"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]

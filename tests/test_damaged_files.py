@@ -251,7 +251,7 @@ def test_sizes_in_parameters_allocate_nothing(path):
 
 # --- damage, at random ------------------------------------------------------------------------------------------------
 
-# 96 in the quick tier, 300 in all
+# 72 in the quick tier, 300 in all
 N_MUTATIONS = int(os.environ.get("FASTMLP_MUTATIONS", 12 * settings.default.max_examples))
 
 

@@ -40,6 +40,7 @@ from small_training import (
 )
 
 pytestmark = [
+    pytest.mark.covers("small"),  # what a parameter does is the same on every engine but for rounding
     pytest.mark.usefixtures("one_blas_thread"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]

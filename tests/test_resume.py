@@ -76,7 +76,7 @@ RESUMED = [
 ]
 
 
-@pytest.mark.covers("params small", "at small")
+@pytest.mark.covers("params", "at small")
 @pytest.mark.parametrize("params", RESUMED, ids=lambda p: "-".join(map(str, p.values()))[:60])
 @pytest.mark.parametrize("at", [1, 7, 12])
 def test_resumed_training_ends_at_the_same_bits(small, params, at, tmp_path):
