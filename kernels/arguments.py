@@ -13,9 +13,6 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastmlp.kernels.contract import BUSY as BUSY  # the CUDA engine still imports them from here
-from fastmlp.kernels.contract import busy as busy
-
 _DOUBLE = np.dtype(np.float64)
 
 # --- single arguments -------------------------------------------------------------------------------------------------

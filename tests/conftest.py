@@ -1,4 +1,4 @@
-"""Fixtures and Hypothesis profiles of the tests."""
+"""Fixtures of the tests, Hypothesis profiles, and the two tiers (see tiers.py)."""
 
 import os
 import signal
@@ -9,12 +9,15 @@ from hypothesis import HealthCheck, settings
 
 from fastmlp import backends
 
+import parity
+from tiers import mark_exhaustive
+
 # The same examples on every run: a failure is the change's, not the day's.  "explore" draws new
 # ones: HYPOTHESIS_PROFILE=explore pytest tests/test_kernels.py
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("repeat", derandomize=True, max_examples=25, **_COMMON)
+settings.register_profile("quick", derandomize=True, max_examples=6, **_COMMON)
+settings.register_profile("all", derandomize=True, max_examples=25, **_COMMON)
 settings.register_profile("explore", max_examples=300, **_COMMON)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 # Pictures are drawn without a window.
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -22,6 +25,17 @@ os.environ.setdefault("MPLBACKEND", "agg")
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config):
+    """Take as many examples as the tier is to have; `pytest -m ""` is all."""
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick" if config.option.markexpr else "all"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked
+def pytest_collection_modifyitems(items):
+    mark_exhaustive(items)
+
 
 ENGINES = [name for name in backends.available() if name != "reference"]
 
@@ -31,6 +45,43 @@ ENGINES = [name for name in backends.available() if name != "reference"]
 def engine(request):
     """Each engine that is to be judged by the reference."""
     return backends.get(request.param)
+
+
+def instruction_sets():
+    """(engine, instruction set or None); a set asked for by FASTMLP_ISA is the only one."""
+    for name in ENGINES:
+        module = backends.get(name)
+        if not hasattr(module, "isas") or os.environ.get("FASTMLP_ISA"):
+            yield pytest.param((name, None), id=name)
+        else:
+            yield from (pytest.param((name, isa), id=f"{name}-{isa}") for isa in module.isas())
+
+
+@pytest.fixture(scope="module", params=[*instruction_sets()])
+def engine_on_every_isa(request):
+    """Each engine, once for every instruction set that it has on this machine."""
+    name, isa = request.param
+    module = backends.get(name)
+    if isa is None:
+        yield module
+        return
+    before = module.isa()
+    module.use_isa(isa)
+    yield module
+    module.use_isa(before)
+
+
+@pytest.fixture(scope="module")
+def one_blas_thread():
+    """Products are small here: BLAS threads cost more than they bring."""
+    with parity.one_blas_thread():
+        yield
+
+
+@pytest.fixture(params=[parity.CLASSIFIER, parity.REGRESSOR], ids=["classifier", "regressor"])
+def twins(request):
+    """scikit-learn's class and ours."""
+    return request.param
 
 
 @pytest.fixture(scope="module", params=[np.float32, np.float64], ids=["float32", "float64"])

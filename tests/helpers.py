@@ -1,15 +1,19 @@
-"""What the kernel tests share: tolerances derived from the dtype, and random calls to make.
+"""What tests share: tolerances derived from the dtype, random calls to make, what others compute.
 
 Read by test_reference.py, test_kernels.py and others.  Numbers are drawn from a seed, so that
 Hypothesis shrinks sizes and choices, not single array elements.
 """
 
+import ast
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
+import scipy.special
+from hypothesis import strategies as st
+from sklearn.neural_network import _base
 
 from fastmlp.backends import Data
 from fastmlp.kernels import formulas, reference
@@ -88,6 +92,13 @@ DIFFERENTIABLE = tuple(name for name in HIDDEN if name != "step")
 LOSSES = tuple(formulas.LOSSES)
 RULES = tuple(formulas.OPTIMIZERS)
 DTYPES = (np.float32, np.float64)
+
+
+def each_with_one_of_the_other(first, second):
+    """Return pairs in which each of ``first`` and each of ``second`` occurs: for stages that are separate."""
+    pairs = [(a, second[i % len(second)]) for i, a in enumerate(first)]
+    rest = [b for b in second if b not in {b for _, b in pairs}]
+    return pairs + [(first[i % len(first)], b) for i, b in enumerate(rest)]
 
 
 def name_of(entry):
@@ -294,3 +305,75 @@ LAYOUTS = {
 
 def lay_out(X, kind):
     return LAYOUTS[kind](X)
+
+
+# ------------------------------------------------------------------------------- callbacks
+
+
+class SklearnRecorder:
+    """scikit-learn's FitCallback protocol."""
+
+    def __init__(self, stop_at=None):
+        self.calls, self.stop_at, self.models = [], stop_at, []
+
+    def setup(self, estimator, context):
+        self.calls.append("setup")
+
+    def teardown(self, estimator, context):
+        self.calls.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.calls.append(("begin", context.task_name))
+
+    def on_fit_task_end(self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None):
+        empty = X is None
+        self.calls.append(("end", "empty" if empty else context.task_name))
+        if not empty:
+            self.models.append((fitted_estimator, X, y, metadata))
+        return context.parent is not None and context.task_id + 1 == self.stop_at
+
+
+# ------------------------------------------------------------------------------- what Hypothesis draws
+
+seeds = st.integers(0, 2**32 - 1)
+rows = st.integers(1, 40)
+widths = st.integers(1, 130)  # past every tile width, odd ones included
+scales = st.sampled_from([1.0, 0.0, 1e-3, 30.0, 1e4])
+
+
+def draw(seed, shape, dtype, scale=1.0):
+    """Normal numbers of one scale: C-contiguous, of ``shape``."""
+    return (np.random.default_rng(seed).normal(size=shape) * scale).astype(dtype)
+
+
+# ------------------------------------------------------------------------------- expected by others
+
+
+def sklearn_loss(name, logits, y, sample_weight):
+    """-> (loss, delta) as scikit-learn's MLP computes them, from rounded probabilities."""
+    link = {
+        "log_loss": "softmax",
+        "binary_log_loss": "logistic",
+        "squared_error": "identity",
+        "poisson": "exp",
+    }[name]
+    prediction = logits.copy()
+    _base.ACTIVATIONS[link](prediction)
+    delta = prediction - y
+    if sample_weight is not None:
+        delta *= sample_weight.reshape(-1, 1)
+    return _base.LOSS_FUNCTIONS[name](y, prediction, sample_weight), delta
+
+
+SKLEARN_LOSSES = sorted(set(LOSSES) & set(_base.LOSS_FUNCTIONS))
+
+NUMPY = {name: getattr(np, name) for name in ("exp", "log", "log1p", "tanh", "sqrt", "abs", "minimum", "maximum")}
+NUMPY["erf"] = scipy.special.erf
+
+
+def plain(source, **constants):
+    """The function that a formula's text defines, on NumPy scalars, so that 1 / 0 is inf and not an error."""
+    namespace = {**NUMPY, **constants}
+    exec(source, namespace)
+    function = namespace[ast.parse(source).body[0].name]
+    return np.vectorize(lambda *x: function(*map(np.float64, x)), otypes=[float])

@@ -1,6 +1,6 @@
 """Twins: the same calls made on scikit-learn's estimator and on ours, and what came out compared.
 
-Used by test_trajectory.py (whole fits), test_estimators.py and test_bad_input.py (misuse). Nothing
+Used by test_trajectory.py (whole fits), test_estimators.py, test_bad_input.py (misuse) and others. Nothing
 here knows an expected number: scikit-learn, in the same process, is the expectation.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import sklearn.neural_network as theirs
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 import fastmlp as ours
@@ -22,6 +23,7 @@ import fastmlp as ours
 CLASSIFIER_TASKS = ("multiclass", "binary", "multilabel")
 REGRESSOR_TASKS = ("regression", "multioutput", "poisson")
 TASKS = CLASSIFIER_TASKS + REGRESSOR_TASKS
+SOLVERS = ("lbfgs", "sgd", "adam")
 N_ROWS = 80
 N_FEATURES = 6
 
@@ -79,6 +81,17 @@ def make_problem(task, n_rows=N_ROWS, seed=0):
     return Problem(X, y, sample_weight)
 
 
+def problem_for(twins, dtype=np.float64):
+    """-> X (80, 6), y (80,), three classes or one target."""
+    X, y, _ = make_problem("multiclass" if twins is CLASSIFIER else "regression")
+    return X.astype(dtype), y
+
+
+def name_of_a_check(check):
+    """Return what tells one of scikit-learn's checks of an estimator from the others."""
+    return f"{check.func.__name__} {check.keywords}"
+
+
 # ----------------------------------------------------------------------------------- observation
 @dataclass
 class Outcome:
@@ -134,6 +147,13 @@ def assert_same_noise(expected, got):
     """Same warnings in the same order, same text printed."""
     assert got.warnings == expected.warnings
     assert got.stdout == expected.stdout
+
+
+def quiet(call, *args, **kwargs):
+    """Call without the warning that so few epochs do not converge."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return call(*args, **kwargs)
 
 
 def words(error):
@@ -295,6 +315,15 @@ def assert_same_model(theirs, ours, X, tol):
     assert_same_predictions(theirs, ours, X, tol)
 
 
+def assert_twins_agree(expected, got):
+    """Two outcomes of observe: arrays or numbers equal to 1e-6, the same warnings, errors and text."""
+    for outcome in (expected, got):
+        if outcome.error is not None:
+            raise outcome.error
+    assert_same_noise(expected, got)
+    np.testing.assert_allclose(got.value, expected.value, rtol=1e-6, atol=1e-9)
+
+
 def assert_identical_models(a, b):
     """Two models of one engine: the same bits."""
     np.testing.assert_array_equal(weights(a), weights(b))
@@ -304,6 +333,47 @@ def assert_identical_models(a, b):
 
 
 # --------------------------------------------------------------------------------------- protocols
+EPOCHS = 22  # a little over the 20 that the contract asks for
+
+
+def fit(est, X, y, sw):
+    return est.fit(X, y)
+
+
+def fit_weighted(est, X, y, sw):
+    return est.fit(X, y, sample_weight=sw)
+
+
+def fit_twice(est, X, y, sw):
+    """Warm start on other rows: the optimizer starts anew, the weights and the history go on."""
+    est.set_params(warm_start=True)
+    est.fit(X, y)
+    return est.fit(X[10:], y[10:])
+
+
+def fit_in_parts(est, X, y, sw):
+    """partial_fit on odd and even rows in turn, with and without weights."""
+    first = {"classes": _classes(y)} if hasattr(est, "predict_proba") else {}
+    est.partial_fit(X[::2], y[::2], **first)
+    for epoch in range(1, 2 * EPOCHS):
+        rows = slice(epoch % 2, None, 2)
+        weighted = {"sample_weight": sw[rows]} if epoch % 3 == 0 else {}
+        est.partial_fit(X[rows], y[rows], **weighted)
+    return est
+
+
+def fit_then_parts(est, X, y, sw):
+    """partial_fit after fit keeps the optimizer's state."""
+    est.fit(X, y)
+    for _ in range(3):
+        est.partial_fit(X[::2], y[::2])
+    return est
+
+
+def _classes(y):
+    return np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
+
+
 def count_epochs(estimator):
     """Epochs over all calls (L-BFGS: iterations of the last one)."""
     return estimator.n_iter_ if estimator.solver == "lbfgs" else len(estimator.loss_curve_)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+# builds an extension: half a minute
+pytestmark = pytest.mark.exhaustive
+
 ROOT = Path(__file__).parents[1]
 FIT = """
 import numpy as np

@@ -4,7 +4,7 @@ A table of misuses; each is committed on scikit-learn's class and on ours, and e
 warnings and output are compared. The texts themselves are nowhere in this file, but for those of
 what scikit-learn does not have: backend, n_jobs, and networks that fit no memory. Parameters that
 accept more than scikit-learn's are refused in the same way, with other valid values listed; what is
-new altogether is in test_options.py.
+new altogether is in test_bad_options.py.
 """
 
 import re
@@ -20,16 +20,12 @@ from fastmlp import MLPClassifier, backends
 import parity
 from parity import CLASSIFIER, REGRESSOR, observe, observe_both, words
 
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
+
 SMALL = {"hidden_layer_sizes": (4,), "max_iter": 3, "random_state": 0}
 TWINS = {"classifier": CLASSIFIER, "regressor": REGRESSOR}
 X, Y_CLASSES, WEIGHT = parity.make_problem("multiclass")  # X (80, 6), y (80,)
 Y_BY_KIND = {"classifier": Y_CLASSES, "regressor": parity.make_problem("regression").y}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_blas_thread():
-    with parity.one_blas_thread():
-        yield
 
 
 # ------------------------------------------------------------------------------------- parameters

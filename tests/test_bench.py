@@ -73,7 +73,12 @@ def tampered(run, monkeypatch):
 # --- workloads ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workload", WORKLOADS.values(), ids=list(WORKLOADS))
+def marks_of(name):
+    """Leave the workload that takes seconds to make out of plain `pytest`."""
+    return [pytest.mark.exhaustive] if name == "matrixexp" else []
+
+
+@pytest.mark.parametrize("workload", [pytest.param(w, id=n, marks=marks_of(n)) for n, w in WORKLOADS.items()])
 def test_data_of_a_workload(workload):
     if workload.n_samples * workload.n_features > 1e6:
         pytest.skip("the same code as for the smaller ones")
@@ -109,7 +114,7 @@ def test_device_workloads_have_whole_batches_and_names_of_their_own():
     assert Settings(workloads=("small", "iris")).named(DEVICE_WORKLOADS) == [small]
 
 
-@pytest.mark.parametrize("name", ["iris", "matrixexp"])
+@pytest.mark.parametrize("name", ["iris", pytest.param("matrixexp", marks=marks_of("matrixexp"))])
 def test_a_task_draws_what_the_estimators_draw(name):
     workload = WORKLOADS[name]
     X, y = workload.make("float64")
@@ -243,6 +248,7 @@ def test_a_rival_that_breaks_down_is_named(tampered, tmp_path):
 # --- the other suites -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive  # a minute; test_bench_suites.py runs them in one process
 @pytest.mark.parametrize("suite", ["predict", "cold", "grid", "scaling"])
 def test_suite_runs_and_shows_itself(suite, monkeypatch):
     settings = Settings(rivals=("scikit-learn",), seconds=0.01, quick_check=True)
@@ -268,7 +274,9 @@ SIDE_BY_SIDE = Settings(
 )
 
 
-@pytest.fixture(scope="module", params=["train", "quick"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(suite, marks=pytest.mark.exhaustive) for suite in ("train", "quick")]
+)
 def raced(request):
     """A real run of two engines."""
     settings = {request.param: SIDE_BY_SIDE}
@@ -311,6 +319,7 @@ def test_engines_show_themselves(raced):
 
 
 @needs_two
+@pytest.mark.exhaustive
 def test_an_engine_with_false_results_has_no_times(monkeypatch):
     ask = processes.ask
 

@@ -11,18 +11,17 @@ import subprocess
 import sys
 import threading
 from types import SimpleNamespace
-from typing import ClassVar
 
 import joblib
 import numpy as np
 import pytest
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
-from sklearn.datasets import load_digits, load_iris
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.base import clone
+from sklearn.datasets import load_iris
 
-from fastmlp import MLPClassifier, MLPRegressor, callbacks, checkpoint, progress, sklearn_callbacks
-from fastmlp.callbacks import Checkpoint, EpochInfo, LearningRateFinder, Logging, ProgressBar, TimeLimit, watching
+from fastmlp import MLPClassifier, MLPRegressor, callbacks, checkpoint, progress
+from fastmlp.callbacks import Checkpoint, EpochInfo, Logging, ProgressBar, TimeLimit, watching
+
+from helpers import SklearnRecorder
 
 
 class Stub:
@@ -112,29 +111,6 @@ def test_errors_end_those_that_were_begun():
     with pytest.raises(RuntimeError, match="as told"):
         train(recorders, [1])
     assert [r.calls for r in recorders] == [["begin", "end"], ["begin", "end"], []]
-
-
-class SklearnRecorder:
-    """scikit-learn's FitCallback protocol."""
-
-    def __init__(self, stop_at=None):
-        self.calls, self.stop_at, self.models = [], stop_at, []
-
-    def setup(self, estimator, context):
-        self.calls.append("setup")
-
-    def teardown(self, estimator, context):
-        self.calls.append("teardown")
-
-    def on_fit_task_begin(self, estimator, context):
-        self.calls.append(("begin", context.task_name))
-
-    def on_fit_task_end(self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None):
-        empty = X is None
-        self.calls.append(("end", "empty" if empty else context.task_name))
-        if not empty:
-            self.models.append((fitted_estimator, X, y, metadata))
-        return context.parent is not None and context.task_id + 1 == self.stop_at
 
 
 @pytest.mark.parametrize(
@@ -474,252 +450,6 @@ def test_ready_made_ones_can_be_copied_at_any_time(make, terminal):
     watched = original if not isinstance(original, Checkpoint) else Recorder()
     train([watched, while_in_use], [1])
     assert {repr(one) for one in copies} == {repr(original)} and len(copies) == 4
-
-
-# ------------------------------------------------------------------------------- LearningRateFinder
-
-
-def _finder(losses, **parameters):
-    """A range test that has seen these losses."""
-    finder = LearningRateFinder(None, n_steps=max(10, len(losses)), **parameters)
-    finder._steps = lambda X, y, sample_weight: iter(losses)
-    return finder.fit(None, None)
-
-
-def test_suggestion_is_where_the_loss_falls_fastest():
-    decades = np.linspace(-6, 1, 141)
-    losses = 1 - 0.9 / (1 + np.exp(-4 * (decades + 2.5))) + 10.0 ** (3 * (decades - 0.1))  # steepest at 10^-2.5
-    finder = _finder(losses)
-    assert finder.rates[0] == pytest.approx(1e-6) and finder.rates[20] == pytest.approx(1e-5)
-    assert np.log10(finder.suggestion) == pytest.approx(-2.5, abs=0.1)
-    noisy = _finder(losses + np.random.RandomState(0).normal(scale=0.02, size=len(losses)))
-    assert np.log10(noisy.suggestion) == pytest.approx(-2.5, abs=0.5)
-
-
-def test_range_test_stops_on_divergence():
-    finder = _finder([*np.linspace(1, 0.5, 30), *([50.0] * 30)])
-    assert 30 < len(finder.losses) < 35
-    assert len(finder.rates) == len(finder.smoothed) == len(finder.losses)
-    finder = _finder([*np.linspace(1, 0.5, 30), math.nan, 1.0])
-    assert len(finder.losses) == 30 and np.isfinite(finder.smoothed).all()
-    falling_below_zero = _finder(np.linspace(1, -3, 50))
-    assert len(falling_below_zero.losses) == 50
-
-
-def test_no_suggestion_without_descent():
-    with pytest.raises(ValueError, match=r"did not fall between the rates 1e-06 and"):
-        _ = _finder(np.linspace(1, 2, 20)).suggestion
-    with pytest.raises(ValueError, match="did not fall"):
-        _ = _finder([1.0]).suggestion
-    with pytest.raises(ValueError, match="not finite before the first step"):
-        _finder([math.inf])
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"min_rate": 0}, "min_rate < max_rate"),
-        ({"min_rate": 1, "max_rate": 0.1}, "min_rate < max_rate"),
-        ({"max_rate": math.inf}, "min_rate < max_rate"),
-        ({"n_steps": 3}, "n_steps must be >= 10"),
-        ({"smoothing": 0}, "smoothing must be > 0"),
-    ],
-)
-def test_range_test_checks_its_parameters(parameters, message):
-    with pytest.raises(ValueError, match=message):
-        LearningRateFinder(None, **parameters)
-
-
-@pytest.fixture
-def pyplot():
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
-
-
-def test_plot(pyplot):
-    finder = _finder(np.linspace(2, 1, 30))
-    ax = finder.plot()
-    assert ax.get_xscale() == "log" and ax.get_xlabel() == "learning rate"
-    np.testing.assert_array_equal(ax.lines[1].get_ydata(), finder.smoothed)
-    assert "steepest" in ax.get_legend().get_texts()[-1].get_text()
-    _, mine = pyplot.subplots()
-    assert _finder(np.linspace(1, 2, 30)).plot(mine) is mine  # nothing to suggest
-    assert len(mine.lines) == 2
-
-
-def test_plot_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r'pip install "fastmlp\[plot\]"'):
-        _finder(np.linspace(2, 1, 30)).plot()
-
-
-@pytest.mark.parametrize("solver", ["adam", "sgd"])
-@pytest.mark.parametrize("task", ["classes", "labels", "values"])
-def test_range_test_of_estimators(solver, task):
-    X, digits = load_digits(return_X_y=True)
-    X = X / 16
-    parameters = {"hidden_layer_sizes": (20,), "solver": solver, "random_state": 0}
-    if task == "values":
-        estimator, y = MLPRegressor(**parameters), digits / 10
-    else:
-        estimator = MLPClassifier(**parameters, class_weight=None if task == "labels" else "balanced")
-        y = np.stack([digits % 2, digits > 4], axis=1).astype(int) if task == "labels" else digits.astype(str)
-    before = repr(estimator.get_params())
-    finder = LearningRateFinder(estimator).fit(X, y, sample_weight=np.ones(len(X)))
-    again = LearningRateFinder(estimator).fit(X, y, sample_weight=np.ones(len(X)))
-    np.testing.assert_array_equal(finder.losses, again.losses)
-    assert 1e-4 <= finder.suggestion <= 3 and len(finder.losses) > 50
-    assert repr(estimator.get_params()) == before and not hasattr(estimator, "coefs_")
-
-
-def test_range_test_uses_the_rates_that_it_reports():
-    X, y = load_iris(return_X_y=True)
-    used = []
-
-    class Telling(MLPClassifier):
-        def partial_fit(self, *args, **kwargs):
-            super().partial_fit(*args, **kwargs)
-            used.append(self.history_["learning_rate"][-1])
-
-    finder = LearningRateFinder(Telling((4,), solver="sgd", random_state=0), n_steps=20).fit(X, y)
-    n = len(finder.rates)
-    assert n > 10
-    np.testing.assert_allclose(finder.rates, np.geomspace(1e-6, 10, 20)[:n])
-    np.testing.assert_allclose(used[:n], finder.rates)
-
-
-def test_range_test_refuses_what_has_no_rate():
-    X, y = load_iris(return_X_y=True)
-    with pytest.raises(ValueError, match="solver='lbfgs' has no learning rate"):
-        LearningRateFinder(MLPClassifier(solver="lbfgs")).fit(X, y)
-    with pytest.raises(ValueError, match="inconsistent"):
-        LearningRateFinder(MLPClassifier()).fit(X, y[:-1])
-    X[70] = math.nan
-    with pytest.raises(ValueError, match="NaN"):
-        LearningRateFinder(MLPClassifier(random_state=0)).fit(X, y)
-
-
-# ------------------------------------------------------------------------------- scikit-learn's protocol
-
-has_protocol = pytest.mark.skipif(
-    not hasattr(sklearn_callbacks.CallbackSupportMixin, "set_callbacks"), reason="scikit-learn < 1.9"
-)
-
-
-class Toy(sklearn_callbacks.CallbackSupportMixin, ClassifierMixin, BaseEstimator):
-    """Trains as the real estimators do; learns nothing but how many epochs it did."""
-
-    _parameter_constraints: ClassVar[dict] = {}
-
-    def __init__(self, max_iter=5, converges_at=None, fails_at=None):
-        self.max_iter, self.converges_at, self.fails_at = max_iter, converges_at, fails_at
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
-        self.classes_ = np.unique(y)
-        with (
-            sklearn_callbacks.fit_task(self, X, y, sample_weight) as more,
-            watching(more, self) as after_epoch,
-        ):
-            for epoch in range(1, self.max_iter + 1):
-                if epoch == self.fails_at:
-                    raise RuntimeError("as told")
-                self.n_iter_ = epoch
-                info = EpochInfo(epoch, self.max_iter, 1.0, None, None, 0.1, 0.0, self, dict)
-                if after_epoch(info) or epoch == self.converges_at:
-                    break
-        return self
-
-    def predict(self, X):
-        return np.where(np.arange(len(X)) < self.n_iter_, self.classes_[-1], self.classes_[0])
-
-
-X5, Y5 = np.arange(5.0).reshape(5, 1), np.array([0, 1, 1, 1, 1])
-EPOCH = [("begin", "epoch"), ("end", "epoch")]
-FIT = ["setup", ("begin", "fit")], [("end", "fit"), "teardown"]
-
-
-@has_protocol
-def test_epochs_are_subtasks_of_the_fit():
-    recorder = SklearnRecorder()
-    toy = Toy(max_iter=3).set_callbacks(recorder)
-    toy.fit(X5, Y5, np.ones(5))
-    assert recorder.calls == [*FIT[0], *EPOCH * 3, *FIT[1]]
-    models, Xs, ys, metadata = zip(*recorder.models, strict=True)
-    assert [model.n_iter_ for model in models] == [1, 2, 3, 3] and toy not in models
-    assert all(X is X5 for X in Xs) and all(y is Y5 for y in ys)
-    assert all(list(data) == ["sample_weight"] for data in metadata)
-    assert not {"_callback_fit_ctx", "_skl_callbacks_to_teardown"} & set(vars(toy))
-
-
-@has_protocol
-def test_a_scikit_learn_callback_stops_training():
-    recorder = SklearnRecorder(stop_at=2)
-    assert Toy().set_callbacks(recorder).fit(X5, Y5).n_iter_ == 2
-    assert recorder.calls == [*FIT[0], *EPOCH * 2, *FIT[1]]
-
-
-@has_protocol
-def test_an_epoch_that_was_begun_and_never_ran_ends_empty():
-    recorder = SklearnRecorder()
-    Toy(converges_at=2).set_callbacks(recorder).fit(X5, Y5)
-    assert recorder.calls == [*FIT[0], *EPOCH * 2, ("begin", "epoch"), ("end", "empty"), *FIT[1]]
-
-
-@has_protocol
-def test_a_failed_fit_is_torn_down():
-    recorder = SklearnRecorder()
-    with pytest.raises(RuntimeError, match="as told"):
-        Toy(fails_at=2).set_callbacks(recorder).fit(X5, Y5)
-    assert recorder.calls == [*FIT[0], *EPOCH, ("begin", "epoch"), "teardown"]
-
-
-def test_without_callbacks_nothing_is_done():
-    class Bare(BaseEstimator):
-        """Not even a mixin: whatever fit_task touched would fail."""
-
-    with sklearn_callbacks.fit_task(Bare(), X5, Y5) as more:
-        assert more == ()
-    toy = Toy().fit(X5, Y5)
-    assert set(vars(toy)) == {"max_iter", "converges_at", "fails_at", "classes_", "n_iter_"}
-
-
-CLASSIFIERS = [
-    pytest.param(Toy(), id="toy"),
-    pytest.param(MLPClassifier((4,), max_iter=5, random_state=0), id="MLPClassifier"),
-]
-
-
-@has_protocol
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("estimator", CLASSIFIERS)
-def test_scikit_learns_scoring_monitor(estimator):
-    from sklearn.callback import ScoringMonitor
-
-    X, y = load_iris(return_X_y=True)
-    monitor = ScoringMonitor(scoring="accuracy")
-    fitted = clone(estimator).set_callbacks(monitor).fit(X, y)
-    rows = monitor.get_logs().data
-    scores = [row["accuracy"] for row in rows if len(row["task_id_path"]) == 2]
-    assert len(scores) == 5 and rows[-1]["accuracy"] == scores[-1] == fitted.score(X, y)
-
-
-@has_protocol
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("estimator", CLASSIFIERS)
-@pytest.mark.parametrize("in_pipeline", [False, True])
-def test_scikit_learns_progress_bar(estimator, in_pipeline, capsys):
-    from sklearn.callback import ProgressBar
-
-    X, y = load_iris(return_X_y=True)
-    model = make_pipeline(StandardScaler(), clone(estimator)) if in_pipeline else clone(estimator)
-    model.set_callbacks(ProgressBar()).fit(X, y)
-    drawn = capsys.readouterr().out
-    assert f"{type(estimator).__name__} - fit" in drawn and "100%" in drawn
 
 
 # ------------------------------------------------------------------------------- in real estimators

@@ -78,7 +78,15 @@ def name_of(page):
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if program(p).strip()], ids=name_of)
+def marks_of(page):
+    """Leave the pages beside the README, some of which run for ten seconds, out of plain `pytest`."""
+    return [] if page.name == "README.md" else [pytest.mark.exhaustive]
+
+
+PROGRAMS = [pytest.param(page, marks=marks_of(page), id=name_of(page)) for page in PAGES if program(page).strip()]
+
+
+@pytest.mark.parametrize("page", PROGRAMS)
 def test_code_blocks_run(page, tmp_path):
     done = run(page, tmp_path, capture_output=True)
     assert done.returncode == 0, f"{page.name} fails:\n{done.stdout}\n{done.stderr}"

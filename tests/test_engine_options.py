@@ -14,7 +14,11 @@ from fastmlp.kernels import formulas, reference
 from fastmlp.network import Network
 
 from helpers import LAYOUTS, make_data, make_network
-from test_kernels import engine  # noqa: F401  every engine on every instruction set
+
+
+@pytest.fixture(scope="module")
+def engine(engine_on_every_isa):
+    return engine_on_every_isa
 
 
 @fastmlp.activation
@@ -123,7 +127,7 @@ def train(
 
 @pytest.mark.parametrize("kind", ["C", "csr int32"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_option_agrees_with_the_reference(engine, name, kind):  # noqa: F811
+def test_option_agrees_with_the_reference(engine, name, kind):
     found, expected = (train(module, OPTIONS[name], kind=kind) for module in (engine, reference))
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-9)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-7, atol=1e-10)
@@ -132,7 +136,7 @@ def test_option_agrees_with_the_reference(engine, name, kind):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_option_in_float32(engine, name):  # noqa: F811
+def test_option_in_float32(engine, name):
     # one step: beyond it Adam turns rounding of tiny gradients into steps of full size
     found, expected = (
         train(module, OPTIONS[name], np.float32, n=32, epochs=1, rule="sgd") for module in (engine, reference)
@@ -143,7 +147,7 @@ def test_option_in_float32(engine, name):  # noqa: F811
 
 @pytest.mark.parametrize("rule", formulas.OPTIMIZERS)
 @pytest.mark.parametrize("options", [{}, {"decay": 0.01, "max_grad_norm": 0.1, "l1": 0.01, "batch_norm": True}])
-def test_rule_agrees_with_the_reference(engine, rule, options):  # noqa: F811
+def test_rule_agrees_with_the_reference(engine, rule, options):
     if rule == "lion":  # steps by the sign: a bias before batch normalisation has a gradient of nothing but rounding
         options = {name: value for name, value in options.items() if name != "batch_norm"}
     found, expected = (train(module, options, rule=rule) for module in (engine, reference))
@@ -152,7 +156,7 @@ def test_rule_agrees_with_the_reference(engine, rule, options):  # noqa: F811
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_threads_give_the_same_bits(engine, name, dtype):  # noqa: F811
+def test_threads_give_the_same_bits(engine, name, dtype):
     if engine is reference:
         pytest.skip("the reference has no threads")
     one, two, four = (
@@ -164,19 +168,19 @@ def test_threads_give_the_same_bits(engine, name, dtype):  # noqa: F811
         np.testing.assert_array_equal(one[1], other[1])
 
 
-def test_batch_norm_takes_a_whole_batch_of_many_rows(engine):  # noqa: F811
+def test_batch_norm_takes_a_whole_batch_of_many_rows(engine):
     found, expected = (train(module, {"batch_norm": True}, n=1500, batch=1100) for module in (engine, reference))
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-7, atol=1e-9)
 
 
-def test_predict_refuses_batch_norm(engine):  # noqa: F811
+def test_predict_refuses_batch_norm(engine):
     network = Network((4, 5, 3), ("relu",), "log_loss", np.dtype("f8"), batch_norm=True)
     with pytest.raises(ValueError, match="batch_norm"):
         engine.predict(engine.workspace(network, 8), np.zeros(network.n_params), np.zeros((8, 4)), np.zeros((8, 3)))
 
 
 @pytest.mark.parametrize("option", [{"batch_norm": True}, {"dropout": (0.5,)}, {"input_dropout": 0.5}])
-def test_loss_and_grad_refuses_what_depends_on_batch_or_chance(engine, option):  # noqa: F811
+def test_loss_and_grad_refuses_what_depends_on_batch_or_chance(engine, option):
     network = Network((4, 5, 3), ("relu",), "log_loss", np.dtype("f8"), **option)
     data = make_data(np.random.default_rng(0), make_network((4, 5, 3)), 8)
     params = np.zeros(network.n_params)
@@ -184,7 +188,7 @@ def test_loss_and_grad_refuses_what_depends_on_batch_or_chance(engine, option): 
         engine.loss_and_grad(engine.workspace(network, 8), params, data, 0.0, params.copy())
 
 
-def test_dropout_does_not_touch_predictions(engine):  # noqa: F811
+def test_dropout_does_not_touch_predictions(engine):
     rng = np.random.default_rng(0)
     plain = Network((4, 5, 3), ("relu",), "log_loss", np.dtype("f8"))
     dropping = Network((4, 5, 3), ("relu",), "log_loss", np.dtype("f8"), dropout=(0.5,), input_dropout=0.5)
@@ -197,7 +201,7 @@ def test_dropout_does_not_touch_predictions(engine):  # noqa: F811
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, None, "x"])
-def test_seed_out_of_range(engine, seed):  # noqa: F811
+def test_seed_out_of_range(engine, seed):
     network = make_network((4, 5, 3))
     data = make_data(np.random.default_rng(0), network, 8)
     params = np.zeros(network.n_params)

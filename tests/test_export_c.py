@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from exported import TASKS, fitted, one_unit, outputs, rows
 from sklearn import neural_network
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
@@ -27,6 +26,8 @@ from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.export import to_c
 from fastmlp.kernels import formulas
 from fastmlp.kernels.language import Formula
+
+from exported import TASKS, fitted, one_unit, outputs, rows
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 compiled = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler: cc, gcc or clang")

@@ -265,7 +265,7 @@ def test_a_checkout_needs_no_installation(tmp_path, monkeypatch):
         [sys.executable, "-c", code],
         env={**variables, "PYTHONSAFEPATH": "1"}, cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.split() == ["True", str(tmp_path / "path" / "fastmlp" / "kernels" / "codegen.py")]
+    assert done.stdout.split() == ["True", str(tmp_path / "path" / "fastmlp" / "kernels" / "codegen" / "__init__.py")]
 
 
 def test_a_sanitizer_is_found_in_a_toolkit(tmp_path, monkeypatch):

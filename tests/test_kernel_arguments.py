@@ -65,51 +65,15 @@ def good_call(engine, name, dtype, loss="squared_error"):
     rng = np.random.default_rng(0)
     network = make_network((4, 6, 3), loss, "tanh", dtype)
     params = make_params(rng, network)
-    adam = make_optimizer(rng, "adam", len(params), dtype)
-    workspace = engine.workspace(network, 8)
     data = make_data(rng, network, 10, weighted=True)
     data.sample_weight[:] += dtype(0.1)
 
     def some(*shape):
         return rng.uniform(0.1, 0.9, shape).astype(dtype)
 
-    layer = {"X": some(8, 4), "W": some(4, 6), "activation": "tanh"}
-    vector = {"params": some(9), "grad": some(9)}
-    scalars = {"lr": 0.1, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-8}
-    rows = {"logits": some(8, 3), "sample_weight": some(8), "delta": some(8, 3)}
-    classes = np.arange(8, dtype=np.intp) % 3
-    net = {"workspace": workspace, "params": params}
-    return {
-        "activate": lambda: {"activation": "tanh", "z": some(8, 4), "out": some(8, 4)},
-        "slope": lambda: {"activation": "tanh", "z": some(9), "a": some(9), "out": some(9)},
-        "linear_forward": lambda: {**layer, "b": some(6), "out": some(8, 6), "z": some(8, 6)},
-        "linear_backward": lambda: {
-            **layer,
-            "delta": some(8, 6),
-            "grad_W": some(4, 6),
-            "grad_b": some(6),
-            "delta_below": some(8, 4),
-            "z": some(8, 4),
-        },
-        "softmax": lambda: {"logits": some(8, 3), "out": some(8, 3)},
-        "loss": lambda: {
-            **rows,
-            "name": loss,
-            "y": classes if loss == "log_loss" else some(8, 3),
-        },
-        "shuffle": lambda: {"order": np.arange(9, dtype=np.intp), "random_state": np.random.RandomState(0)},
-        "update": lambda: {
-            **vector,
-            "rule": "adam",
-            "states": [some(9), some(9)],
-            "scalars": list(scalars.values()),
-        },
-        "predict": lambda: {
-            **net,
-            "X": data.X,
-            "out": some(4, 3),
-            "rows": np.array([9, 0, 0, 5], dtype=np.intp),
-        },
+    net = {"workspace": engine.workspace(network, 8), "params": params}
+    coarse = {
+        "predict": lambda: {**net, "X": data.X, "out": some(4, 3), "rows": np.array([9, 0, 0, 5], dtype=np.intp)},
         "loss_and_grad": lambda: {**net, "data": data, "alpha": 0.1, "grad": params.copy()},
         "train_epoch": lambda: {
             **net,
@@ -117,9 +81,41 @@ def good_call(engine, name, dtype, loss="squared_error"):
             "order": rng.permutation(10),
             "batch_size": 4,
             "alpha": 0.1,
-            "optimizer": adam,
+            "optimizer": make_optimizer(rng, "adam", len(params), dtype),
         },
-    }[name]()
+    }
+    return {**good_calls_by_name(some, loss), **coarse}[name]()
+
+
+def good_calls_by_name(some, loss):
+    """A dict from the name of a single kernel to a function that makes its arguments; ``some`` makes an array."""
+    classes = np.arange(8, dtype=np.intp) % 3
+    layer = lambda: {"X": some(8, 4), "W": some(4, 6), "activation": "tanh"}  # noqa: E731
+    vector = lambda: {"params": some(9), "grad": some(9)}  # noqa: E731
+    rows = lambda: {"logits": some(8, 3), "sample_weight": some(8), "delta": some(8, 3)}  # noqa: E731
+    scalars = {"lr": 0.1, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-8}
+    return {
+        "activate": lambda: {"activation": "tanh", "z": some(8, 4), "out": some(8, 4)},
+        "slope": lambda: {"activation": "tanh", "z": some(9), "a": some(9), "out": some(9)},
+        "linear_forward": lambda: {**layer(), "b": some(6), "out": some(8, 6), "z": some(8, 6)},
+        "linear_backward": lambda: {
+            **layer(),
+            "delta": some(8, 6),
+            "grad_W": some(4, 6),
+            "grad_b": some(6),
+            "delta_below": some(8, 4),
+            "z": some(8, 4),
+        },
+        "softmax": lambda: {"logits": some(8, 3), "out": some(8, 3)},
+        "loss": lambda: {**rows(), "name": loss, "y": classes if loss == "log_loss" else some(8, 3)},
+        "shuffle": lambda: {"order": np.arange(9, dtype=np.intp), "random_state": np.random.RandomState(0)},
+        "update": lambda: {
+            **vector(),
+            "rule": "adam",
+            "states": [some(9), some(9)],
+            "scalars": list(scalars.values()),
+        },
+    }
 
 
 def look_up(kwargs, path):
@@ -491,69 +487,47 @@ def test_bad_optimizer_is_rejected(engine, dtype):
         np.testing.assert_array_equal(kwargs["params"], before)
 
 
-def bad_csr(X, fault):
-    """A CSR matrix as SciPy lets one be made after construction, with one fault."""
-    X = sp.csr_array(X)
-    X.sum_duplicates()
-    if fault == "index too large":
-        X.indices[-1] = X.shape[1]
-    elif fault == "index far too large":
-        X.indices[5] = 2**31 - 1
-    elif fault == "index negative":
-        X.indices[0] = -1
-    elif fault == "indptr decreases":
-        X.indptr[3] = X.indptr[4] + 1
-    elif fault == "indptr negative":
-        X.indptr[1] = -4
-    elif fault == "indptr begins late":
-        X.indptr[0] = 1
-    elif fault == "indptr ends late":
-        X.indptr[-1] += 1
-    elif fault == "indptr far too large":
-        X.indptr[2:] = 2**31 - 1
-    elif fault == "indptr too short":
-        X.indptr = X.indptr[:-1].copy()
-    elif fault == "data too short":
-        X.data = X.data[:-1].copy()
-    elif fault == "indices too short":
-        X.indices = X.indices[:-1].copy()
-    elif fault == "data of integers":
-        X.data = X.data.astype(np.int64)
-    elif fault == "indices of floats":
-        X.indices = X.indices.astype(np.float64)
-    elif fault == "indptr of int16":
-        X.indptr = X.indptr.astype(np.int16)
-    elif fault == "data two-dimensional":
-        X.data = X.data[:, None]
-    elif fault == "csc":
-        X = sp.csc_array(X)
-    elif fault == "bsr":
-        X = sp.bsr_array(X)
-    elif fault == "too few columns":
-        X = sp.csr_array(X[:, :3])
-    return X
+def change(attribute, at, value):
+    """A fault: numbers of data, indices or indptr replaced; ``value`` may be a function of the matrix."""
+
+    def fault(X):
+        getattr(X, attribute)[at] = value(X) if callable(value) else value
+        return X
+
+    return fault
 
 
-CSR_FAULTS = [
-    "index too large",
-    "index far too large",
-    "index negative",
-    "indptr decreases",
-    "indptr negative",
-    "indptr begins late",
-    "indptr ends late",
-    "indptr far too large",
-    "indptr too short",
-    "data too short",
-    "indices too short",
-    "data of integers",
-    "indices of floats",
-    "indptr of int16",
-    "data two-dimensional",
-    "csc",
-    "bsr",
-    "too few columns",
-]
+def replace(attribute, function):
+    """A fault: another array in the place of data, indices or indptr."""
+
+    def fault(X):
+        setattr(X, attribute, function(getattr(X, attribute)))
+        return X
+
+    return fault
+
+
+#: name -> function of a CSR matrix without duplicates, as SciPy lets one be made after construction.
+CSR_FAULTS = {
+    "index too large": change("indices", -1, lambda X: X.shape[1]),
+    "index far too large": change("indices", 5, 2**31 - 1),
+    "index negative": change("indices", 0, -1),
+    "indptr decreases": change("indptr", 3, lambda X: X.indptr[4] + 1),
+    "indptr negative": change("indptr", 1, -4),
+    "indptr begins late": change("indptr", 0, 1),
+    "indptr ends late": change("indptr", -1, lambda X: X.indptr[-1] + 1),
+    "indptr far too large": change("indptr", slice(2, None), 2**31 - 1),
+    "indptr too short": replace("indptr", lambda a: a[:-1].copy()),
+    "data too short": replace("data", lambda a: a[:-1].copy()),
+    "indices too short": replace("indices", lambda a: a[:-1].copy()),
+    "data of integers": replace("data", lambda a: a.astype(np.int64)),
+    "indices of floats": replace("indices", lambda a: a.astype(np.float64)),
+    "indptr of int16": replace("indptr", lambda a: a.astype(np.int16)),
+    "data two-dimensional": replace("data", lambda a: a[:, None]),
+    "csc": sp.csc_array,
+    "bsr": sp.bsr_array,
+    "too few columns": lambda X: sp.csr_array(X[:, :3]),
+}
 
 
 @pytest.mark.parametrize("fault", CSR_FAULTS)
@@ -563,7 +537,9 @@ def test_bad_csr_is_rejected(engine, dtype, name, fault):
     path = "X" if name == "predict" else "data.X"
     X = look_up(kwargs, path)
     arrays = {p: np.array(look_up(kwargs, p)) for p in ARRAYS[name] if p != path}
-    put(kwargs, path, bad_csr(X, fault))
+    X = sp.csr_array(X)
+    X.sum_duplicates()
+    put(kwargs, path, CSR_FAULTS[fault](X))
     with pytest.raises(ValueError, match="X"):
         getattr(engine, name)(**kwargs)
     for p, before in arrays.items():

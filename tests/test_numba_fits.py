@@ -13,7 +13,7 @@ from fastmlp.schedules import SCHEDULES
 from fastmlp.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
 
 import parity
-from test_trajectory import fit, fit_in_parts, fit_then_parts, fit_twice, fit_weighted
+from parity import fit, fit_in_parts, fit_then_parts, fit_twice, fit_weighted
 
 pytestmark = [
     pytest.mark.skipif(not {"numba", "cython"} <= {*backends.available()}, reason="needs both engines"),

@@ -17,7 +17,6 @@ import onnx
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from exported import TASKS, fitted, one_unit, outputs, rows
 from onnx.reference import ReferenceEvaluator
 from sklearn import neural_network
 from sklearn.exceptions import NotFittedError
@@ -30,6 +29,8 @@ from fastmlp.export import register_skl2onnx, to_onnx
 from fastmlp.export.onnx_nodes import MIN_OPSET, TRANSLATIONS
 from fastmlp.kernels import formulas
 from fastmlp.kernels.graph import OPS
+
+from exported import TASKS, fitted, one_unit, outputs, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # the fits are short
 
@@ -69,6 +70,7 @@ def assert_same(estimator, got, X):
 # --- activations and tasks --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.covers("activation", "run dtype")
 @pytest.mark.parametrize("activation", HIDDEN)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_activation_and_task(activation, dtype, run):

@@ -506,7 +506,19 @@ def test_export_needs_something_to_write(classifier):
     assert "nothing to write" in refused("export", classifier)
 
 
-def test_report_of_a_plan_is_what_the_file_says(classifier):
-    """`show` of train draws the same numbers that are in the file."""
+def test_report_of_train_is_what_the_file_says(classifier, capsys):
+    """`show` of train draws the numbers that are in the file, each under its name."""
     training = read_metadata(classifier)["table"]["training"]
-    train.show({**training, "model": "m"})  # a table to standard output, without an error
+    train.show({**training, "model": "m.safetensors"})
+    drawn = " ".join(capsys.readouterr().out.split())
+    metrics, rows = training["metrics"], training["rows"]
+    for part in (
+        *(f"{train.NAMES[name]} {value:.4g}" for name, value in metrics.items() if name != "of"),
+        f"{metrics['of']} rows",
+        f"rows {rows['training']:,} to train on, {rows['validation']:,} to validate on",
+        f"columns {training['columns']} -> {training['features']} features of {training['dtype']}",
+        f"epochs {training['epochs']}",
+        f"seed {training['seed']}",
+        "model m.safetensors",
+    ):
+        assert part in drawn, part

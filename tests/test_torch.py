@@ -34,6 +34,9 @@ from helpers import (
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastmlp[rivals]"')
 F = torch.nn.functional
 
+# PyTorch judges the formulas; that the engines agree with one another is tested elsewhere
+pytestmark = pytest.mark.covers("engine")
+
 RTOL = 1e-7
 STEPS = 50
 SEED = 0xFEDCBA9876543210  # of the dropout masks

@@ -100,6 +100,7 @@ def schedule_of(name):
     return (name[0], dict(name[1:])) if isinstance(name, tuple) else name
 
 
+@pytest.mark.covers("name", "solver")
 @pytest.mark.parametrize("name", SCHEDULES, ids=str)
 @pytest.mark.parametrize("solver", ["sgd", "adamw"])
 def test_schedule(name, solver):

@@ -14,12 +14,24 @@ import pytest
 from fastmlp import backends
 
 import parity
-from parity import CLASSIFIER_TASKS, TASKS, product
+from parity import (
+    CLASSIFIER_TASKS,
+    EPOCHS,
+    SOLVERS,
+    TASKS,
+    fit,
+    fit_in_parts,
+    fit_then_parts,
+    fit_twice,
+    fit_weighted,
+    product,
+)
+from tiers import covering
 
-SOLVERS = ("lbfgs", "sgd", "adam")
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
+
 STOCHASTIC = ("sgd", "adam")
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
-EPOCHS = 22  # a little over the 20 that the contract asks for
 EVERY = {"solver": SOLVERS, "activation": ACTIVATIONS, "task": TASKS}
 EVERY_STOCHASTIC = EVERY | {"solver": STOCHASTIC}
 TWO_TASKS = ("multiclass", "regression")  # one per estimator
@@ -47,46 +59,11 @@ def lbfgs_alpha(task):
     return 0.01 if task == "multioutput" else 1.0
 
 
-# --------------------------------------------------------------------------- protocols: how to fit
-def fit(est, X, y, sw):
-    return est.fit(X, y)
-
-
-def fit_weighted(est, X, y, sw):
-    return est.fit(X, y, sample_weight=sw)
-
-
-def fit_twice(est, X, y, sw):
-    """Warm start on other rows: the optimizer starts anew, the weights and the history go on."""
-    est.set_params(warm_start=True)
-    est.fit(X, y)
-    return est.fit(X[10:], y[10:])
-
-
-def fit_in_parts(est, X, y, sw):
-    """partial_fit on odd and even rows in turn, with and without weights."""
-    first = {"classes": _classes(y)} if hasattr(est, "predict_proba") else {}
-    est.partial_fit(X[::2], y[::2], **first)
-    for epoch in range(1, 2 * EPOCHS):
-        rows = slice(epoch % 2, None, 2)
-        weighted = {"sample_weight": sw[rows]} if epoch % 3 == 0 else {}
-        est.partial_fit(X[rows], y[rows], **weighted)
-    return est
-
-
-def fit_then_parts(est, X, y, sw):
-    """partial_fit after fit keeps the optimizer's state."""
-    est.fit(X, y)
-    for _ in range(3):
-        est.partial_fit(X[::2], y[::2])
-    return est
-
-
-def _classes(y):
-    return np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
-
-
 # ----------------------------------------------------------------------------------------- cases
+# What meets in the cases of plain `pytest`: pairs of factors (see tiers.py), each set of parameters with each solver.
+MEET = ("what solver", "group task", "group activation", "solver activation", "solver task", "task activation")
+
+
 @dataclass(frozen=True)
 class Case:
     group: str
@@ -110,6 +87,12 @@ class Case:
         for value in self.params.values():
             shown.append(f"{value:g}" if isinstance(value, float) else str(value))
         return "-".join(shown).replace(" ", "")
+
+    def factors(self):
+        """Return what MEET is about."""
+        what = f"{self.group} {self.protocol.__name__} {self.container} {self.n_rows} {self.params}"
+        four = {"group": self.group, "solver": self.solver, "activation": self.activation, "task": self.task}
+        return four | {"what": what}
 
     @property
     def seed(self):
@@ -226,12 +209,6 @@ OTHER_BACKENDS_CASES = [
 
 
 # ----------------------------------------------------------------------------------------- tests
-@pytest.fixture(autouse=True, scope="module")
-def _one_blas_thread():
-    with parity.one_blas_thread():
-        yield
-
-
 def problem_of(case):
     """-> X, y, sample_weight in the case's container and dtype."""
     X, y, sw = parity.make_problem(case.task, case.n_rows, seed=case.seed % 7)
@@ -255,7 +232,7 @@ def run_both(case):
     return expected.value, got.value, X
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", covering(CASES, Case.factors, MEET), ids=str)
 def test_float64(case):
     sk, fm, X = run_both(case)
     converged = case.solver == "lbfgs" and sk.n_iter_ < EPOCHS
@@ -263,7 +240,7 @@ def test_float64(case):
     parity.assert_same_model(sk, fm, X, parity.tolerance(X.dtype, parity.count_steps(sk, X)))
 
 
-@pytest.mark.parametrize("case", STOPPING_CASES, ids=str)
+@pytest.mark.parametrize("case", covering(STOPPING_CASES, Case.factors, MEET), ids=str)
 def test_float64_stops_at_the_same_epoch(case):
     """Stopping by tol: the same decision, taken after the same epoch."""
     sk, fm, X = run_both(case)
@@ -271,7 +248,7 @@ def test_float64_stops_at_the_same_epoch(case):
     parity.assert_same_model(sk, fm, X, parity.tolerance(X.dtype, parity.count_steps(sk, X)))
 
 
-@pytest.mark.parametrize("case", FLOAT32_CASES, ids=str)
+@pytest.mark.parametrize("case", covering(FLOAT32_CASES, Case.factors, MEET), ids=str)
 def test_float32(case):
     sk, fm, X = run_both(case)
     tol = parity.tolerance(X.dtype, parity.count_steps(sk, X))
@@ -289,7 +266,7 @@ def refit_theirs(case, X):
 
 
 @pytest.mark.parametrize("backend", backends.available()[1:])
-@pytest.mark.parametrize("case", OTHER_BACKENDS_CASES, ids=str)
+@pytest.mark.parametrize("case", covering(OTHER_BACKENDS_CASES, Case.factors, MEET), ids=str)
 def test_every_backend_goes_the_same_way(case, backend):
     """The table above runs on the engine that "auto" takes; a part of it on the others."""
 

@@ -68,6 +68,7 @@ def test_every_function_of_the_language_has_a_bound():
     assert set(BOUNDS) == set(codegen.FUNCTIONS)
 
 
+@pytest.mark.covers("function dtype", "isa dtype")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("function", BOUNDS)
 def test_ulp(function, dtype, isa):

@@ -21,9 +21,8 @@ def named() -> Iterator[tuple[str, Check]]:
     from fastmlp.kernels import formulas
 
     yield "linear_forward, linear_backward", _linear
-    yield "softmax, softmax_cross_entropy", _softmax
+    yield "softmax, log loss", _softmax
     yield "shuffle", _shuffle
-    yield "sgd_update, momentum_update, adam_update", _updates
     for name in formulas.ACTIVATIONS:
         yield f"activate, slope: {name}", _with(_activation, name)
     for name in formulas.LOSSES:
@@ -78,7 +77,7 @@ def _softmax(engine: Any, reference: Any, dtype: str) -> str:
     for module in (engine, reference):
         out, delta = np.empty_like(z), np.empty_like(z)
         module.softmax(z, out)
-        value = module.softmax_cross_entropy(z, y, None, delta)
+        value = module.loss("log_loss", z, y, None, delta)
         found.append((out, delta, np.array([value], dtype)))
     return _judge(*found)
 
@@ -140,20 +139,6 @@ def _rule(engine: Any, reference: Any, dtype: str, name: str) -> str:
     for module in (engine, reference):
         arrays = [p.copy(), *(state.copy() for state in states)]
         module.update(name, arrays[0], g, arrays[1:], scalars)
-        found.append(arrays)
-    return _judge(*found)
-
-
-def _updates(engine: Any, reference: Any, dtype: str) -> str:
-    rng, found = np.random.default_rng(5), []
-    p, g, m = rng.normal(size=(3, 301)).astype(dtype)
-    v = rng.uniform(0, 0.1, 301).astype(dtype)
-    for module in (engine, reference):
-        arrays = [array.copy() for array in (p, p, m, p, m, p, m, v)]
-        module.sgd_update(arrays[0], g, 0.1)
-        module.momentum_update(arrays[1], g, arrays[2], 0.1, 0.9)
-        module.momentum_update(arrays[3], g, arrays[4], 0.1, 0.9, True)
-        module.adam_update(arrays[5], g, arrays[6], arrays[7], 0.1, 0.9, 0.999, EPSILON)
         found.append(arrays)
     return _judge(*found)
 

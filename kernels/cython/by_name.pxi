@@ -234,24 +234,3 @@ def loss(name, logits, y, sample_weight, delta):
     with nogil:
         KERNELS[is_double].loss(&f, n, width, width, p, p_y, classes, p_weight, p_delta, p_row_loss, p_scratch)
     return float(row_loss.sum() / total_weight)
-
-
-def softmax_cross_entropy(logits, y, sample_weight, delta):
-    """The loss ``log_loss``: softmax and cross-entropy in one pass, safe for any finite logits; see :func:`loss`."""
-    return loss("log_loss", logits, y, sample_weight, delta)
-
-
-def sgd_update(params, grad, lr):
-    """p -= lr * g, in place."""
-    apply_rule("sgd", params, grad, (), (lr,), ())
-
-
-def momentum_update(params, grad, velocity, lr, momentum, nesterov=False):
-    """v = momentum * v - lr * g;  p += v, or with Nesterov p += momentum * v - lr * g; in place."""
-    rule = "nesterov" if nesterov else "momentum"
-    apply_rule(rule, params, grad, (velocity,), (lr, momentum), ("velocity",))
-
-
-def adam_update(params, grad, m, v, lr, beta_1, beta_2, epsilon):
-    """Adam (Kingma and Ba 2014), in place; lr already holds the bias correction of its step."""
-    apply_rule("adam", params, grad, (m, v), (lr, beta_1, beta_2, epsilon), ("m", "v"))

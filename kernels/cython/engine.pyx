@@ -1,7 +1,7 @@
 # cython: language_level=3, cdivision=True, freethreading_compatible=True
 """The Cython engine: the Python border of the C kernels.
 
-Every function of the engine contract (see fastmlp/backends.py) lives here.  The border owns memory, checks every
+Every function of the engine contract (see kernels/contract.py) lives here.  The border owns memory, checks every
 array (dtype, shape, strides, bounds of every index) before a pointer is taken, releases the GIL and calls the
 kernels of the chosen instruction set.  No arithmetic happens here.
 
@@ -11,6 +11,7 @@ The parts below are one module; each uses those above it.
 import math
 import os
 import sys
+from operator import itemgetter
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from fastmlp.kernels import formulas, language, program as programs
 cnp.import_array()
 
 
-# --- instruction sets ---------------------------------------------------------------------------------------------------
+# --- instruction sets --------------------------------------------------------------------------------------------------
 cdef const fm_kernels *KERNELS[2]  # float32, float64
 
 

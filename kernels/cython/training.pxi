@@ -189,7 +189,7 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
 
 
 def update(rule, params, grad, states, scalars):
-    """One optimizer step in place.
+    """Make one optimizer step in place.
 
     Parameters
     ----------
@@ -201,10 +201,6 @@ def update(rule, params, grad, states, scalars):
     scalars : sequence of float
         In the order of the rule's row.
     """
-    apply_rule(rule, params, grad, tuple(states), scalars, ("states",) * len(states))
-
-
-cdef int apply_rule(rule, params, grad, tuple states, scalars, tuple names) except -1:
     number, row = row_of(OPTIMIZER_ROWS, rule, "rule")
     cdef bint is_double = is_double_of(params, "params")
     cdef int real = REALS[is_double], r = number, n_states = row["n_states"]
@@ -215,12 +211,11 @@ cdef int apply_rule(rule, params, grad, tuple states, scalars, tuple names) exce
     if len(states) != n_states:
         raise ValueError(f"states must hold {n_states} vectors for rule {rule!r}, got {len(states)}")
     for i in range(n_states):
-        p_states[i] = pointer(states[i], names[i], real, (n,), True)
-    refuse_overlap((params, grad, *states), ("params", "grad", *names))
+        p_states[i] = pointer(states[i], "states", real, (n,), True)
+    refuse_overlap((params, grad, *states), ("params", "grad", *("states",) * len(states)))
     values = np.ascontiguousarray(scalars, dtype=np.float64)
     if values.shape != (row["n_scalars"],):
         raise ValueError(f"scalars must hold {row['n_scalars']} numbers for rule {rule!r}, got {scalars}")
     cdef const double *p_scalars = <const double *>cnp.PyArray_DATA(values)
     with nogil:
         KERNELS[is_double].update(r, n, p, g, p_states, p_scalars, 0.0, 1.0)
-    return 0

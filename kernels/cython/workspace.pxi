@@ -107,11 +107,11 @@ cdef class Workspace:
                 fm_team_free(team)
 
     cdef list lay_out(self):
-        """Fill the layers, and the segments of the padded vector; returns whether each layer must keep z."""
+        """Fill the layers, and the segments of the padded vector; return whether each layer must keep z."""
         cdef int lanes = self.kernels.lanes, L = self.network.n_layers
         cdef idx item = 8 if self.is_double else 4
         cdef fm_layer *layer
-        cdef list needs_z = [False] * L, segments = []
+        cdef list needs_z = [False] * L
         dropout = self.network.dropout or (0.0,) * (L - 1)
         read_dropout(self.network.input_dropout, &self.ws.input_dropout, "input_dropout")
         self.has_dropout = self.ws.input_dropout.threshold > 0
@@ -128,40 +128,33 @@ cdef class Workspace:
                 needs_z[l] = read_activation(self.network.activations[l], &layer.activation, self.formula_arrays)
                 read_dropout(dropout[l], &layer.dropout, "dropout")
                 self.has_dropout |= layer.dropout.threshold > 0
-        for l in range(L):
-            self.layers[l].w = self.segment(segments, self.layers[l].fan_in, l)
-        self.ws.w_padded = self.ws.n_padded
-        for l in range(L):
-            self.layers[l].b = self.segment(segments, 1, l)
-        for l in range(L - 1):
-            layer = &self.layers[l]
-            if layer.batch_norm:
-                layer.scale = self.segment(segments, 1, l)
-                layer.shift = self.segment(segments, 1, l)
-            if is_learned(self.network.activations[l]):
-                layer.slope = self.segment(segments, 1, l)
-        for l in range(L - 1):
-            layer = &self.layers[l]
-            if layer.batch_norm:
-                layer.mean = self.segment(segments, 1, l)
-                layer.var = self.segment(segments, 1, l)
-        cdef fm_segment *p = <fm_segment *>self.buffer(len(segments) * sizeof(fm_segment))
-        for k, (flat, offset, rows, width, ld) in enumerate(segments):
-            p[k].flat, p[k].padded, p[k].rows, p[k].width, p[k].ld = flat, offset, rows, width, ld
-        self.ws.segments, self.ws.n_segments = p, len(segments)
-        flat, _, rows, width, _ = segments[-1]
-        if flat + rows * width != self.n_params:
-            raise ValueError(f"network.n_params must be {flat + rows * width} for {self.network}, got {self.n_params}")
+        self.place_segments()
         return needs_z
 
-    cdef idx segment(self, list segments, idx rows, int l):
-        """Append `rows` rows of layer l's output width to both layouts; returns the padded offset."""
-        cdef idx flat = 0, offset = self.ws.n_padded, width = self.layers[l].fan_out, ld = self.layers[l].ld_out
-        if segments:
-            flat = segments[-1][0] + segments[-1][2] * segments[-1][3]
-        segments.append((flat, offset, rows, width, ld))
-        self.ws.n_padded += rows * ld
-        return offset
+    cdef int place_segments(self) except -1:
+        """Fill the segments of the padded vector, one for each of the flat one, and the layers' offsets in it."""
+        cdef idx flat = 0, offset = 0, rows
+        cdef fm_layer *layer
+        cdef fm_segment *p = <fm_segment *>self.buffer(len(self.network.segments) * sizeof(fm_segment))
+        for k, segment in enumerate(self.network.segments):
+            if not 0 <= segment.layer < self.ws.n_layers:
+                raise ValueError(f"network.segments must be of its {self.ws.n_layers} layers, got {segment}")
+            layer = &self.layers[<int>segment.layer]
+            is_weight = segment.name == "W"
+            rows = layer.fan_in if is_weight else 1
+            if (segment.start, segment.rows, segment.width) != (flat, rows, layer.fan_out):
+                raise ValueError(f"network.segments must follow from network.widths, got {segment}")
+            p[k].flat, p[k].padded = flat, offset
+            p[k].rows, p[k].width, p[k].ld = rows, layer.fan_out, layer.ld_out
+            place(layer, segment.name, offset)
+            flat += rows * layer.fan_out
+            offset += rows * layer.ld_out
+            if is_weight:
+                self.ws.w_padded = offset
+        self.ws.n_padded, self.ws.segments, self.ws.n_segments = offset, p, len(self.network.segments)
+        if flat != self.n_params:
+            raise ValueError(f"network.n_params must be {flat} for {self.network}, got {self.n_params}")
+        return 0
 
     cdef int choose_threads(self, idx batch_size, n_jobs) except -1:
         """n_jobs if given; else as many as are allowed, if a step has the work for them (tiers.h)."""
@@ -255,16 +248,10 @@ cdef class Workspace:
                 units.append((l, FM_WEIGHT, m, end - m, layer.w + m * row, tile + m // FM_TILE_ROWS))
                 m = end
             tile += (layer.fan_in + FM_TILE_ROWS - 1) // FM_TILE_ROWS
-        for l in range(self.ws.n_layers):
-            layer = &self.layers[l]
-            vectors = [(FM_BIAS, layer.b)]
-            if layer.batch_norm:
-                vectors += [(FM_SCALE, layer.scale), (FM_SHIFT, layer.shift)]
-            if layer.slope >= 0:
-                vectors.append((FM_SLOPE, layer.slope))
-            for kind, offset in vectors:
-                units.append((l, kind, 0, 1, offset, tile))
-                tile += 1
+        vectors = [(s.layer, s.name, k) for k, s in enumerate(self.network.segments) if s.trained and s.name != "W"]
+        for l, name, k in sorted(vectors, key=itemgetter(0)):  # stable: those of a layer stay in order
+            units.append((l, KIND_OF_VECTOR[name], 0, 1, self.ws.segments[<idx>k].padded, tile))
+            tile += 1
         cdef fm_unit *p = <fm_unit *>self.buffer(len(units) * sizeof(fm_unit))
         for u, (l, kind, m, n_rows, offset, first_tile) in enumerate(units):
             p[u].layer, p[u].kind, p[u].m, p[u].n_rows, p[u].offset = l, kind, m, n_rows, offset
@@ -286,10 +273,28 @@ cdef class Workspace:
         return sum(b.nbytes for b in self.buffers)
 
 
-cdef bint is_learned(entry):
-    """Whether a hidden activation has a parameter that every unit learns."""
-    name = entry[0] if isinstance(entry, tuple) else entry
-    return isinstance(name, str) and bool(formulas.ACTIVATIONS[name].learned)
+cdef dict KIND_OF_VECTOR = {"b": FM_BIAS, "scale": FM_SCALE, "shift": FM_SHIFT, "slope": FM_SLOPE}
+
+
+cdef int place(fm_layer *layer, str name, idx offset) except -1:
+    """Note the offset of a segment of this name in its layer."""
+    if name == "W":
+        layer.w = offset
+    elif name == "b":
+        layer.b = offset
+    elif name == "scale":
+        layer.scale = offset
+    elif name == "shift":
+        layer.shift = offset
+    elif name == "slope":
+        layer.slope = offset
+    elif name == "mean":
+        layer.mean = offset
+    elif name == "var":
+        layer.var = offset
+    else:
+        raise ValueError(f"network.segments must have names that this engine knows, got {name!r}")
+    return 0
 
 
 def workspace(network, batch_size, n_jobs=None):
