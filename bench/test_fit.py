@@ -9,8 +9,8 @@ import pytest
 from sklearn import neural_network
 
 import fastmlp
-from fastmlp import backends
 from fastmlp.bench.quick import load
+from fastmlp.engines import backends
 
 EPOCHS = 20
 NETS = {"iris": {"hidden_layer_sizes": (16,), "batch_size": 32}, "digits": {"hidden_layer_sizes": (100,)}}

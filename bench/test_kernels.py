@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from fastmlp import backends
-from fastmlp.backends import Data
+from fastmlp.engines import backends
+from fastmlp.engines.backends import Data
 from fastmlp.kernels import formulas, reference
-from fastmlp.network import Network
+from fastmlp.model.network import Network
 
 SHAPES = {"iris": (150, 4, 16, 3), "digits": (200, 64, 100, 10)}  # rows, features, hidden units, outputs
 DTYPES = ("float32", "float64")

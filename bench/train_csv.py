@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 # what the parent needs afterwards does not count: the child is measured by the system
-TRAIN = "import sys; from fastmlp.cli import app; sys.argv[0] = 'fastmlp'; app()"
+TRAIN = "import sys; from fastmlp.cli.app import app; sys.argv[0] = 'fastmlp'; app()"
 
 
 def write_csv(path, n_rows, n_columns, seed=0):

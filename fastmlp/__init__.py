@@ -19,20 +19,20 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fastmlp.conversion import from_sklearn
-    from fastmlp.description import summary
+    from fastmlp.estimator.description import summary
     from fastmlp.estimators import MLPClassifier, MLPRegressor
     from fastmlp.kernels.language import activation, loss
     from fastmlp.persistence import load
+    from fastmlp.saving.conversion import from_sklearn
 
 _MODULES = {
     "MLPClassifier": "fastmlp.estimators",
     "MLPRegressor": "fastmlp.estimators",
     "activation": "fastmlp.kernels.language",
-    "from_sklearn": "fastmlp.conversion",
+    "from_sklearn": "fastmlp.saving.conversion",
     "load": "fastmlp.persistence",
     "loss": "fastmlp.kernels.language",
-    "summary": "fastmlp.description",
+    "summary": "fastmlp.estimator.description",
 }
 
 

@@ -18,10 +18,11 @@ from sklearn.utils._available_if import _AvailableIfDescriptor
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
-from fastmlp import choices, device_arrays, targets
-from fastmlp.base import Extras, _BaseMLP, entered, fit_context
-from fastmlp.model_methods import ModelMethods
-from fastmlp.parameters import (
+from fastmlp.data import device_arrays, targets
+from fastmlp.data.targets import Objective
+from fastmlp.estimator.base import Extras, _BaseMLP, entered, fit_context
+from fastmlp.estimator.methods import ModelMethods
+from fastmlp.estimator.parameters import (
     CLASSIFIER_CONSTRAINTS,
     CONSTRAINTS,
     HINGE_LOSSES,
@@ -29,7 +30,7 @@ from fastmlp.parameters import (
     STOCHASTIC_SOLVERS,
     document,
 )
-from fastmlp.targets import Objective
+from fastmlp.model import choices
 
 
 def _has_partial_fit(estimator: MLPClassifier) -> bool:

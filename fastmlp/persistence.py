@@ -11,9 +11,9 @@ import os
 from typing import Any
 
 import fastmlp.estimators  # noqa: F401 - enters the classes that a file may name
-from fastmlp import model_reader, modelfile
-from fastmlp.model_writer import save
-from fastmlp.modelfile import ModelFileError
+from fastmlp.saving import model_reader, modelfile
+from fastmlp.saving.model_writer import save
+from fastmlp.saving.modelfile import ModelFileError
 
 __all__ = ["ModelFileError", "load", "read_metadata", "save"]
 

@@ -1,6 +1,6 @@
 """The contract: what every engine offers, and what the engines written in Python share besides argument checks.
 
-Where it sits: ``fastmlp.backends`` finds an engine, a module with the functions of :class:`Engine`; training,
+Where it sits: ``fastmlp.engines.backends`` finds an engine, a module with the functions of :class:`Engine`; training,
 prediction, monitoring and displays call them.  A test compares the signatures.  Argument checks are in arguments.py.
 
 Marks in the docstrings: IN is read, OUT is overwritten.  Every array of one call has the same dtype, float32 or
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from fastmlp.network import Network
+    from fastmlp.model.network import Network
 
 
 class Data(NamedTuple):
@@ -69,7 +69,7 @@ class Engine(Protocol):
 
         Parameters
         ----------
-        network : fastmlp.network.Network
+        network : fastmlp.model.network.Network
         batch_size : int
             Rows that one training step reads.
         n_jobs : int, default=None

@@ -1,6 +1,6 @@
 """The engine as a textbook states it: plain NumPy, one equation at a time, clear before fast.
 
-Where it sits: a backend like any other (``fastmlp.backends.get("reference")``), and the judge of
+Where it sits: a backend like any other (``fastmlp.engines.backends.get("reference")``), and the judge of
 all others: the tests compare every engine with this file.  It therefore states each formula a
 second time and imports nothing from formulas.py.  A new activation, loss or optimizer is one entry
 in a table below and one row in formulas.py.

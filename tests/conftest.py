@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fastmlp import backends
+from fastmlp.engines import backends
 
 import parity
 from tiers import mark_exhaustive

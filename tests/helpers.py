@@ -15,9 +15,9 @@ import scipy.special
 from hypothesis import strategies as st
 from sklearn.neural_network import _base
 
-from fastmlp.backends import Data
+from fastmlp.engines.backends import Data
 from fastmlp.kernels import formulas, reference
-from fastmlp.network import Network
+from fastmlp.model.network import Network
 
 # ------------------------------------------------------------------------------- Numba's CUDA simulator
 

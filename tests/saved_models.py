@@ -6,7 +6,8 @@ import numpy as np
 from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
 
 import fastmlp
-from fastmlp import MLPClassifier, MLPRegressor, modelfile
+from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp.saving import modelfile
 
 X, Y = make_classification(80, 6, n_informative=4, n_classes=3, random_state=0)
 LABELS = make_multilabel_classification(80, 6, n_classes=4, random_state=0)[1]

@@ -3,7 +3,7 @@
 import numpy as np
 
 import fastmlp
-from fastmlp import backends
+from fastmlp.engines import backends
 
 import parity
 

@@ -10,10 +10,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from fastmlp import backends
+from fastmlp.engines import backends
 from fastmlp.kernels import reference
 from fastmlp.kernels.contract import Engine
-from fastmlp.network import Network
+from fastmlp.model.network import Network
 
 AVAILABLE = backends.available()
 

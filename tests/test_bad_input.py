@@ -15,7 +15,8 @@ import pytest
 import scipy.sparse as sp
 from sklearn.utils._param_validation import InvalidParameterError
 
-from fastmlp import MLPClassifier, backends
+from fastmlp import MLPClassifier
+from fastmlp.engines import backends
 
 import parity
 from parity import CLASSIFIER, REGRESSOR, observe, observe_both, words

@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.parameters import HIDDEN_ACTIVATIONS
+from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 
 import parity
 from small_training import BACKENDS, SMALL, Y_COUNTS, Y_SHARES, Y_VALUES, X, Y, cauchy, swish

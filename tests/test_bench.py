@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastmlp import backends
 from fastmlp.bench import charts, cold, compare, cuda, engines, html, options, processes, race, rivals, suites, train
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, number
 from fastmlp.bench.workloads import CHECKED_STEPS, DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS, Task, Workload
-from fastmlp.cli import app
+from fastmlp.cli.app import app
+from fastmlp.engines import backends
 from fastmlp.kernels import formulas
 
 TINY = ("bench", "train", "--workload", "iris", "--rival", "scikit-learn", "--quick-check", "--threads", "1")
@@ -550,7 +550,7 @@ def test_a_worker_that_fails_says_why():
 
 def test_the_command_leaves_rivals_and_charts_alone():
     code = """
-import sys, fastmlp.cli
+import sys, fastmlp.cli.app
 loaded = {"torch", "jax", "onnxruntime", "onnx", "matplotlib", "numba"} & set(sys.modules)
 assert not loaded, loaded
 """

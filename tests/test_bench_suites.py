@@ -9,9 +9,9 @@ import json
 
 import pytest
 
-from fastmlp import backends
 from fastmlp.bench import engines, processes, suites, worker
 from fastmlp.bench.settings import Settings
+from fastmlp.engines import backends
 
 
 def ask_here(rival, action, request, threads=1, variables=None):

@@ -18,8 +18,9 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 
-from fastmlp import MLPClassifier, MLPRegressor, callbacks, checkpoint, progress
-from fastmlp.callbacks import Checkpoint, EpochInfo, Logging, ProgressBar, TimeLimit, watching
+from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp.training import callbacks, checkpoint, progress
+from fastmlp.training.callbacks import Checkpoint, EpochInfo, Logging, ProgressBar, TimeLimit, watching
 
 from helpers import SklearnRecorder
 
@@ -388,7 +389,7 @@ def test_progress_bar_is_silent_elsewhere(capsys):
 def test_rich_is_imported_only_to_draw():
     code = """
 import sys
-import fastmlp.callbacks
+import fastmlp.training.callbacks
 new = {"rich", "matplotlib", "sklearn"} & set(sys.modules)
 assert not new, new
 """

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fastmlp import MLPClassifier, checkpoint
+from fastmlp import MLPClassifier
+from fastmlp.training import checkpoint
 
 # ------------------------------------------------------------------------------- round trips
 
@@ -286,7 +287,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import make_classification
 from fastmlp import MLPClassifier
-from fastmlp.callbacks import Checkpoint
+from fastmlp.training.callbacks import Checkpoint
 
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 warnings.simplefilter("ignore")

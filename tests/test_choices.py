@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fastmlp import choices
 from fastmlp.kernels import formulas
-from fastmlp.schedules import SCHEDULES
+from fastmlp.model import choices
+from fastmlp.training.schedules import SCHEDULES
 
 TABLES = {"activation": formulas.ACTIVATIONS, "loss": formulas.LOSSES, "learning_rate": SCHEDULES}
 ROWS = [(argument, name) for argument, table in TABLES.items() for name in table]

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastmlp import backends, environment
 from fastmlp.bench import cuda, quick, suites
-from fastmlp.cli import app
-from fastmlp.files import write_whole
+from fastmlp.cli import environment
+from fastmlp.cli.app import app
+from fastmlp.data.files import write_whole
+from fastmlp.engines import backends
 
 # The quickest case of all, 20 iterations on 150 rows.
 TINY = ("bench", "--data", "iris", "--solver", "lbfgs", "--repeats", "2")

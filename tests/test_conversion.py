@@ -345,7 +345,7 @@ def test_a_parameter_that_is_not_known_here_is_refused(monkeypatch):
             super().__init__(hidden_layer_sizes)
             self.brand_new = brand_new
 
-    from fastmlp import conversion
+    from fastmlp.saving import conversion
 
     monkeypatch.setitem(conversion.OURS, Later, MLPClassifier)
     assert fastmlp.from_sklearn(Later((7,))).hidden_layer_sizes == (7,)

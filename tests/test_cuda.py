@@ -17,11 +17,11 @@ import pytest
 import scipy.sparse as sp
 
 import fastmlp
-from fastmlp import backends
-from fastmlp.backends import Data
+from fastmlp.engines import backends
+from fastmlp.engines.backends import Data
 from fastmlp.kernels import formulas, reference
 from fastmlp.kernels.numba_cuda import driver, settings, training
-from fastmlp.network import Network
+from fastmlp.model.network import Network
 
 from helpers import (
     ACTIVATIONS,

@@ -15,8 +15,10 @@ import types
 import numpy as np
 import pytest
 
-from fastmlp import MLPClassifier, backends, device_arrays
-from fastmlp.backends import Data
+from fastmlp import MLPClassifier
+from fastmlp.data import device_arrays
+from fastmlp.engines import backends
+from fastmlp.engines.backends import Data
 from fastmlp.kernels import reference
 from fastmlp.kernels.numba_cuda import driver, interrupts, memory, pace, prediction, settings, training
 

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from fastmlp import backends, modelfile
+from fastmlp.engines import backends
 from fastmlp.persistence import ModelFileError, load, read_metadata
+from fastmlp.saving import modelfile
 
 from saved_models import (
     METADATA,

@@ -15,7 +15,9 @@ import sklearn
 from sklearn.exceptions import NotFittedError
 
 import fastmlp
-from fastmlp import MLPClassifier, MLPRegressor, backends, device_arrays
+from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp.data import device_arrays
+from fastmlp.engines import backends
 from fastmlp.kernels.numba_cuda import driver, memory, prediction, settings
 
 from helpers import steady_simulator

@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse as sp
 from scipy import stats
 
-from fastmlp import backends
-from fastmlp.backends import Data
+from fastmlp.engines import backends
+from fastmlp.engines.backends import Data
 from fastmlp.kernels import reference
 
 from helpers import Steps, dropout_mask, make_data, make_network, make_params

@@ -13,7 +13,8 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import fastmlp
-from fastmlp import MLPClassifier, MLPRegressor, checkpoint
+from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp.training import checkpoint
 
 DATA = Path(__file__).parent / "data"
 

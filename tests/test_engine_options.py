@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import fastmlp
-from fastmlp import backends
-from fastmlp.backends import Data
+from fastmlp.engines import backends
+from fastmlp.engines.backends import Data
 from fastmlp.kernels import formulas, reference
-from fastmlp.network import Network
+from fastmlp.model.network import Network
 
 from helpers import LAYOUTS, make_data, make_network
 

@@ -8,7 +8,7 @@ chosen so that nothing comes near a kink, where there is no derivative to compar
 import numpy as np
 import pytest
 
-from fastmlp import backends
+from fastmlp.engines import backends
 from fastmlp.kernels import formulas, reference
 
 from helpers import DIFFERENTIABLE, HIDDEN, LOSSES, Steps, make_data, make_network, make_params, name_of, one_hot

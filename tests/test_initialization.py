@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fastmlp.initialization import INITIALIZERS, initial_params
-from fastmlp.network import Network
+from fastmlp.model.initialization import INITIALIZERS, initial_params
+from fastmlp.model.network import Network
 
 WIDTHS = (120, 300, 90, 90)
 NETWORK = Network(WIDTHS, ("relu", "prelu"), "log_loss", np.dtype(np.float64), batch_norm=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import fastmlp
-from fastmlp import backends, kernels
+from fastmlp import kernels
+from fastmlp.engines import backends
 
 # an editable installation would find the extension that the copy lacks
 HEAD = """
@@ -33,7 +34,7 @@ sys.meta_path.insert(0, Missing())
 """
 FIT = """
 import fastmlp
-from fastmlp import backends
+from fastmlp.engines import backends
 
 def fit(backend="auto", max_iter=30):
     X, y = load_iris(return_X_y=True)
@@ -104,7 +105,7 @@ def test_without_extension_or_numba_everything_is_the_references(without_extensi
 
 
 def test_without_the_extension_the_command_line_works(without_extension):
-    code = "from fastmlp.cli import app; app()"
+    code = "from fastmlp.cli.app import app; app()"
     assert "C compiler" in run(code, "info", copy=without_extension, COLUMNS="300")
 
 

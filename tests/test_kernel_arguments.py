@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmlp.backends import Data
+from fastmlp.engines.backends import Data
 from fastmlp.kernels import reference
 
 from helpers import (

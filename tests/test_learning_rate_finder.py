@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits, load_iris
 
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.callbacks import LearningRateFinder
+from fastmlp.training.callbacks import LearningRateFinder
 
 # ------------------------------------------------------------------------------- LearningRateFinder
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fastmlp.kernels import formulas
-from fastmlp.network import BATCH_NORM_EPS, Network
-from fastmlp.segments import UNIT_ATTRIBUTES
+from fastmlp.model.network import BATCH_NORM_EPS, Network
+from fastmlp.model.segments import UNIT_ATTRIBUTES
 
 F64 = np.dtype(np.float64)
 PLAIN = Network((4, 5, 6, 3), ("relu", "tanh"), "log_loss", F64)

@@ -19,10 +19,10 @@ import pytest
 import scipy.sparse
 
 import fastmlp
-from fastmlp import backends, threads
-from fastmlp.backends import Data
+from fastmlp.engines import backends, threads
+from fastmlp.engines.backends import Data
 from fastmlp.kernels import codegen, formulas
-from fastmlp.network import Network
+from fastmlp.model.network import Network
 
 from helpers import Steps
 
@@ -119,7 +119,7 @@ def test_what_is_compiled_is_kept(cache, record_property):
 
 DESCRIBED = """
 import sys
-from fastmlp.environment import engines
+from fastmlp.cli.environment import engines
 print(engines()["numba"]["compiled"])
 assert "numba" not in sys.modules
 """

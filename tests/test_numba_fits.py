@@ -6,11 +6,12 @@ test_trajectory.py compares either with scikit-learn's; here is also what scikit
 import numpy as np
 import pytest
 
-from fastmlp import MLPClassifier, MLPRegressor, backends
-from fastmlp.optimizers import STOCHASTIC_SOLVERS
-from fastmlp.parameters import HIDDEN_ACTIVATIONS
-from fastmlp.schedules import SCHEDULES
-from fastmlp.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
+from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
+from fastmlp.engines import backends
+from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
+from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
+from fastmlp.training.schedules import SCHEDULES
 
 import parity
 from parity import fit, fit_in_parts, fit_then_parts, fit_twice, fit_weighted

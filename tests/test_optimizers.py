@@ -8,8 +8,8 @@ import pytest
 
 from fastmlp import MLPClassifier
 from fastmlp.kernels import formulas
-from fastmlp.network import Network
-from fastmlp.optimizers import STOCHASTIC_SOLVERS, Optimizer, make_optimizer
+from fastmlp.model.network import Network
+from fastmlp.training.optimizers import STOCHASTIC_SOLVERS, Optimizer, make_optimizer
 
 NETWORK = Network((4, 3), (), "log_loss", np.dtype(np.float64))
 PARAMS = MLPClassifier(learning_rate_init=0.01, beta_1=0.8, beta_2=0.99, epsilon=1e-6, momentum=0.7).get_params()

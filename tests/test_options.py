@@ -15,13 +15,13 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.utils import get_tags
 
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.initialization import INITIALIZERS
+from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
+from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 from fastmlp.kernels import formulas
-from fastmlp.network import BATCH_NORM_EPS
-from fastmlp.optimizers import STOCHASTIC_SOLVERS
-from fastmlp.parameters import HIDDEN_ACTIVATIONS
-from fastmlp.schedules import SCHEDULES, make_schedule
-from fastmlp.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
+from fastmlp.model.initialization import INITIALIZERS
+from fastmlp.model.network import BATCH_NORM_EPS
+from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
+from fastmlp.training.schedules import SCHEDULES, make_schedule
 
 import parity
 from small_training import (

@@ -21,10 +21,11 @@ from safetensors.numpy import save_file
 from sklearn.exceptions import NotFittedError
 
 import fastmlp
-from fastmlp import MLPClassifier, modelfile
-from fastmlp.optimizers import STOCHASTIC_SOLVERS
+from fastmlp import MLPClassifier
 from fastmlp.persistence import ModelFileError, load, read_metadata, save
-from fastmlp.schedules import SCHEDULES
+from fastmlp.saving import modelfile
+from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
+from fastmlp.training.schedules import SCHEDULES
 
 from saved_models import CASES, GIVEN, LABELS, METADATA, VALUES, X, Y, fitted, outputs, reseal, same
 

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from sklearn.neural_network import _base
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
-from fastmlp.backends import Data
+from fastmlp.engines.backends import Data
 from fastmlp.kernels import reference
 
 from helpers import (

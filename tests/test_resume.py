@@ -5,10 +5,11 @@ import copy
 import numpy as np
 import pytest
 
-from fastmlp import MLPClassifier, MLPRegressor, checkpoint
-from fastmlp.callbacks import Checkpoint
-from fastmlp.optimizers import STOCHASTIC_SOLVERS
-from fastmlp.schedules import SCHEDULES
+from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp.training import checkpoint
+from fastmlp.training.callbacks import Checkpoint
+from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
+from fastmlp.training.schedules import SCHEDULES
 
 import parity
 from validated_training import (

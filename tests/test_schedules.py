@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from fastmlp import schedules
-from fastmlp.schedules import SCHEDULES, make_schedule
+from fastmlp.training import schedules
+from fastmlp.training.schedules import SCHEDULES, make_schedule
 
 STEPS_PER_EPOCH, EPOCHS, RATE = 7, 24, 0.3
 N = STEPS_PER_EPOCH * EPOCHS

@@ -18,10 +18,10 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 from typer.testing import CliRunner
 
 from fastmlp import MLPClassifier, MLPRegressor, load
-from fastmlp.cli import app
+from fastmlp.cli import parameters, train
+from fastmlp.cli.app import app
+from fastmlp.cli.export import unscaled
 from fastmlp.persistence import read_metadata, save
-from fastmlp.shell import parameters, train
-from fastmlp.shell.export import unscaled
 from fastmlp.tabular import recipe
 from fastmlp.tabular.reading import open_source
 from fastmlp.tabular.staging import draw_validation
@@ -324,7 +324,7 @@ def test_version_does_not_wait_for_scikit_learn():
     code = """
 import sys
 from typer.testing import CliRunner
-from fastmlp.cli import app
+from fastmlp.cli.app import app
 CliRunner().invoke(app, ["--version"])
 late = {"sklearn", "pyarrow", "pandas", "matplotlib"} & set(sys.modules)
 assert not late, late

@@ -9,8 +9,9 @@ from sklearn.datasets import load_iris
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fastmlp import MLPClassifier, sklearn_callbacks
-from fastmlp.callbacks import EpochInfo, watching
+from fastmlp import MLPClassifier
+from fastmlp.training import sklearn_callbacks
+from fastmlp.training.callbacks import EpochInfo, watching
 
 from helpers import SklearnRecorder
 

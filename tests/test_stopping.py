@@ -10,10 +10,10 @@ import pytest
 from sklearn.utils import check_random_state
 
 from fastmlp import MLPClassifier
-from fastmlp.network import Network
-from fastmlp.optimizers import make_optimizer
-from fastmlp.state import TrainingState
-from fastmlp.stopping import Stopping, keeps_best, watches_validation
+from fastmlp.model.network import Network
+from fastmlp.training.optimizers import make_optimizer
+from fastmlp.training.state import TrainingState
+from fastmlp.training.stopping import Stopping, keeps_best, watches_validation
 
 INF, NAN = math.inf, math.nan
 

@@ -5,9 +5,9 @@ import pytest
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.class_weight import compute_sample_weight
 
-from fastmlp import targets
+from fastmlp.data import targets
+from fastmlp.data.targets import Objective, resolve_loss
 from fastmlp.kernels import formulas
-from fastmlp.targets import Objective, resolve_loss
 
 F64, F32 = np.dtype(np.float64), np.dtype(np.float32)
 Y = {

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from fastmlp import backends
+from fastmlp.engines import backends
 from fastmlp.kernels import formulas
 
 from helpers import (

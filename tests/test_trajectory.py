@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from fastmlp import backends
+from fastmlp.engines import backends
 
 import parity
 from parity import (

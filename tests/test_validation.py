@@ -17,8 +17,8 @@ from sklearn.preprocessing import StandardScaler
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.callbacks import EpochInfo, TimeLimit
-from fastmlp.monitoring import COLUMNS, validation_split
+from fastmlp.training.callbacks import EpochInfo, TimeLimit
+from fastmlp.training.validation import COLUMNS, validation_split
 
 import parity
 from validated_training import BACKENDS, GIVEN, GIVEN_VALUES, SMALL, V_VAL, WEIGHT_VAL, X_VAL, Y_VAL, V, X, Y

@@ -89,7 +89,7 @@ def run(name: str, share: tuple[int, int], path: Path) -> None:
         Of the file: {"total": number of checks, "rows": [{"name", "status", "note", "seconds"}]}, where status is
         "running", "passed" or "failed".
     """
-    from fastmlp import backends
+    from fastmlp.engines import backends
 
     engine, reference = backends.get("cuda"), backends.get("reference")
     checks = compiled if name == "compile" else CHECKS[name]

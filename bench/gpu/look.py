@@ -48,7 +48,7 @@ def describe() -> dict[str, Any]:
 
 
 def _why_not() -> str | None:
-    from fastmlp import backends
+    from fastmlp.engines import backends
 
     return backends.why_not("cuda")
 

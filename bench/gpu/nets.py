@@ -32,7 +32,7 @@ class Case:
     rows, batch : int
         Of the data and of a step on a device.
     network : mapping
-        Further arguments of `fastmlp.network.Network`.
+        Further arguments of `fastmlp.model.network.Network`.
     choice : mapping
         Parameters of an estimator, for the optimizer.
     force : mapping
@@ -79,8 +79,8 @@ class Training:
     """A case with its random numbers drawn: the same for every engine and every repetition."""
 
     def __init__(self, case: Case, dtype: str, simulated: bool) -> None:
-        from fastmlp.backends import Data
-        from fastmlp.network import Network
+        from fastmlp.engines.backends import Data
+        from fastmlp.model.network import Network
 
         self.case = case
         self.widths = case.small if simulated else case.widths
@@ -101,7 +101,7 @@ class Training:
     def epoch(self, engine: Any, **force: Any) -> np.ndarray:
         """Train an epoch in a new workspace and return one vector: parameters, states, loss."""
         from fastmlp import MLPClassifier
-        from fastmlp.optimizers import make_optimizer
+        from fastmlp.training.optimizers import make_optimizer
 
         case, params = self.case, self.params.copy()
         given = MLPClassifier(epsilon=EPSILON, learning_rate_init=0.01, **case.choice).get_params()

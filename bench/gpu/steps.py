@@ -22,9 +22,9 @@ SANITIZER_FOUND = 9  # its exit code where it has found something
 WORKLOADS = ("small", "mnist-like", "wide-1024")
 #: Without torch.compile: it compiles for longer than all the others run.
 RIVALS = ("torch gpu", "torch graph", "jax gpu")
-BENCH = "from fastmlp.cli import app; app()"
+BENCH = "from fastmlp.cli.app import app; app()"
 STAND_IN = f"""
-from fastmlp import backends
+from fastmlp.engines import backends
 from fastmlp.bench import cuda
 cuda.DEVICE, cuda.ENGINE = "cpu", next(name for name in ("cython", "reference") if name in backends.available())
 {BENCH}

@@ -29,7 +29,7 @@ PEAK = "torch gpu"  # who measures the peaks
 
 def why_not() -> str | None:
     """What this suite needs and does not find here, or None."""
-    from fastmlp import backends
+    from fastmlp.engines import backends
 
     if ENGINE not in backends.BACKENDS:
         return f"this version of fastmlp has no engine {ENGINE!r}"
@@ -38,7 +38,7 @@ def why_not() -> str | None:
 
 def run(settings: Settings, tell: Tell) -> dict[str, Any]:
     """Who finds the device, its peaks, then every workload."""
-    from fastmlp import backends
+    from fastmlp.engines import backends
 
     judge = [ON_CPU] if backends.why_not("cython") is None else []
     versions = processes.installed([*settings.entrants("cuda"), *judge])

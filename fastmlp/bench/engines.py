@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp import backends
 from fastmlp.bench import processes
 from fastmlp.bench.race import Tell, mean, problems, race, ratio
 from fastmlp.bench.rivals import ENGINE, engine_of
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, difference, number
+from fastmlp.engines import backends
 
 ALL = "all"
 SLOW = ("reference",)  # engines that have to be named

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from fastmlp import environment
 from fastmlp.bench import suites
 from fastmlp.bench.tables import Table
+from fastmlp.cli import environment
 
 STYLE = """
 :root { color-scheme: light; --ink: #1b2733; --soft: #5b6b7a; --line: #dde3e9; --accent: #2563a8; }

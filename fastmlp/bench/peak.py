@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp import environment
 from fastmlp.bench import processes
+from fastmlp.cli import environment
 
 SIZES = (1024, 2048, 3072)
 

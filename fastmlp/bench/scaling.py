@@ -132,8 +132,8 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _memory(fit: Callable[[int], float], request: Mapping[str, Any], X: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     """Memory that a fit of one epoch adds at its peak, and what it is held against."""
-    from fastmlp import backends
-    from fastmlp.network import Network
+    from fastmlp.engines import backends
+    from fastmlp.model.network import Network
 
     network = Network((FEATURES, *HIDDEN, 1), ("relu",), "binary_log_loss", np.dtype(np.float32))
     workspace = backends.get(request["backend"]).workspace(network, BATCH, request["threads"])

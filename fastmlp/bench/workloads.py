@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.network import Network
+from fastmlp.model.network import Network
 
 SEED = 0
 
@@ -53,7 +53,7 @@ class Workload:
 
     @property
     def loss(self) -> str:
-        """Key of fastmlp.network's losses."""
+        """Key of fastmlp.model.network's losses."""
         if self.data == "expm":
             return "squared_error"
         return "binary_log_loss" if self.n_outputs == 2 else "log_loss"

@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp import backends
-from fastmlp.description import describe, judged_activation, last_estimator
 from fastmlp.displays._axes import new_axes, pyplot
+from fastmlp.engines import backends
+from fastmlp.estimator.description import describe, judged_activation, last_estimator
 
 
 class ActivationDisplay:
@@ -122,7 +122,7 @@ class ActivationDisplay:
             If matplotlib is not installed.
         """
         pyplot(cls.__name__)
-        from fastmlp.base import _BaseMLP
+        from fastmlp.estimator.base import _BaseMLP
 
         model = last_estimator(estimator)
         if not isinstance(model, _BaseMLP):

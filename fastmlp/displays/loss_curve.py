@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.description import last_estimator
 from fastmlp.displays._axes import new_axes, pyplot
+from fastmlp.estimator.description import last_estimator
 
 #: Column of a history -> how it is drawn: label, axis, style.
 CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {

@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastmlp.description import fitted_layers
 from fastmlp.displays._axes import new_axes, pyplot
-from fastmlp.weights import linear_shape
+from fastmlp.estimator.description import fitted_layers
+from fastmlp.model.weights import linear_shape
 
 
 class NetworkDisplay:

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastmlp.description import fitted_layers
 from fastmlp.displays._axes import new_axes, pyplot
+from fastmlp.estimator.description import fitted_layers
 
 
 class WeightsDisplay:

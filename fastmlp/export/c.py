@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 import fastmlp
-from fastmlp import choices
 from fastmlp.export.model import Layer, Model, Operation, activation_program, operations, read, write
 from fastmlp.kernels.graph import SELECTS
+from fastmlp.model import choices
 
 #: The most bytes that the two layers in work may take on the stack; a thread may have as little as 512 KiB.
 MOST_STACK = 256 * 1024

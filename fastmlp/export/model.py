@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp import choices, targets, weights
-from fastmlp.base import _BaseMLP
-from fastmlp.files import replacing
+from fastmlp.data import targets
+from fastmlp.data.files import replacing
+from fastmlp.estimator.base import _BaseMLP
 from fastmlp.kernels import formulas
 from fastmlp.kernels.graph import OPS
 from fastmlp.kernels.language import program_of
 from fastmlp.kernels.program import Program, arity
+from fastmlp.model import choices, weights
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
     FileNotFoundError
         If there is no such folder.
     OSError
-        As :func:`fastmlp.files.replacing`.
+        As :func:`fastmlp.data.files.replacing`.
     """
     path = Path(path)
     if not path.parent.is_dir():

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 import fastmlp
-from fastmlp import choices
 from fastmlp.export.model import Model, read, write
+from fastmlp.model import choices
 
 #: What one ONNX file can hold.
 MOST_BYTES = 2**31 - 1

@@ -17,10 +17,10 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from scipy.special import erfcx
 
-from fastmlp import choices
 from fastmlp.export.model import Model, activation_program, operations
 from fastmlp.kernels import formulas
 from fastmlp.kernels.graph import SELECTS
+from fastmlp.model import choices
 
 #: The oldest version of the operator set in which every network can be written.
 MIN_OPSET = 13

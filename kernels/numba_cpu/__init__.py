@@ -1,6 +1,6 @@
 """The Numba engine: the contract, compiled on the user's machine for its processor; no C compiler is needed.
 
-Where it sits: a backend like any other, ``fastmlp.backends.get("numba")``.  The functions of the contract check
+Where it sits: a backend like any other, ``fastmlp.engines.backends.get("numba")``.  The functions of the contract check
 arguments and fill tables with sizes and addresses.  The work is done in machine code that Numba makes of template/ and
 the formulas, once per dtype, and keeps on disk.  Numba itself is imported when the first of these functions is called.
 

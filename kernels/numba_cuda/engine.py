@@ -1,8 +1,9 @@
 """The CUDA engine: the same contract on an NVIDIA GPU, compiled by Numba for the device that is found.
 
-Where it sits: a backend like any other, ``fastmlp.backends.get("cuda")``, which is taken only where it is named.  Here
-are the functions of the contract: they check arguments and lead to the files beside (``__init__.py`` lists them).
-Importing this module fails where there is no device; Numba is imported when the first of these functions is called.
+Where it sits: a backend like any other, ``fastmlp.engines.backends.get("cuda")``, which is taken only where it is
+named.  Here are the functions of the contract: they check arguments and lead to the files beside (``__init__.py`` lists
+them). Importing this module fails where there is no device; Numba is imported when the first of these functions is
+called.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def workspace(network: Any, batch_size: int, n_jobs: int | None = None) -> Works
 
     Parameters
     ----------
-    network : fastmlp.network.Network
+    network : fastmlp.model.network.Network
     batch_size : int
         Rows that one training step reads.
     n_jobs : int, default=None

@@ -18,7 +18,7 @@ from fastmlp.kernels.numba_cuda.code import pieces
 
 if TYPE_CHECKING:
     from fastmlp.kernels.numba_cuda.workspace import Workspace
-    from fastmlp.network import Network
+    from fastmlp.model.network import Network
 
 
 class Plan:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastmlp.kernels.numba_cuda.plan import Plan
     from fastmlp.kernels.numba_cuda.prediction import Prediction
     from fastmlp.kernels.numba_cuda.training import Training
-    from fastmlp.network import Network
+    from fastmlp.model.network import Network
 
 
 class Workspace:

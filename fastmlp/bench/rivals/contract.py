@@ -8,10 +8,11 @@ import time
 
 import numpy as np
 
-from fastmlp import MLPClassifier, backends
+from fastmlp import MLPClassifier
 from fastmlp.bench.rivals import engine_of
 from fastmlp.bench.workloads import ALPHA, BETA_1, BETA_2, EPSILON, Task
-from fastmlp.optimizers import make_optimizer
+from fastmlp.engines import backends
+from fastmlp.training.optimizers import make_optimizer
 
 
 class Trainer:

@@ -1,0 +1,384 @@
+"""The console script `fastmlp`: parse options, call bench/ or environment.py, print tables.
+
+The outermost layer, with shell/, which holds the commands that work on data files. Nothing is computed here.
+
+Exit codes: 0 all well, 1 the results of a benchmark differ, a rival failed or a training diverged, 2 wrong usage, a
+data file that cannot be used or an output file that cannot be written, 3 slower than the older run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastmlp.bench import engines as engine_table
+from fastmlp.bench import html, quick, suites, tables
+from fastmlp.bench.compare import THRESHOLD, read
+from fastmlp.bench.compare import compare as compared
+from fastmlp.bench.compare import table as comparison_table
+from fastmlp.bench.rivals import RIVALS
+from fastmlp.bench.settings import Settings
+from fastmlp.bench.suites import ALL, SUITES
+from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS
+from fastmlp.cli import output
+from fastmlp.cli.arguments import JsonFile, output_file
+from fastmlp.cli.export import export
+from fastmlp.cli.lazy import Commands, stand_in
+from fastmlp.cli.output import WRONG_USAGE
+from fastmlp.cli.predict import predict
+from fastmlp.cli.show import show
+
+DIFFERENT = 1
+SLOWER = 3
+
+# Options that only some suites have.
+OPTIONS_OF = {
+    "data": ("quick",),
+    "solver": ("quick",),
+    "workload": ("train", "cuda"),
+    "engines": ("quick", "train", "cold"),
+    "rival": ("train", "predict", "cold", "grid", "options", "cuda"),
+    "dtype": ("train", "predict", "cold", "grid", "options"),
+}
+
+app = typer.Typer(
+    name="fastmlp",
+    cls=Commands,
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from fastmlp import __version__
+
+        typer.echo(f"fastmlp {__version__}")
+        raise typer.Exit
+
+
+def _one_of(choices: Collection[str]) -> Callable[[list[str] | None], list[str]]:
+    """A callback that lets only the given names through."""
+
+    def check(values: list[str] | None) -> list[str]:
+        for value in values or []:
+            if value not in choices:
+                raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}.")
+        return list(values or [])
+
+    return check
+
+
+def _page_file(path: Path | None) -> Path | None:
+    if path is not None and html.missing():
+        raise typer.BadParameter(html.missing())
+    return output_file(path)
+
+
+def _known_backend(name: str) -> str:
+    from fastmlp.engines import backends
+
+    try:
+        backends.get(name)
+    except (ValueError, ImportError) as error:
+        raise typer.BadParameter(str(error)) from None
+    return name
+
+
+def _engines(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            engine_table.chosen(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+    return text
+
+
+HtmlFile = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", callback=_page_file, help="Write a page with charts to FILE."),
+]
+
+
+@app.callback()
+def fastmlp(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Multi-layer perceptrons for scikit-learn users, compiled.
+
+    Each command has examples: `fastmlp train --help`, `fastmlp bench --help`.
+    """
+
+
+# --- fastmlp train, predict, show, export: fastmlp/cli/ ------------------------------------------
+
+# train is a stand-in here: its options are the estimators' parameters, known when they are imported
+app.command("train")(stand_in)
+for command in (predict, show, export):
+    app.command()(command)
+
+
+# --- fastmlp bench --------------------------------------------------------------------------------
+
+
+@app.command()
+def bench(
+    suite: Annotated[
+        str, typer.Argument(metavar="[SUITE]", help=f"{', '.join(SUITES)} or {ALL}.", show_default=True)
+    ] = "quick",
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds",
+            "--repeats",
+            min=1,
+            help="Timed rounds, fits in quick and options and fresh processes elsewhere; the default depends on the "
+            "suite.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of each, BLAS included. Default: 1 in quick; elsewhere 1 and all cores."),
+    ] = None,
+    backend: Annotated[str, typer.Option(callback=_known_backend, metavar="NAME", help="Engine of fastmlp.")] = "auto",
+    engines: Annotated[
+        str | None,
+        typer.Option(
+            callback=_engines,
+            metavar="NAMES",
+            help="quick, train, cold: engines side by side, in fresh processes, compared with the first, as in "
+            "cython,numba; all: those of this machine but the slow reference, which has to be named.",
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=_one_of(quick.DATA),
+            metavar="NAME",
+            help=f"quick: only this data set, may be repeated: {', '.join(quick.DATA)}.",
+        ),
+    ] = None,
+    solver: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=_one_of(quick.SOLVERS),
+            metavar="NAME",
+            help=f"quick: only this solver, may be repeated: {', '.join(quick.SOLVERS)}.",
+        ),
+    ] = None,
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=_one_of(EVERY_WORKLOAD),
+            metavar="NAME",
+            help=f"Only this workload, may be repeated; train: {', '.join(WORKLOADS)}; cuda: "
+            f"{', '.join(DEVICE_WORKLOADS)}.",
+        ),
+    ] = None,
+    rival: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=_one_of(RIVALS),
+            metavar="NAME",
+            help=f"Not in quick: only this rival, may be repeated: {', '.join(RIVALS)}.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Not in quick: float32 (the default) or float64.")
+    ] = None,
+    quick_check: Annotated[
+        bool, typer.Option(help="Everything once and at its smallest, to see that it runs; its times mean little.")
+    ] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OLD.json",
+            help="Compare with a file that --json wrote; exit with 3 if a figure of fastmlp is more than "
+            f"{THRESHOLD:.0%} slower.",
+        ),
+    ] = None,
+    html_file: HtmlFile = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Time fastmlp and its rivals on the same work: results are compared first, times shown after.
+
+    **quick** whole fits against scikit-learn, in a minute · **train** time of a training step, all rivals ·
+    **predict** class probabilities · **cold** first import and first fit · **grid** GridSearchCV · **scaling** time
+    and memory up to 10^7 rows · **options** what activations, solvers and regularizers cost · **cuda** a training step
+    on a GPU · **all** of these, without cuda where there is no GPU.
+
+    A rival whose results differ has no times, and the command exits with 1. Rivals that are not installed are shown
+    as absent; `pip install "fastmlp[rivals]"` brings them, or FASTMLP_RIVALS_PYTHON names an interpreter that has
+    them.
+
+    Examples:
+
+        fastmlp bench
+        fastmlp bench --data iris --data digits --solver adam
+        fastmlp bench train --workload digits --rival pytorch
+        fastmlp bench train --engines all
+        fastmlp bench all --json results.json --html results.html
+        fastmlp bench train --compare results.json
+    """
+    names = _suites(suite, data=data, solver=solver, workload=workload, rival=rival, dtype=dtype, engines=engines)
+    if "quick" in names and not quick.select(data or (), solver or ()):
+        output.fail("no case has both this data set and this solver.", WRONG_USAGE)
+    side_by_side = _side_by_side(engines, backend)
+    settings = Settings(
+        rounds=rounds,
+        threads=(threads,) if threads else _thread_counts(),
+        workloads=tuple(workload or EVERY_WORKLOAD),
+        rivals=tuple(rival or RIVALS),
+        dtype=dtype or "float32",
+        data=tuple(data or ()),
+        solvers=tuple(solver or ()),
+        backend=side_by_side[0] if side_by_side else backend,
+        engines=side_by_side,
+        seconds=0.05 if quick_check else 1.0,
+        quick_check=quick_check,
+    )
+    options = dict.fromkeys(names, settings) | {"quick": replace(settings, threads=(threads or 1,))}
+    if engines and not rival:
+        options["train"] = replace(settings, rivals=())  # the engines among themselves
+    old = _older(compare)
+    names, skipped = _runnable(suite, names)
+    # where standard error is a terminal, a line there says what is running
+    with Console(stderr=True).status("", spinner="line") as status:
+        document = suites.run(names, options, status.update, skipped)
+    comparison = None if old is None else compared(old, document)
+    _show(document, comparison, quiet=str(json_file) == "-")
+    output.write_json(json_file, document)
+    if html_file is not None:
+        extra = [] if comparison is None else [comparison_table(comparison)]
+        output.write(html_file, html.page(document, extra))
+    for problem in suites.problems(document):
+        typer.echo(problem, err=True)
+    if not document["same"]:
+        raise typer.Exit(DIFFERENT)
+    if comparison is not None and comparison["slower"]:
+        for name in comparison["slower"]:
+            typer.echo(f"slower: {name}", err=True)
+        raise typer.Exit(SLOWER)
+
+
+def _side_by_side(engines: str | None, backend: str) -> tuple[str, ...]:
+    if engines is None:
+        return ()
+    if backend != "auto":
+        output.fail("--engines and --backend exclude each other: the first of the engines is the backend.", WRONG_USAGE)
+    return engine_table.chosen(engines)
+
+
+def _runnable(suite: str, names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Suites that this machine can run, and why not the others; it is an error to have asked for one of those."""
+    skipped = {name: reason for name in names if (reason := suites.why_not(name))}
+    if suite in skipped:
+        output.fail(f"the suite {suite} cannot run here: {skipped[suite]}", WRONG_USAGE)
+    for item in skipped.items():
+        typer.echo(suites.skipped(*item), err=True)
+    return tuple(name for name in names if name not in skipped), skipped
+
+
+def _suites(suite: str, **chosen: Any) -> tuple[str, ...]:
+    """The suites that a name stands for, if the options given with it mean something there."""
+    if suite not in (*SUITES, ALL):
+        output.fail(f"{suite!r} is not one of {', '.join((*SUITES, ALL))}.", WRONG_USAGE)
+    for option, of in OPTIONS_OF.items():
+        if chosen[option] and suite not in (*of, ALL):
+            output.fail(f"--{option} is an option of {', '.join(of)}, not of {suite}.", WRONG_USAGE)
+    if chosen["dtype"] not in (None, "float32", "float64"):
+        output.fail(f"--dtype {chosen['dtype']!r} is not one of float32, float64.", WRONG_USAGE)
+    of_suite = {"train": WORKLOADS, "cuda": DEVICE_WORKLOADS}.get(suite, EVERY_WORKLOAD)
+    for name in chosen["workload"] or ():
+        if name not in of_suite:
+            output.fail(f"--workload {name} is none of {suite}'s, which are {', '.join(of_suite)}.", WRONG_USAGE)
+    return suites.names(suite)
+
+
+def _thread_counts() -> tuple[int, ...]:
+    from fastmlp.cli import environment
+
+    return tuple(sorted({1, environment.cpus()}))
+
+
+def _older(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        return read(path)
+    except ValueError as error:
+        output.fail(str(error), WRONG_USAGE)
+
+
+def _show(document: Mapping[str, Any], comparison: Mapping[str, Any] | None, quiet: bool) -> None:
+    """Tables of every suite, the comparison, the environment."""
+    if quiet:
+        return
+    console = output.console()
+    shown = [table for name, result in document["suites"].items() for table in suites.module(name).tables(result)]
+    if comparison is not None:
+        shown.append(comparison_table(comparison))
+    for table in shown:
+        console.print(_rich(table))
+        console.print(*table.notes, "", sep="\n", markup=False)
+    console.print(_environment_table(document["environment"]))
+
+
+def _rich(table: tables.Table) -> Table:
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=table.title, title_justify="left")
+    for i, column in enumerate(table.columns):
+        left = i == 0 or column in table.left
+        drawn.add_column(Text(column), justify="left" if left else "right", no_wrap=left)
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn
+
+
+# --- fastmlp info ---------------------------------------------------------------------------------
+
+
+@app.command()
+def info(json_file: JsonFile = None) -> None:
+    """Print version, engines, instruction set, threads and BLAS: what to put in a bug report.
+
+    Examples:
+
+        fastmlp info
+        fastmlp info --json -
+    """
+    from fastmlp.cli import environment
+
+    described = environment.describe()
+    if str(json_file) != "-":
+        output.console().print(_environment_table(described))
+    output.write_json(json_file, described)
+
+
+def _environment_table(described: Mapping[str, Any]) -> Table:
+    from fastmlp.cli import environment
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in environment.lines(described):
+        table.add_row(name, Text(value))
+    return table
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,141 @@
+"""Say what this process runs on: machine, versions, engines, instruction set, threads, BLAS.
+
+Feeds `fastmlp info` and is stored beside every benchmark result. Nothing in it names a path or a
+user, so that results can be shared.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+    "FASTMLP_ISA",
+)
+
+
+def describe() -> dict[str, Any]:
+    """Plain containers, ready for JSON.
+
+    Examples
+    --------
+    >>> from fastmlp.cli.environment import describe
+    >>> sorted(describe())
+    ['blas', 'cpus', 'engines', 'isa', 'machine', 'variables', 'versions']
+    """
+    return {
+        "versions": versions(),
+        "machine": machine(),
+        "cpus": cpus(),
+        "variables": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        "engines": engines(),
+        "isa": instruction_sets(),
+        "blas": thread_pools(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Version of fastmlp, of Python and of what both estimators stand on."""
+    packages = ("fastmlp", "numpy", "scipy", "scikit-learn")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {**found, "python": platform.python_version()}
+
+
+def machine() -> dict[str, str]:
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "compiler": platform.python_compiler(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name; platform.processor() does not know it on Linux."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except (OSError, UnicodeDecodeError):
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cpus() -> int:
+    """Cores that this process may use, by affinity, container limits and LOKY_MAX_CPU_COUNT."""
+    import joblib
+
+    return int(joblib.cpu_count())
+
+
+def engines() -> dict[str, dict[str, Any]]:
+    """Every registered engine: whether it can be used here, and if not, why."""
+    from fastmlp.engines import backends
+
+    reasons = {name: backends.why_not(name) for name in backends.BACKENDS}
+    found: dict[str, dict[str, Any]] = {
+        name: {"available": reason is None, "reason": reason} for name, reason in reasons.items()
+    }
+    if reasons["numba"] is None:
+        from fastmlp.kernels.numba_cpu import cache
+
+        found["numba"]["compiled"] = cache.compiled()
+    return found
+
+
+def instruction_sets() -> dict[str, Any]:
+    """The instruction set that the Cython engine picked, and those it could be told to use."""
+    try:
+        from fastmlp.kernels import _engine
+    except ImportError:
+        return {"chosen": None, "usable": []}
+    return {"chosen": _engine.isa(), "usable": list(_engine.isas())}
+
+
+def thread_pools() -> list[dict[str, Any]]:
+    """BLAS and OpenMP libraries as threadpoolctl sees them, without their paths."""
+    import scipy.linalg  # noqa: F401  (loads its BLAS)
+    import sklearn.neural_network  # noqa: F401  (loads its OpenMP)
+    import threadpoolctl
+
+    return [
+        {key: value for key, value in pool.items() if key != "filepath"} for pool in threadpoolctl.threadpool_info()
+    ]
+
+
+def lines(described: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of each line that shows what `describe` gave."""
+    versions, machine, isa = (described[key] for key in ("versions", "machine", "isa"))
+    variables = [f"{name}={value}" for name, value in described["variables"].items()]
+    found = [
+        ("fastmlp", versions["fastmlp"]),
+        ("versions", ", ".join(f"{k} {v}" for k, v in versions.items() if k != "fastmlp")),
+        ("machine", f"{machine['processor']}, {machine['system']}"),
+        ("threads", ", ".join([f"{described['cpus']} usable cores", *variables])),
+    ]
+    for name, engine in described["engines"].items():
+        usable = "available" if engine["available"] else f"not available: {engine['reason']}"
+        for dtype, on_disk in engine.get("compiled", {}).items():
+            usable += f"; {dtype} {'compiled' if on_disk else 'not compiled yet'}"
+        found.append((f"engine {name}", usable))
+    usable = ", ".join(isa["usable"])
+    found.append(("instruction set", f"{isa['chosen']} (of {usable})" if usable else "none"))
+    for pool in described["blas"]:
+        words = [
+            pool["internal_api"],
+            pool.get("version"),
+            pool.get("architecture"),
+            f"{pool['num_threads']} threads",
+        ]
+        label = "BLAS" if pool["user_api"] == "blas" else pool["user_api"]
+        found.append((label, " ".join(str(word) for word in words if word)))
+    return found

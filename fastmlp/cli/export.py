@@ -1,0 +1,100 @@
+"""`fastmlp export`: a model file -> ONNX or C, the scaling of its columns folded into the first layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from fastmlp.cli import output
+from fastmlp.cli.arguments import JsonFile, ModelFile, Quiet, regular_file
+from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, in_order
+from fastmlp.tabular.recipe import load
+
+
+def export(
+    model: ModelFile,
+    onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE", callback=regular_file, help="Write an ONNX model.")
+    ] = None,
+    c: Annotated[Path | None, typer.Option(metavar="FILE", callback=regular_file, help="Write a C99 file.")] = None,
+    name: Annotated[str, typer.Option(help="C: what all names in the file begin with.")] = "model",
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Convert a model file to ONNX, to C, or both.
+
+    The converted network takes a matrix of numbers, which the command lists in their order: each numeric column as it
+    is in the data, since its scaling becomes part of the first layer; 0 or 1 for false or true; and for each text a
+    0 or 1 per category. Missing values must be replaced before, by the values that the list shows.
+
+    Examples:
+
+        fastmlp export wine.safetensors --onnx wine.onnx
+
+        fastmlp export wine.safetensors --c wine.c --name wine
+    """
+    with output.one_line_errors():
+        if onnx is None and c is None:
+            raise ValueError("nothing to write: say --onnx FILE, --c FILE, or both")
+        estimator, recipe = load(model, needed=False)
+        columns = [] if recipe is None else recipe.columns
+        converted = unscaled(estimator, columns)
+        if onnx is not None:
+            from fastmlp.export.onnx import to_onnx
+
+            to_onnx(converted, onnx)
+        if c is not None:
+            from fastmlp.export.c import to_c
+
+            to_c(converted, c, name=name)
+    listed = inputs(columns)
+    if not quiet and str(json_file) != "-":
+        rows = [(i, entry["name"], entry["value"], f"{entry['if_missing']:g}") for i, entry in enumerate(listed)]
+        output.console().print(output.grid("inputs", ["place", "feature", "value", "if missing"], rows))
+    output.write_json(json_file, {"schema": 1, "model": str(model), "inputs": listed})
+
+
+def unscaled(estimator: Any, columns: Sequence[Column]) -> Any:
+    """A copy that takes numeric columns as they are in the data: their scaling is folded into the first layer.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        Fitted to features of these columns.
+    columns : sequence of Column
+        None: nothing is folded.
+    """
+    folded = deepcopy(estimator)
+    classes = getattr(folded, "classes_", None)
+    if classes is not None and classes.dtype == bool:  # labels of exported models are whole numbers or texts
+        folded.classes_ = classes.astype(np.int64)
+    numeric = [column for column in in_order(columns) if isinstance(column, Numeric)]
+    if not numeric:
+        return folded
+    # numbers come first; x W + b with x = (raw - mean) / scale is raw (W / scale) + (b - (mean / scale) W)
+    mean = np.array([column.mean for column in numeric])
+    scale = np.array([column.scale for column in numeric])
+    W = folded.coefs_[0][: len(numeric)].astype(np.float64) / scale[:, None]
+    folded.intercepts_[0][...] = folded.intercepts_[0].astype(np.float64) - mean @ W
+    folded.coefs_[0][: len(numeric)] = W
+    return folded
+
+
+def inputs(columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """What the converted network takes, in its order."""
+    listed: list[dict[str, Any]] = []
+    for column in in_order(columns):
+        if isinstance(column, Numeric):
+            listed.append({"name": column.name, "value": "the number", "if_missing": column.median})
+        elif isinstance(column, Boolean):
+            listed.append({"name": column.name, "value": "1 if true, else 0", "if_missing": column.most_frequent})
+        elif isinstance(column, Categorical):
+            for i, feature in enumerate(column.features()):
+                value = f"1 if {column.categories[i]!r}, else 0"
+                listed.append({"name": feature, "value": value, "if_missing": int(i == column.most_frequent)})
+    return listed

@@ -1,0 +1,109 @@
+"""What every command prints and writes: tables, JSON, one-line errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+FAILED = 1
+WRONG_USAGE = 2
+
+WIDTH = 132  # of the widest table
+
+
+def console() -> Console:
+    """Standard output, never so narrow that a table would lose its digits."""
+    found = Console(highlight=False)
+    narrow = found.width < WIDTH or not found.is_terminal
+    return Console(highlight=False, width=WIDTH) if narrow else found
+
+
+def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A table with a header; the first column and texts to the left, the rest to the right."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        drawn.add_column(Text(column), overflow="fold", justify="right" if i and _numbers(rows, i) else "left")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn
+
+
+def pairs(entries: Mapping[str, Any]) -> Table:
+    """Names and values without a header."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in entries.items():
+        table.add_row(Text(name), Text(str(value)))
+    return table
+
+
+def write_json(path: Path | None, document: Mapping[str, Any]) -> None:
+    """Write to a file, to standard output for "-", or not at all for None."""
+    if path is None:
+        return
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+    else:
+        write(path, text)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text whole or not at all."""
+    from fastmlp.data.files import write_whole
+
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror or error}.", WRONG_USAGE)
+
+
+def note(message: str) -> None:
+    """A line on standard error that is no error."""
+    typer.echo(f"Note: {message}", err=True)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """End the command with a line on standard error."""
+    typer.echo(f"Error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what a user can mend into one line and an exit code.
+
+    Data, models and parameters that make no sense, missing packages and files end with 2; a training that diverged or
+    does not fit the memory with 1.
+    """
+    from fastmlp.tabular.reading import one_line
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever reads has enough; typer knows what to do
+    except FloatingPointError as error:
+        fail(one_line(error), FAILED)
+    except MemoryError as error:
+        fail(one_line(error) or "not enough memory", FAILED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror or one_line(error)}", WRONG_USAGE)
+    except (ValueError, TypeError, ImportError) as error:
+        fail(one_line(error, 2000), WRONG_USAGE)
+
+
+def _numbers(rows: Sequence[Sequence[str]], column: int) -> bool:
+    return all(row[column].lstrip("-")[:1].isdigit() for row in rows)

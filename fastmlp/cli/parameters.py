@@ -1,0 +1,187 @@
+"""The estimators' parameters as options of `fastmlp train`, made from their signatures and documentation.
+
+A value is JSON where it can be read as such, otherwise a text: ``--activation elu``, ``--dropout 0.2``,
+``--activation '["elu", {"alpha": 0.5}]'``. What a parameter takes is judged by the estimators, not here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+PANEL = "Network and training"
+
+#: Parameters with an option of another form, and those that make no sense in a shell.
+LEFT_OUT = ("hidden_layer_sizes", "callbacks", "verbose", "warm_start")
+
+
+def estimators() -> dict[str, type]:
+    """The estimator of each task."""
+    from fastmlp.estimators import MLPClassifier, MLPRegressor
+
+    return {"classification": MLPClassifier, "regression": MLPRegressor}
+
+
+def with_parameters(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command with an option for each parameter of either estimator; it gets those given as `parameters`."""
+    options = _options()
+
+    def generated(**given: Any) -> None:
+        chosen = {name: value_of(given.pop(name)) for name in options if given.get(name) is not None}
+        command(**{name: value for name, value in given.items() if name not in options}, parameters=chosen)
+
+    signature = inspect.signature(command)
+    hints = get_type_hints(command, include_extras=True)
+    own = [p.replace(annotation=hints[name]) for name, p in signature.parameters.items() if name != "parameters"]
+    generated.__signature__ = signature.replace(parameters=[*own, *options.values()])  # type: ignore[attr-defined]
+    generated.__annotations__ = {p.name: p.annotation for p in (*own, *options.values())}
+    generated.__doc__, generated.__name__ = command.__doc__, command.__name__
+    return generated
+
+
+def value_of(text: Any) -> Any:
+    """The value of an option: JSON, or else the text itself.
+
+    Examples
+    --------
+    >>> [value_of(text) for text in ("0.5", "adam", '["elu", {"alpha": 0.5}]', "inf")]
+    [0.5, 'adam', ['elu', {'alpha': 0.5}], inf]
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError:
+        return float("inf") if text == "inf" else text
+
+
+def checked(task: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that no fit would take, before any data is read.
+
+    Parameters
+    ----------
+    task : {"auto", "classification", "regression"}
+        With "auto" one of the two estimators must take them.
+    parameters : mapping
+        Constructor arguments.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter, its value and what is allowed.
+    """
+    errors = []
+    for name, cls in estimators().items():
+        if task in ("auto", name):
+            try:
+                _check(cls, parameters)
+                return
+            except (TypeError, ValueError) as error:
+                errors.append(error)
+    raise errors[0]
+
+
+def made(task: str, parameters: Mapping[str, Any]) -> Any:
+    """The estimator of a task, unfitted.
+
+    Raises
+    ------
+    ValueError
+        As :func:`checked`.
+    """
+    _check(estimators()[task], parameters)
+    return estimators()[task](**parameters)
+
+
+def has_linear_output(estimator: Any) -> bool:
+    """Whether a regressor's outputs are those of its last layer, so that a scale can be moved into its weights."""
+    from fastmlp.data.targets import resolve_loss
+
+    return resolve_loss("regression", estimator.loss, 1).link == "identity"
+
+
+def _check(cls: Any, parameters: Mapping[str, Any]) -> None:
+    from fastmlp.data.targets import resolve_loss
+    from fastmlp.estimator.parameters import activations_of, check_lbfgs, dropout_rates
+    from fastmlp.model import choices
+    from fastmlp.training.schedules import SCHEDULES
+
+    known = cls._get_param_names()
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"{cls.__name__} has no parameter {name!r}")
+    estimator = cls(**parameters)
+    estimator._validate_params()
+    hidden = estimator._hidden_sizes()
+    activations_of(estimator.activation, len(hidden))
+    dropout_rates(estimator, len(hidden))
+    choices.entry(SCHEDULES, estimator.learning_rate, "learning_rate")
+    task = "regression" if cls is estimators()["regression"] else "multiclass"
+    resolve_loss(task, estimator.loss, 1 if task == "regression" else 3, getattr(estimator, "label_smoothing", 0.0))
+    if estimator.solver == "lbfgs":
+        check_lbfgs(estimator, validation=False, resumes=False)
+
+
+def _options() -> dict[str, inspect.Parameter]:
+    """An optional keyword per parameter; None means that it was not given."""
+    found: dict[str, inspect.Parameter] = {}
+    for cls in estimators().values():
+        texts = _texts(cls.__doc__ or "")
+        for name, parameter in inspect.signature(cls).parameters.items():
+            if name in LEFT_OUT or name in found:
+                continue
+            dashed = f"--{name.replace('_', '-')}"
+            if str(parameter.annotation).startswith("bool"):
+                option = typer.Option(f"{dashed}/--no-{dashed[2:]}", help=texts[name], rich_help_panel=PANEL)
+                type_: Any = Annotated[bool | None, option]
+            else:
+                default = "" if parameter.default is None else f" [default: {parameter.default}]"
+                names = _names(cls, name)
+                one_of = f" One of {', '.join(names)}, or what docs/options.md says." if names else ""
+                option = typer.Option(
+                    dashed,
+                    help=texts[name] + one_of + default,
+                    rich_help_panel=PANEL,
+                    metavar="VALUE",
+                    autocompletion=_completion(names) if names else None,
+                )
+                type_ = Annotated[str | None, option]
+            found[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=type_)
+    return found
+
+
+def _names(cls: Any, parameter: str) -> list[str]:
+    """Names that a parameter may have, sorted."""
+    from sklearn.utils._param_validation import StrOptions
+
+    allowed = cls._parameter_constraints[parameter]
+    return sorted(name for entry in allowed if isinstance(entry, StrOptions) for name in entry.options)
+
+
+def _completion(names: list[str]) -> Callable[[str], list[str]]:
+    def starting_with(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return starting_with
+
+
+def _texts(documentation: str) -> dict[str, str]:
+    """First sentence about each parameter of a numpydoc text."""
+    section = inspect.cleandoc(documentation).split("Parameters\n----------\n", 1)[1].split("\nAttributes\n---", 1)[0]
+    entries = re.findall(r"^(\w+) : (?:.*\\\n)?.*\n((?:(?:    .*)?\n)+)", section + "\n", re.MULTILINE)
+    texts = {name: " ".join(text.split()) for name, text in entries}
+    return {name: _first_sentence(text) for name, text in texts.items()}
+
+
+def _first_sentence(text: str) -> str:
+    # what follows a colon outside of parentheses is detail
+    return re.split(r"\. |[:;] (?![^(]*\))", text, maxsplit=1)[0].rstrip(".") + "."
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(name)

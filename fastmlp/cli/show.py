@@ -1,0 +1,114 @@
+"""`fastmlp show`: what is in a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from fastmlp.cli import output
+from fastmlp.cli.arguments import JsonFile, ModelFile
+from fastmlp.cli.train import NAMES
+from fastmlp.tabular.columns import Categorical, Column, Numeric, to_json
+from fastmlp.tabular.recipe import Recipe, load
+
+
+def show(model: ModelFile, json_file: JsonFile = None) -> None:
+    """Print the network, the columns, the parameters and the training of a model file.
+
+    Examples:
+
+        fastmlp show wine.safetensors
+
+        fastmlp show wine.safetensors --json -
+    """
+    with output.one_line_errors():
+        estimator, recipe = load(model, needed=False)
+        document = described(estimator, recipe)
+    if str(json_file) != "-":
+        _print(estimator, recipe, document)
+    output.write_json(json_file, document)
+
+
+def described(estimator: Any, recipe: Recipe | None) -> dict[str, Any]:
+    """All of it as JSON has it."""
+    from fastmlp import summary
+
+    network = summary(estimator)
+    document: dict[str, Any] = {
+        "schema": 1,
+        "estimator": type(estimator).__name__,
+        "network": {"n_params": network.n_params, "layers": [asdict(layer) for layer in network.layers]},
+        "parameters": {name: _plain(value) for name, value in changed(estimator).items()},
+    }
+    if recipe is not None:
+        document |= {
+            "columns": to_json(recipe.columns),
+            "features": recipe.features,
+            "target": recipe.target,
+            "training": dict(recipe.training),
+        }
+    return document
+
+
+def changed(estimator: Any) -> dict[str, Any]:
+    """Parameters that have another value than their default."""
+    defaults = type(estimator)().get_params()
+    given = estimator.get_params()
+    return {name: value for name, value in given.items() if repr(value) != repr(defaults[name])}
+
+
+def _print(estimator: Any, recipe: Recipe | None, document: Mapping[str, Any]) -> None:
+    from fastmlp import summary
+
+    console = output.console()
+    typer.echo(f"{summary(estimator)}\n")
+    if document["parameters"]:
+        console.print(output.pairs(document["parameters"]), "")
+    if recipe is None:
+        return
+    rows = [(column.name, column.kind, _details(column)) for column in recipe.columns]
+    title = f"{len(rows)} columns -> {len(recipe.features)} features; target: {recipe.target}"
+    console.print(output.grid(title, ["column", "kind", "training rows"], rows))
+    console.print(output.pairs(_history(recipe.training)))
+
+
+def _details(column: Column) -> str:
+    if isinstance(column, Numeric):
+        return f"mean {column.mean:.6g}, deviation {column.scale:.6g}, median {column.median:.6g}"
+    if isinstance(column, Categorical):
+        return ", ".join(column.categories[:8]) + (
+            f" and {len(column.categories) - 8} more" * (len(column.categories) > 8)
+        )
+    return f"mostly {'true' if column.most_frequent else 'false'}"
+
+
+def _history(training: Mapping[str, Any]) -> dict[str, str]:
+    """What the file says about its training, in a line each; it may say anything."""
+    lines: dict[str, str] = {}
+    for name, value in training.items():
+        if isinstance(value, Mapping):
+            text = ", ".join(f"{NAMES.get(str(key), key)} {_short(entry)}" for key, entry in value.items())
+        elif isinstance(value, list):
+            text = ", ".join(map(_short, value))
+        else:
+            text = _short(value)
+        if text:
+            lines[str(name)] = text
+    return lines
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON has it; a text where it has none."""
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    plain = value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and abs(value) < 1e300)
+    return value if plain else str(value)

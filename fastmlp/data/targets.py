@@ -1,0 +1,292 @@
+"""Targets per task: which loss serves it, and y as users give it <-> what a network is trained on and predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils.class_weight import compute_sample_weight
+
+from fastmlp.kernels import formulas
+from fastmlp.model import choices
+
+#: Loss by output activation: the canonical pairs, for which d loss / d z = prediction - target.
+LOSS_OF_LINK = {
+    "softmax": "log_loss",
+    "logistic": "binary_log_loss",
+    "identity": "squared_error",
+    "exp": "poisson",
+}
+
+#: What classifiers call a loss -> its row for class indices or one output per class, and its row for 0/1 outputs.
+CLASSIFIER_LOSSES = {
+    "log_loss": ("log_loss", "binary_log_loss"),
+    "focal": ("focal", "binary_focal"),
+    "hinge": ("hinge", "hinge"),
+    "squared_hinge": ("squared_hinge", "squared_hinge"),
+}
+
+#: Rows that regressors offer: those that no classifier needs.
+REGRESSOR_LOSSES = tuple(
+    name for name in formulas.LOSSES if all(name not in rows for rows in CLASSIFIER_LOSSES.values())
+)
+
+
+class Objective(NamedTuple):
+    """What a network is trained for.
+
+    loss : entry of ``Network.loss``
+    link : output activation
+    n_outputs : int
+    smoothing : how far 0/1 targets are moved towards 1/2
+    """
+
+    loss: Any
+    link: str
+    n_outputs: int
+    smoothing: float = 0.0
+
+
+def task_of(binarizer: LabelBinarizer) -> str:
+    """Task of a classifier: "binary", "multiclass" or "multilabel"."""
+    return "multilabel" if binarizer.y_type_.startswith("multilabel") else binarizer.y_type_
+
+
+def resolve_loss(task: str, loss: Any, n_outputs: int, label_smoothing: float = 0.0) -> Objective:
+    """The row of ``formulas.LOSSES`` that serves a task, and its link.
+
+    Parameters
+    ----------
+    task : {"binary", "multiclass", "multilabel", "regression"}
+    loss : str, (str, dict), or Formula
+        As users write it: one of ``CLASSIFIER_LOSSES`` or of ``REGRESSOR_LOSSES``; formulas are for regression.
+    n_outputs : int
+        Output units: 1 for "binary", else one per class, label or column of y.
+    label_smoothing : float
+        In [0, 1), for classifiers: each class's target is mixed with that share of the uniform distribution.
+
+    Returns
+    -------
+    Objective
+
+    Raises
+    ------
+    ValueError
+        If the loss is unknown, a parameter of it out of range, or the combination makes no sense.
+
+    Examples
+    --------
+    >>> from fastmlp.data.targets import resolve_loss
+    >>> resolve_loss("multiclass", "log_loss", 3, label_smoothing=0.1)
+    Objective(loss=('log_loss', {'label_smoothing': 0.1}), link='softmax', n_outputs=3, smoothing=0.0)
+    >>> resolve_loss("binary", ("focal", {"gamma": 1}), 1)
+    Objective(loss=('binary_focal', {'gamma': 1.0}), link='logistic', n_outputs=1, smoothing=0.0)
+    """
+    if task == "regression":
+        chosen = choices.entry(formulas.LOSSES, loss, "loss", REGRESSOR_LOSSES)
+        if chosen == "kl_divergence" and n_outputs < 2:
+            raise ValueError(
+                "loss='kl_divergence' needs y of shape (n_samples, n_categories) with two or more categories: each row "
+                "is a distribution over them"
+            )
+        return Objective(chosen, link_of(chosen), n_outputs)
+    return _classifier_objective(task, loss, n_outputs, label_smoothing)
+
+
+def _classifier_objective(task: str, loss: Any, n_outputs: int, label_smoothing: float) -> Objective:
+    if choices.is_formula(loss):
+        raise ValueError(f"loss={loss!r}: formulas are for MLPRegressor; valid here are {list(CLASSIFIER_LOSSES)}")
+    chosen = choices.entry(formulas.LOSSES, loss, "loss", CLASSIFIER_LOSSES)
+    name, given = choices.name_of(chosen), choices.given_parameters(chosen)
+    if task == "multilabel" and name.endswith("hinge"):
+        raise ValueError(
+            f"loss={name!r} makes no sense with multilabel targets: it tells classes apart by the largest decision "
+            "value, of which several labels may be true at once; use 'log_loss' or 'focal'"
+        )
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
+    if label_smoothing:
+        if name != "log_loss":
+            raise ValueError(f"label_smoothing={label_smoothing:g} needs loss='log_loss', got loss={name!r}")
+        if given.setdefault("label_smoothing", label_smoothing) != label_smoothing:
+            raise ValueError(f"label_smoothing={label_smoothing:g} contradicts loss={loss!r}")
+    row = CLASSIFIER_LOSSES[name][0 if task == "multiclass" else 1]
+    takes = {parameter: value for parameter, value in given.items() if parameter in formulas.LOSSES[row].parameters}
+    smoothing = 0.0 if "label_smoothing" in takes else given.get("label_smoothing", 0.0)
+    return Objective((row, takes) if takes else row, link_of(row), n_outputs, smoothing)
+
+
+def link_of(loss: Any) -> str:
+    """Output activation of a loss: of an entry of ``Network.loss``."""
+    return formulas.LOSSES[choices.name_of(loss)].link if isinstance(loss, str | tuple) else loss.link
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def class_link(binarizer: LabelBinarizer) -> str:
+    """Output activation of a classifier: softmax for more than two classes, else one logistic per output."""
+    return "softmax" if binarizer.y_type_ == "multiclass" else "logistic"
+
+
+def n_class_outputs(binarizer: LabelBinarizer) -> int:
+    """Output units: one per class or label, a single one for two classes."""
+    return 1 if binarizer.y_type_ == "binary" else len(binarizer.classes_)
+
+
+def encode_classes(
+    binarizer: LabelBinarizer, y: np.ndarray, dtype: np.dtype, objective: Objective | None = None
+) -> np.ndarray:
+    """Training targets of a classifier.
+
+    Parameters
+    ----------
+    binarizer : LabelBinarizer
+        Fitted.
+    y : ndarray
+        Class labels (n,) or label indicators (n, n_labels).
+    dtype : numpy dtype
+    objective : Objective, optional
+        Log loss without smoothing if left out.
+
+    Returns
+    -------
+    ndarray
+        Class indices (n,) intp for more than two classes, unless the loss takes one output per class; else 0/1
+        (n, n_outputs) of the dtype, y (1 - smoothing) + smoothing / 2.
+    """
+    by_class = objective is None or formulas.LOSSES[choices.name_of(objective.loss)].class_targets
+    if binarizer.y_type_ == "multiclass" and by_class:
+        return np.searchsorted(binarizer.classes_, y).astype(np.intp, copy=False)
+    if binarizer.y_type_ == "binary" and y.ndim == 1:
+        # y has been judged already: the binarizer would judge it again, which takes longer than some epochs
+        is_second = y == binarizer.classes_[1] if len(binarizer.classes_) == 2 else np.zeros(len(y), dtype=bool)
+        encoded = is_second.astype(dtype).reshape(-1, 1)
+    else:
+        encoded = np.ascontiguousarray(binarizer.transform(y), dtype=dtype)
+    if objective is None or objective.smoothing == 0.0:
+        return encoded
+    return encoded * dtype.type(1.0 - objective.smoothing) + dtype.type(0.5 * objective.smoothing)
+
+
+def decode_classes(binarizer: LabelBinarizer, outputs: np.ndarray, link: str = "logistic") -> np.ndarray:
+    """Class labels (n,), or label indicators (n, n_labels), from outputs (n, n_outputs).
+
+    With the link "identity" outputs are decision values, with the border at 0, else probabilities.
+    """
+    classes = binarizer.classes_
+    if binarizer.y_type_ == "multiclass":
+        return classes.take(outputs.argmax(axis=1), mode="clip")
+    chosen = (outputs > (0.0 if link == "identity" else 0.5)).astype(int)
+    if binarizer.y_type_ == "binary":
+        return np.repeat(classes[0], len(chosen)) if len(classes) == 1 else classes[chosen.ravel()]
+    return chosen
+
+
+def weigh_classes(
+    class_weight: Any, classes: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
+) -> np.ndarray | None:
+    """Sample weights with class weights multiplied in.
+
+    Parameters
+    ----------
+    class_weight : None, "balanced", dict of label to weight, or for multilabel targets a list of dicts
+        As in scikit-learn: a class that a dict does not name has weight 1; "balanced" is
+        n_samples / (n_classes * rows of the class).
+    classes : ndarray of shape (n_classes,)
+        Sorted labels.
+    y : ndarray of shape (n,) or (n, n_labels)
+    sample_weight : ndarray of shape (n,), optional
+
+    Returns
+    -------
+    ndarray of shape (n,), or None
+        float64; what was given if there are no class weights.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or no number, or the dict names other classes than there are.
+    """
+    if class_weight is None:
+        return sample_weight
+    for of_output in class_weight if isinstance(class_weight, list) else [class_weight]:
+        _check_class_weight(of_output)
+    if isinstance(class_weight, Mapping) and y.ndim == 1:
+        weight = _weight_per_class(class_weight, classes)[np.searchsorted(classes, y)]
+    else:
+        weight = compute_sample_weight(class_weight, y)
+    return weight if sample_weight is None else weight * sample_weight
+
+
+def _check_class_weight(class_weight: Any) -> None:
+    if isinstance(class_weight, Mapping):
+        for label, weight in class_weight.items():
+            if not isinstance(weight, Real) or not 0 <= float(weight) < np.inf:
+                raise ValueError(f"class_weight[{label!r}] must be in [0, inf), got {weight!r}")
+    elif not isinstance(class_weight, str) or class_weight != "balanced":
+        raise ValueError(f"class_weight must be None, 'balanced' or a dict of label to weight, got {class_weight!r}")
+
+
+def _weight_per_class(class_weight: Mapping[Any, float], classes: np.ndarray) -> np.ndarray:
+    labels = classes.tolist()
+    unknown = [label for label in class_weight if label not in labels]
+    # weights for absent classes are all right, a fold may lack one, unless a present class is without: a typing error
+    if unknown and any(label not in class_weight for label in labels):
+        raise ValueError(f"class_weight names {unknown}, which y does not have; its classes are {labels}")
+    return np.array([class_weight.get(label, 1.0) for label in labels], dtype=np.float64)
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+#: How far the sum of a distribution may be from 1: distributions come rounded.
+SUM_TOLERANCE = 1e-4
+
+
+def _check_positive(y: np.ndarray) -> None:
+    if not (y > 0).all():
+        raise ValueError(f"loss='gamma' needs targets above 0, got {y.min():g}")
+
+
+def _check_distributions(y: np.ndarray) -> None:
+    if (y < 0).any():
+        raise ValueError(
+            f"loss='kl_divergence' needs rows of y that are distributions, got the probability {y.min():g}"
+        )
+    sums = y.sum(axis=1, dtype=np.float64)
+    wrong = ~(np.abs(sums - 1.0) <= SUM_TOLERANCE)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"loss='kl_divergence' needs rows of y that are distributions and add up to 1; row {row} adds up to "
+            f"{sums[row]:g}"
+        )
+
+
+#: Checks of targets (n, n_outputs) by loss. None for poisson: scikit-learn takes negative ones, its loss is NaN then.
+CHECKS: dict[str, Callable[[np.ndarray], None]] = {"gamma": _check_positive, "kl_divergence": _check_distributions}
+
+
+def encode_values(y: Any, dtype: np.dtype, loss: Any = "squared_error") -> np.ndarray:
+    """Training targets of a regressor: (n, n_outputs) of the dtype.
+
+    Raises
+    ------
+    TypeError
+        If y is sparse or holds no numbers; for text and dates NumPy's own, as scikit-learn's users know it.
+    ValueError
+        If they are no targets for this loss: none above 0 for "gamma", no distributions for "kl_divergence".
+    """
+    if issparse(y):
+        raise TypeError("y must be a dense array of numbers, got a sparse matrix")
+    y = np.asarray(y)
+    if y.dtype.kind not in "biufO":
+        np.subtract(y, np.empty(y.shape, dtype))
+    encoded = np.ascontiguousarray(y.reshape(len(y), -1), dtype=dtype)
+    if isinstance(loss, str | tuple) and choices.name_of(loss) in CHECKS:
+        CHECKS[choices.name_of(loss)](encoded)
+    return encoded

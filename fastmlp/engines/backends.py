@@ -1,0 +1,103 @@
+"""The engines: what every one of them offers, which exist, and which to take.
+
+A backend is a module with the functions of :class:`fastmlp.kernels.contract.Engine`, where each is documented; a test
+compares the signatures.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from fastmlp.kernels.contract import CONTRACT as CONTRACT
+from fastmlp.kernels.contract import Data as Data
+
+if TYPE_CHECKING:
+    from fastmlp.model.network import Network
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine.
+
+    module : the module that implements it; importing it is cheap, and fails where the engine cannot work
+    install : what to do when it does not import
+    pays_from : floating-point operations of a fit from which "auto" takes it; infinity: only by name
+    """
+
+    module: str
+    install: str
+    pays_from: float = 0.0
+
+
+# Loading compiled code takes half a second and compiling it, once per machine, 20: less than the reference takes for
+# more operations than these.
+COMPILING_PAYS = 1e10
+
+# In the order in which "auto" looks for one.  It goes by what is installed and by the size of the fit, so that the same
+# fit takes the same engine.  A GPU rounds differently and is shared with others: it is never taken without being named.
+BACKENDS: dict[str, Row] = {
+    "cython": Row("fastmlp.kernels._engine", "reinstall fastmlp where a C compiler is present: pip install fastmlp"),
+    "numba": Row("fastmlp.kernels.numba_cpu", 'pip install "fastmlp[numba]"', COMPILING_PAYS),
+    "cuda": Row("fastmlp.kernels.numba_cuda.engine", 'pip install "fastmlp[cuda]"', math.inf),
+    "reference": Row("fastmlp.kernels.reference", "reinstall fastmlp: pip install fastmlp"),
+}
+
+
+def get(name: str, work: float = 0.0) -> ModuleType:
+    """The engine of this name; "auto" takes the first of ``BACKENDS`` that imports and pays for this much work.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``BACKENDS``, or "auto".
+    work : float, default=0.0
+        Floating-point operations of the fit to come; see :func:`work_of_fit`.
+
+    Raises
+    ------
+    ValueError
+        If there is no engine of this name; the message lists those available.
+    ImportError
+        If the engine exists but cannot be used here; the message says why, and what to install.
+
+    Examples
+    --------
+    >>> from fastmlp.engines import backends
+    >>> backends.get("reference").__name__
+    'fastmlp.kernels.reference'
+    """
+    if name == "auto":
+        usable = (candidate for candidate, row in BACKENDS.items() if row.pays_from <= work)
+        name = next(candidate for candidate in usable if why_not(candidate) is None)
+    if name not in BACKENDS:
+        raise ValueError(f"backend={name!r} is unknown; available: {['auto', *available()]}")
+    row = BACKENDS[name]
+    try:
+        return import_module(row.module)
+    except ImportError as error:
+        if error.name is None:  # installed, and finds that it cannot work
+            raise ImportError(f"backend={name!r} cannot be used here: {error}") from error
+        raise ImportError(f"backend={name!r} is not installed ({error}); {row.install}", name=error.name) from error
+
+
+def work_of_fit(network: Network, n_rows: int, n_epochs: int) -> float:
+    """Floating-point operations of so many epochs: two per weight and row in each of three products."""
+    return 6.0 * network.n_weights * n_rows * n_epochs
+
+
+def available() -> tuple[str, ...]:
+    """Names of the engines that import on this machine, preferred first."""
+    return tuple(name for name in BACKENDS if why_not(name) is None)
+
+
+def why_not(name: str) -> str | None:
+    """Why an engine cannot be used here, or None if it can."""
+    try:
+        get(name)
+    except ImportError as error:
+        return str(error)
+    return None

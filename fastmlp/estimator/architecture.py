@@ -1,0 +1,83 @@
+"""The :class:`Network` of an estimator: the one that its parameters ask for, or the one that its arrays describe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fastmlp.data import targets
+from fastmlp.data.targets import Objective
+from fastmlp.estimator.parameters import activations_of, dropout_rates
+from fastmlp.model import weights
+from fastmlp.model.initialization import initial_params
+from fastmlp.model.network import Network
+
+
+def hidden_sizes(estimator: Any) -> list[int]:
+    """Return the widths of the hidden layers.
+
+    Raises
+    ------
+    ValueError
+        If one is not positive.
+    """
+    sizes = estimator.hidden_layer_sizes
+    sizes = list(sizes) if isinstance(sizes, Iterable) else [sizes]
+    if np.any(np.array(sizes) <= 0):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    return sizes
+
+
+def network_to_train(estimator: Any, X: Any, objective: Objective, first_pass: bool) -> Network:
+    """Return the network of a fit: a new one for these rows, or the fitted one to train further.
+
+    Raises
+    ------
+    MemoryError
+        If a new one cannot fit this machine.
+    ValueError
+        If the fitted one is of another kind than the parameters ask for.
+    """
+    if not first_pass:
+        return _network_to_go_on_with(estimator, objective)
+    widths = (X.shape[1], *(int(h) for h in hidden_sizes(estimator)), objective.n_outputs)
+    network = _network(estimator, widths, objective.loss, np.dtype(X.dtype))
+    # parameters, gradient and their best copy, or two optimizer states
+    network.check_memory(n_vectors=3)
+    return network
+
+
+def fitted_network(estimator: Any) -> Network:
+    """Return the network that the fitted arrays describe, whoever set them, as it predicts."""
+    widths, dtype = weights.linear_shape(estimator.coefs_, estimator.intercepts_)
+    activations = activations_of(estimator.activation, len(widths) - 2)
+    loss = targets.LOSS_OF_LINK[estimator.out_activation_]
+    return Network(widths, activations, loss, dtype, batch_norm="bn_scales_" in vars(estimator))
+
+
+def first_params(estimator: Any, network: Network, random_state: np.random.RandomState) -> np.ndarray:
+    """Return the flat vector (n_params,) that the first fit of a network begins with."""
+    logistic = network.activations == ("logistic",) * (network.n_layers - 1)
+    gain = 2.0 if estimator.activation == "logistic" or (logistic and network.activations) else 6.0
+    return initial_params(network, estimator.init, random_state, gain)
+
+
+def _network_to_go_on_with(estimator: Any, objective: Objective) -> Network:
+    widths, dtype = weights.linear_shape(estimator.coefs_, estimator.intercepts_)
+    if objective.link != estimator.out_activation_:
+        raise ValueError(
+            f"the fitted network has the output activation {estimator.out_activation_!r}, the loss needs"
+            f" {objective.link!r}: a loss cannot be exchanged for this one without a new fit"
+        )
+    if "bn_scales_" in vars(estimator) and not estimator.batch_norm:
+        raise ValueError("batch_norm=False, but the fitted network has batch normalisation: it needs a new fit")
+    return _network(estimator, widths, objective.loss, dtype)
+
+
+def _network(estimator: Any, widths: tuple[int, ...], loss: Any, dtype: np.dtype) -> Network:
+    n_hidden = len(widths) - 2
+    dropout, input_dropout = dropout_rates(estimator, n_hidden)
+    activations = activations_of(estimator.activation, n_hidden)
+    return Network(widths, activations, loss, dtype, dropout, input_dropout, bool(estimator.batch_norm))

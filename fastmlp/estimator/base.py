@@ -1,0 +1,370 @@
+"""What MLPClassifier and MLPRegressor share: the road from data to fitted weights, and back to predictions.
+
+``fit`` goes in one direction, and each step is a call of one module::
+
+    validate (inputs) -> encode (targets) -> Network (architecture) -> Data (inputs) -> first values (initialization,
+    state) -> Run (training) -> epochs -> views (weights)
+
+An estimator keeps nothing private but ``_training``, a :class:`fastmlp.training.state.TrainingState`, the encoder of
+its labels and predictions to use again.  There are no numerics here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import validate_parameter_constraints
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fastmlp.data import device_arrays, inputs
+from fastmlp.data.targets import Objective
+from fastmlp.engines import backends
+from fastmlp.estimator import architecture
+from fastmlp.estimator.parameters import CONSTRAINTS, check_batches, check_lbfgs, check_monitor
+from fastmlp.estimator.prediction import Prediction
+from fastmlp.model import weights
+from fastmlp.model.network import Network
+from fastmlp.training import checkpoint, state
+from fastmlp.training.lbfgs import train_lbfgs
+from fastmlp.training.run import Run, train_stochastic
+from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
+from fastmlp.training.validation import given_validation, validation_of
+
+backends.get("auto")  # imported with the estimators, so that the first fit is not slower than the next
+
+
+Method = TypeVar("Method", bound=Callable)
+
+
+def fit_context(method: Method) -> Method:
+    """Apply scikit-learn's decorator of fit, which by itself hides signatures from type checkers."""
+    return _fit_context(prefer_skip_nested_validation=True)(method)
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a fit may bring besides X, y and sample_weight."""
+
+    validation: tuple[Any, Any, Any] | None = None  # X, y, sample_weight
+    start: tuple[Any, ...] = ()  # coef_init, intercept_init; () if neither is given
+    resume_from: Any = None
+    callbacks: Sequence[Callable[[Any], Any]] = ()
+    incremental: bool = False  # one more epoch: partial_fit
+
+
+#: The estimators by name: what a model file may name, and what scikit-learn has counterparts of.
+ESTIMATORS: dict[str, type] = {}
+
+Estimator = TypeVar("Estimator", bound=type)
+
+
+def entered(cls: Estimator) -> Estimator:
+    """Enter a class in ``ESTIMATORS``; its subclasses, which may fit or predict otherwise, are not entered."""
+    ESTIMATORS[cls.__name__] = cls
+    return cls
+
+
+class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+    """Fit and the forward pass of both estimators."""
+
+    _parameter_constraints: ClassVar[dict] = CONSTRAINTS
+    #: Whether targets are numbers.
+    _numeric_targets: ClassVar[bool]
+    _training: state.TrainingState
+
+    # parameters that are read here
+    hidden_layer_sizes: Any
+    activation: Any
+    solver: str
+    max_iter: int
+    random_state: Any
+    warm_start: bool
+    early_stopping: bool
+    validation_fraction: float
+    backend: str
+    n_jobs: int | None
+    batch_norm: bool
+    init: Any
+    callbacks: Any
+
+    def _store(self, arguments: dict[str, Any]) -> None:
+        """Keep the constructor's arguments under their names, untouched, as scikit-learn wants it."""
+        for name in arguments.keys() - {"self"}:
+            setattr(self, name, arguments[name])
+
+    def _validate_params(self) -> None:
+        # a default is valid: most parameters have theirs, and judging them all takes as long as some epochs
+        given = {name: getattr(self, name) for name in _defaults(type(self))}
+        given = {name: value for name, value in given.items() if value is not _defaults(type(self))[name]}
+        validate_parameter_constraints(self._parameter_constraints, given, caller_name=type(self).__name__)
+
+    # --- what a task defines ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
+        """Learn the classes of y, or check them against those learned before."""
+
+    @abstractmethod
+    def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
+        """Refuse y_val of another kind than y."""
+
+    @abstractmethod
+    def _weigh(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
+        """Return the sample weights with class weights multiplied in."""
+
+    @abstractmethod
+    def _objective(self, y: np.ndarray) -> Objective:
+        """Return what a network is trained for on y."""
+
+    @abstractmethod
+    def _encode(self, y: np.ndarray, dtype: np.dtype, objective: Objective) -> np.ndarray:
+        """Training targets."""
+
+    @abstractmethod
+    def _decode(self, output: np.ndarray) -> np.ndarray:
+        """Predictions from outputs (n, n_outputs)."""
+
+    @abstractmethod
+    def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
+        """Return the validation score from outputs (n, n_outputs)."""
+
+    @abstractmethod
+    def _stratify(self, y: np.ndarray) -> np.ndarray | None:
+        """Return what the validation split is stratified by."""
+
+    # --- fitting ---------------------------------------------------------------------------------------------------
+
+    @fit_context
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+        eval_set: Any = None,
+        coef_init: Any = None,
+        intercept_init: Any = None,
+        resume_from: Any = None,
+    ) -> Self:
+        """Fit the network to X and y.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training rows; float32 and float64 are used as they are, in any memory layout. With ``backend="cuda"`` also
+            an array on the GPU (of CuPy, PyTorch, JAX or Numba), C-contiguous, which is read where it lies.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels, label indicators, or values to regress on.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row in the loss.
+        X_val : {array-like, sparse matrix} of shape (n_val, n_features), default=None
+            Rows to validate on after each epoch, which early stopping watches instead of holding out rows of X. In a
+            :class:`~sklearn.pipeline.Pipeline` with ``transform_input=["X_val"]`` they are transformed as X is.
+        y_val : array-like of shape (n_val,) or (n_val, n_outputs), default=None
+            Their targets.
+        sample_weight_val : array-like of shape (n_val,), default=None
+            Their weights.
+        eval_set : list of one tuple (X, y), default=None
+            Another way to give `X_val` and `y_val`.
+        coef_init : list of array-like of shape (fan_in, fan_out), default=None
+            Weights of each layer to start from.
+        intercept_init : list of array-like of shape (fan_out,), default=None
+            Biases of each layer to start from.
+        resume_from : str or path-like, default=None
+            File of a :class:`fastmlp.callbacks.Checkpoint`: go on with the fit that wrote it, on the same data and with
+            the same parameters, to the weights that it would have come to, bit for bit.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            For invalid data or parameters, an unknown backend, or weights that diverged.
+        MemoryError
+            If the layer sizes cannot fit this machine.
+        """
+        validation = given_validation(X_val, y_val, sample_weight_val, eval_set)
+        start = () if coef_init is None and intercept_init is None else (coef_init, intercept_init)
+        max_epochs = 0 if self.solver == "lbfgs" else self.max_iter
+        with fit_task(self, X, y, sample_weight, max_epochs=max_epochs) as reporters:
+            callbacks = (*(self.callbacks or ()), *reporters)
+            return self._fit(X, y, sample_weight, Extras(validation, start, resume_from, callbacks))
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
+        self._check_parameters(extras)
+        first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
+        X, y = inputs.validated(self, X, y, reset=first_pass)
+        self._learn_targets(y, extras.incremental)
+        sample_weight = inputs.validated_weight(self, sample_weight, y)
+        random_state, objective = check_random_state(self.random_state), self._objective(y)
+
+        network = architecture.network_to_train(self, X, objective, first_pass)
+        n_epochs = 1 if extras.incremental else self.max_iter
+        engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
+        data = inputs.encoded(self, X, y, self._weigh(y, sample_weight), network, objective)
+        given = inputs.validation_rows(self, extras.validation, y, network, objective)
+        snapshot = None if extras.resume_from is None else checkpoint.load(extras.resume_from)
+        self._check_before_changes(network, X, extras)
+
+        if first_pass:
+            self._begin(network, objective, random_state)
+        training = state.of(self)
+        training.random_state = random_state
+        if self.solver == "lbfgs":
+            network = network.with_dtype(np.float64)
+        self.n_outputs_ = network.widths[-1]
+        params = weights.flat_params(self, network)
+        if extras.start:
+            weights.start_from(network, params, *extras.start)
+            training.best_params = params.copy()
+        self._expose(network, params)
+
+        if self.solver == "lbfgs":
+            self._expose(network, train_lbfgs(self, engine, network, params, data))
+        else:
+            rows, validation = validation_of(self, engine, network, params, data, y, given, random_state)
+            run = Run(self, engine, network, params, data, rows, validation, keep_optimizer=extras.incremental)
+            train_stochastic(run, extras.callbacks, snapshot, single_epoch=extras.incremental)
+        self._check_finite()
+        return self
+
+    def _check_parameters(self, extras: Extras) -> None:
+        """Refuse parameters that are wrong whatever the data, or contradict each other."""
+        self._hidden_sizes()
+        backends.get(self.backend)
+        given = extras.validation is not None
+        if self.solver == "lbfgs":
+            check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
+        elif extras.incremental:
+            if self.early_stopping:
+                raise ValueError("partial_fit does not support early_stopping=True")
+        else:
+            check_monitor(self, has_validation=given or self.early_stopping)
+
+    def _check_before_changes(self, network: Network, X: Any, extras: Extras) -> None:
+        """Refuse first weights and batches of other sizes before anything changes."""
+        if extras.start:
+            weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
+        if self.solver != "lbfgs" and (extras.validation is not None or not self.early_stopping):
+            check_batches(self, X.shape[0])  # what a split leaves is not known yet
+
+    def _begin(self, network: Network, objective: Objective, random_state: np.random.RandomState) -> None:
+        """Give a first fit its weights and fitted attributes, in scikit-learn's order of random draws."""
+        self.out_activation_ = objective.link
+        self.n_layers_ = network.n_layers + 1
+        params = architecture.first_params(self, network, random_state)
+        self._expose(network, params)
+        state.begin(self, random_state, params)
+
+    def _hidden_sizes(self) -> list[int]:
+        return architecture.hidden_sizes(self)
+
+    def _fitted_network(self) -> Network:
+        """Return the network that the fitted arrays describe, whoever set them, as it predicts."""
+        return architecture.fitted_network(self)
+
+    def _expose(self, network: Network, params: np.ndarray) -> None:
+        weights.expose(self, network, params)
+        self._idle_predictions: list[Prediction] = []
+
+    def _check_finite(self) -> None:
+        arrays = (*self.coefs_, *self.intercepts_, *weights.unit_arrays(self))
+        if not all(np.isfinite(w).all() for w in arrays if w is not None):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
+                " preprocessed."
+            )
+
+    # --- prediction ------------------------------------------------------------------------------------------------
+
+    def _outputs_of(self, X: Any, in_kind: bool = False) -> Any:
+        """Return outputs (n, n_outputs) of the present weights for X as users give it.
+
+        A NumPy array; with `in_kind`, X on a GPU and scikit-learn's array_api_dispatch, one of X's own library.
+        """
+        idle: list[Prediction] = self.__dict__.get("_idle_predictions", [])
+        # out of the list while in use: a concurrent call makes its own
+        prediction = idle.pop() if idle else None
+        if prediction is None or not prediction.fits(self):
+            check_is_fitted(self)
+            prediction = Prediction(self)
+        out = prediction(self, X) if prediction.takes(X) else None
+        if out is None:
+            out = self._outputs_of_any(prediction, X, in_kind)
+        idle.append(prediction)
+        return out
+
+    def _outputs_of_any(self, prediction: Prediction, X: Any, in_kind: bool) -> Any:
+        """Return outputs for X that needs validation."""
+        if device_arrays.is_device_array(X):
+            return prediction.of_device_array(self, X, in_kind and device_arrays.in_kind())
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        dtype = np.result_type(X.dtype, prediction.network.dtype)
+        dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
+        X = inputs.engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
+        if dtype != prediction.network.dtype:
+            return prediction.in_dtype(self, X, dtype)
+        return prediction.outputs(self, X)[0]
+
+    # --- scikit-learn's names, which its own tests use ---------------------------------------------------------------
+
+    @property
+    def _optimizer(self) -> Any:
+        training = self.__dict__.get("_training")
+        if training is None or training.optimizer is None:
+            raise AttributeError(f"this {type(self).__name__} has no optimizer: no epochs were trained")
+        return training.optimizer
+
+    @property
+    def _no_improvement_count(self) -> int:
+        if "_training" not in self.__dict__:
+            raise AttributeError(f"this {type(self).__name__} has not been trained")
+        return self._training.stopping.count
+
+    @_no_improvement_count.setter
+    def _no_improvement_count(self, count: int) -> None:
+        state.of(self).stopping.count = count
+
+    # --- copies ------------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = dict(super().__getstate__())
+        kept.pop("_idle_predictions", None)
+        if "_training" in kept:
+            kept["_training"] = kept["_training"].copied()  # a shallow copy counts for itself
+        return kept
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        super().__setstate__(kept)
+        if "coefs_" in kept and "out_activation_" in kept:
+            # pickling has cut the views apart; parameters that make no sense any more are predict's to complain about
+            with suppress(ValueError):
+                network = self._fitted_network()
+                self._expose(network, weights.flat_params(self, network))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+@lru_cache(maxsize=64)
+def _defaults(cls: type) -> dict[str, Any]:
+    """Return the default of each parameter of a constructor by name, in the order of scikit-learn's validation."""
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    return {name: parameters[name].default for name in cls._get_param_names()}  # type: ignore[attr-defined]

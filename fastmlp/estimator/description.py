@@ -1,0 +1,357 @@
+"""A fitted network in words: :func:`summary`, and what pictures and summaries both read from an estimator.
+
+Sits behind the estimators: nothing here takes part in fit or predict.  The displays (displays/) take their weights from
+:func:`fitted_layers`.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS, dropout_rates
+from fastmlp.kernels import formulas
+from fastmlp.model import choices, weights
+
+#: Training holds at least so many vectors as long as the parameters: parameters, gradient and its optimizer's states.
+TRAINING_VECTORS = 3
+
+COLUMNS = ("layer", "shape", "activation", "parameters", "memory", "FLOPs")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of a summary: a linear layer with what follows it.
+
+    Attributes
+    ----------
+    name : str
+        "hidden 1", "hidden 2", ..., "output".
+    fan_in, fan_out : int
+        Shape of its weights.
+    activation : str
+        With its parameters, where it has some, and the layer's options: "leaky_relu(negative_slope=0.2), dropout 0.1".
+    n_params : int
+        Numbers that the fitted layer consists of: weights, biases, those of batch_norm and prelu, running statistics.
+    n_trained : int
+        How many of them are learned, which running statistics are not.
+    memory : int
+        Bytes of the parameters.
+    flops : int
+        ``2 * fan_in * fan_out``: a multiplication and an addition per weight, to predict one row.
+    """
+
+    name: str
+    fan_in: int
+    fan_out: int
+    activation: str
+    n_params: int
+    n_trained: int
+    memory: int
+    flops: int
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as texts, in the order of ``COLUMNS``."""
+        shape = f"{self.fan_in} x {self.fan_out}"
+        return self.name, shape, self.activation, f"{self.n_params:,}", _bytes(self.memory), f"{self.flops:,}"
+
+
+@dataclass(frozen=True, repr=False)
+class Summary:
+    """What :func:`summary` returns; printed it is a table, in a notebook an HTML table.
+
+    Attributes
+    ----------
+    title : str
+        The estimator's class, the widths of the network and its dtype.
+    layers : tuple of Layer
+        Hidden layers, then the output.
+    n_params, n_trained, memory, flops : int
+        Sums over the layers, see :class:`Layer`.
+    training_memory : int
+        Bytes that training takes at the least: three vectors as long as the parameters, which are the parameters, and
+        the gradient and a copy or two states of the optimizer.
+    training_flops : int
+        To train on one row once: the forward pass, as many operations for the gradient of the weights, and as many for
+        what is handed back to the layer below, which the first layer does not do.
+    """
+
+    title: str
+    layers: tuple[Layer, ...]
+
+    @property
+    def n_params(self) -> int:
+        return sum(layer.n_params for layer in self.layers)
+
+    @property
+    def n_trained(self) -> int:
+        return sum(layer.n_trained for layer in self.layers)
+
+    @property
+    def memory(self) -> int:
+        return sum(layer.memory for layer in self.layers)
+
+    @property
+    def training_memory(self) -> int:
+        return TRAINING_VECTORS * self.memory
+
+    @property
+    def flops(self) -> int:
+        return sum(layer.flops for layer in self.layers)
+
+    @property
+    def training_flops(self) -> int:
+        return 3 * self.flops - self.layers[0].flops
+
+    def _notes(self) -> tuple[str, ...]:
+        """What stands below the table."""
+        learned = "all learned"
+        if self.n_trained < self.n_params:
+            learned = f"{self.n_trained:,} learned and {self.n_params - self.n_trained:,} running statistics"
+        return (
+            f"{self.n_params:,} parameters: {learned}",
+            f"memory: {_bytes(self.memory)}; training takes at least {_bytes(self.training_memory)}",
+            f"FLOPs per row: {self.flops:,} to predict, {self.training_flops:,} to train;"
+            " matrix products only, without biases and activations",
+        )
+
+    def __str__(self) -> str:
+        # rich here: those who only read numbers do not wait for its import
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.MARKDOWN)
+        for i, column in enumerate(COLUMNS):
+            table.add_column(column, justify="left" if i in (0, 2) else "right", no_wrap=True)
+        for layer in self.layers:
+            table.add_row(*(Text(cell) for cell in layer.cells()))
+        text = io.StringIO()
+        # a plain text, wherever it is printed, and wide enough for any name of a formula
+        Console(file=text, width=10_000, color_system=None, force_jupyter=False).print(table)
+        lines = [line.rstrip() for line in text.getvalue().strip().splitlines()]
+        return "\n".join([self.title, "", *lines, "", *self._notes()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        left = ' style="text-align: left"'
+        align = [left if i in (0, 2) else "" for i in range(len(COLUMNS))]
+        head = "".join(f"<th{style}>{column}</th>" for style, column in zip(align, COLUMNS, strict=True))
+        rows = "".join(
+            "<tr>"
+            + "".join(f"<td{style}>{html.escape(c)}</td>" for style, c in zip(align, layer.cells(), strict=True))
+            + "</tr>"
+            for layer in self.layers
+        )
+        notes = "<br>".join(html.escape(note) for note in self._notes())
+        return (
+            f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead>"
+            f"<tbody>{rows}</tbody></table><p>{notes}</p>"
+        )
+
+
+def summary(estimator: Any) -> Summary:
+    """Layers, shapes, activations, parameters, memory and arithmetic of a fitted network.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier, MLPRegressor, or what ends in one
+        Fitted. Of a pipeline its last step is described, of a search its best estimator.
+
+    Returns
+    -------
+    Summary
+        ``print`` it, or read ``layers``, ``n_params``, ``memory`` (bytes) and ``flops``.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted: the number of features and of outputs are not known before.
+    TypeError
+        If there is no estimator of fastmlp in it; :func:`fastmlp.from_sklearn` makes one of scikit-learn's.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastmlp import MLPClassifier, summary
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = MLPClassifier((5, 5), solver="lbfgs", random_state=0).fit(X, y)
+    >>> print(summary(clf))
+    MLPClassifier 4-5-5-3, float64
+    <BLANKLINE>
+    | layer    | shape | activation | parameters | memory | FLOPs |
+    |----------|-------|------------|------------|--------|-------|
+    | hidden 1 | 4 x 5 | relu       |         25 |  200 B |    40 |
+    | hidden 2 | 5 x 5 | relu       |         30 |  240 B |    50 |
+    | output   | 5 x 3 | softmax    |         18 |  144 B |    30 |
+    <BLANKLINE>
+    73 parameters: all learned
+    memory: 584 B; training takes at least 1.71 KiB
+    FLOPs per row: 120 to predict, 320 to train; matrix products only, without biases and activations
+    """
+    from fastmlp.estimator.base import _BaseMLP
+
+    model = last_estimator(estimator)
+    if not isinstance(model, _BaseMLP):
+        raise TypeError(
+            "summary takes a fitted MLPClassifier or MLPRegressor of fastmlp, or a pipeline that ends in one, got"
+            f" {model!r}; fastmlp.from_sklearn makes one of scikit-learn's"
+        )
+    check_is_fitted(model, "coefs_")
+    network = model._fitted_network()
+    dropout, input_dropout = dropout_rates(model, len(network.activations))
+    layers = []
+    for i, (fan_in, fan_out) in enumerate(network.shapes):
+        hidden = i < len(network.activations)
+        words = [describe(network.activations[i])] if hidden else [str(model.out_activation_)]
+        words += ["batch_norm"] if hidden and network.batch_norm else []
+        words += [f"dropout {dropout[i]:g}"] if hidden and dropout and dropout[i] else []
+        words += [f"input_dropout {input_dropout:g}"] if i == 0 and input_dropout else []
+        of_layer = [segment for segment in network.segments if segment.layer == i]
+        n_params = sum(segment.size for segment in of_layer)
+        n_trained = sum(segment.size for segment in of_layer if segment.trained)
+        name = f"hidden {i + 1}" if hidden else "output"
+        memory = n_params * network.dtype.itemsize
+        layers.append(Layer(name, fan_in, fan_out, ", ".join(words), n_params, n_trained, memory, 2 * fan_in * fan_out))
+    title = f"{type(model).__name__} {'-'.join(map(str, network.widths))}, {network.dtype}"
+    return Summary(title, tuple(layers))
+
+
+# --- what displays read, too ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FittedLayers:
+    """Weights as they predict, with names for what is around them.
+
+    Attributes
+    ----------
+    coefs : list of ndarray of shape (fan_in, fan_out)
+    intercepts : list of ndarray of shape (fan_out,)
+    activations : list of str
+        One per layer, the output's last.
+    feature_names, output_names : list of str or None
+    """
+
+    coefs: list[np.ndarray]
+    intercepts: list[np.ndarray]
+    activations: list[str]
+    feature_names: list[str] | None
+    output_names: list[str] | None
+
+
+def last_estimator(estimator: Any) -> Any:
+    """The estimator at the end of pipelines, and the best one of searches.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from fastmlp import MLPRegressor
+    >>> last_estimator(make_pipeline(StandardScaler(), MLPRegressor()))
+    MLPRegressor()
+    """
+    from sklearn.pipeline import Pipeline
+
+    while True:
+        if isinstance(estimator, Pipeline):
+            estimator = estimator.steps[-1][1]
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        else:
+            return estimator
+
+
+def fitted_layers(estimator: Any) -> FittedLayers:
+    """The fitted layers of an estimator, of fastmlp or of scikit-learn; batch normalisation is folded into weights.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    TypeError
+        If it is no multi-layer perceptron.
+    """
+    from fastmlp.estimator.base import _BaseMLP
+
+    model = last_estimator(estimator)
+    if not (isinstance(model, _BaseMLP) or hasattr(model, "hidden_layer_sizes")):
+        raise TypeError(f"the estimator must be an MLPClassifier or MLPRegressor, or end in one, got {model!r}")
+    check_is_fitted(model, "coefs_")
+    coefs, intercepts = list(model.coefs_), list(model.intercepts_)
+    activations = [str(model.activation)] * (len(coefs) - 1)
+    if isinstance(model, _BaseMLP):
+        network = model._fitted_network()
+        activations = [describe(entry) for entry in network.activations]
+        if network.batch_norm:
+            plain, params = network.folded(weights.flat_params(model, network))
+            coefs, intercepts = plain.coefs(params), plain.intercepts(params)
+    # in a pipeline the features of the network need not be those of X, so that only its own names will do
+    features = getattr(model, "feature_names_in_", None)
+    return FittedLayers(
+        [np.asarray(W) for W in coefs],
+        [np.asarray(b) for b in intercepts],
+        [*activations, str(model.out_activation_)],
+        None if features is None else [str(name) for name in features],
+        _output_names(model, len(intercepts[-1])),
+    )
+
+
+def describe(activation: Any) -> str:
+    """An entry of ``Network.activations`` in words, with the parameters that it gives.
+
+    Examples
+    --------
+    >>> describe(("elu", {"alpha": 0.5}))
+    'elu(alpha=0.5)'
+    """
+    given = choices.given_parameters(activation)
+    if choices.is_formula(activation):
+        given = activation.constants
+    inside = ", ".join(f"{name}={value:g}" for name, value in given.items())
+    return choices.name_of(activation) + (f"({inside})" if inside else "")
+
+
+def judged_activation(activation: Any) -> Any:
+    """An activation as users write it, judged: an entry for engines.
+
+    Raises
+    ------
+    ValueError
+        If there is no such activation or parameter.
+    """
+    return choices.entry(formulas.ACTIVATIONS, activation, "activation", HIDDEN_ACTIVATIONS)
+
+
+def _output_names(model: Any, n_outputs: int) -> list[str] | None:
+    """Class names, where each class has an output of its own."""
+    classes = getattr(model, "classes_", None)
+    if classes is None:
+        return None
+    classes = [str(label) for label in np.ravel(np.asarray(classes))]
+    if n_outputs == 1 and len(classes) == 2:
+        return [classes[1]]  # the probability of the second class
+    return classes if len(classes) == n_outputs else None
+
+
+def _bytes(n: int) -> str:
+    """A number of bytes with three digits that count.
+
+    Examples
+    --------
+    >>> _bytes(584), _bytes(3_000_000)
+    ('584 B', '2.86 MiB')
+    """
+    if n < 1024:
+        return f"{n} B"
+    power = min(int(math.log(n, 1024)), 4)
+    value = n / 1024**power
+    return f"{value:.{max(0, 2 - int(math.log10(value)))}f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"

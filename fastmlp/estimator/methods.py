@@ -1,0 +1,54 @@
+"""What a fitted estimator can do besides predicting: describe itself, be saved, be converted.
+
+Each method is one line to the module that does it, imported when it is called: importing the estimators stays cheap,
+and what needs an optional package says so only when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastmlp.estimator.description import Summary
+
+
+class ModelMethods:
+    """The methods of both estimators that other modules implement."""
+
+    def summary(self) -> Summary:
+        """Layers, shapes, parameters, memory and arithmetic of the fitted network; see :func:`fastmlp.summary`."""
+        from fastmlp.estimator.description import summary
+
+        return summary(self)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        optimizer_state: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the estimator to one safetensors file; see :func:`fastmlp.saving.model_writer.save`."""
+        from fastmlp.saving.model_writer import save
+
+        save(self, path, optimizer_state=optimizer_state, metadata=metadata)
+
+    def to_sklearn(self) -> Any:
+        """Return the same network as scikit-learn's estimator; see :func:`fastmlp.saving.to_sklearn.to_sklearn`."""
+        from fastmlp.saving.to_sklearn import to_sklearn
+
+        return to_sklearn(self)
+
+    def to_onnx(self, path: str | os.PathLike[str] | None = None, *, opset: int | None = None) -> Any:
+        """The fitted network as an ONNX model; see :func:`fastmlp.export.onnx.to_onnx`."""
+        from fastmlp.export.onnx import to_onnx
+
+        return to_onnx(self, path, opset=opset)
+
+    def to_c(self, path: str | os.PathLike[str] | None = None, *, name: str = "model") -> str:
+        """The fitted network as one C99 file without dependencies; see :func:`fastmlp.export.c.to_c`."""
+        from fastmlp.export.c import to_c
+
+        return to_c(self, path, name=name)

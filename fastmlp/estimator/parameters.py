@@ -1,0 +1,396 @@
+"""Parameters of the estimators: what each accepts, which combinations make sense, and their documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import get_scorer_names
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
+from fastmlp.kernels import formulas
+from fastmlp.kernels.language import ActivationFormula, LossFormula
+from fastmlp.model import choices
+from fastmlp.model.initialization import INITIALIZERS
+from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
+from fastmlp.training.schedules import SCHEDULES
+
+HIDDEN_ACTIVATIONS = tuple(name for name, row in formulas.ACTIVATIONS.items() if row.hidden)
+HINGE_LOSSES = ("hinge", "squared_hinge")
+
+_AT_LEAST_0 = Interval(Real, 0, None, closed="left")
+_BELOW_1 = Interval(Real, 0, 1, closed="left")
+
+#: scikit-learn's validation of each parameter that both estimators have.
+CONSTRAINTS: dict[str, list[Any]] = {
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "activation": [StrOptions(set(HIDDEN_ACTIVATIONS)), tuple, list, ActivationFormula],
+    "solver": [StrOptions({"lbfgs", *STOCHASTIC_SOLVERS})],
+    "alpha": [_AT_LEAST_0],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [StrOptions(set(SCHEDULES)), tuple, list, callable],
+    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+    "power_t": [_AT_LEAST_0],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "shuffle": ["boolean"],
+    "random_state": ["random_state"],
+    "tol": [_AT_LEAST_0],
+    "verbose": ["verbose"],
+    "warm_start": ["boolean"],
+    "momentum": [Interval(Real, 0, 1, closed="both")],
+    "nesterovs_momentum": ["boolean"],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [_BELOW_1],
+    "beta_1": [_BELOW_1],
+    "beta_2": [_BELOW_1],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+    "max_fun": [Interval(Integral, 1, None, closed="left")],
+    "backend": [str],
+    "n_jobs": [
+        Interval(Integral, 1, None, closed="left"),
+        Interval(Integral, None, -1, closed="right"),
+        None,
+    ],
+    "weight_decay": [_BELOW_1, None],
+    "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+    "drop_last": ["boolean"],
+    "rho": [_BELOW_1, None],
+    "momentum_decay": [_AT_LEAST_0],
+    "l1_ratio": [Interval(Real, 0, 1, closed="both")],
+    "dropout": [Real, tuple, list, np.ndarray],
+    "input_dropout": [Real],
+    "batch_norm": ["boolean"],
+    "init": [StrOptions(set(INITIALIZERS)), callable],
+    "monitor": [str, callable],
+    "restore_best": ["boolean", None],
+    "callbacks": [list, tuple, None],
+}
+
+CLASSIFIER_CONSTRAINTS: dict[str, list[Any]] = {
+    "loss": [StrOptions(set(CLASSIFIER_LOSSES)), tuple, list],
+    "label_smoothing": [_BELOW_1],
+    "class_weight": [dict, list, StrOptions({"balanced"}), None],
+}
+REGRESSOR_CONSTRAINTS: dict[str, list[Any]] = {
+    "loss": [StrOptions(set(REGRESSOR_LOSSES)), tuple, list, LossFormula],
+}
+
+
+# --- values that depend on one another -------------------------------------------------------------------------------
+
+
+def activations_of(activation: Any, n_hidden: int) -> tuple[Any, ...]:
+    """One entry per hidden layer; ValueError for names, parameters and lengths that make no sense."""
+    return choices.entries(formulas.ACTIVATIONS, activation, "activation", n_hidden, HIDDEN_ACTIVATIONS)
+
+
+def dropout_rates(estimator: Any, n_hidden: int) -> tuple[tuple[float, ...], float]:
+    """(one dropout rate per hidden layer, or () for none; rate of the features)."""
+    given = estimator.dropout
+    rates = [given] * n_hidden if isinstance(given, Real) else list(given)
+    if len(rates) != n_hidden:
+        raise ValueError(f"dropout must be one rate, or one per hidden layer, {n_hidden}, got {len(rates)}: {given!r}")
+    for argument, rate in (("input_dropout", estimator.input_dropout), *(("dropout", rate) for rate in rates)):
+        if isinstance(rate, Real) and rate == 1:
+            raise ValueError(
+                f"{argument}=1 drops every unit, so that nothing is left to train on; it must be in [0, 1)"
+            )
+        if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 <= float(rate) < 1:
+            raise ValueError(f"{argument} must be in [0, 1), got {rate!r}")
+    hidden = tuple(float(rate) for rate in rates) if any(rates) else ()
+    return hidden, float(estimator.input_dropout)
+
+
+# What needs steps over mini-batches: (parameter, whether a value asks for it, why it makes no sense with 'lbfgs').
+_STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    (
+        "learning_rate",
+        lambda value: value not in ("constant", "invscaling", "adaptive"),  # these it ignores, as in scikit-learn
+        "its line search finds the length of each step",
+    ),
+    ("dropout", np.any, "its line search needs a loss that is the same at every evaluation"),
+    ("input_dropout", bool, "its line search needs a loss that is the same at every evaluation"),
+    ("batch_norm", bool, "it sees all rows at once, not batches"),
+    ("drop_last", bool, "it sees all rows at once, not batches"),
+    ("l1_ratio", bool, "it needs a smooth loss; use alpha alone"),
+    ("weight_decay", bool, "it is decoupled from the loss, of which alone 'lbfgs' knows; use alpha"),
+    ("max_grad_norm", bool, "it needs the true gradient"),
+    ("restore_best", bool, "it has no epochs, of which one could be the best"),
+    ("callbacks", bool, "it has no epochs"),
+    ("activation", lambda value: "step" in np.ravel(np.array(value, dtype=object)), "its slope is only a stand-in"),
+)
+
+
+def check_lbfgs(estimator: Any, *, validation: bool, resumes: bool) -> None:
+    """Refuse what 'lbfgs' cannot do.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter and the reason.
+    """
+    for name, asks, why in _STEPS_ONLY:
+        value = getattr(estimator, name)
+        if asks(value):
+            raise ValueError(f"{name}={value!r} makes no sense with solver='lbfgs': {why}")
+    for argument, given in (("X_val, y_val", validation), ("resume_from", resumes)):
+        if given:
+            raise ValueError(f"{argument} makes no sense with solver='lbfgs': it has no epochs")
+
+
+def check_monitor(estimator: Any, *, has_validation: bool) -> None:
+    """Refuse a monitor that does not exist, and one that has nothing to look at."""
+    monitor = estimator.monitor
+    if monitor in ("score", "loss"):
+        pass
+    elif isinstance(monitor, str) and monitor not in get_scorer_names():
+        raise ValueError(
+            f"monitor={monitor!r} is unknown; valid are 'score', 'loss' and scikit-learn's scorers {get_scorer_names()}"
+        )
+    if has_validation:
+        return
+    if monitor not in ("score", "loss"):
+        raise ValueError(f"monitor={monitor!r} needs validation data: X_val and y_val in fit, or early_stopping=True")
+    if estimator.restore_best:
+        raise ValueError(
+            "restore_best=True needs validation data to tell which weights are best: X_val and y_val in fit, or"
+            " early_stopping=True"
+        )
+
+
+def check_batches(estimator: Any, n_rows: int) -> int:
+    """How many of the training rows an epoch visits: all, or with drop_last those of whole batches.
+
+    Raises
+    ------
+    ValueError
+        If no batch is left, or if batch_norm would have to normalise a single row.
+    """
+    batch_size = min(200 if estimator.batch_size == "auto" else estimator.batch_size, n_rows)
+    rest = n_rows % batch_size
+    if estimator.drop_last and estimator.batch_size != "auto" and estimator.batch_size > n_rows:
+        raise ValueError(
+            f"drop_last=True leaves no batch: batch_size={estimator.batch_size} is more than the {n_rows} training rows"
+        )
+    if estimator.batch_norm and batch_size == 1:
+        raise ValueError("batch_norm=True makes no sense with batches of one row, which has no variance")
+    if estimator.batch_norm and rest == 1 and not estimator.drop_last:
+        raise ValueError(
+            f"batch_norm=True makes no sense with a last batch of one row, which has no variance: {n_rows} rows come in"
+            f" batches of {batch_size}; change batch_size or set drop_last=True"
+        )
+    return n_rows - rest if estimator.drop_last else n_rows
+
+
+# --- documentation ---------------------------------------------------------------------------------------------------
+
+_PARAMETERS = """
+    hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
+        Units of each hidden layer; an int is one layer, an empty sequence none.
+
+    activation : {activations}, (name, dict), formula or sequence, default='relu'
+        Activation of the hidden layers: a name; a name with parameters, ``("leaky_relu", {{"negative_slope": 0.2}})``;
+        a formula made by :func:`fastmlp.activation`; or a sequence of these with an entry per hidden layer. 'prelu'
+        learns a slope per unit. 'step' is the perceptron's, trained with a straight-through gradient.
+
+    solver : {solvers}, default='adam'
+        'lbfgs' trains on all rows at once (SciPy's L-BFGS-B, always in float64), the others on mini-batches. 'sgd' has
+        scikit-learn's momentum, 'momentum' and 'nesterov' are the same with `nesterovs_momentum` set by the name.
+        Where scikit-learn has no such solver the formulas are PyTorch's.
+
+    alpha : float, default=0.0001
+        Strength of the penalty on the weights; divided by the (weighted) number of rows of a batch.
+
+    batch_size : int, default='auto'
+        Rows per mini-batch; 'auto' is ``min(200, n_samples)``. 1 is a single sample, n_samples the full batch.
+
+    learning_rate : {schedules}, (name, dict) or callable, default='constant'
+        Schedule of the learning rate: 'constant', as given; 'invscaling', ``learning_rate_init / t ** power_t`` after
+        each epoch; 'adaptive', divided by five whenever training stops to improve ('adam' ignores these two, as in
+        scikit-learn). The others change it per step or epoch, see :mod:`fastmlp.training.schedules`; parameters are
+        given as ``("step", {{"step_size": 10, "gamma": 0.5}})``. A callable maps the progress of training, from 0 to 1
+        over `max_iter` epochs, to a factor of `learning_rate_init`.
+
+    learning_rate_init : float, default=0.001
+        Learning rate of the stochastic solvers at the start.
+
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
+
+    max_iter : int, default=200
+        Most epochs (stochastic solvers) or iterations ('lbfgs').
+
+    shuffle : bool, default=True
+        Whether each epoch visits the rows in a new order.
+
+    random_state : int, RandomState instance or None, default=None
+        Source of initial weights, validation split, dropout's seed and shuffles, drawn in scikit-learn's order.
+
+    tol : float, default=1e-4
+        What counts as an improvement; for 'lbfgs' the gradient tolerance.
+
+    verbose : bool, default=False
+        Whether to print the loss of each epoch.
+
+    warm_start : bool, default=False
+        Whether fit goes on from the weights of the fit before.
+
+    momentum : float, default=0.9
+        Momentum of 'sgd', 'momentum' and 'nesterov', in [0, 1].
+
+    nesterovs_momentum : bool, default=True
+        Whether the momentum of 'sgd' is Nesterov's.
+
+    early_stopping : bool, default=False
+        Whether to watch validation rows, stop when they no longer improve, and keep the best weights. The rows are
+        those given to fit; otherwise a share of the training rows is held out.
+
+    validation_fraction : float, default=0.1
+        Share of the rows held out by early stopping.
+
+    beta_1 : float, default=0.9
+        Decay of the first moment of Adam, its variants and Lion, in [0, 1).
+
+    beta_2 : float, default=0.999
+        Decay of the second moment of Adam and its variants, and of Lion's momentum, in [0, 1).
+
+    epsilon : float, default=1e-8
+        Added to the root of the second moment.
+
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which training stops; ``np.inf``: never.
+
+    max_fun : int, default=15000
+        Most evaluations of the loss by 'lbfgs'.
+
+    backend : str, default='auto'
+        Engine: 'cython' (compiled ahead of time), 'numba' (compiled here), 'cuda' (NVIDIA GPUs; never taken unless it
+        is named), or 'reference' (plain NumPy, for cross-checks). 'auto' is 'cython' where that was built; else 'numba'
+        where it is installed and the fit is large enough to compile for; else 'reference'.
+
+    n_jobs : int, default=None
+        Most threads to use; None leaves the choice to the engine.
+
+    weight_decay : float, default=None
+        Decoupled weight decay: each step shrinks all trained parameters by the factor ``1 - lr * weight_decay``. None
+        is 0.01 for 'adamw' and 0 for the others.
+
+    max_grad_norm : float, default=None
+        Largest norm of the gradient over all parameters; a longer one is scaled down to it.
+
+    drop_last : bool, default=False
+        Whether to leave out the last batch of an epoch if it is not whole.
+
+    rho : float, default=None
+        Decay of the mean squares of 'rmsprop' (None: 0.99) and 'adadelta' (None: 0.9), in [0, 1).
+
+    momentum_decay : float, default=4e-3
+        Decay of the momentum schedule of 'nadam'.
+
+    l1_ratio : float, default=0.0
+        Share of alpha that is an L1 penalty: 0 is L2, 1 is L1, between them lies the elastic net.
+
+    dropout : float or sequence of float, default=0.0
+        Share of the hidden units, in [0, 1), that each step leaves out; one rate, or one per hidden layer. What stays
+        is scaled up, so that prediction needs nothing.
+
+    input_dropout : float, default=0.0
+        The same for the features.
+
+    batch_norm : bool, default=False
+        Whether hidden layers normalise their pre-activations over each batch. Prediction uses running statistics,
+        folded into the weights.
+
+    init : {initializers} or callable, default='auto'
+        Initial weights: 'auto' are scikit-learn's; the others have zero biases. A callable maps
+        ``(random_state, fan_in, fan_out)`` to a matrix of this shape.
+
+    monitor : 'score', 'loss', scorer name or callable, default='score'
+        What early stopping watches on the validation rows: the score (accuracy or R2), the loss, or one of
+        scikit-learn's scorers, ``scorer(estimator, X, y)``.
+
+    restore_best : bool, default=None
+        Whether fit ends with the weights of the epoch that did best on the validation rows. None: with early stopping.
+
+    callbacks : list of callable, default=None
+        Each is called with an :class:`fastmlp.callbacks.EpochInfo` after each epoch of fit, and stops training by
+        returning True. partial_fit calls none.
+"""
+
+_ATTRIBUTES = """
+    loss_ : float
+        Loss of the last epoch or iteration.
+
+    best_loss_ : float or None
+        Lowest training loss; None with early stopping.
+
+    loss_curve_ : list of float
+        Loss of each epoch (stochastic solvers).
+
+    validation_scores_ : list of float or None
+        Validation score of each epoch; None without validation rows.
+
+    best_validation_score_ : float or None
+        Validation score of the best epoch; None without validation rows.
+
+    validation_loss_curve_ : list of float
+        Validation loss of each epoch, without penalty; only with validation rows.
+
+    history_ : dict of list
+        A row per epoch: 'loss', 'validation_loss', 'score' (NaN without validation rows), 'learning_rate' (of the
+        epoch's last step) and 'seconds' (that the epoch took).
+
+    t_ : int
+        Training rows seen.
+
+    coefs_ : list of ndarray of shape (fan_in, fan_out)
+        Weights of each layer, views of one flat vector after fit.  Editing or replacing them changes predictions.
+
+    intercepts_ : list of ndarray of shape (fan_out,)
+        Biases of each layer.
+
+    bn_scales_, bn_shifts_, bn_means_, bn_vars_ : list of ndarray of shape (fan_out,)
+        Learned scale and shift, and running mean and variance, of each hidden layer; with batch_norm.
+
+    prelu_slopes_ : list of ndarray of shape (fan_out,)
+        Learned slopes of each hidden layer (None for a layer with another activation); with 'prelu'.
+
+    n_features_in_ : int
+        Features seen during fit.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Their names, if X had string column names.
+
+    n_iter_ : int
+        Epochs or iterations done.
+
+    n_layers_ : int
+        Layers, input and output included.
+
+    n_outputs_ : int
+        Output units.
+
+    out_activation_ : str
+        Output activation.
+"""
+
+
+def document(cls: type) -> type:
+    """Insert the shared parameters and attributes into a class docstring."""
+    parameters = _PARAMETERS.strip("\n").format(
+        activations=_braces(HIDDEN_ACTIVATIONS),
+        solvers=_braces(("lbfgs", *STOCHASTIC_SOLVERS)),
+        schedules=_braces(SCHEDULES),
+        initializers=_braces(INITIALIZERS),
+    )
+    doc = cls.__doc__ or ""
+    cls.__doc__ = doc.replace("    %(parameters)s", parameters).replace("    %(attributes)s", _ATTRIBUTES.strip("\n"))
+    return cls
+
+
+def _braces(names: Any) -> str:
+    return "{" + ", ".join(repr(name) for name in names) + "}"

@@ -1,0 +1,104 @@
+"""What repeated predictions of one fitted estimator share: network, engine, workspace."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from fastmlp.data import device_arrays
+from fastmlp.engines import backends
+from fastmlp.model.segments import UNIT_ATTRIBUTES
+from fastmlp.model.weights import flat_params, shared_params, unit_arrays
+
+_UNITS = frozenset(UNIT_ATTRIBUTES.values())
+
+
+class Prediction:
+    """Predictions with the weights that an estimator has now.
+
+    It remembers which arrays it was made for.  Weights edited in place are seen, since engines read them at every
+    call, and batch normalisation is folded into them at every call; weights, backend or n_jobs replaced make it not
+    fit any more.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self.made_for = self._identity(estimator)
+        self.fitted = estimator._fitted_network()
+        self.network = self.fitted.plain
+        # NumPy keeps one object per native dtype, so that a comparison by identity misses no clean array
+        self.dtype = np.dtype(self.network.dtype.type)
+        self.n_features, self.n_outputs = self.network.widths[0], self.network.widths[-1]
+        self.engine = backends.get(estimator.backend)
+        self.has_names = hasattr(estimator, "feature_names_in_")
+        self.shared = shared_params(estimator, self.fitted)
+        self.workspace: Any = None
+        self.rows = 0
+
+    @staticmethod
+    def _identity(estimator: Any) -> tuple:
+        # looked at in every prediction, hence the dict and not its attributes
+        now = estimator.__dict__
+        arrays = (*now["coefs_"], *now["intercepts_"], now["backend"], now["n_jobs"], now["activation"])
+        return arrays if now.keys().isdisjoint(_UNITS) else arrays + unit_arrays(estimator)
+
+    def fits(self, estimator: Any) -> bool:
+        """Return whether the estimator still has the arrays this was made for."""
+        now = self._identity(estimator)
+        return len(now) == len(self.made_for) and all(map(operator.is_, now, self.made_for))
+
+    def takes(self, X: Any) -> bool:
+        """Return whether X, if finite, needs no validation by scikit-learn: a plain array of this width and dtype."""
+        return (
+            type(X) is np.ndarray
+            and X.dtype is self.dtype
+            and X.ndim == 2
+            and X.shape[1] == self.n_features
+            and X.shape[0] > 0
+            and X.flags.c_contiguous
+            and not self.has_names
+        )
+
+    def params(self, estimator: Any) -> np.ndarray:
+        """Return the flat vector to predict with, as it is now."""
+        params = self.shared if self.shared is not None else flat_params(estimator, self.fitted)
+        return params if self.fitted is self.network else self.fitted.folded(params)[1]
+
+    def __call__(self, estimator: Any, X: Any) -> np.ndarray | None:
+        """Return outputs (n, n_outputs); None if X is not finite, which scikit-learn's validation has to judge."""
+        out, finite = self.outputs(estimator, X)
+        return out if finite else None
+
+    def outputs(self, estimator: Any, X: Any) -> tuple[np.ndarray, bool]:
+        """Return outputs (n, n_outputs), and whether X is finite."""
+        n = X.shape[0]
+        if n > self.rows:
+            self.rows = n
+            self.workspace = self.engine.workspace(self.network, n, estimator.n_jobs)
+        out = np.empty((n, self.n_outputs), dtype=self.dtype)
+        return out, self.engine.predict(self.workspace, self.params(estimator), X, out)
+
+    def of_device_array(self, estimator: Any, X: Any, in_kind: bool) -> Any:
+        """Return outputs (n, n_outputs) for X on the device, read in place; an array of X's library if asked for."""
+        rows = device_arrays.validated(estimator, X, reset=False)
+        dtype = np.result_type(rows.dtype, self.dtype)
+        device_arrays.check_dtype(rows, dtype, "the weights are")
+        n, params = rows.shape[0], self.params(estimator).astype(dtype, copy=False)
+        if dtype != self.dtype:
+            workspace = self.engine.workspace(self.network.with_dtype(dtype), n, estimator.n_jobs)
+        else:
+            if n > self.rows:
+                self.rows, self.workspace = n, self.engine.workspace(self.network, n, estimator.n_jobs)
+            workspace = self.workspace
+        answer = device_arrays.Answer(X, (n, self.n_outputs), dtype, in_kind)
+        device_arrays.check_finite(rows, self.engine.predict(workspace, params, rows, answer.target))
+        return answer.array()
+
+    def in_dtype(self, estimator: Any, X: Any, dtype: np.dtype) -> np.ndarray:
+        """Return outputs (n, n_outputs) of the same network in another dtype."""
+        network = self.network.with_dtype(dtype)
+        out = np.empty((X.shape[0], self.n_outputs), dtype=dtype)
+        workspace = self.engine.workspace(network, X.shape[0], estimator.n_jobs)
+        self.engine.predict(workspace, self.params(estimator).astype(dtype), X, out)
+        return out

@@ -1,0 +1,188 @@
+"""Choices with parameters: what may stand for an activation, a loss or a schedule, and in which ranges.
+
+Users write a name, a pair (name, {parameter: value}), or a formula of their own; :func:`entry` judges it against a
+table of rows, and networks and engines get what it returns. A row says which parameters it takes, with their defaults
+(``parameters``), and in which ``ranges`` they lie: as text, "[0, 1)", or as (low, high) with both ends included. A
+parameter without a range may be any finite number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from fastmlp.kernels import formulas
+
+#: Pairs of parameters of which the first must be the smaller one.
+ORDERED = {"hardtanh": ("min_val", "max_val")}
+
+
+def entry(table: Mapping[str, Any], value: Any, argument: str, names: Iterable[str] | None = None) -> Any:
+    """What a user chose, judged against a table of rows.
+
+    Parameters
+    ----------
+    table : mapping of name to row
+        For instance ``formulas.ACTIVATIONS``; rows have ``parameters`` and maybe ``ranges``.
+    value : object
+        A name, (name, {parameter: value}), or a user's formula.
+    argument : str
+        What the user calls it, for messages.
+    names : iterable of str, optional
+        The rows that make sense here; all of the table if left out.
+
+    Returns
+    -------
+    str, tuple of (str, dict of str to float), or Formula
+        A name alone where no parameter was given.
+
+    Raises
+    ------
+    ValueError
+        If there is no such name (listing those there are), if it has no such parameter, if the parameter is out of
+        its range, or if it is a formula of another kind.
+
+    Examples
+    --------
+    >>> from fastmlp.model import choices
+    >>> from fastmlp.training.schedules import SCHEDULES
+    >>> choices.entry(SCHEDULES, ("step", {"gamma": 1.5}), "learning_rate")
+    Traceback (most recent call last):
+    ...
+    ValueError: learning_rate=('step', {'gamma': 1.5}): gamma must be in (0, 1], got 1.5
+    """
+    allowed = set(table if names is None else names)
+    valid = [name for name in table if name in allowed]
+    if is_formula(value):
+        _check_formula(table, value, argument)
+        return value
+    name, given = value if is_pair(value) else (value, {})
+    if not isinstance(name, str) or name not in valid:
+        raise ValueError(
+            f"{argument}={value!r} is unknown; valid are {valid}, each alone or as (name, {{parameter: value}})"
+        )
+    if not given:
+        return str(name)
+    checked = {parameter: _checked(table[name], name, parameter, given, argument) for parameter in given}
+    _check_order(table[name], name, checked, argument)
+    return str(name), checked
+
+
+def entries(
+    table: Mapping[str, Any], value: Any, argument: str, n: int, names: Iterable[str] | None = None
+) -> tuple[Any, ...]:
+    """One choice for each of n layers, from one for all of them or a sequence with one per layer.
+
+    Raises
+    ------
+    ValueError
+        As :func:`entry`, and if the sequence does not have n entries.
+    """
+    if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str) or is_pair(value):
+        return (entry(table, value, argument, names),) * n
+    if len(value) != n:
+        raise ValueError(f"{argument} must be one entry, or one per hidden layer, {n}, got {len(value)}: {value!r}")
+    return tuple(entry(table, one, f"{argument}[{i}]", names) for i, one in enumerate(value))
+
+
+def is_pair(value: Any) -> bool:
+    """Whether this is a name with parameters; lists are taken too, since JSON and YAML know no tuples."""
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], Mapping)
+    )
+
+
+def is_formula(value: Any) -> bool:
+    """Whether this is a formula of the user's own."""
+    if value is None or isinstance(value, str | Real | Sequence | type):
+        return False
+    from fastmlp.kernels.language import Formula  # only those who bring one pay for the import
+
+    return isinstance(value, Formula)
+
+
+def name_of(choice: Any) -> str:
+    """Name of an entry, for messages and tables; that of a user's formula is its function's."""
+    if isinstance(choice, str):
+        return choice
+    return choice[0] if isinstance(choice, tuple) else choice.name
+
+
+def given_parameters(choice: Any) -> dict[str, float]:
+    """Parameters that an entry itself gives."""
+    return dict(choice[1]) if isinstance(choice, tuple) else {}
+
+
+def parameters_of(table: Mapping[str, Any], choice: Any) -> dict[str, float]:
+    """All parameters of an entry in the row's order, defaults filled in; none for a user's formula."""
+    if not isinstance(choice, str | tuple):
+        return {}
+    return {**_parameters(table[name_of(choice)]), **given_parameters(choice)}
+
+
+def learned(choice: Any) -> tuple[str, ...]:
+    """Parameters of an activation that each unit learns, so that they are part of the flat vector: prelu's slope."""
+    row = formulas.ACTIVATIONS.get(name_of(choice)) if isinstance(choice, str | tuple) else None
+    return tuple(getattr(row, "learned", ()))
+
+
+def range_of(row: Any, parameter: str) -> str:
+    """In which interval a parameter of a row must lie, as text such as "[0, 1)"."""
+    interval = getattr(row, "ranges", {}).get(parameter, "(-inf, inf)")
+    return interval if isinstance(interval, str) else f"[{interval[0]:g}, {interval[1]:g}]"
+
+
+def within(value: float, interval: str) -> bool:
+    """Whether a number lies in an interval written as "[0, 1)"; NaN lies in none."""
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    above = value >= low if interval[0] == "[" else value > low
+    below = value <= high if interval[-1] == "]" else value < high
+    return above and below
+
+
+def _check_formula(table: Mapping[str, Any], formula: Any, argument: str) -> None:
+    """Refuse a loss where an activation is wanted, and any formula where there is no table of formulas."""
+    for of_formulas, kind, what in ((formulas.ACTIVATIONS, "slope", "activation"), (formulas.LOSSES, "delta", "loss")):
+        if table is of_formulas:
+            if kind not in formula.kinds:
+                raise ValueError(f"{argument}={formula!r} is no {what}: make one with fastmlp.{what}")
+            return
+    raise ValueError(f"{argument}={formula!r} is unknown; valid are {list(table)}")
+
+
+def _parameters(row: Any) -> dict[str, Any]:
+    return dict(getattr(row, "parameters", {}))
+
+
+def _checked(row: Any, name: str, parameter: str, given: Mapping[str, Any], argument: str) -> float | None:
+    """The value of a parameter as a float (None where that is its default), in its range."""
+    value, known = given[parameter], _parameters(row)
+    where = f"{argument}={(name, dict(given))!r}: "
+    if parameter not in known:
+        takes = f"its parameters are {list(known)}" if known else "it takes none"
+        raise ValueError(f"{where}{name!r} has no parameter {parameter!r}; {takes}")
+    if value is None and known[parameter] is None:
+        return None
+    interval = range_of(row, parameter)
+    if not isinstance(value, Real) or isinstance(value, bool) or not within(float(value), interval):
+        raise ValueError(f"{where}{parameter} must be in {interval}, got {value!r}")
+    return float(value)
+
+
+def _check_order(row: Any, name: str, checked: Mapping[str, Any], argument: str) -> None:
+    """Refuse bounds that leave nothing between them."""
+    if name not in ORDERED:
+        return
+    pair = ORDERED[name]
+    values = {**_parameters(row), **checked}
+    low, high = (values[parameter] for parameter in pair)
+    if not low < high:
+        raise ValueError(
+            f"{argument}={(name, dict(checked))!r}: {pair[0]} must be less than {pair[1]}, got {low:g} and {high:g}"
+        )

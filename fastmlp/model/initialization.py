@@ -1,0 +1,112 @@
+"""First weights of a network, by name or by a function of the user's.
+
+The formulas are Keras': a weight matrix W (fan_in, fan_out) is drawn with variance scale / n, where n is fan_in or the
+mean of fan_in and fan_out; uniform draws have the bounds +-sqrt(3 scale / n), and normal ones are not truncated. Biases
+are zero. "auto" is scikit-learn's own (:meth:`Network.initial_params`), which draws the biases too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastmlp.model.network import Network
+
+Initializer = Callable[[np.random.RandomState, int, int], Any]
+
+
+def _scaled(scale: float, of_both: bool, normal: bool) -> Initializer:
+    """Draws of variance scale / n, n being fan_in, or the mean of both fans."""
+
+    def draw(rng: np.random.RandomState, fan_in: int, fan_out: int) -> np.ndarray:
+        variance = scale / ((fan_in + fan_out) / 2 if of_both else fan_in)
+        if normal:
+            return rng.normal(0.0, np.sqrt(variance), (fan_in, fan_out))
+        bound = np.sqrt(3.0 * variance)
+        return rng.uniform(-bound, bound, (fan_in, fan_out))
+
+    return draw
+
+
+def _orthogonal(rng: np.random.RandomState, fan_in: int, fan_out: int) -> np.ndarray:
+    """Orthonormal columns, or rows where there are more columns than rows (Saxe et al. 2013, arXiv:1312.6120).
+
+    The signs of R's diagonal make the QR decomposition unique, and so Q uniform among such matrices (Mezzadri 2006).
+    """
+    Q, R = np.linalg.qr(rng.normal(size=(max(fan_in, fan_out), min(fan_in, fan_out))))
+    Q *= np.where(np.diag(R) < 0, -1.0, 1.0)
+    return Q if fan_in >= fan_out else Q.T
+
+
+#: Name -> function of (rng, fan_in, fan_out) that returns W; "auto" is scikit-learn's and draws biases as well.
+INITIALIZERS: dict[str, Initializer | None] = {
+    "auto": None,
+    "glorot_uniform": _scaled(1.0, of_both=True, normal=False),
+    "glorot_normal": _scaled(1.0, of_both=True, normal=True),
+    "he_uniform": _scaled(2.0, of_both=False, normal=False),
+    "he_normal": _scaled(2.0, of_both=False, normal=True),
+    "lecun_uniform": _scaled(1.0, of_both=False, normal=False),
+    "lecun_normal": _scaled(1.0, of_both=False, normal=True),
+    "orthogonal": _orthogonal,
+}
+
+
+def initial_params(network: Network, init: str | Initializer, rng: np.random.RandomState, gain: float) -> np.ndarray:
+    """The flat vector that training starts from.
+
+    Parameters
+    ----------
+    network : Network
+    init : str or callable
+        Key of ``INITIALIZERS``, or a function (rng, fan_in, fan_out) -> W of shape (fan_in, fan_out), called once per
+        layer from the input on.
+    rng : RandomState
+    gain : float
+        Of "auto": its bound is sqrt(gain / (fan_in + fan_out)).
+
+    Returns
+    -------
+    ndarray of shape (n_params,)
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the function returns another shape, or what is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp.model.initialization import initial_params
+    >>> from fastmlp.model.network import Network
+    >>> network = Network((4, 3), (), "log_loss", np.dtype("float64"))
+    >>> params = initial_params(network, "orthogonal", np.random.RandomState(0), gain=6.0)
+    >>> W = network.coefs(params)[0]
+    >>> np.allclose(W.T @ W, np.eye(3)), params[-3:]
+    (True, array([0., 0., 0.]))
+    """
+    if not callable(init) and (not isinstance(init, str) or init not in INITIALIZERS):
+        raise ValueError(
+            f"init={init!r} is unknown; valid are {list(INITIALIZERS)} and a function (rng, fan_in, fan_out) -> W"
+        )
+    draw = init if callable(init) else INITIALIZERS[init]
+    if draw is None:
+        return network.initial_params(rng, gain)
+    params = np.zeros(network.n_params, dtype=network.dtype)
+    network.reset_units(params)
+    for layer, W in enumerate(network.coefs(params)):
+        _copy(W, draw(rng, *W.shape), f"what init={init!r} returns for layer {layer}")
+    return params
+
+
+def _copy(view: np.ndarray, given: Any, name: str) -> None:
+    """Copy numbers of the right shape into a view of the flat vector."""
+    array = np.asarray(given)
+    if array.shape != view.shape:
+        raise ValueError(f"{name} must have shape {view.shape}, got {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold numbers, got dtype {array.dtype}")
+    view[...] = array
+    if not np.isfinite(view).all():
+        raise ValueError(f"{name} must be finite in {view.dtype}")

@@ -1,0 +1,286 @@
+"""The shape of a network, and the layout of its parameters in one flat vector.
+
+A Network is what estimators hand to an engine together with a flat vector ``params``; it holds no weights itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fastmlp.model.segments import Segment, segments_of
+
+#: What batch normalisation adds to a variance (PyTorch's).
+BATCH_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class Network:
+    """An immutable description of a multi-layer perceptron.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Units per layer: (n_features, *hidden, n_outputs).
+    activations : tuple of entries
+        One per hidden layer: a key of ``kernels.formulas.ACTIVATIONS``, or (key, {parameter: value}), or a formula of
+        the user's.
+    loss : entry
+        Likewise for ``kernels.formulas.LOSSES``; its link is the output activation.
+    dtype : numpy dtype
+        float32 or float64: of the parameters and of all arithmetic.
+    dropout : tuple of float
+        One rate in [0, 1) per hidden layer; () for none. It acts in training only.
+    input_dropout : float
+        Rate in [0, 1) of the features.
+    batch_norm : bool
+        Whether every hidden layer normalises its pre-activations (Ioffe and Szegedy 2015, arXiv:1502.03167).
+
+    Notes
+    -----
+    The flat parameter vector is ``[W0 .. Wn | b0 .. bn | unit parameters | running statistics]``, each W (fan_in,
+    fan_out) in C order: the penalty covers a prefix, an optimizer step is one pass, and L-BFGS takes the vector as it
+    is. Unit parameters, for one hidden layer after the other: with batch_norm its scale and its shift, for prelu its
+    slope, each (fan_out,). Running statistics, with batch_norm only and likewise: mean and variance, each (fan_out,).
+    Most networks have neither. :mod:`fastmlp.model.segments` declares this layout.
+
+    Examples
+    --------
+    >>> from fastmlp.model.network import Network
+    >>> Network((4, 5, 5, 3), ("relu", "relu"), "log_loss", np.dtype("float64")).n_params
+    73
+    """
+
+    widths: tuple[int, ...]
+    activations: tuple[Any, ...]
+    loss: Any
+    dtype: np.dtype
+    dropout: tuple[float, ...] = ()
+    input_dropout: float = 0.0
+    batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2 or any(width < 1 for width in self.widths):
+            raise ValueError(f"widths must be at least two positive numbers, got {self.widths}")
+        if len(self.activations) != len(self.widths) - 2:
+            raise ValueError(
+                f"activations must name one per hidden layer, {len(self.widths) - 2}, got {self.activations}"
+            )
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
+        if len(self.dropout) not in (0, len(self.activations)):
+            raise ValueError(
+                f"dropout must hold one rate per hidden layer, {len(self.activations)}, or none, got {self.dropout}"
+            )
+        for name, rate in (("input_dropout", self.input_dropout), *(("dropout", rate) for rate in self.dropout)):
+            if not 0 <= rate < 1:  # NaN is neither
+                raise ValueError(f"{name} must be in [0, 1), got {rate}")
+
+    @property
+    def n_layers(self) -> int:
+        """Number of linear layers."""
+        return len(self.widths) - 1
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(fan_in, fan_out) of each layer."""
+        return list(pairwise(self.widths))
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The pieces of the flat vector, in order and without gaps; see :mod:`fastmlp.model.segments`."""
+        return segments_of(self)
+
+    @cached_property
+    def n_weights(self) -> int:
+        """Length of the prefix of the flat vector that holds the weights."""
+        return sum(segment.size for segment in self.segments if segment.name == "W")
+
+    @cached_property
+    def n_linear(self) -> int:
+        """Length of the prefix that holds weights and biases."""
+        return sum(segment.size for segment in self.segments if not segment.of_units)
+
+    @cached_property
+    def n_trained(self) -> int:
+        """Length of the prefix that training updates: all but the running statistics."""
+        return sum(segment.size for segment in self.segments if segment.trained)
+
+    @cached_property
+    def n_params(self) -> int:
+        """Length of the flat vector."""
+        return sum(segment.size for segment in self.segments)
+
+    @cached_property
+    def unit_segments(self) -> list[dict[str, Segment]]:
+        """The segments of each hidden layer besides weights and biases, by name."""
+        layers: list[dict[str, Segment]] = [{} for _ in self.activations]
+        for segment in self.segments:
+            if segment.of_units:
+                layers[segment.layer][segment.name] = segment
+        return layers
+
+    def with_dtype(self, dtype: Any) -> Network:
+        """The same network in another dtype."""
+        return self if self.dtype == dtype else replace(self, dtype=np.dtype(dtype))
+
+    def coefs(self, params: np.ndarray) -> list[np.ndarray]:
+        """Weight matrices (fan_in, fan_out) as views of the flat vector."""
+        return [segment.view(params) for segment in self.segments if segment.name == "W"]
+
+    def intercepts(self, params: np.ndarray) -> list[np.ndarray]:
+        """Bias vectors (fan_out,) as views of the flat vector."""
+        return [segment.view(params) for segment in self.segments if segment.name == "b"]
+
+    def unit_parameters(self, params: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """For each hidden layer its "scale" and "shift" (batch_norm) and "slope" (prelu), (fan_out,) views."""
+        return self._unit_views(params, trained=True)
+
+    def running_statistics(self, params: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """For each hidden layer its running "mean" and "var" (batch_norm), (fan_out,) views of the flat vector."""
+        return self._unit_views(params, trained=False)
+
+    def _unit_views(self, params: np.ndarray, trained: bool) -> list[dict[str, np.ndarray]]:
+        return [
+            {name: segment.view(params) for name, segment in layer.items() if segment.trained == trained}
+            for layer in self.unit_segments
+        ]
+
+    def reset_units(self, params: np.ndarray) -> None:
+        """Give unit parameters and running statistics their first values, in place."""
+        for segment in self.segments:
+            if segment.first is not None:
+                params[segment.where] = segment.first
+
+    @property
+    def plain(self) -> Network:
+        """This network as it predicts: without dropout, its batch_norm folded away."""
+        return self._stripped if self.batch_norm or self.dropout or self.input_dropout else self
+
+    @cached_property
+    def _stripped(self) -> Network:
+        return replace(self, dropout=(), input_dropout=0.0, batch_norm=False)
+
+    def folded(self, params: np.ndarray) -> tuple[Network, np.ndarray]:
+        """The network and the flat vector to predict with: the running statistics become weights and biases.
+
+        With f = scale / sqrt(var + eps), a unit's scale * (x W + b - mean) / sqrt(var + eps) + shift is
+        x (W f) + (b - mean) f + shift.
+
+        Returns
+        -------
+        network : Network
+            ``self.plain``.
+        params : ndarray of shape (plain.n_params,)
+            The same vector where there is nothing to fold, else a new one.
+        """
+        if not self.batch_norm:
+            return self.plain, params
+        folded = np.empty(self.plain.n_params, dtype=self.dtype)
+        folded[: self.n_linear] = params[: self.n_linear]
+        layers = zip(
+            self.plain.coefs(folded)[:-1],
+            self.plain.intercepts(folded)[:-1],
+            self.plain.unit_parameters(folded),
+            self.unit_parameters(params),
+            self.running_statistics(params),
+            strict=True,
+        )
+        for W, b, kept, units, running in layers:
+            factor = units["scale"] / np.sqrt(running["var"].astype(np.float64) + BATCH_NORM_EPS)
+            W[...] = W * factor
+            b[...] = (b - running["mean"]) * factor + units["shift"]
+            for name, values in kept.items():
+                values[...] = units[name]
+        return self.plain, folded
+
+    def initial_params(self, rng: np.random.RandomState, gain: float) -> np.ndarray:
+        """Glorot-uniform weights and biases, drawn in scikit-learn's order: per layer W, then b.
+
+        The bound is sqrt(gain / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16, where gain is 6).
+        """
+        params = np.empty(self.n_params, dtype=self.dtype)
+        for W, b in zip(self.coefs(params), self.intercepts(params), strict=True):
+            bound = np.sqrt(gain / sum(W.shape))
+            W[...] = rng.uniform(-bound, bound, W.shape)
+            b[...] = rng.uniform(-bound, bound, b.shape)
+        self.reset_units(params)
+        return params
+
+    def flatten(self, coefs: Sequence[Any], intercepts: Sequence[Any]) -> np.ndarray:
+        """The flat vector behind these arrays: shared if they are its views in place, otherwise a new one.
+
+        Views of a vector of another dtype bring its unit parameters and running statistics along; other arrays get
+        their first values.
+
+        Raises
+        ------
+        ValueError
+            If an array does not have the shape that the network wants.
+        """
+        base = self._base(coefs, intercepts)
+        if base is not None:
+            return base.astype(self.dtype, copy=False)
+        params = np.empty(self.n_params, dtype=self.dtype)
+        self.reset_units(params)
+        for name, views, arrays in (
+            ("coefs_", self.coefs(params), coefs),
+            ("intercepts_", self.intercepts(params), intercepts),
+        ):
+            for i, (view, array) in enumerate(zip(views, arrays, strict=True)):
+                if np.shape(array) != view.shape:
+                    raise ValueError(f"{name}[{i}] must have shape {view.shape}, got {np.shape(array)}")
+                view[...] = array
+        return params
+
+    def shared_base(self, coefs: Sequence[Any], intercepts: Sequence[Any]) -> np.ndarray | None:
+        """The flat vector of which these arrays are the views, or None."""
+        base = self._base(coefs, intercepts)
+        return base if base is not None and base.dtype == self.dtype else None
+
+    def _base(self, coefs: Sequence[Any], intercepts: Sequence[Any]) -> np.ndarray | None:
+        """The flat vector, of whatever dtype, of which these arrays are the views, or None."""
+        base: Any = getattr(coefs[0], "base", None)
+        if not isinstance(base, np.ndarray) or base.shape != (self.n_params,):
+            return None
+        views = [*self.coefs(base), *self.intercepts(base)]
+        arrays = [*coefs, *intercepts]
+        in_place = len(arrays) == len(views) and all(
+            getattr(array, "base", None) is base
+            and array.shape == view.shape
+            and array.strides == view.strides
+            and array.__array_interface__["data"] == view.__array_interface__["data"]
+            for array, view in zip(arrays, views, strict=True)
+        )
+        return base if in_place and base.flags.c_contiguous else None
+
+    def check_memory(self, n_vectors: int) -> None:
+        """Refuse a network whose parameter-sized vectors cannot fit this machine, before anything is allocated.
+
+        Raises
+        ------
+        MemoryError
+            Naming the layer sizes.
+        """
+        needed = self.n_params * self.dtype.itemsize * n_vectors
+        limit = _physical_memory()
+        if needed > limit:
+            raise MemoryError(
+                f"hidden_layer_sizes={list(self.widths[1:-1])} with {self.widths[0]} features and {self.widths[-1]} "
+                f"outputs needs {self.n_params} parameters: training takes at least {needed / 2**30:.4g} GiB, "
+                f"this machine has {limit / 2**30:.4g} GiB"
+            )
+
+
+def _physical_memory() -> int:
+    """Bytes of memory of this machine; where the system does not tell, what can be addressed."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return int(np.iinfo(np.intp).max)

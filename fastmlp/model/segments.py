@@ -1,0 +1,140 @@
+"""The segments of the flat parameter vector: the one declaration of its layout.
+
+Network, first values, public attributes, saved files and the layouts of the engines loop over ``network.segments``.
+Only the reference engine states the layout a second time, as the judge.
+
+The vector is ``[W0 .. Wn | b0 .. bn | unit parameters | running statistics]``.  Weights come first, so that the
+penalty covers a prefix.  Running statistics come last, so that an optimizer updates a prefix.  A new array per unit is
+one row of ``UNITS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from fastmlp.kernels import formulas
+from fastmlp.model import choices
+
+if TYPE_CHECKING:
+    from fastmlp.model.network import Network
+
+
+class Unit(NamedTuple):
+    """An array (fan_out,) of a hidden layer besides its weights and biases.
+
+    name : of the array in its layer
+    attribute : of the estimator, a list with an entry per hidden layer
+    first : (network, hidden layer) -> first value, or None where the layer has no such array
+    trained : whether the optimizer updates it
+    """
+
+    name: str
+    attribute: str
+    first: Callable[[Network, int], float | None]
+    trained: bool = True
+
+
+def _normalised(value: float) -> Callable[[Network, int], float | None]:
+    """First value of an array of batch normalisation."""
+    return lambda network, layer: value if network.batch_norm else None
+
+
+def _learned(name: str) -> Callable[[Network, int], float | None]:
+    """First value of a parameter that each unit of an activation learns: the one given, or the default."""
+
+    def first(network: Network, layer: int) -> float | None:
+        entry = network.activations[layer]
+        return choices.parameters_of(formulas.ACTIVATIONS, entry)[name] if name in choices.learned(entry) else None
+
+    return first
+
+
+#: In the order in which a layer has them in the flat vector, trained or not, and in which files list them.
+UNITS = (
+    Unit("scale", "bn_scales_", _normalised(1.0)),
+    Unit("shift", "bn_shifts_", _normalised(0.0)),
+    Unit("mean", "bn_means_", _normalised(0.0), trained=False),
+    Unit("var", "bn_vars_", _normalised(1.0), trained=False),
+    Unit("slope", "prelu_slopes_", _learned("slope")),
+)
+
+#: Name of an array of hidden units -> attribute of the estimator: a list with an entry per hidden layer.
+UNIT_ATTRIBUTES = {unit.name: unit.attribute for unit in UNITS}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One piece of the flat vector.
+
+    Attributes
+    ----------
+    layer : int
+        The linear layer to which it belongs, from 0.
+    name : str
+        "W", "b", or the name of a row of ``UNITS``.
+    rows, width : int
+        Its shape: W is (rows, width) = (fan_in, fan_out), everything else (width,) with rows = 1.
+    trained : bool
+        Whether the optimizer updates it.
+    first : float or None
+        First value; None where the initialiser draws it.
+    attribute : str
+        Of the estimator: a list with an entry per layer, or per hidden layer for what is neither W nor b.
+    start : int
+        Where it begins in the flat vector.
+    """
+
+    layer: int
+    name: str
+    rows: int
+    width: int
+    trained: bool
+    first: float | None
+    attribute: str
+    start: int
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return self.rows * self.width
+
+    @property
+    def where(self) -> slice:
+        """Its place in the flat vector."""
+        return slice(self.start, self.start + self.size)
+
+    @property
+    def of_units(self) -> bool:
+        """Whether it belongs to the hidden units, rather than to the linear layer."""
+        return self.name in UNIT_ATTRIBUTES
+
+    def view(self, params: np.ndarray) -> np.ndarray:
+        """Its values as a view of the flat vector: (rows, width) for W, (width,) otherwise."""
+        values = params[self.where]
+        return values.reshape(self.rows, self.width) if self.name == "W" else values
+
+
+def segments_of(network: Network) -> tuple[Segment, ...]:
+    """Return the segments of a network's flat vector, in order and without gaps."""
+    found: list[Segment] = []
+
+    def add(layer: int, name: str, rows: int, attribute: str, first: float | None = None, trained: bool = True) -> None:
+        start = found[-1].start + found[-1].size if found else 0
+        found.append(Segment(layer, name, rows, network.widths[layer + 1], trained, first, attribute, start))
+
+    for layer, (fan_in, _) in enumerate(pairwise(network.widths)):
+        add(layer, "W", fan_in, "coefs_")
+    for layer in range(network.n_layers):
+        add(layer, "b", 1, "intercepts_")
+    for trained in (True, False):
+        for layer in range(len(network.activations)):
+            for unit in UNITS:
+                first = unit.first(network, layer)
+                if unit.trained == trained and first is not None:
+                    add(layer, unit.name, 1, unit.attribute, first, trained)
+    return tuple(found)

@@ -1,0 +1,143 @@
+"""Fitted weights: the arrays that users see, and the flat vector that engines train and predict with.
+
+``coefs_``, ``intercepts_`` and the parameters of units (``bn_scales_``, ``prelu_slopes_``, ...) are views of one flat
+vector after fit. Users may edit them in place or put others in their place; whoever needs the vector asks
+:func:`flat_params` for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastmlp.model.network import Network
+from fastmlp.model.segments import UNIT_ATTRIBUTES, Segment
+
+
+def expose(estimator: Any, network: Network, params: np.ndarray) -> None:
+    """Give an estimator the views of its flat vector; attributes of units only where the network has them."""
+    for attribute in UNIT_ATTRIBUTES.values():
+        estimator.__dict__.pop(attribute, None)
+    vars(estimator).update(views(network, params))
+
+
+def views(network: Network, params: np.ndarray) -> dict[str, list]:
+    """Public attribute -> views of the flat vector, one per layer, or per hidden layer and None where it has none."""
+    found: dict[str, list] = {"coefs_": network.coefs(params), "intercepts_": network.intercepts(params)}
+    for name, attribute in UNIT_ATTRIBUTES.items():
+        if any(name in layer for layer in network.unit_segments):
+            found[attribute] = [layer[name].view(params) if name in layer else None for layer in network.unit_segments]
+    return found
+
+
+def flat_params(estimator: Any, network: Network) -> np.ndarray:
+    """The flat vector behind an estimator's arrays: shared if they are its views in place, otherwise a new one.
+
+    Raises
+    ------
+    ValueError
+        If an array does not have the shape that the network wants.
+    """
+    params = network.flatten(estimator.coefs_, estimator.intercepts_)
+    if network.n_params == network.n_linear:
+        return params
+    strangers = [(unit, array) for unit, array in _unit_arrays(estimator, network) if not _is(array, unit, params)]
+    if strangers:
+        params = params.copy()
+        for unit, array in strangers:
+            params[unit.where] = array
+    return params
+
+
+def shared_params(estimator: Any, network: Network) -> np.ndarray | None:
+    """The flat vector of which all the estimator's arrays are views, or None."""
+    base = network.shared_base(estimator.coefs_, estimator.intercepts_)
+    if base is not None and network.n_params > network.n_linear:
+        in_place = all(_is(array, unit, base) for unit, array in _unit_arrays(estimator, network))
+        return base if in_place else None
+    return base
+
+
+def unit_arrays(estimator: Any) -> tuple:
+    """Every array of the attributes of units, and None where a layer has none."""
+    attributes = estimator.__dict__
+    return sum((tuple(attributes.get(name, ())) for name in UNIT_ATTRIBUTES.values()), ())
+
+
+def linear_shape(coefs: Sequence[Any], intercepts: Sequence[Any]) -> tuple[tuple[int, ...], np.dtype]:
+    """(widths, dtype) of the network that these matrices and vectors describe, whoever made them.
+
+    Raises
+    ------
+    ValueError
+        If they are no chain of layers.
+    """
+    matrices = [np.asarray(W) for W in coefs]
+    for i, W in enumerate(matrices):
+        if W.ndim != 2 or (i and W.shape[0] != matrices[i - 1].shape[1]):
+            raise ValueError(f"coefs_ must be a chain of matrices, got shapes {[W.shape for W in matrices]}")
+    if len(intercepts) != len(matrices):
+        raise ValueError(f"intercepts_ must hold {len(matrices)} vectors, got {len(intercepts)}")
+    dtype = np.result_type(*(W.dtype for W in matrices))
+    widths = (matrices[0].shape[0], *(W.shape[1] for W in matrices))
+    return widths, np.dtype(dtype if dtype in (np.float32, np.float64) else np.float64)
+
+
+def start_from(network: Network, params: np.ndarray, coef_init: Any, intercept_init: Any) -> None:
+    """Copy the arrays that a user wants training to start from, where given, into the flat vector.
+
+    Raises
+    ------
+    ValueError
+        If they have other shapes than the network, or are not finite numbers.
+    """
+    _overwrite(network.coefs(params), coef_init, "coef_init")
+    _overwrite(network.intercepts(params), intercept_init, "intercept_init")
+
+
+def _overwrite(views: list[np.ndarray], given: Any, argument: str) -> None:
+    if given is None:
+        return
+    shapes = [view.shape for view in views]
+    if not isinstance(given, list | tuple) or len(given) != len(views):
+        raise ValueError(f"{argument} must be a list of {len(views)} arrays, one per layer, of shapes {shapes}")
+    for i, (view, array) in enumerate(zip(views, given, strict=True)):
+        try:
+            array = np.asarray(array, dtype=view.dtype)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{argument}[{i}] must be an array of numbers: {error}") from error
+        if array.shape != view.shape:
+            raise ValueError(f"{argument}[{i}] must have shape {view.shape}, got {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{argument}[{i}] must be finite")
+        view[...] = array
+
+
+def _unit_arrays(estimator: Any, network: Network) -> Iterator[tuple[Segment, Any]]:
+    """(segment, array) of every attribute of units that the estimator has."""
+    n_hidden = len(network.activations)
+    for unit in network.segments:
+        arrays = getattr(estimator, unit.attribute, None) if unit.of_units else None
+        if arrays is None:
+            continue  # weights set by hand, without these: they have their first values
+        if len(arrays) != n_hidden:
+            raise ValueError(f"{unit.attribute} must hold an entry per hidden layer, {n_hidden}, got {len(arrays)}")
+        array = arrays[unit.layer]
+        if array is None:
+            continue
+        if np.shape(array) != (unit.width,):
+            raise ValueError(f"{unit.attribute}[{unit.layer}] must have shape {(unit.width,)}, got {np.shape(array)}")
+        yield unit, array
+
+
+def _is(array: Any, unit: Segment, params: np.ndarray) -> bool:
+    """Whether an array is the very memory of a segment of the flat vector."""
+    view = unit.view(params)
+    return (
+        isinstance(array, np.ndarray)
+        and array.dtype == view.dtype
+        and array.strides == view.strides
+        and array.__array_interface__["data"] == view.__array_interface__["data"]
+    )

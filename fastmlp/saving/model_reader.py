@@ -1,0 +1,190 @@
+"""Make an estimator of what a model file holds, once everything in it is checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.preprocessing import LabelBinarizer
+
+from fastmlp.data.targets import LOSS_OF_LINK, n_class_outputs
+from fastmlp.estimator.base import ESTIMATORS, _defaults
+from fastmlp.model import weights
+from fastmlp.model.network import Network
+from fastmlp.model.segments import UNIT_ATTRIBUTES
+from fastmlp.saving import modelfile
+from fastmlp.saving.modelfile import Decoder, Model, ModelFileError, refusing
+from fastmlp.training import state as states
+from fastmlp.training.attributes import ATTRIBUTES
+from fastmlp.training.attributes import classes as labels
+from fastmlp.training.stopping import Stopping
+
+WEIGHTS = ("coefs_", "intercepts_", *UNIT_ATTRIBUTES.values())
+
+
+def build(model: Model, path: str, trust_formulas: bool) -> Any:
+    """Return the estimator that a header and tensors describe.
+
+    Raises
+    ------
+    ModelFileError
+        If they hold anything unknown or contradictory.
+    """
+    header, decoder = model.header, Decoder(model.tensors, trust_formulas)
+    estimator = _with_parameters(header, decoder, path)
+    known = {*ATTRIBUTES, *Stopping.SAVED, *WEIGHTS, "_label_binarizer"}
+    attributes = _section(header, path, "attributes", known)
+    with refusing(path, "attributes"):
+        network = _restore_weights(estimator, attributes, decoder)
+    _restore_attributes(estimator, attributes, network, decoder, path)
+    _restore_names(estimator, path, network)
+    if is_classifier(estimator):
+        with refusing(path, "_label_binarizer"):
+            estimator._label_binarizer = _restored_binarizer(decoder(attributes["_label_binarizer"]), estimator)
+            if n_class_outputs(estimator._label_binarizer) != network.widths[-1]:
+                raise ValueError(f"its classes do not belong to a network with {network.widths[-1]} outputs")
+    _restore_training(estimator, header, network, decoder, path)
+    if decoder.tensors and not _is_newer(header):
+        raise ModelFileError(path, "tensors", f"nothing refers to {sorted(decoder.tensors)}"[: modelfile.MAX_REASON])
+    return estimator
+
+
+def section_of(header: Mapping[str, Any], path: str | os.PathLike[str], name: str, kind: type) -> Any:
+    """Return a part of the header, of the right type; a dict that is missing is empty."""
+    value = header.get(name, {} if kind is dict else None)
+    if not isinstance(value, kind):
+        raise ModelFileError(path, name, f"must be of type {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _is_newer(header: Mapping[str, Any]) -> bool:
+    """Return whether a newer minor version wrote the file, which may hold more than this one knows."""
+    return "format" in header and modelfile.check_version(header["format"], "") > modelfile.VERSION
+
+
+def _section(header: Mapping[str, Any], path: str, name: str, known: set[str]) -> dict[str, Any]:
+    """Return a part of the header without what this version need not know.
+
+    Raises
+    ------
+    ModelFileError
+        If it holds something unknown in a file of this version or an older one, or something unknown that the file says
+        is required.
+    """
+    section = section_of(header, path, name, dict)
+    required = section_of(header, path, "required", list)
+    for entry in section:
+        if entry not in known and (not _is_newer(header) or f"{name}.{entry}" in required):
+            writer = f"fastmlp {header.get('fastmlp')!s:.40}"
+            raise ModelFileError(path, name, f"{entry!r:.100} is unknown to this version; the file is by {writer}")
+    return {entry: value for entry, value in section.items() if entry in known}
+
+
+def _with_parameters(header: Mapping[str, Any], decoder: Decoder, path: str) -> Any:
+    """Return an estimator that is not fitted yet."""
+    name = header.get("estimator")
+    if not isinstance(name, str) or name not in ESTIMATORS:
+        raise ModelFileError(path, "estimator", f"must be one of {list(ESTIMATORS)}, got {name!r:.100}")
+    cls: Any = ESTIMATORS[name]
+    parameters = {}
+    for parameter, value in _section(header, path, "parameters", set(_defaults(cls))).items():
+        with refusing(path, f"parameters.{parameter}"):
+            parameters[parameter] = decoder(value)
+    if decoder.formulas:
+        shown = "\n\n".join(decoder.formulas)
+        raise ModelFileError(
+            path,
+            "parameters",
+            "the file holds formulas of a user's own. They can compute with numbers and do nothing else; if they are"
+            f" what you expect, load(path, trust_formulas=True) compiles them:\n\n{shown}",
+        )
+    with refusing(path, "parameters"):
+        estimator = cls(**parameters)
+        estimator._validate_params()
+    return estimator
+
+
+def _restore_weights(estimator: Any, attributes: Mapping[str, Any], decoder: Decoder) -> Network:
+    """Give an estimator its weights; return their network."""
+    link = decoder(attributes["out_activation_"])
+    if not isinstance(link, str) or link not in LOSS_OF_LINK:
+        raise ValueError(f"out_activation_ must be one of {list(LOSS_OF_LINK)}, got {link!r:.100}")
+    given = {name: decoder(attributes[name]) for name in WEIGHTS if name in attributes}
+    dtype = given["coefs_"][0].dtype
+    for name, arrays in given.items():
+        for array in arrays:
+            if array is None and name not in ("coefs_", "intercepts_"):
+                continue
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or dtype not in (np.float32, np.float64):
+                raise ValueError(f"{name} must hold arrays of one dtype, float32 or float64")
+    estimator.out_activation_ = link
+    for name, arrays in given.items():
+        setattr(estimator, name, arrays)
+    network = estimator._fitted_network()
+    _check_units(network, given)
+    params = weights.flat_params(estimator, network)
+    if not np.isfinite(params).all():
+        raise ValueError("weights must be finite")
+    if any((running["var"] < 0).any() for running in network.running_statistics(params) if running):
+        raise ValueError("bn_vars_ must not be negative")
+    estimator._expose(network, params)
+    estimator.n_layers_, estimator.n_outputs_ = len(network.widths), network.widths[-1]
+    return network
+
+
+def _restore_attributes(
+    estimator: Any, attributes: Mapping[str, Any], network: Network, decoder: Decoder, path: str
+) -> None:
+    """Give an estimator its fitted attributes, and the counters of its training."""
+    for name, row in ATTRIBUTES.items():
+        if name in attributes:
+            with refusing(path, name):
+                value = row.kind.restored(decoder(attributes[name]))
+                if row.size is not None and value != row.size(network):
+                    raise ValueError(f"must be {row.size(network)} for the weights in the file, got {value}")
+                setattr(estimator, name, value)
+    counters = states.of(estimator).stopping
+    for name in Stopping.SAVED:
+        if name in attributes:
+            with refusing(path, name):
+                counters.set_state({name: decoder(attributes[name])})
+
+
+def _restore_training(estimator: Any, header: Mapping[str, Any], network: Network, decoder: Decoder, path: str) -> None:
+    """Give an estimator the state that partial_fit goes on with."""
+    names = ("optimizer", "dropout_seed", "best_params")
+    training = _section(header, path, "training", set(names))
+    for name in names:
+        if name in training:
+            with refusing(path, f"training.{name}"):
+                states.of(estimator).set_state({name: decoder(training[name])}, network)
+
+
+def _check_units(network: Network, given: Mapping[str, Any]) -> None:
+    """Refuse arrays of units that are missing, and those that the network does not have."""
+    layers = network.unit_segments
+    for name, attribute in UNIT_ATTRIBUTES.items():
+        wanted = [name in of_layer for of_layer in layers]
+        found = [array is not None for array in given.get(attribute, [None] * len(layers))]
+        if found != wanted:
+            raise ValueError(f"{attribute} must hold arrays for the hidden layers {wanted}, it has them for {found}")
+
+
+def _restore_names(estimator: Any, path: str, network: Network) -> None:
+    names = vars(estimator).get("feature_names_in_")
+    if names is not None and len(names) != network.widths[0]:
+        raise ModelFileError(path, "feature_names_in_", f"must be {network.widths[0]}, got {len(names)}")
+
+
+def _restored_binarizer(content: Mapping[str, Any], estimator: Any) -> LabelBinarizer:
+    binarizer, kind = LabelBinarizer(), content["y_type"]
+    classes = estimator.classes_ if content["classes"] is None else labels(content["classes"])
+    if kind not in ("binary", "multiclass", "multilabel-indicator") or type(content["sparse_input"]) is not bool:
+        raise ValueError(f"y_type={kind!r:.100}, sparse_input={content['sparse_input']!r:.100} make no sense")
+    if kind != "multilabel-indicator" and (kind == "binary") != (len(classes) <= 2):
+        raise ValueError(f"{len(classes)} classes are not {kind}")
+    binarizer.y_type_, binarizer.sparse_input_, binarizer.classes_ = kind, content["sparse_input"], classes
+    return binarizer

@@ -1,0 +1,220 @@
+"""Write a fitted estimator to a model file: parameters of the constructor, fitted attributes, state of the training.
+
+modelfile.py knows how a file is written, model_reader.py what is checked before it becomes an estimator again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from fastmlp import __version__
+from fastmlp.estimator.base import ESTIMATORS, _defaults
+from fastmlp.model import weights
+from fastmlp.model.network import Network
+from fastmlp.saving import modelfile
+from fastmlp.saving.model_reader import WEIGHTS, build
+from fastmlp.saving.modelfile import Model, Tensors, encode
+from fastmlp.training.attributes import ATTRIBUTES
+
+#: Attributes that are kept in other forms, and those that every fit makes anew.
+ELSEWHERE = {*WEIGHTS, "_label_binarizer", "_training", "_idle_predictions"}
+
+#: Those that predictions need, besides the weights.
+NEEDED = (*(name for name, row in ATTRIBUTES.items() if row.needed), "_label_binarizer")
+
+#: Levels of nested metadata.
+MAX_DEPTH = 100
+
+
+def save(
+    estimator: Any,
+    path: str | os.PathLike[str],
+    *,
+    optimizer_state: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a fitted estimator to one safetensors file, whole or not at all.
+
+    The file holds the constructor's parameters, all fitted attributes, a format version and checksums.  `callbacks`,
+    and attributes that are not the estimator's own, are left out with a warning.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        Fitted; no subclass.
+    path : str or path-like
+        Used as it is: no suffix is added.
+    optimizer_state : bool, default=False
+        Whether to keep the optimizer too, so that ``partial_fit`` goes on as if the estimator had never been saved, bit
+        for bit.  Makes the file up to four times as large.
+    metadata : mapping of str to object, default=None
+        Whatever JSON can hold, for :func:`fastmlp.persistence.read_metadata`.
+
+    Raises
+    ------
+    NotFittedError
+        If the estimator is not fitted.
+    TypeError
+        If it is of another class, or if a parameter is a function (of `learning_rate`, `init` or `monitor`), which no
+        file can hold.
+    ValueError
+        If its attributes contradict each other or the weights are not finite.
+    ImportError
+        If safetensors is not installed.
+    OSError
+        If the folder is missing, cannot be written to or is full.  The old file is as it was.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import fastmlp
+    >>> model = fastmlp.MLPRegressor(hidden_layer_sizes=(3,), solver="lbfgs", random_state=0)
+    >>> model = model.fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 4.0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "squares.safetensors")
+    ...     model.save(path, metadata={"data": "three squares"})
+    ...     same, metadata = fastmlp.load(path), fastmlp.persistence.read_metadata(path)
+    >>> metadata, bool((same.predict([[3.0]]) == model.predict([[3.0]])).all())
+    ({'data': 'three squares'}, True)
+    """
+    _check_class(estimator)
+    check_is_fitted(estimator, ("coefs_", "intercepts_", "out_activation_"))
+    plain = _plain_json({} if metadata is None else metadata)
+    header, tensors = _describe(estimator, optimizer_state)
+    # what a file holds is judged before it is written, as it will be when it is read
+    build(Model(header, tensors), os.fspath(path), trust_formulas=True)
+    _warn_of_the_rest(estimator)
+    modelfile.write(path, {**header, "metadata": plain}, tensors)
+
+
+def _check_class(estimator: Any) -> None:
+    if type(estimator) not in ESTIMATORS.values():
+        raise TypeError(
+            f"save keeps {' and '.join(ESTIMATORS)}, got {type(estimator).__name__}: of a subclass, or of an estimator"
+            " around it, it would keep a part; use joblib or skops"
+        )
+
+
+# --- the parts of a file ----------------------------------------------------------------------------------------------
+
+
+def _describe(estimator: Any, optimizer_state: bool) -> tuple[dict[str, Any], Tensors]:
+    """Return the header and tensors of an estimator."""
+    tensors: Tensors = {}
+    network = estimator._fitted_network()
+    params = weights.flat_params(estimator, network)
+    parameters = estimator.get_params(deep=False)
+    parameters["callbacks"] = None
+    cls: Any = type(estimator)
+    defaults = _defaults(cls)
+    header: dict[str, Any] = {
+        "fastmlp": __version__,
+        "estimator": cls.__name__,
+        "parameters": {name: _encode_parameter(name, value, tensors) for name, value in parameters.items()},
+        "attributes": _weights_of(network, params, tensors),
+    }
+    for name, value in _attributes_of(estimator).items():
+        header["attributes"][name] = encode(value, tensors, name)
+    if "_label_binarizer" in vars(estimator):
+        header["attributes"]["_label_binarizer"] = _encode_binarizer(estimator, tensors)
+    if optimizer_state:
+        header["training"] = _training_of(estimator, network, tensors)
+    # a reader of an older minor version may leave out what it does not know, but none of these
+    given = [f"parameters.{name}" for name, value in parameters.items() if not _is_default(value, defaults[name])]
+    fitted = [f"attributes.{name}" for name in (*WEIGHTS, *NEEDED) if name in header["attributes"]]
+    header["required"] = given + fitted + [f"training.{name}" for name in header.get("training", ())]
+    return header, tensors
+
+
+def _attributes_of(estimator: Any) -> dict[str, Any]:
+    """Return the fitted attributes and the counters of early stopping, as files keep them."""
+    fitted = vars(estimator)
+    kept = {name: row.kind.kept(fitted[name]) for name, row in ATTRIBUTES.items() if name in fitted}
+    return kept | (fitted["_training"].stopping.get_state() if "_training" in fitted else {})
+
+
+def _encode_parameter(name: str, value: Any, tensors: Tensors) -> Any:
+    try:
+        return encode(value, tensors, f"parameters.{name}")
+    except TypeError as error:
+        raise TypeError(
+            f"{error}; give {name} another value with set_params({name}=...) before you save, or use joblib"
+        ) from None
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return value is default or (type(value) is type(default) and bool(value == default))
+
+
+def _weights_of(network: Network, params: np.ndarray, tensors: Tensors) -> dict[str, Any]:
+    """Return coefs_, intercepts_ and what units learn and keep, as views of the flat vector."""
+    arrays = weights.views(network, params)
+    return {name: encode(views, tensors, name) for name, views in arrays.items()}
+
+
+def _encode_binarizer(estimator: Any, tensors: Tensors) -> Any:
+    binarizer, classes = estimator._label_binarizer, getattr(estimator, "classes_", None)
+    same = classes is not None and (
+        binarizer.classes_ is classes
+        or (binarizer.classes_.dtype == classes.dtype and np.array_equal(binarizer.classes_, classes))
+    )
+    content = {
+        "y_type": binarizer.y_type_,
+        "sparse_input": bool(binarizer.sparse_input_),
+        "classes": None if same else binarizer.classes_,
+    }
+    return encode(content, tensors, "_label_binarizer")
+
+
+def _training_of(estimator: Any, network: Network, tensors: Tensors) -> dict[str, Any]:
+    """Return what partial_fit goes on with besides attributes that are kept anyway."""
+    if "_training" not in vars(estimator):
+        return {}
+    state = estimator._training.get_state(network, rebuildable=True)
+    training: dict[str, Any] = {}
+    if state["optimizer"] is not None:
+        training = {"optimizer": state["optimizer"], "dropout_seed": state["dropout_seed"]}
+    # lbfgs neither reads nor writes the best weights
+    if state["best_params"] is not None and estimator.solver != "lbfgs":
+        training["best_params"] = state["best_params"]
+    return {name: encode(value, tensors, f"training.{name}") for name, value in training.items()}
+
+
+def _warn_of_the_rest(estimator: Any) -> None:
+    cls: Any = type(estimator)
+    known = {*_defaults(cls), *ATTRIBUTES, *ELSEWHERE}
+    rest = [name for name in vars(estimator) if name not in known]
+    if estimator.callbacks:
+        rest.insert(0, "callbacks")
+    if rest:
+        warnings.warn(f"the model file does not keep {', '.join(rest)}", stacklevel=3)
+
+
+def _plain_json(metadata: Any, where: str = "metadata") -> Any:
+    """Return `metadata` as JSON can hold it: NumPy's scalars as Python's, tuples as lists."""
+    if where.count("[") > MAX_DEPTH:
+        raise ValueError(f"metadata is nested more than {MAX_DEPTH} levels deep, or holds itself")
+    if isinstance(metadata, np.generic):
+        metadata = metadata.item()
+    if isinstance(metadata, Mapping):
+        for key in metadata:
+            if not isinstance(key, str):
+                raise TypeError(f"{where} has the key {key!r}; JSON allows only text")
+        return {str(key): _plain_json(value, f"{where}[{key!r}]") for key, value in metadata.items()}
+    if where == "metadata":
+        raise TypeError(f"metadata must be a mapping of str to what JSON can hold, got {type(metadata).__name__}")
+    if isinstance(metadata, list | tuple):
+        return [_plain_json(value, f"{where}[{i}]") for i, value in enumerate(metadata)]
+    if isinstance(metadata, float) and not math.isfinite(metadata):
+        raise ValueError(f"{where}={metadata!r} is no number of JSON; write it as text")
+    if metadata is None or isinstance(metadata, bool | int | float | str):
+        return metadata
+    raise TypeError(f"{where} is of type {type(metadata).__name__}, which JSON does not have")

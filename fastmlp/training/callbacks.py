@@ -1,0 +1,504 @@
+"""Callbacks: what may watch a training, stop it, or save it.
+
+A callback is any callable ``f(info) -> stop``; training calls it after every epoch, once the epoch is in the
+estimator's history, and stops if it returns something true.  It may have the methods ``on_fit_begin(estimator)`` and
+``on_fit_end(estimator)``.  Training itself only calls :func:`watching`.  :class:`LearningRateFinder` is no callback but
+runs a short training of its own, before the real one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from fastmlp.training import checkpoint
+from fastmlp.training.progress import Bar
+
+
+@dataclass(frozen=True)
+class EpochInfo:
+    """What a callback is told after an epoch.
+
+    Attributes
+    ----------
+    epoch : int
+        Number of the epoch, from 1.
+    max_iter : int
+        Epoch after which training ends at the latest.
+    loss : float
+        Mean training loss of the epoch, penalty included.
+    validation_loss, score : float or None
+        Of the validation rows after the epoch, if there are any.
+    learning_rate : float
+        Of the epoch's last step.
+    seconds : float
+        Wall time of the epoch.
+    estimator : estimator
+        The one in training; ``predict`` works.
+    snapshot : callable
+        Returns everything that is needed to go on from here, as a dict for :func:`fastmlp.training.checkpoint.save`.
+    """
+
+    epoch: int
+    max_iter: int
+    loss: float
+    validation_loss: float | None
+    score: float | None
+    learning_rate: float
+    seconds: float
+    estimator: Any = field(repr=False)
+    snapshot: Callable[[], dict[str, Any]] = field(repr=False)
+
+
+@contextmanager
+def watching(callbacks: Iterable[Callable[[EpochInfo], Any]], estimator: Any) -> Iterator[Callable[[EpochInfo], bool]]:
+    """Around a training: begin all callbacks, yield what to call after each epoch, end all that were begun.
+
+    The yielded function calls every callback, also when one of them has asked to stop, and returns whether any has.
+
+    Raises
+    ------
+    TypeError
+        If one of `callbacks` is not callable.
+    """
+    callbacks = list(callbacks)
+    for callback in callbacks:
+        _check_callback(callback)
+
+    def after_epoch(info: EpochInfo) -> bool:
+        wishes = [callback(info) for callback in callbacks]  # all of them, whatever the first says
+        return any(wishes)
+
+    with ExitStack() as ends:
+        for callback in callbacks:
+            if hasattr(callback, "on_fit_end"):
+                ends.callback(callback.on_fit_end, estimator)
+            if hasattr(callback, "on_fit_begin"):
+                callback.on_fit_begin(estimator)
+        yield after_epoch
+
+
+def _check_callback(callback: Any) -> None:
+    if isinstance(callback, type):
+        raise TypeError(f"callbacks must be instances; {callback.__name__} is a class: write {callback.__name__}(...)")
+    if not callable(callback):
+        hint = "; scikit-learn's go into set_callbacks" if hasattr(callback, "on_fit_task_end") else ""
+        raise TypeError(f"callbacks must be callables f(epoch_info) -> stop, got {callback!r}{hint}")
+
+
+class ProgressBar:
+    """Draw a live bar of the epochs, with the latest loss, the score and the rows per second.
+
+    In terminals and in notebooks; silent elsewhere, and in worker processes, which share a terminal.  Fits within fits
+    and in threads have a line each; the lines that were not the first vanish when their fits end.  What a fit prints
+    appears above the bars.  Drawn by rich.
+
+    Examples
+    --------
+    >>> from fastmlp import MLPClassifier
+    >>> clf = MLPClassifier(callbacks=[ProgressBar()])
+    """
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+        self._rows_before = 0
+        self._seconds = 0.0
+
+    def on_fit_begin(self, estimator: Any) -> None:
+        self.on_fit_end(estimator)
+        self._rows_before, self._seconds = getattr(estimator, "t_", 0), 0.0
+        self._bar = Bar(type(estimator).__name__)  # kept before it opens: an interrupt must find it to close it
+        # a resumed fit does not begin at 0
+        self._bar.open(getattr(estimator, "n_iter_", 0), getattr(estimator, "max_iter", None))
+
+    def __call__(self, info: EpochInfo) -> None:
+        if self._bar is None:
+            return
+        self._seconds += info.seconds
+        text = f"loss {info.loss:.4g}"
+        if info.score is not None:
+            text += f", score {info.score:.4g}"
+        rows = getattr(info.estimator, "t_", 0) - self._rows_before
+        if rows > 0 and self._seconds > 0:
+            text += f", {_short(rows / self._seconds)} rows/s"
+        self._bar.update(info.epoch, info.max_iter, text)
+
+    def on_fit_end(self, estimator: Any) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(ProgressBar())  # a copy draws nothing yet
+
+    def __repr__(self) -> str:
+        return "ProgressBar()"
+
+
+def _short(number: float) -> str:
+    """Three digits and a unit.
+
+    Examples
+    --------
+    >>> _short(1234.5), _short(99_999_999)
+    ('1.23k', '100M')
+    """
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:  # what would be rounded to 1000 of the unit below
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+class Logging:
+    """Log each epoch through the ``logging`` module, for programs that have no terminal.
+
+    A record's message is for people; its attributes ``estimator`` (name of the class), ``epoch``, ``max_iter``,
+    ``loss``, ``validation_loss``, ``score``, ``learning_rate`` and ``seconds`` are for programs.
+
+    Parameters
+    ----------
+    logger : str, default="fastmlp"
+        Name of the logger.
+    level : int, default=logging.INFO
+        Level of the records.
+    every : int, default=1
+        Log every so many epochs, and ``max_iter``.
+
+    Raises
+    ------
+    ValueError
+        If `every` is less than 1.
+
+    Examples
+    --------
+    >>> from fastmlp import MLPClassifier
+    >>> clf = MLPClassifier(callbacks=[Logging(every=10)])
+    """
+
+    def __init__(self, logger: str = "fastmlp", level: int = logging.INFO, every: int = 1) -> None:
+        if not every >= 1:
+            raise ValueError(f"every must be >= 1, got {every!r}")
+        self.logger = logger
+        self.level = level
+        self.every = every
+
+    def __call__(self, info: EpochInfo) -> None:
+        logger = logging.getLogger(self.logger)
+        due = info.epoch % self.every == 0 or info.epoch == info.max_iter
+        if not due or not logger.isEnabledFor(self.level):
+            return
+        names = ("epoch", "max_iter", "loss", "validation_loss", "score", "learning_rate", "seconds")
+        numbers = {name: getattr(info, name) for name in names}
+        told = {name.replace("_", " "): value for name, value in numbers.items() if value is not None}
+        text = ", ".join(f"{name} {value:.6g}" for name, value in list(told.items())[2:])
+        estimator = type(info.estimator).__name__
+        message = "%s, epoch %d of at most %d: %s"
+        extra = {"estimator": estimator, **numbers}
+        logger.log(self.level, message, estimator, info.epoch, info.max_iter, text, extra=extra)
+
+    def __repr__(self) -> str:
+        return f"Logging({self.logger!r}, level={self.level!r}, every={self.every!r})"
+
+
+class TimeLimit:
+    """Stop after the first epoch that ends more than `seconds` after ``fit`` began.
+
+    Parameters
+    ----------
+    seconds : float
+        Wall time, greater than 0.  A resumed fit has all of it again.
+
+    Examples
+    --------
+    >>> from fastmlp import MLPClassifier
+    >>> clf = MLPClassifier(max_iter=100_000, callbacks=[TimeLimit(60)])
+    """
+
+    def __init__(self, seconds: float) -> None:
+        if not seconds > 0:
+            raise ValueError(f"seconds must be > 0, got {seconds!r}")
+        self.seconds = seconds
+        self._end = math.inf
+
+    def on_fit_begin(self, estimator: Any) -> None:
+        self._end = time.monotonic() + self.seconds
+
+    def __call__(self, info: EpochInfo) -> bool:
+        return time.monotonic() >= self._end
+
+    def __repr__(self) -> str:
+        return f"TimeLimit({self.seconds!r})"
+
+
+class Checkpoint:
+    """Save the training to a file, from which ``fit(X, y, resume_from=path)`` goes on to the same weights, bit for bit.
+
+    The file is replaced as a whole: whenever the process dies, it holds the last epoch that was saved.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.  ``{epoch}`` in it stands for the number of the epoch (``{epoch:04d}`` for four digits) and so keeps a
+        file per epoch; other braces must be doubled.
+    every : int, default=1
+        Save every so many epochs, and the last one, ``max_iter``, in any case.
+    keep_best : bool, default=False
+        Save an epoch only if it is better than all before: on the validation rows, by score or loss as the estimator's
+        ``monitor`` says, or by training loss if there are none.  To have both the best and the latest, use two
+        checkpoints with two paths.
+
+    Raises
+    ------
+    ValueError
+        If `every` is less than 1 or `path` has braces that are no ``{epoch}``.
+
+    Examples
+    --------
+    >>> from fastmlp import MLPClassifier
+    >>> clf = MLPClassifier(callbacks=[Checkpoint("fit.npz", every=10)])
+    """
+
+    def __init__(self, path: str | os.PathLike[str], every: int = 1, keep_best: bool = False) -> None:
+        if not every >= 1:
+            raise ValueError(f"every must be >= 1, got {every!r}")
+        try:
+            os.fspath(path).format(epoch=1)
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError(f"the only braces in a checkpoint's path may be {{epoch}}, got {path!r}") from error
+        self.path = path
+        self.every = every
+        self.keep_best = keep_best
+        self._best: float | None = None
+
+    def on_fit_begin(self, estimator: Any) -> None:
+        self._best = None
+
+    def __call__(self, info: EpochInfo) -> None:
+        due = info.epoch % self.every == 0 or info.epoch == info.max_iter
+        if self.keep_best:
+            due = self._is_best(info) and due
+        if due:
+            checkpoint.save(os.fspath(self.path).format(epoch=info.epoch), info.snapshot())
+
+    def _is_best(self, info: EpochInfo) -> bool:
+        names = ["score", "validation_loss", "loss"]
+        if getattr(info.estimator, "monitor", "score") == "loss":
+            names.remove("score")
+        name = next(name for name in names if getattr(info, name) is not None)
+        sign = 1.0 if name == "score" else -1.0
+        if self._best is None:
+            # epochs before this process: of the fit that is resumed or goes on
+            earlier = getattr(info.estimator, "history_", {}).get(name, ())[:-1]
+            self._best = max((sign * v for v in earlier if v is not None and v == v), default=-math.inf)
+        value = sign * getattr(info, name)
+        if not value > self._best:
+            return False
+        self._best = value
+        return True
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({os.fspath(self.path)!r}, every={self.every!r}, keep_best={self.keep_best!r})"
+
+
+class LearningRateFinder:
+    """The learning-rate range test: train for some steps with a growing rate, and see where the loss falls fastest.
+
+    Works on a clone; the estimator itself is left as it is.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+        With a stochastic solver; its ``learning_rate`` and ``learning_rate_init`` are what is varied.
+    min_rate, max_rate : float, default=1e-6 and 10
+        The rate grows from the one to the other by the same factor at each step.
+    n_steps : int, default=100
+        Mini-batch steps.  The test ends earlier if the mean loss of five steps exceeds four times the lowest such mean.
+    smoothing : float, default=3
+        Standard deviation, in steps, of the Gaussian that smooths the losses; symmetric, so that nothing is shifted.
+
+    Attributes
+    ----------
+    rates : ndarray of shape (n_steps_done,)
+        Learning rate of each step.
+    losses : ndarray of shape (n_steps_done,)
+        Loss of each step's batch before the step, penalty included.
+    smoothed : ndarray of shape (n_steps_done,)
+        The losses, smoothed.
+
+    References
+    ----------
+    Smith (2017), Cyclical learning rates for training neural networks, section 3.3, arXiv:1506.01186.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from fastmlp import MLPClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> finder = LearningRateFinder(MLPClassifier((32,), random_state=0)).fit(X / 16, y)
+    >>> 1e-4 < finder.suggestion < 1
+    True
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        min_rate: float = 1e-6,
+        max_rate: float = 10.0,
+        n_steps: int = 100,
+        smoothing: float = 3.0,
+    ) -> None:
+        if not 0 < min_rate < max_rate < math.inf:
+            raise ValueError(f"min_rate and max_rate must be 0 < min_rate < max_rate, got {min_rate!r}, {max_rate!r}")
+        if not n_steps >= 10:
+            raise ValueError(f"n_steps must be >= 10, got {n_steps!r}")
+        if not smoothing > 0:
+            raise ValueError(f"smoothing must be > 0, got {smoothing!r}")
+        self.estimator = estimator
+        self.min_rate, self.max_rate = min_rate, max_rate
+        self.n_steps = n_steps
+        self.smoothing = smoothing
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Run the test on X and y, as the estimator's ``fit`` takes them.
+
+        Raises
+        ------
+        ValueError
+            For a solver without a learning rate, and whatever the estimator refuses.
+        """
+        from scipy.ndimage import gaussian_filter1d
+
+        losses: list[float] = []
+        for loss in self._steps(X, y, sample_weight):
+            if not math.isfinite(loss):
+                break
+            losses.append(loss)
+            if _diverged(losses):
+                break
+        if not losses:
+            raise ValueError("the loss is not finite before the first step: scale the data")
+        self.losses = np.array(losses)
+        self.rates = self._rate(np.arange(len(losses)))
+        self.smoothed = gaussian_filter1d(self.losses, self.smoothing, mode="nearest")
+        return self
+
+    @property
+    def suggestion(self) -> float:
+        """The rate at which the smoothed loss fell fastest per decade.
+
+        Raises
+        ------
+        ValueError
+            If the loss fell nowhere, so that there is nothing to suggest.
+        """
+        lowest = int(np.argmin(self.smoothed))
+        if lowest == 0:
+            raise ValueError(
+                f"the loss did not fall between the rates {self.rates[0]:g} and {self.rates[-1]:g}: "
+                "look at plot(), and try a lower min_rate or other data scales"
+            )
+        # what comes after the lowest loss is divergence
+        slopes = np.gradient(self.smoothed, np.log(self.rates)) if len(self.rates) > 1 else np.zeros(1)
+        return float(self.rates[np.argmin(slopes[: lowest + 1])])
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the losses over the rates, and the suggestion if there is one.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; a new figure if None.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        if ax is None:
+            try:
+                import matplotlib.pyplot as plt
+            except ImportError as error:
+                raise ImportError('plot needs matplotlib: pip install "fastmlp[plot]"') from error
+            _, ax = plt.subplots()
+        ax.semilogx(self.rates, self.losses, ".", alpha=0.4, label="loss of a batch")
+        ax.semilogx(self.rates, self.smoothed, label="smoothed")
+        with suppress(ValueError):
+            ax.axvline(self.suggestion, linestyle="--", color="gray", label=f"steepest descent: {self.suggestion:.2g}")
+        ax.set(xlabel="learning rate", ylabel="loss")
+        ax.legend()
+        return ax
+
+    def _rate(self, step: Any) -> Any:
+        """Rate of steps counted from 0."""
+        return self.min_rate * (self.max_rate / self.min_rate) ** (step / (self.n_steps - 1))
+
+    def _steps(self, X: Any, y: Any, sample_weight: Any) -> Iterator[float]:
+        """Losses of single steps: a partial_fit each, with a batch of rows drawn as an epoch draws them."""
+        from sklearn.base import clone, is_classifier
+        from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
+        from sklearn.utils.class_weight import compute_sample_weight
+        from sklearn.utils.multiclass import unique_labels
+        from sklearn.utils.validation import _num_samples
+
+        model = clone(self.estimator)
+        if model.solver == "lbfgs":
+            raise ValueError("solver='lbfgs' has no learning rate to find; take a stochastic solver")
+        check_consistent_length(X, y, sample_weight)
+        n = _num_samples(X)
+        batch_size = min(200 if model.batch_size == "auto" else model.batch_size, n)
+        # progress is step / n_steps: one step is one epoch of one batch
+        model.set_params(
+            learning_rate=lambda progress: self._rate(progress * self.n_steps) / self.min_rate,
+            learning_rate_init=self.min_rate,
+            max_iter=self.n_steps,
+            batch_size=batch_size,
+            early_stopping=False,
+            monitor="score",
+            restore_best=None,
+            verbose=False,
+            callbacks=None,
+        )
+        first: dict[str, Any] = {}
+        if is_classifier(model):
+            first["classes"] = unique_labels(y)
+            if model.class_weight is not None:  # a batch does not know how frequent classes are
+                weight = compute_sample_weight(model.class_weight, y)
+                sample_weight = weight if sample_weight is None else weight * np.asarray(sample_weight)
+                model.set_params(class_weight=None)
+        rng = check_random_state(model.random_state)
+        order = rng.permutation(n)
+        for step in range(self.n_steps):
+            if len(order) < batch_size:
+                order = rng.permutation(n)
+            rows, order = order[:batch_size], order[batch_size:]
+            weight = None if sample_weight is None else _safe_indexing(sample_weight, rows)
+            try:
+                model.partial_fit(_safe_indexing(X, rows), _safe_indexing(y, rows), weight, **first)
+            except ValueError as error:
+                # the weights may overflow before the loss tells; what is wrong with the data is not about that
+                if step == 0 or not any(words in str(error) for words in ("non-finite", "not finite")):
+                    raise
+                return
+            first = {}
+            yield float(model.loss_)
+
+
+def _diverged(losses: list[float]) -> bool:
+    """Whether the mean of the last five losses exceeds four times the lowest such mean so far."""
+    if len(losses) < 5:
+        return False
+    means = np.convolve(losses, np.full(5, 0.2), mode="valid")
+    lowest = means.min()
+    return bool(means[-1] > lowest + 3 * abs(lowest))  # four times, if losses are positive

@@ -1,0 +1,127 @@
+"""Which formula made the weights NaN: watched only where a network has formulas of the user's own.
+
+Built-in formulas are made to keep finite numbers finite; for fits that diverge all the same there are scikit-learn's
+words. A user's formula may divide by zero where it pleases, so that training with one is checked after each epoch; when
+it went wrong, the epoch is repeated batch by batch to find the layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastmlp.data import device_arrays
+from fastmlp.engines.backends import Data
+from fastmlp.model import choices
+from fastmlp.model.network import Network
+
+
+class Guard:
+    """The last finite state of a training, to go back to.
+
+    Parameters
+    ----------
+    run : fastmlp.training.run.Run
+    """
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+        self._params = run.params.copy()
+        self._optimizer = run.optimizer.get_state()
+
+    def keep(self) -> None:
+        """Take the present state for the last finite one."""
+        self._params[...] = self._run.params
+        self._optimizer = self._run.optimizer.get_state()
+
+    def after_epoch(self, loss: float) -> None:
+        """Keep the present state if it is finite.
+
+        Raises
+        ------
+        ValueError
+            If it is not, naming formula, layer and epoch; the weights are then those after the epoch before.
+        """
+        run = self._run
+        if _is_finite(loss, run.params):
+            self.keep()
+            return
+        params, rows, t = self._repeat()
+        error = report(
+            run.network,
+            params,
+            _take(run.data, rows),
+            f"epoch {run.estimator.n_iter_ + 1}",
+            f"after epoch {run.estimator.n_iter_}" if run.estimator.n_iter_ else "that training began with",
+            run.options.get("seed", 0),
+            t,
+        )
+        self._go_back()
+        raise error
+
+    def _go_back(self) -> None:
+        self._run.params[...] = self._params
+        self._run.optimizer.set_state(self._optimizer)
+
+    def _repeat(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """(weights, rows, steps done) before the first step of the epoch that left the finite numbers.
+
+        The steps come one by one, with the rows and the masks that they had.
+        """
+        run = self._run
+        self._go_back()
+        for start in range(0, len(run.visited), run.batch_size):
+            rows = run.visited[start : start + run.batch_size].copy()
+            before, t = run.params.copy(), run.optimizer.t
+            if not _is_finite(run.steps(rows)(), run.params):
+                break
+        return before, rows, t
+
+
+def has_own_formulas(network: Network) -> bool:
+    """Whether an activation or the loss is a formula of the user's."""
+    return any(map(choices.is_formula, (*network.activations, network.loss)))
+
+
+def report(
+    network: Network, params: np.ndarray, data: Data, when: str, kept: str, seed: int = 0, t: int = 0
+) -> ValueError:
+    """The error to raise for these rows and weights, from which step t + 1 did not lead to finite numbers."""
+    with np.errstate(all="ignore"):
+        what = _locate(network, params, data, seed, t)
+    return ValueError(f"{what} gave values that are not finite in {when}; the weights are those {kept}")
+
+
+def _locate(network: Network, params: np.ndarray, data: Data, seed: int, t: int) -> str:
+    """The first thing, in the order of computation, that gives no finite numbers; the reference engine repeats it."""
+    from fastmlp.kernels import reference  # only those whose formula failed pay for the import
+
+    X = device_arrays.host_rows(data.X).astype(network.dtype)
+    passes = reference._forward(network, params, X, reference._masks(network, X, seed, t))
+    for i, (entry, this) in enumerate(zip(network.activations, passes, strict=False)):
+        layer, name = f"hidden layer {i + 1}", choices.name_of(entry)
+        if not np.isfinite(this.z).all():
+            return f"the weighted sum of {layer}"
+        if not np.isfinite(this.a).all():
+            return f"activation {name!r} of {layer}"
+        if choices.is_formula(entry) and not np.isfinite(entry.numpy_slope(this.z, this.a)).all():
+            return f"the slope of activation {name!r} of {layer}"
+    z, name = passes[-1].z, choices.name_of(network.loss)
+    delta = np.empty_like(z)
+    if not np.isfinite(z).all():
+        return "the weighted sum of the output layer"
+    if not np.isfinite(reference.loss(network.loss, z, data.y, data.sample_weight, delta)):
+        return f"loss {name!r} at the output layer"
+    if not np.isfinite(delta).all():
+        return f"the slope of loss {name!r} at the output layer"
+    return "the optimizer's step"
+
+
+def _is_finite(loss: float, params: np.ndarray) -> bool:
+    return bool(np.isfinite(loss)) and bool(np.isfinite(params).all())
+
+
+def _take(data: Data, rows: np.ndarray) -> Data:
+    weight = None if data.sample_weight is None else data.sample_weight[rows]
+    return Data(device_arrays.host_rows(data.X, rows), data.y[rows], weight)

@@ -1,0 +1,412 @@
+"""Stochastic optimizers as the host sees them: hyper-parameters, state vectors, and the scalars of each step.
+
+The rules themselves are formulas (kernels/formulas.py, OPTIMIZERS); an engine asks an optimizer for its ``rule``, its
+``states``, the tables of ``scalars`` and ``decays`` for the steps to come and its ``max_grad_norm``, and counts the
+steps in ``t``. A scalar that is no hyper-parameter, such as a bias correction, has its formula in ``CORRECTIONS``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastmlp.kernels import formulas
+from fastmlp.model import choices
+from fastmlp.model.network import Network
+from fastmlp.training import attributes, schedules
+from fastmlp.training.schedules import SCHEDULES, Schedule
+
+#: What solvers are called: the rules, of which "sgd" takes the momentum that it is asked for, as in scikit-learn.
+STOCHASTIC_SOLVERS = tuple(formulas.OPTIMIZERS)
+
+#: Schedules that scikit-learn's adam ignores when they are chosen by name alone.
+IGNORED_BY_ADAM = ("invscaling", "adaptive")
+
+Column = Any  # float64 (n_steps,), or a number for all steps
+
+
+# --- scalars that depend on the step: rate and step count t from 1 -> columns by name ---------------------------------
+
+
+def _adam(rate: Column, t: np.ndarray, hyper: Mapping[str, float]) -> dict[str, Column]:
+    # scikit-learn's: both corrections in the rate, epsilon outside of them
+    return {"lr": rate * np.sqrt(1 - hyper["beta_2"] ** t) / (1 - hyper["beta_1"] ** t)}
+
+
+def _torch_adam(rate: Column, t: np.ndarray, hyper: Mapping[str, float]) -> dict[str, Column]:
+    return {"step_size": rate / (1 - hyper["beta_1"] ** t), "root_2": np.sqrt(1 - hyper["beta_2"] ** t)}
+
+
+#: Rules with other scalars than hyper-parameters and the schedule's rate, "lr".
+CORRECTIONS: dict[str, Callable[[Column, np.ndarray, Mapping[str, float]], dict[str, Column]]] = {
+    "adam": _adam,
+    "adamw": _torch_adam,
+    "amsgrad": _torch_adam,
+}
+
+
+class Optimizer:
+    """State of one stochastic solver.
+
+    Parameters
+    ----------
+    rule : str
+        Key of ``formulas.OPTIMIZERS``.
+    network : Network
+    schedule : Schedule
+        Learning rate of every step.
+    hyper : mapping of str to float, optional
+        Hyper-parameters by the names of the rule's scalars.
+    weight_decay : float
+        Decoupled: before each step the parameters shrink by the share rate * weight_decay (Loshchilov and Hutter 2017,
+        arXiv:1711.05101).
+    max_grad_norm : float, optional
+        Longer gradients are shortened to it.
+
+    Attributes
+    ----------
+    states : list of ndarray of shape (n_params,)
+        Laid out like the parameters.
+    t : int
+        Steps done; engines add to it.
+    """
+
+    # scalars are tabulated for at least so many steps ahead: short epochs then cost a slice each
+    BLOCK = 1024
+
+    def __init__(
+        self,
+        rule: str,
+        network: Network,
+        schedule: Schedule,
+        hyper: Mapping[str, float] | None = None,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        self.rule = rule
+        self.schedule = schedule
+        self.hyper = dict(hyper or {})
+        self.weight_decay = float(weight_decay)
+        self.max_grad_norm = None if max_grad_norm is None else float(max_grad_norm)
+        self.t = 0
+        self.states = [np.zeros(network.n_params, dtype=network.dtype) for _ in formulas.OPTIMIZERS[rule].states]
+        self._forget()
+
+    # --- what engines ask for ----------------------------------------------------------------------------------------
+
+    def scalars(self, n_steps: int) -> np.ndarray:
+        """Return the scalars of steps t + 1 .. t + n_steps, float64 (n_steps, n_scalars), in the rule's order."""
+        first = self._tabulated(n_steps)
+        return self._table[first : first + n_steps]
+
+    def decays(self, n_steps: int) -> np.ndarray | None:
+        """Return how much steps t + 1 .. t + n_steps first shrink the parameters, float64 (n_steps,), or None."""
+        if self.weight_decay == 0.0:
+            return None
+        first = self._tabulated(n_steps)
+        return self._decays[first : first + n_steps]
+
+    # --- what training tells -----------------------------------------------------------------------------------------
+
+    def after_epoch(self, n_samples_seen: int) -> None:
+        """Tell the schedule that an epoch ended."""
+        if self.schedule.after_epoch(n_samples_seen):
+            self._forget()
+
+    def after_score(self, value: float, higher_is_better: bool = False) -> None:
+        """Tell the schedule what the epoch came to, a loss or a score."""
+        if self.schedule.after_score(value, higher_is_better):
+            self._forget()
+
+    def on_plateau(self) -> tuple[bool, str]:
+        """Return (stop training, what to tell the user)."""
+        stops, text = self.schedule.on_plateau()
+        if not stops:  # the rate has changed
+            self._forget()
+        return stops, text
+
+    # --- what others ask for -----------------------------------------------------------------------------------------
+
+    @property
+    def scheduled_rate(self) -> float:
+        """The rate of the latest step, or the one that a hook set since; before any step, the rate of the first."""
+        latest = max(self.t - 1, 0)
+        rates, row = self._rates, latest - self._table_start
+        if not 0 <= row < len(self._table):
+            rates, row = self.schedule.rates(np.array([latest], dtype=np.float64)), 0
+        return float(rates[row] if isinstance(rates, np.ndarray) else rates)
+
+    @property
+    def learning_rate(self) -> float:
+        """The same as the rule gets it: scikit-learn's adam has its bias corrections in it."""
+        if self.rule == "adam" and self.t:
+            return float(_adam(self.scheduled_rate, np.array(float(self.t)), self.hyper)["lr"])
+        return self.scheduled_rate
+
+    def get_state(self) -> dict[str, Any]:
+        """Return all that training on depends on: copies of the state vectors, and plain numbers."""
+        return {
+            "rule": self.rule,
+            "t": int(self.t),
+            "states": [state.copy() for state in self.states],
+            "schedule": self.schedule.get_state(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned, bit for bit; the state vectors are copied into their places.
+
+        Raises
+        ------
+        ValueError
+            If it comes from another rule or another network.
+        """
+        shapes = [np.shape(vector) for vector in state["states"]]
+        if state["rule"] != self.rule or shapes != [vector.shape for vector in self.states]:
+            raise ValueError(
+                f"the saved optimizer is {state['rule']!r} with state vectors of shapes {shapes}, this one is "
+                f"{self.rule!r} with {[vector.shape for vector in self.states]}"
+            )
+        for ours, theirs in zip(self.states, state["states"], strict=True):
+            ours[...] = theirs
+        self.t = int(state["t"])
+        self.schedule.set_state(state["schedule"])
+        self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_table", "_rates", "_decays")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    # --- the tables --------------------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        """Tabulate anew before the next step: rates changed."""
+        self._table_start = 0  # steps done before the first row
+        self._table = np.empty((0, len(formulas.OPTIMIZERS[self.rule].scalars)))
+        self._rates: Column = np.empty(0)
+        self._decays = np.empty(0)
+
+    def _tabulated(self, n_steps: int) -> int:
+        """Return the row of step t + 1 in tables that hold it and the n_steps - 1 after it."""
+        first = self.t - self._table_start
+        if 0 <= first <= len(self._table) - n_steps:
+            return first
+        n = max(n_steps, self.BLOCK) if self.schedule.foreseen else n_steps
+        done = np.arange(self.t, self.t + n, dtype=np.float64)
+        rate = self.schedule.rates(done)
+        columns = {**self.hyper, "lr": rate, **self._corrections(rate, done + 1.0)}
+        self._table = np.empty((n, len(formulas.OPTIMIZERS[self.rule].scalars)))
+        for k, name in enumerate(formulas.OPTIMIZERS[self.rule].scalars):
+            self._table[:, k] = columns[name]
+        if self.weight_decay != 0.0:
+            self._decays = np.empty(n)
+            self._decays[:] = rate * self.weight_decay
+        self._rates, self._table_start = rate, self.t
+        return 0
+
+    def _corrections(self, rate: Column, t: np.ndarray) -> dict[str, Column]:
+        """Return columns of what changes from step to step besides the rate."""
+        return CORRECTIONS[self.rule](rate, t, self.hyper) if self.rule in CORRECTIONS else {}
+
+
+class NAdam(Optimizer):
+    """Adam with Nesterov momentum (Dozat 2016), as PyTorch's: the momentum mu_t warms up; its product is state."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__("nadam", *args, **kwargs)
+        self._product, self._product_t = 1.0, 0  # mu_1 * ... * mu_t after that many steps
+
+    def _mu(self, t: np.ndarray) -> np.ndarray:
+        return self.hyper["beta_1"] * (1.0 - 0.5 * 0.96 ** (t * self.hyper["momentum_decay"]))
+
+    def _product_after(self, t: int) -> float:
+        """Return mu_1 * ... * mu_t, multiplied one by one, so that it is the same wherever training was interrupted."""
+        if t < self._product_t:
+            self._product, self._product_t = 1.0, 0
+        if t > self._product_t:
+            mu = self._mu(np.arange(self._product_t + 1, t + 1, dtype=np.float64))
+            mu[0] *= self._product
+            self._product, self._product_t = float(np.cumprod(mu)[-1]), t
+        return self._product
+
+    def _corrections(self, rate: Column, t: np.ndarray) -> dict[str, Column]:
+        mu, following = self._mu(t), self._mu(t + 1.0)
+        factors = mu.copy()
+        factors[0] *= self._product_after(int(t[0]) - 1)
+        product = np.cumprod(factors)
+        return {
+            "step_g": rate * (1.0 - mu) / (1.0 - product),
+            "step_m": rate * following / (1.0 - product * following),
+            "root_2": np.sqrt(1.0 - self.hyper["beta_2"] ** t),
+        }
+
+    def get_state(self) -> dict[str, Any]:
+        return super().get_state() | {"mu_product": self._product_after(self.t)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        super().set_state(state)
+        self._product, self._product_t = float(state["mu_product"]), self.t
+
+
+# What a solver makes of a parameter that is left at None.
+DEFAULTS = {
+    "rho": {"rmsprop": 0.99, "adadelta": 0.9},
+    "weight_decay": {"adamw": 0.01},
+}
+
+#: Parameters of estimators that are scalars of rules, under the same names.
+HYPER = ("momentum", "beta_1", "beta_2", "epsilon", "rho", "momentum_decay")
+
+
+def make_optimizer(
+    solver: str,
+    network: Network,
+    params: Mapping[str, Any],
+    n_steps_per_epoch: int = 1,
+    max_iter: int | None = None,
+) -> Optimizer:
+    """Return the optimizer of a stochastic solver.
+
+    Parameters
+    ----------
+    solver : str
+        One of ``STOCHASTIC_SOLVERS``.
+    network : Network
+    params : mapping of str to object
+        Parameters of an estimator, validated.
+    n_steps_per_epoch : int
+        Batches per epoch: schedules count in epochs.
+    max_iter : int, optional
+        Epochs of the whole training; ``params["max_iter"]`` if left out.
+
+    Raises
+    ------
+    ValueError
+        If the solver or the schedule is unknown, or a parameter of the schedule is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp import MLPClassifier
+    >>> from fastmlp.model.network import Network
+    >>> from fastmlp.training.optimizers import make_optimizer
+    >>> network = Network((4, 3), (), "log_loss", np.dtype("float64"))
+    >>> make_optimizer("sgd", network, MLPClassifier(momentum=0.5).get_params(), 3).scalars(2)
+    array([[0.001, 0.5  ],
+           [0.001, 0.5  ]])
+    """
+    if solver not in STOCHASTIC_SOLVERS:
+        raise ValueError(f"solver={solver!r} is not a stochastic one; those are {list(STOCHASTIC_SOLVERS)}")
+    rule = solver
+    if solver == "sgd" and params["momentum"] != 0:
+        rule = "nesterov" if params["nesterovs_momentum"] else "momentum"
+    choice = schedules.entry(params["learning_rate"])
+    if solver == "adam" and choice in IGNORED_BY_ADAM:
+        choice = "constant"
+    schedule = schedules.make_schedule(
+        choice,
+        params["learning_rate_init"],
+        params["power_t"],
+        n_steps_per_epoch,
+        params["max_iter"] if max_iter is None else max_iter,
+    )
+
+    def parameter(name: str, otherwise: Any = None) -> Any:
+        value = params.get(name, otherwise)
+        return DEFAULTS.get(name, {}).get(solver, otherwise) if value is None else value
+
+    hyper = {"momentum_decay": 4e-3} | {name: parameter(name) for name in HYPER if parameter(name) is not None}
+    options = {"weight_decay": parameter("weight_decay", 0.0), "max_grad_norm": params.get("max_grad_norm")}
+    if rule == "nadam":
+        return NAdam(network, schedule, hyper, **options)
+    return Optimizer(rule, network, schedule, hyper, **options)
+
+
+# --- optimizers in files ----------------------------------------------------------------------------------------------
+
+
+def describe(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the state of an optimizer, and what it was made of.
+
+    Raises
+    ------
+    TypeError
+        If its learning rate is a function.
+    """
+    schedule = optimizer.schedule
+    name = next((name for name, kind in SCHEDULES.items() if type(schedule) is kind), None)
+    if name is None:
+        raise TypeError(
+            "optimizer_state=True: the learning rate of this optimizer is a function, which a model file cannot hold;"
+            " save without it"
+        )
+    return {
+        **optimizer.get_state(),
+        "hyper": optimizer.hyper,
+        "weight_decay": optimizer.weight_decay,
+        "max_grad_norm": optimizer.max_grad_norm,
+        "schedule": {
+            "name": name,
+            "values": schedule.values,
+            "initial": schedule.initial,
+            "n_steps_per_epoch": schedule.n_steps_per_epoch,
+            "n_steps": schedule.n_steps,
+            "state": schedule.get_state(),
+        },
+    }
+
+
+def rebuild(state: Mapping[str, Any], network: Network) -> Optimizer:
+    """Return the optimizer of a network that :func:`describe` was asked about.
+
+    Raises
+    ------
+    KeyError
+        If something is missing.
+    ValueError
+        If something is unknown, out of range or of another network.
+    """
+    rule = state["rule"]
+    if not isinstance(rule, str) or rule not in formulas.OPTIMIZERS:
+        raise ValueError(f"rule must be one of {list(formulas.OPTIMIZERS)}, got {rule!r:.100}")
+    wanted = len(formulas.OPTIMIZERS[rule].states)
+    if len(state["states"]) != wanted:
+        raise ValueError(f"{rule!r} has {wanted} state vectors, got {len(state['states'])}")
+    for vector in state["states"]:
+        attributes.vector(vector, network)
+    hyper = {attributes.text(name): attributes.number(value) for name, value in state["hyper"].items()}
+    needed = set(HYPER) if rule in DEFAULTS["rho"] else set(HYPER) - {"rho"}
+    if not needed <= hyper.keys() <= set(HYPER):
+        raise ValueError(f"hyper must hold {sorted(needed)}, got {sorted(hyper)}")
+    limit = None if state["max_grad_norm"] is None else attributes.number(state["max_grad_norm"])
+    arguments = network, _rebuilt_schedule(state["schedule"]), hyper, attributes.number(state["weight_decay"]), limit
+    optimizer = NAdam(*arguments) if rule == "nadam" else Optimizer(rule, *arguments)
+    kept = {"mu_product": attributes.number(state["mu_product"])} if rule == "nadam" else {}
+    schedule = state["schedule"]["state"]
+    optimizer.set_state(
+        {"rule": rule, "t": attributes.count(state["t"]), "states": state["states"], "schedule": schedule, **kept}
+    )
+    return optimizer
+
+
+def _rebuilt_schedule(state: Mapping[str, Any]) -> Schedule:
+    """Return the schedule as it was made; its state comes later."""
+    choices.entry(SCHEDULES, (state["name"], state["values"]), "schedule")  # refuses what is out of range
+    initial = attributes.number(state["initial"])
+    if not 0 < initial < math.inf:
+        raise ValueError(f"the initial learning rate must be in (0, inf), got {initial!r}")
+    steps, total = attributes.count(state["n_steps_per_epoch"]), attributes.count(state["n_steps"])
+    if steps == 0 or total == 0:
+        raise ValueError("a schedule has at least one step")
+    schedule = SCHEDULES[state["name"]](initial, steps, 1, **state["values"])
+    schedule.n_steps = total
+    if state["state"].keys() != schedule.get_state().keys():
+        raise ValueError(f"the state of {state['name']!r} holds {list(schedule.get_state())}")
+    if not all(type(value) in (bool, int, float) for value in state["state"].values()):
+        raise ValueError("the state of a schedule is made of numbers")
+    return schedule

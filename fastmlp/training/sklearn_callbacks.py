@@ -1,0 +1,104 @@
+"""scikit-learn's callbacks (``set_callbacks``, since 1.9) around fastmlp's training.
+
+For estimators: inherit from :class:`CallbackSupportMixin`; in ``fit``, which scikit-learn's ``_fit_context`` decorates
+and which thereby tears callbacks down, wrap the training::
+
+    with fit_task(self, X, y, sample_weight) as more:
+        ...  # train with callbacks=[*callbacks, *more]: each of them is called once per epoch
+
+``more`` is empty where no scikit-learn callback is set: then nothing is done.  Otherwise it holds one callback that
+reports each epoch as a subtask of the fit, which is what scikit-learn's own iterative estimators do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fastmlp.training.callbacks import EpochInfo
+
+try:
+    # no cost: scikit-learn's estimators and their fit import it anyway
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:  # scikit-learn < 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stand-in without ``set_callbacks``: there is no protocol to support."""
+
+
+@contextmanager
+def fit_task(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    *,
+    max_epochs: int | None = None,
+    attributes: Callable[[], dict[str, Any]] = dict,
+) -> Iterator[tuple[Callable[[EpochInfo], bool], ...]]:
+    """Report a fit, and each of its epochs, to the callbacks set by ``estimator.set_callbacks``.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A :class:`CallbackSupportMixin`; its ``copy.copy`` must be able to predict after an epoch.
+    X, y, sample_weight : array-like
+        As the user gave them to ``fit``: a scorer will hand X to ``predict``.
+    max_epochs : int, default=None
+        Most epochs that can come; ``estimator.max_iter`` if None.  0: epochs are not reported.
+    attributes : callable, default=dict
+        Called where a callback asks for the estimator "as if fit had stopped here"; returns the attributes
+        to set on a ``copy.copy`` of `estimator`.
+
+    Yields
+    ------
+    tuple of callables
+        Empty if there are no callbacks, or the one to call with an :class:`~fastmlp.callbacks.EpochInfo` after each
+        epoch, which returns whether training is to stop.
+
+    Notes
+    -----
+    An epoch begins where the one before ended.  So if training stops by a rule of its own before ``max_epochs``,
+    one epoch was begun that never ran; it is ended empty, as scikit-learn does around L-BFGS.  If training fails, tasks
+    stay open and scikit-learn only tears the callbacks down.
+    """
+    if not getattr(estimator, "_skl_callbacks", None):
+        yield ()
+        return
+    max_epochs = estimator.max_iter if max_epochs is None else max_epochs
+    root = estimator._init_callback_context(max_subtasks=max_epochs)
+    metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+    given = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+    root.call_on_fit_task_begin(**given)
+    epochs = _Epochs(root, given, attributes)
+    if max_epochs:
+        epochs.begin()
+    yield (epochs,)
+    epochs.close()
+    root.call_on_fit_task_end(**given, reconstruction_attributes=attributes)
+
+
+class _Epochs:
+    """Ends the task of the epoch that was trained, and begins that of the next."""
+
+    def __init__(self, root: Any, given: dict[str, Any], attributes: Callable[[], dict[str, Any]]) -> None:
+        self._root, self._given, self._attributes = root, given, attributes
+        self._task: Any = None
+
+    def begin(self) -> None:
+        self._task = self._root.subcontext(task_name="epoch")
+        self._task.call_on_fit_task_begin(**self._given)
+
+    def __call__(self, info: EpochInfo) -> bool:
+        if self._task is None:
+            return False
+        task, self._task = self._task, None
+        stop = bool(task.call_on_fit_task_end(**self._given, reconstruction_attributes=self._attributes))
+        if not stop and info.epoch < info.max_iter:
+            self.begin()
+        return stop
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._task.call_on_fit_task_end(estimator=self._given["estimator"])

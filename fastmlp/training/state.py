@@ -1,0 +1,173 @@
+"""The state of a training: what the next epoch depends on, besides the weights and the public attributes.
+
+An estimator keeps one :class:`TrainingState`, in ``_training``; ``partial_fit`` and warm starts go on with it.
+Snapshots, model files and conversions read it by ``get_state`` and restore it by ``set_state``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from fastmlp.model.network import Network
+from fastmlp.training import attributes, optimizers
+from fastmlp.training.optimizers import Optimizer
+from fastmlp.training.stopping import Stopping
+from fastmlp.training.validation import new_history
+
+
+@dataclass(eq=False)
+class TrainingState:
+    """What a training goes on with.
+
+    Parameters
+    ----------
+    random_state : RandomState, optional
+        Of the fit that began last.
+    optimizer : Optimizer, optional
+        None before the first epoch, and with L-BFGS.
+    dropout_seed : int, optional
+        Key of the dropout masks, in [0, 2^64); None without dropout.
+    best_params : ndarray of shape (n_params,), optional
+        The best weights on the validation rows; None: the present weights themselves, wherever training leads them.
+    stopping : Stopping
+    """
+
+    random_state: np.random.RandomState | None = None
+    optimizer: Optimizer | None = None
+    dropout_seed: int | None = None
+    best_params: np.ndarray | None = None
+    stopping: Stopping = field(default_factory=Stopping)
+
+    def copied(self) -> TrainingState:
+        """Return a copy whose counters are its own; the arrays are shared."""
+        return replace(self, stopping=copy.copy(self.stopping))
+
+    def optimizer_for(self, network: Network) -> Optimizer | None:
+        """Return the optimizer; None if there is none, or one of other weights, which were replaced since."""
+        ours = self.optimizer
+        if ours is None or any(vector.shape != (network.n_params,) for vector in ours.states):
+            return None
+        return ours
+
+    def best_for(self, network: Network) -> np.ndarray | None:
+        """Return the best weights; None if they are the present ones, or of a network of another size."""
+        best = self.best_params
+        return None if best is None or best.shape != (network.n_params,) else best
+
+    # --- in files ----------------------------------------------------------------------------------------------------
+
+    def get_state(self, network: Network, *, rebuildable: bool = False) -> dict[str, Any]:
+        """Return everything as copies of arrays and plain numbers.
+
+        Parameters
+        ----------
+        network : Network
+            The one in training; what belongs to another is None.
+        rebuildable : bool
+            Whether to hold of the optimizer also what it was made of, for a reader who has no training to resume.
+
+        Raises
+        ------
+        TypeError
+            If `rebuildable` is true and the learning rate is a function.
+        """
+        optimizer, best = self.optimizer_for(network), self.best_for(network)
+        kept = None
+        if optimizer is not None:
+            kept = optimizers.describe(optimizer) if rebuildable else optimizer.get_state()
+        return {
+            "optimizer": kept,
+            "dropout_seed": self.dropout_seed,
+            "best_params": None if best is None else best.copy(),
+            "random_state": None if self.random_state is None else _words_of(self.random_state),
+            "stopping": self.stopping.get_state(),
+        }
+
+    def set_state(self, state: Mapping[str, Any], network: Network) -> None:
+        """Take what `state` holds, bit for bit; what it leaves out stays as it is.
+
+        Raises
+        ------
+        KeyError
+            If it holds something unknown.
+        ValueError
+            If it is of another network or another optimizer, or makes no sense.
+        """
+        for name, value in state.items():
+            _RESTORE[name](self, value, network)
+
+
+def of(estimator: Any) -> TrainingState:
+    """Return the state of an estimator's training; a new one if it has none, as with weights that a user assigned."""
+    return estimator.__dict__.setdefault("_training", TrainingState())
+
+
+def begin(estimator: Any, random_state: np.random.RandomState, params: np.ndarray) -> None:
+    """Give an estimator the state and the public attributes of a training that begins with these weights."""
+    state = estimator._training = TrainingState(random_state)
+    estimator.n_iter_ = estimator.t_ = 0
+    for name in ("validation_loss_curve_", "history_"):
+        estimator.__dict__.pop(name, None)
+    if estimator.early_stopping:
+        state.best_params = params.copy()
+    if estimator.solver != "lbfgs":
+        estimator.loss_curve_ = []
+        estimator.history_ = new_history()
+        estimator.validation_scores_ = [] if estimator.early_stopping else None
+        state.stopping.reset(estimator)
+
+
+# --- what is restored, name by name ----------------------------------------------------------------------------------
+
+
+def _restore_optimizer(state: TrainingState, kept: Mapping[str, Any], network: Network) -> None:
+    if state.optimizer is None:
+        state.optimizer = optimizers.rebuild(kept, network)
+    else:
+        state.optimizer.set_state(kept)
+
+
+def _restore_seed(state: TrainingState, seed: Any, network: Network) -> None:
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**64):
+        raise ValueError(f"must be a whole number of 64 bits, got {seed!r:.100}")
+    state.dropout_seed = seed
+
+
+def _restore_best(state: TrainingState, best: Any, network: Network) -> None:
+    state.best_params = None if best is None else attributes.vector(best, network).copy()
+
+
+def _restore_random_state(state: TrainingState, words: Any, network: Network) -> None:
+    if state.random_state is None or state.random_state is check_random_state(None):
+        state.random_state = np.random.RandomState()  # the one of a fit without a seed is everybody's
+    state.random_state.set_state(words)
+
+
+def _restore_stopping(state: TrainingState, kept: Any, network: Network) -> None:
+    state.stopping.set_state(kept)
+
+
+_RESTORE: dict[str, Callable[[TrainingState, Any, Network], None]] = {
+    "optimizer": _restore_optimizer,
+    "dropout_seed": _restore_seed,
+    "best_params": _restore_best,
+    "random_state": _restore_random_state,
+    "stopping": _restore_stopping,
+}
+
+
+def _words_of(random_state: np.random.RandomState) -> dict[str, Any]:
+    """Return its state as ``set_state`` takes it."""
+    state: Any = random_state.get_state(legacy=False)
+    return {
+        "bit_generator": state["bit_generator"],
+        "state": {"key": state["state"]["key"].copy(), "pos": int(state["state"]["pos"])},
+        "has_gauss": int(state["has_gauss"]),
+        "gauss": float(state["gauss"]),
+    }

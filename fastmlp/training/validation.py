@@ -1,0 +1,190 @@
+"""What is looked at after each epoch: validation rows, their loss and score, and the history of all epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import train_test_split
+
+from fastmlp.data import device_arrays, targets
+from fastmlp.engines.backends import Data
+from fastmlp.model.network import Network
+
+#: Columns of ``history_``.
+COLUMNS = ("loss", "validation_loss", "score", "learning_rate", "seconds")
+
+
+def new_history() -> dict[str, list[float]]:
+    """Return a history without a row."""
+    return {name: [] for name in COLUMNS}
+
+
+class Validation:
+    """Rows to validate on, and how well the present weights do there.
+
+    One forward pass, to the logits, serves both loss and score: the loss is a function of the logits in every engine,
+    and the link makes predictions of them. Batch normalisation is folded, dropout is off.
+
+    Parameters
+    ----------
+    estimator : estimator
+        In training; read for ``monitor`` and its way to score.
+    engine : module
+    network : Network
+        That is trained.
+    params : ndarray of shape (n_params,)
+        Its weights, trained in place.
+    data : Data
+        Rows and targets as the network has them.
+    y : ndarray
+        Targets as the user has them.
+    rows : ndarray of intp, optional
+        The rows of `data` and `y` to validate on; all if left out.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        engine: ModuleType,
+        network: Network,
+        params: np.ndarray,
+        data: Data,
+        y: np.ndarray,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self._estimator, self._engine = estimator, engine
+        self._network, self._params = network, params
+        self._all, self._all_y = data, y
+        self._link = targets.link_of(network.loss)
+        self.select(rows)
+
+    def select(self, rows: np.ndarray | None) -> None:
+        """Validate on these rows from now on."""
+        X, y, weight = self._all
+        n = X.shape[0] if rows is None else len(rows)
+        self.rows = rows
+        self._X = X
+        self._targets = y if rows is None else y[rows]
+        self._y = self._all_y if rows is None else self._all_y[rows]
+        self._weight = weight if rows is None or weight is None else weight[rows]
+        # squared_error has the identity as its link: "predictions" of this network are logits
+        self._to_logits = replace(self._network.plain, loss="squared_error")
+        self._workspace = self._engine.workspace(self._to_logits, n, self._estimator.n_jobs)
+        shape = (n, self._network.widths[-1])
+        self._logits, self._outputs, self._delta = (np.empty(shape, dtype=self._network.dtype) for _ in range(3))
+        self._score = self._scorer()
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __call__(self) -> tuple[float, float]:
+        """Return (loss without penalty, score) of the present weights."""
+        network, params = self._network.folded(self._params)
+        self._engine.predict(self._workspace, params, self._X, self._logits, self.rows)
+        if self._weight is not None and self._weight.sum() == 0:
+            loss = np.nan  # a mean over nothing
+        else:
+            loss = self._engine.loss(network.loss, self._logits, self._targets, self._weight, self._delta)
+        return loss, self._score(self._predictions())
+
+    def _predictions(self) -> np.ndarray:
+        """Return outputs (n, n_outputs) from the logits."""
+        if self._link == "identity":
+            return self._logits
+        if self._link == "softmax":
+            self._engine.softmax(self._logits, self._outputs)
+        else:
+            self._engine.activate(self._link, self._logits, self._outputs)
+        return self._outputs
+
+    def _scorer(self) -> Callable[[np.ndarray], float]:
+        """Return the score as a function of outputs (n, n_outputs)."""
+        estimator, monitor = self._estimator, self._estimator.monitor
+        if isinstance(monitor, str) and monitor in ("score", "loss"):
+            return lambda outputs: estimator._score(outputs, self._y, self._weight)
+        scorer = get_scorer(monitor)
+        X = device_arrays.host_rows(self._X, self.rows)  # once in a fit: scorers of the user's may look at the rows
+        weight = {} if self._weight is None else {"sample_weight": self._weight}
+
+        def score(outputs: np.ndarray) -> float:
+            twin = object.__new__(type(estimator))
+            twin.__dict__ = estimator.__dict__ | {"_outputs_of": lambda rows, *_: _known(twin, X, outputs, rows)}
+            return float(scorer(twin, X, self._y, **weight))
+
+        return score
+
+
+def _known(twin: Any, X: Any, outputs: np.ndarray, rows: Any) -> np.ndarray:
+    """Return outputs of `rows`: those at hand if the rows are X itself, as they are for scikit-learn's own scorers."""
+    return outputs.copy() if rows is X else type(twin)._outputs_of(twin, rows)
+
+
+def validation_of(
+    estimator: Any,
+    engine: ModuleType,
+    network: Network,
+    params: np.ndarray,
+    data: Data,
+    y: np.ndarray,
+    given: tuple[Data, np.ndarray] | None,
+    random_state: np.random.RandomState,
+) -> tuple[np.ndarray | None, Validation | None]:
+    """Return the rows to train on (None: all of them), and the validation after each epoch, if there is one.
+
+    Validation rows are those given, or with ``early_stopping`` a share of the data.
+    """
+    if given is not None:
+        return None, Validation(estimator, engine, network, params, *given)
+    if not estimator.early_stopping:
+        return None, None
+    n_samples, stratify = data.X.shape[0], estimator._stratify(y)
+    rows, held_out = validation_split(n_samples, estimator.validation_fraction, random_state, stratify)
+    return rows, Validation(estimator, engine, network, params, data, y, held_out)
+
+
+def validation_split(
+    n_samples: int, fraction: float, rng: np.random.RandomState, stratify: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (train, validation) row indices: scikit-learn's split, without copying any row.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two rows would be left for validation.
+    """
+    train, validation = train_test_split(
+        np.arange(n_samples, dtype=np.intp), random_state=rng, test_size=fraction, stratify=stratify
+    )
+    if len(validation) < 2:
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+    return train, validation
+
+
+def given_validation(X_val: Any, y_val: Any, sample_weight_val: Any, eval_set: Any) -> tuple[Any, Any, Any] | None:
+    """Return the validation data of a call of fit: (X, y, sample_weight), or None if there is none.
+
+    Raises
+    ------
+    ValueError
+        If something is missing or given twice.
+    """
+    if eval_set is not None:
+        if X_val is not None or y_val is not None:
+            raise ValueError("validation data is given twice, as X_val and y_val and as eval_set: give one of them")
+        pair = eval_set[0] if isinstance(eval_set, list | tuple) and len(eval_set) == 1 else None
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ValueError("eval_set must be a list of one pair, [(X, y)]")
+        X_val, y_val = pair
+    if X_val is None and y_val is None:
+        if sample_weight_val is not None:
+            raise ValueError("sample_weight_val is given without X_val and y_val")
+        return None
+    if X_val is None or y_val is None:
+        given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
+        raise ValueError(f"{given} is given without {missing}")
+    return X_val, y_val, sample_weight_val
