@@ -585,9 +585,11 @@ def _units(network: Any, params: Array) -> tuple[list[dict[str, Array]], list[di
     Behind the biases the flat vector goes on with [unit parameters | running statistics], both
     layer by layer, each (fan_out,): scale, shift (batch_norm), slope (prelu) | mean, var (batch_norm).
     """
-    norm = ("scale", "shift") if network.batch_norm else ()
-    learned = [(*norm, *(("slope",) if _is_prelu(entry) else ())) for entry in network.activations]
-    running = [("mean", "var") if network.batch_norm else ()] * len(learned)
+    learned: list[tuple[str, ...]] = []
+    running: list[tuple[str, ...]] = []
+    for placement, entry in zip(_placements(network), network.activations, strict=True):
+        learned.append((*(("scale", "shift") if placement else ()), *(("slope",) if _is_prelu(entry) else ())))
+        running.append(("mean", "var") if placement else ())
     start = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(network.widths))
     found = []
     for names, width in zip([*learned, *running], [*network.widths[1:-1]] * 2, strict=True):
@@ -596,53 +598,64 @@ def _units(network: Any, params: Array) -> tuple[list[dict[str, Array]], list[di
     return found[: len(learned)], found[len(learned) :]
 
 
+def _placements(network: Any) -> tuple[str, ...]:
+    """Where each hidden layer normalises: "before" its activation, "after" it, or "" for nowhere."""
+    return network.batch_norm or ("",) * len(network.activations)
+
+
 def _n_params(network: Any) -> tuple[int, int]:
     """(entries that are trained, all entries) of the flat vector."""
-    hidden = list(zip(network.activations, network.widths[1:-1], strict=True))
     trained = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(network.widths))
-    trained += sum(width * (2 * network.batch_norm + _is_prelu(entry)) for entry, width in hidden)
-    return trained, trained + 2 * network.batch_norm * sum(width for _, width in hidden)
+    trained += sum(
+        width for entry, width in zip(network.activations, network.widths[1:], strict=False) if _is_prelu(entry)
+    )
+    normalised = sum(width for where, width in zip(_placements(network), network.widths[1:], strict=False) if where)
+    return trained + 2 * normalised, trained + 4 * normalised
 
 
 class Pass(NamedTuple):
     """A layer on the way forward: what the way back needs of it."""
 
     reads: Any  # (n, fan_in): X or the activations below, after dropout; its product with W follows
-    z: np.ndarray  # (n, fan_out): what the activation reads, after batch normalisation
-    a: Any = None  # (n, fan_out): the activation before dropout; None for the output layer
+    z: np.ndarray  # (n, fan_out): what the activation reads, normalised where that comes before it
+    a: Any = None  # (n, fan_out): the activation, not yet normalised or dropped; None for the output layer
     norm: Any = None  # with batch_norm: (normalised, mean, var)
 
 
 def _forward(network: Any, params: Array, A: Any, masks: list) -> list[Pass]:
     """The passes through all layers; ``masks``: what the input of each is multiplied by, or None."""
-    layers, (units, _) = _layers(network, params), _units(network, params)
+    layers, (units, _), placements = _layers(network, params), _units(network, params), _placements(network)
     passes: list[Pass] = []
     for i, (W, b) in enumerate(layers):
         A = _times(A, masks[i])
         z, norm = A @ W + b, None
         if i == len(units):
             break
-        if network.batch_norm:
-            z, norm = _normalise(z, units[i]["scale"], units[i]["shift"])
-        f = _activation(network.activations[i], units[i].get("slope"))
-        passes.append(Pass(A, z, f(z), norm))
-        A = passes[-1].a
+        if placements[i] == "before":
+            z, norm = _normalize_forward(z, units[i]["scale"], units[i]["shift"])
+        out = a = _activation(network.activations[i], units[i].get("slope"))(z)
+        if placements[i] == "after":
+            out, norm = _normalize_forward(a, units[i]["scale"], units[i]["shift"])
+        passes.append(Pass(A, z, a, norm))
+        A = out
     return [*passes, Pass(A, z)]
 
 
-def _normalise(z: Array, scale: Array, shift: Array) -> tuple[Array, Any]:
-    """Batch normalisation: y = scale (z - mean) / sqrt(var + eps) + shift, over the rows."""
-    mean, var = z.mean(axis=0), z.var(axis=0)
-    normalised = (z - mean) / np.sqrt(var + 1e-5)
+def _normalize_forward(x: Array, scale: Array, shift: Array) -> tuple[Array, Any]:
+    """Batch normalisation: y = scale (x - mean) / sqrt(var + eps) + shift, over the rows."""
+    mean, var = x.mean(axis=0), x.var(axis=0)
+    normalised = (x - mean) / np.sqrt(var + 1e-5)
     return scale * normalised + shift, (normalised, mean, var)
 
 
-def _normalise_backward(delta: Array, scale: Array, norm: Any) -> tuple[Array, Array, Array]:
-    """d loss / dz, d loss / d scale and d loss / d shift out of delta = d loss / dy."""
+def _normalize_backward(
+    delta: Array, norm: Any, units: dict[str, Array], grad: dict[str, Array], sw_sum: float
+) -> Array:
+    """From delta = d loss / dy to d loss / dx; ``grad`` (OUT) of scale and shift."""
     normalised, _, var = norm
     along = np.mean(delta * normalised, axis=0)
-    below = scale / np.sqrt(var + 1e-5) * (delta - delta.mean(axis=0) - normalised * along)
-    return below, np.sum(delta * normalised, axis=0), delta.sum(axis=0)
+    grad["scale"][...], grad["shift"][...] = np.sum(delta * normalised, axis=0) / sw_sum, delta.sum(axis=0) / sw_sum
+    return units["scale"] / np.sqrt(var + 1e-5) * (delta - delta.mean(axis=0) - normalised * along)
 
 
 def _backprop(
@@ -662,7 +675,7 @@ def _backprop(
         W, (grad_W, grad_b) = layers[i][0], grad_layers[i]
         grad_W[...] = (passes[i].reads.T @ delta + alpha * W + l1 * np.sign(W)) / sw_sum
         grad_b[...] = delta.sum(axis=0) / sw_sum
-        if network.batch_norm and i < len(units):
+        if i < len(units) and _placements(network)[i] == "before":
             grad_b[...] = 0  # whatever the bias, the batch's mean takes it away: the sum is nothing but rounding
         if i > 0:
             delta = _times(delta @ W.T, masks[i])
@@ -673,13 +686,15 @@ def _backprop(
 def _hidden_backward(
     network: Any, i: int, this: Pass, units: dict[str, Array], delta: Array, grad: dict[str, Array], sw_sum: float
 ) -> Array:
-    """From d loss / da to d loss / d(X W + b) of hidden layer i; ``grad`` (OUT) of its units."""
+    """From d loss / d(what hidden layer i hands on) to d loss / d(X W + b); ``grad`` (OUT) of its units."""
+    placement = _placements(network)[i]
+    if placement == "after":
+        delta = _normalize_backward(delta, this.norm, units, grad, sw_sum)
     if "slope" in units:  # da / d slope = z where z <= 0
         grad["slope"][...] = np.sum(delta * np.where(this.z > 0, 0, this.z), axis=0) / sw_sum
     delta = delta * _slope(network.activations[i], this.z, units.get("slope"))(this.z, this.a)
-    if network.batch_norm:
-        delta, grad_scale, grad_shift = _normalise_backward(delta, units["scale"], this.norm)
-        grad["scale"][...], grad["shift"][...] = grad_scale / sw_sum, grad_shift / sw_sum
+    if placement == "before":
+        delta = _normalize_backward(delta, this.norm, units, grad, sw_sum)
     return delta
 
 
@@ -813,8 +828,8 @@ def train_epoch(
     """One pass over the data: for each batch of rows its gradient, then :func:`update`.
 
     Loss and gradient of a batch are those of :func:`loss_and_grad` over the batch's rows, with what
-    training alone has: dropout (a = a * keep / (1 - rate) behind an activation) and batch_norm (in
-    front of it; see :func:`_normalise`).  A gradient whose norm is larger than
+    training alone has: batch_norm (before an activation or after it; see :func:`_normalize_forward`)
+    and then dropout (a = a * keep / (1 - rate)).  A gradient whose norm is larger than
     ``optimizer.max_grad_norm`` is scaled down to it; before the update, params = params * (1 -
     decay).  Both concern all entries that are trained, which are those in front of the running
     statistics.

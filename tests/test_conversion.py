@@ -237,6 +237,7 @@ REFUSED = [
     ("MLPRegressor", {"loss": ("huber", {"delta": 2.0})}, "loss="),
     ("MLPRegressor", {"loss": fastmlp.loss("def own(y, p): return (y - p) * (y - p)")}, "loss="),
     ("MLPClassifier", {"batch_norm": True}, "batch_norm=True"),
+    ("MLPClassifier", {"batch_norm": ["after"]}, "batch_norm=\\['after'\\]"),
 ]
 
 

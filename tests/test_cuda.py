@@ -200,6 +200,11 @@ OPTIONS = {
     "batch_norm": {"batch_norm": True},
     "batch_norm, dropout": {"batch_norm": True, "dropout": (0.3, 0.3), "input_dropout": 0.1},
     "prelu, batch_norm": {"activations": ("prelu", "gelu"), "batch_norm": True},
+    "batch_norm after": {"batch_norm": "after"},
+    "batch_norm after, dropout": {"batch_norm": "after", "dropout": (0.3, 0.3), "input_dropout": 0.1},
+    "prelu, batch_norm after": {"activations": ("prelu", "gelu"), "batch_norm": "after", "dropout": (0.2, 0.0)},
+    "batch_norm after, then before": {"activations": ("logistic", "prelu"), "batch_norm": ["after", "before"]},
+    "batch_norm in one layer": {"batch_norm": [False, "after"], "dropout": (0.2, 0.3)},
     "prelu, dropout": {"activations": ("prelu", swish), "dropout": (0.2, 0.0)},
     "same activation, other parameters": {"activations": (("elu", {"alpha": 0.7}), ("elu", {"alpha": 1.2}))},
 }

@@ -92,17 +92,17 @@ def test_options_are_named():
         ["prelu", ("elu", {"alpha": 0.5}), swish],
         dropout=[0.1, 0, 0.25],
         input_dropout=0.2,
-        batch_norm=True,
+        batch_norm=[True, "after", False],
         max_iter=1,
     )
     words = [layer.activation for layer in clf.fit(X, y).summary().layers]
     assert words == [
         "prelu, batch_norm, dropout 0.1, input_dropout 0.2",
-        "elu(alpha=0.5), batch_norm",
-        "swish, batch_norm, dropout 0.25",
+        "elu(alpha=0.5), batch_norm after",
+        "swish, dropout 0.25",
         "softmax",
     ]
-    assert "learned and 24 running statistics" in str(clf.summary())
+    assert "learned and 18 running statistics" in str(clf.summary())
 
 
 class Cells(HTMLParser):

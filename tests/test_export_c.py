@@ -103,6 +103,7 @@ def _case(rows_to_predict, make, /, *arguments, **parameters):
 
 NETWORKS = {
     "batch_norm": {"task": "multiclass", "activation": "relu", "batch_norm": True, "max_iter": 5},
+    "batch_norm after": {"task": "multiclass", "activation": "relu", "batch_norm": ["after", True], "max_iter": 5},
     "batch_norm and prelu": {"task": "multilabel", "activation": "prelu", "batch_norm": True, "max_iter": 5},
     "no hidden layer": {"task": "binary", "hidden": ()},
     "deep": {"task": "multiclass", "activation": "tanh", "hidden": (5, 2, 7, 3, 4)},

@@ -136,9 +136,16 @@ def test_step_passes_gradients_straight_through(engine):
 TRAINING = {
     "penalties": {},
     "batch_norm": {"batch_norm": True},
+    "batch_norm after": {"batch_norm": "after"},
+    "batch_norm in one layer": {"batch_norm": [False, "after"]},
     "dropout": {"dropout": (0.4, 0.3)},
     "input_dropout": {"input_dropout": 0.3},
     "all": {"batch_norm": True, "dropout": (0.4, 0.3), "input_dropout": 0.3},
+    "all, batch_norm after, then before": {
+        "batch_norm": ["after", "before"],
+        "dropout": (0.4, 0.3),
+        "input_dropout": 0.3,
+    },
 }
 
 

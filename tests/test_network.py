@@ -12,6 +12,9 @@ from fastmlp.model.segments import UNIT_ATTRIBUTES
 F64 = np.dtype(np.float64)
 PLAIN = Network((4, 5, 6, 3), ("relu", "tanh"), "log_loss", F64)
 PRELU = Network((4, 5, 6, 3), ("prelu", "tanh"), "log_loss", F64)
+AFTER = Network((4, 5, 6, 3), ("relu", "prelu"), "log_loss", F64, batch_norm="after")
+MIXED = Network((4, 5, 6, 3), ("prelu", "relu"), "log_loss", F64, batch_norm=["after", True])
+ONE = Network((4, 5, 6, 3), ("relu", "prelu"), "log_loss", F64, batch_norm=(False, "after"))
 NORM = Network((4, 5, 6, 3), ("relu", "prelu"), "log_loss", F64, batch_norm=True)
 LINEAR = 4 * 5 + 5 * 6 + 6 * 3 + 5 + 6 + 3
 
@@ -144,19 +147,24 @@ def forward(network, params, X):
     for i, (W, b) in enumerate(layers):
         z = a @ W + b
         if i < len(network.activations):
-            if network.batch_norm:
-                z = (z - running[i]["mean"]) / np.sqrt(running[i]["var"] + BATCH_NORM_EPS)
-                z = units[i]["scale"] * z + units[i]["shift"]
+            where = network.batch_norm[i] if network.batch_norm else ""
+            z = normalised(z, units[i], running[i]) if where == "before" else z
             a = activations[network.activations[i]](z, units[i].get("slope"))
+            a = normalised(a, units[i], running[i]) if where == "after" else a
     return z
 
 
+def normalised(x, units, running):
+    return units["scale"] * (x - running["mean"]) / np.sqrt(running["var"] + BATCH_NORM_EPS) + units["shift"]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_folded_predicts_the_same(dtype):
+@pytest.mark.parametrize("network", [NORM, AFTER, MIXED, ONE], ids=["before", "after", "mixed", "one layer"])
+def test_folded_predicts_the_same(network, dtype):
     rng = np.random.default_rng(1)
-    network = NORM.with_dtype(dtype)
+    network = network.with_dtype(dtype)
     params = rng.normal(size=network.n_params).astype(dtype)
-    for layer in network.running_statistics(params):
+    for layer in filter(None, network.running_statistics(params)):
         layer["var"][...] = rng.uniform(0.01, 9, layer["var"].shape)
     before, X = params.copy(), rng.normal(size=(50, 4))
     plain, folded = network.folded(params)
@@ -167,6 +175,33 @@ def test_folded_predicts_the_same(dtype):
     tolerance = 100 * np.finfo(dtype).eps
     got = forward(plain.with_dtype(np.float64), folded.astype(np.float64), X)
     np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+PLACEMENTS = [
+    (False, ()),
+    (True, ("before", "before")),
+    ("before", ("before", "before")),
+    ("after", ("after", "after")),
+    ([False, False], ()),
+    ([True, "after"], ("before", "after")),
+    ((False, "after"), ("", "after")),
+    (("", "before"), ("", "before")),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), PLACEMENTS, ids=str)
+def test_placements_of_batch_norm(given, expected):
+    network = Network((4, 5, 6, 3), ("relu", "prelu"), "log_loss", F64, batch_norm=given)
+    assert network.batch_norm == expected
+    assert network == Network((4, 5, 6, 3), ("relu", "prelu"), "log_loss", F64, batch_norm=expected)
+    names = [set(layer) - {"slope"} for layer in network.unit_segments]
+    assert names == [{"scale", "shift", "mean", "var"} if where else set() for where in expected or ("", "")]
+
+
+@pytest.mark.parametrize("given", ["behind", ["after"], ["after", None], ["after", 1], 1, None], ids=str)
+def test_a_bad_placement_is_named(given):
+    with pytest.raises(ValueError, match='batch_norm must be False, True, "before" or "after"'):
+        Network((4, 5, 6, 3), ("relu", "prelu"), "log_loss", F64, batch_norm=given)
 
 
 def test_nothing_to_fold_is_the_same_vector():

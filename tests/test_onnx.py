@@ -169,10 +169,11 @@ def test_every_operation_has_a_translation():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("batch_norm", [True, "after"])
 @pytest.mark.parametrize("activation", ["relu", "prelu"])
-def test_batch_norm_is_folded(activation, dtype, run):
+def test_batch_norm_is_folded(activation, batch_norm, dtype, run):
     X = rows(dtype, seed=3)
-    estimator = fitted("multiclass", dtype, activation, batch_norm=True, dropout=0.2, max_iter=5)
+    estimator = fitted("multiclass", dtype, activation, batch_norm=batch_norm, dropout=0.2, max_iter=5)
     model = to_onnx(estimator)
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
     assert_same(estimator, run(model, X), X)

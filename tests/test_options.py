@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.utils import get_tags
 
+import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
@@ -373,9 +374,16 @@ def unit_forward(est, X):
     a = X
     for i in range(len(est.coefs_) - 1):
         z = a @ est.coefs_[i] + est.intercepts_[i]
-        z = (z - est.bn_means_[i]) / np.sqrt(est.bn_vars_[i] + BATCH_NORM_EPS) * est.bn_scales_[i] + est.bn_shifts_[i]
+        where = est.batch_norm[i] if isinstance(est.batch_norm, list) else est.batch_norm
+        z = normalised(est, z, i) if where in (True, "before") else z
         a = np.where(z > 0, z, est.prelu_slopes_[i] * z)
+        a = normalised(est, a, i) if where == "after" else a
     return (a @ est.coefs_[-1] + est.intercepts_[-1]).ravel()
+
+
+def normalised(est, x, i):
+    """What layer i's attributes make of x, (n, fan_out)."""
+    return (x - est.bn_means_[i]) / np.sqrt(est.bn_vars_[i] + BATCH_NORM_EPS) * est.bn_scales_[i] + est.bn_shifts_[i]
 
 
 @pytest.fixture
@@ -393,6 +401,24 @@ def test_batch_norm_predicts_with_running_statistics(with_units):
     for data in (X, X.tolist(), sp.csr_matrix(X), np.asfortranarray(X)):
         np.testing.assert_allclose(est.predict(data), unit_forward(est, X), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(est.predict(X.astype(np.float32)), unit_forward(est, X), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_norm", ["after", ["after", "before"], ["before", "after"], [False, "after"]], ids=str)
+def test_batch_norm_where_it_is_asked_for(small, batch_norm, tmp_path):
+    """Prediction, attributes, saved files and further training follow the placement of each layer."""
+    est = MLPRegressor(batch_norm=batch_norm, activation="prelu", warm_start=True, **small).fit(X, Y_VALUES)
+    layers = batch_norm if isinstance(batch_norm, list) else [batch_norm] * 2
+    for name in UNITS[:4]:
+        assert [a is not None for a in getattr(est, name)] == [bool(where) for where in layers], name
+    np.testing.assert_allclose(est.predict(X), unit_forward(est, X), rtol=1e-9, atol=1e-12)
+    est.save(tmp_path / "model.safetensors")
+    twin = fastmlp.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(twin.predict(X), est.predict(X))
+    np.testing.assert_array_equal(twin.fit(X, Y_VALUES).predict(X), est.fit(X, Y_VALUES).predict(X))
+    est.bn_scales_[1][:] *= 1.5
+    np.testing.assert_allclose(est.predict(X), unit_forward(est, X), rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match=r"batch_norm=\[True, False\], but the fitted network has batch normalisation"):
+        est.set_params(batch_norm=[True, False]).fit(X, Y_VALUES)
 
 
 def test_units_are_there_only_where_used(small):

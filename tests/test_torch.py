@@ -229,7 +229,7 @@ class Case:
     l1: float = 0.0
     weight_decay: float = 0.0
     max_grad_norm: float | None = None
-    batch_norm: bool = False
+    batch_norm: Any = False
     dropout: tuple = ()
     input_dropout: float = 0.0
     weighted: bool = False
@@ -280,10 +280,15 @@ class TorchNetwork:
             z = F.linear(a, W.T, b)
             if i == len(self.units):
                 return z
-            if self.network.batch_norm:
-                running, units = self.running[i], self.units[i]
-                z = F.batch_norm(z, running["mean"], running["var"], units["scale"], units["shift"], training=True)
-            a = self.dropped(self.activate(z, i), i + 1, t)
+            placement = self.network.batch_norm[i] if self.network.batch_norm else ""
+            z = self.normalised(z, i) if placement == "before" else z
+            a = self.activate(z, i)
+            a = self.normalised(a, i) if placement == "after" else a
+            a = self.dropped(a, i + 1, t)
+
+    def normalised(self, x, i):
+        running, units = self.running[i], self.units[i]
+        return F.batch_norm(x, running["mean"], running["var"], units["scale"], units["shift"], training=True)
 
     def activate(self, z, i):
         entry = self.network.activations[i]
@@ -452,6 +457,14 @@ REGULARIZERS = [
     Case("batch norm, prelu", **PRELU_NORM, loss="log_loss"),
     Case("batch norm, weighted", "gelu", batch_norm=True, weighted=True),
     Case("batch norm, sparse", "silu", batch_norm=True, kind="csr int32"),
+    Case("batch norm after", "relu", "log_loss", "adamw", batch_norm="after"),
+    Case("batch norm after, sgd", "tanh", batch_norm="after", weighted=True),
+    Case("batch norm after, prelu", "prelu", "log_loss", batch_norm="after"),
+    Case("batch norm after, sparse", "silu", batch_norm="after", kind="csr int32"),
+    Case("batch norm after, then before", ("relu", "gelu"), solver="adam", batch_norm=["after", True]),
+    Case("batch norm before, then after", ("gelu", "logistic"), solver="adam", batch_norm=("before", "after")),
+    Case("batch norm after the second", "prelu", "log_loss", batch_norm=[False, "after"], max_grad_norm=0.1),
+    Case("dropout behind batch norm after", "mish", batch_norm="after", dropout=(0.3, 0.5), input_dropout=0.1),
     Case("dropout", dropout=(0.3, 0.5)),
     Case("dropout in one layer", "relu", dropout=(0.0, 0.6)),
     Case("dropout, prelu", "prelu", "log_loss", "adamw", dropout=(0.2, 0.2)),

@@ -92,7 +92,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     validation_fraction: float
     backend: str
     n_jobs: int | None
-    batch_norm: bool
+    batch_norm: Any
     init: Any
     callbacks: Any
 

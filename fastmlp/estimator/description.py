@@ -22,6 +22,8 @@ from fastmlp.model import choices, weights
 #: Training holds at least so many vectors as long as the parameters: parameters, gradient and its optimizer's states.
 TRAINING_VECTORS = 3
 
+#: A hidden layer's words for where it normalises.
+NORMS = {"before": "batch_norm", "after": "batch_norm after"}
 COLUMNS = ("layer", "shape", "activation", "parameters", "memory", "FLOPs")
 
 
@@ -212,7 +214,7 @@ def summary(estimator: Any) -> Summary:
     for i, (fan_in, fan_out) in enumerate(network.shapes):
         hidden = i < len(network.activations)
         words = [describe(network.activations[i])] if hidden else [str(model.out_activation_)]
-        words += ["batch_norm"] if hidden and network.batch_norm else []
+        words += [NORMS[network.batch_norm[i]]] if hidden and network.batch_norm and network.batch_norm[i] else []
         words += [f"dropout {dropout[i]:g}"] if hidden and dropout and dropout[i] else []
         words += [f"input_dropout {input_dropout:g}"] if i == 0 and input_dropout else []
         of_layer = [segment for segment in network.segments if segment.layer == i]

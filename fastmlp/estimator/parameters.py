@@ -63,7 +63,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "l1_ratio": [Interval(Real, 0, 1, closed="both")],
     "dropout": [Real, tuple, list, np.ndarray],
     "input_dropout": [Real],
-    "batch_norm": ["boolean"],
+    "batch_norm": ["boolean", StrOptions({"before", "after"}), tuple, list],
     "init": [StrOptions(set(INITIALIZERS)), callable],
     "monitor": [str, callable],
     "restore_best": ["boolean", None],
@@ -105,6 +105,11 @@ def dropout_rates(estimator: Any, n_hidden: int) -> tuple[tuple[float, ...], flo
     return hidden, float(estimator.input_dropout)
 
 
+def normalises(batch_norm: Any) -> bool:
+    """Return whether a value of batch_norm makes a hidden layer normalise."""
+    return any(batch_norm) if isinstance(batch_norm, tuple | list) else bool(batch_norm)
+
+
 # What needs steps over mini-batches: (parameter, whether a value asks for it, why it makes no sense with 'lbfgs').
 _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
@@ -114,7 +119,7 @@ _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("dropout", np.any, "its line search needs a loss that is the same at every evaluation"),
     ("input_dropout", bool, "its line search needs a loss that is the same at every evaluation"),
-    ("batch_norm", bool, "it sees all rows at once, not batches"),
+    ("batch_norm", normalises, "it sees all rows at once, not batches"),
     ("drop_last", bool, "it sees all rows at once, not batches"),
     ("l1_ratio", bool, "it needs a smooth loss; use alpha alone"),
     ("weight_decay", bool, "it is decoupled from the loss, of which alone 'lbfgs' knows; use alpha"),
@@ -176,11 +181,12 @@ def check_batches(estimator: Any, n_rows: int) -> int:
         raise ValueError(
             f"drop_last=True leaves no batch: batch_size={estimator.batch_size} is more than the {n_rows} training rows"
         )
-    if estimator.batch_norm and batch_size == 1:
-        raise ValueError("batch_norm=True makes no sense with batches of one row, which has no variance")
-    if estimator.batch_norm and rest == 1 and not estimator.drop_last:
+    given = f"batch_norm={estimator.batch_norm!r}"
+    if normalises(estimator.batch_norm) and batch_size == 1:
+        raise ValueError(f"{given} makes no sense with batches of one row, which has no variance")
+    if normalises(estimator.batch_norm) and rest == 1 and not estimator.drop_last:
         raise ValueError(
-            f"batch_norm=True makes no sense with a last batch of one row, which has no variance: {n_rows} rows come in"
+            f"{given} makes no sense with a last batch of one row, which has no variance: {n_rows} rows come in"
             f" batches of {batch_size}; change batch_size or set drop_last=True"
         )
     return n_rows - rest if estimator.drop_last else n_rows
@@ -301,9 +307,9 @@ _PARAMETERS = """
     input_dropout : float, default=0.0
         The same for the features.
 
-    batch_norm : bool, default=False
-        Whether hidden layers normalise their pre-activations over each batch. Prediction uses running statistics,
-        folded into the weights.
+    batch_norm : bool, {{'before', 'after'}} or sequence of these, default=False
+        Where hidden layers normalise over each batch: 'before' the activation, which True means too, or 'after' it; one
+        for all, or one per hidden layer. Prediction uses running statistics, folded into the weights.
 
     init : {initializers} or callable, default='auto'
         Initial weights: 'auto' are scikit-learn's; the others have zero biases. A callable maps
@@ -354,7 +360,8 @@ _ATTRIBUTES = """
         Biases of each layer.
 
     bn_scales_, bn_shifts_, bn_means_, bn_vars_ : list of ndarray of shape (fan_out,)
-        Learned scale and shift, and running mean and variance, of each hidden layer; with batch_norm.
+        Learned scale and shift, and running mean and variance, of each hidden layer (None for a layer that does not
+        normalise); with batch_norm.
 
     prelu_slopes_ : list of ndarray of shape (fan_out,)
         Learned slopes of each hidden layer (None for a layer with another activation); with 'prelu'.

@@ -19,6 +19,9 @@ from fastmlp.model.segments import Segment, segments_of
 #: What batch normalisation adds to a variance (PyTorch's).
 BATCH_NORM_EPS = 1e-5
 
+#: Where a hidden layer normalises: nowhere; its pre-activations; its activations.
+PLACEMENTS = ("", "before", "after")
+
 
 @dataclass(frozen=True)
 class Network:
@@ -39,8 +42,10 @@ class Network:
         One rate in [0, 1) per hidden layer; () for none. It acts in training only.
     input_dropout : float
         Rate in [0, 1) of the features.
-    batch_norm : bool
-        Whether every hidden layer normalises its pre-activations (Ioffe and Szegedy 2015, arXiv:1502.03167).
+    batch_norm : bool, str or sequence of these
+        Where a hidden layer normalises over the batch (Ioffe and Szegedy 2015, arXiv:1502.03167): "before" its
+        activation, which True means too; "after" it; or nowhere, False or "". One for all, or one per hidden layer.
+        Kept as a tuple with an entry of ``PLACEMENTS`` per hidden layer; () where none normalises.
 
     Notes
     -----
@@ -63,7 +68,7 @@ class Network:
     dtype: np.dtype
     dropout: tuple[float, ...] = ()
     input_dropout: float = 0.0
-    batch_norm: bool = False
+    batch_norm: Any = ()
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or any(width < 1 for width in self.widths):
@@ -81,6 +86,7 @@ class Network:
         for name, rate in (("input_dropout", self.input_dropout), *(("dropout", rate) for rate in self.dropout)):
             if not 0 <= rate < 1:  # NaN is neither
                 raise ValueError(f"{name} must be in [0, 1), got {rate}")
+        object.__setattr__(self, "batch_norm", placements(self.batch_norm, len(self.activations)))
 
     @property
     def n_layers(self) -> int:
@@ -165,13 +171,15 @@ class Network:
 
     @cached_property
     def _stripped(self) -> Network:
-        return replace(self, dropout=(), input_dropout=0.0, batch_norm=False)
+        return replace(self, dropout=(), input_dropout=0.0, batch_norm=())
 
     def folded(self, params: np.ndarray) -> tuple[Network, np.ndarray]:
         """The network and the flat vector to predict with: the running statistics become weights and biases.
 
-        With f = scale / sqrt(var + eps), a unit's scale * (x W + b - mean) / sqrt(var + eps) + shift is
-        x (W f) + (b - mean) f + shift.
+        Let f = scale / sqrt(var + eps). Before the activation, a unit's scale * (x W + b - mean) / sqrt(var + eps) +
+        shift is x (W f) + (b - mean) f + shift: its own W and b change. After the activation, the next layer reads
+        f a + shift - mean f, and (f a + shift - mean f) W + b is a (f W) + (shift - mean f) W + b: W and b of that
+        layer change, each row of W by its f.
 
         Returns
         -------
@@ -184,20 +192,22 @@ class Network:
             return self.plain, params
         folded = np.empty(self.plain.n_params, dtype=self.dtype)
         folded[: self.n_linear] = params[: self.n_linear]
-        layers = zip(
-            self.plain.coefs(folded)[:-1],
-            self.plain.intercepts(folded)[:-1],
-            self.plain.unit_parameters(folded),
-            self.unit_parameters(params),
-            self.running_statistics(params),
-            strict=True,
-        )
-        for W, b, kept, units, running in layers:
-            factor = units["scale"] / np.sqrt(running["var"].astype(np.float64) + BATCH_NORM_EPS)
-            W[...] = W * factor
-            b[...] = (b - running["mean"]) * factor + units["shift"]
+        coefs, intercepts = self.plain.coefs(folded), self.plain.intercepts(folded)
+        units, running = self.unit_parameters(params), self.running_statistics(params)
+        for i, kept in enumerate(self.plain.unit_parameters(folded)):
             for name, values in kept.items():
-                values[...] = units[name]
+                values[...] = units[i][name]
+            if not self.batch_norm[i]:
+                continue
+            factor = units[i]["scale"] / np.sqrt(running[i]["var"].astype(np.float64) + BATCH_NORM_EPS)
+            if self.batch_norm[i] == "before":
+                W, b = coefs[i], intercepts[i]
+                W[...] = W * factor
+                b[...] = (b - running[i]["mean"]) * factor + units[i]["shift"]
+            else:
+                W, b = coefs[i + 1], intercepts[i + 1]
+                b[...] = b + (units[i]["shift"] - running[i]["mean"] * factor) @ W
+                W[...] = W * factor[:, None]
         return self.plain, folded
 
     def initial_params(self, rng: np.random.RandomState, gain: float) -> np.ndarray:
@@ -276,6 +286,29 @@ class Network:
                 f"outputs needs {self.n_params} parameters: training takes at least {needed / 2**30:.4g} GiB, "
                 f"this machine has {limit / 2**30:.4g} GiB"
             )
+
+
+def placements(given: Any, n_hidden: int) -> tuple[str, ...]:
+    """Return where each hidden layer normalises, an entry of ``PLACEMENTS`` per layer; () where none does.
+
+    Raises
+    ------
+    ValueError
+        Naming batch_norm, what was given and what is allowed.
+    """
+    allowed = 'False, True, "before" or "after"'
+    if isinstance(given, tuple) and not given:
+        return ()
+    each = list(given) if isinstance(given, list | tuple | np.ndarray) else [given] * n_hidden
+    if len(each) != n_hidden:
+        raise ValueError(
+            f"batch_norm must be {allowed}, or a list of one per hidden layer, {n_hidden}, got {len(each)}: {given!r}"
+        )
+    for entry in each:
+        if not isinstance(entry, bool | np.bool_) and not (isinstance(entry, str) and entry in PLACEMENTS):
+            raise ValueError(f"batch_norm must be {allowed}, or a list of one per hidden layer, got {entry!r}")
+    found = tuple(str(entry) if isinstance(entry, str) else "before" if entry else "" for entry in each)
+    return found if any(found) else ()
 
 
 def _physical_memory() -> int:

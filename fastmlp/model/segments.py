@@ -41,7 +41,7 @@ class Unit(NamedTuple):
 
 def _normalised(value: float) -> Callable[[Network, int], float | None]:
     """First value of an array of batch normalisation."""
-    return lambda network, layer: value if network.batch_norm else None
+    return lambda network, layer: value if network.batch_norm and network.batch_norm[layer] else None
 
 
 def _learned(name: str) -> Callable[[Network, int], float | None]:

@@ -17,7 +17,7 @@ from sklearn import neural_network
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
 from fastmlp.estimator.base import ESTIMATORS
-from fastmlp.estimator.parameters import activations_of
+from fastmlp.estimator.parameters import activations_of, normalises
 from fastmlp.model import weights
 from fastmlp.model.network import Network
 from fastmlp.training.attributes import ATTRIBUTES
@@ -123,7 +123,7 @@ def _copy_fit(estimator: Any, made: Any) -> None:
     """Give scikit-learn's estimator weights, attributes and state of a fitted one of ours."""
     network = estimator._fitted_network()
     if network.batch_norm:
-        raise ValueError("to_sklearn: the fitted network has batch_norm=True, which is not in scikit-learn")
+        raise ValueError("to_sklearn: the fitted network has batch_norm, which is not in scikit-learn")
     if estimator.out_activation_ not in LINKS[type(estimator).__name__]:
         raise ValueError(f"to_sklearn: the fitted network has out_activation_={estimator.out_activation_!r}")
     copy_attributes(estimator, made)
@@ -158,8 +158,8 @@ def _parameters_for_sklearn(estimator: Any, cls: Any) -> tuple[dict[str, Any], l
         raise ValueError(f"to_sklearn: loss={ours['loss']!r} is not in scikit-learn, which has {known}")
     if "loss" in parameters:
         parameters["loss"] = loss
-    if ours["batch_norm"]:
-        raise ValueError("to_sklearn: batch_norm=True is not in scikit-learn")
+    if normalises(ours["batch_norm"]):
+        raise ValueError(f"to_sklearn: batch_norm={ours['batch_norm']!r} is not in scikit-learn")
     strange = [name for name, is_inert in INERT.items() if name in ours and not is_inert(ours[name])]
     if ours["solver"] in SOLVERS:
         parameters["solver"], nesterov = SOLVERS[ours["solver"]]

@@ -73,7 +73,8 @@ def identity(run: Any) -> dict[str, Any]:
         "activation": [choices.name_of(entry) for entry in network.activations],
         "loss": choices.name_of(network.loss),
         "dtype": network.dtype.name,
-        "batch_norm": bool(network.batch_norm),
+        # files of the first kind have a bool: before every activation, or nowhere
+        "batch_norm": bool(network.batch_norm) if {*network.batch_norm} <= {"before"} else list(network.batch_norm),
         "solver": estimator.solver,
         "training rows": len(run.order),
         "validation rows": 0 if run.validation is None else len(run.validation),

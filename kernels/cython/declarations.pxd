@@ -35,6 +35,7 @@ cdef extern from "fastmlp.h":
     ctypedef Py_ssize_t idx
     enum: FM_MAX_STATES, FM_TILE_ROWS, FM_MAX_PARAMETERS, FM_MAX_REGISTERS
     enum: FM_WEIGHT, FM_BIAS, FM_SCALE, FM_SHIFT, FM_SLOPE
+    enum: FM_NO_NORM, FM_NORM_BEFORE, FM_NORM_AFTER
     ctypedef struct fm_instruction:
         int32_t op, dst, a, b, c, d
     ctypedef struct fm_program:

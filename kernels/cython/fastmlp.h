@@ -65,13 +65,16 @@ typedef struct {
 typedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, void *, void *, int64_t *, void *,
                              int64_t *, void *, void *, int64_t *);
 
+/* Where a hidden layer normalises over the batch: nowhere, what its activation reads, or what its activation makes. */
+enum { FM_NO_NORM, FM_NORM_BEFORE, FM_NORM_AFTER };
+
 typedef struct {
     idx fan_in, fan_out;   /* true widths */
     idx ld_in, ld_out;     /* padded widths: row strides of a[l], and of W, delta and a[l + 1] */
     idx w, b;              /* offsets of W (fan_in, ld_out) and b (ld_out) in the padded vector */
     int is_hidden;         /* 0 in the output layer: the loss works on logits */
     fm_activation activation;
-    int batch_norm;        /* z = zhat * scale + shift, zhat = (x W + b - mean) / sqrt(var + epsilon) */
+    int batch_norm;        /* where: y = zhat * scale + shift, zhat = (x - mean) / sqrt(var + epsilon) */
     idx scale, shift, mean, var; /* offsets of these (ld_out,) */
     idx slope;             /* offset of learned slopes (ld_out,), or -1 */
     fm_dropout dropout;    /* of the layer's output */
@@ -124,8 +127,8 @@ typedef struct {
     void **wt;                     /* per layer > 0: W transposed (fan_out, ld_in), refreshed with every update */
     void **a;                      /* n_layers + 1: (max_rows, ld); a[0] the gathered rows, a[L] the logits */
     void **z;                      /* per layer: pre-activation (max_rows, ld_out), or NULL if no slope reads it */
-    void **out;                    /* per layer: its output, a[l + 1], or with dropout a buffer (max_rows, ld_out) */
-    void **zhat;                   /* per layer with batch_norm: normalised pre-activation (max_rows, ld_out) */
+    void **out;                    /* per layer: its output, a[l + 1], or a buffer (max_rows, ld_out) if more follows */
+    void **zhat;                   /* per layer with batch_norm: what is normalised, then zhat (max_rows, ld_out) */
     void **moments;                /* per layer with batch_norm: mean and 1 / std of the batch (2, ld_out) */
     void **product;                /* per layer with learned slopes: d loss / d slope, row by row (max_rows, ld_out) */
     void **delta;                  /* per layer: (max_rows, ld_out) */

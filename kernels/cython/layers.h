@@ -46,6 +46,8 @@ static void FN(stage_backward)(const FN(stage) *s, idx r, idx n, REAL *delta)
     const idx at = r * s->ld;
     if (s->mask)
         FN(apply_mask)(s->mask, s->first + r, n, s->ld, delta + at, delta + at);
+    if (!s->f)
+        return;
     if (s->training && FN(keeps_slope)(s->f)) {
         const REAL *slope = s->z + at;
         REAL *d = delta + at;
@@ -152,20 +154,20 @@ static void FN(linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, id
         FN(input_delta)(rows, fan_out, ld_out, wt, delta, &stage, delta_below, blas);
 }
 
-/* --- batch normalisation (Ioffe and Szegedy 2015), between the product and the activation ----------------------------- */
+/* --- batch normalisation (Ioffe and Szegedy 2015), of what an activation reads or of what it makes --------------------- */
 
 #define BATCH_NORM_EPSILON 1e-5
 
-/* mean and 1 / std of columns from .. to of z (rows, ld) over the rows; whole vectors. */
-static void FN(batch_moments)(idx rows, idx ld, idx from, idx to, const REAL *z, REAL *mean, REAL *inverse)
+/* mean and 1 / std of columns from .. to of x (rows, ld) over the rows; whole vectors. */
+static void FN(normalize_moments)(idx rows, idx ld, idx from, idx to, const REAL *x, REAL *mean, REAL *inverse)
 {
     for (idx n = from; n < to; n += LANES) {
         VEC sum = LOAD(FN(zeros)), squares = sum;
         for (idx r = 0; r < rows; r++)
-            sum += LOAD(z + r * ld + n);
+            sum += LOAD(x + r * ld + n);
         const VEC m = sum / (REAL)rows;
         for (idx r = 0; r < rows; r++) {
-            const VEC d = LOAD(z + r * ld + n) - m;
+            const VEC d = LOAD(x + r * ld + n) - m;
             squares += d * d;
         }
         STORE(mean + n, m);
@@ -175,23 +177,23 @@ static void FN(batch_moments)(idx rows, idx ld, idx from, idx to, const REAL *z,
     }
 }
 
-/* z (rows, ld) = zhat * scale + shift, where zhat = (zhat - mean) * inverse. */
-static void FN(batch_normalize)(idx rows, idx ld, const REAL *mean, const REAL *inverse, const REAL *scale,
-                                const REAL *shift, REAL *zhat, REAL *z)
+/* y (rows, ld) = zhat * scale + shift, where zhat = (x - mean) * inverse; x may be zhat. */
+static void FN(normalize_rows)(idx rows, idx ld, const REAL *mean, const REAL *inverse, const REAL *scale,
+                               const REAL *shift, const REAL *x, REAL *zhat, REAL *y)
 {
-    for (idx r = 0; r < rows; r++, zhat += ld, z += ld) {
+    for (idx r = 0; r < rows; r++, x += ld, zhat += ld, y += ld) {
         IVDEP
         for (idx j = 0; j < ld; j++) {
-            const REAL normal = (zhat[j] - mean[j]) * inverse[j];
+            const REAL normal = (x[j] - mean[j]) * inverse[j];
             zhat[j] = normal;
-            z[j] = normal * scale[j] + shift[j];
+            y[j] = normal * scale[j] + shift[j];
         }
     }
 }
 
 /* Columns from .. to: grad_shift = column sums of delta, grad_scale = column sums of delta * zhat. */
-static void FN(batch_norm_sums)(idx rows, idx ld, idx from, idx to, const REAL *delta, const REAL *zhat,
-                                REAL *grad_scale, REAL *grad_shift)
+static void FN(normalize_sums)(idx rows, idx ld, idx from, idx to, const REAL *delta, const REAL *zhat,
+                               REAL *grad_scale, REAL *grad_shift)
 {
     for (idx n = from; n < to; n += LANES) {
         VEC sum = LOAD(FN(zeros)), product = sum;
@@ -205,9 +207,9 @@ static void FN(batch_norm_sums)(idx rows, idx ld, idx from, idx to, const REAL *
     }
 }
 
-/* delta (rows, ld) = d loss / d (scale * zhat + shift) -> d loss / d z before normalisation, in a batch of n rows. */
-static void FN(batch_norm_backward)(idx rows, idx n, idx ld, const REAL *inverse, const REAL *scale,
-                                    const REAL *grad_scale, const REAL *grad_shift, const REAL *zhat, REAL *delta)
+/* delta (rows, ld) = d loss / d y -> d loss / d x, where y = scale * zhat + shift, in a batch of n rows. */
+static void FN(normalize_delta)(idx rows, idx n, idx ld, const REAL *inverse, const REAL *scale,
+                                const REAL *grad_scale, const REAL *grad_shift, const REAL *zhat, REAL *delta)
 {
     const REAL share = (REAL)1 / (REAL)n;
     for (idx r = 0; r < rows; r++, zhat += ld, delta += ld) {

@@ -205,19 +205,68 @@ static void FN(columns)(const FN(chunk) *c, idx ld, idx *from, idx *to)
     *to = vectors * (c->member + 1) / c->ws->n_threads * LANES;
 }
 
-/* zhat of the chunk (its rows at .. at + n are this member's) -> z, with the batch's moments. */
-static void FN(normalize)(const FN(chunk) *c, int l, idx at, idx n, REAL *z)
+/* The part of layer l's stage that comes before its normalisation: all of it where it has none. */
+static FN(stage) FN(stage_before)(const FN(chunk) *c, int l, idx at, const FN(stage) *whole)
+{
+    FN(stage) part = *whole;
+    const int norm = c->ws->layers[l].batch_norm;
+    if (norm == FM_NORM_BEFORE) {
+        part.f = NULL;
+        part.z = part.a = ROW(c->ws->zhat[l], at, part.ld);
+    }
+    if (norm != FM_NO_NORM) {
+        part.mask = NULL;
+        part.out = part.a;
+    }
+    return part;
+}
+
+/* The part that comes after it: all of it where it has none. */
+static FN(stage) FN(stage_after)(const FN(chunk) *c, int l, const FN(stage) *whole)
+{
+    FN(stage) part = *whole;
+    if (c->ws->layers[l].batch_norm == FM_NORM_AFTER) {
+        part.f = NULL;
+        part.z = part.a = part.out;
+    }
+    return part;
+}
+
+/* The member's rows at .. at + n of layer l: y = zhat * scale + shift by the moments of all rows of the chunk, which is
+ * the whole batch; then the stage that follows. */
+static void FN(normalize_forward)(const FN(chunk) *c, int l, idx at, idx n, const FN(stage) *after)
 {
     fm_workspace *ws = c->ws;
     const fm_layer *layer = &ws->layers[l];
     const idx ld = layer->ld_out;
-    REAL *mean = ws->moments[l], *inverse = mean + ld, *params = ws->params;
+    const REAL *x = layer->batch_norm == FM_NORM_AFTER ? ws->a[l + 1] : ws->zhat[l], *params = ws->params;
+    REAL *mean = ws->moments[l], *inverse = mean + ld;
     idx from, to;
     fm_team_barrier(ws->team);
     FN(columns)(c, ld, &from, &to);
-    FN(batch_moments)(c->n, ld, from, to, ws->zhat[l], mean, inverse);
+    FN(normalize_moments)(c->n, ld, from, to, x, mean, inverse);
     fm_team_barrier(ws->team);
-    FN(batch_normalize)(n, ld, mean, inverse, params + layer->scale, params + layer->shift, ROW(ws->zhat[l], at, ld), z);
+    FN(normalize_rows)(n, ld, mean, inverse, params + layer->scale, params + layer->shift, x + at * ld,
+                       ROW(ws->zhat[l], at, ld), after->z);
+    FN(stage_forward)(after, 0, n);
+}
+
+/* The member's rows at .. at + n of layer l: delta = d loss / d y -> d loss / d x, the gradients of scale and shift on
+ * the way; then back through the stage that comes before. */
+static void FN(normalize_backward)(const FN(chunk) *c, int l, idx at, idx n, const FN(stage) *before)
+{
+    fm_workspace *ws = c->ws;
+    const fm_layer *layer = &ws->layers[l];
+    const idx ld = layer->ld_out;
+    REAL *inverse = (REAL *)ws->moments[l] + ld, *grad = ws->grad, *delta = ROW(ws->delta[l], at, ld);
+    idx from, to;
+    fm_team_barrier(ws->team);
+    FN(columns)(c, ld, &from, &to);
+    FN(normalize_sums)(c->n, ld, from, to, ws->delta[l], ws->zhat[l], grad + layer->scale, grad + layer->shift);
+    fm_team_barrier(ws->team);
+    FN(normalize_delta)(n, c->n, ld, inverse, (REAL *)ws->params + layer->scale, grad + layer->scale,
+                        grad + layer->shift, ROW(ws->zhat[l], at, ld), delta);
+    FN(stage_backward)(before, 0, n, delta);
 }
 
 /* The member's rows at .. at + n of the chunk through all layers: a[1] .. a[L] (logits). */
@@ -240,22 +289,16 @@ static void FN(forward)(const FN(chunk) *c, idx at, idx n)
     for (int l = 0; l < ws->n_layers; l++) {
         const fm_layer *layer = &ws->layers[l];
         FN(mask) drawn_here;
-        const FN(stage) after = FN(stage_of)(c, l, at, layer->is_hidden ? FN(mask_of)(c, l + 1, &drawn_here) : NULL);
-        FN(stage) product = after;
-        if (layer->batch_norm) {
-            REAL *zhat = ROW(ws->zhat[l], at, layer->ld_out);
-            product = (FN(stage)){.ld = layer->ld_out, .first = after.first, .z = zhat, .a = zhat, .out = zhat};
-        }
+        const FN(stage) whole = FN(stage_of)(c, l, at, layer->is_hidden ? FN(mask_of)(c, l + 1, &drawn_here) : NULL);
+        const FN(stage) before = FN(stage_before)(c, l, at, &whole), after = FN(stage_after)(c, l, &whole);
         if (l == 0 && data->indptr)
-            FN(sparse_forward)(data, c->rows, c->first + at, n, params + layer->w, params + layer->b, mask, &product);
+            FN(sparse_forward)(data, c->rows, c->first + at, n, params + layer->w, params + layer->b, mask, &before);
         else
             FN(forward_product)(n, layer->fan_in, l ? layer->ld_in : ld_x,
                                 l ? ROW(ws->out[l - 1], at, layer->ld_in) : x, params + layer->w, params + layer->b,
-                                &product, ws->blas);
-        if (layer->batch_norm) {
-            FN(normalize)(c, l, at, n, after.z);
-            FN(stage_forward)(&after, 0, n);
-        }
+                                &before, ws->blas);
+        if (layer->batch_norm != FM_NO_NORM)
+            FN(normalize_forward)(c, l, at, n, &after);
     }
 }
 
@@ -264,22 +307,6 @@ static REAL *FN(scratch)(const fm_workspace *ws, int t)
 {
     const idx rows = ws->max_rows > CLASS_ROWS ? ws->max_rows : CLASS_ROWS;
     return (REAL *)ws->scratch + t * 3 * rows * ws->layers[ws->n_layers - 1].fan_out;
-}
-
-/* delta of the layer's normalised pre-activation -> of its product; the chunk is the whole batch. */
-static void FN(denormalize)(const FN(chunk) *c, int l, idx at, idx n)
-{
-    fm_workspace *ws = c->ws;
-    const fm_layer *layer = &ws->layers[l];
-    const idx ld = layer->ld_out;
-    REAL *inverse = (REAL *)ws->moments[l] + ld, *grad = ws->grad;
-    idx from, to;
-    fm_team_barrier(ws->team);
-    FN(columns)(c, ld, &from, &to);
-    FN(batch_norm_sums)(c->n, ld, from, to, ws->delta[l], ws->zhat[l], grad + layer->scale, grad + layer->shift);
-    fm_team_barrier(ws->team);
-    FN(batch_norm_backward)(n, c->n, ld, inverse, (REAL *)ws->params + layer->scale, grad + layer->scale,
-                            grad + layer->shift, ROW(ws->zhat[l], at, ld), ROW(ws->delta[l], at, ld));
 }
 
 /* Logits and targets of the member's rows at .. at + n -> row_loss and the deltas of every layer. */
@@ -294,11 +321,12 @@ static void FN(loss_and_deltas)(const FN(chunk) *c, idx at, idx n)
     for (int l = last; l > 0; l--) {
         const fm_layer *layer = &ws->layers[l];
         FN(mask) drawn;
-        const FN(stage) below = FN(stage_of)(c, l - 1, at, FN(mask_of)(c, l, &drawn));
-        FN(input_delta)(n, layer->fan_out, layer->ld_out, ws->wt[l], ROW(ws->delta[l], at, layer->ld_out), &below,
+        const FN(stage) whole = FN(stage_of)(c, l - 1, at, FN(mask_of)(c, l, &drawn));
+        const FN(stage) before = FN(stage_before)(c, l - 1, at, &whole), after = FN(stage_after)(c, l - 1, &whole);
+        FN(input_delta)(n, layer->fan_out, layer->ld_out, ws->wt[l], ROW(ws->delta[l], at, layer->ld_out), &after,
                         ROW(ws->delta[l - 1], at, layer->ld_in), ws->blas);
-        if (ws->layers[l - 1].batch_norm)
-            FN(denormalize)(c, l - 1, at, n);
+        if (ws->layers[l - 1].batch_norm != FM_NO_NORM)
+            FN(normalize_backward)(c, l - 1, at, n, &before);
     }
 }
 
@@ -312,7 +340,7 @@ static void FN(unit_gradient)(const FN(chunk) *c, const fm_unit *unit, int accum
     const fm_layer *layer = &ws->layers[unit->layer];
     const REAL *delta = ws->delta[unit->layer];
     REAL *g = (REAL *)ws->grad + unit->offset;
-    if (unit->kind == FM_BIAS && layer->batch_norm) {
+    if (unit->kind == FM_BIAS && layer->batch_norm == FM_NORM_BEFORE) {
         memset(g, 0, (size_t)unit->length * sizeof(REAL)); /* the mean takes it away; its sum is nothing but rounding */
     } else if (unit->kind == FM_BIAS) {
         FN(bias_gradient)(c->n, layer->ld_out, delta, g, accumulate);

@@ -67,7 +67,7 @@ cdef class Workspace:
         self.formula_arrays = []
         self.ws.poll = poll
         self.class_targets = read_loss(network.loss, &self.ws.loss, self.formula_arrays, "loss")
-        self.has_batch_norm = network.batch_norm
+        self.has_batch_norm = bool(network.batch_norm)
         cdef list needs_z = self.lay_out()
         cdef idx largest = max(self.layers[l].fan_in * self.layers[l].ld_out for l in range(self.ws.n_layers))
         self.ws.blas = blas_for(self.is_double, largest)
@@ -124,7 +124,7 @@ cdef class Workspace:
             layer.ld_out = leading_dimension(fan_out, lanes, item)
             layer.is_hidden, layer.slope = l < L - 1, -1
             if layer.is_hidden:
-                layer.batch_norm = self.has_batch_norm
+                layer.batch_norm = PLACEMENTS[self.network.batch_norm[l] if self.has_batch_norm else ""]
                 needs_z[l] = read_activation(self.network.activations[l], &layer.activation, self.formula_arrays)
                 read_dropout(dropout[l], &layer.dropout, "dropout")
                 self.has_dropout |= layer.dropout.threshold > 0
@@ -198,7 +198,7 @@ cdef class Workspace:
             for l in range(self.ws.n_layers):
                 layer = &self.layers[l]
                 self.ws.delta[l] = self.buffer(rows * layer.ld_out * item)
-                if layer.dropout.threshold > 0:
+                if layer.dropout.threshold > 0 or layer.batch_norm == FM_NORM_AFTER:
                     self.ws.out[l] = self.buffer(rows * layer.ld_out * item)
                 if layer.batch_norm:
                     self.ws.zhat[l] = self.buffer(rows * layer.ld_out * item)
@@ -273,6 +273,7 @@ cdef class Workspace:
         return sum(b.nbytes for b in self.buffers)
 
 
+cdef dict PLACEMENTS = {"": FM_NO_NORM, "before": FM_NORM_BEFORE, "after": FM_NORM_AFTER}
 cdef dict KIND_OF_VECTOR = {"b": FM_BIAS, "scale": FM_SCALE, "shift": FM_SHIFT, "slope": FM_SLOPE}
 
 

@@ -26,6 +26,7 @@ CHUNK_ROWS_LARGE = 1024  # ... but where weights do not, more rows per pass over
 LARGE_WEIGHT_BYTES = 1024 * 1024
 THREADS_MIN_STEP = 4e6  # floating-point operations of a step from which more threads than one pay ...
 THREADS_MIN_CALL = 1e8  # ... if the call as a whole has this many: to wake its workers takes some 80 us
+PLACEMENTS = "", "before", "after"  # of batch normalisation: NO_NORM, NORM_BEFORE, NORM_AFTER in template/tables.py
 SUMS_COST = 3  # sums over the rows for a layer's bias take about as long as the gradient of this many rows of its W
 
 
@@ -106,7 +107,7 @@ class Workspace:
             "N_LAYERS": network.n_layers, "MAX_ROWS": rows, "PARAMS": params, "N_WEIGHTS": self.n_weights,
             "N_TRAINED": self.n_trained, "SEGMENTS": self.keep(np.array(segments, np.int64)),
             "N_SEGMENTS": len(segments), "INPUT": self.buffer(rows * self.ld[0]), "ZEROS": self.buffer(max(self.ld)),
-            "BATCH_NORM": int(network.batch_norm), "SCRATCH": self.buffer(self.n_threads * scratch // item),
+            "SCRATCH": self.buffer(self.n_threads * scratch // item),
             "SCRATCH_BYTES": scratch, "PARTS": self.buffer(3 * n_parts, np.float64), "N_PARTS": n_parts,
         }  # fmt: skip
         self.net = np.zeros(c["NET_ENTRIES"], np.int64)
@@ -125,6 +126,7 @@ class Workspace:
             if k + 1 < network.n_layers:
                 row[c["PARAMETERS"]] = self.keep(self.activations[k].parameters)
                 self._dropout(row, "THRESHOLD", "RATE", network.dropout[k] if network.dropout else 0.0)
+                row[c["BATCH_NORM"]] = PLACEMENTS.index(network.batch_norm[k]) if network.batch_norm else 0
         for segment, place in zip(network.segments, self.places, strict=False):
             self.layers[segment.layer, c[segment.name.upper()]] = params + place * self.dtype.itemsize
 
@@ -260,9 +262,9 @@ class Workspace:
         c = self.code.names
         if activation.needs_z or activation.learned:
             row[c["Z"]] = self.buffer(size)
-        if self.network.batch_norm:
+        if row[c["BATCH_NORM"]]:
             row[c["ZHAT"]], row[c["MOMENTS"]] = self.buffer(size), self.buffer(2 * int(row[c["LD_OUT"]]))
-        if row[c["THRESHOLD"]]:
+        if row[c["THRESHOLD"]] or row[c["BATCH_NORM"]] == c["NORM_AFTER"]:
             row[c["OUT"]] = self.buffer(size)
         if activation.learned:
             row[c["PRODUCT"]] = self.buffer(size)

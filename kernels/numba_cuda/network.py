@@ -36,15 +36,17 @@ Step = record(namedtuple("Step", "number first at rows batch_rows last gathered 
 
 # entries of ``net``
 N_LAYERS, N_PARAMS, N_TRAINED, N_TASKS, MAX_ROWS, USE_INPUT, INPUT = 0, 1, 2, 3, 4, 5, 6
-SPARSE, BATCH_NORM, WEIGHTED, STORE, ROW_LOSS, DELTA_OUT, CLIPPED = 7, 8, 9, 10, 11, 12, 13
-NET_ENTRIES = 14
+SPARSE, WEIGHTED, STORE, ROW_LOSS, DELTA_OUT, CLIPPED = 7, 8, 9, 10, 11, 12
+NET_ENTRIES = 13
 # columns of ``layers``: places in ``params`` (-1: has none), places in ``work``, sizes
 FAN_IN, FAN_OUT, W, B, SLOPE, SCALE, SHIFT, MEAN, VAR, KIND = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 Z, OUT, DELTA, PRODUCT, ROOT, THRESHOLD = 10, 11, 12, 13, 14, 15  # THRESHOLD: of dropout behind the layer
 IN_THRESHOLD = 16  # of the features, in the bottom layer's row
-LAYER_COLUMNS = 17
+BATCH_NORM, DELTA_Y = 17, 18  # DELTA_Y: of d loss / d(normalised activation); DELTA where that is not normalised
+LAYER_COLUMNS = 19
+NO_NORM, NORM_BEFORE, NORM_AFTER = 0, 1, 2  # in BATCH_NORM: what is normalised, of the activation's input and output
 # kinds of phases
-GATHER, TILES, NORMALIZE, DENORMALIZE, UNITS, UPDATE = 0, 1, 2, 3, 4, 5
+GATHER, TILES, NORMALIZE_FORWARD, NORMALIZE_BACKWARD, UNITS, UPDATE = 0, 1, 2, 3, 4, 5
 # columns of ``phases``: kind; layer, or of TILES the first operation and the one behind the last, and whether the
 # columns, too, are spread over the blocks.  Operations on a tile of rows: 0 .. N_LAYERS - 1 forward, N_LAYERS the loss,
 # then backward from the top layer to the second
@@ -199,8 +201,11 @@ def gather_row(d, s, i):
 
 
 @device
-def stage(d, s, k, i, j, width, z):
-    """a = f(z) of unit j in row i behind hidden layer k; in training also what the way back multiplies by."""
+def stage_forward(d, s, k, i, j, width, z):
+    """a = f(z) of unit j in row i of hidden layer k; in training also what the way back multiplies by.
+
+    Where a is normalised yet, it goes to Z, and is dropped after that.
+    """
     kind, slope_at, at = entry(d, k, KIND), entry(d, k, SLOPE), i * width + j
     learned = ZERO
     if slope_at >= 0:
@@ -209,8 +214,12 @@ def stage(d, s, k, i, j, width, z):
     if s.training == 0:
         d.work[U(entry(d, k, OUT) + at)] = a
         return
-    factor = mask(d, s, k + 1, entry(d, k, THRESHOLD), i, width, j)
-    d.work[U(entry(d, k, OUT) + at)] = a * factor
+    to, factor = entry(d, k, OUT), ONE
+    if entry(d, k, BATCH_NORM) == NORM_AFTER:
+        to = entry(d, k, Z)
+    else:
+        factor = mask(d, s, k + 1, entry(d, k, THRESHOLD), i, width, j)
+    d.work[U(to + at)] = a * factor
     d.work[U(entry(d, k, DELTA) + at)] = activation_slope(kind, z, a, learned) * factor
     if slope_at >= 0:
         d.work[U(entry(d, k, PRODUCT) + at)] = (ZERO if z > ZERO else z) * factor
@@ -231,22 +240,22 @@ def forward_tile(d, s, shared, k, i0, j0):
         shared, source, at, fan_in, d.order, s.first, gathered, d.params, entry(d, k, W), fan_out,
         s.rows, fan_out, fan_in, i0, j0,
     )  # fmt: skip
-    plain = k + 1 < d.net[N_LAYERS] and d.net[BATCH_NORM] == 0
+    staged = k + 1 < d.net[N_LAYERS] and entry(d, k, BATCH_NORM) != NORM_BEFORE
     e = cuda.threadIdx.x
     while e < TILE * TILE:
         i, j = e // TILE, e % TILE
         if i0 + i < s.rows and j0 + j < fan_out:
             z = shared[U(i * LD + j)] + d.params[U(entry(d, k, B) + j0 + j)]
-            if plain:
-                stage(d, s, k, i0 + i, j0 + j, fan_out, z)
+            if staged:
+                stage_forward(d, s, k, i0 + i, j0 + j, fan_out, z)
             else:
                 d.work[U(entry(d, k, Z) + (i0 + i) * fan_out + j0 + j)] = z
         e += THREADS
 
 
 @device
-def normalize_columns(d, s, shared, k, j0):
-    """Batch normalisation of units j0 .. j0 + TILE of layer k, over all rows; then their activation."""
+def normalize_forward(d, s, shared, k, j0):
+    """y = scale zhat + shift of units j0 .. j0 + TILE of layer k, over all rows; then the stage that follows."""
     tid, width = cuda.threadIdx.x, entry(d, k, FAN_OUT)
     j, at, first, n = j0 + tid % TILE, entry(d, k, Z), tid // TILE, REAL(s.rows)
     mean = column_sum(d, shared, at, width, j, s.rows) / n
@@ -263,7 +272,13 @@ def normalize_columns(d, s, shared, k, j0):
     while i < s.rows:
         normalised = (d.work[U(at + i * width + j)] - mean) / root
         d.work[U(at + i * width + j)] = normalised
-        stage(d, s, k, i, j, width, scale * normalised + shift)
+        y = scale * normalised + shift
+        if entry(d, k, BATCH_NORM) == NORM_BEFORE:
+            stage_forward(d, s, k, i, j, width, y)
+        else:
+            factor = mask(d, s, k + 1, entry(d, k, THRESHOLD), i, width, j)
+            d.work[U(entry(d, k, OUT) + i * width + j)] = y * factor
+            d.work[U(entry(d, k, DELTA_Y) + i * width + j)] = factor
         i += THREADS // TILE
     if first == 0:
         d.work[U(entry(d, k, ROOT) + j)] = root
@@ -433,7 +448,8 @@ def backward_tile(d, s, shared, k, i0, j0):
         shared, d.work, delta_at(d, k), fan_out, d.order, 0, 0, d.params, entry(d, k, W), fan_out,
         s.rows, fan_in, fan_out, i0, j0,
     )  # fmt: skip
-    to, learned, e = entry(d, k - 1, DELTA), entry(d, k - 1, SLOPE) >= 0, cuda.threadIdx.x
+    to, e = entry(d, k - 1, DELTA_Y), cuda.threadIdx.x
+    learned = entry(d, k - 1, SLOPE) >= 0 and entry(d, k - 1, BATCH_NORM) != NORM_AFTER
     while e < TILE * TILE:
         i, j = e // TILE, e % TILE
         if i0 + i < s.rows and j0 + j < fan_in:
@@ -446,10 +462,14 @@ def backward_tile(d, s, shared, k, i0, j0):
 
 
 @device
-def denormalize_columns(d, s, shared, k, j0):
-    """From d loss / dy to d loss / dz of units j0 .. of layer k, y = scale zhat + shift; sums for scale and shift."""
+def normalize_backward(d, s, shared, k, j0):
+    """From d loss / dy to d loss / dx of units j0 .. of layer k, y = scale zhat + shift; sums for scale and shift.
+
+    Where x is the activation, the way back goes on through its slope, which lies in DELTA.
+    """
     tid, width = cuda.threadIdx.x, entry(d, k, FAN_OUT)
-    j, at, zhat, n = j0 + tid % TILE, entry(d, k, DELTA), entry(d, k, Z), REAL(s.rows)
+    j, at, zhat, n = j0 + tid % TILE, entry(d, k, DELTA_Y), entry(d, k, Z), REAL(s.rows)
+    to, product_at, after = entry(d, k, DELTA), entry(d, k, PRODUCT), entry(d, k, BATCH_NORM) == NORM_AFTER
     plain = column_sum(d, shared, at, width, j, s.rows)
     total, i = ZERO, tid // TILE
     while i < s.rows and j < width:
@@ -460,8 +480,11 @@ def denormalize_columns(d, s, shared, k, j0):
         return
     factor, i = d.params[U(entry(d, k, SCALE) + j)] / d.work[U(entry(d, k, ROOT) + j)], tid // TILE
     while i < s.rows:
-        place = U(at + i * width + j)
-        d.work[place] = factor * (d.work[place] - plain / n - d.work[U(zhat + i * width + j)] * (along / n))
+        e = i * width + j
+        x = factor * (d.work[U(at + e)] - plain / n - d.work[U(zhat + e)] * (along / n))
+        if after and product_at >= 0:
+            d.work[U(product_at + e)] = x * d.work[U(product_at + e)]
+        d.work[U(to + e)] = x * d.work[U(to + e)] if after else x
         i += THREADS // TILE
     if tid < TILE:
         d.grad[U(entry(d, k, SCALE) + j)] = along
@@ -532,7 +555,9 @@ def unit_task(d, s, shared, t, kind, k, j0):
         place = entry(d, k, SLOPE)
         g = column_sum(d, shared, entry(d, k, PRODUCT), width, j, s.rows)
     elif kind == TASK_B:
-        if entry(d, k, SCALE) < 0:  # or the mean takes the bias away, and the sum is nothing but rounding
+        if (
+            entry(d, k, BATCH_NORM) != NORM_BEFORE
+        ):  # or the mean takes the bias away, and the sum is nothing but rounding
             g = column_sum(d, shared, delta_at(d, k), width, j, s.rows)
     else:
         place = entry(d, k, SCALE) if kind == TASK_SCALE else entry(d, k, SHIFT)
@@ -653,10 +678,10 @@ def tiles_phase(d, s, shared, first, last, spread):
 def columns_phase(d, s, shared, kind, k):
     j0 = cuda.blockIdx.x * TILE
     while j0 < entry(d, k, FAN_OUT):
-        if kind == NORMALIZE:
-            normalize_columns(d, s, shared, k, j0)
+        if kind == NORMALIZE_FORWARD:
+            normalize_forward(d, s, shared, k, j0)
         else:
-            denormalize_columns(d, s, shared, k, j0)
+            normalize_backward(d, s, shared, k, j0)
         j0 += cuda.gridDim.x * TILE
 
 
@@ -666,7 +691,7 @@ def run_phase(d, s, shared, phase, alpha, l1, max_norm):
     kind, first = d.phases[U(at + PHASE)], d.phases[U(at + FIRST)]
     if kind == TILES:
         tiles_phase(d, s, shared, first, d.phases[U(at + LAST)], d.phases[U(at + SPREAD)])
-    elif kind in (NORMALIZE, DENORMALIZE):
+    elif kind in (NORMALIZE_FORWARD, NORMALIZE_BACKWARD):
         columns_phase(d, s, shared, kind, first)
     elif kind == UNITS:
         units(d, s, shared, alpha, l1)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from fastmlp.model.network import Network
 
 
+PLACEMENTS = "", "before", "after"  # of batch normalisation: NO_NORM, NORM_BEFORE, NORM_AFTER in network.py
+
+
 class Plan:
     """The tables that the kernels read, and the buffer that they work in, for one way of calling them.
 
@@ -59,12 +62,10 @@ class Plan:
     ) -> None:
         self.code, self.rows, self.training, self.size = code, rows, training, 0
         self.use_input = is_sparse or (training and ws.thresholds[0] > 0)
-        self.batch_norm = bool(ws.network.batch_norm) and training
         widths, net = ws.network.widths, np.zeros(code.NET_ENTRIES, np.int64)
         net[code.N_LAYERS], net[code.N_PARAMS], net[code.N_TRAINED] = ws.n_layers, ws.n_params, ws.n_trained
         net[code.MAX_ROWS], net[code.USE_INPUT], net[code.SPARSE] = rows, self.use_input, is_sparse
-        net[code.BATCH_NORM], net[code.WEIGHTED] = self.batch_norm, weighted
-        net[code.STORE], net[code.CLIPPED] = store, clipped
+        net[code.WEIGHTED], net[code.STORE], net[code.CLIPPED] = weighted, store, clipped
         net[code.INPUT] = self._room(rows * widths[0]) if self.use_input else 0
         layers = np.array([self._layer(ws, k) for k in range(ws.n_layers)])
         if training:
@@ -83,12 +84,16 @@ class Plan:
         row[code.THRESHOLD], row[code.IN_THRESHOLD] = ws.thresholds[k + 1] if hidden else 0, ws.thresholds[0]
         for name, place in ws.places[k].items():
             row[getattr(code, name)] = place
-        if not hidden or self.batch_norm:
+        norm = PLACEMENTS.index(network.batch_norm[k]) if hidden and network.batch_norm else code.NO_NORM
+        row[code.BATCH_NORM] = norm
+        if not hidden or norm:
             row[code.Z] = self._room(rows * width)
         if hidden:
             row[code.KIND], row[code.OUT] = ws.kinds[k], self._room(rows * width)
-            row[code.DELTA] = self._room(rows * width) if self.training else 0
-            row[code.ROOT] = self._room(width) if self.batch_norm else 0
+            row[code.DELTA] = row[code.DELTA_Y] = self._room(rows * width) if self.training else 0
+            row[code.ROOT] = self._room(width) if norm else 0
+            if norm == code.NORM_AFTER:
+                row[code.DELTA_Y] = self._room(rows * width)
             if self.training and "SLOPE" in ws.places[k]:
                 row[code.PRODUCT] = self._room(rows * width)
         return row
@@ -118,17 +123,18 @@ def _tasks(ws: Workspace, code: ModuleType, layers: np.ndarray) -> list[tuple[in
 
 def phases_of(ws: Workspace, plan: Plan, schedule: str, update: bool) -> list[tuple[int, int, int, int]]:
     """Return rows (kind, first, last, spread) of a step."""
-    code, last, norm = plan.code, ws.n_layers - 1, ws.network.batch_norm
+    code, last, norm = plan.code, ws.n_layers - 1, [bool(where) for where in ws.network.batch_norm]
+    norm = norm or [False] * last
     units = [(code.UNITS, 0, 0, 0), *([(code.UPDATE, 0, 0, 0)] if update else [])]
     if schedule == "rows":
         return [(code.TILES, 0, 2 * ws.n_layers, 0), *units]
     up, down = [(code.GATHER, 0, 0, 0)] * plan.use_input, []
     for k in range(last):
-        up += [(code.TILES, k, k + 1, 1), *([(code.NORMALIZE, k, 0, 0)] if norm else [])]
+        up += [(code.TILES, k, k + 1, 1), *[(code.NORMALIZE_FORWARD, k, 0, 0)] * norm[k]]
     up.append((code.TILES, last, last + 2, 0))  # the output layer with the loss, for which a block needs whole rows
     for k in range(last, 0, -1):
         operation = 2 * ws.n_layers - k
-        down += [(code.TILES, operation, operation + 1, 1), *([(code.DENORMALIZE, k - 1, 0, 0)] if norm else [])]
+        down += [(code.TILES, operation, operation + 1, 1), *[(code.NORMALIZE_BACKWARD, k - 1, 0, 0)] * norm[k - 1]]
     return [*up, *down, *units]
 
 

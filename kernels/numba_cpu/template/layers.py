@@ -13,9 +13,11 @@ from fastmlp.kernels.numba_cpu.template.teams import *
 
 
 @njit(**OPTIONS)
-def normalize(layer, team, member, lo, n, all_rows):
-    """zhat = (product - mean) / std over all rows of the chunk; z = zhat * scale + shift; rows lo .. lo + n."""
-    ld = layer[LD_OUT]
+def normalize_forward(layer, team, member, lo, n, all_rows):
+    """y = zhat * scale + shift, zhat = (x - mean) / std over all rows of the chunk; a member's rows lo .. lo + n."""
+    ld, source, to = layer[LD_OUT], layer[ZHAT], layer[Z]
+    if layer[BATCH_NORM] == NORM_AFTER:
+        source, to = layer[A], layer[OUT]
     begin, end = columns_of(ld, member, team)
     width, offset = end - begin, begin * ITEM
     mean, inverse = reals(layer[MOMENTS] + offset, width), reals(layer[MOMENTS] + ld * ITEM + offset, width)
@@ -23,15 +25,15 @@ def normalize(layer, team, member, lo, n, all_rows):
     inverse[:] = REAL(0.0)
     barrier(team)
     for r in range(all_rows):
-        zhat = reals(layer[ZHAT] + r * ld * ITEM + offset, width)
+        x = reals(source + r * ld * ITEM + offset, width)
         for j in range(width):
-            mean[j] += zhat[j]
+            mean[j] += x[j]
     for j in range(width):
         mean[j] /= REAL(all_rows)
     for r in range(all_rows):
-        zhat = reals(layer[ZHAT] + r * ld * ITEM + offset, width)
+        x = reals(source + r * ld * ITEM + offset, width)
         for j in range(width):
-            d = zhat[j] - mean[j]
+            d = x[j] - mean[j]
             inverse[j] += d * d
     for j in range(width):
         inverse[j] = REAL(1.0) / sqrt_(inverse[j] / REAL(all_rows) + REAL(1e-5))
@@ -39,16 +41,17 @@ def normalize(layer, team, member, lo, n, all_rows):
     mean, inverse = reals(layer[MOMENTS], ld), reals(layer[MOMENTS] + ld * ITEM, ld)
     scale, shift = reals(layer[SCALE], ld), reals(layer[SHIFT], ld)
     for r in range(lo, lo + n):
-        zhat, z = reals(layer[ZHAT] + r * ld * ITEM, ld), reals(layer[Z] + r * ld * ITEM, ld)
+        at = r * ld * ITEM
+        x, zhat, y = reals(source + at, ld), reals(layer[ZHAT] + at, ld), reals(to + at, ld)
         for j in range(ld):
-            normal = (zhat[j] - mean[j]) * inverse[j]
+            normal = (x[j] - mean[j]) * inverse[j]
             zhat[j] = normal
-            z[j] = normal * scale[j] + shift[j]
+            y[j] = normal * scale[j] + shift[j]
 
 
 @njit(**OPTIONS)
-def denormalize(net, layer, team, member, lo, n, all_rows):
-    """delta of z -> of the product, rows lo .. lo + n; the gradients of scale and shift, over all rows, on the way."""
+def normalize_backward(net, layer, team, member, lo, n, all_rows):
+    """delta = d loss / dy -> d loss / dx, rows lo .. lo + n; the gradients of scale and shift, over all rows."""
     ld = layer[LD_OUT]
     begin, end = columns_of(ld, member, team)
     width, offset = end - begin, begin * ITEM
@@ -166,26 +169,29 @@ def forward(net, layers, call, step, team, member, first, at, lo, n, all_rows):
         layer = layers[k]
         fan_in, ld_in, ld = layer[FAN_IN], layer[LD_IN], layer[LD_OUT]
         x = (layers[k - 1, OUT] if k else net[INPUT]) + lo * ld_in * ITEM
-        hidden, norm = k + 1 < net[N_LAYERS], net[BATCH_NORM] != 0 and k + 1 < net[N_LAYERS]
-        to, done = (layer[ZHAT] if norm else layer[Z]) + lo * ld * ITEM, False
+        hidden, norm = k + 1 < net[N_LAYERS], layer[BATCH_NORM]
+        staged = hidden and norm != NORM_BEFORE  # the activation follows the product
+        to = (layer[ZHAT] if norm == NORM_BEFORE else layer[Z]) + lo * ld * ITEM
         if k == 0 and call[INDPTR]:
             finite = sparse_forward(net, layers, call, step, first + lo, at + lo, n, to)
+            if staged:
+                stage_forward(layer, training, lo, n)
         else:
             block = block_rows(ld, fan_in)
-            done = not norm and hidden
             for r in range(0, n, block):
                 m = min(block, n - r)
                 source, target = x + r * ld_in * ITEM, to + r * ld * ITEM
                 gemm(m, ld, fan_in, source, ld_in, 1, layer[W], ld, target, ld, layer[B], 0, block)
-                if done:
+                if staged:
                     stage_forward(layer, training, lo + r, m)
         if norm:
-            normalize(layer, team, member, lo, n, all_rows)
-        if hidden and not done:
+            normalize_forward(layer, team, member, lo, n, all_rows)
+        if norm == NORM_BEFORE:
             stage_forward(layer, training, lo, n)
         if training and hidden and layer[THRESHOLD]:
             out = lo * ld * ITEM
-            copy(layer[OUT] + out, layer[A] + out, n * ld * ITEM)
+            if norm != NORM_AFTER:
+                copy(layer[OUT] + out, layer[A] + out, n * ld * ITEM)
             drop(layers, call, step, k, at + lo, n, layer[OUT] + out)
     return finite
 
@@ -196,7 +202,7 @@ def input_delta(net, layers, call, step, team, member, k, at, lo, n, all_rows):
     layer, below = layers[k], layers[k - 1]
     ld, ld_in = layer[LD_OUT], layer[LD_IN]
     source, to = layer[DELTA] + lo * ld * ITEM, below[DELTA] + lo * ld_in * ITEM
-    drops = below[THRESHOLD] != 0
+    drops, norm = below[THRESHOLD] != 0, below[BATCH_NORM]
     block = block_rows(ld_in, layer[FAN_OUT])
     for r in range(0, n, block):
         m = min(block, n - r)
@@ -207,6 +213,9 @@ def input_delta(net, layers, call, step, team, member, k, at, lo, n, all_rows):
         )  # fmt: skip
         if drops:
             drop(layers, call, step, k - 1, at + lo + r, m, target)
-        stage_backward(below, lo + r, m)
-    if net[BATCH_NORM]:
-        denormalize(net, below, team, member, lo, n, all_rows)
+        if norm != NORM_AFTER:
+            stage_backward(below, lo + r, m)
+    if norm:
+        normalize_backward(net, below, team, member, lo, n, all_rows)
+    if norm == NORM_AFTER:
+        stage_backward(below, lo, n)

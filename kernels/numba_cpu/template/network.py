@@ -142,8 +142,8 @@ def train_step(net, layers, call, step, team, member, alpha, l1, max_norm):
     if call[RULE]:
         update(net, call, step, team, member, share, alpha, l1, 1.0 / weight, max_norm)
         transpose_weights(net, layers, share)
-        if net[BATCH_NORM] and member == 0:
-            for k in range(last):
+        for k in range(last):
+            if layers[k, BATCH_NORM] and member == 0:
                 update_running(layers[k], rows)
     else:
         finish_gradient(net, share, alpha, l1, 1.0 / weight)

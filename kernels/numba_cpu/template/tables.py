@@ -27,15 +27,16 @@ CLASS_ROWS = 64
 # The columns of a layer's row: sizes, addresses in the padded parameters, of buffers, of functions
 (
     FAN_IN, FAN_OUT, LD_IN, LD_OUT, W, B, SCALE, SHIFT, SLOPE, MEAN, VAR, WT, Z, A, OUT, PRODUCT, ZHAT, MOMENTS, DELTA,
-    VALUE, FORWARD, BACKWARD, PARAMETERS, THRESHOLD, RATE, LAYER_COLUMNS,
-) = range(26)  # fmt: skip
+    VALUE, FORWARD, BACKWARD, PARAMETERS, THRESHOLD, RATE, BATCH_NORM, LAYER_COLUMNS,
+) = range(27)  # fmt: skip
+NO_NORM, NORM_BEFORE, NORM_AFTER = 0, 1, 2  # in BATCH_NORM: what is normalised, of the activation's input and output
 
 # The entries of the network's table
 (
     N_LAYERS, MAX_ROWS, PARAMS, GRAD, STATES, STATE_BYTES, N_STATES, N_WEIGHTS, N_TRAINED, SEGMENTS, N_SEGMENTS, INPUT,
-    IN_THRESHOLD, IN_RATE, TARGETS, CLASSES, WEIGHT, ROW_LOSS, SCRATCH, ZEROS, LOSS, LINK, LOSS_PARAMETERS, BATCH_NORM,
+    IN_THRESHOLD, IN_RATE, TARGETS, CLASSES, WEIGHT, ROW_LOSS, SCRATCH, ZEROS, LOSS, LINK, LOSS_PARAMETERS,
     SCRATCH_BYTES, SHARES, SHARE_ENTRIES, PARTS, N_PARTS, NET_ENTRIES,
-) = range(30)  # fmt: skip
+) = range(29)  # fmt: skip
 
 # A member's share of the parameters: ranges of the padded vector (weights, biases, units' parameters), then for each
 # layer (first row of its W, row after the last, whether the layer's other parameters belong to the share).  SHARES has

@@ -54,7 +54,7 @@ def gradients(net, layers, call, step, share, first, at, n):
             gemm(rows, ld, n, x, 1, ld_in, layer[DELTA], ld, grad_w, ld, init, stride, BLOCK_ROWS)
         if share[LAYER_SHARES + 3 * k + 2] == 0:
             continue
-        if layer[SCALE]:
+        if layer[BATCH_NORM] == NORM_BEFORE:
             clear(grad_b, ld)  # the mean takes the bias away; its gradient is nothing but rounding
         else:
             column_sums(n, ld, layer[DELTA], grad_b, accumulate)
