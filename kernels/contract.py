@@ -152,7 +152,7 @@ class Engine(Protocol):
         """Train for one epoch: for each batch of rows its gradient, then :meth:`update`.
 
         Loss and gradient of a batch are those of :meth:`loss_and_grad` over the batch's rows, with what training alone
-        has: batch_norm (before an activation or after it) and then dropout (a = a * keep / (1 - rate)).  A gradient whose
+        has: batch_norm (before an activation or after it), then dropout (a = a * keep / (1 - rate)).  A gradient whose
         norm is larger than ``optimizer.max_grad_norm`` is scaled down to it; before the update, params =
         params * (1 - decay).  Both concern all entries that are trained: those before the running statistics.
 

@@ -319,7 +319,10 @@ def test_workspace_keeps_nothing_of_the_last_call(engine, dtype):
         assert_close(out, expected, terms=25, scale=1)
 
 
-@pytest.mark.parametrize("regularizers", [{}, {"batch_norm": True}, {"dropout": (0.3,), "input_dropout": 0.2}], ids=str)
+POISONED = [{}, {"batch_norm": True}, {"batch_norm": "after"}, {"dropout": (0.3,), "input_dropout": 0.2}]
+
+
+@pytest.mark.parametrize("regularizers", POISONED, ids=str)
 def test_workspace_recovers_from_poison(engine, dtype, regularizers):
     """Not even the padding remembers an epoch that ended in NaN."""
     network = make_network((5, 9, 3), activations="silu", dtype=dtype, **regularizers)

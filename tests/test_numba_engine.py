@@ -337,7 +337,10 @@ def test_how_many_threads(monkeypatch):
     assert engine.workspace(plain_network(784, 512, 10), 128).n_threads == 3
 
 
-@pytest.mark.parametrize("options", [{}, {"batch_norm": True}, {"activations": ("prelu", "relu", "prelu")}])
+SHARED = [{}, {"batch_norm": True}, {"batch_norm": ["after", False, True]}, {"activations": ("prelu", "relu", "prelu")}]
+
+
+@pytest.mark.parametrize("options", SHARED, ids=str)
 @pytest.mark.parametrize("n_jobs", [2, 3, 4, 7])
 def test_shares_hold_each_parameter_once(options, n_jobs):
     widths = (9, 70, 3, 21, 5)

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 
 from fastmlp.engines import backends
 from fastmlp.kernels import formulas
+from fastmlp.kernels.contract import Data
 
 from helpers import (
     HIDDEN,
@@ -500,3 +501,53 @@ def test_wide_layers_and_one_batch_for_all(engine):
     """Widths beyond a vector register, all rows in each step."""
     case = Case("wide", ("gelu", "elu"), "log_loss", "adamw", alpha=0.1, batch_norm=True, dropout=(0.2, 0.2), **WIDE)
     check(engine, case, n=70, batch_size=70, steps_per_epoch=1)
+
+
+SEQUENCES = {"after": ["after"], "after, then before": ["after", "before"], "in the second only": [False, "after"]}
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_batch_norm_is_a_module_of_pytorch(engine, name, solver):
+    """A step, and the predictions after it, are those of ``torch.nn.Sequential`` with ``BatchNorm1d`` in that place."""
+    where = SEQUENCES[name]
+    network = make_network((*(5, 7, 6)[: len(where) + 1], 3), "log_loss", "relu", batch_norm=where)
+    rng = np.random.default_rng(2)
+    params, X, y = make_params(rng, network), rng.normal(size=(20, 5)), rng.integers(0, 3, 20)
+    modules = []
+    for i, (fan_in, fan_out) in enumerate(network.shapes):
+        modules.append(torch.nn.Linear(fan_in, fan_out))
+        if i < len(where):
+            norm = [torch.nn.BatchNorm1d(fan_out)] if where[i] else []
+            relu = [torch.nn.ReLU()]
+            modules += norm + relu if where[i] == "before" else relu + norm
+    model = torch.nn.Sequential(*modules).double()
+
+    def tensors():
+        """PyTorch's tensors and our views of the flat vector that hold the same."""
+        linear = [m for m in modules if isinstance(m, torch.nn.Linear)]
+        norms = iter([m for m in modules if isinstance(m, torch.nn.BatchNorm1d)])
+        yield from zip([m.weight.T for m in linear], network.coefs(params), strict=True)
+        yield from zip([m.bias for m in linear], network.intercepts(params), strict=True)
+        for units, running in zip(network.unit_parameters(params), network.running_statistics(params), strict=True):
+            if units:
+                m = next(norms)
+                yield from ((m.weight, units["scale"]), (m.bias, units["shift"]))
+                yield from ((m.running_mean, running["mean"]), (m.running_var, running["var"]))
+
+    with torch.no_grad():
+        for theirs, ours in tensors():
+            theirs.copy_(torch.tensor(ours))
+    optimizer = SOLVERS[solver][0](model.parameters())
+    F.cross_entropy(model(torch.tensor(X)), torch.tensor(y)).backward()
+    optimizer.step()
+    case = Case(name, "relu", "log_loss", solver, batch_norm=where)
+    workspace, order = engine.workspace(network, 20), np.arange(20)
+    engine.train_epoch(workspace, params, Data(X, y.astype(np.intp)), order, 20, 0.0, Solver(case, len(params)))
+    for theirs, ours in tensors():
+        np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-6, atol=1e-9)
+    plain, folded = network.folded(params)
+    predicted = np.empty((20, 3))
+    engine.predict(engine.workspace(plain, 20), folded, X, predicted)
+    expected = torch.softmax(model.eval()(torch.tensor(X)), 1).detach().numpy()
+    np.testing.assert_allclose(predicted, expected, rtol=1e-6)
