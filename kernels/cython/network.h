@@ -543,7 +543,7 @@ static void FN(units_phase)(const FN(chunk) *c, int last, double weight)
 }
 
 /* One step as member t does it.  Returns 0 if the step was not done; all members return the same. */
-static int FN(step)(const FN(training) *job, int t, idx step)
+static int FN(train_step)(const FN(training) *job, int t, idx step)
 {
     fm_workspace *ws = job->ws;
     fm_epoch *epoch = job->epoch;
@@ -594,7 +594,7 @@ static void FN(train_member)(void *job_, int t)
     }
     fm_team_barrier(ws->team);
     for (idx s = 0; s < job->epoch->n_steps; s++)
-        if (!FN(step)(job, t, s))
+        if (!FN(train_step)(job, t, s))
             break;
 }
 

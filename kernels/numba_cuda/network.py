@@ -164,7 +164,7 @@ def mix(x):
 
 
 @device
-def mask(d, s, n, threshold, row, width, j):
+def mask_at(d, s, n, threshold, row, width, j):
     """What unit j in row ``row`` of the chunk is multiplied by; n: 0 for the features, k + 1 for layer k."""
     if threshold == 0 or s.training == 0:
         return ONE
@@ -192,11 +192,11 @@ def gather_row(d, s, i):
         e = d.indptr[U(row)] + tid
         while e < d.indptr[U(row + 1)]:
             column = d.indices[U(e)]
-            d.work[U(to + column)] = d.X[U(e)] * mask(d, s, 0, threshold, i, width, column)
+            d.work[U(to + column)] = d.X[U(e)] * mask_at(d, s, 0, threshold, i, width, column)
             e += THREADS
     else:
         while j < width:
-            d.work[U(to + j)] = d.X[U(row * width + j)] * mask(d, s, 0, threshold, i, width, j)
+            d.work[U(to + j)] = d.X[U(row * width + j)] * mask_at(d, s, 0, threshold, i, width, j)
             j += THREADS
 
 
@@ -218,7 +218,7 @@ def stage_forward(d, s, k, i, j, width, z):
     if entry(d, k, BATCH_NORM) == NORM_AFTER:
         to = entry(d, k, Z)
     else:
-        factor = mask(d, s, k + 1, entry(d, k, THRESHOLD), i, width, j)
+        factor = mask_at(d, s, k + 1, entry(d, k, THRESHOLD), i, width, j)
     d.work[U(to + at)] = a * factor
     d.work[U(entry(d, k, DELTA) + at)] = activation_slope(kind, z, a, learned) * factor
     if slope_at >= 0:
@@ -253,6 +253,9 @@ def forward_tile(d, s, shared, k, i0, j0):
         e += THREADS
 
 
+# --- batch normalisation ----------------------------------------------------------------------------------------------
+
+
 @device
 def normalize_forward(d, s, shared, k, j0):
     """y = scale zhat + shift of units j0 .. j0 + TILE of layer k, over all rows; then the stage that follows."""
@@ -276,7 +279,7 @@ def normalize_forward(d, s, shared, k, j0):
         if entry(d, k, BATCH_NORM) == NORM_BEFORE:
             stage_forward(d, s, k, i, j, width, y)
         else:
-            factor = mask(d, s, k + 1, entry(d, k, THRESHOLD), i, width, j)
+            factor = mask_at(d, s, k + 1, entry(d, k, THRESHOLD), i, width, j)
             d.work[U(entry(d, k, OUT) + i * width + j)] = y * factor
             d.work[U(entry(d, k, DELTA_Y) + i * width + j)] = factor
         i += THREADS // TILE
@@ -286,6 +289,36 @@ def normalize_forward(d, s, shared, k, j0):
         to_mean, to_var = U(entry(d, k, MEAN) + j), U(entry(d, k, VAR) + j)
         d.params[to_mean] = OLD_SHARE * d.params[to_mean] + NEW_SHARE * mean
         d.params[to_var] = OLD_SHARE * d.params[to_var] + NEW_SHARE * unbiased
+
+
+@device
+def normalize_backward(d, s, shared, k, j0):
+    """From d loss / dy to d loss / dx of units j0 .. of layer k, y = scale zhat + shift; sums for scale and shift.
+
+    Where x is the activation, the way back goes on through its slope, which lies in DELTA.
+    """
+    tid, width = cuda.threadIdx.x, entry(d, k, FAN_OUT)
+    j, at, zhat, n = j0 + tid % TILE, entry(d, k, DELTA_Y), entry(d, k, Z), REAL(s.rows)
+    to, product_at, after = entry(d, k, DELTA), entry(d, k, PRODUCT), entry(d, k, BATCH_NORM) == NORM_AFTER
+    plain = column_sum(d, shared, at, width, j, s.rows)
+    total, i = ZERO, tid // TILE
+    while i < s.rows and j < width:
+        total += d.work[U(at + i * width + j)] * d.work[U(zhat + i * width + j)]
+        i += THREADS // TILE
+    along = column_total(shared, total)
+    if j >= width:
+        return
+    factor, i = d.params[U(entry(d, k, SCALE) + j)] / d.work[U(entry(d, k, ROOT) + j)], tid // TILE
+    while i < s.rows:
+        e = i * width + j
+        x = factor * (d.work[U(at + e)] - plain / n - d.work[U(zhat + e)] * (along / n))
+        if after and product_at >= 0:
+            d.work[U(product_at + e)] = x * d.work[U(product_at + e)]
+        d.work[U(to + e)] = x * d.work[U(to + e)] if after else x
+        i += THREADS // TILE
+    if tid < TILE:
+        d.grad[U(entry(d, k, SCALE) + j)] = along
+        d.grad[U(entry(d, k, SHIFT) + j)] = plain
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------
@@ -461,36 +494,6 @@ def backward_tile(d, s, shared, k, i0, j0):
         e += THREADS
 
 
-@device
-def normalize_backward(d, s, shared, k, j0):
-    """From d loss / dy to d loss / dx of units j0 .. of layer k, y = scale zhat + shift; sums for scale and shift.
-
-    Where x is the activation, the way back goes on through its slope, which lies in DELTA.
-    """
-    tid, width = cuda.threadIdx.x, entry(d, k, FAN_OUT)
-    j, at, zhat, n = j0 + tid % TILE, entry(d, k, DELTA_Y), entry(d, k, Z), REAL(s.rows)
-    to, product_at, after = entry(d, k, DELTA), entry(d, k, PRODUCT), entry(d, k, BATCH_NORM) == NORM_AFTER
-    plain = column_sum(d, shared, at, width, j, s.rows)
-    total, i = ZERO, tid // TILE
-    while i < s.rows and j < width:
-        total += d.work[U(at + i * width + j)] * d.work[U(zhat + i * width + j)]
-        i += THREADS // TILE
-    along = column_total(shared, total)
-    if j >= width:
-        return
-    factor, i = d.params[U(entry(d, k, SCALE) + j)] / d.work[U(entry(d, k, ROOT) + j)], tid // TILE
-    while i < s.rows:
-        e = i * width + j
-        x = factor * (d.work[U(at + e)] - plain / n - d.work[U(zhat + e)] * (along / n))
-        if after and product_at >= 0:
-            d.work[U(product_at + e)] = x * d.work[U(product_at + e)]
-        d.work[U(to + e)] = x * d.work[U(to + e)] if after else x
-        i += THREADS // TILE
-    if tid < TILE:
-        d.grad[U(entry(d, k, SCALE) + j)] = along
-        d.grad[U(entry(d, k, SHIFT) + j)] = plain
-
-
 # --- the parameters ---------------------------------------------------------------------------------------------------
 
 
@@ -587,7 +590,7 @@ def loss_task(d, s, shared, t):
 
 
 @device
-def units(d, s, shared, alpha, l1):
+def units_phase(d, s, shared, alpha, l1):
     t = cuda.blockIdx.x
     while t < d.net[N_TASKS]:
         at = t * TASK_COLUMNS
@@ -602,7 +605,7 @@ def units(d, s, shared, alpha, l1):
 
 
 @device
-def update_all(d, s, shared, max_norm):
+def update_units(d, s, shared, max_norm):
     """New parameters from a stored gradient, shortened to max_norm (0: as it is)."""
     factor, u = ONE, uniforms(d.scalars, s.number)
     if d.net[CLIPPED]:
@@ -694,10 +697,10 @@ def run_phase(d, s, shared, phase, alpha, l1, max_norm):
     elif kind in (NORMALIZE_FORWARD, NORMALIZE_BACKWARD):
         columns_phase(d, s, shared, kind, first)
     elif kind == UNITS:
-        units(d, s, shared, alpha, l1)
+        units_phase(d, s, shared, alpha, l1)
     elif kind == UPDATE:
         if s.last:
-            update_all(d, s, shared, max_norm)
+            update_units(d, s, shared, max_norm)
     else:
         i = cuda.blockIdx.x
         while i < s.rows:

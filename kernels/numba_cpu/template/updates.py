@@ -14,7 +14,7 @@ from fastmlp.kernels.numba_cpu.template.teams import *
 
 
 @njit(**OPTIONS)
-def column_sums(n, ld, source, to, accumulate):
+def bias_gradient(n, ld, source, to, accumulate):
     total = reals(to, ld)
     if not accumulate:
         total[:] = REAL(0.0)
@@ -32,7 +32,7 @@ def share_at(net, member, team):
 
 
 @njit(**OPTIONS)
-def gradients(net, layers, call, step, share, first, at, n):
+def unit_gradients(net, layers, call, step, share, first, at, n):
     """Sums over the rows of the chunk, added to those of the chunks before it in the batch; a member's parameters."""
     to_grad, accumulate = net[GRAD] - net[PARAMS], at > 0
     for k in range(net[N_LAYERS]):
@@ -57,9 +57,9 @@ def gradients(net, layers, call, step, share, first, at, n):
         if layer[BATCH_NORM] == NORM_BEFORE:
             clear(grad_b, ld)  # the mean takes the bias away; its gradient is nothing but rounding
         else:
-            column_sums(n, ld, layer[DELTA], grad_b, accumulate)
+            bias_gradient(n, ld, layer[DELTA], grad_b, accumulate)
         if layer[SLOPE]:
-            column_sums(n, ld, layer[PRODUCT], layer[SLOPE] + to_grad, accumulate)
+            bias_gradient(n, ld, layer[PRODUCT], layer[SLOPE] + to_grad, accumulate)
 
 
 @njit(**SUMS)
