@@ -14,9 +14,8 @@ import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils._available_if import _AvailableIfDescriptor
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from fastmlp.data import device_arrays, targets
 from fastmlp.data.targets import Objective
@@ -31,6 +30,7 @@ from fastmlp.estimator.parameters import (
     document,
 )
 from fastmlp.model import choices
+from fastmlp.sklearn_compat import _AvailableIfDescriptor, _check_partial_fit_first_call
 
 
 def _has_partial_fit(estimator: MLPClassifier) -> bool:

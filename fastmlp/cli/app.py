@@ -311,7 +311,7 @@ def _suites(suite: str, **chosen: Any) -> tuple[str, ...]:
 
 
 def _thread_counts() -> tuple[int, ...]:
-    from fastmlp.cli import environment
+    from fastmlp.engines import environment
 
     return tuple(sorted({1, environment.cpus()}))
 
@@ -361,7 +361,7 @@ def info(json_file: JsonFile = None) -> None:
         fastmlp info
         fastmlp info --json -
     """
-    from fastmlp.cli import environment
+    from fastmlp.engines import environment
 
     described = environment.describe()
     if str(json_file) != "-":
@@ -370,7 +370,7 @@ def info(json_file: JsonFile = None) -> None:
 
 
 def _environment_table(described: Mapping[str, Any]) -> Table:
-    from fastmlp.cli import environment
+    from fastmlp.engines import environment
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)

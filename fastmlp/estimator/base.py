@@ -20,22 +20,22 @@ from functools import lru_cache
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp.data import device_arrays, inputs
 from fastmlp.data.targets import Objective
 from fastmlp.engines import backends
 from fastmlp.estimator import architecture
-from fastmlp.estimator.parameters import CONSTRAINTS, check_batches, check_lbfgs, check_monitor
+from fastmlp.estimator.parameters import CONSTRAINTS, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import weights
 from fastmlp.model.network import Network
+from fastmlp.sklearn_compat import _fit_context, validate_parameter_constraints
 from fastmlp.training import checkpoint, state
 from fastmlp.training.lbfgs import train_lbfgs
-from fastmlp.training.run import Run, train_stochastic
+from fastmlp.training.run import Run, check_batches, train_stochastic
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
 from fastmlp.training.validation import given_validation, validation_of
 
