@@ -96,6 +96,50 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     init: Any
     callbacks: Any
 
+    # parameters that others read
+    alpha: float
+    batch_size: int | str
+    learning_rate: Any
+    learning_rate_init: float
+    power_t: float
+    shuffle: bool
+    tol: float
+    verbose: bool
+    momentum: float
+    nesterovs_momentum: bool
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+    max_fun: int
+    weight_decay: float | None
+    max_grad_norm: float | None
+    drop_last: bool
+    l1_ratio: float
+    dropout: Any
+    input_dropout: float
+    monitor: Any
+    restore_best: bool | None
+    loss: Any
+
+    # what a fit leaves, for type checkers
+    coefs_: list[np.ndarray]
+    intercepts_: list[np.ndarray]
+    loss_: float
+    best_loss_: float | None
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+    validation_loss_curve_: list[float]
+    history_: dict[str, list[float]]
+    n_iter_: int
+    t_: int
+    n_layers_: int
+    n_outputs_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    out_activation_: str
+
     def _store(self, arguments: dict[str, Any]) -> None:
         """Keep the constructor's arguments under their names, untouched, as scikit-learn wants it."""
         for name in arguments.keys() - {"self"}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.metrics import get_scorer_names
@@ -355,7 +355,10 @@ _ATTRIBUTES = """
 """
 
 
-def document(cls: type) -> type:
+Documented = TypeVar("Documented", bound=type)
+
+
+def document(cls: Documented) -> Documented:
     """Insert the shared parameters and attributes into a class docstring."""
     parameters = _PARAMETERS.strip("\n").format(
         activations=_braces(HIDDEN_ACTIVATIONS),
