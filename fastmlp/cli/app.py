@@ -1,6 +1,6 @@
-"""The console script `fastmlp`: parse options, call bench/ or environment.py, print tables.
+"""The console script `fastmlp`: parse options, call bench/ or engines/environment.py, print tables.
 
-The outermost layer, with shell/, which holds the commands that work on data files. Nothing is computed here.
+The outermost layer, with the files beside it, which hold the commands on data files. Nothing is computed here.
 
 Exit codes: 0 all well, 1 the results of a benchmark differ, a rival failed or a training diverged, 2 wrong usage, a
 data file that cannot be used or an output file that cannot be written, 3 slower than the older run.
