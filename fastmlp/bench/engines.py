@@ -30,12 +30,12 @@ SECONDS = 0.25  # for the timed fits of one process of `quick`
 
 
 def usable() -> tuple[str, ...]:
-    """The engines that "all" stands for."""
+    """Return the engines that "all" stands for."""
     return tuple(name for name in backends.available() if name not in SLOW)
 
 
 def chosen(text: str) -> tuple[str, ...]:
-    """Engines by their names, separated by commas; "all" for those of this machine but the reference.
+    """Return the engines named in a list with commas; "all" means those of this machine except the reference.
 
     Raises
     ------
@@ -60,12 +60,12 @@ def chosen(text: str) -> tuple[str, ...]:
 
 
 def _rivals(engines: Sequence[str]) -> dict[str, str]:
-    """Engine -> its name among the rivals."""
+    """Return a dict from each engine to its name among the rivals."""
     return {name: f"{ENGINE}{name}" if i else "fastmlp" for i, name in enumerate(engines)}
 
 
 def labels(result: Mapping[str, Any]) -> dict[str, str]:
-    """Rival -> what tables call it, where that is not its name."""
+    """Return a dict from rivals to their names in tables, if these differ."""
     return {"fastmlp": ENGINE + result["engines"][0]} if "engines" in result else {}
 
 
@@ -73,7 +73,7 @@ def labels(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def whole_fits(cases: Sequence[Any], settings: Settings, tell: Tell) -> dict[str, Any]:
-    """The cases of `quick`, each engine in fresh processes."""
+    """Return the cases of `quick`, each engine in fresh processes."""
     versions = processes.installed(settings.entrants("quick"))
     entries = [_run(case, versions, settings, tell) for case in cases]
     options = {"rounds": settings.rounds_or(ROUNDS), "threads": list(settings.threads), "dtype": "float64"}
@@ -113,7 +113,7 @@ def _run(case: Any, versions: Mapping[str, str | None], settings: Settings, tell
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Inside a worker: whole fits of one engine; the first is compared, the others are timed and compared by loss."""
+    """Time whole fits of one engine in a worker; compare the first fully, the others by their losses."""
     from fastmlp.bench import quick
 
     case = quick.Case(request["data"], tuple(request["hidden"]), request["solver"])
@@ -131,7 +131,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _losses(model: Any) -> list[float]:
-    """Of every epoch; L-BFGS has its last one only."""
+    """Return the loss of every epoch; only the last one for L-BFGS."""
     return [float(loss) for loss in getattr(model, "loss_curve_", None) or [model.loss_]]
 
 
@@ -161,7 +161,7 @@ def _inverse(value: float | None) -> float | None:
 
 
 def figures(entries: Sequence[Mapping[str, Any]], engines: Sequence[str], what: str) -> dict[str, float]:
-    """Medians to compare later, at the best thread count: of fastmlp, or of each engine by its name."""
+    """Return the medians to compare later, at the best thread count: of fastmlp, or of each engine by name."""
     names = {f" {engine}": rival for engine, rival in _rivals(engines).items()} or {"": "fastmlp"}
     return {
         f"{entry['name']}{engine}{what}": record["threads"][record["best"]]["median"]
@@ -175,7 +175,7 @@ def figures(entries: Sequence[Mapping[str, Any]], engines: Sequence[str], what: 
 
 
 def tables(result: Mapping[str, Any], title: str, scale: float, unit: str) -> list[Table]:
-    """One table per thread count; none where a single engine ran."""
+    """Return one table per thread count; none if a single engine ran."""
     return [_table(result, f"{title}: engines, threads: {n}", n, scale, unit) for n in result.get("speed", ())]
 
 
@@ -217,7 +217,7 @@ def _cell(record: Mapping[str, Any], threads: str, scale: float) -> str:
 
 
 def charts(result: Mapping[str, Any], title: str) -> list[Bars]:
-    """The speed of each engine relative to the first, by thread count."""
+    """Return charts of the speed of each engine relative to the first, by thread count."""
     first, *others = result.get("engines", [""])
     labels = [entry["name"] for entry in result.get("workloads", ())]
     return [
