@@ -19,9 +19,9 @@ import pytest
 import scipy.sparse
 
 import fastmlp
-from fastmlp.engines import backends, threads
+from fastmlp.engines import backends
 from fastmlp.engines.backends import Data
-from fastmlp.kernels import codegen, formulas
+from fastmlp.kernels import codegen, formulas, threads
 from fastmlp.model.network import Network
 
 from helpers import Steps
@@ -67,7 +67,7 @@ def test_numba_is_imported_by_its_own_engine_only(backend):
 
 
 def test_importtime_names_no_numba():
-    code = "import fastmlp; from fastmlp import backends; backends.available()"
+    code = "import fastmlp; from fastmlp.engines import backends; backends.available()"
     done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-4000:]
     names = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
@@ -119,7 +119,7 @@ def test_what_is_compiled_is_kept(cache, record_property):
 
 DESCRIBED = """
 import sys
-from fastmlp.cli.environment import engines
+from fastmlp.engines.environment import engines
 print(engines()["numba"]["compiled"])
 assert "numba" not in sys.modules
 """

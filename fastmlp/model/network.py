@@ -288,6 +288,11 @@ class Network:
             )
 
 
+def normalises(batch_norm: Any) -> bool:
+    """Return whether a value of batch_norm makes a hidden layer normalise."""
+    return any(batch_norm) if isinstance(batch_norm, tuple | list) else bool(batch_norm)
+
+
 def placements(given: Any, n_hidden: int) -> tuple[str, ...]:
     """Return where each hidden layer normalises, an entry of ``PLACEMENTS`` per layer; () where none does.
 
