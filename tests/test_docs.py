@@ -142,6 +142,7 @@ def test_site_has_every_page():
     assert sorted([*named, DOCS / "index.md"]) == SITE
 
 
+@pytest.mark.exhaustive  # five seconds
 def test_other_libraries_code_runs(one_torch_thread):
     """The PyTorch half of docs/migration.md: what is said to be the same is about as good."""
     page = (DOCS / "migration.md").read_text(encoding="utf-8")
