@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils._available_if import _AvailableIfDescriptor
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from fastmlp.data import device_arrays, targets
 from fastmlp.data.targets import Objective
-from fastmlp.estimator.base import Extras, _BaseMLP, entered, fit_context
+from fastmlp.estimator.base import Extras, Method, _BaseMLP, entered, fit_context
 from fastmlp.estimator.methods import ModelMethods
 from fastmlp.estimator.parameters import (
     CLASSIFIER_CONSTRAINTS,
@@ -31,6 +30,7 @@ from fastmlp.estimator.parameters import (
     document,
 )
 from fastmlp.model import choices
+from fastmlp.sklearn_compat import _AvailableIfDescriptor, _check_partial_fit_first_call
 
 
 def _has_partial_fit(estimator: MLPClassifier) -> bool:
@@ -56,7 +56,7 @@ def _has_decision_values(estimator: MLPClassifier) -> bool:
 
 
 class _IfProbabilities(_AvailableIfDescriptor):
-    """``available_if(_has_probabilities)`` with a short cut: it is asked at every single prediction."""
+    """``available_if(_has_probabilities)`` with a short cut, because every prediction asks it."""
 
     def __get__(self, obj: Any, owner: Any = None) -> Any:
         if obj is not None and obj.loss == "log_loss":
@@ -64,8 +64,13 @@ class _IfProbabilities(_AvailableIfDescriptor):
         return super().__get__(obj, owner)
 
 
-def _if_probabilities(method: Callable) -> Any:
-    return _IfProbabilities(method, _has_probabilities, attribute_name=method.__name__)
+def _if_probabilities(method: Method) -> Method:
+    return cast(Method, _IfProbabilities(method, _has_probabilities, attribute_name=method.__name__))
+
+
+def _available_if(check: Callable[[Any], bool]) -> Callable[[Method], Method]:
+    """Apply scikit-learn's decorator, which by itself hides signatures from type checkers."""
+    return available_if(check)
 
 
 def _is_hinge(estimator: MLPClassifier) -> bool:
@@ -78,7 +83,7 @@ def _is_hinge(estimator: MLPClassifier) -> bool:
 class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron classifier: binary, multiclass and multilabel.
 
-    Drop-in for :class:`sklearn.neural_network.MLPClassifier`: for the same parameters and ``random_state`` the same
+    Drop-in for :class:`sklearn.neural_network.MLPClassifier`: the same parameters and ``random_state`` give the same
     weights, up to rounding.
 
     Parameters
@@ -86,7 +91,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     %(parameters)s
 
     loss : {'log_loss', 'focal', 'hinge', 'squared_hinge'} or (name, dict), default='log_loss'
-        What is minimised: log loss; focal loss, which weighs rows down that are classified well
+        The minimised loss: log loss; focal loss, which gives less weight to rows that are classified well
         (``("focal", {"gamma": 2.0})``); or the hinge losses, one class against the rest, which give decision values
         (:meth:`decision_function`) instead of probabilities and are not for multilabel targets.
 
@@ -94,7 +99,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         Share of the uniform distribution, in [0, 1), that is mixed into the targets of log loss.
 
     class_weight : dict, list of dict or 'balanced', default=None
-        Weights of classes, multiplied into the sample weights, those of validation rows too; as in scikit-learn.
+        Weights of classes, as in scikit-learn; they multiply the sample weights, also those of validation rows.
 
     Attributes
     ----------
@@ -121,6 +126,9 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS | CLASSIFIER_CONSTRAINTS
     _numeric_targets = False
+    label_smoothing: float
+    class_weight: Any
+    classes_: np.ndarray
 
     def __init__(
         self,
@@ -214,7 +222,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
         return accuracy_score(y, self._decode(output), sample_weight=sample_weight)
 
-    @available_if(_has_partial_fit)
+    @_available_if(_has_partial_fit)
     @fit_context
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch, going on from the present weights and optimizer.
@@ -256,9 +264,9 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         """
         return self._decode(self._outputs_of(X))
 
-    @available_if(_has_decision_values)
+    @_available_if(_has_decision_values)
     def decision_function(self, X: Any) -> np.ndarray:
-        """Decision values of the hinge losses; those of the predicted class are the largest.
+        """Return the decision values of the hinge losses; the predicted class has the largest.
 
         Parameters
         ----------
@@ -275,7 +283,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 
     @_if_probabilities
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability of each class (or label).
+        """Return the probability of each class (or label).
 
         Parameters
         ----------
@@ -299,7 +307,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 
     @_if_probabilities
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithm of :meth:`predict_proba`.
+        """Return the logarithm of :meth:`predict_proba`.
 
         Parameters
         ----------
@@ -325,17 +333,17 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron regressor for one or several outputs.
 
-    Drop-in for :class:`sklearn.neural_network.MLPRegressor`: for the same parameters and ``random_state`` the same
+    Drop-in for :class:`sklearn.neural_network.MLPRegressor`: the same parameters and ``random_state`` give the same
     weights, up to rounding.
 
     Parameters
     ----------
     loss : {'squared_error', 'absolute_error', 'huber', 'log_cosh', 'quantile', 'poisson', 'gamma', 'kl_divergence'}, \
             (name, dict) or formula, default='squared_error'
-        What is minimised: half the squared error; the absolute error; Huber's loss (``("huber", {"delta": 1.0})``);
+        The minimised loss: half the squared error; the absolute error; Huber's loss (``("huber", {"delta": 1.0})``);
         log cosh of the error; the pinball loss of a quantile (``("quantile", {"quantile": 0.9})``); half the Poisson
         (``y >= 0``) or gamma (``y > 0``) deviance with exponential output; the Kullback-Leibler divergence of
-        distributions, each row of y being one, with softmax output; or a formula made by :func:`fastmlp.loss`.
+        distributions (each row of y is one) with softmax output; or a formula made by :func:`fastmlp.loss`.
 
     %(parameters)s
 

@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 IMAGES = DOCS / "images"
 SITE = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts]
-PAGES = [ROOT / "README.md", *SITE]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *SITE]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(r"^!\[[^]]+\]\(([^):]+)\)$", re.MULTILINE)
 TREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -160,8 +160,7 @@ def modules():
     for package in (fastmlp, kernels):
         found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
         names |= {module.name for module in found if not module.name.startswith("fastmlp.bench.")}
-    names.remove("fastmlp.kernels.numba_cuda.network")  # a template
-    names = {name for name in names if ".numba_cpu.template." not in name}  # parts of one
+    names = {name for name in names if ".template." not in name}  # parts of one text
     absent = {row.module for name, row in backends.BACKENDS.items() if backends.why_not(name)}
     return sorted(names - absent)
 
@@ -258,10 +257,12 @@ def test_reference_has_every_public_name():
     assert set(fastmlp.__all__) - {"__version__"} <= set(documented)
 
 
-def test_changelog_has_this_version():
+def test_changelog_and_citation_have_this_version():
     versions = re.findall(r"^## \[([^]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert versions[0] == "Unreleased"
     assert versions[1] == fastmlp.__version__
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [fastmlp.__version__]
 
 
 if __name__ == "__main__":

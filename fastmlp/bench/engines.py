@@ -1,4 +1,4 @@
-"""Engines of fastmlp side by side: their names, whole fits of `quick`, and what `quick` and `train` show of them.
+"""Engines of fastmlp side by side: their names, and what `quick` and `train` show of them.
 
 An engine is a rival like any other: the first takes the place of fastmlp, and the others are compared with it. Results
 that hold several engines have `engines`, their names, and `speed`, the geometric means by thread count and engine.
@@ -6,36 +6,28 @@ that hold several engines have `engines`, their names, and `speed`, the geometri
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from fastmlp.bench import processes
-from fastmlp.bench.race import Tell, mean, problems, race, ratio
-from fastmlp.bench.rivals import ENGINE, engine_of
-from fastmlp.bench.settings import Settings
+from fastmlp.bench.race import mean
+from fastmlp.bench.rivals import ENGINE
 from fastmlp.bench.tables import Bars, Table, difference, number
 from fastmlp.engines import backends
 
 ALL = "all"
 SLOW = ("reference",)  # engines that have to be named
-ROUNDS = 3
-SECONDS = 0.25  # for the timed fits of one process of `quick`
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
 def usable() -> tuple[str, ...]:
-    """The engines that "all" stands for."""
+    """Return the engines that "all" stands for."""
     return tuple(name for name in backends.available() if name not in SLOW)
 
 
 def chosen(text: str) -> tuple[str, ...]:
-    """Engines by their names, separated by commas; "all" for those of this machine but the reference.
+    """Return the engines named in a list with commas; "all" means those of this machine except the reference.
 
     Raises
     ------
@@ -60,79 +52,13 @@ def chosen(text: str) -> tuple[str, ...]:
 
 
 def _rivals(engines: Sequence[str]) -> dict[str, str]:
-    """Engine -> its name among the rivals."""
+    """Return a dict from each engine to its name among the rivals."""
     return {name: f"{ENGINE}{name}" if i else "fastmlp" for i, name in enumerate(engines)}
 
 
 def labels(result: Mapping[str, Any]) -> dict[str, str]:
-    """Rival -> what tables call it, where that is not its name."""
+    """Return a dict from rivals to their names in tables, if these differ."""
     return {"fastmlp": ENGINE + result["engines"][0]} if "engines" in result else {}
-
-
-# --- whole fits, for `quick` ------------------------------------------------------------------------------------------
-
-
-def whole_fits(cases: Sequence[Any], settings: Settings, tell: Tell) -> dict[str, Any]:
-    """The cases of `quick`, each engine in fresh processes."""
-    versions = processes.installed(settings.entrants("quick"))
-    entries = [_run(case, versions, settings, tell) for case in cases]
-    options = {"rounds": settings.rounds_or(ROUNDS), "threads": list(settings.threads), "dtype": "float64"}
-    return {
-        "settings": options,
-        "versions": versions,
-        "workloads": entries,
-        **compare(entries, settings.engines),
-        "problems": [line for entry in entries for line in problems(entry["name"], entry["rivals"])],
-        "figures": figures(entries, settings.engines, ", seconds"),
-    }
-
-
-def _run(case: Any, versions: Mapping[str, str | None], settings: Settings, tell: Tell) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        request = {
-            "data": case.data,
-            "hidden": list(case.hidden),
-            "solver": case.solver,
-            "backend": settings.engines[0],
-            "dtype": "float64",
-            "seconds": min(settings.seconds, SECONDS),
-            "folder": folder,
-        }
-        rounds, name = settings.rounds_or(ROUNDS), f"{case.data}, {case.solver}"
-        record = race(
-            "whole fits", request, versions, settings.threads, rounds, 0.0, lambda text: tell(f"{name}, {text}")
-        )
-    every = [name for name in versions if name != "fastmlp"]
-    by_threads = {str(n): {rival: ratio(record, rival, str(n)) for rival in every} for n in settings.threads}
-    return {
-        "name": name,
-        "hidden": list(case.hidden),
-        "rivals": record,
-        "ratio_by_threads": by_threads,
-    }
-
-
-def measure(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Inside a worker: whole fits of one engine; the first is compared, the others are timed and compared by loss."""
-    from fastmlp.bench import quick
-
-    case = quick.Case(request["data"], tuple(request["hidden"]), request["solver"])
-    X, y = quick.load(case.data)
-    engine = engine_of(request["rival"]) or request["backend"]
-    model = quick.estimators(case, engine, request["threads"])["fastmlp"]
-    cold = quick.timed_fit(model, X, y)
-    np.save(request["out"], np.concatenate([np.ravel(array) for array in (*model.coefs_, *model.intercepts_)]))
-    curves, end = [_losses(model)], time.perf_counter() + request["seconds"]
-    seconds: list[float] = []
-    while not seconds or time.perf_counter() < end:
-        seconds.append(quick.timed_fit(model, X, y))
-        curves.append(_losses(model))
-    return {"what": "weights", "cold": cold, "seconds": seconds, "losses": curves}
-
-
-def _losses(model: Any) -> list[float]:
-    """Of every epoch; L-BFGS has its last one only."""
-    return [float(loss) for loss in getattr(model, "loss_curve_", None) or [model.loss_]]
 
 
 # --- what follows from the times --------------------------------------------------------------------------------------
@@ -161,7 +87,7 @@ def _inverse(value: float | None) -> float | None:
 
 
 def figures(entries: Sequence[Mapping[str, Any]], engines: Sequence[str], what: str) -> dict[str, float]:
-    """Medians to compare later, at the best thread count: of fastmlp, or of each engine by its name."""
+    """Return the medians to compare later, at the best thread count: of fastmlp, or of each engine by name."""
     names = {f" {engine}": rival for engine, rival in _rivals(engines).items()} or {"": "fastmlp"}
     return {
         f"{entry['name']}{engine}{what}": record["threads"][record["best"]]["median"]
@@ -175,7 +101,7 @@ def figures(entries: Sequence[Mapping[str, Any]], engines: Sequence[str], what: 
 
 
 def tables(result: Mapping[str, Any], title: str, scale: float, unit: str) -> list[Table]:
-    """One table per thread count; none where a single engine ran."""
+    """Return one table per thread count; none if a single engine ran."""
     return [_table(result, f"{title}: engines, threads: {n}", n, scale, unit) for n in result.get("speed", ())]
 
 
@@ -217,7 +143,7 @@ def _cell(record: Mapping[str, Any], threads: str, scale: float) -> str:
 
 
 def charts(result: Mapping[str, Any], title: str) -> list[Bars]:
-    """The speed of each engine relative to the first, by thread count."""
+    """Return charts of the speed of each engine relative to the first, by thread count."""
     first, *others = result.get("engines", [""])
     labels = [entry["name"] for entry in result.get("workloads", ())]
     return [

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastmlp.bench import suites
 from fastmlp.bench.tables import Table
-from fastmlp.cli import environment
+from fastmlp.engines import environment
 
 STYLE = """
 :root { color-scheme: light; --ink: #1b2733; --soft: #5b6b7a; --line: #dde3e9; --accent: #2563a8; }
@@ -41,13 +41,13 @@ tr > :first-child { position: sticky; left: 0; background: #fff; }
 
 
 def missing() -> str:
-    """What has to be installed for pages; empty if nothing."""
+    """Return what must be installed to make pages; empty if nothing."""
     found = importlib.util.find_spec("matplotlib")
     return "" if found else "charts need matplotlib: pip install 'fastmlp[bench]'"
 
 
 def page(document: Mapping[str, Any], extra: Sequence[Table] = ()) -> str:
-    """The whole page of a document that `suites.run` made."""
+    """Return the whole page of a document that `suites.run` made."""
     described = document["environment"]
     sections = [_section(name, result) for name, result in document["suites"].items()]
     body = [

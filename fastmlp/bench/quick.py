@@ -1,13 +1,15 @@
 """Suite `quick`: scikit-learn's MLPs against fastmlp's on the data sets that scikit-learn ships.
 
-Needs the default installation only and runs in this process. A race is only fair between equal results, so `run_case`
+Needs the default installation only. fastmlp and scikit-learn run in this process.
+A race is only fair between equal results, so `run_case`
 fits both once, compares the two models, and starts the clock only when they are the same. Engines that race each other
-on these cases do so in `engines.py`, each in fresh processes.
+on these cases do so in fresh processes, as the rivals of the other suites do.
 """
 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,11 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp.bench import engines
+from fastmlp.bench import engines, processes
+from fastmlp.bench.race import Tell, problems, race, ratio
+from fastmlp.bench.rivals import engine_of
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, number
 
 REPEATS = 5
+ENGINE_ROUNDS = 3
+ENGINE_SECONDS = 0.25  # for the timed fits of one process of one engine
 SCORES = ("score", "score")
 RIVALS = ("scikit-learn", "fastmlp")
 
@@ -58,7 +64,7 @@ class Case:
     solver: str
 
     def params(self) -> dict[str, Any]:
-        """Keyword arguments of both estimators; everything else stays at its default."""
+        """Return the keyword arguments of both estimators; everything else stays at its default."""
         return {
             "hidden_layer_sizes": self.hidden,
             "solver": self.solver,
@@ -125,7 +131,7 @@ class Row:
     comparison: Comparison
 
     def median(self, rival: str) -> float | None:
-        """Median seconds of a whole fit, None if nothing was timed."""
+        """Return the median seconds of a whole fit, None if nothing was timed."""
         times = self.seconds.get(rival)
         return statistics.median(times) if times else None
 
@@ -136,7 +142,7 @@ class Row:
         return None if theirs is None or ours is None else theirs / ours
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain containers for JSON, where a number that is not finite becomes None."""
+        """Return plain containers for JSON, where a number that is not finite becomes None."""
         return {
             "data": self.case.data,
             "n_samples": self.n_samples,
@@ -163,7 +169,7 @@ def _plain(value: Any) -> Any:
 
 
 def select(data: Iterable[str] = (), solvers: Iterable[str] = ()) -> tuple[Case, ...]:
-    """Cases of the given data sets and solvers; an empty choice means all.
+    """Return the cases of the given data sets and solvers; an empty choice means all.
 
     Examples
     --------
@@ -176,7 +182,7 @@ def select(data: Iterable[str] = (), solvers: Iterable[str] = ()) -> tuple[Case,
 
 
 def load(name: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """X (n_samples, n_features) and y of a data set in `DATA`.
+    """Return X (n_samples, n_features) and y of a data set in `DATA`.
 
     Every feature is standardised, and so is every target of a regression.
     """
@@ -192,7 +198,7 @@ def load(name: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
 
 
 def estimators(case: Case, backend: str = "auto", threads: int = 1) -> dict[str, Any]:
-    """Unfitted estimators by rival, with the same parameters."""
+    """Return unfitted estimators by rival, with the same parameters."""
     from sklearn import neural_network
 
     import fastmlp
@@ -224,7 +230,7 @@ def timed_fit(estimator: Any, X: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 def _relative_difference(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[Any]]) -> float:
-    """max |ours - theirs| / max |theirs| over lists of arrays; inf if shapes differ, NaN stays."""
+    """Return max |ours - theirs| / max |theirs| over lists of arrays; inf if shapes differ, NaN stays."""
     if [np.shape(a) for a in ours] != [np.shape(a) for a in theirs]:
         return float("inf")
     difference = max(float(np.max(np.abs(a - b))) for a, b in zip(ours, theirs, strict=True))
@@ -233,7 +239,7 @@ def _relative_difference(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[
 
 
 def _predictions(estimator: Any, X: NDArray[Any]) -> NDArray[Any]:
-    """Class probabilities (n_samples, n_classes), or predictions (n_samples[, n_outputs])."""
+    """Return class probabilities (n_samples, n_classes), or predictions (n_samples[, n_outputs])."""
     has_probabilities = hasattr(estimator, "predict_proba")
     return estimator.predict_proba(X) if has_probabilities else estimator.predict(X)
 
@@ -280,7 +286,7 @@ def run_case(case: Case, repeats: int, backend: str = "auto", threads: int = 1) 
 def _race(
     models: Mapping[str, Any], X: NDArray[Any], y: NDArray[Any], repeats: int
 ) -> tuple[dict[str, list[float]], Comparison]:
-    """Seconds of each rival's fits, empty if any two models differ, and the last comparison."""
+    """Return the seconds of each rival's fits (empty if any two models differ) and the last comparison."""
     seconds: dict[str, list[float]] = {rival: [] for rival in RIVALS}
     for i in range(repeats + 1):
         # Round 0 is for the comparison and warms caches and thread pools; its times are dropped.
@@ -295,16 +301,16 @@ def _race(
 
 
 def mean_ratio(rows: Iterable[Row]) -> float | None:
-    """Geometric mean of the ratios of the rows that have one."""
+    """Return the geometric mean of the ratios of the rows that have one."""
     ratios = [row.ratio for row in rows if row.ratio is not None]
     return statistics.geometric_mean(ratios) if ratios else None
 
 
 def run(settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
-    """All chosen cases; everything about them, for JSON."""
+    """Run all chosen cases and return everything about them, for JSON."""
     cases = select(settings.data, settings.solvers)
     if settings.engines:
-        return engines.whole_fits(cases, settings, tell)
+        return race_engines(cases, settings, tell)
     options: dict[str, Any] = {
         "repeats": settings.rounds_or(REPEATS),
         "backend": settings.backend,
@@ -329,6 +335,70 @@ def run(settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
             if (median := row.median("fastmlp")) is not None
         },
     }
+
+
+# --- engines of fastmlp side by side ----------------------------------------------------------------------------------
+
+
+def race_engines(cases: Sequence[Case], settings: Settings, tell: Tell) -> dict[str, Any]:
+    """Return the results of the cases, each engine in fresh processes."""
+    versions = processes.installed(settings.entrants("quick"))
+    entries = [_race_engines(case, versions, settings, tell) for case in cases]
+    options = {"rounds": settings.rounds_or(ENGINE_ROUNDS), "threads": list(settings.threads), "dtype": "float64"}
+    return {
+        "settings": options,
+        "versions": versions,
+        "workloads": entries,
+        **engines.compare(entries, settings.engines),
+        "problems": [line for entry in entries for line in problems(entry["name"], entry["rivals"])],
+        "figures": engines.figures(entries, settings.engines, ", seconds"),
+    }
+
+
+def _race_engines(case: Case, versions: Mapping[str, str | None], settings: Settings, tell: Tell) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        request = {
+            "data": case.data,
+            "hidden": list(case.hidden),
+            "solver": case.solver,
+            "backend": settings.engines[0],
+            "dtype": "float64",
+            "seconds": min(settings.seconds, ENGINE_SECONDS),
+            "folder": folder,
+        }
+        rounds, name = settings.rounds_or(ENGINE_ROUNDS), f"{case.data}, {case.solver}"
+        record = race(
+            "whole fits", request, versions, settings.threads, rounds, 0.0, lambda text: tell(f"{name}, {text}")
+        )
+    every = [name for name in versions if name != "fastmlp"]
+    by_threads = {str(n): {rival: ratio(record, rival, str(n)) for rival in every} for n in settings.threads}
+    return {
+        "name": name,
+        "hidden": list(case.hidden),
+        "rivals": record,
+        "ratio_by_threads": by_threads,
+    }
+
+
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Inside a worker: whole fits of one engine; the first is compared, the others are timed and compared by loss."""
+    case = Case(request["data"], tuple(request["hidden"]), request["solver"])
+    X, y = load(case.data)
+    engine = engine_of(request["rival"]) or request["backend"]
+    model = estimators(case, engine, request["threads"])["fastmlp"]
+    cold = timed_fit(model, X, y)
+    np.save(request["out"], np.concatenate([np.ravel(array) for array in (*model.coefs_, *model.intercepts_)]))
+    curves, end = [_losses(model)], time.perf_counter() + request["seconds"]
+    seconds: list[float] = []
+    while not seconds or time.perf_counter() < end:
+        seconds.append(timed_fit(model, X, y))
+        curves.append(_losses(model))
+    return {"what": "weights", "cold": cold, "seconds": seconds, "losses": curves}
+
+
+def _losses(model: Any) -> list[float]:
+    """Of every epoch; L-BFGS has its last one only."""
+    return [float(loss) for loss in getattr(model, "loss_curve_", None) or [model.loss_]]
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------

@@ -66,12 +66,7 @@ def predict(
         fastmlp predict wine.safetensors new.csv --proba -o predictions.parquet
     """
     with output.one_line_errors():
-        if unknown not in ("ignore", "error"):
-            raise ValueError(f"--unknown must be ignore or error, got {unknown!r}")
-        if str(out) != "-" and not out.name.lower().endswith(ENDINGS):
-            raise ValueError(f"--output must end in {', '.join(ENDINGS)}, got {out}")
-        if str(out) == "-" and str(json_file) == "-":
-            raise ValueError("--output and --json cannot both be standard output")
+        _check_options(unknown, out, json_file)
         estimator, recipe = load(model)
         assert recipe is not None  # it was needed
         if proba and not hasattr(estimator, "predict_proba"):
@@ -93,8 +88,17 @@ def predict(
     )
 
 
+def _check_options(unknown: str, out: Path, json_file: Path | None) -> None:
+    if unknown not in ("ignore", "error"):
+        raise ValueError(f"--unknown must be ignore or error, got {unknown!r}")
+    if str(out) != "-" and not out.name.lower().endswith(ENDINGS):
+        raise ValueError(f"--output must end in {', '.join(ENDINGS)}, got {out}")
+    if str(out) == "-" and str(json_file) == "-":
+        raise ValueError("--output and --json cannot both be standard output")
+
+
 def predictions(estimator: Any, recipe: Recipe, X: Any, proba: bool) -> Any:
-    """A pyarrow.Table of predictions for features (n_rows, n_features)."""
+    """Return a pyarrow.Table of predictions for features (n_rows, n_features)."""
     import pyarrow as pa
 
     if not proba:
@@ -112,7 +116,7 @@ def _label(label: Any) -> str:
 
 @contextmanager
 def _writer(path: Path) -> Iterator[Any]:
-    """A function that appends a table to the output, which appears whole when the block ends without an error."""
+    """Yield a function that appends a table to the output, which appears whole when the block ends without an error."""
     from fastmlp.data.files import replacing
 
     if str(path) == "-":

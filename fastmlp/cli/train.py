@@ -45,47 +45,55 @@ class Plan:
     quiet: bool
 
 
+# options of train alone
+Model = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", callback=regular_file, help="The model file (.safetensors).")
+]
+TargetColumn = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="The column to predict; y for .npz if left out.")
+]
+Task = Annotated[
+    str,
+    typer.Option(
+        metavar="TASK",
+        help="classification, regression, or auto: texts, true and false, and few whole numbers are classes.",
+    ),
+]
+Hidden = Annotated[str, typer.Option(metavar="SIZES", help="Neurons of the hidden layers; none for no layer.")]
+Share = Annotated[
+    float, typer.Option(metavar="SHARE", help="Share of the rows, in [0, 1), that is drawn for validation.")
+]
+Dropped = Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out; may be repeated.")]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN=KIND", help=f"Kind of a column: {', '.join(KINDS)}; may be repeated."),
+]
+MostCategories = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Most different texts of a column; more are an error.")
+]
+Dtype = Annotated[str, typer.Option(metavar="NAME", help="float32, or float64 as scikit-learn has it.")]
+ScaleTarget = Annotated[
+    bool, typer.Option(help="Regression: train on the target with mean 0 and variance 1; predictions are not scaled.")
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", callback=regular_file, help="Draw the loss of each epoch (.png, .svg, .pdf)."),
+]
+
+
 def train(
     data: DataFile,
-    model: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FILE", callback=regular_file, help="The model file (.safetensors)."),
-    ],
-    target: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The column to predict; y for .npz if left out.")
-    ] = None,
-    task: Annotated[
-        str,
-        typer.Option(
-            metavar="TASK",
-            help="classification, regression, or auto: texts, true and false, and few whole numbers are classes.",
-        ),
-    ] = "auto",
-    hidden: Annotated[
-        str, typer.Option(metavar="SIZES", help="Units of the hidden layers; none for no layer.")
-    ] = "100",
-    valid: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the rows, in [0, 1), that is drawn for validation.")
-    ] = 0.2,
-    drop: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out; may be repeated.")
-    ] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMN=KIND", help=f"Kind of a column: {', '.join(KINDS)}; may be repeated."),
-    ] = None,
-    max_categories: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most different texts of a column; more are an error.")
-    ] = 1000,
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, or float64 as scikit-learn has it.")] = "float32",
-    scale_target: Annotated[
-        bool,
-        typer.Option(help="Regression: train on the target with mean 0 and variance 1; predictions are not scaled."),
-    ] = True,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", callback=regular_file, help="Draw the loss of each epoch (.png, .svg, .pdf)."),
-    ] = None,
+    model: Model,
+    target: TargetColumn = None,
+    task: Task = "auto",
+    hidden: Hidden = "100",
+    valid: Share = 0.2,
+    drop: Dropped = None,
+    kind: Kinds = None,
+    max_categories: MostCategories = 1000,
+    dtype: Dtype = "float32",
+    scale_target: ScaleTarget = True,
+    plot: Plot = None,
     json_file: JsonFile = None,
     quiet: Quiet = False,
     separator: Separator = None,
@@ -113,31 +121,27 @@ def train(
         fastmlp train digits.npz --activation '["elu", {"alpha": 0.5}]' --solver adamw --dropout 0.2 -o d.safetensors
     """
     with output.one_line_errors():
+        target = target if target is not None or not data.name.lower().endswith(".npz") else "y"
         plan = Plan(
-            data,
-            target if target is not None or not data.name.lower().endswith(".npz") else "y",
-            model,
-            _one_of("--task", task, TASKS),
-            _parameters(parameters, hidden, task),
-            _seed(parameters),
-            _share(valid),
-            tuple(drop or ()),
-            dict(map(_kind, kind or ())),
-            max_categories,
-            _one_of("--dtype", dtype, DTYPES),
-            scale_target,
-            dialect(separator, encoding, missing, Dialect()),
+            data, target, model, _one_of("--task", task, TASKS), _parameters(parameters, hidden, task),
+            _seed(parameters), _share(valid), tuple(drop or ()), dict(map(_kind, kind or ())), max_categories,
+            _one_of("--dtype", dtype, DTYPES), scale_target, dialect(separator, encoding, missing, Dialect()),
             quiet or str(json_file) == "-",
-        )
-        _check_packages(plot, plan)
-        estimator, recipe = run(plan)
-        _save(estimator, recipe, plan.output)
-        if plot is not None:
-            _draw(estimator, plot)
-    report = {"schema": 1, "model": str(model), "data": str(data), **recipe.training}
+        )  # fmt: skip
+        report = _trained(plan, plot)
     if not plan.quiet:
         show(report)
     output.write_json(json_file, report)
+
+
+def _trained(plan: Plan, plot: Path | None) -> dict[str, Any]:
+    """Train, save and draw; return the report."""
+    _check_packages(plot, plan)
+    estimator, recipe = run(plan)
+    _save(estimator, recipe, plan.output)
+    if plot is not None:
+        _draw(estimator, plot)
+    return {"schema": 1, "model": str(plan.output), "data": str(plan.data), **recipe.training}
 
 
 def run(plan: Plan) -> tuple[Any, Recipe]:
@@ -146,7 +150,7 @@ def run(plan: Plan) -> tuple[Any, Recipe]:
     Raises
     ------
     DataError
-        For whatever is wrong in the file.
+        For any error in the file.
     FloatingPointError
         If training diverged.
     KeyboardInterrupt
@@ -183,7 +187,7 @@ def run(plan: Plan) -> tuple[Any, Recipe]:
 
 
 def _prepare(source: Source, plan: Plan, folder: Path) -> tuple[Any, Target, np.ndarray, Staged]:
-    """The file as matrices: an unfitted estimator, its target, the mask of the validation rows, the features."""
+    """Return the file as matrices: an unfitted estimator, its target, the mask of the validation rows, the features."""
     kinds = _columns(source, plan)
     with _status(plan) as status:
         codes = write_codes(
@@ -205,7 +209,7 @@ def _prepare(source: Source, plan: Plan, folder: Path) -> tuple[Any, Target, np.
 
 
 def _metrics(estimator: Any, staged: Staged, target: Target, held_out: np.ndarray) -> dict[str, Any]:
-    """How good it is on the validation rows, or on the training rows if there are none."""
+    """Return the metrics on the validation rows, or on the training rows if there are none."""
     if staged.X_val is None:
         return {"of": "training", **judged(estimator, staged.X, target.y)}
     return {"of": "validation", **judged(estimator, staged.X_val, target.y[held_out])}
@@ -260,7 +264,7 @@ def fit(
 
 
 def judged(estimator: Any, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Accuracy and log loss, or R2 and the root of the mean squared error."""
+    """Return accuracy and log loss, or R2 and the root of the mean squared error."""
     from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
 
     if not hasattr(estimator, "classes_"):
@@ -278,7 +282,7 @@ NAMES = {"accuracy": "accuracy", "log_loss": "log loss", "r2": "R2", "rmse": "RM
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """The results as tables."""
+    """Print the results as tables."""
     metrics = {name: value for name, value in report["metrics"].items() if name != "of"}
     rows, seconds = report["rows"], report["seconds"]
     console = output.console()
@@ -315,7 +319,7 @@ def _parameters(given: dict[str, Any], hidden: str, task: str) -> dict[str, Any]
 
 
 def _seed(given: Mapping[str, Any]) -> int:
-    """The seed of everything that is drawn; a new one, which is reported, if none is given."""
+    """Return the seed of all draws; if none is given, draw one and report it."""
     seed = given.get("random_state")
     if seed is not None and not 0 <= seed < 2**32:
         raise ValueError(f"--random-state must be a whole number in [0, 2**32), got {seed}")
@@ -336,7 +340,7 @@ def _kind(text: str) -> tuple[str, str]:
 
 
 def _columns(source: Source, plan: Plan) -> dict[str, str]:
-    """Columns to use and their kinds, the target last."""
+    """Return the columns to use and their kinds, the target last."""
     if plan.target is None:
         raise DataError(f"{plan.data}: --target must name the column to predict; it has {listed(source.kinds)}")
     for name in plan.kinds:

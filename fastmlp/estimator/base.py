@@ -1,4 +1,4 @@
-"""What MLPClassifier and MLPRegressor share: the road from data to fitted weights, and back to predictions.
+"""What MLPClassifier and MLPRegressor share: the way from data to fitted weights, and to predictions.
 
 ``fit`` goes in one direction, and each step is a call of one module::
 
@@ -6,7 +6,7 @@
     state) -> Run (training) -> epochs -> views (weights)
 
 An estimator keeps nothing private but ``_training``, a :class:`fastmlp.training.state.TrainingState`, the encoder of
-its labels and predictions to use again.  There are no numerics here.
+its labels, and predictions for later use.  It contains no numerics.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from functools import lru_cache
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp.data import device_arrays, inputs
 from fastmlp.data.targets import Objective
 from fastmlp.engines import backends
 from fastmlp.estimator import architecture
-from fastmlp.estimator.parameters import CONSTRAINTS, check_batches, check_lbfgs, check_monitor
+from fastmlp.estimator.parameters import CONSTRAINTS, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import weights
 from fastmlp.model.network import Network
+from fastmlp.sklearn_compat import _fit_context, validate_parameter_constraints
 from fastmlp.training import checkpoint, state
 from fastmlp.training.lbfgs import train_lbfgs
-from fastmlp.training.run import Run, train_stochastic
+from fastmlp.training.run import Run, check_batches, train_stochastic
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
 from fastmlp.training.validation import given_validation, validation_of
 
-backends.get("auto")  # imported with the estimators, so that the first fit is not slower than the next
+backends.get("auto")  # imported with the estimators, so the first fit is not slower than the next
 
 
 Method = TypeVar("Method", bound=Callable)
@@ -96,6 +96,50 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     init: Any
     callbacks: Any
 
+    # parameters that others read
+    alpha: float
+    batch_size: int | str
+    learning_rate: Any
+    learning_rate_init: float
+    power_t: float
+    shuffle: bool
+    tol: float
+    verbose: bool
+    momentum: float
+    nesterovs_momentum: bool
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+    max_fun: int
+    weight_decay: float | None
+    max_grad_norm: float | None
+    drop_last: bool
+    l1_ratio: float
+    dropout: Any
+    input_dropout: float
+    monitor: Any
+    restore_best: bool | None
+    loss: Any
+
+    # what a fit leaves, for type checkers
+    coefs_: list[np.ndarray]
+    intercepts_: list[np.ndarray]
+    loss_: float
+    best_loss_: float | None
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+    validation_loss_curve_: list[float]
+    history_: dict[str, list[float]]
+    n_iter_: int
+    t_: int
+    n_layers_: int
+    n_outputs_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    out_activation_: str
+
     def _store(self, arguments: dict[str, Any]) -> None:
         """Keep the constructor's arguments under their names, untouched, as scikit-learn wants it."""
         for name in arguments.keys() - {"self"}:
@@ -127,11 +171,11 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     @abstractmethod
     def _encode(self, y: np.ndarray, dtype: np.dtype, objective: Objective) -> np.ndarray:
-        """Training targets."""
+        """Return the training targets."""
 
     @abstractmethod
     def _decode(self, output: np.ndarray) -> np.ndarray:
-        """Predictions from outputs (n, n_outputs)."""
+        """Return the predictions from outputs (n, n_outputs)."""
 
     @abstractmethod
     def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
@@ -139,7 +183,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     @abstractmethod
     def _stratify(self, y: np.ndarray) -> np.ndarray | None:
-        """Return what the validation split is stratified by."""
+        """Return the labels by which the validation split is stratified."""
 
     # --- fitting ---------------------------------------------------------------------------------------------------
 
@@ -184,7 +228,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             Biases of each layer to start from.
         resume_from : str or path-like, default=None
             File of a :class:`fastmlp.callbacks.Checkpoint`: go on with the fit that wrote it, on the same data and with
-            the same parameters, to the weights that it would have come to, bit for bit.
+            the same parameters, to the weights that it would have reached, bit for bit.
 
         Returns
         -------
@@ -244,7 +288,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         return self
 
     def _check_parameters(self, extras: Extras) -> None:
-        """Refuse parameters that are wrong whatever the data, or contradict each other."""
+        """Refuse parameters that are wrong for any data, or contradict each other."""
         self._hidden_sizes()
         backends.get(self.backend)
         given = extras.validation is not None
@@ -275,7 +319,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         return architecture.hidden_sizes(self)
 
     def _fitted_network(self) -> Network:
-        """Return the network that the fitted arrays describe, whoever set them, as it predicts."""
+        """Return the network that the fitted arrays describe, as it predicts, also if a user has set them."""
         return architecture.fitted_network(self)
 
     def _expose(self, network: Network, params: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """fastmlp's estimators as scikit-learn's: parameters, weights, and what training goes on with.
 
-Both keep the same fitted attributes under the same names.  What differs is where the weights lie (here views of one
-flat vector), the optimizer's state (here vectors laid out like it) and which parameters there are.
+Both keep the same fitted attributes under the same names.  Three things differ: the place of the weights (here views of
+one flat vector), the optimizer's state (here vectors with the same layout) and the parameters.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 from sklearn import neural_network
-from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
 from fastmlp.estimator.base import ESTIMATORS
 from fastmlp.estimator.parameters import activations_of
 from fastmlp.model import weights
 from fastmlp.model.network import Network
+from fastmlp.sklearn_compat import AdamOptimizer, SGDOptimizer
 from fastmlp.training.attributes import ATTRIBUTES
 from fastmlp.training.optimizers import Optimizer
 from fastmlp.training.schedules import Adaptive, InverseScaling, Schedule

@@ -1,4 +1,4 @@
-"""How many threads a fit may use."""
+"""Say how many threads a fit may use; the engines ask it when n_jobs is None or given."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from functools import cache
 from pathlib import Path
 
 from joblib import effective_n_jobs
-from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+
+from fastmlp.sklearn_compat import _openmp_effective_n_threads
 
 
 def allowed(n_jobs: int | None) -> int:
-    """Most threads for one fit.
+    """Return the largest number of threads of one fit.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ def allowed(n_jobs: int | None) -> int:
 
 @cache
 def _cores() -> int | None:
-    """Physical cores behind the processors this process may run on; None where Linux does not tell.
+    """Return the physical cores of the processors that this process may use; None if Linux does not tell.
 
     The library that scikit-learn asks starts a process to find out, which takes longer than many a fit.
     """
