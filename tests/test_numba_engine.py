@@ -25,6 +25,7 @@ from fastmlp.kernels import codegen, formulas, threads
 from fastmlp.model.network import Network
 
 from helpers import Steps
+from tiers import exhaustive
 
 pytestmark = pytest.mark.skipif("numba" not in backends.available(), reason=str(backends.why_not("numba")))
 
@@ -59,7 +60,7 @@ def fit_elsewhere(backend="numba", epochs=3, **environment):
 # ------------------------------------------------------------------------------- imports
 
 
-@pytest.mark.parametrize("backend", ["auto", "cython", "reference"])
+@pytest.mark.parametrize("backend", ["auto", *exhaustive("cython", "reference")])
 def test_numba_is_imported_by_its_own_engine_only(backend):
     if backend != "auto" and backend not in backends.available():
         pytest.skip("not installed")
@@ -75,6 +76,8 @@ def test_importtime_names_no_numba():
 
 
 # ------------------------------------------------------------------------------- the cache
+
+compiles_anew = pytest.mark.exhaustive  # half a minute in each of two processes
 
 
 SEARCH = """
@@ -98,6 +101,7 @@ def cache(tmp_path_factory):
     return place, elsewhere(SEARCH, FASTMLP_CACHE_DIR=str(place)).strip()
 
 
+@compiles_anew
 def test_workers_of_a_search_may_begin_without_code(cache):
     place, weights = cache
     np.testing.assert_allclose(float(weights), float(fit_elsewhere("reference")[1]), rtol=1e-6)
@@ -108,6 +112,7 @@ def stamps(place):
     return {path: path.stat().st_mtime_ns for path in place.rglob("*.nbc")}
 
 
+@compiles_anew
 def test_what_is_compiled_is_kept(cache, record_property):
     place, weights = cache
     files = stamps(place)
@@ -125,12 +130,14 @@ assert "numba" not in sys.modules
 """
 
 
+@compiles_anew
 def test_info_knows_what_is_compiled(cache, tmp_path):
     place, _ = cache
     assert elsewhere(DESCRIBED, FASTMLP_CACHE_DIR=str(place)).strip() == "{'float32': False, 'float64': True}"
     assert elsewhere(DESCRIBED, FASTMLP_CACHE_DIR=str(tmp_path)).strip() == "{'float32': False, 'float64': False}"
 
 
+@compiles_anew
 def test_processes_may_begin_at_once_where_code_is(cache):
     place, weights = cache
     with ThreadPoolExecutor(2) as pool:

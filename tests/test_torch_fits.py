@@ -12,7 +12,10 @@ import pytest
 from fastmlp import MLPClassifier, MLPRegressor
 
 torch = pytest.importorskip("torch", reason="PyTorch judges here: pip install fastmlp[judges]")
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:.*lr_scheduler.step")
+pytestmark = [
+    pytest.mark.usefixtures("one_torch_thread"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:.*lr_scheduler.step"),
+]
 
 ROWS, EPOCHS, BATCH = 100, 10, 20
 PER_EPOCH = ROWS // BATCH
