@@ -12,6 +12,7 @@ from sklearn.utils.validation import _check_sample_weight, _check_y, validate_da
 from fastmlp.data import device_arrays
 from fastmlp.data.targets import Objective
 from fastmlp.engines.backends import Data
+from fastmlp.model import choices
 from fastmlp.model.network import Network
 
 
@@ -49,7 +50,7 @@ def encoded(
     TypeError
         If X is on a GPU in another dtype than the network's.
     """
-    lbfgs = estimator.solver == "lbfgs"
+    lbfgs = choices.name_of(estimator.solver) == "lbfgs"
     dtype = np.dtype(np.float64) if lbfgs else network.dtype
     device_arrays.check_dtype(X, dtype, "solver='lbfgs' works in" if lbfgs else "the weights are")
     weight = None if sample_weight is None else sample_weight.astype(dtype, copy=False)

@@ -1,4 +1,4 @@
-"""Choices with parameters: what may stand for an activation, a loss or a schedule, and in which ranges.
+"""Choices with parameters: what may stand for an activation, a loss, a solver or a schedule, and in which ranges.
 
 Users write a name, a pair (name, {parameter: value}), or a formula of their own; :func:`entry` judges it against a
 table of rows, and networks and engines get what it returns. A row says which parameters it takes, with their defaults
@@ -108,15 +108,18 @@ def is_formula(value: Any) -> bool:
 
 
 def name_of(choice: Any) -> str:
-    """Name of an entry, for messages and tables; that of a user's formula is its function's."""
+    """Return the name of an entry, or of what a user wrote; that of a user's formula is its function's.
+
+    What is no choice at all is its repr, so that whoever asks before anything is judged finds no such name.
+    """
     if isinstance(choice, str):
         return choice
-    return choice[0] if isinstance(choice, tuple) else choice.name
+    return choice[0] if is_pair(choice) else getattr(choice, "name", repr(choice))
 
 
-def given_parameters(choice: Any) -> dict[str, float]:
-    """Parameters that an entry itself gives."""
-    return dict(choice[1]) if isinstance(choice, tuple) else {}
+def given_parameters(choice: Any) -> dict[str, Any]:
+    """Return the parameters that an entry, or what a user wrote, itself gives; a new dict."""
+    return dict(choice[1]) if is_pair(choice) else {}
 
 
 def parameters_of(table: Mapping[str, Any], choice: Any) -> dict[str, float]:
