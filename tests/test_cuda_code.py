@@ -132,5 +132,5 @@ def test_every_kernel_compiles(tool, dtype):
 
 @needs_compiler
 def test_importing_the_table_of_engines_touches_no_numba():
-    code = "import sys; from fastmlp import backends; backends.available(); sys.exit('numba' in sys.modules)"
+    code = "import sys; from fastmlp.engines import backends; backends.available(); sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -78,7 +78,7 @@ def test_no_device(tmp_path):
 
 
 def gpu_check_engines():
-    code = "from fastmlp import backends; print(*backends.available())"
+    code = "from fastmlp.engines import backends; print(*backends.available())"
     variables = {**os.environ, "NUMBA_ENABLE_CUDASIM": "0"}
     return subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True).stdout.split()
 

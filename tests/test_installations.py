@@ -143,5 +143,5 @@ def test_without_numbas_compiler_its_engine_says_so(value):
 
 @pytest.mark.parametrize("value", ["", "0"])
 def test_numbas_compiler_is_not_off_by_these(value):
-    code = "from fastmlp import backends; print(backends.why_not('numba'))"
+    code = "from fastmlp.engines import backends; print(backends.why_not('numba'))"
     assert "NUMBA_DISABLE_JIT" not in run(code, NUMBA_DISABLE_JIT=value)

@@ -67,7 +67,7 @@ def test_numba_is_imported_by_its_own_engine_only(backend):
 
 
 def test_importtime_names_no_numba():
-    code = "import fastmlp; from fastmlp import backends; backends.available()"
+    code = "import fastmlp; from fastmlp.engines import backends; backends.available()"
     done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-4000:]
     names = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}

@@ -82,11 +82,11 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
     return epoch.loss / epoch.n_order
 
 
-cdef tuple read_steps(optimizer, fm_epoch *epoch):
-    """Fill rule, scalars, decays and max_norm of `epoch`; return the rule's number of states and the arrays to keep."""
+cdef tuple read_steps(optimizer, fm_epoch *epoch, int *n_states):
+    """Fill rule, scalars, decays and max_norm of `epoch`, and the rule's number of states; return the arrays to keep."""
     number, row = row_of(OPTIMIZER_ROWS, optimizer.rule, "optimizer.rule")
     cdef idx n = epoch.n_steps
-    epoch.rule = number
+    epoch.rule, n_states[0] = number, row["n_states"]
     scalars = optimizer.scalars(n)
     epoch.scalars = <const double *>pointer(scalars, "optimizer.scalars", cnp.NPY_FLOAT64, (n, row["n_scalars"]))
     decays = optimizer.decays(n) if hasattr(optimizer, "decays") else None
@@ -97,7 +97,7 @@ cdef tuple read_steps(optimizer, fm_epoch *epoch):
         epoch.max_norm = max_norm
         if not epoch.max_norm > 0:
             raise ValueError(f"optimizer.max_grad_norm must be above 0 or None, got {max_norm}")
-    return row["n_states"], scalars, decays
+    return scalars, decays
 
 
 def train_epoch(Workspace workspace not None, params, data, order, batch_size, alpha, optimizer, l1=0.0, seed=0):
@@ -152,7 +152,7 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
         raise ValueError(f"seed must lie in [0, 2**64), got {seed}")
     epoch.seed, epoch.t = seed, optimizer.t
     n_steps = epoch.n_steps = (epoch.n_order + size - 1) // size
-    n_states, *kept = read_steps(optimizer, &epoch)  # epoch points into what is kept
+    kept = read_steps(optimizer, &epoch, &n_states)  # epoch points into what is kept
     cdef void *p_params = workspace.flat(params, "params", True)
     cdef void *p_states[FM_MAX_STATES]
     states = optimizer.states
