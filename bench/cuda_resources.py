@@ -27,7 +27,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from fastmlp.kernels import codegen, formulas
-from fastmlp.kernels.numba_cuda import driver, settings
+from fastmlp.kernels.numba_cuda import code, driver, settings
 
 CAPABILITIES = (8, 0), (9, 0), (10, 0)
 KERNELS = "train", "predict"
@@ -68,10 +68,11 @@ SLACK = 1.1  # other versions of both allocate registers a little differently; 0
 
 def generate(*, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, large: bool = False) -> Any:
     """The module of a combination of formulas."""
-    template = (Path(driver.__file__).parent / "network.py").read_text(encoding="utf-8")
     tile = settings.LARGE if large else settings.SMALL
     choice = {"activations": activations, "loss": loss, "rule": rule}
-    return driver.load(lambda: codegen.cuda_module(formulas, template, tile, double=double, simulated=False, **choice))
+    return driver.load(
+        lambda: codegen.cuda_module(formulas, code.template(), tile, double=double, simulated=False, **choice)
+    )
 
 
 def signatures(module: ModuleType) -> dict[str, list[Any]]:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils._available_if import _AvailableIfDescriptor
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
+from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from fastmlp.data import device_arrays, targets
 from fastmlp.data.targets import Objective
-from fastmlp.estimator.base import Extras, _BaseMLP, entered, fit_context
+from fastmlp.estimator.base import Extras, Method, _BaseMLP, entered, fit_context
 from fastmlp.estimator.methods import ModelMethods
 from fastmlp.estimator.parameters import (
     CLASSIFIER_CONSTRAINTS,
@@ -30,6 +29,7 @@ from fastmlp.estimator.parameters import (
     document,
 )
 from fastmlp.model import choices
+from fastmlp.sklearn_compat import _AvailableIfDescriptor, _check_partial_fit_first_call
 from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
 
 
@@ -63,8 +63,13 @@ class _IfProbabilities(_AvailableIfDescriptor):
         return super().__get__(obj, owner)
 
 
-def _if_probabilities(method: Callable) -> Any:
-    return _IfProbabilities(method, _has_probabilities, attribute_name=method.__name__)
+def _if_probabilities(method: Method) -> Method:
+    return cast(Method, _IfProbabilities(method, _has_probabilities, attribute_name=method.__name__))
+
+
+def _available_if(check: Callable[[Any], bool]) -> Callable[[Method], Method]:
+    """Apply scikit-learn's decorator, which by itself hides signatures from type checkers."""
+    return available_if(check)
 
 
 def _is_hinge(estimator: MLPClassifier) -> bool:
@@ -119,6 +124,9 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS | CLASSIFIER_CONSTRAINTS
     _numeric_targets = False
+    label_smoothing: float
+    class_weight: Any
+    classes_: np.ndarray
 
     def __init__(
         self,
@@ -209,7 +217,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
         return accuracy_score(y, self._decode(output), sample_weight=sample_weight)
 
-    @available_if(_has_partial_fit)
+    @_available_if(_has_partial_fit)
     @fit_context
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch, going on from the present weights and optimizer.
@@ -251,7 +259,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         """
         return self._decode(self._outputs_of(X))
 
-    @available_if(_has_decision_values)
+    @_available_if(_has_decision_values)
     def decision_function(self, X: Any) -> np.ndarray:
         """Decision values of the hinge losses; those of the predicted class are the largest.
 

@@ -7,7 +7,8 @@ in a table below and one row in formulas.py.
 
 Reading order: the three tables, one layer, losses, updates, the whole network (layout, forward,
 backward, dropout), the coarse calls, entries of the tables.  Arguments of the calls, their shapes
-and what is raised are documented in contract.py.
+and what is raised are documented in contract.py.  The file is longer than others: a judge is read
+as a whole, beside a textbook, and must not depend on parts that engines share.
 
 An activation or a loss is a name, a pair (name, {parameter: value}), or a formula of the user's
 own, which brings its NumPy functions along.

@@ -295,6 +295,7 @@ class Reader:
             x, y = y, x
         smaller_and_larger = (x, y) if name == "minimum" else (y, x)
         chosen = self.graph.apply("select_le", x, y, *smaller_and_larger)  # y where one is NaN
-        if self.graph.value(x) is not None and not math.isnan(self.graph.value(x)):
+        constant = self.graph.value(x)
+        if constant is not None and not math.isnan(constant):
             return chosen
         return self.graph.apply("select_ne", x, chosen, x, x)

@@ -52,7 +52,7 @@ def run(command, folder, **environment):
 def copy(tmp_path_factory):
     """A copy of the sources with the example's lines, built (the baseline instruction set suffices)."""
     folder = tmp_path_factory.mktemp("sources")
-    for name in ("fastmlp", "kernels", "tests"):
+    for name in ("fastmlp", "kernels", "tests", "bench"):
         skip = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd", "engine.c", "generated")
         shutil.copytree(ROOT / name, folder / name, ignore=skip)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):

@@ -13,10 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fastmlp.bench import cuda, quick, suites
-from fastmlp.cli import environment
 from fastmlp.cli.app import app
 from fastmlp.data.files import write_whole
-from fastmlp.engines import backends
+from fastmlp.engines import backends, environment
 
 # The quickest case of all, 20 iterations on 150 rows.
 TINY = ("bench", "--data", "iris", "--solver", "lbfgs", "--repeats", "2")

@@ -1,7 +1,7 @@
 """The CUDA engine: on a GPU if there is one, in Numba's simulator with NUMBA_ENABLE_CUDASIM=1, and with neither.
 
 In the simulator a GPU's threads are Python's: sizes here are small, and odd on purpose.  It checks which number goes
-where, not races; the barriers are argued in kernels/numba_cuda/network.py.  What needs neither is in test_cuda_code.py.
+where, not races; the barriers are argued in kernels/numba_cuda/template/.  What needs neither is in test_cuda_code.py.
 """
 
 import importlib

@@ -163,8 +163,7 @@ def modules():
     for package in (fastmlp, kernels):
         found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
         names |= {module.name for module in found if not module.name.startswith("fastmlp.bench.")}
-    names.remove("fastmlp.kernels.numba_cuda.network")  # a template
-    names = {name for name in names if ".numba_cpu.template." not in name}  # parts of one
+    names = {name for name in names if ".template." not in name}  # parts of one text
     absent = {row.module for name, row in backends.BACKENDS.items() if backends.why_not(name)}
     return sorted(names - absent)
 

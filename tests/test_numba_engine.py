@@ -19,9 +19,9 @@ import pytest
 import scipy.sparse
 
 import fastmlp
-from fastmlp.engines import backends, threads
+from fastmlp.engines import backends
 from fastmlp.engines.backends import Data
-from fastmlp.kernels import codegen, formulas
+from fastmlp.kernels import codegen, formulas, threads
 from fastmlp.model.network import Network
 
 from helpers import Steps
@@ -119,7 +119,7 @@ def test_what_is_compiled_is_kept(cache, record_property):
 
 DESCRIBED = """
 import sys
-from fastmlp.cli.environment import engines
+from fastmlp.engines.environment import engines
 print(engines()["numba"]["compiled"])
 assert "numba" not in sys.modules
 """

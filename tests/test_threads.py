@@ -17,8 +17,7 @@ from sklearn.datasets import make_classification, make_regression
 from threadpoolctl import threadpool_limits
 
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.engines import threads
-from fastmlp.kernels import _engine
+from fastmlp.kernels import _engine, threads
 from fastmlp.model.network import Network
 
 from helpers import make_data, make_network, make_optimizer, make_params

@@ -1,4 +1,4 @@
-"""Engines of fastmlp side by side: their names, whole fits of `quick`, and what `quick` and `train` show of them.
+"""Engines of fastmlp side by side: their names, and what `quick` and `train` show of them.
 
 An engine is a rival like any other: the first takes the place of fastmlp, and the others are compared with it. Results
 that hold several engines have `engines`, their names, and `speed`, the geometric means by thread count and engine.
@@ -6,24 +6,16 @@ that hold several engines have `engines`, their names, and `speed`, the geometri
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from fastmlp.bench import processes
-from fastmlp.bench.race import Tell, mean, problems, race, ratio
-from fastmlp.bench.rivals import ENGINE, engine_of
-from fastmlp.bench.settings import Settings
+from fastmlp.bench.race import mean
+from fastmlp.bench.rivals import ENGINE
 from fastmlp.bench.tables import Bars, Table, difference, number
 from fastmlp.engines import backends
 
 ALL = "all"
 SLOW = ("reference",)  # engines that have to be named
-ROUNDS = 3
-SECONDS = 0.25  # for the timed fits of one process of `quick`
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -67,72 +59,6 @@ def _rivals(engines: Sequence[str]) -> dict[str, str]:
 def labels(result: Mapping[str, Any]) -> dict[str, str]:
     """Rival -> what tables call it, where that is not its name."""
     return {"fastmlp": ENGINE + result["engines"][0]} if "engines" in result else {}
-
-
-# --- whole fits, for `quick` ------------------------------------------------------------------------------------------
-
-
-def whole_fits(cases: Sequence[Any], settings: Settings, tell: Tell) -> dict[str, Any]:
-    """The cases of `quick`, each engine in fresh processes."""
-    versions = processes.installed(settings.entrants("quick"))
-    entries = [_run(case, versions, settings, tell) for case in cases]
-    options = {"rounds": settings.rounds_or(ROUNDS), "threads": list(settings.threads), "dtype": "float64"}
-    return {
-        "settings": options,
-        "versions": versions,
-        "workloads": entries,
-        **compare(entries, settings.engines),
-        "problems": [line for entry in entries for line in problems(entry["name"], entry["rivals"])],
-        "figures": figures(entries, settings.engines, ", seconds"),
-    }
-
-
-def _run(case: Any, versions: Mapping[str, str | None], settings: Settings, tell: Tell) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        request = {
-            "data": case.data,
-            "hidden": list(case.hidden),
-            "solver": case.solver,
-            "backend": settings.engines[0],
-            "dtype": "float64",
-            "seconds": min(settings.seconds, SECONDS),
-            "folder": folder,
-        }
-        rounds, name = settings.rounds_or(ROUNDS), f"{case.data}, {case.solver}"
-        record = race(
-            "whole fits", request, versions, settings.threads, rounds, 0.0, lambda text: tell(f"{name}, {text}")
-        )
-    every = [name for name in versions if name != "fastmlp"]
-    by_threads = {str(n): {rival: ratio(record, rival, str(n)) for rival in every} for n in settings.threads}
-    return {
-        "name": name,
-        "hidden": list(case.hidden),
-        "rivals": record,
-        "ratio_by_threads": by_threads,
-    }
-
-
-def measure(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Inside a worker: whole fits of one engine; the first is compared, the others are timed and compared by loss."""
-    from fastmlp.bench import quick
-
-    case = quick.Case(request["data"], tuple(request["hidden"]), request["solver"])
-    X, y = quick.load(case.data)
-    engine = engine_of(request["rival"]) or request["backend"]
-    model = quick.estimators(case, engine, request["threads"])["fastmlp"]
-    cold = quick.timed_fit(model, X, y)
-    np.save(request["out"], np.concatenate([np.ravel(array) for array in (*model.coefs_, *model.intercepts_)]))
-    curves, end = [_losses(model)], time.perf_counter() + request["seconds"]
-    seconds: list[float] = []
-    while not seconds or time.perf_counter() < end:
-        seconds.append(quick.timed_fit(model, X, y))
-        curves.append(_losses(model))
-    return {"what": "weights", "cold": cold, "seconds": seconds, "losses": curves}
-
-
-def _losses(model: Any) -> list[float]:
-    """Of every epoch; L-BFGS has its last one only."""
-    return [float(loss) for loss in getattr(model, "loss_curve_", None) or [model.loss_]]
 
 
 # --- what follows from the times --------------------------------------------------------------------------------------

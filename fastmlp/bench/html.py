@@ -9,7 +9,7 @@ from typing import Any
 
 from fastmlp.bench import suites
 from fastmlp.bench.tables import Table
-from fastmlp.cli import environment
+from fastmlp.engines import environment
 
 STYLE = """
 :root { color-scheme: light; --ink: #1b2733; --soft: #5b6b7a; --line: #dde3e9; --accent: #2563a8; }

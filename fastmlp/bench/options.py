@@ -23,7 +23,7 @@ from fastmlp.bench import processes
 from fastmlp.bench.race import TOLERANCE, Tell, finite, relative, summary
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, difference, number, percent
-from fastmlp.bench.workloads import WORKLOADS, Task, Workload
+from fastmlp.bench.workloads import FORMULA, WORKLOADS, Task, Workload
 from fastmlp.kernels import formulas
 
 ROUNDS = 7  # all in one process
@@ -31,7 +31,6 @@ NETS = ("digits", "housing")
 FITS = 10  # that go into the time which `Settings.seconds` gives one option
 
 PLAIN = "plain"
-FORMULA = "swish, the user's"  # stands for the formula below where it has to travel to a worker
 
 # How the losses of the first epochs must relate to those of the base.
 EQUAL, OTHER, ANY = "equal", "other", "any"

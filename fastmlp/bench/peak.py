@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.bench import processes
-from fastmlp.cli import environment
+from fastmlp.engines import environment
 
 SIZES = (1024, 2048, 3072)
 

@@ -1,13 +1,15 @@
 """Suite `quick`: scikit-learn's MLPs against fastmlp's on the data sets that scikit-learn ships.
 
-Needs the default installation only and runs in this process. A race is only fair between equal results, so `run_case`
+Needs the default installation only. fastmlp and scikit-learn run in this process.
+A race is only fair between equal results, so `run_case`
 fits both once, compares the two models, and starts the clock only when they are the same. Engines that race each other
-on these cases do so in `engines.py`, each in fresh processes.
+on these cases do so in fresh processes, as the rivals of the other suites do.
 """
 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,11 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp.bench import engines
+from fastmlp.bench import engines, processes
+from fastmlp.bench.race import Tell, problems, race, ratio
+from fastmlp.bench.rivals import engine_of
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, number
 
 REPEATS = 5
+ENGINE_ROUNDS = 3
+ENGINE_SECONDS = 0.25  # for the timed fits of one process of one engine
 SCORES = ("score", "score")
 RIVALS = ("scikit-learn", "fastmlp")
 
@@ -304,7 +310,7 @@ def run(settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
     """All chosen cases; everything about them, for JSON."""
     cases = select(settings.data, settings.solvers)
     if settings.engines:
-        return engines.whole_fits(cases, settings, tell)
+        return race_engines(cases, settings, tell)
     options: dict[str, Any] = {
         "repeats": settings.rounds_or(REPEATS),
         "backend": settings.backend,
@@ -329,6 +335,70 @@ def run(settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
             if (median := row.median("fastmlp")) is not None
         },
     }
+
+
+# --- engines of fastmlp side by side ----------------------------------------------------------------------------------
+
+
+def race_engines(cases: Sequence[Case], settings: Settings, tell: Tell) -> dict[str, Any]:
+    """Return the results of the cases, each engine in fresh processes."""
+    versions = processes.installed(settings.entrants("quick"))
+    entries = [_race_engines(case, versions, settings, tell) for case in cases]
+    options = {"rounds": settings.rounds_or(ENGINE_ROUNDS), "threads": list(settings.threads), "dtype": "float64"}
+    return {
+        "settings": options,
+        "versions": versions,
+        "workloads": entries,
+        **engines.compare(entries, settings.engines),
+        "problems": [line for entry in entries for line in problems(entry["name"], entry["rivals"])],
+        "figures": engines.figures(entries, settings.engines, ", seconds"),
+    }
+
+
+def _race_engines(case: Case, versions: Mapping[str, str | None], settings: Settings, tell: Tell) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        request = {
+            "data": case.data,
+            "hidden": list(case.hidden),
+            "solver": case.solver,
+            "backend": settings.engines[0],
+            "dtype": "float64",
+            "seconds": min(settings.seconds, ENGINE_SECONDS),
+            "folder": folder,
+        }
+        rounds, name = settings.rounds_or(ENGINE_ROUNDS), f"{case.data}, {case.solver}"
+        record = race(
+            "whole fits", request, versions, settings.threads, rounds, 0.0, lambda text: tell(f"{name}, {text}")
+        )
+    every = [name for name in versions if name != "fastmlp"]
+    by_threads = {str(n): {rival: ratio(record, rival, str(n)) for rival in every} for n in settings.threads}
+    return {
+        "name": name,
+        "hidden": list(case.hidden),
+        "rivals": record,
+        "ratio_by_threads": by_threads,
+    }
+
+
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Inside a worker: whole fits of one engine; the first is compared, the others are timed and compared by loss."""
+    case = Case(request["data"], tuple(request["hidden"]), request["solver"])
+    X, y = load(case.data)
+    engine = engine_of(request["rival"]) or request["backend"]
+    model = estimators(case, engine, request["threads"])["fastmlp"]
+    cold = timed_fit(model, X, y)
+    np.save(request["out"], np.concatenate([np.ravel(array) for array in (*model.coefs_, *model.intercepts_)]))
+    curves, end = [_losses(model)], time.perf_counter() + request["seconds"]
+    seconds: list[float] = []
+    while not seconds or time.perf_counter() < end:
+        seconds.append(timed_fit(model, X, y))
+        curves.append(_losses(model))
+    return {"what": "weights", "cold": cold, "seconds": seconds, "losses": curves}
+
+
+def _losses(model: Any) -> list[float]:
+    """Of every epoch; L-BFGS has its last one only."""
+    return [float(loss) for loss in getattr(model, "loss_curve_", None) or [model.loss_]]
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def run(
 
     `skipped` says why suites that were asked for are not among these.
     """
-    from fastmlp.cli import environment
+    from fastmlp.engines import environment
 
     results = {
         name: module(name).run(options[name], lambda text, name=name: tell(f"{name}: {text}")) for name in suites

@@ -22,7 +22,7 @@ ACTIONS = {
     "grid": "fastmlp.bench.grid:measure",
     "scaling": "fastmlp.bench.scaling:measure",
     "options": "fastmlp.bench.options:measure",
-    "whole fits": "fastmlp.bench.engines:measure",
+    "whole fits": "fastmlp.bench.quick:measure",
     "cuda": "fastmlp.bench.cuda:measure",
     "device": "fastmlp.bench.cuda:probe",
     "device peak": "fastmlp.bench.cuda:measure_peak",

@@ -23,6 +23,8 @@ SEED = 0
 ALPHA = 0.0
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
+FORMULA = "swish, the user's"  # stands for a formula of the suite `options` where it has to travel to a worker
+
 # Steps that are compared weight by weight before anything is timed; whole epochs, so often a few more.
 CHECKED_STEPS = 16
 

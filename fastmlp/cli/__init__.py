@@ -2,8 +2,7 @@
 
 Reading order: app.py (the command, `info` and `bench`), arguments.py (options that several commands have),
 parameters.py (the estimators' parameters as options of `train`), lazy.py (commands that load when they run); train.py,
-predict.py, show.py, export.py (a command on data files each); output.py (tables, JSON, exit codes, one-line errors);
-environment.py (what `info` tells).
+predict.py, show.py, export.py (a command on data files each); output.py (tables, JSON, exit codes, one-line errors).
 
 Commands parse options and call fastmlp.tabular, the estimators and fastmlp.persistence; nothing is computed here.
 scikit-learn and pyarrow are imported when a command runs.

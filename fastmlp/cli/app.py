@@ -1,6 +1,6 @@
-"""The console script `fastmlp`: parse options, call bench/ or environment.py, print tables.
+"""The console script `fastmlp`: parse options, call bench/ or engines/environment.py, print tables.
 
-The outermost layer, with shell/, which holds the commands that work on data files. Nothing is computed here.
+The outermost layer, with the files beside it, which hold the commands on data files. Nothing is computed here.
 
 Exit codes: 0 all well, 1 the results of a benchmark differ, a rival failed or a training diverged, 2 wrong usage, a
 data file that cannot be used or an output file that cannot be written, 3 slower than the older run.
@@ -107,6 +107,76 @@ def _engines(text: str | None) -> str | None:
     return text
 
 
+# options of bench alone
+Suite = Annotated[str, typer.Argument(metavar="[SUITE]", help=f"{', '.join(SUITES)} or {ALL}.", show_default=True)]
+Rounds = Annotated[
+    int | None,
+    typer.Option(
+        "--rounds",
+        "--repeats",
+        min=1,
+        help="Timed rounds, fits in quick and options and fresh processes elsewhere; the default depends on the suite.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of each, BLAS included. Default: 1 in quick; elsewhere 1 and all cores."),
+]
+Backend = Annotated[str, typer.Option(callback=_known_backend, metavar="NAME", help="Engine of fastmlp.")]
+Engines = Annotated[
+    str | None,
+    typer.Option(
+        callback=_engines,
+        metavar="NAMES",
+        help="quick, train, cold: engines side by side, in fresh processes, compared with the first, as in "
+        "cython,numba; all: those of this machine but the slow reference, which has to be named.",
+    ),
+]
+DataSets = Annotated[
+    list[str] | None,
+    typer.Option(
+        callback=_one_of(quick.DATA),
+        metavar="NAME",
+        help=f"quick: only this data set, may be repeated: {', '.join(quick.DATA)}.",
+    ),
+]
+Solvers = Annotated[
+    list[str] | None,
+    typer.Option(
+        callback=_one_of(quick.SOLVERS),
+        metavar="NAME",
+        help=f"quick: only this solver, may be repeated: {', '.join(quick.SOLVERS)}.",
+    ),
+]
+Workloads = Annotated[
+    list[str] | None,
+    typer.Option(
+        callback=_one_of(EVERY_WORKLOAD),
+        metavar="NAME",
+        help=f"Only this workload, may be repeated; train: {', '.join(WORKLOADS)}; cuda: "
+        f"{', '.join(DEVICE_WORKLOADS)}.",
+    ),
+]
+Rivals = Annotated[
+    list[str] | None,
+    typer.Option(
+        callback=_one_of(RIVALS),
+        metavar="NAME",
+        help=f"Not in quick: only this rival, may be repeated: {', '.join(RIVALS)}.",
+    ),
+]
+Dtype = Annotated[str | None, typer.Option(metavar="NAME", help="Not in quick: float32 (the default) or float64.")]
+QuickCheck = Annotated[
+    bool, typer.Option(help="Everything once and at its smallest, to see that it runs; its times mean little.")
+]
+OlderRun = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="OLD.json",
+        help="Compare with a file that --json wrote; exit with 3 if a figure of fastmlp is more than "
+        f"{THRESHOLD:.0%} slower.",
+    ),
+]
 HtmlFile = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", callback=_page_file, help="Write a page with charts to FILE."),
@@ -138,80 +208,18 @@ for command in (predict, show, export):
 
 @app.command()
 def bench(
-    suite: Annotated[
-        str, typer.Argument(metavar="[SUITE]", help=f"{', '.join(SUITES)} or {ALL}.", show_default=True)
-    ] = "quick",
-    rounds: Annotated[
-        int | None,
-        typer.Option(
-            "--rounds",
-            "--repeats",
-            min=1,
-            help="Timed rounds, fits in quick and options and fresh processes elsewhere; the default depends on the "
-            "suite.",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of each, BLAS included. Default: 1 in quick; elsewhere 1 and all cores."),
-    ] = None,
-    backend: Annotated[str, typer.Option(callback=_known_backend, metavar="NAME", help="Engine of fastmlp.")] = "auto",
-    engines: Annotated[
-        str | None,
-        typer.Option(
-            callback=_engines,
-            metavar="NAMES",
-            help="quick, train, cold: engines side by side, in fresh processes, compared with the first, as in "
-            "cython,numba; all: those of this machine but the slow reference, which has to be named.",
-        ),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=_one_of(quick.DATA),
-            metavar="NAME",
-            help=f"quick: only this data set, may be repeated: {', '.join(quick.DATA)}.",
-        ),
-    ] = None,
-    solver: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=_one_of(quick.SOLVERS),
-            metavar="NAME",
-            help=f"quick: only this solver, may be repeated: {', '.join(quick.SOLVERS)}.",
-        ),
-    ] = None,
-    workload: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=_one_of(EVERY_WORKLOAD),
-            metavar="NAME",
-            help=f"Only this workload, may be repeated; train: {', '.join(WORKLOADS)}; cuda: "
-            f"{', '.join(DEVICE_WORKLOADS)}.",
-        ),
-    ] = None,
-    rival: Annotated[
-        list[str] | None,
-        typer.Option(
-            callback=_one_of(RIVALS),
-            metavar="NAME",
-            help=f"Not in quick: only this rival, may be repeated: {', '.join(RIVALS)}.",
-        ),
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Not in quick: float32 (the default) or float64.")
-    ] = None,
-    quick_check: Annotated[
-        bool, typer.Option(help="Everything once and at its smallest, to see that it runs; its times mean little.")
-    ] = False,
-    compare: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="OLD.json",
-            help="Compare with a file that --json wrote; exit with 3 if a figure of fastmlp is more than "
-            f"{THRESHOLD:.0%} slower.",
-        ),
-    ] = None,
+    suite: Suite = "quick",
+    rounds: Rounds = None,
+    threads: Threads = None,
+    backend: Backend = "auto",
+    engines: Engines = None,
+    data: DataSets = None,
+    solver: Solvers = None,
+    workload: Workloads = None,
+    rival: Rivals = None,
+    dtype: Dtype = None,
+    quick_check: QuickCheck = False,
+    compare: OlderRun = None,
     html_file: HtmlFile = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -236,8 +244,6 @@ def bench(
         fastmlp bench train --compare results.json
     """
     names = _suites(suite, data=data, solver=solver, workload=workload, rival=rival, dtype=dtype, engines=engines)
-    if "quick" in names and not quick.select(data or (), solver or ()):
-        output.fail("no case has both this data set and this solver.", WRONG_USAGE)
     side_by_side = _side_by_side(engines, backend)
     settings = Settings(
         rounds=rounds,
@@ -256,10 +262,21 @@ def bench(
     if engines and not rival:
         options["train"] = replace(settings, rivals=())  # the engines among themselves
     old = _older(compare)
+    _report(_run(suite, names, options), old, html_file, json_file)
+
+
+def _run(suite: str, names: tuple[str, ...], options: Mapping[str, Settings]) -> dict[str, Any]:
+    """Return the results of the suites that can run here."""
     names, skipped = _runnable(suite, names)
     # where standard error is a terminal, a line there says what is running
     with Console(stderr=True).status("", spinner="line") as status:
-        document = suites.run(names, options, status.update, skipped)
+        return suites.run(names, options, status.update, skipped)
+
+
+def _report(
+    document: dict[str, Any], old: Mapping[str, Any] | None, html_file: Path | None, json_file: Path | None
+) -> None:
+    """Show and write the results; exit with what they mean."""
     comparison = None if old is None else compared(old, document)
     _show(document, comparison, quiet=str(json_file) == "-")
     output.write_json(json_file, document)
@@ -307,11 +324,14 @@ def _suites(suite: str, **chosen: Any) -> tuple[str, ...]:
     for name in chosen["workload"] or ():
         if name not in of_suite:
             output.fail(f"--workload {name} is none of {suite}'s, which are {', '.join(of_suite)}.", WRONG_USAGE)
-    return suites.names(suite)
+    names = suites.names(suite)
+    if "quick" in names and not quick.select(chosen["data"] or (), chosen["solver"] or ()):
+        output.fail("no case has both this data set and this solver.", WRONG_USAGE)
+    return names
 
 
 def _thread_counts() -> tuple[int, ...]:
-    from fastmlp.cli import environment
+    from fastmlp.engines import environment
 
     return tuple(sorted({1, environment.cpus()}))
 
@@ -361,7 +381,7 @@ def info(json_file: JsonFile = None) -> None:
         fastmlp info
         fastmlp info --json -
     """
-    from fastmlp.cli import environment
+    from fastmlp.engines import environment
 
     described = environment.describe()
     if str(json_file) != "-":
@@ -370,7 +390,7 @@ def info(json_file: JsonFile = None) -> None:
 
 
 def _environment_table(described: Mapping[str, Any]) -> Table:
-    from fastmlp.cli import environment
+    from fastmlp.engines import environment
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)

@@ -158,7 +158,7 @@ def _options() -> dict[str, inspect.Parameter]:
 
 def _names(cls: Any, parameter: str) -> list[str]:
     """Names that a parameter may have, sorted."""
-    from sklearn.utils._param_validation import StrOptions
+    from fastmlp.sklearn_compat import StrOptions
 
     allowed = cls._parameter_constraints[parameter]
     return sorted(name for entry in allowed if isinstance(entry, StrOptions) for name in entry.options)

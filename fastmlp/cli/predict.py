@@ -66,12 +66,7 @@ def predict(
         fastmlp predict wine.safetensors new.csv --proba -o predictions.parquet
     """
     with output.one_line_errors():
-        if unknown not in ("ignore", "error"):
-            raise ValueError(f"--unknown must be ignore or error, got {unknown!r}")
-        if str(out) != "-" and not out.name.lower().endswith(ENDINGS):
-            raise ValueError(f"--output must end in {', '.join(ENDINGS)}, got {out}")
-        if str(out) == "-" and str(json_file) == "-":
-            raise ValueError("--output and --json cannot both be standard output")
+        _check_options(unknown, out, json_file)
         estimator, recipe = load(model)
         assert recipe is not None  # it was needed
         if proba and not hasattr(estimator, "predict_proba"):
@@ -91,6 +86,15 @@ def predict(
     output.write_json(
         json_file, {"schema": 1, "model": str(model), "data": str(data), "rows": n_rows, "unseen": unseen}
     )
+
+
+def _check_options(unknown: str, out: Path, json_file: Path | None) -> None:
+    if unknown not in ("ignore", "error"):
+        raise ValueError(f"--unknown must be ignore or error, got {unknown!r}")
+    if str(out) != "-" and not out.name.lower().endswith(ENDINGS):
+        raise ValueError(f"--output must end in {', '.join(ENDINGS)}, got {out}")
+    if str(out) == "-" and str(json_file) == "-":
+        raise ValueError("--output and --json cannot both be standard output")
 
 
 def predictions(estimator: Any, recipe: Recipe, X: Any, proba: bool) -> Any:

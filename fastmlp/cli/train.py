@@ -45,47 +45,55 @@ class Plan:
     quiet: bool
 
 
+# options of train alone
+Model = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", callback=regular_file, help="The model file (.safetensors).")
+]
+TargetColumn = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="The column to predict; y for .npz if left out.")
+]
+Task = Annotated[
+    str,
+    typer.Option(
+        metavar="TASK",
+        help="classification, regression, or auto: texts, true and false, and few whole numbers are classes.",
+    ),
+]
+Hidden = Annotated[str, typer.Option(metavar="SIZES", help="Units of the hidden layers; none for no layer.")]
+Share = Annotated[
+    float, typer.Option(metavar="SHARE", help="Share of the rows, in [0, 1), that is drawn for validation.")
+]
+Dropped = Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out; may be repeated.")]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN=KIND", help=f"Kind of a column: {', '.join(KINDS)}; may be repeated."),
+]
+MostCategories = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Most different texts of a column; more are an error.")
+]
+Dtype = Annotated[str, typer.Option(metavar="NAME", help="float32, or float64 as scikit-learn has it.")]
+ScaleTarget = Annotated[
+    bool, typer.Option(help="Regression: train on the target with mean 0 and variance 1; predictions are not scaled.")
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", callback=regular_file, help="Draw the loss of each epoch (.png, .svg, .pdf)."),
+]
+
+
 def train(
     data: DataFile,
-    model: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FILE", callback=regular_file, help="The model file (.safetensors)."),
-    ],
-    target: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The column to predict; y for .npz if left out.")
-    ] = None,
-    task: Annotated[
-        str,
-        typer.Option(
-            metavar="TASK",
-            help="classification, regression, or auto: texts, true and false, and few whole numbers are classes.",
-        ),
-    ] = "auto",
-    hidden: Annotated[
-        str, typer.Option(metavar="SIZES", help="Units of the hidden layers; none for no layer.")
-    ] = "100",
-    valid: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the rows, in [0, 1), that is drawn for validation.")
-    ] = 0.2,
-    drop: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out; may be repeated.")
-    ] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMN=KIND", help=f"Kind of a column: {', '.join(KINDS)}; may be repeated."),
-    ] = None,
-    max_categories: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most different texts of a column; more are an error.")
-    ] = 1000,
-    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, or float64 as scikit-learn has it.")] = "float32",
-    scale_target: Annotated[
-        bool,
-        typer.Option(help="Regression: train on the target with mean 0 and variance 1; predictions are not scaled."),
-    ] = True,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", callback=regular_file, help="Draw the loss of each epoch (.png, .svg, .pdf)."),
-    ] = None,
+    model: Model,
+    target: TargetColumn = None,
+    task: Task = "auto",
+    hidden: Hidden = "100",
+    valid: Share = 0.2,
+    drop: Dropped = None,
+    kind: Kinds = None,
+    max_categories: MostCategories = 1000,
+    dtype: Dtype = "float32",
+    scale_target: ScaleTarget = True,
+    plot: Plot = None,
     json_file: JsonFile = None,
     quiet: Quiet = False,
     separator: Separator = None,
@@ -113,31 +121,27 @@ def train(
         fastmlp train digits.npz --activation '["elu", {"alpha": 0.5}]' --solver adamw --dropout 0.2 -o d.safetensors
     """
     with output.one_line_errors():
+        target = target if target is not None or not data.name.lower().endswith(".npz") else "y"
         plan = Plan(
-            data,
-            target if target is not None or not data.name.lower().endswith(".npz") else "y",
-            model,
-            _one_of("--task", task, TASKS),
-            _parameters(parameters, hidden, task),
-            _seed(parameters),
-            _share(valid),
-            tuple(drop or ()),
-            dict(map(_kind, kind or ())),
-            max_categories,
-            _one_of("--dtype", dtype, DTYPES),
-            scale_target,
-            dialect(separator, encoding, missing, Dialect()),
+            data, target, model, _one_of("--task", task, TASKS), _parameters(parameters, hidden, task),
+            _seed(parameters), _share(valid), tuple(drop or ()), dict(map(_kind, kind or ())), max_categories,
+            _one_of("--dtype", dtype, DTYPES), scale_target, dialect(separator, encoding, missing, Dialect()),
             quiet or str(json_file) == "-",
-        )
-        _check_packages(plot, plan)
-        estimator, recipe = run(plan)
-        _save(estimator, recipe, plan.output)
-        if plot is not None:
-            _draw(estimator, plot)
-    report = {"schema": 1, "model": str(model), "data": str(data), **recipe.training}
+        )  # fmt: skip
+        report = _trained(plan, plot)
     if not plan.quiet:
         show(report)
     output.write_json(json_file, report)
+
+
+def _trained(plan: Plan, plot: Path | None) -> dict[str, Any]:
+    """Train, save and draw; return the report."""
+    _check_packages(plot, plan)
+    estimator, recipe = run(plan)
+    _save(estimator, recipe, plan.output)
+    if plot is not None:
+        _draw(estimator, plot)
+    return {"schema": 1, "model": str(plan.output), "data": str(plan.data), **recipe.training}
 
 
 def run(plan: Plan) -> tuple[Any, Recipe]:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from sklearn import get_config
-from sklearn.utils._array_api import get_namespace
 from sklearn.utils.validation import validate_data
 
 from fastmlp.engines import backends
 from fastmlp.kernels.numba_cuda import driver, memory
+from fastmlp.sklearn_compat import get_namespace
 
 DLPACK_GPU = (2, 13)  # kDLCUDA and kDLCUDAManaged of DLPack's DLDeviceType
 INTERPRETERS = ("cupy", "torch")  # whose from_dlpack gives an array that has __cuda_array_interface__

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils import check_consistent_length, column_or_1d
-from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
+from sklearn.utils.validation import validate_data
 
 from fastmlp.data import device_arrays
 from fastmlp.data.targets import Objective
 from fastmlp.engines.backends import Data
 from fastmlp.model import choices
 from fastmlp.model.network import Network
+from fastmlp.sklearn_compat import _check_sample_weight, _check_y
 
 
 def validated(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:

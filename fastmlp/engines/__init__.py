@@ -1,4 +1,5 @@
-"""The engines: backends.py is the table of them and finds one; threads.py says how many threads a fit may use.
+"""The engines: backends.py is the table of them and finds one; environment.py says what this process
+runs on: machine, versions, engines, instruction set, BLAS.
 
 What every engine offers is stated in kernels/contract.py.
 """

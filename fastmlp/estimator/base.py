@@ -20,23 +20,23 @@ from functools import lru_cache
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp.data import device_arrays, inputs
 from fastmlp.data.targets import Objective
 from fastmlp.engines import backends
 from fastmlp.estimator import architecture, flat_parameters
-from fastmlp.estimator.parameters import CONSTRAINTS, check_batches, check_lbfgs, check_monitor
+from fastmlp.estimator.parameters import CONSTRAINTS, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
+from fastmlp.sklearn_compat import _fit_context, validate_parameter_constraints
 from fastmlp.training import checkpoint, state
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.optimizers import SOLVERS
-from fastmlp.training.run import Run, train_stochastic
+from fastmlp.training.run import Run, check_batches, train_stochastic
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
 from fastmlp.training.validation import given_validation, validation_of
 
@@ -96,6 +96,50 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     batch_norm: bool
     init: Any
     callbacks: Any
+
+    # parameters that others read
+    alpha: float
+    batch_size: int | str
+    learning_rate: Any
+    learning_rate_init: float
+    power_t: float
+    shuffle: bool
+    tol: float
+    verbose: bool
+    momentum: float
+    nesterovs_momentum: bool
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+    max_fun: int
+    weight_decay: float | None
+    max_grad_norm: float | None
+    drop_last: bool
+    l1_ratio: float
+    dropout: Any
+    input_dropout: float
+    monitor: Any
+    restore_best: bool | None
+    loss: Any
+
+    # what a fit leaves, for type checkers
+    coefs_: list[np.ndarray]
+    intercepts_: list[np.ndarray]
+    loss_: float
+    best_loss_: float | None
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+    validation_loss_curve_: list[float]
+    history_: dict[str, list[float]]
+    n_iter_: int
+    t_: int
+    n_layers_: int
+    n_outputs_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    out_activation_: str
 
     def _store(self, arguments: dict[str, Any]) -> None:
         """Keep the constructor's arguments under their names, untouched, as scikit-learn wants it."""

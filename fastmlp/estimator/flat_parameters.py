@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from sklearn.utils._param_validation import StrOptions
-
 from fastmlp.kernels import formulas
 from fastmlp.model import choices
+from fastmlp.sklearn_compat import StrOptions
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.metrics import get_scorer_names
-from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
 from fastmlp.kernels import formulas
 from fastmlp.kernels.language import ActivationFormula, LossFormula
 from fastmlp.model import choices
 from fastmlp.model.initialization import INITIALIZERS
+from fastmlp.sklearn_compat import Interval, Options, StrOptions
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES
 
@@ -157,30 +157,6 @@ def check_monitor(estimator: Any, *, has_validation: bool) -> None:
             "restore_best=True needs validation data to tell which weights are best: X_val and y_val in fit, or"
             " early_stopping=True"
         )
-
-
-def check_batches(estimator: Any, n_rows: int) -> int:
-    """How many of the training rows an epoch visits: all, or with drop_last those of whole batches.
-
-    Raises
-    ------
-    ValueError
-        If no batch is left, or if batch_norm would have to normalise a single row.
-    """
-    batch_size = min(200 if estimator.batch_size == "auto" else estimator.batch_size, n_rows)
-    rest = n_rows % batch_size
-    if estimator.drop_last and estimator.batch_size != "auto" and estimator.batch_size > n_rows:
-        raise ValueError(
-            f"drop_last=True leaves no batch: batch_size={estimator.batch_size} is more than the {n_rows} training rows"
-        )
-    if estimator.batch_norm and batch_size == 1:
-        raise ValueError("batch_norm=True makes no sense with batches of one row, which has no variance")
-    if estimator.batch_norm and rest == 1 and not estimator.drop_last:
-        raise ValueError(
-            f"batch_norm=True makes no sense with a last batch of one row, which has no variance: {n_rows} rows come in"
-            f" batches of {batch_size}; change batch_size or set drop_last=True"
-        )
-    return n_rows - rest if estimator.drop_last else n_rows
 
 
 # --- documentation ---------------------------------------------------------------------------------------------------
@@ -372,7 +348,10 @@ _ATTRIBUTES = """
 """
 
 
-def document(cls: type) -> type:
+Documented = TypeVar("Documented", bound=type)
+
+
+def document(cls: Documented) -> Documented:
     """Insert the shared parameters and attributes into a class docstring."""
     parameters = _PARAMETERS.strip("\n").format(
         activations=_braces(HIDDEN_ACTIVATIONS),

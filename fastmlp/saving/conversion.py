@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from sklearn import neural_network
-from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.model.network import Network
 from fastmlp.saving.to_sklearn import copy_attributes, counterpart, to_sklearn
+from fastmlp.sklearn_compat import AdamOptimizer, SGDOptimizer
 from fastmlp.training.attributes import plain
 from fastmlp.training.optimizers import Optimizer
 from fastmlp.training.schedules import Adaptive, InverseScaling, Schedule

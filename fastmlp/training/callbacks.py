@@ -448,10 +448,11 @@ class LearningRateFinder:
     def _steps(self, X: Any, y: Any, sample_weight: Any) -> Iterator[float]:
         """Losses of single steps: a partial_fit each, with a batch of rows drawn as an epoch draws them."""
         from sklearn.base import clone, is_classifier
-        from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
+        from sklearn.utils import check_consistent_length, check_random_state
         from sklearn.utils.class_weight import compute_sample_weight
         from sklearn.utils.multiclass import unique_labels
-        from sklearn.utils.validation import _num_samples
+
+        from fastmlp.sklearn_compat import _num_samples, _safe_indexing
 
         model = clone(self.estimator)
         if choices.name_of(model.solver) == "lbfgs":

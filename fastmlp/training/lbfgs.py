@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 from sklearn.utils.fixes import parse_version, sp_version
-from sklearn.utils.optimize import _check_optimize_result
 
 from fastmlp.engines.backends import Data
 from fastmlp.model.network import Network
+from fastmlp.sklearn_compat import _check_optimize_result
 from fastmlp.training.diagnosis import has_own_formulas, report
 
 

@@ -20,7 +20,6 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from fastmlp.engines.backends import Data
-from fastmlp.estimator.parameters import check_batches
 from fastmlp.model.network import Network
 from fastmlp.training import snapshots, stopping
 from fastmlp.training import state as states
@@ -28,6 +27,30 @@ from fastmlp.training.diagnosis import Guard, has_own_formulas
 from fastmlp.training.optimizers import make_optimizer
 from fastmlp.training.schedules import Schedule
 from fastmlp.training.validation import Validation, new_history
+
+
+def check_batches(estimator: Any, n_rows: int) -> int:
+    """How many of the training rows an epoch visits: all, or with drop_last those of whole batches.
+
+    Raises
+    ------
+    ValueError
+        If no batch is left, or if batch_norm would have to normalise a single row.
+    """
+    batch_size = min(200 if estimator.batch_size == "auto" else estimator.batch_size, n_rows)
+    rest = n_rows % batch_size
+    if estimator.drop_last and estimator.batch_size != "auto" and estimator.batch_size > n_rows:
+        raise ValueError(
+            f"drop_last=True leaves no batch: batch_size={estimator.batch_size} is more than the {n_rows} training rows"
+        )
+    if estimator.batch_norm and batch_size == 1:
+        raise ValueError("batch_norm=True makes no sense with batches of one row, which has no variance")
+    if estimator.batch_norm and rest == 1 and not estimator.drop_last:
+        raise ValueError(
+            f"batch_norm=True makes no sense with a last batch of one row, which has no variance: {n_rows} rows come in"
+            f" batches of {batch_size}; change batch_size or set drop_last=True"
+        )
+    return n_rows - rest if estimator.drop_last else n_rows
 
 
 class Run:

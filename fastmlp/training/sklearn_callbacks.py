@@ -14,17 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastmlp.training.callbacks import EpochInfo
 
-try:
-    # no cost: scikit-learn's estimators and their fit import it anyway
-    from sklearn.callback import CallbackSupportMixin
-except ImportError:  # scikit-learn < 1.9
 
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stand-in without ``set_callbacks``: there is no protocol to support."""
+class _NoCallbacks:
+    """Stand-in without ``set_callbacks``: there is no protocol to support."""
+
+
+if TYPE_CHECKING:  # an unknown base class would hide the estimators' attributes
+    CallbackSupportMixin = _NoCallbacks
+else:
+    try:
+        # no cost: scikit-learn's estimators and their fit import it anyway
+        from sklearn.callback import CallbackSupportMixin
+    except ImportError:  # scikit-learn < 1.9
+        CallbackSupportMixin = _NoCallbacks
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from .common import CFormula
-from .numba import NETWORK_MARK, NumbaTranslator, function_text
+from .numba import NumbaTranslator, function_text
 
 #: Functions of the formula language on the device, and where NumPy plays the device (the simulator).
 _CUDA_FUNCTIONS = {
@@ -35,7 +35,7 @@ _CUDA_HEAD = {
         'quiet = lambda: np.seterr(all="ignore")',  # in each of the threads
     ],
 }
-#: Losses by rows -> names of their number and of their parameter in numba_cuda/network.py.
+#: Losses by rows -> names of their number and of their parameter in numba_cuda/template/losses.py.
 _CUDA_ROW_LOSSES = {"log_loss": "LOG_LOSS", "focal": "FOCAL", "kl_divergence": "KL_DIVERGENCE"}
 
 
@@ -287,7 +287,7 @@ def cuda_module(
     formulas : module
         kernels/formulas.py.
     template : str
-        Text of numba_cuda/network.py.
+        The parts of numba_cuda/template/, joined.
     tile : CudaTile
     double : bool
         float64, else float32: then the device computes nothing in double precision.
@@ -309,7 +309,7 @@ def cuda_module(
     lines += ["", "cuda = import_cuda()", *_CUDA_HEAD[simulated]]
     lines += [f"{name}_ = {text}" for name, text in _CUDA_FUNCTIONS[simulated].items()]
     lines += [f"{name} = {value}" for name, value in _settings(tile, write, double).items()]
-    body, names = template.split(NETWORK_MARK, 1)[1].split("\n@device\n", 1)
+    body, names = template.split("\n@device\n", 1)
     parts = ["\n".join(lines), body, "\n".join(f"{name} = {value}" for name, value in constants.items())]
     parts += [write.helper(helper) for helper in formulas.HELPERS]
     for number, entry in enumerate(activations):

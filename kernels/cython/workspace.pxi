@@ -161,7 +161,7 @@ cdef class Workspace:
         cdef double work = 6.0 * self.ws.w_padded * batch_size
         if self.ws.blas != NULL or (n_jobs is None and work < THREADS_MIN_STEP):
             return 1  # the BLAS brings its own threads
-        from fastmlp.engines.threads import allowed
+        from fastmlp.kernels.threads import allowed
         cdef idx tiles = (self.ws.max_rows + 7) // 8
         return max(1, min(allowed(n_jobs), tiles))
 

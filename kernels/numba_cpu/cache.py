@@ -39,7 +39,7 @@ def formulas_key() -> str:
 @lru_cache(maxsize=1)
 def machine() -> tuple[int, int]:
     """Return (bytes of a vector register, rows of a register tile) of this processor."""
-    from llvmlite import binding  # type: ignore[import-untyped]
+    from llvmlite import binding
 
     with contextlib.suppress(RuntimeError):
         features = binding.get_host_cpu_features()
@@ -53,7 +53,8 @@ def machine() -> tuple[int, int]:
 @lru_cache(maxsize=1)
 def _name() -> str:
     """Return the name of the folder in which this driver's code on this machine belongs."""
-    texts = [*map(_template, ("math", *PARTS)), *map(inspect.getsource, (codegen.numba_head, codegen.numba_network))]
+    texts = [_template(part) for part in ("math", *PARTS)]
+    texts += [inspect.getsource(writer) for writer in (codegen.numba_head, codegen.numba_network)]
     return f"numba-{key_of(*texts, repr(machine()), sys.version)}"
 
 
@@ -161,7 +162,7 @@ def code_of(dtype: Any) -> Code:
         with lock:
             import numba as compiler
 
-            if compiler.config.DISABLE_JIT:  # type: ignore[attr-defined]
+            if compiler.config.DISABLE_JIT:
                 raise ImportError("backend='numba' needs Numba's compiler, which NUMBA_DISABLE_JIT turns off")
             if double not in _codes:
                 _codes[double] = Code(double)

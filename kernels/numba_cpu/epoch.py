@@ -89,7 +89,7 @@ class Epoch:
         names = ("DONE", "UNPACKED", "FIRST", "LAST", "PACK", "UNPACK", "SEED", "T", "DECAYS")
         self.places = [ws.code.names[name] for name in names]
         # the call's table as a memoryview: its numbers are set in a third of the time
-        self.ws, self.entries, self.train = ws, memoryview(call), ws.code.network.train
+        self.ws, self.entries, self.train = ws, call.data, ws.code.network.train
         self.tables = ws.addresses(call)
 
     def fits(self, params: np.ndarray, data: Data, order: np.ndarray, batch_size: int, optimizer: Optimizer) -> bool:

@@ -143,7 +143,7 @@ class Workspace:
         """Return n_jobs if given; else as many as are allowed, if a step has the work for them."""
         if n_jobs is None and 6.0 * self.n_padded * self.batch_size < THREADS_MIN_STEP:
             return 1
-        from fastmlp.engines.threads import allowed
+        from fastmlp.kernels.threads import allowed
 
         return max(1, min(allowed(n_jobs), -(-self.max_rows // self.code.names["TILE_ROWS"])))
 

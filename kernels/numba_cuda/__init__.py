@@ -4,7 +4,7 @@ driver.py      the package that compiles, the driver, the device, modules made a
 settings.py    sizes, and what tests force
 interrupts.py  Ctrl-C at a safe moment
 memory.py      vectors, mirrors of the host's vectors and rows, on the device
-network.py     the template of the device code; codegen.py makes modules of it
+template/      the device code, in parts; codegen makes modules of it
 code.py        from a network's choices to its module
 plan.py        tables of a network: places, tasks, phases
 workspace.py   what is kept for a network

@@ -16,6 +16,9 @@ from fastmlp.kernels import codegen, formulas
 from fastmlp.kernels.arguments import named_entry
 from fastmlp.kernels.numba_cuda import driver, settings
 
+TEMPLATE = Path(__file__).parent / "template"
+PARTS = ("tables", "sums", "layers", "losses", "updates", "network")
+
 
 @dataclass(frozen=True)
 class ActivationCode:
@@ -84,16 +87,33 @@ def loss_code(entry: Any, argument: str = "network.loss") -> LossCode:
     return LossCode((name, tuple(values.items())), row.class_targets)
 
 
+def template() -> str:
+    """Return the device code: the parts of template/, without what is in front of them for readers."""
+    texts = [(TEMPLATE / f"{part}.py").read_text(encoding="utf-8") for part in PARTS]
+    return "\n\n\n".join(text.split(codegen.NETWORK_MARK, 1)[1].strip() for text in texts) + "\n"
+
+
 @lru_cache(maxsize=256)
 def module_of(
     double: bool, tile: codegen.CudaTile, activations: tuple = (), loss: Any = None, rule: str | None = None
 ) -> ModuleType:
     """Return the module of a combination of formulas."""
     driver.api()
-    template = Path(__file__).with_name("network.py").read_text(encoding="utf-8")
-    options = {"double": double, "simulated": driver.simulated()}
-    choices = {"activations": activations, "loss": loss, "rule": rule}
-    return driver.load(lambda: codegen.cuda_module(formulas, template, tile, **options, **choices))
+    simulated = driver.simulated()
+
+    def text() -> str:
+        return codegen.cuda_module(
+            formulas,
+            template(),
+            tile,
+            double=double,
+            simulated=simulated,
+            activations=activations,
+            loss=loss,
+            rule=rule,
+        )
+
+    return driver.load(text)
 
 
 def tile_of(widths: tuple[int, ...], rows: int) -> codegen.CudaTile:

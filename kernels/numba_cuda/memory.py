@@ -98,11 +98,12 @@ class Mirror:
     """
 
     def __init__(self, device: Any) -> None:
-        self.device, self.written, self.same = device, None, False
+        self.device, self.same = device, False
+        self.written: np.ndarray | None = None
 
     def upload(self, array: np.ndarray) -> None:
         """Copy the host's numbers to the device, unless it has them already."""
-        if self.same and np.array_equal(self.written.view(np.uint8), array.view(np.uint8)):
+        if self.same and self.written is not None and np.array_equal(self.written.view(np.uint8), array.view(np.uint8)):
             return
         self.stale()
         self.device.copy_to_device(array)
@@ -158,8 +159,12 @@ def upload_samples(X: Any, dtype: np.dtype) -> Samples:
     if not sparse.issparse(X):
         return Samples(vector(X, dtype, "X"), *_no_indices(), X.shape[0], False)
     own = canonical(X, dtype)
-    arrays = zip((own.data, own.indptr, own.indices), (dtype, np.int64, np.int32), strict=True)
-    return Samples(*(vector(array, kind, "X") for array, kind in arrays), X.shape[0], True)
+    data, indptr, indices = (
+        vector(own.data, dtype, "X"),
+        vector(own.indptr, np.int64, "X"),
+        vector(own.indices, np.int32, "X"),
+    )
+    return Samples(data, indptr, indices, X.shape[0], True)
 
 
 def canonical(X: Any, dtype: np.dtype) -> Any:

@@ -1,7 +1,7 @@
 """Tables that the kernels read: where everything lies, and what a step consists of.
 
 Where it sits: training.py and prediction.py make a :class:`Plan` for each way of calling the kernels.  The names of the
-tables' entries are network.py's.
+tables' entries are template/tables.py's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Plan:
     Attributes
     ----------
     net, layers : device vectors of int64
-        See the names of their entries in network.py.
+        See the names of their entries in template/tables.py.
     work : device vector
         Activations and deltas of ``rows`` rows.
     """

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastmlp.bench.options import FORMULA
 from fastmlp.bench.rivals import pytorch
-from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, Task
+from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, FORMULA, Task
 
 
 class Swish(torch.nn.Module):

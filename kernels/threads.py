@@ -1,4 +1,4 @@
-"""How many threads a fit may use."""
+"""Say how many threads a fit may use; the engines ask it when n_jobs is None or given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from joblib import effective_n_jobs
-from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+
+from fastmlp.sklearn_compat import _openmp_effective_n_threads
 
 
 def allowed(n_jobs: int | None) -> int:

@@ -29,7 +29,7 @@ def describe() -> dict[str, Any]:
 
     Examples
     --------
-    >>> from fastmlp.cli.environment import describe
+    >>> from fastmlp.engines.environment import describe
     >>> sorted(describe())
     ['blas', 'cpus', 'engines', 'isa', 'machine', 'variables', 'versions']
     """

@@ -1,0 +1,275 @@
+"""Phases of a step; the kernels that are launched: an epoch, a prediction, and single kernels by name."""
+
+# ruff: noqa: F821
+
+# --- network ---
+
+# --- phases -----------------------------------------------------------------------------------------------------------
+
+
+@device
+def rows_forward(d, s, shared, i0):
+    """Rows i0 .. i0 + TILE through all layers."""
+    if d.net[USE_INPUT]:
+        for i in range(i0, min(i0 + TILE, s.rows)):
+            gather_row(d, s, i)
+    for k in range(d.net[N_LAYERS]):
+        j0 = 0
+        while j0 < entry(d, k, FAN_OUT):
+            forward_tile(d, s, shared, k, i0, j0)
+            j0 += TILE
+
+
+@device
+def tile_operation(d, s, shared, operation, i0, j0, spread):
+    """One operation on rows i0 .. i0 + TILE: on all columns, or on columns j0 .. j0 + TILE."""
+    n = d.net[N_LAYERS]
+    if operation == n:
+        cuda.syncthreads()
+        loss_tile(d, s, shared, i0)
+        return
+    k = operation if operation < n else 2 * n - operation
+    width = entry(d, k, FAN_OUT) if operation < n else entry(d, k, FAN_IN)
+    end = min(width, j0 + TILE) if spread else width
+    while j0 < end:
+        if operation < n:
+            forward_tile(d, s, shared, k, i0, j0)
+        else:
+            backward_tile(d, s, shared, k, i0, j0)
+        j0 += TILE
+
+
+@device
+def tiles_phase(d, s, shared, first, last, spread):
+    """Operations one after the other on tiles of rows, or one operation on tiles of rows and columns."""
+    n, across = d.net[N_LAYERS], 1
+    if spread:
+        width = entry(d, first, FAN_OUT) if first < n else entry(d, 2 * n - first, FAN_IN)
+        across = (width + TILE - 1) // TILE
+    t = cuda.blockIdx.x
+    while t < across * ((s.rows + TILE - 1) // TILE):
+        i0, j0 = t // across * TILE, t % across * TILE
+        if first == 0 and spread == 0 and d.net[USE_INPUT]:
+            for i in range(i0, min(i0 + TILE, s.rows)):
+                gather_row(d, s, i)
+        operation = first
+        while operation < last:
+            tile_operation(d, s, shared, operation, i0, j0, spread)
+            operation += 1
+        t += cuda.gridDim.x
+
+
+@device
+def columns_phase(d, s, shared, kind, k):
+    j0 = cuda.blockIdx.x * TILE
+    while j0 < entry(d, k, FAN_OUT):
+        if kind == NORMALIZE:
+            normalize_columns(d, s, shared, k, j0)
+        else:
+            denormalize_columns(d, s, shared, k, j0)
+        j0 += cuda.gridDim.x * TILE
+
+
+@device
+def run_phase(d, s, shared, phase, alpha, l1, max_norm):
+    at = phase * PHASE_COLUMNS
+    kind, first = d.phases[U(at + PHASE)], d.phases[U(at + FIRST)]
+    if kind == TILES:
+        tiles_phase(d, s, shared, first, d.phases[U(at + LAST)], d.phases[U(at + SPREAD)])
+    elif kind in (NORMALIZE, DENORMALIZE):
+        columns_phase(d, s, shared, kind, first)
+    elif kind == UNITS:
+        units(d, s, shared, alpha, l1)
+    elif kind == UPDATE:
+        if s.last:
+            update_all(d, s, shared, max_norm)
+    else:
+        i = cuda.blockIdx.x
+        while i < s.rows:
+            gather_row(d, s, i)
+            i += cuda.gridDim.x
+
+
+# --- what is launched -------------------------------------------------------------------------------------------------
+
+
+@kernel
+def train(
+    net, layers, phases, tasks, X, indptr, indices, y, classes, weight, order, params, states, grad, work, scalars,
+    factors, masks, partials, first_step, last_step, first_chunk, last_chunk, first_phase, last_phase, offset,
+    batch_size, n_rows, alpha, l1, max_norm,
+):  # fmt: skip
+    """Steps first_step .. last_step of an epoch; ``offset``: the step whose row is the first in the tables.
+
+    Limits of chunks and phases are those of a whole step, but where each phase is a launch of its own.
+    """
+    quiet()
+    d = Data(
+        net, layers, phases, tasks, X, indptr, indices, y, classes, weight, order, params, states, grad, work, scalars,
+        factors, masks, partials,
+    )  # fmt: skip
+    shared = cuda.shared.array(SHARED, REAL)
+    grid = cuda.cg.this_grid()
+    step = first_step
+    while step < last_step:
+        batch_rows = min(batch_size, n_rows - step * batch_size)
+        n_chunks = (batch_rows + net[MAX_ROWS] - 1) // net[MAX_ROWS]
+        chunk, end = first_chunk, min(last_chunk, n_chunks)
+        while chunk < end:
+            at = chunk * net[MAX_ROWS]
+            rows = min(net[MAX_ROWS], batch_rows - at)
+            last = 1 if chunk + 1 == n_chunks else 0
+            s = Step(step - offset, step * batch_size + at, at, rows, batch_rows, last, 1, 1)
+            phase = first_phase
+            while phase < last_phase:
+                run_phase(d, s, shared, phase, alpha, l1, max_norm)
+                phase += 1
+                if phase < last_phase or chunk + 1 < end or step + 1 < last_step:
+                    grid.sync()
+            chunk += 1
+        step += 1
+
+
+@kernel
+def predict(net, layers, X, indptr, indices, order, params, work, masks, out, flags, first, rows, gathered):
+    """out (rows, n_outputs) = link(logits) of rows first .. of X, or of the order; flags[0] = 1: one is not finite."""
+    quiet()
+    d = Data(
+        net, layers, layers, layers, X, indptr, indices, X, indices, X, order, params, X, X, work, X, X, masks, X
+    )  # fmt: skip
+    s = Step(first * 0, first, first * 0, rows, rows, 1, gathered, 0)
+    shared = cuda.shared.array(SHARED, REAL)
+    k = net[N_LAYERS] - 1
+    width, tid, lane = entry(d, k, FAN_OUT), cuda.threadIdx.x, cuda.threadIdx.x % SIDE
+    i0 = cuda.blockIdx.x * TILE
+    while i0 < rows:
+        check_finite(d, s, flags, i0)
+        rows_forward(d, s, shared, i0)
+        cuda.syncthreads()
+        for r in range(MICRO):
+            i = i0 + r * SIDE + tid // SIDE
+            inside, z_at, at = i < rows, entry(d, k, Z) + i * width, i * width
+            total = ONE
+            if SOFTMAX_LINK:
+                _, total = shifted_exponentials(work, z_at, out, at, width, shared, inside)
+            j = lane
+            while j < width and inside:
+                out[U(at + j)] = out[U(at + j)] / total if SOFTMAX_LINK else link(work[U(z_at + j)])
+                j += SIDE
+        i0 += cuda.gridDim.x * TILE
+
+
+@device
+def check_finite(d, s, flags, i0):
+    """Raise the flag if one of rows i0 .. i0 + TILE holds NaN or infinity."""
+    width = entry(d, 0, FAN_IN)
+    for i in range(i0, min(i0 + TILE, s.rows)):
+        row = d.order[U(s.first + i)] if s.gathered else s.first + i
+        e, end = row * width, row * width + width
+        if d.net[SPARSE]:
+            e, end = d.indptr[U(row)], d.indptr[U(row + 1)]
+        e += cuda.threadIdx.x
+        while e < end:
+            x = d.X[U(e)]
+            if x - x != ZERO:
+                flags[0] = 1
+            e += THREADS
+
+
+@kernel
+def finite_array(x, flags, n):
+    """flags[0] = 1: one of n numbers is not finite."""
+    quiet()
+    i = cuda.grid(1)
+    while i < n:
+        if x[U(i)] - x[U(i)] != ZERO:
+            flags[0] = 1
+        i += cuda.gridsize(1)
+
+
+@kernel
+def activate_array(z, out, learned, n):
+    quiet()
+    i = cuda.grid(1)
+    while i < n:
+        out[U(i)] = activation_value(0, z[U(i)], learned)
+        i += cuda.gridsize(1)
+
+
+@kernel
+def slope_array(z, a, out, learned, n):
+    """out = out * slope"""
+    quiet()
+    i = cuda.grid(1)
+    while i < n:
+        out[U(i)] = out[U(i)] * activation_slope(0, z[U(i)], a[U(i)], learned)
+        i += cuda.gridsize(1)
+
+
+@kernel
+def matrix_product(a, a_ld, b, b_ld, turned, bias, biased, order, out, rows, columns, depth):
+    """out (rows, columns) = A B, or A^T B (turned: 1), or A B^T (turned: 2), plus bias (columns,)."""
+    quiet()
+    shared = cuda.shared.array(SHARED, REAL)
+    across, t = (columns + TILE - 1) // TILE, cuda.blockIdx.x
+    while t < across * ((rows + TILE - 1) // TILE):
+        i0, j0, e = t // across * TILE, t % across * TILE, cuda.threadIdx.x
+        if turned == 0:
+            product(shared, a, 0, a_ld, order, 0, 0, b, 0, b_ld, rows, columns, depth, i0, j0)
+        elif turned == 1:
+            product_of_turned(shared, a, 0, a_ld, order, 0, 0, b, 0, b_ld, rows, columns, depth, i0, j0)
+        else:
+            product_with_turned(shared, a, 0, a_ld, order, 0, 0, b, 0, b_ld, rows, columns, depth, i0, j0)
+        while e < TILE * TILE:
+            i, j = e // TILE, e % TILE
+            if i0 + i < rows and j0 + j < columns:
+                value = shared[U(i * LD + j)]
+                if biased:
+                    value += bias[U(j0 + j)]
+                out[U((i0 + i) * columns + j0 + j)] = value
+            e += THREADS
+        t += cuda.gridDim.x
+
+
+@kernel
+def softmax_array(z, out, rows, width):
+    quiet()
+    shared = cuda.shared.array(SHARED, REAL)
+    r = cuda.blockIdx.x * SIDE
+    while r < rows:
+        i = r + cuda.threadIdx.x // SIDE
+        inside, j = i < rows, cuda.threadIdx.x % SIDE
+        _, total = shifted_exponentials(z, i * width, out, i * width, width, shared, inside)
+        while j < width and inside:
+            out[U(i * width + j)] = out[U(i * width + j)] / total
+            j += SIDE
+        r += cuda.gridDim.x * SIDE
+
+
+@kernel
+def loss_array(z, y, classes, weight, weighted, delta, row_loss, rows, width):
+    quiet()
+    shared = cuda.shared.array(SHARED, REAL)
+    r = cuda.blockIdx.x * SIDE
+    while r < rows:
+        i = r + cuda.threadIdx.x // SIDE
+        inside, c, w = i < rows, i * 0, ONE
+        if inside:
+            if BY_CLASS:
+                c = c + classes[U(i)]
+            if weighted:
+                w = weight[U(i)]
+        value = loss_row(z, i * width, y, i * width, c, w, delta, i * width, width, shared, inside)
+        if inside and cuda.threadIdx.x % SIDE == 0:
+            row_loss[U(i)] = value
+        r += cuda.gridDim.x * SIDE
+
+
+@kernel
+def rule_array(params, grad, states, scalars, n):
+    quiet()
+    u = uniforms(scalars, 0)
+    i = cuda.grid(1)
+    while i < n:
+        params[U(i)] = rule(states, i, n, params[U(i)], grad[U(i)], u)
+        i += cuda.gridsize(1)

@@ -1,0 +1,55 @@
+"""Tables of integers that the host fills, and names of their entries; constants."""
+
+# ruff: noqa: F821
+
+# --- network ---
+
+Data = record(
+    namedtuple(
+        "Data",
+        # tables of integers (see the constants below), then the rows of the fit
+        "net layers phases tasks X indptr indices y classes weight order "
+        # flat vectors; activations and deltas; and for each step its scalars, keys of its masks, sums of its tasks
+        "params states grad work scalars factors masks partials",
+    )
+)
+#: A chunk of a batch: the step's row in the tables, its first row in ``order``, its first row in the batch, its rows,
+#: those of the batch, whether it is the last chunk, whether rows are found through ``order``, whether it is training.
+Step = record(namedtuple("Step", "number first at rows batch_rows last gathered training"))
+
+# entries of ``net``
+N_LAYERS, N_PARAMS, N_TRAINED, N_TASKS, MAX_ROWS, USE_INPUT, INPUT = 0, 1, 2, 3, 4, 5, 6
+SPARSE, BATCH_NORM, WEIGHTED, STORE, ROW_LOSS, DELTA_OUT, CLIPPED = 7, 8, 9, 10, 11, 12, 13
+NET_ENTRIES = 14
+# columns of ``layers``: places in ``params`` (-1: has none), places in ``work``, sizes
+FAN_IN, FAN_OUT, W, B, SLOPE, SCALE, SHIFT, MEAN, VAR, KIND = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+Z, OUT, DELTA, PRODUCT, ROOT, THRESHOLD = 10, 11, 12, 13, 14, 15  # THRESHOLD: of dropout behind the layer
+IN_THRESHOLD = 16  # of the features, in the bottom layer's row
+LAYER_COLUMNS = 17
+# kinds of phases
+GATHER, TILES, NORMALIZE, DENORMALIZE, UNITS, UPDATE = 0, 1, 2, 3, 4, 5
+# columns of ``phases``: kind; layer, or of TILES the first operation and the one behind the last, and whether the
+# columns, too, are spread over the blocks.  Operations on a tile of rows: 0 .. N_LAYERS - 1 forward, N_LAYERS the loss,
+# then backward from the top layer to the second
+PHASE, FIRST, LAST, SPREAD = 0, 1, 2, 3
+PHASE_COLUMNS = 4
+# kinds of tasks of UNITS: (kind, layer, first row, first column)
+TASK_W, TASK_B, TASK_SLOPE, TASK_SCALE, TASK_SHIFT, TASK_LOSS = 0, 1, 2, 3, 4, 5
+TASK_COLUMNS = 4
+# columns of ``partials``: of W the sums of squares and of magnitudes (of TASK_LOSS: the loss), of the gradient squares
+PARTIALS = 3
+# columns of ``scalars`` before the rule's own: 1 / (sum of sample weights), 1 - decay
+INVERSE, KEEP = 0, 1
+# losses by rows
+BY_FORMULA, LOG_LOSS, FOCAL, KL_DIVERGENCE = 0, 1, 2, 3
+
+ZERO, ONE = REAL(0.0), REAL(1.0)
+LOWEST = REAL(-math.inf)
+BATCH_NORM_EPS = REAL(1e-5)
+OLD_SHARE, NEW_SHARE = REAL(0.9), REAL(0.1)
+
+
+@device
+def entry(d, k, column):
+    """An entry of a layer's row."""
+    return d.layers[U(k * LAYER_COLUMNS + column)]

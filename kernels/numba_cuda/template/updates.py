@@ -1,0 +1,128 @@
+"""Gradients, penalties and the optimizer's step, tile by tile of the parameters."""
+
+# ruff: noqa: F821
+
+# --- network ---
+
+
+@device
+def finish(d, s, at, p, g, alpha, l1, u):
+    """From the sum over the chunk's rows to the gradient, and then to the new parameter -> square of the gradient."""
+    if d.net[STORE]:
+        if s.at > 0:
+            g += d.grad[U(at)]
+        if s.last:
+            sign = ONE if p > ZERO else (-ONE if p < ZERO else ZERO)
+            g = (g + alpha * p + l1 * sign) * u[INVERSE]
+        d.grad[U(at)] = g
+        return g * g
+    sign = ONE if p > ZERO else (-ONE if p < ZERO else ZERO)
+    g = (g + alpha * p + l1 * sign) * u[INVERSE]
+    d.params[U(at)] = rule(d.states, at, d.net[N_PARAMS], p * u[KEEP], g, u)
+    return ZERO
+
+
+@device
+def weight_task(d, s, shared, t, k, i0, j0, alpha, l1):
+    """A tile of W: gradient = A^T delta, penalty, update."""
+    fan_in, fan_out = entry(d, k, FAN_IN), entry(d, k, FAN_OUT)
+    source, at, gathered = d.work, d.net[INPUT], 0
+    if k > 0:
+        at = entry(d, k - 1, OUT)
+    elif d.net[USE_INPUT] == 0:
+        source, at, gathered = d.X, 0 * fan_in, s.gathered
+    product_of_turned(
+        shared, source, at, fan_in, d.order, s.first, gathered, d.work, delta_at(d, k), fan_out,
+        fan_in, fan_out, s.rows, i0, j0,
+    )  # fmt: skip
+    squares, magnitudes, slopes = ZERO, ZERO, ZERO
+    u, e = uniforms(d.scalars, s.number), cuda.threadIdx.x
+    while e < TILE * TILE:
+        i, j = e // TILE, e % TILE
+        if i0 + i < fan_in and j0 + j < fan_out:
+            place = entry(d, k, W) + (i0 + i) * fan_out + j0 + j
+            p = d.params[U(place)]
+            squares += p * p
+            magnitudes += abs(p)
+            slopes += finish(d, s, place, p, shared[U(i * LD + j)], alpha, l1, u)
+        e += THREADS
+    to = (s.number * d.net[N_TASKS] + t) * PARTIALS
+    if alpha != ZERO or l1 != ZERO:
+        squares, magnitudes = block_sum(shared, squares), block_sum(shared, magnitudes)
+        if cuda.threadIdx.x == 0:
+            d.partials[U(to)], d.partials[U(to + 1)] = squares, magnitudes
+    if d.net[CLIPPED]:
+        slopes = block_sum(shared, slopes)
+        if cuda.threadIdx.x == 0:
+            d.partials[U(to + 2)] = slopes
+
+
+@device
+def unit_task(d, s, shared, t, kind, k, j0):
+    """TILE entries of a bias, a learned slope, a scale or a shift: sums over the rows, update."""
+    width, tid = entry(d, k, FAN_OUT), cuda.threadIdx.x
+    j, place, g = j0 + tid % TILE, entry(d, k, B), ZERO
+    if kind == TASK_SLOPE:
+        place = entry(d, k, SLOPE)
+        g = column_sum(d, shared, entry(d, k, PRODUCT), width, j, s.rows)
+    elif kind == TASK_B:
+        if entry(d, k, SCALE) < 0:  # or the mean takes the bias away, and the sum is nothing but rounding
+            g = column_sum(d, shared, delta_at(d, k), width, j, s.rows)
+    else:
+        place = entry(d, k, SCALE) if kind == TASK_SCALE else entry(d, k, SHIFT)
+        if j < width:
+            g = d.grad[U(place + j)]
+    square = ZERO
+    if tid < TILE and j < width:
+        u = uniforms(d.scalars, s.number)
+        square = finish(d, s, place + j, d.params[U(place + j)], g, ZERO, ZERO, u)
+    if d.net[CLIPPED]:
+        square = block_sum(shared, square)
+        if tid == 0:
+            d.partials[U((s.number * d.net[N_TASKS] + t) * PARTIALS + 2)] = square
+
+
+@device
+def loss_task(d, s, shared, t):
+    """The sum of the rows' losses, added to that of the chunks before."""
+    value, i = ZERO, cuda.threadIdx.x
+    while i < s.rows:
+        value += d.work[U(d.net[ROW_LOSS] + i)]
+        i += THREADS
+    value = block_sum(shared, value)
+    if cuda.threadIdx.x == 0:
+        to = U((s.number * d.net[N_TASKS] + t) * PARTIALS)
+        d.partials[to] = value if s.at == 0 else d.partials[to] + value
+
+
+@device
+def units(d, s, shared, alpha, l1):
+    t = cuda.blockIdx.x
+    while t < d.net[N_TASKS]:
+        at = t * TASK_COLUMNS
+        kind, k = d.tasks[U(at)], d.tasks[U(at + 1)]
+        if kind == TASK_W:
+            weight_task(d, s, shared, t, k, d.tasks[U(at + 2)], d.tasks[U(at + 3)], alpha, l1)
+        elif kind == TASK_LOSS:
+            loss_task(d, s, shared, t)
+        else:
+            unit_task(d, s, shared, t, kind, k, d.tasks[U(at + 3)])
+        t += cuda.gridDim.x
+
+
+@device
+def update_all(d, s, shared, max_norm):
+    """New parameters from a stored gradient, shortened to max_norm (0: as it is)."""
+    factor, u = ONE, uniforms(d.scalars, s.number)
+    if d.net[CLIPPED]:
+        total, t = ZERO, cuda.threadIdx.x
+        while t < d.net[N_TASKS]:
+            total += d.partials[U((s.number * d.net[N_TASKS] + t) * PARTIALS + 2)]
+            t += THREADS
+        factor = max_norm / (sqrt_(block_sum(shared, total)) + REAL(1e-6))
+        factor = ONE if factor > ONE else factor  # lets NaN through
+    i = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    while i < d.net[N_TRAINED]:
+        p = d.params[U(i)] * u[KEEP]
+        d.params[U(i)] = rule(d.states, i, d.net[N_PARAMS], p, d.grad[U(i)] * factor, u)
+        i += cuda.gridDim.x * THREADS
