@@ -55,7 +55,7 @@ def _has_decision_values(estimator: MLPClassifier) -> bool:
 
 
 class _IfProbabilities(_AvailableIfDescriptor):
-    """``available_if(_has_probabilities)`` with a short cut: it is asked at every single prediction."""
+    """``available_if(_has_probabilities)`` with a short cut, because every prediction asks it."""
 
     def __get__(self, obj: Any, owner: Any = None) -> Any:
         if obj is not None and obj.loss == "log_loss":
@@ -82,7 +82,7 @@ def _is_hinge(estimator: MLPClassifier) -> bool:
 class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron classifier: binary, multiclass and multilabel.
 
-    Drop-in for :class:`sklearn.neural_network.MLPClassifier`: for the same parameters and ``random_state`` the same
+    Drop-in for :class:`sklearn.neural_network.MLPClassifier`: the same parameters and ``random_state`` give the same
     weights, up to rounding.
 
     Parameters
@@ -90,14 +90,14 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     %(parameters)s
 
     loss : {'log_loss', 'focal', 'hinge', 'squared_hinge'} or (name, dict), default='log_loss'
-        What is minimised: log loss; focal loss, which weighs rows down that are classified well
+        The minimised loss: log loss; focal loss, which gives less weight to rows that are classified well
         (``("focal", {"gamma": 2.0})``); or the hinge losses, one class against the rest, which give decision values
         (:meth:`decision_function`) instead of probabilities and are not for multilabel targets. Log loss takes
         smoothed labels: ``("log_loss", {"label_smoothing": 0.1})`` mixes that share of the uniform distribution into
         the targets.
 
     class_weight : dict, list of dict or 'balanced', default=None
-        Weights of classes, multiplied into the sample weights, those of validation rows too; as in scikit-learn.
+        Weights of classes, as in scikit-learn; they multiply the sample weights, also those of validation rows.
 
     Attributes
     ----------
@@ -261,7 +261,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 
     @_available_if(_has_decision_values)
     def decision_function(self, X: Any) -> np.ndarray:
-        """Decision values of the hinge losses; those of the predicted class are the largest.
+        """Return the decision values of the hinge losses; the predicted class has the largest.
 
         Parameters
         ----------
@@ -278,7 +278,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 
     @_if_probabilities
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability of each class (or label).
+        """Return the probability of each class (or label).
 
         Parameters
         ----------
@@ -302,7 +302,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 
     @_if_probabilities
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithm of :meth:`predict_proba`.
+        """Return the logarithm of :meth:`predict_proba`.
 
         Parameters
         ----------
@@ -328,17 +328,17 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron regressor for one or several outputs.
 
-    Drop-in for :class:`sklearn.neural_network.MLPRegressor`: for the same parameters and ``random_state`` the same
+    Drop-in for :class:`sklearn.neural_network.MLPRegressor`: the same parameters and ``random_state`` give the same
     weights, up to rounding.
 
     Parameters
     ----------
     loss : {'squared_error', 'absolute_error', 'huber', 'log_cosh', 'quantile', 'poisson', 'gamma', 'kl_divergence'}, \
             (name, dict) or formula, default='squared_error'
-        What is minimised: half the squared error; the absolute error; Huber's loss (``("huber", {"delta": 1.0})``);
+        The minimised loss: half the squared error; the absolute error; Huber's loss (``("huber", {"delta": 1.0})``);
         log cosh of the error; the pinball loss of a quantile (``("quantile", {"quantile": 0.9})``); half the Poisson
         (``y >= 0``) or gamma (``y > 0``) deviance with exponential output; the Kullback-Leibler divergence of
-        distributions, each row of y being one, with softmax output; or a formula made by :func:`fastmlp.loss`.
+        distributions (each row of y is one) with softmax output; or a formula made by :func:`fastmlp.loss`.
 
     %(parameters)s
 

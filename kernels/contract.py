@@ -28,7 +28,7 @@ class Data(NamedTuple):
 
     X : ndarray (n, n_features), float32 or float64, any strides; or CSR matrix; or, for the CUDA engine, an array on
         the device, C-contiguous and of the network's dtype
-    y : intp class indices (n,) for log_loss, else targets (n, n_outputs) of the network's dtype
+    y : intp class indices (n,) for log_loss and focal, else targets (n, n_outputs) of the network's dtype
     sample_weight : None, or (n,) of the network's dtype
     """
 

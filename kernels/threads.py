@@ -12,7 +12,7 @@ from fastmlp.sklearn_compat import _openmp_effective_n_threads
 
 
 def allowed(n_jobs: int | None) -> int:
-    """Most threads for one fit.
+    """Return the largest number of threads of one fit.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def allowed(n_jobs: int | None) -> int:
 
 @cache
 def _cores() -> int | None:
-    """Physical cores behind the processors this process may run on; None where Linux does not tell.
+    """Return the physical cores of the processors that this process may use; None if Linux does not tell.
 
     The library that scikit-learn asks starts a process to find out, which takes longer than many a fit.
     """

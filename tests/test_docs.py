@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 IMAGES = DOCS / "images"
 SITE = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts]
-PAGES = [ROOT / "README.md", *SITE]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *SITE]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(r"^!\[[^]]+\]\(([^):]+)\)$", re.MULTILINE)
 TREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -261,10 +261,12 @@ def test_reference_has_every_public_name():
     assert set(fastmlp.__all__) - {"__version__"} <= set(documented)
 
 
-def test_changelog_has_this_version():
+def test_changelog_and_citation_have_this_version():
     versions = re.findall(r"^## \[([^]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert versions[0] == "Unreleased"
     assert versions[1] == fastmlp.__version__
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [fastmlp.__version__]
 
 
 if __name__ == "__main__":

@@ -282,7 +282,7 @@ def test_wrong_names_are_refused(name, tmp_path):
 
 
 def test_layers_too_wide_for_the_stack():
-    with pytest.raises(ValueError, match=r"layers of \[40000, 4, 1\] units need 320040 bytes on the stack"):
+    with pytest.raises(ValueError, match=r"layers of \[40000, 4, 1\] neurons need 320040 bytes on the stack"):
         to_c(fitted("binary", hidden=(40000, 4), max_iter=1))
 
 

@@ -29,7 +29,7 @@ GAP = 0.10
 
 
 def svg(bars: Bars, salt: str) -> str:
-    """One chart as an <svg> element without any address in it. `salt` keeps its ids apart from other charts'."""
+    """Return one chart as an <svg> element without any address in it. `salt` keeps its ids apart from other charts'."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure = _figure(bars)
         text = io.StringIO()
@@ -73,7 +73,7 @@ def _figure(bars: Bars) -> Figure:
 
 
 def _range(bars: Bars) -> tuple[float, float, float]:
-    """(left end, where bars start, right end) of the axis, with room for the numbers at the bars' ends."""
+    """Return (left end, start of bars, right end) of the axis, with room for the numbers at the bars' ends."""
     every = [value for values in bars.series.values() for value in values if value is not None] or [1.0]
     low, high = min(every), max(every)
     if not bars.log:
@@ -88,7 +88,7 @@ def _range(bars: Bars) -> tuple[float, float, float]:
 def _series(
     axes: Any, centres: Sequence[float], values: Sequence[float | None], start: float, colour: str, name: str
 ) -> None:
-    """Bars of one series with their numbers; a missing value is left out, one below the start points to the left."""
+    """Draw the bars of one series with numbers; leave out missing values; values below the start go left."""
     known = [(centre, value) for centre, value in zip(centres, values, strict=True) if value is not None]
     axes.barh(
         [centre for centre, _ in known],

@@ -41,7 +41,7 @@ print(json.dumps({{"scikit-learn": middle - start, "extra": end - middle, "unwan
 
 
 def run(settings: Settings, tell: Tell) -> dict[str, Any]:
-    """Imports first, then fits."""
+    """Measure the imports, then the fits."""
     n = settings.rounds_or(PROCESSES)
     imports = []
     for k in range(n):
@@ -107,7 +107,7 @@ def _first_fits(settings: Settings, n: int, tell: Tell) -> tuple[list[dict[str, 
 
 
 def _engines(settings: Settings, tell: Tell) -> tuple[list[dict[str, Any]], list[str]]:
-    """Once for each engine: a first fit with an empty cache, and one of the next process, which finds it filled."""
+    """Measure for each engine a first fit with an empty cache, and one in the next process with a full cache."""
     epochs = (FEW_EPOCHS if settings.quick_check else EPOCHS)[0]
     request = {"workload": NET, "dtype": settings.dtype, "backend": settings.backend, "epochs": epochs}
     found, failed = [], []
@@ -139,7 +139,7 @@ def _engines(settings: Settings, tell: Tell) -> tuple[list[dict[str, Any]], list
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Seconds of the first fit, and the median of those after it."""
+    """Return the seconds of the first fit, and the median of the later fits."""
     from fastmlp.bench.workloads import WORKLOADS, Task
 
     workload = WORKLOADS[request["workload"]]

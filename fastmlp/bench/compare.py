@@ -15,7 +15,7 @@ THRESHOLD = 0.10
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A document that `fastmlp bench --json` wrote.
+    """Return a document that `fastmlp bench --json` wrote.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any], threshold: float = THRESHOLD) -> dict[str, Any]:
-    """Figures of both runs, and which of them grew by more than the threshold."""
+    """Return the figures of both runs, and which of them grew by more than the threshold."""
     rows = {
         name: {"old": old["figures"][name], "new": value, "change": value / old["figures"][name] - 1}
         for name, value in new["figures"].items()

@@ -24,11 +24,11 @@ DTYPE = "float32"
 ENGINE = "cuda"
 DEVICE = "cuda"  # the tests take the CPU for one
 ON_CPU = rivals.ENGINE + "cython"
-PEAK = "torch gpu"  # who measures the peaks
+PEAK = "torch gpu"  # the rival that measures the peaks
 
 
 def why_not() -> str | None:
-    """What this suite needs and does not find here, or None."""
+    """Return what this suite needs and does not find, or None."""
     from fastmlp.engines import backends
 
     if ENGINE not in backends.BACKENDS:
@@ -37,7 +37,7 @@ def why_not() -> str | None:
 
 
 def run(settings: Settings, tell: Tell) -> dict[str, Any]:
-    """Who finds the device, its peaks, then every workload."""
+    """Measure the rivals that find the device, its peaks, then every workload."""
     from fastmlp.engines import backends
 
     judge = [ON_CPU] if backends.why_not("cython") is None else []
@@ -70,7 +70,7 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
 
 
 def _look(versions: Mapping[str, str | None], tell: Tell) -> tuple[str | None, dict[str, str]]:
-    """The device's name, and why each rival that cannot use it cannot."""
+    """Return the device's name, and for each rival that cannot use it the reason."""
     name, absent = None, {}
     for rival, version in versions.items():
         if version is None:
@@ -85,7 +85,7 @@ def _look(versions: Mapping[str, str | None], tell: Tell) -> tuple[str | None, d
 
 
 def _peaks(settings: Settings, absent: Mapping[str, str]) -> dict[str, float | None]:
-    """FLOP/s and bytes/s that the device reaches; None where PyTorch is not there to measure them."""
+    """Return the FLOP/s and bytes/s of the device; None if PyTorch is missing, which measures them."""
     if PEAK in absent or PEAK not in settings.rivals:
         return {"flops": None, "bytes": None}
     return processes.ask(PEAK, "device peak", {"device": DEVICE, "seconds": settings.seconds})
@@ -176,7 +176,7 @@ class _Clock:
 
 
 def probe(request: Mapping[str, Any]) -> dict[str, str | None]:
-    """Name of the device that a rival sees; fails if it sees none."""
+    """Return the name of the device that a rival sees; fails if it sees none."""
     return {"name": rivals.load(request["rival"]).device_name() if request["device"] == "cuda" else None}
 
 
@@ -188,7 +188,7 @@ def measure_peak(request: Mapping[str, Any]) -> dict[str, float]:
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
-    """The short answer, then every measurement."""
+    """Return the summary, then every measurement."""
     return [_overview(result), _details(result)]
 
 
@@ -261,7 +261,7 @@ def _details(result: Mapping[str, Any]) -> Table:
         ],
         [_detail(entry, rival) for entry in result["workloads"] for rival in entry["rivals"]],
         notes=[
-            "GB/s: what a step cannot but move, once: weights, both moments, the batch's rows. launches: of kernels in "
+            "GB/s: what a step must move, once: weights, both moments, the batch's rows. launches: of kernels in "
             "an epoch, where the engine counts them.",
             "first fit: with compilation, capture and transfers; spread: quartile distance in percent of the median.",
             f"loss diff, weight diff: largest relative difference from {ON_CPU}, of the weights in terms of the way "
@@ -309,7 +309,7 @@ def _both_ways(by_clock: float | None, by_device: float | None) -> str:
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:
-    """Ratios per rival, and the parts of both peaks."""
+    """Return charts of the ratios per rival and of the parts of both peaks."""
     entries = result["workloads"]
     labels = [entry["name"] for entry in entries]
     present = [rival for rival, value in result["mean_ratio"].items() if value is not None]

@@ -22,12 +22,12 @@ SLOW = ("reference",)  # engines that have to be named
 
 
 def usable() -> tuple[str, ...]:
-    """The engines that "all" stands for."""
+    """Return the engines that "all" stands for."""
     return tuple(name for name in backends.available() if name not in SLOW)
 
 
 def chosen(text: str) -> tuple[str, ...]:
-    """Engines by their names, separated by commas; "all" for those of this machine but the reference.
+    """Return the engines named in a list with commas; "all" means those of this machine except the reference.
 
     Raises
     ------
@@ -52,12 +52,12 @@ def chosen(text: str) -> tuple[str, ...]:
 
 
 def _rivals(engines: Sequence[str]) -> dict[str, str]:
-    """Engine -> its name among the rivals."""
+    """Return a dict from each engine to its name among the rivals."""
     return {name: f"{ENGINE}{name}" if i else "fastmlp" for i, name in enumerate(engines)}
 
 
 def labels(result: Mapping[str, Any]) -> dict[str, str]:
-    """Rival -> what tables call it, where that is not its name."""
+    """Return a dict from rivals to their names in tables, if these differ."""
     return {"fastmlp": ENGINE + result["engines"][0]} if "engines" in result else {}
 
 
@@ -87,7 +87,7 @@ def _inverse(value: float | None) -> float | None:
 
 
 def figures(entries: Sequence[Mapping[str, Any]], engines: Sequence[str], what: str) -> dict[str, float]:
-    """Medians to compare later, at the best thread count: of fastmlp, or of each engine by its name."""
+    """Return the medians to compare later, at the best thread count: of fastmlp, or of each engine by name."""
     names = {f" {engine}": rival for engine, rival in _rivals(engines).items()} or {"": "fastmlp"}
     return {
         f"{entry['name']}{engine}{what}": record["threads"][record["best"]]["median"]
@@ -101,7 +101,7 @@ def figures(entries: Sequence[Mapping[str, Any]], engines: Sequence[str], what: 
 
 
 def tables(result: Mapping[str, Any], title: str, scale: float, unit: str) -> list[Table]:
-    """One table per thread count; none where a single engine ran."""
+    """Return one table per thread count; none if a single engine ran."""
     return [_table(result, f"{title}: engines, threads: {n}", n, scale, unit) for n in result.get("speed", ())]
 
 
@@ -143,7 +143,7 @@ def _cell(record: Mapping[str, Any], threads: str, scale: float) -> str:
 
 
 def charts(result: Mapping[str, Any], title: str) -> list[Bars]:
-    """The speed of each engine relative to the first, by thread count."""
+    """Return charts of the speed of each engine relative to the first, by thread count."""
     first, *others = result.get("engines", [""])
     labels = [entry["name"] for entry in result.get("workloads", ())]
     return [

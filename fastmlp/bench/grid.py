@@ -27,7 +27,7 @@ BEST = "best_params"
 
 
 def run(settings: Settings, tell: Tell) -> dict[str, Any]:
-    """Rounds over both; scores compared before any time counts."""
+    """Run rounds over both; compare the scores before any time counts."""
     rounds = settings.rounds_or(ROUNDS)
     request = {
         "dtype": settings.dtype,

@@ -41,13 +41,13 @@ tr > :first-child { position: sticky; left: 0; background: #fff; }
 
 
 def missing() -> str:
-    """What has to be installed for pages; empty if nothing."""
+    """Return what must be installed to make pages; empty if nothing."""
     found = importlib.util.find_spec("matplotlib")
     return "" if found else "charts need matplotlib: pip install 'fastmlp[bench]'"
 
 
 def page(document: Mapping[str, Any], extra: Sequence[Table] = ()) -> str:
-    """The whole page of a document that `suites.run` made."""
+    """Return the whole page of a document that `suites.run` made."""
     described = document["environment"]
     sections = [_section(name, result) for name, result in document["suites"].items()]
     body = [

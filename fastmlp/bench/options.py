@@ -38,7 +38,7 @@ SAME = 1e-5  # largest relative difference of equal ones
 
 
 def swish(z: float) -> float:
-    """A formula as a user writes it; silu is the same one built in."""
+    """Compute silu by a formula as a user writes it."""
     return z / (1 + exp(-z))
 
 
@@ -84,7 +84,7 @@ REGULARIZERS = (
 
 
 def options() -> list[Option]:
-    """Every row: what the formula tables have, in their order, and the regularizers."""
+    """Return every row: the formula tables in their order, and the regularizers."""
     activations = [
         # relu6 is relu as long as nothing is above 6
         Option(name, ACTIVATION, {"activation": name}, SLOW_ACTIVATIONS.get(name, ACTIVATION_LIMIT), losses=ANY)
@@ -103,7 +103,7 @@ def options() -> list[Option]:
 
 
 def run(settings: Settings, tell: Tell) -> dict[str, Any]:
-    """Every net at every thread count: ours and the rivals', each in one process."""
+    """Measure every net at every thread count: ours and the rivals', each in one process."""
     versions = processes.installed(settings.entrants("options"))
     rows, rounds = options(), settings.rounds_or(ROUNDS)
     cases = [case for name in NETS for case in _cases(WORKLOADS[name], rows, rounds, settings, versions, tell)]
@@ -131,7 +131,7 @@ def _cases(
     versions: Mapping[str, str | None],
     tell: Tell,
 ) -> list[dict[str, Any]]:
-    """One net, each thread count."""
+    """Measure one net at each thread count."""
     cases = []
     with tempfile.TemporaryDirectory() as folder:
         workload.write(Path(folder), settings.dtype)
@@ -155,7 +155,7 @@ def _cases(
 
 
 def _ask(rival: str, version: str | None, request: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    """What a rival's process answered for each option, or one reason for all of them."""
+    """Return the answer of a rival's process for each option, or one reason for all of them."""
     if version is None:
         return {"absent": "not installed"}
     try:
@@ -167,7 +167,7 @@ def _ask(rival: str, version: str | None, request: Mapping[str, Any], threads: i
 def _case(
     workload: str, threads: int, rows: Sequence[Option], answers: Mapping[str, Mapping[str, Any]], dtype: str
 ) -> dict[str, Any]:
-    """Answers judged, then turned into ratios."""
+    """Judge the answers, then turn them into ratios."""
     case: dict[str, Any] = {"workload": workload, "threads": threads, "rivals": {}, "problems": []}
     for rival, answer in answers.items():
         if "failed" in answer:
@@ -203,7 +203,7 @@ PROBLEMS = {"differs": "results differ", "failed": "failed"}
 def _judged(
     option: Option, answer: Mapping[str, Any], ours: Mapping[str, Mapping[str, Any]] | None, dtype: str
 ) -> dict[str, Any]:
-    """The record of one option, as yet without times; `ours` are fastmlp's records, None while they are judged."""
+    """Return the record of one option without times; `ours` are fastmlp's records, None while these are judged."""
     record: dict[str, Any] = {
         "status": "ok",
         "problem": "",
@@ -229,7 +229,7 @@ def _judged(
 
 
 def _difference(option: Option, loss_diff: float | None, ours: bool, dtype: str) -> str:
-    """What is wrong with losses that are so far from the base's (ours), or from ours (a rival's); empty if nothing."""
+    """Return what is wrong with losses this far from the base's (ours) or from ours (a rival's); empty if nothing."""
     if ours and option.losses == OTHER:
         return "losses are those without it: it does nothing" if loss_diff == 0 else ""
     incomparable = option.losses == ANY if ours else option.draws
@@ -263,7 +263,7 @@ def _quotient(x: float | None, y: float | None) -> float | None:
 
 
 def _over(case: Mapping[str, Any], rows: Sequence[Option]) -> list[str]:
-    """One line per option that costs more than it may."""
+    """Return one line per option that costs more than its limit."""
     records = case["rivals"]["fastmlp"]
     return [
         f"{_label(case)}, {row.name}: {number(records[row.name]['ratio'], 'x')} {row.base}, limit {row.limit:g}x"
@@ -287,7 +287,7 @@ REFUSALS = (AttributeError, ImportError, LookupError, NotImplementedError, TypeE
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Losses of the checked epochs of every option, then seconds per step of fits, each between two of its base."""
+    """Return the losses of every option's checked epochs, and seconds per step, timed between fits of its base."""
     task = Task.read(request)
     make: Callable[[Task, Mapping[str, Any]], Any] = _ours
     if request["rival"] != "fastmlp":
@@ -315,7 +315,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 def _first(
     make: Callable[[Task, Mapping[str, Any]], Any], task: Task, params: Mapping[str, Any], checked: int
 ) -> tuple[dict[str, Any], Any]:
-    """(losses of the checked epochs or what is in the way, the trainer if it can go on)."""
+    """Return (losses of the checked epochs or an error, the trainer if it can go on)."""
     trainer = None
     try:
         trainer = make(task, params)
@@ -350,14 +350,14 @@ def _round(
 
 
 def _enough(trainer: Any, seconds: float, checked: int) -> int:
-    """How many epochs a fit of about so many seconds has."""
+    """Return the number of epochs of a fit that takes about `seconds`."""
     start = time.perf_counter()
     trainer.fit(checked)
     return max(1, round(seconds * checked / (time.perf_counter() - start)))
 
 
 def _ours(task: Task, params: Mapping[str, Any]) -> Any:
-    """The estimator of `train` with other parameters."""
+    """Return the estimator of `train` with other parameters."""
     import fastmlp
     from fastmlp.bench.rivals import estimators
 
@@ -371,7 +371,7 @@ def _ours(task: Task, params: Mapping[str, Any]) -> Any:
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
-    """Costs against their limits, each rival with the same options on each net, our times."""
+    """Return tables of costs and limits, of each rival with the same options, and of our times."""
     rivals = [rival for rival in result["versions"] if rival != "fastmlp"]
     nets = dict.fromkeys(case["workload"] for case in result["cases"])
     return [_costs(result), *(_against(result, rival, net) for rival in rivals for net in nets), _times(result)]
@@ -417,7 +417,7 @@ def _cost(record: Mapping[str, Any], limit: float | None) -> str:
 
 
 def _verdict(records: Sequence[Mapping[str, Any]], limit: float | None) -> str:
-    """One word for a row: what went wrong first, then its limit."""
+    """Return one word for a row: what went wrong first, then its limit."""
     wrong = [record["status"] for record in records if record["status"] != "ok"]
     if wrong:
         return wrong[0]
@@ -431,7 +431,7 @@ def _parameters(option: Mapping[str, Any]) -> str:
 
 
 def _reasons(cases: Sequence[Mapping[str, Any]], rival: str) -> list[str]:
-    """One line per option that has no times, each reason once."""
+    """Return one line per option that has no times, each reason once."""
     found = {
         f"{name}: {record['status']}: {record['problem']}": None
         for case in cases
@@ -500,7 +500,7 @@ def _times(result: Mapping[str, Any]) -> Table:
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:
-    """Per net, costs of activations and of all else, at the first thread count."""
+    """Return charts per net: costs of activations and of all other options, at the first thread count."""
     first = result["settings"]["threads"][0]
     return [
         Bars(

@@ -20,7 +20,7 @@ Peaks = dict[str, dict[str, float]]  # "default" and "forced" -> thread count ->
 
 
 def peaks(threads: tuple[int, ...], dtype: str, seconds: float) -> Peaks:
-    """GFLOP/s of large products, each thread count and choice of kernels in a fresh process."""
+    """Return the GFLOP/s of large products, each thread count and set of kernels in a fresh process."""
     choices: dict[str, Mapping[str, str]] = {"default": {}}
     if "avx512" in environment.instruction_sets()["usable"]:
         choices["forced"] = FORCED
@@ -34,7 +34,7 @@ def peaks(threads: tuple[int, ...], dtype: str, seconds: float) -> Peaks:
 
 
 def best(measured: list[Peaks]) -> Peaks:
-    """The largest of several measurements: what slows a product down is never the product."""
+    """Return the largest of several measurements: a slower product was disturbed by something else."""
     first = measured[0]
     return {
         choice: {threads: max(one[choice][threads] for one in measured) for threads in first[choice]}
@@ -43,12 +43,12 @@ def best(measured: list[Peaks]) -> Peaks:
 
 
 def highest(found: Peaks) -> dict[str, float]:
-    """By thread count, whatever the choice of kernels."""
+    """Return the highest peak by thread count, over all sets of kernels."""
     return {threads: max(one[threads] for one in found.values()) for threads in found["default"]}
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, float]:
-    """Inside a worker: the best of products of square matrices, by NumPy's and by SciPy's BLAS."""
+    """Measure in a worker the best of products of square matrices, by NumPy's and by SciPy's BLAS."""
     rng = np.random.default_rng(0)
     share = request["seconds"] / len(SIZES)
     gflops = 0.0
@@ -67,7 +67,7 @@ def _products(A: np.ndarray, B: np.ndarray) -> list[Callable[[], object]]:
 
 
 def _least(call: Callable[[], object], seconds: float) -> float:
-    """The shortest time of a call in about so many seconds."""
+    """Return the shortest time of a call, repeated for about `seconds`."""
     least, end = float("inf"), time.perf_counter() + seconds
     while least == float("inf") or time.perf_counter() < end:
         start = time.perf_counter()

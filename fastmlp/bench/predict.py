@@ -24,7 +24,7 @@ BLOCK = 0.002  # seconds: shorter calls are timed many at a time
 
 
 def run(settings: Settings, tell: Tell) -> dict[str, Any]:
-    """Both numbers of rows."""
+    """Measure predictions for both numbers of rows."""
     versions = processes.installed(settings.entrants("predict"))
     cases = [_run(rows, settings, versions, tell) for rows in (FEW_ROWS if settings.quick_check else ROWS)]
     return {
@@ -95,7 +95,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def repeat(call: Any, X: np.ndarray, seconds: float) -> list[float]:
-    """Seconds of single calls; of a short call the mean of each block."""
+    """Return the seconds of single calls; for a short call the mean of each block."""
     start = time.perf_counter()
     call(X)
     calls = max(1, int(BLOCK / (time.perf_counter() - start)))

@@ -45,7 +45,7 @@ class Failed(Exception):
 
 
 def command(rival: str) -> list[str]:
-    """How to start the worker of a rival."""
+    """Return the command that starts the worker of a rival."""
     other = os.environ.get(PYTHON)
     if other and not is_ours(rival) and rival != "scikit-learn":
         folders = [str(Path(package.__path__[0]).resolve()) for package in (fastmlp, kernels)]
@@ -59,7 +59,7 @@ DEVICE = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "NV
 
 
 def environment(threads: int, cache: str = "", device: bool = False) -> dict[str, str]:
-    """This process's variables with the thread count of every library set, and the accelerator hidden or shown."""
+    """Return this process's variables with the thread count of every library, the accelerator hidden or shown."""
     count = str(threads)
     return {
         **os.environ,
@@ -80,7 +80,7 @@ def ask(
     threads: int = 1,
     variables: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The answer of a fresh process, whose environment may be given more variables.
+    """Return the answer of a fresh process; its environment may get more variables.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _computes_on_a_device(rival: str, request: Mapping[str, Any]) -> bool:
 
 
 def versions(request: Mapping[str, Any]) -> dict[str, str | None]:
-    """Inside a worker: version of each distribution, None if it is not installed. Imports none of them."""
+    """Return the version of each distribution, None if it is not installed, without an import; runs in a worker."""
     found: dict[str, str | None] = {}
     for name in request["packages"]:
         try:
@@ -126,7 +126,7 @@ def versions(request: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def installed(names: Iterable[str]) -> dict[str, str | None]:
-    """Version of each rival where it would run, None for one that is absent."""
+    """Return the version of each rival that can run, None for one that is absent."""
     packages = {name: row(name).packages for name in names}
     every = {"packages": sorted({package for needed in packages.values() for package in needed})}
     answers: dict[str, dict[str, Any]] = {}  # one per interpreter

@@ -64,7 +64,7 @@ class Case:
     solver: str
 
     def params(self) -> dict[str, Any]:
-        """Keyword arguments of both estimators; everything else stays at its default."""
+        """Return the keyword arguments of both estimators; everything else stays at its default."""
         return {
             "hidden_layer_sizes": self.hidden,
             "solver": self.solver,
@@ -131,7 +131,7 @@ class Row:
     comparison: Comparison
 
     def median(self, rival: str) -> float | None:
-        """Median seconds of a whole fit, None if nothing was timed."""
+        """Return the median seconds of a whole fit, None if nothing was timed."""
         times = self.seconds.get(rival)
         return statistics.median(times) if times else None
 
@@ -142,7 +142,7 @@ class Row:
         return None if theirs is None or ours is None else theirs / ours
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain containers for JSON, where a number that is not finite becomes None."""
+        """Return plain containers for JSON, where a number that is not finite becomes None."""
         return {
             "data": self.case.data,
             "n_samples": self.n_samples,
@@ -169,7 +169,7 @@ def _plain(value: Any) -> Any:
 
 
 def select(data: Iterable[str] = (), solvers: Iterable[str] = ()) -> tuple[Case, ...]:
-    """Cases of the given data sets and solvers; an empty choice means all.
+    """Return the cases of the given data sets and solvers; an empty choice means all.
 
     Examples
     --------
@@ -182,7 +182,7 @@ def select(data: Iterable[str] = (), solvers: Iterable[str] = ()) -> tuple[Case,
 
 
 def load(name: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """X (n_samples, n_features) and y of a data set in `DATA`.
+    """Return X (n_samples, n_features) and y of a data set in `DATA`.
 
     Every feature is standardised, and so is every target of a regression.
     """
@@ -198,7 +198,7 @@ def load(name: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
 
 
 def estimators(case: Case, backend: str = "auto", threads: int = 1) -> dict[str, Any]:
-    """Unfitted estimators by rival, with the same parameters."""
+    """Return unfitted estimators by rival, with the same parameters."""
     from sklearn import neural_network
 
     import fastmlp
@@ -230,7 +230,7 @@ def timed_fit(estimator: Any, X: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 def _relative_difference(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[Any]]) -> float:
-    """max |ours - theirs| / max |theirs| over lists of arrays; inf if shapes differ, NaN stays."""
+    """Return max |ours - theirs| / max |theirs| over lists of arrays; inf if shapes differ, NaN stays."""
     if [np.shape(a) for a in ours] != [np.shape(a) for a in theirs]:
         return float("inf")
     difference = max(float(np.max(np.abs(a - b))) for a, b in zip(ours, theirs, strict=True))
@@ -239,7 +239,7 @@ def _relative_difference(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[
 
 
 def _predictions(estimator: Any, X: NDArray[Any]) -> NDArray[Any]:
-    """Class probabilities (n_samples, n_classes), or predictions (n_samples[, n_outputs])."""
+    """Return class probabilities (n_samples, n_classes), or predictions (n_samples[, n_outputs])."""
     has_probabilities = hasattr(estimator, "predict_proba")
     return estimator.predict_proba(X) if has_probabilities else estimator.predict(X)
 
@@ -286,7 +286,7 @@ def run_case(case: Case, repeats: int, backend: str = "auto", threads: int = 1) 
 def _race(
     models: Mapping[str, Any], X: NDArray[Any], y: NDArray[Any], repeats: int
 ) -> tuple[dict[str, list[float]], Comparison]:
-    """Seconds of each rival's fits, empty if any two models differ, and the last comparison."""
+    """Return the seconds of each rival's fits (empty if any two models differ) and the last comparison."""
     seconds: dict[str, list[float]] = {rival: [] for rival in RIVALS}
     for i in range(repeats + 1):
         # Round 0 is for the comparison and warms caches and thread pools; its times are dropped.
@@ -301,13 +301,13 @@ def _race(
 
 
 def mean_ratio(rows: Iterable[Row]) -> float | None:
-    """Geometric mean of the ratios of the rows that have one."""
+    """Return the geometric mean of the ratios of the rows that have one."""
     ratios = [row.ratio for row in rows if row.ratio is not None]
     return statistics.geometric_mean(ratios) if ratios else None
 
 
 def run(settings: Settings, tell: Callable[[str], None]) -> dict[str, Any]:
-    """All chosen cases; everything about them, for JSON."""
+    """Run all chosen cases and return everything about them, for JSON."""
     cases = select(settings.data, settings.solvers)
     if settings.engines:
         return race_engines(cases, settings, tell)

@@ -43,11 +43,11 @@ class Record:
     answers: dict[int, list[dict[str, Any]]] = field(default_factory=dict)  # by thread count
 
     def drop(self, status: str, problem: str) -> None:
-        """No times for this one."""
+        """Remove the times."""
         self.status, self.problem, self.answers = status, problem, {}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain containers for JSON, where a number that is not finite becomes None."""
+        """Return plain containers for JSON, where a number that is not finite becomes None."""
         threads = {str(n): _times(answers) for n, answers in self.answers.items()}
         best = min(threads, key=lambda n: threads[n]["median"]) if threads else None
         return {
@@ -67,14 +67,14 @@ def finite(value: float | None) -> float | None:
 
 
 def summary(seconds: Sequence[float]) -> dict[str, Any]:
-    """Median, and the distance between the quartiles as a part of it."""
+    """Return the median, and the distance between the quartiles as a part of it."""
     median = statistics.median(seconds)
     quartiles = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [median] * 3
     return {"seconds": list(seconds), "median": median, "spread": (quartiles[2] - quartiles[0]) / median}
 
 
 def _times(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One thread count of one rival: warm times of all rounds, cold ones of the first, when no cache was filled."""
+    """Return one rival's times at one thread count: warm ones of all rounds, cold ones of the first (empty cache)."""
     first = answers[0]
     extra = {key: first[key] for key in ("setup", "cold", "epochs", "launches") if key in first}
     on_device = [seconds for answer in answers for seconds in answer.get("device_seconds", ())]
@@ -160,7 +160,7 @@ def _ask(action: str, request: Mapping[str, Any], rival: str, threads: int, reco
 def _reference(
     records: Mapping[str, Record], answers: Sequence[tuple[str, int, Any]], judges: Sequence[str]
 ) -> dict[str, Any]:
-    """The answer that the others are compared with; empty if the judge gave none."""
+    """Return the answer that the others are compared with; empty if the judge gave none."""
     judge = next(rival for rival in judges if rival in records and records[rival].status != "absent")
     return next((answer for rival, _, answer in answers if rival == judge and answer is not None), {})
 
@@ -188,14 +188,14 @@ def _judge(
 
 
 def relative(ours: Sequence[float], theirs: Sequence[Sequence[float]]) -> float:
-    """Largest relative difference between a list of losses and the reference's first."""
+    """Return the largest relative difference between a list of losses and the reference's first."""
     if len(ours) != len(theirs[0]):
         return float("inf")
     return float(np.max(np.abs(np.subtract(ours, theirs[0])) / np.abs(theirs[0])))
 
 
 def ratio(rivals: Mapping[str, Mapping[str, Any]], rival: str, threads: str | None = None) -> float | None:
-    """Times faster than a rival: each at its best thread count, or both at the given one."""
+    """Return how many times faster than a rival: each at its best thread count, or both at the given one."""
     medians = []
     for name in (rival, "fastmlp"):
         record = rivals.get(name, {"threads": {}})
@@ -207,13 +207,13 @@ def ratio(rivals: Mapping[str, Mapping[str, Any]], rival: str, threads: str | No
 
 
 def mean(ratios: Sequence[float | None]) -> float | None:
-    """Geometric mean of those that there are."""
+    """Return the geometric mean of the ratios that exist."""
     known = [value for value in ratios if value is not None]
     return statistics.geometric_mean(known) if known else None
 
 
 def problems(case: str, rivals: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line for each rival whose results differ or whose process failed."""
+    """Return one line for each rival whose results differ or whose process failed."""
     words = {"differs": "results differ", "failed": "failed"}
     return [
         f"{case}, {name}: {words[record['status']]}: {record['problem']}"

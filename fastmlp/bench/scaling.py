@@ -28,7 +28,7 @@ REPEATS = 5  # of each fit up to a million rows; more rows are fitted once
 
 
 def run(settings: Settings, tell: Tell) -> dict[str, Any]:
-    """One process per number of rows for the time, and one for the memory."""
+    """Run one process per number of rows for the time, and one for the memory."""
     sizes: tuple[int, ...] = FEW_ROWS if settings.quick_check else ROWS
     problems, cases = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ def _ask(request: Mapping[str, Any], threads: int) -> dict[str, Any]:
 
 
 def _flatness(cases: list[dict[str, Any]], threads: int) -> dict[str, float | None]:
-    """Slowest time per row over the fastest, of epochs and of whole fits, shuffled and in order."""
+    """Return the slowest time per row over the fastest, of epochs and of whole fits, shuffled and in order."""
     found = {}
     for order in ("shuffled", "in order"):
         for part in ("epoch", "fit"):
@@ -78,7 +78,7 @@ def _bytes(rows: int) -> int:
 
 
 def _write(folder: Path, rows: int, chunk: int = 1_000_000) -> None:
-    """X (rows, FEATURES) float32 and y (rows,) as plain files; fewer rows are the first ones."""
+    """Write X (rows, FEATURES) float32 and y (rows,) as plain files; smaller cases use the first rows."""
     rng = np.random.default_rng(0)
     W = rng.standard_normal(FEATURES, dtype=np.float32)
     with (folder / "X").open("wb") as X_file, (folder / "y").open("wb") as y_file:
@@ -92,7 +92,7 @@ def _write(folder: Path, rows: int, chunk: int = 1_000_000) -> None:
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Times, or memory, of fits on the first rows of the files, which are mapped and cannot be written to."""
+    """Measure times, or memory, of fits on the first rows of the files, which are mapped read-only."""
     import fastmlp
 
     n, folder = request["rows"], Path(request["folder"])
@@ -131,7 +131,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _memory(fit: Callable[[int], float], request: Mapping[str, Any], X: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    """Memory that a fit of one epoch adds at its peak, and what it is held against."""
+    """Return the memory that a fit of one epoch adds at its peak, and its limit."""
     from fastmlp.engines import backends
     from fastmlp.model.network import Network
 
@@ -153,7 +153,7 @@ def _memory(fit: Callable[[int], float], request: Mapping[str, Any], X: np.ndarr
 
 
 def anonymous() -> int | None:
-    """Bytes of this process that no file backs: pages of a mapped X are not among them. None where not known."""
+    """Return the bytes of this process that no file backs, without pages of a mapped X; None if unknown."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -163,7 +163,7 @@ def anonymous() -> int | None:
 
 
 def peak_resident() -> int | None:
-    """Most bytes that this process ever had in memory, mapped files included."""
+    """Return the largest number of bytes that this process ever had in memory, with mapped files."""
     try:
         import resource
     except ImportError:  # Windows

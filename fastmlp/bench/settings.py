@@ -52,15 +52,15 @@ class Settings:
     quick_check: bool = False
 
     def rounds_or(self, default: int) -> int:
-        """How many rounds, where the user did not say."""
+        """Return the number of rounds: the user's, or this default."""
         return self.rounds or (1 if self.quick_check else default)
 
     def entrants(self, suite: str) -> list[str]:
-        """fastmlp and the chosen rivals that take part in a suite."""
+        """Return fastmlp and the chosen rivals of a suite."""
         engines = self.engines[1:] if suite in SIDE_BY_SIDE else ()
         rivals = [name for name in self.rivals if suite in RIVALS[name].suites]
         return ["fastmlp", *(ENGINE + name for name in engines), *rivals]
 
     def named(self, workloads: Mapping[str, Workload]) -> list[Workload]:
-        """Those of a suite's workloads that were chosen; all if the choice is another suite's."""
+        """Return the chosen workloads of a suite; all if the choice belongs to another suite."""
         return [workload for name, workload in workloads.items() if name in self.workloads] or list(workloads.values())

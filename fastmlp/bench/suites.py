@@ -25,7 +25,7 @@ SCHEMA = 2
 
 
 def names(suite: str) -> tuple[str, ...]:
-    """The suites that a name on the command line stands for."""
+    """Return the suites that a name on the command line means."""
     return tuple(SUITES) if suite == ALL else (suite,)
 
 
@@ -34,7 +34,7 @@ def module(suite: str) -> ModuleType:
 
 
 def why_not(suite: str) -> str | None:
-    """What a suite needs and this machine lacks, or None."""
+    """Return what a suite needs and this machine lacks, or None."""
     reason = getattr(module(suite), "why_not", None)
     return reason() if reason else None
 
@@ -42,7 +42,7 @@ def why_not(suite: str) -> str | None:
 def run(
     suites: tuple[str, ...], options: Mapping[str, Settings], tell: Tell, skipped: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Everything about a run, ready for JSON: environment, one result per suite, the figures to compare later.
+    """Run the suites; return environment, one result per suite and the figures to compare, ready for JSON.
 
     `skipped` says why suites that were asked for are not among these.
     """
@@ -66,10 +66,10 @@ def run(
 
 
 def skipped(suite: str, reason: str) -> str:
-    """The line that says so."""
+    """Return the line that says that a suite was skipped."""
     return f"skipped: {suite}: {reason}"
 
 
 def problems(document: Mapping[str, Any]) -> list[str]:
-    """One line per result that differs or process that failed."""
+    """Return one line per result that differs or process that failed."""
     return [line for result in document["suites"].values() for line in result["problems"]]

@@ -30,7 +30,7 @@ class Bars:
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """Three digits, without an exponent; a dash for None."""
+    """Return three digits, without an exponent; a dash for None."""
     if value is None:
         return "-"
     if value == 0:
@@ -54,5 +54,5 @@ def difference(value: float | None) -> str:
 
 
 def share(x: float | None, y: float | None) -> float | None:
-    """x / y where there are both."""
+    """Return x / y if both exist."""
     return None if x is None or not y else x / y

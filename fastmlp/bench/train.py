@@ -22,7 +22,7 @@ FITS = 4  # that should go into the time of a process
 
 
 def run(settings: Settings, tell: Tell) -> dict[str, Any]:
-    """Every workload, one after the other."""
+    """Run every workload, one after the other."""
     versions = processes.installed(settings.entrants("train"))
     measured, found = [], []
     for workload in settings.named(WORKLOADS):
@@ -70,12 +70,12 @@ def _run(workload: Workload, settings: Settings, versions: Mapping[str, str | No
 
 
 def start(workload: Workload, dtype: str) -> np.ndarray:
-    """The weights (n_params,) that all rivals start from."""
+    """Return the weights (n_params,) that all rivals start from."""
     return workload.network(dtype).initial_params(np.random.RandomState(SEED), gain=6.0).astype(np.float64)
 
 
 def facts(workload: Workload) -> dict[str, Any]:
-    """A workload for JSON."""
+    """Return the facts of a workload, for JSON."""
     return {
         "name": workload.name,
         "n_samples": workload.n_samples,
@@ -126,7 +126,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def timed_fits(trainer: Any, task: Task, request: Mapping[str, Any], clock: Clock = _wall) -> dict[str, Any]:
-    """The first fit is the cold one: it trains the checked epochs, and its losses and weights are compared.
+    """Time the fits; the first is the cold one: it trains the checked epochs, whose results are compared.
 
     Timed fits start from the same weights again, so their first losses must be the same too.
     """
@@ -154,7 +154,7 @@ def timed_fits(trainer: Any, task: Task, request: Mapping[str, Any], clock: Cloc
 
 
 def _enough(trainer: Any, seconds: float, clock: Clock) -> int:
-    """How many epochs a fit of about so many seconds has."""
+    """Return the number of epochs of a fit that takes about `seconds`."""
     epoch, _ = clock(trainer, 1)
     return max(1, min(MOST_EPOCHS, round(seconds / epoch)))
 
@@ -163,7 +163,7 @@ def _enough(trainer: Any, seconds: float, clock: Clock) -> int:
 
 
 def net(entry: Mapping[str, Any]) -> str:
-    """Widths, shortened where all hidden layers are alike: 28-300x5-1."""
+    """Return the widths as text, shortened if all hidden layers are equal: 28-300x5-1."""
     first, *hidden, last = entry["widths"]
     middle = f"{hidden[0]}x{len(hidden)}" if len(hidden) > 2 and len(set(hidden)) == 1 else "-".join(map(str, hidden))
     return f"{first}-{middle}-{last}"
@@ -178,7 +178,7 @@ def _micro(seconds: float | None) -> str:
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
-    """The short answers, then every measurement."""
+    """Return the summaries, then every measurement."""
     side_by_side = engines.tables(result, "Training step", 1e6, "us")
     overview = [_overview(result)] if result["mean_ratio"] or not side_by_side else []
     return [*side_by_side, *overview, _details(result)]
@@ -290,7 +290,7 @@ def _detail(entry: Mapping[str, Any], rival: str, label: str, threads: Sequence[
 
 
 def cold_over_warm(entry: Mapping[str, Any], rival: str) -> float | None:
-    """The first fit's time over that of as many warm steps."""
+    """Return the first fit's time over the time of as many warm steps."""
     record = entry["rivals"][rival]
     steps = entry["checked_epochs"] * entry["steps"]
     return share(_best(record, "cold"), None if record["best"] is None else steps * _best(record, "median"))
@@ -301,7 +301,7 @@ def _list(values: Sequence[Any]) -> str:
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:
-    """One chart of ratios per rival, the part of the peak, cold against warm."""
+    """Return charts of the ratios per rival, the part of the peak, and cold against warm."""
     entries = result["workloads"]
     labels = [entry["name"] for entry in entries]
     present = [rival for rival, value in result["mean_ratio"].items() if value is not None]

@@ -62,7 +62,7 @@ class Workload:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Units per layer, input and output included."""
+        """Neurons per layer, with input and output."""
         return (self.n_features, *self.hidden, 1 if self.loss == "binary_log_loss" else self.n_outputs)
 
     def network(self, dtype: str) -> Network:
@@ -87,7 +87,7 @@ class Workload:
         return 2 * (2 * sum(weights) + sum(weights[1:])) * self.n_samples / self.steps
 
     def least_bytes(self, dtype: str) -> float:
-        """Bytes that a step of Adam cannot but move, if all that lies between stays in cache.
+        """Return the least bytes that a step of Adam moves, if everything else stays in cache.
 
         Weights and both moments are read and written, the batch's rows are read.
         """
@@ -95,7 +95,7 @@ class Workload:
         return numbers * np.dtype(dtype).itemsize
 
     def make(self, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-        """X (n_samples, n_features) and y: (n_samples,) of classes, or (n_samples, n_outputs) of values."""
+        """Return X (n_samples, n_features) and y: (n_samples,) of classes, or (n_samples, n_outputs) of values."""
         rng = np.random.default_rng(SEED)
         if self.data == "expm":
             from scipy.linalg import expm
@@ -175,7 +175,7 @@ class Task:
         return cls(workload, X, y, request["threads"], request["backend"])
 
     def orders(self, epochs: int) -> list[np.ndarray]:
-        """Row indices (n_samples,) of the first epochs."""
+        """Return the row indices (n_samples,) of the first epochs."""
         order = self._orders[-1] if self._orders else np.arange(len(self.X))
         while len(self._orders) < epochs:
             permutation = np.arange(len(self.X))

@@ -1,6 +1,6 @@
 """The console script `fastmlp`: parse options, call bench/ or engines/environment.py, print tables.
 
-The outermost layer, with the files beside it, which hold the commands on data files. Nothing is computed here.
+The outermost layer. The commands that work on data files have files of their own beside it. Nothing is computed here.
 
 Exit codes: 0 all well, 1 the results of a benchmark differ, a rival failed or a training diverged, 2 wrong usage, a
 data file that cannot be used or an output file that cannot be written, 3 slower than the older run.
@@ -71,7 +71,7 @@ def _version(wanted: bool) -> None:
 
 
 def _one_of(choices: Collection[str]) -> Callable[[list[str] | None], list[str]]:
-    """A callback that lets only the given names through."""
+    """Return a callback that lets only the given names through."""
 
     def check(values: list[str] | None) -> list[str]:
         for value in values or []:
@@ -302,7 +302,7 @@ def _side_by_side(engines: str | None, backend: str) -> tuple[str, ...]:
 
 
 def _runnable(suite: str, names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Suites that this machine can run, and why not the others; it is an error to have asked for one of those."""
+    """Return the suites that run here, and why the others do not; raise if the user named one of those."""
     skipped = {name: reason for name in names if (reason := suites.why_not(name))}
     if suite in skipped:
         output.fail(f"the suite {suite} cannot run here: {skipped[suite]}", WRONG_USAGE)
@@ -312,7 +312,7 @@ def _runnable(suite: str, names: tuple[str, ...]) -> tuple[tuple[str, ...], dict
 
 
 def _suites(suite: str, **chosen: Any) -> tuple[str, ...]:
-    """The suites that a name stands for, if the options given with it mean something there."""
+    """Return the suites that a name means; raise if an option given with it has no meaning there."""
     if suite not in (*SUITES, ALL):
         output.fail(f"{suite!r} is not one of {', '.join((*SUITES, ALL))}.", WRONG_USAGE)
     for option, of in OPTIONS_OF.items():
@@ -346,7 +346,7 @@ def _older(path: Path | None) -> dict[str, Any] | None:
 
 
 def _show(document: Mapping[str, Any], comparison: Mapping[str, Any] | None, quiet: bool) -> None:
-    """Tables of every suite, the comparison, the environment."""
+    """Print the tables of every suite, the comparison and the environment."""
     if quiet:
         return
     console = output.console()

@@ -28,7 +28,7 @@ def output_file(path: Path | None) -> Path | None:
 
 
 def regular_file(path: Path | None) -> Path | None:
-    """As :func:`output_file`, for what cannot go to standard output."""
+    """Check a file as :func:`output_file` does, but refuse standard output."""
     if str(path) == "-":
         raise typer.BadParameter("this cannot be written to standard output.")
     return output_file(path)
@@ -70,12 +70,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 
 
 def dialect(separator: str | None, encoding: str | None, missing: list[str] | None, default: Dialect) -> Dialect:
-    """How a CSV file is written, from options where given.
+    """Return the dialect of a CSV file, with the options that are given.
 
     Raises
     ------
     ValueError
-        For a separator that is no single letter.
+        For a separator that is not a single letter.
     """
     separator = "\t" if separator in ("tab", "\\t") else separator
     if separator is not None and (len(separator.encode()) != 1 or separator in '"\r\n'):

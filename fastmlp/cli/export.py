@@ -60,7 +60,7 @@ def export(
 
 
 def unscaled(estimator: Any, columns: Sequence[Column]) -> Any:
-    """A copy that takes numeric columns as they are in the data: their scaling is folded into the first layer.
+    """Return a copy that takes numeric columns as they are in the data: their scaling is folded into the first layer.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def unscaled(estimator: Any, columns: Sequence[Column]) -> Any:
 
 
 def inputs(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """What the converted network takes, in its order."""
+    """Return the inputs of the converted network, in their order."""
     listed: list[dict[str, Any]] = []
     for column in in_order(columns):
         if isinstance(column, Numeric):

@@ -1,6 +1,6 @@
-"""The command group, which makes `train` only when it is asked for.
+"""The command group, which makes `train` only when it is needed.
 
-Its options are the estimators' parameters, and to import these takes longer than `fastmlp --version` should.
+The options of `train` are the estimators' parameters; importing these takes longer than `fastmlp --version` should.
 """
 
 from __future__ import annotations

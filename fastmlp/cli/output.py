@@ -22,14 +22,14 @@ WIDTH = 132  # of the widest table
 
 
 def console() -> Console:
-    """Standard output, never so narrow that a table would lose its digits."""
+    """Return standard output, wide enough for all digits of a table."""
     found = Console(highlight=False)
     narrow = found.width < WIDTH or not found.is_terminal
     return Console(highlight=False, width=WIDTH) if narrow else found
 
 
 def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """A table with a header; the first column and texts to the left, the rest to the right."""
+    """Return a table with a header; the first column and texts to the left, the rest to the right."""
     rows = [[str(cell) for cell in row] for row in rows]
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title, title_justify="left")
     for i, column in enumerate(columns):
@@ -40,7 +40,7 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> T
 
 
 def pairs(entries: Mapping[str, Any]) -> Table:
-    """Names and values without a header."""
+    """Return names and values without a header."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -71,7 +71,7 @@ def write(path: Path, text: str) -> None:
 
 
 def note(message: str) -> None:
-    """A line on standard error that is no error."""
+    """Print a line on standard error that is not an error."""
     typer.echo(f"Note: {message}", err=True)
 
 
@@ -93,7 +93,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise  # whoever reads has enough; typer knows what to do
+        raise  # the reader has closed the pipe; typer handles it
     except FloatingPointError as error:
         fail(one_line(error), FAILED)
     except MemoryError as error:

@@ -1,8 +1,8 @@
 """The estimators' parameters as options of `fastmlp train`, made from their signatures and documentation.
 
-A value is JSON where it can be read as such, otherwise a text: ``--activation elu``, ``--dropout 0.2``,
-``--activation '["elu", {"alpha": 0.5}]'``, ``--solver '["rmsprop", {"rho": 0.9}]'``. What a parameter takes is judged
-by the estimators, not here.
+A value is JSON if it can be read as JSON, else a text: ``--activation elu``, ``--dropout 0.2``,
+``--activation '["elu", {"alpha": 0.5}]'``, ``--solver '["rmsprop", {"rho": 0.9}]'``. The estimators check the values,
+not this module.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import typer
 
 PANEL = "Network and training"
 
-#: Parameters with an option of another form, and those that make no sense in a shell.
+#: Parameters with an option of another form, and parameters that make no sense in a shell.
 LEFT_OUT = ("hidden_layer_sizes", "callbacks", "verbose", "warm_start")
 
 
 def estimators() -> dict[str, type]:
-    """The estimator of each task."""
+    """Return the estimator of each task."""
     from fastmlp.estimators import MLPClassifier, MLPRegressor
 
     return {"classification": MLPClassifier, "regression": MLPRegressor}
 
 
 def with_parameters(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command with an option for each parameter of either estimator; it gets those given as `parameters`."""
+    """Add an option for each parameter of the estimators to a command; it gets the given ones as `parameters`."""
     options = _options()
 
     def generated(**given: Any) -> None:
@@ -46,7 +46,7 @@ def with_parameters(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def value_of(text: Any) -> Any:
-    """The value of an option: JSON, or else the text itself.
+    """Return the value of an option: JSON if it can be read so, else the text itself.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def checked(task: str, parameters: Mapping[str, Any]) -> None:
 
 
 def made(task: str, parameters: Mapping[str, Any]) -> Any:
-    """The estimator of a task, unfitted.
+    """Return the estimator of a task, unfitted.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def made(task: str, parameters: Mapping[str, Any]) -> Any:
 
 
 def has_linear_output(estimator: Any) -> bool:
-    """Whether a regressor's outputs are those of its last layer, so that a scale can be moved into its weights."""
+    """Return whether a regressor's output is its last layer's, so that a scale can go into its weights."""
     from fastmlp.data.targets import resolve_loss
 
     return resolve_loss("regression", estimator.loss, 1).link == "identity"
@@ -129,7 +129,7 @@ def _check(cls: Any, parameters: Mapping[str, Any]) -> None:
 
 
 def _options() -> dict[str, inspect.Parameter]:
-    """An optional keyword per parameter; None means that it was not given."""
+    """Return an optional keyword per parameter; None means that it was not given."""
     found: dict[str, inspect.Parameter] = {}
     for cls in estimators().values():
         texts = _texts(cls.__doc__ or "")
@@ -157,7 +157,7 @@ def _options() -> dict[str, inspect.Parameter]:
 
 
 def _names(cls: Any, parameter: str) -> list[str]:
-    """Names that a parameter may have, sorted."""
+    """Return the names that a parameter may have, sorted."""
     from fastmlp.sklearn_compat import StrOptions
 
     allowed = cls._parameter_constraints[parameter]
@@ -172,7 +172,7 @@ def _completion(names: list[str]) -> Callable[[str], list[str]]:
 
 
 def _texts(documentation: str) -> dict[str, str]:
-    """First sentence about each parameter of a numpydoc text."""
+    """Return the first sentence about each parameter of a numpydoc text."""
     section = inspect.cleandoc(documentation).split("Parameters\n----------\n", 1)[1].split("\nAttributes\n---", 1)[0]
     entries = re.findall(r"^(\w+) : (?:.*\\\n)?.*\n((?:(?:    .*)?\n)+)", section + "\n", re.MULTILINE)
     texts = {name: " ".join(text.split()) for name, text in entries}

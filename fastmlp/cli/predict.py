@@ -98,7 +98,7 @@ def _check_options(unknown: str, out: Path, json_file: Path | None) -> None:
 
 
 def predictions(estimator: Any, recipe: Recipe, X: Any, proba: bool) -> Any:
-    """A pyarrow.Table of predictions for features (n_rows, n_features)."""
+    """Return a pyarrow.Table of predictions for features (n_rows, n_features)."""
     import pyarrow as pa
 
     if not proba:
@@ -116,7 +116,7 @@ def _label(label: Any) -> str:
 
 @contextmanager
 def _writer(path: Path) -> Iterator[Any]:
-    """A function that appends a table to the output, which appears whole when the block ends without an error."""
+    """Yield a function that appends a table to the output, which appears whole when the block ends without an error."""
     from fastmlp.data.files import replacing
 
     if str(path) == "-":

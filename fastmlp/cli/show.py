@@ -33,7 +33,7 @@ def show(model: ModelFile, json_file: JsonFile = None) -> None:
 
 
 def described(estimator: Any, recipe: Recipe | None) -> dict[str, Any]:
-    """All of it as JSON has it."""
+    """Return everything about a model file, for JSON."""
     from fastmlp import summary
 
     network = summary(estimator)
@@ -54,7 +54,7 @@ def described(estimator: Any, recipe: Recipe | None) -> dict[str, Any]:
 
 
 def changed(estimator: Any) -> dict[str, Any]:
-    """Parameters that have another value than their default."""
+    """Return the parameters whose values differ from their defaults."""
     defaults = type(estimator)().get_params(deep=False)
     given = estimator.get_params(deep=False)
     return {name: value for name, value in given.items() if repr(value) != repr(defaults[name])}
@@ -86,7 +86,7 @@ def _details(column: Column) -> str:
 
 
 def _history(training: Mapping[str, Any]) -> dict[str, str]:
-    """What the file says about its training, in a line each; it may say anything."""
+    """Return one line for each thing that the file says about its training; it may say anything."""
     lines: dict[str, str] = {}
     for name, value in training.items():
         if isinstance(value, Mapping):
@@ -105,7 +105,7 @@ def _short(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A parameter as JSON has it; a text where it has none."""
+    """Return a parameter as JSON, or as text if JSON has no form for it."""
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):

@@ -59,7 +59,7 @@ Task = Annotated[
         help="classification, regression, or auto: texts, true and false, and few whole numbers are classes.",
     ),
 ]
-Hidden = Annotated[str, typer.Option(metavar="SIZES", help="Units of the hidden layers; none for no layer.")]
+Hidden = Annotated[str, typer.Option(metavar="SIZES", help="Neurons of the hidden layers; none for no layer.")]
 Share = Annotated[
     float, typer.Option(metavar="SHARE", help="Share of the rows, in [0, 1), that is drawn for validation.")
 ]
@@ -150,7 +150,7 @@ def run(plan: Plan) -> tuple[Any, Recipe]:
     Raises
     ------
     DataError
-        For whatever is wrong in the file.
+        For any error in the file.
     FloatingPointError
         If training diverged.
     KeyboardInterrupt
@@ -187,7 +187,7 @@ def run(plan: Plan) -> tuple[Any, Recipe]:
 
 
 def _prepare(source: Source, plan: Plan, folder: Path) -> tuple[Any, Target, np.ndarray, Staged]:
-    """The file as matrices: an unfitted estimator, its target, the mask of the validation rows, the features."""
+    """Return the file as matrices: an unfitted estimator, its target, the mask of the validation rows, the features."""
     kinds = _columns(source, plan)
     with _status(plan) as status:
         codes = write_codes(
@@ -209,7 +209,7 @@ def _prepare(source: Source, plan: Plan, folder: Path) -> tuple[Any, Target, np.
 
 
 def _metrics(estimator: Any, staged: Staged, target: Target, held_out: np.ndarray) -> dict[str, Any]:
-    """How good it is on the validation rows, or on the training rows if there are none."""
+    """Return the metrics on the validation rows, or on the training rows if there are none."""
     if staged.X_val is None:
         return {"of": "training", **judged(estimator, staged.X, target.y)}
     return {"of": "validation", **judged(estimator, staged.X_val, target.y[held_out])}
@@ -265,7 +265,7 @@ def fit(
 
 
 def judged(estimator: Any, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Accuracy and log loss, or R2 and the root of the mean squared error."""
+    """Return accuracy and log loss, or R2 and the root of the mean squared error."""
     from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
 
     if not hasattr(estimator, "classes_"):
@@ -283,7 +283,7 @@ NAMES = {"accuracy": "accuracy", "log_loss": "log loss", "r2": "R2", "rmse": "RM
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """The results as tables."""
+    """Print the results as tables."""
     metrics = {name: value for name, value in report["metrics"].items() if name != "of"}
     rows, seconds = report["rows"], report["seconds"]
     console = output.console()
@@ -320,7 +320,7 @@ def _parameters(given: dict[str, Any], hidden: str, task: str) -> dict[str, Any]
 
 
 def _seed(given: Mapping[str, Any]) -> int:
-    """The seed of everything that is drawn; a new one, which is reported, if none is given."""
+    """Return the seed of all draws; if none is given, draw one and report it."""
     seed = given.get("random_state")
     if seed is not None and not 0 <= seed < 2**32:
         raise ValueError(f"--random-state must be a whole number in [0, 2**32), got {seed}")
@@ -341,7 +341,7 @@ def _kind(text: str) -> tuple[str, str]:
 
 
 def _columns(source: Source, plan: Plan) -> dict[str, str]:
-    """Columns to use and their kinds, the target last."""
+    """Return the columns to use and their kinds, the target last."""
     if plan.target is None:
         raise DataError(f"{plan.data}: --target must name the column to predict; it has {listed(source.kinds)}")
     for name in plan.kinds:

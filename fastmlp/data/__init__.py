@@ -1,4 +1,4 @@
-"""Arrays as users give them, as engines take them.
+"""Users' arrays made ready for the engines.
 
 Reading order: targets.py (labels and values <-> what a network is trained on), inputs.py (validate, encode),
 device_arrays.py (arrays that are on a GPU already); files.py writes files whole or not at all.

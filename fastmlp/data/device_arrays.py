@@ -1,9 +1,9 @@
 """Arrays that lie on a GPU already (CuPy's, PyTorch's, JAX's, Numba's) as input of the estimators with backend="cuda".
 
-Where it sits: base.py asks :func:`is_device_array` of what is no plain NumPy array.  :func:`validated` stands for
-scikit-learn's validation and copies nothing: the engine reads X where it lies.  Targets and weights are small and are
-downloaded (:func:`on_host`).  Predictions are NumPy arrays, or with scikit-learn's ``array_api_dispatch`` arrays of X's
-own library, which the engine writes to (:class:`Answer`).  Numba is imported only when such an array comes.
+Where it sits: base.py calls :func:`is_device_array` for X that is not a plain NumPy array.  :func:`validated` replaces
+scikit-learn's validation and copies nothing: the engine reads X where it lies.  Targets and sample weights are small
+and are downloaded (:func:`on_host`).  Predictions are NumPy arrays, or with scikit-learn's ``array_api_dispatch``
+arrays of X's own library, which the engine writes to (:class:`Answer`).  Numba is imported only for such an array.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DOWNLOAD_ROWS = 2**16  # rows that are downloaded together where some of them ar
 
 
 def is_device_array(array: Any) -> bool:
-    """Whether an array lies on a GPU: by __cuda_array_interface__, Numba's own mark, or its DLPack device."""
+    """Return whether an array lies on a GPU: by __cuda_array_interface__, Numba's own mark, or its DLPack device."""
     if isinstance(array, np.ndarray) or array is None:
         return False
     return memory.on_device(array) or _dlpack_device(array) in DLPACK_GPU
@@ -60,7 +60,7 @@ def view(array: Any, name: str = "X") -> Any:
 
 
 def _through_dlpack(array: Any, name: str) -> Any:
-    """An array that has the interface, of a library that is imported already; the same memory."""
+    """Return the same memory as an array of an imported library that has the interface."""
     reasons = []
     for module in filter(None, map(sys.modules.get, INTERPRETERS)):
         try:
@@ -91,7 +91,7 @@ def check_backend(estimator: Any, name: str) -> None:
 
 
 def validated(estimator: Any, X: Any, reset: bool) -> Any:
-    """X on the device as engines take it, nothing copied; whether it is finite is left to :func:`check_finite`.
+    """Return X on the device for the engines, without a copy; :func:`check_finite` checks its numbers.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def check_dtype(X: Any, dtype: np.dtype, why: str) -> None:
 
 
 def on_host(estimator: Any, array: Any, name: str) -> Any:
-    """Targets or weights, downloaded if they are on a GPU."""
+    """Return targets or weights, downloaded if they are on a GPU."""
     if not is_device_array(array):
         return array
     check_backend(estimator, name)
@@ -158,7 +158,7 @@ def on_host(estimator: Any, array: Any, name: str) -> Any:
 
 
 def host_rows(X: Any, rows: np.ndarray | None = None) -> Any:
-    """X, or ``X[rows]``, on the host; of an array on the device no other rows are kept."""
+    """Return X, or ``X[rows]``, on the host; only these rows of a device array are downloaded."""
     if not is_device_array(X):
         return X if rows is None else X[rows]
     if rows is None:
@@ -175,19 +175,19 @@ def host_rows(X: Any, rows: np.ndarray | None = None) -> Any:
 
 
 def in_kind() -> bool:
-    """Whether scikit-learn is told to answer in the library of the input."""
+    """Return whether scikit-learn is set to answer in the library of the input."""
     return bool(get_config()["array_api_dispatch"])
 
 
 def namespace(array: Any) -> Any:
-    """The array API namespace of an array's library.
+    """Return the array API namespace of an array's library.
 
     Raises
     ------
     TypeError
         If it has none: Numba's arrays know no arithmetic.
     """
-    # asked of the type: the arrays of Numba's simulator pretend to have whatever NumPy's have
+    # look at the type: the arrays of Numba's simulator claim to have all attributes of NumPy's
     if hasattr(array, "__cuda_ndarray__") and not hasattr(type(array), "__array_namespace__"):
         raise TypeError(
             f"{type(array).__name__} has no array API namespace, in which array_api_dispatch=True could be answered:"
@@ -216,12 +216,12 @@ class Answer:
             self.target = view(self._array, "the prediction")
 
     def array(self) -> Any:
-        """What was written, as its reader wants it."""
+        """Return the written array in the form that the caller wants."""
         if self._xp is None:
             return self.target
         return self._xp.asarray(self.target, device=self._X.device) if self._array is None else self._array
 
 
 def both_classes(proba: Any) -> Any:
-    """(n, 2) from the probabilities (n, 1) of the second class, in their own library."""
+    """Return (n, 2) from the probabilities (n, 1) of the second class, in their own library."""
     return namespace(proba).concat([1 - proba, proba], axis=1)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees the old file or the new one, never half of one.
 
-    A path that is there already but is no regular file (a pipe, /dev/null) is written to directly: it has no
+    An existing path that is not a regular file (a pipe, /dev/null) is written to directly: it has no
     old content to lose.
 
     Raises
@@ -31,12 +31,12 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new binary file beside `path` that takes its name when the block ends without an error.
+    """Yield a new binary file beside `path` that takes its name when the block ends without an error.
 
     Raises
     ------
     OSError
-        As ``write_whole``, and if `path` is there and is no regular file.
+        As ``write_whole``, and if `path` exists and is not a regular file.
     """
     path = path.resolve()  # a symbolic link stays one
     if path.exists() and not path.is_file():
@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in `folder` outlive a power cut, where the system can."""
+    """Make a new name in `folder` survive a power cut, if the system can."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

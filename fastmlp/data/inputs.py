@@ -1,4 +1,4 @@
-"""Rows and targets as users give them -> validated by scikit-learn's rules -> encoded as engines take them."""
+"""Users' rows and targets -> validated by scikit-learn's rules -> encoded for the engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets per task: which loss serves it, and y as users give it <-> what a network is trained on and predicts."""
+"""Targets per task: its loss, and users' y <-> the targets and outputs of a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOSS_OF_LINK = {
     "exp": "poisson",
 }
 
-#: What classifiers call a loss -> its row for class indices or one output per class, and its row for 0/1 outputs.
+#: Name of a loss for classifiers -> its row for class indices or one output per class, and its row for 0/1 outputs.
 CLASSIFIER_LOSSES = {
     "log_loss": ("log_loss", "binary_log_loss"),
     "focal": ("focal", "binary_focal"),
@@ -30,7 +30,7 @@ CLASSIFIER_LOSSES = {
     "squared_hinge": ("squared_hinge", "squared_hinge"),
 }
 
-#: Rows that regressors offer: those that no classifier needs.
+#: Losses of regressors: the rows that no classifier uses.
 REGRESSOR_LOSSES = tuple(
     name for name in formulas.LOSSES if all(name not in rows for rows in CLASSIFIER_LOSSES.values())
 )
@@ -52,12 +52,12 @@ class Objective(NamedTuple):
 
 
 def task_of(binarizer: LabelBinarizer) -> str:
-    """Task of a classifier: "binary", "multiclass" or "multilabel"."""
+    """Return the task of a classifier: "binary", "multiclass" or "multilabel"."""
     return "multilabel" if binarizer.y_type_.startswith("multilabel") else binarizer.y_type_
 
 
 def resolve_loss(task: str, loss: Any, n_outputs: int) -> Objective:
-    """The row of ``formulas.LOSSES`` that serves a task, and its link.
+    """Return the row of ``formulas.LOSSES`` that serves a task, and its link.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def resolve_loss(task: str, loss: Any, n_outputs: int) -> Objective:
     loss : str, (str, dict), or Formula
         As users write it: one of ``CLASSIFIER_LOSSES`` or of ``REGRESSOR_LOSSES``; formulas are for regression.
     n_outputs : int
-        Output units: 1 for "binary", else one per class, label or column of y.
+        Output neurons: 1 for "binary", else one per class, label or column of y.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def _classifier_objective(task: str, loss: Any, n_outputs: int) -> Objective:
 
 
 def link_of(loss: Any) -> str:
-    """Output activation of a loss: of an entry of ``Network.loss``."""
+    """Return the output activation of a loss, an entry of ``Network.loss``."""
     return formulas.LOSSES[choices.name_of(loss)].link if isinstance(loss, str | tuple) else loss.link
 
 
@@ -120,14 +120,14 @@ def link_of(loss: Any) -> str:
 
 
 def n_class_outputs(binarizer: LabelBinarizer) -> int:
-    """Output units: one per class or label, a single one for two classes."""
+    """Return the number of output neurons: one per class or label, a single one for two classes."""
     return 1 if binarizer.y_type_ == "binary" else len(binarizer.classes_)
 
 
 def encode_classes(
     binarizer: LabelBinarizer, y: np.ndarray, dtype: np.dtype, objective: Objective | None = None
 ) -> np.ndarray:
-    """Training targets of a classifier.
+    """Return the training targets of a classifier.
 
     Parameters
     ----------
@@ -160,9 +160,9 @@ def encode_classes(
 
 
 def decode_classes(binarizer: LabelBinarizer, outputs: np.ndarray, link: str = "logistic") -> np.ndarray:
-    """Class labels (n,), or label indicators (n, n_labels), from outputs (n, n_outputs).
+    """Return the class labels (n,), or label indicators (n, n_labels), from outputs (n, n_outputs).
 
-    With the link "identity" outputs are decision values, with the border at 0, else probabilities.
+    With the link "identity" outputs are decision values, with the threshold 0, else probabilities.
     """
     classes = binarizer.classes_
     if binarizer.y_type_ == "multiclass":
@@ -176,7 +176,7 @@ def decode_classes(binarizer: LabelBinarizer, outputs: np.ndarray, link: str = "
 def weigh_classes(
     class_weight: Any, classes: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
 ) -> np.ndarray | None:
-    """Sample weights with class weights multiplied in.
+    """Return the sample weights times the class weights.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def weigh_classes(
     Returns
     -------
     ndarray of shape (n,), or None
-        float64; what was given if there are no class weights.
+        float64; the given weights if there are no class weights.
 
     Raises
     ------
@@ -258,14 +258,14 @@ CHECKS: dict[str, Callable[[np.ndarray], None]] = {"gamma": _check_positive, "kl
 
 
 def encode_values(y: Any, dtype: np.dtype, loss: Any = "squared_error") -> np.ndarray:
-    """Training targets of a regressor: (n, n_outputs) of the dtype.
+    """Return the training targets of a regressor: (n, n_outputs) of the dtype.
 
     Raises
     ------
     TypeError
         If y is sparse or holds no numbers; for text and dates NumPy's own, as scikit-learn's users know it.
     ValueError
-        If they are no targets for this loss: none above 0 for "gamma", no distributions for "kl_divergence".
+        If they are not targets for this loss: not above 0 for "gamma", not distributions for "kl_divergence".
     """
     if issparse(y):
         raise TypeError("y must be a dense array of numbers, got a sparse matrix")

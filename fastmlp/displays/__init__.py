@@ -1,13 +1,13 @@
 """Pictures of networks and trainings, by scikit-learn's Display conventions; they need ``fastmlp[plot]``.
 
-Each display is made by a class method that draws it, ``from_estimator`` or one that takes raw data, keeps what it shows
-as attributes, and draws it again with ``plot``; ``ax_`` and ``figure_`` are where it was drawn last.
+A class method makes and draws each display: ``from_estimator``, or one that takes raw data.  The display keeps its data
+as attributes, and ``plot`` draws it again; ``ax_`` and ``figure_`` hold the last drawing.
 
 ==========================  ========================================================
 :class:`LossCurveDisplay`   loss, score and learning rate over the epochs
-:class:`NetworkDisplay`     layers, units, and the strongest weights between them
+:class:`NetworkDisplay`     layers, neurons, and the strongest weights
 :class:`ActivationDisplay`  an activation and its slope, as the engine computes them
-:class:`WeightsDisplay`     the weights of first-layer units as images
+:class:`WeightsDisplay`     the weights of the first layer's neurons
 ==========================  ========================================================
 
 matplotlib is imported when something is drawn.  What all four share is in _axes.py.

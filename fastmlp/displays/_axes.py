@@ -7,7 +7,7 @@ from typing import Any
 
 
 def pyplot(caller: str) -> ModuleType:
-    """``matplotlib.pyplot``.
+    """Return ``matplotlib.pyplot``.
 
     Raises
     ------
@@ -22,7 +22,7 @@ def pyplot(caller: str) -> ModuleType:
 
 
 def new_axes(caller: str, ax: Any, width: float, height: float) -> Any:
-    """The axes given, or those of a new figure of so many inches."""
+    """Return the given axes, or those of a new figure of this size in inches."""
     plt = pyplot(caller)
     if ax is not None:
         return ax

@@ -71,7 +71,7 @@ class ActivationDisplay:
         Raises
         ------
         ValueError
-            If there is no such activation, parameter or backend, or if `z` is no vector of finite numbers.
+            If there is no such activation, parameter or backend, or if `z` is not a vector of finite numbers.
         ImportError
             If matplotlib is not installed.
         """

@@ -21,7 +21,7 @@ CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 class LossCurveDisplay:
-    """Training loss over the epochs; validation loss, score and learning rate where they were recorded.
+    """Training loss over the epochs; validation loss, score and learning rate if they were recorded.
 
     Made by :meth:`from_estimator` or :meth:`from_history`.
 
@@ -111,7 +111,7 @@ class LossCurveDisplay:
         ----------
         history : mapping of str to array-like of shape (n_epochs,)
             As ``history_`` of the estimators, or a data frame of it: the column "loss", and maybe "validation_loss",
-            "score" and "learning_rate". Other columns are left alone, and so are those that are NaN throughout.
+            "score" and "learning_rate". Other columns, and columns that are all NaN, are not drawn.
         best : {"score", "loss"}, default="score"
             What tells the best epoch: the highest score, or the lowest validation loss.
         ax : matplotlib Axes, default=None
@@ -126,7 +126,7 @@ class LossCurveDisplay:
         Raises
         ------
         ValueError
-            If there is no column "loss", a column has another length, or `best` is none of the two.
+            If there is no column "loss", a column has another length, or `best` is neither of the two.
         ImportError
             If matplotlib is not installed.
 
@@ -207,7 +207,7 @@ class LossCurveDisplay:
 
 
 def _columns(history: Any) -> dict[str, np.ndarray]:
-    """The columns that can be drawn, as arrays."""
+    """Return the columns that can be drawn, as arrays."""
     try:
         columns = {name: np.asarray(history[name], dtype=np.float64).ravel() for name in CURVES if name in history}
     except (TypeError, ValueError) as error:
@@ -222,7 +222,7 @@ def _columns(history: Any) -> dict[str, np.ndarray]:
 
 
 def _best_epoch(columns: Mapping[str, np.ndarray], best: str) -> int | None:
-    """Number of the first epoch that no other beats on the validation rows."""
+    """Return the number of the first epoch that is best on the validation rows."""
     if best not in ("score", "loss"):
         raise ValueError(f"best must be 'score' or 'loss', got {best!r}")
     by_loss = best == "loss" or "score" not in columns

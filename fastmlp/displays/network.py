@@ -1,4 +1,4 @@
-"""The layers of a network: units, and the strongest weights between them."""
+"""The layers of a network: neurons, and the strongest weights between them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fastmlp.model.weights import linear_shape
 
 
 class NetworkDisplay:
-    """Units as circles, weights as lines between them.
+    """Neurons as circles, weights as lines between them.
 
     The colour of a line is the sign of the weight, its width and opacity are the size, measured by the largest in its
-    layer; the filling of a circle is its unit's bias in the same way. Of wide layers only the strongest units are
+    layer; the filling of a circle is its neuron's bias in the same way. Of wide layers only the strongest neurons are
     shown, in their order: those with the largest product of the norms of the weights before and behind them; a colon
     of dots below says that there are more. With batch normalisation, weights and biases are those it is folded into.
 
@@ -35,7 +35,7 @@ class NetworkDisplay:
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
     shown_ : list of ndarray of int
-        Indices of the units shown, for each layer of units from the features to the outputs.
+        Indices of the neurons shown, for each layer from the features to the outputs.
     units_ : list of matplotlib PathCollection
         Likewise, their circles.
     weights_ : list of matplotlib LineCollection
@@ -83,7 +83,7 @@ class NetworkDisplay:
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         TypeError
-            If it is no multi-layer perceptron.
+            If it is not a multi-layer perceptron.
         ValueError
             As :meth:`from_weights`.
         ImportError
@@ -122,7 +122,7 @@ class NetworkDisplay:
         activations : list of str, default=None
             One per layer, the output's last; written below the layers.
         feature_names, output_names : list of str, default=None
-            Written beside the units; if None, their numbers where not all units are shown.
+            Written beside the neurons; None: their numbers if not all neurons are shown.
         ax : matplotlib Axes, default=None
             Where to draw; a new figure if None.
         **options
@@ -135,7 +135,7 @@ class NetworkDisplay:
         Raises
         ------
         ValueError
-            If the matrices are no chain, or something does not have the length or the numbers that it should have.
+            If the matrices do not form a chain, or something has another length or other numbers than it should.
         ImportError
             If matplotlib is not installed.
         """
@@ -176,11 +176,11 @@ class NetworkDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; a new figure if None, whose size follows from the units shown.
+            Where to draw; a new figure if None, whose size follows from the neurons shown.
         max_units : int, default=16
-            Most units to show per layer, the strongest.
+            Most neurons to show per layer, the strongest.
         max_weights : int, default=64
-            Most weights to show per layer, the largest between units shown.
+            Most weights to show per layer, the largest between the neurons shown.
         positive, negative : matplotlib colours, default="tab:blue" and "tab:orange"
             Of weights and biases by their sign.
         legend : bool, default=True
@@ -219,14 +219,14 @@ class NetworkDisplay:
         return self
 
     def _strengths(self) -> list[np.ndarray]:
-        """For each layer of units, how much they take part in what the network computes."""
+        """Return for each layer how much its neurons contribute to the outputs."""
         n = len(self.coefs)
         before = [np.linalg.norm(W, axis=0) for W in self.coefs]
         behind = [np.linalg.norm(W, axis=1) for W in self.coefs]
         return [behind[0], *(before[i - 1] * behind[i] for i in range(1, n)), before[-1]]
 
     def _heights(self, layer: int) -> np.ndarray:
-        """y of the units shown, from the top."""
+        """Return y of the shown neurons, from the top."""
         n = len(self.shown_[layer])
         return (n - 1) / 2 - np.arange(n)
 
@@ -235,7 +235,7 @@ class NetworkDisplay:
         from matplotlib.colors import to_rgb
 
         W = self.coefs[layer][np.ix_(self.shown_[layer], self.shown_[layer + 1])]
-        # the smallest first, so that the strongest lie on top
+        # the smallest first, so the strongest lie on top
         order = np.argsort(np.abs(W), axis=None, kind="stable")[-most:]
         i, j = np.unravel_index(order[np.abs(W).ravel()[order] > 0], W.shape)
         size = np.abs(W[i, j]) / (np.abs(W).max() or 1.0)
@@ -267,7 +267,7 @@ class NetworkDisplay:
         return self.ax_.scatter(np.full(len(y), layer), y, **{"c": fill, **style})
 
     def _write_names(self, spacing: float) -> None:
-        """Names, or numbers of chosen ones, beside features and outputs."""
+        """Write names, or numbers of chosen ones, beside features and outputs."""
         last = len(self.coefs)
         for layer, names, side in ((0, self.feature_names, -1), (last, self.output_names, 1)):
             shown = self.shown_[layer]
@@ -314,12 +314,12 @@ def _check_length(name: str, names: Sequence[str] | None, n: int) -> None:
 
 
 def _strongest(strength: np.ndarray, most: int) -> np.ndarray:
-    """Indices of at most so many, in their order; of equal ones the first."""
+    """Return the indices of the largest values, in their order; of equal values the first."""
     return np.sort(np.argsort(-strength, kind="stable")[:most])
 
 
 def _height(ax: Any) -> float:
-    """Of the axes, in points."""
+    """Return the height of the axes, in points."""
     return float(ax.get_position().height * ax.figure.get_size_inches()[1] * 72)
 
 

@@ -1,4 +1,4 @@
-"""The weights of first-layer units as images."""
+"""The weights of the first layer's neurons as images."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fastmlp.estimator.description import fitted_layers
 
 
 class WeightsDisplay:
-    """What units of the first hidden layer look for in an image: their weights, pixel by pixel.
+    """Weights of the neurons in the first hidden layer as images, pixel by pixel.
 
-    All images share one colour scale, symmetric about zero.  Units are numbered above their images.  With batch
+    All images share one colour scale, symmetric about zero.  Neurons are numbered above their images.  With batch
     normalisation, weights are those it is folded into.
 
     Made by :meth:`from_estimator` or :meth:`from_weights`.
@@ -79,7 +79,7 @@ class WeightsDisplay:
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         TypeError
-            If it is no multi-layer perceptron.
+            If it is not a multi-layer perceptron.
         ValueError
             As :meth:`from_weights`.
         ImportError
@@ -101,7 +101,7 @@ class WeightsDisplay:
         image_shape : (int, int), default=None
             Height and width, in pixels, of the images that the features are, row by row. None: they are square.
         units : int or sequence of int, default=20
-            How many units to show, those with the largest norms, or their numbers.
+            How many neurons to show, those with the largest norms, or their numbers.
         ax : matplotlib Axes, default=None
             Where to draw; a new figure if None.
         **options
@@ -114,7 +114,7 @@ class WeightsDisplay:
         Raises
         ------
         ValueError
-            If the number of features is not that of the pixels, there is no such unit, or a weight is not finite.
+            If the number of features is not that of the pixels, there is no such neuron, or a weight is not finite.
         ImportError
             If matplotlib is not installed.
         """
@@ -142,7 +142,7 @@ class WeightsDisplay:
         ax : matplotlib Axes, default=None
             Where to draw; a new figure if None.
         n_columns : int, default=None
-            Images in a row; None: so many that the whole is not much higher than wide.
+            Images in a row; None: as many as make the figure about square.
         colorbar : bool, default=True
             Whether to draw the scale.
         cmap : str or Colormap, default="RdBu_r"
@@ -204,11 +204,11 @@ def _image_shape(given: Sequence[int] | None, n_features: int) -> tuple[int, int
 
 
 def _chosen(units: Any, W: np.ndarray) -> np.ndarray:
-    """Numbers of the units to show."""
+    """Return the numbers of the neurons to show."""
     n = W.shape[1]
     if isinstance(units, Integral):
         if int(units) < 1:
-            raise ValueError(f"units must be >= 1, or numbers of units, got {units!r}")
+            raise ValueError(f"units must be >= 1, or numbers of neurons, got {units!r}")
         return np.sort(np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[: int(units)])
     chosen = np.asarray(units)
     if (
@@ -218,5 +218,5 @@ def _chosen(units: Any, W: np.ndarray) -> np.ndarray:
         or (chosen < 0).any()
         or (chosen >= n).any()
     ):
-        raise ValueError(f"units must be how many, or numbers of units from 0 to {n - 1}, got {units!r}")
+        raise ValueError(f"units must be how many, or numbers of neurons from 0 to {n - 1}, got {units!r}")
     return chosen

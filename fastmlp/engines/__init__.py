@@ -1,5 +1,4 @@
-"""The engines: backends.py is the table of them and finds one; environment.py says what this process
-runs on: machine, versions, engines, instruction set, BLAS.
+"""The engines: backends.py has their table and finds one; environment.py says what this process runs on.
 
-What every engine offers is stated in kernels/contract.py.
+kernels/contract.py states the functions of every engine.
 """

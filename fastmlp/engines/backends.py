@@ -1,4 +1,4 @@
-"""The engines: what every one of them offers, which exist, and which to take.
+"""The engines: their contract, their table, and the choice of one.
 
 A backend is a module with the functions of :class:`fastmlp.kernels.contract.Engine`, where each is documented; a test
 compares the signatures.
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Row:
     """One engine.
 
-    module : the module that implements it; importing it is cheap, and fails where the engine cannot work
-    install : what to do when it does not import
+    module : the module that implements it; importing it is cheap, and fails if the engine cannot work
+    install : what to do if it does not import
     pays_from : floating-point operations of a fit from which "auto" takes it; infinity: only by name
     """
 
@@ -33,12 +33,12 @@ class Row:
     pays_from: float = 0.0
 
 
-# Loading compiled code takes half a second and compiling it, once per machine, 20: less than the reference takes for
-# more operations than these.
+# Loading compiled code takes half a second; compiling it takes 20 seconds, once per machine.  For more operations than
+# these the reference takes longer than that.
 COMPILING_PAYS = 1e10
 
-# In the order in which "auto" looks for one.  It goes by what is installed and by the size of the fit, so that the same
-# fit takes the same engine.  A GPU rounds differently and is shared with others: it is never taken without being named.
+# In the order in which "auto" looks for one.  It depends only on what is installed and on the size of the fit, so the
+# same fit uses the same engine.  A GPU rounds differently and is shared with others: it is used only if it is named.
 BACKENDS: dict[str, Row] = {
     "cython": Row("fastmlp.kernels._engine", "reinstall fastmlp where a C compiler is present: pip install fastmlp"),
     "numba": Row("fastmlp.kernels.numba_cpu", 'pip install "fastmlp[numba]"', COMPILING_PAYS),
@@ -48,7 +48,7 @@ BACKENDS: dict[str, Row] = {
 
 
 def get(name: str, work: float = 0.0) -> ModuleType:
-    """The engine of this name; "auto" takes the first of ``BACKENDS`` that imports and pays for this much work.
+    """Return the engine of this name; "auto" means the first of ``BACKENDS`` that imports and pays for this work.
 
     Parameters
     ----------
@@ -85,17 +85,17 @@ def get(name: str, work: float = 0.0) -> ModuleType:
 
 
 def work_of_fit(network: Network, n_rows: int, n_epochs: int) -> float:
-    """Floating-point operations of so many epochs: two per weight and row in each of three products."""
+    """Return the floating-point operations of a fit: two per weight, row and epoch in each of three products."""
     return 6.0 * network.n_weights * n_rows * n_epochs
 
 
 def available() -> tuple[str, ...]:
-    """Names of the engines that import on this machine, preferred first."""
+    """Return the names of the engines that import on this machine, preferred first."""
     return tuple(name for name in BACKENDS if why_not(name) is None)
 
 
 def why_not(name: str) -> str | None:
-    """Why an engine cannot be used here, or None if it can."""
+    """Return why an engine cannot be used here, or None if it can."""
     try:
         get(name)
     except ImportError as error:

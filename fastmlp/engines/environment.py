@@ -1,7 +1,7 @@
 """Say what this process runs on: machine, versions, engines, instruction set, threads, BLAS.
 
 Feeds `fastmlp info` and is stored beside every benchmark result. Nothing in it names a path or a
-user, so that results can be shared.
+user, so results can be shared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ THREAD_VARIABLES = (
 
 
 def describe() -> dict[str, Any]:
-    """Plain containers, ready for JSON.
+    """Describe the environment in plain containers, ready for JSON.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def describe() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Version of fastmlp, of Python and of what both estimators stand on."""
+    """Return the versions of fastmlp, of Python and of the packages that the estimators use."""
     packages = ("fastmlp", "numpy", "scipy", "scikit-learn")
     found = {name: importlib.metadata.version(name) for name in packages}
     return {**found, "python": platform.python_version()}
@@ -60,7 +60,7 @@ def machine() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name; platform.processor() does not know it on Linux."""
+    """Return the processor's name; platform.processor() does not know it on Linux."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -71,14 +71,14 @@ def _processor() -> str:
 
 
 def cpus() -> int:
-    """Cores that this process may use, by affinity, container limits and LOKY_MAX_CPU_COUNT."""
+    """Return the cores that this process may use, by affinity, container limits and LOKY_MAX_CPU_COUNT."""
     import joblib
 
     return int(joblib.cpu_count())
 
 
 def engines() -> dict[str, dict[str, Any]]:
-    """Every registered engine: whether it can be used here, and if not, why."""
+    """Return for every engine whether it can be used here, and if not, why."""
     from fastmlp.engines import backends
 
     reasons = {name: backends.why_not(name) for name in backends.BACKENDS}
@@ -93,7 +93,7 @@ def engines() -> dict[str, dict[str, Any]]:
 
 
 def instruction_sets() -> dict[str, Any]:
-    """The instruction set that the Cython engine picked, and those it could be told to use."""
+    """Return the instruction set that the Cython engine picked, and those that it can use."""
     try:
         from fastmlp.kernels import _engine
     except ImportError:
@@ -102,7 +102,7 @@ def instruction_sets() -> dict[str, Any]:
 
 
 def thread_pools() -> list[dict[str, Any]]:
-    """BLAS and OpenMP libraries as threadpoolctl sees them, without their paths."""
+    """Return the BLAS and OpenMP libraries that threadpoolctl finds, without their paths."""
     import scipy.linalg  # noqa: F401  (loads its BLAS)
     import sklearn.neural_network  # noqa: F401  (loads its OpenMP)
     import threadpoolctl
@@ -113,7 +113,7 @@ def thread_pools() -> list[dict[str, Any]]:
 
 
 def lines(described: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and text of each line that shows what `describe` gave."""
+    """Return the name and the text of each line that shows the result of `describe`."""
     versions, machine, isa = (described[key] for key in ("versions", "machine", "isa"))
     variables = [f"{name}={value}" for name, value in described["variables"].items()]
     found = [

@@ -50,7 +50,7 @@ def network_to_train(estimator: Any, X: Any, objective: Objective, first_pass: b
 
 
 def fitted_network(estimator: Any) -> Network:
-    """Return the network that the fitted arrays describe, whoever set them, as it predicts."""
+    """Return the network that the fitted arrays describe, as it predicts, also if a user has set them."""
     widths, dtype = weights.linear_shape(estimator.coefs_, estimator.intercepts_)
     activations = activations_of(estimator.activation, len(widths) - 2)
     loss = targets.LOSS_OF_LINK[estimator.out_activation_]

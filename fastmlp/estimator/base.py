@@ -1,4 +1,4 @@
-"""What MLPClassifier and MLPRegressor share: the road from data to fitted weights, and back to predictions.
+"""What MLPClassifier and MLPRegressor share: the way from data to fitted weights, and to predictions.
 
 ``fit`` goes in one direction, and each step is a call of one module::
 
@@ -6,7 +6,7 @@
     state) -> Run (training) -> epochs -> views (weights)
 
 An estimator keeps nothing private but ``_training``, a :class:`fastmlp.training.state.TrainingState`, the encoder of
-its labels and predictions to use again.  There are no numerics here.
+its labels, and predictions for later use.  It contains no numerics.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from fastmlp.training.run import Run, check_batches, train_stochastic
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
 from fastmlp.training.validation import given_validation, validation_of
 
-backends.get("auto")  # imported with the estimators, so that the first fit is not slower than the next
+backends.get("auto")  # imported with the estimators, so the first fit is not slower than the next
 
 
 Method = TypeVar("Method", bound=Callable)
@@ -217,11 +217,11 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     @abstractmethod
     def _encode(self, y: np.ndarray, dtype: np.dtype, objective: Objective) -> np.ndarray:
-        """Training targets."""
+        """Return the training targets."""
 
     @abstractmethod
     def _decode(self, output: np.ndarray) -> np.ndarray:
-        """Predictions from outputs (n, n_outputs)."""
+        """Return the predictions from outputs (n, n_outputs)."""
 
     @abstractmethod
     def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
@@ -229,7 +229,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     @abstractmethod
     def _stratify(self, y: np.ndarray) -> np.ndarray | None:
-        """Return what the validation split is stratified by."""
+        """Return the labels by which the validation split is stratified."""
 
     # --- fitting ---------------------------------------------------------------------------------------------------
 
@@ -274,7 +274,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             Biases of each layer to start from.
         resume_from : str or path-like, default=None
             File of a :class:`fastmlp.callbacks.Checkpoint`: go on with the fit that wrote it, on the same data and with
-            the same parameters, to the weights that it would have come to, bit for bit.
+            the same parameters, to the weights that it would have reached, bit for bit.
 
         Returns
         -------
@@ -334,7 +334,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         return self
 
     def _check_parameters(self, extras: Extras) -> None:
-        """Refuse parameters that are wrong whatever the data, or contradict each other."""
+        """Refuse parameters that are wrong for any data, or contradict each other."""
         self._hidden_sizes()
         backends.get(self.backend)
         given = extras.validation is not None
@@ -365,7 +365,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         return architecture.hidden_sizes(self)
 
     def _fitted_network(self) -> Network:
-        """Return the network that the fitted arrays describe, whoever set them, as it predicts."""
+        """Return the network that the fitted arrays describe, as it predicts, also if a user has set them."""
         return architecture.fitted_network(self)
 
     def _expose(self, network: Network, params: np.ndarray) -> None:

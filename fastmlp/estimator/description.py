@@ -1,7 +1,6 @@
 """A fitted network in words: :func:`summary`, and what pictures and summaries both read from an estimator.
 
-Sits behind the estimators: nothing here takes part in fit or predict.  The displays (displays/) take their weights from
-:func:`fitted_layers`.
+fit and predict do not use this module.  The displays (displays/) take their weights from :func:`fitted_layers`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS, dropout_rates
 from fastmlp.kernels import formulas
 from fastmlp.model import choices, weights
 
-#: Training holds at least so many vectors as long as the parameters: parameters, gradient and its optimizer's states.
+#: Least number of vectors of a training with the length of the parameters: parameters, gradient, optimizer's states.
 TRAINING_VECTORS = 3
 
 COLUMNS = ("layer", "shape", "activation", "parameters", "memory", "FLOPs")
@@ -36,7 +35,7 @@ class Layer:
     fan_in, fan_out : int
         Shape of its weights.
     activation : str
-        With its parameters, where it has some, and the layer's options: "leaky_relu(negative_slope=0.2), dropout 0.1".
+        With its parameters, if it has some, and the layer's options: "leaky_relu(negative_slope=0.2), dropout 0.1".
     n_params : int
         Numbers that the fitted layer consists of: weights, biases, those of batch_norm and prelu, running statistics.
     n_trained : int
@@ -57,7 +56,7 @@ class Layer:
     flops: int
 
     def cells(self) -> tuple[str, ...]:
-        """The row as texts, in the order of ``COLUMNS``."""
+        """Return the row as texts, in the order of ``COLUMNS``."""
         shape = f"{self.fan_in} x {self.fan_out}"
         return self.name, shape, self.activation, f"{self.n_params:,}", _bytes(self.memory), f"{self.flops:,}"
 
@@ -110,7 +109,7 @@ class Summary:
         return 3 * self.flops - self.layers[0].flops
 
     def _notes(self) -> tuple[str, ...]:
-        """What stands below the table."""
+        """Return the lines below the table."""
         learned = "all learned"
         if self.n_trained < self.n_params:
             learned = f"{self.n_trained:,} learned and {self.n_params - self.n_trained:,} running statistics"
@@ -122,7 +121,7 @@ class Summary:
         )
 
     def __str__(self) -> str:
-        # rich here: those who only read numbers do not wait for its import
+        # rich here, because reading the numbers alone must not wait for its import
         from rich import box
         from rich.console import Console
         from rich.table import Table
@@ -159,7 +158,7 @@ class Summary:
 
 
 def summary(estimator: Any) -> Summary:
-    """Layers, shapes, activations, parameters, memory and arithmetic of a fitted network.
+    """Return the layers, shapes, activations, parameters, memory and arithmetic of a fitted network.
 
     Parameters
     ----------
@@ -249,7 +248,7 @@ class FittedLayers:
 
 
 def last_estimator(estimator: Any) -> Any:
-    """The estimator at the end of pipelines, and the best one of searches.
+    """Return the last estimator of a pipeline, or the best one of a search.
 
     Examples
     --------
@@ -271,14 +270,14 @@ def last_estimator(estimator: Any) -> Any:
 
 
 def fitted_layers(estimator: Any) -> FittedLayers:
-    """The fitted layers of an estimator, of fastmlp or of scikit-learn; batch normalisation is folded into weights.
+    """Return the fitted layers of an estimator of fastmlp or scikit-learn, batch normalisation folded in.
 
     Raises
     ------
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     TypeError
-        If it is no multi-layer perceptron.
+        If it is not a multi-layer perceptron.
     """
     from fastmlp.estimator.base import _BaseMLP
 
@@ -294,7 +293,7 @@ def fitted_layers(estimator: Any) -> FittedLayers:
         if network.batch_norm:
             plain, params = network.folded(weights.flat_params(model, network))
             coefs, intercepts = plain.coefs(params), plain.intercepts(params)
-    # in a pipeline the features of the network need not be those of X, so that only its own names will do
+    # in a pipeline the network's features may differ from those of X, so use only its own names
     features = getattr(model, "feature_names_in_", None)
     return FittedLayers(
         [np.asarray(W) for W in coefs],
@@ -306,7 +305,7 @@ def fitted_layers(estimator: Any) -> FittedLayers:
 
 
 def describe(activation: Any) -> str:
-    """An entry of ``Network.activations`` in words, with the parameters that it gives.
+    """Return an entry of ``Network.activations`` as text, with its parameters.
 
     Examples
     --------
@@ -321,7 +320,7 @@ def describe(activation: Any) -> str:
 
 
 def judged_activation(activation: Any) -> Any:
-    """An activation as users write it, judged: an entry for engines.
+    """Check an activation as users write it, and return the entry for engines.
 
     Raises
     ------
@@ -332,7 +331,7 @@ def judged_activation(activation: Any) -> Any:
 
 
 def _output_names(model: Any, n_outputs: int) -> list[str] | None:
-    """Class names, where each class has an output of its own."""
+    """Return the class names if each class has an output of its own."""
     classes = getattr(model, "classes_", None)
     if classes is None:
         return None
@@ -343,7 +342,7 @@ def _output_names(model: Any, n_outputs: int) -> list[str] | None:
 
 
 def _bytes(n: int) -> str:
-    """A number of bytes with three digits that count.
+    """Return a number of bytes as text, with three significant digits.
 
     Examples
     --------

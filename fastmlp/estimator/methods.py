@@ -1,7 +1,7 @@
 """What a fitted estimator can do besides predicting: describe itself, be saved, be converted.
 
 Each method is one line to the module that does it, imported when it is called: importing the estimators stays cheap,
-and what needs an optional package says so only when it is used.
+and an error about a missing optional package comes only when the method is called.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class ModelMethods:
     """The methods of both estimators that other modules implement."""
 
     def summary(self) -> Summary:
-        """Layers, shapes, parameters, memory and arithmetic of the fitted network; see :func:`fastmlp.summary`."""
+        """Return the layers, shapes, parameters, memory and arithmetic of the network; see :func:`fastmlp.summary`."""
         from fastmlp.estimator.description import summary
 
         return summary(self)
@@ -42,13 +42,13 @@ class ModelMethods:
         return to_sklearn(self)
 
     def to_onnx(self, path: str | os.PathLike[str] | None = None, *, opset: int | None = None) -> Any:
-        """The fitted network as an ONNX model; see :func:`fastmlp.export.onnx.to_onnx`."""
+        """Return the fitted network as an ONNX model; see :func:`fastmlp.export.onnx.to_onnx`."""
         from fastmlp.export.onnx import to_onnx
 
         return to_onnx(self, path, opset=opset)
 
     def to_c(self, path: str | os.PathLike[str] | None = None, *, name: str = "model") -> str:
-        """The fitted network as one C99 file without dependencies; see :func:`fastmlp.export.c.to_c`."""
+        """Return the fitted network as one C99 file without dependencies; see :func:`fastmlp.export.c.to_c`."""
         from fastmlp.export.c import to_c
 
         return to_c(self, path, name=name)

@@ -27,7 +27,7 @@ class Prediction:
         self.made_for = self._identity(estimator)
         self.fitted = estimator._fitted_network()
         self.network = self.fitted.plain
-        # NumPy keeps one object per native dtype, so that a comparison by identity misses no clean array
+        # NumPy keeps one object per native dtype, so a comparison by identity misses no clean array
         self.dtype = np.dtype(self.network.dtype.type)
         self.n_features, self.n_outputs = self.network.widths[0], self.network.widths[-1]
         self.engine = backends.get(estimator.backend)

@@ -1,6 +1,6 @@
 """Fitted networks for other runtimes: ONNX models and C files.
 
-Reading order: model.py reads an estimator, c.py and onnx.py write it down, onnx_nodes.py holds ONNX's operators,
+Reading order: model.py reads an estimator, c.py and onnx.py write it, onnx_nodes.py holds ONNX's operators,
 skl2onnx.py converts whole pipelines.  Formulas are not written again here: those of kernels/formulas.py, and users'
 own, are translated from their register programs (kernels/program.py).
 """

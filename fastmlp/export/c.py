@@ -1,6 +1,6 @@
 """Fitted networks as C: one C99 file that needs nothing but the C library's mathematics.
 
-The last station of the C export: model.py reads the estimator, :func:`to_c` writes it down. Formulas of activations are
+The last step of the C export: model.py reads the estimator, :func:`to_c` writes it. Formulas of activations are
 translated from their programs, users' formulas like the built-in ones.
 """
 
@@ -24,7 +24,7 @@ from fastmlp.model import choices
 #: The most bytes that the two layers in work may take on the stack; a thread may have as little as 512 KiB.
 MOST_STACK = 256 * 1024
 
-#: Keywords of C up to C23 and of C++ that are no valid names of a file's functions.
+#: Keywords of C up to C23 and of C++, which are not valid names of functions.
 KEYWORDS = re.compile(
     "alignas|alignof|and|asm|auto|bool|break|case|catch|char|class|const|constexpr|continue|default|delete|do|"
     "double|else|enum|explicit|export|extern|false|final|float|for|friend|goto|if|inline|int|long|namespace|new|"
@@ -67,9 +67,9 @@ def to_c(estimator: Any, path: str | os.PathLike[str] | None = None, *, name: st
     Raises
     ------
     TypeError
-        If it is no estimator of this package, or labels are neither integers nor text.
+        If it is not an estimator of this package, or labels are neither integers nor text.
     ValueError
-        If the name is no C identifier, or if two hidden layers need more than 256 KiB.
+        If the name is not a C identifier, or if two hidden layers need more than 256 KiB.
     OSError
         If the file cannot be written. An old one is as it was.
     sklearn.exceptions.NotFittedError
@@ -116,13 +116,13 @@ class _File:
         self.stack = (sum(self.buffers.values()) + self.n_outputs) * model.dtype.itemsize
         if self.stack > MOST_STACK:
             raise ValueError(
-                f"layers of {list(model.widths[1:])} units need {self.stack} bytes on the stack, to_c allows"
-                f" {MOST_STACK}: two hidden layers and the outputs may have {MOST_STACK // model.dtype.itemsize} units"
+                f"layers of {list(model.widths[1:])} neurons need {self.stack} bytes on the stack, to_c allows"
+                f" {MOST_STACK}: two hidden layers and the outputs may have {MOST_STACK // model.dtype.itemsize}"
                 f" of {self.real}"
             )
 
     def text(self, training: str) -> str:
-        """The whole file."""
+        """Return the whole file."""
         parts = [self.comment(training), self.declarations()]
         parts += [array for i, layer in enumerate(self.model.layers) for array in self.weights(i, layer)]
         parts += [self.labels(), self.feature_names(), self.activations(), self.layer(), self.forward()]
@@ -151,7 +151,7 @@ class _File:
         return "\n".join([f"/* {lines[1]}", *(f" * {line}".rstrip() for line in lines[2:]), " */"])
 
     def declarations(self) -> str:
-        """Sizes and prototypes: what a header of this file would hold."""
+        """Return the sizes and prototypes, as in a header of this file."""
         upper, labels = self.name.upper(), self.model.labels
         lines = ["#include <math.h>", "#include <stddef.h>", "", f"#define {upper}_N_FEATURES {self.n_features}"]
         if self.model.task == "regression":
@@ -166,7 +166,7 @@ class _File:
         return "\n".join([*lines, *(f"{self.signature(what)};" for what in self.methods()), ""])
 
     def methods(self) -> list[str]:
-        """Which functions there are, after the estimator's methods."""
+        """Return the names of the functions, after the estimator's methods."""
         if self.model.task == "regression":
             return ["predict"]
         return ["decision_function" if self.model.link == "identity" else "predict_proba", "predict"]
@@ -179,7 +179,7 @@ class _File:
     # --- constants ----------------------------------------------------------------------------------------------------
 
     def number(self, value: float) -> str:
-        """A constant of the file's type, to the last bit."""
+        """Return a constant of the file's type, to the last bit."""
         with np.errstate(over="ignore"):
             value = float(self.model.dtype.type(value))
         if not math.isfinite(value):
@@ -203,7 +203,7 @@ class _File:
         return "const char *const" if labels is not None and labels.dtype == object else "const long long"
 
     def labels(self) -> str:
-        """The table of class labels."""
+        """Return the table of class labels."""
         labels = self.model.labels
         if labels is None:
             return ""
@@ -218,7 +218,7 @@ class _File:
     # --- functions ----------------------------------------------------------------------------------------------------
 
     def activations(self) -> str:
-        """The activations and the link as functions of one number, equal ones once."""
+        """Return the activations and the link as functions of one number, each only once."""
         layers = self.model.layers
         self.symbols: list[str | None] = []  # of each layer; None: nothing to do
         written: dict[str, str] = {}
@@ -234,7 +234,7 @@ class _File:
         return "\n".join(f"static {self.real} {symbol}{body}" for body, symbol in written.items())
 
     def activation_body(self, layer: Layer) -> str:
-        """Arguments and body of the function that computes an activation."""
+        """Return the arguments and the body of the function that computes an activation."""
         inputs = ["z", *layer.learned]
         steps, output = operations(*activation_program(layer.activation))
         uses = Counter(x for step in steps for x in step.operands if isinstance(x, int))
@@ -258,7 +258,7 @@ class _File:
         return f"({arguments})\n{{\n    {body}\n}}\n"
 
     def expression(self, step: Operation, x: list[str]) -> str:
-        """An operation on texts, in parentheses or a call."""
+        """Return an operation on texts, in parentheses or a call."""
         if step.op in SELECTS:
             return f"({x[2]} {SELECTS[step.op]} {x[3]} ? {x[0]} : {x[1]})"
         if step.op in _INFIX:
@@ -266,7 +266,7 @@ class _File:
         return f"(-{x[0]})" if step.op == "neg" else f"{self.function(step.op)}({_bare(x[0])})"
 
     def function(self, op: str) -> str:
-        """What the C library calls a function."""
+        """Return the C library's name of a function."""
         return ("fabs" if op == "abs" else op) + ("f" if self.float else "")
 
     def layer(self) -> str:
@@ -284,7 +284,7 @@ static void {self.name}_layer(size_t fan_in, size_t fan_out, {arrays})
 """
 
     def forward(self) -> str:
-        """The network for one row, the link included."""
+        """Return the network for one row, the link included."""
         lines = [f"{self.real} {key}[{width}];" for key, width in self.buffers.items()]
         x = "x"
         for i, (layer, symbol) in enumerate(zip(self.model.layers, self.symbols, strict=True)):
@@ -315,7 +315,7 @@ static void {self.name}_layer(size_t fan_in, size_t fan_out, {arrays})
         ]
 
     def functions(self) -> list[str]:
-        """The functions that others call."""
+        """Return the functions that others call."""
         return [
             f"{self.signature(method)}\n{{\n    for (size_t i = 0; i < n; i++, X += {self.n_features}) {{\n"
             + "".join(f"        {line}\n" for line in self.row(method))
@@ -324,7 +324,7 @@ static void {self.name}_layer(size_t fan_in, size_t fan_out, {arrays})
         ]
 
     def row(self, method: str) -> list[str]:
-        """What a function does with the row at X, the i-th."""
+        """Return the statements for the i-th row, at X."""
         model, n = self.model, self.n_outputs
         outputs = [f"{self.real} p[{n}];", f"{self.name}_forward(X, p);"]
         if method == "predict_proba" and model.task == "binary":
@@ -339,7 +339,7 @@ static void {self.name}_layer(size_t fan_in, size_t fan_out, {arrays})
 
 
 def _bare(text: str) -> str:
-    """An expression without the parentheses around all of it."""
+    """Return an expression without its outer parentheses."""
     if not text.startswith("("):
         return text
     depth = 0
@@ -351,7 +351,7 @@ def _bare(text: str) -> str:
 
 
 def _wrapped(texts: Iterable[str]) -> str:
-    """Items of a table, as many to a line as fit."""
+    """Return the items of a table, as many per line as fit."""
     lines: list[str] = []
     line = "   "
     for text in texts:
@@ -363,12 +363,12 @@ def _wrapped(texts: Iterable[str]) -> str:
 
 
 def _integer(value: int) -> str:
-    """A constant of long long; the least one has no literal."""
+    """Return a constant of long long; the smallest number has no literal."""
     return f"{value}LL" if value > -(2**63) else f"({value + 1}LL - 1)"
 
 
 def _text(text: str) -> str:
-    """A C string of these UTF-8 bytes; octal where ASCII or C's trigraphs could mean something else."""
+    """Return a C string of these UTF-8 bytes; octal where ASCII or C's trigraphs could mean something else."""
     if "\0" in text:
         raise ValueError(f"a C string cannot hold the character NUL: {text!r}")
     plain = set(range(32, 127)) - set(b'"\\?')

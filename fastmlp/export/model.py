@@ -1,6 +1,6 @@
 """What the exports read from a fitted estimator: its layers as they predict, its task, its labels.
 
-First station of both exports. Batch normalisation is folded into the weights here; formulas become lists of operations,
+First step of both exports. Batch normalisation is folded into the weights here; formulas become lists of operations,
 which onnx_nodes.py and c.py write in their own language.
 """
 
@@ -34,9 +34,9 @@ class Layer:
     W : ndarray of shape (fan_in, fan_out)
     b : ndarray of shape (fan_out,)
     activation : str, (str, dict) or Formula
-        Of hidden units; the link of the last layer.
+        Of the hidden neurons; the link for the last layer.
     learned : dict of str to ndarray of shape (fan_out,)
-        What each unit has learned of its activation.
+        Parameters of the activation that each neuron has learned.
     """
 
     W: np.ndarray
@@ -81,17 +81,17 @@ class Model:
 
     @property
     def border(self) -> float:
-        """Outputs above it say yes, where there is one output per yes or no."""
+        """Threshold above which an output means yes, if there is one output per yes or no."""
         return 0.0 if self.link == "identity" else 0.5
 
 
 def read(estimator: Any) -> Model:
-    """A fitted estimator as a Model; its arrays may be the estimator's own.
+    """Return a fitted estimator as a Model; its arrays may be the estimator's own.
 
     Raises
     ------
     TypeError
-        If it is no estimator of this package, or if its labels are neither numbers nor text.
+        If it is not an estimator of this package, or if its labels are neither numbers nor text.
     ValueError
         If labels are numbers but no integers of 64 bits, or if the fitted arrays do not fit each other.
     sklearn.exceptions.NotFittedError
@@ -131,7 +131,7 @@ def read(estimator: Any) -> Model:
 
 
 def _labels(classes: np.ndarray) -> np.ndarray:
-    """Class labels as int64 or as text; a lone class twice, since there is an output for a second one."""
+    """Return the class labels as int64 or text; a single class twice, because there are two outputs."""
     if len(classes) == 1:
         classes = np.repeat(classes, 2)
     if classes.dtype.kind in "biuf":
@@ -150,7 +150,7 @@ def _labels(classes: np.ndarray) -> np.ndarray:
 class Operation(NamedTuple):
     """A step of a formula. Operands are numbers of values (int) or constants (float).
 
-    The inputs z (and what units learn) are values 0, 1, ...; each operation makes the next value. Names and operands
+    The inputs z (and learned parameters) are values 0, 1, ...; each operation makes the next value. Names and operands
     are those of kernels/graph.py: a select is ``(a, b, c, d)``, a if c OP d else b.
     """
 
@@ -159,7 +159,7 @@ class Operation(NamedTuple):
 
 
 def activation_program(activation: Any) -> tuple[Program, int]:
-    """The program that computes a hidden activation, and how many inputs it has: z, then what units learn."""
+    """Return the program that computes a hidden activation, and its number of inputs: z, then learned parameters."""
     if choices.is_formula(activation):
         return activation.program("value"), 1
     row = formulas.ACTIVATIONS[choices.name_of(activation)]
@@ -170,7 +170,7 @@ def activation_program(activation: Any) -> tuple[Program, int]:
 
 
 def operations(program: Program, n_inputs: int) -> tuple[list[Operation], int | float]:
-    """A program without its registers, where each result has a number of its own; and which one it returns.
+    """Return a program in which each result has a number of its own, and the number that it returns.
 
     Examples
     --------

@@ -1,6 +1,6 @@
 """Fitted networks as ONNX models, which onnxruntime and many other runtimes read.
 
-The last station of the ONNX export: model.py reads the estimator, onnx_nodes.py writes the nodes, and :func:`to_onnx`
+The last step of the ONNX export: model.py reads the estimator, onnx_nodes.py writes the nodes, and :func:`to_onnx`
 makes a checked model of them.
 """
 
@@ -50,7 +50,7 @@ def to_onnx(estimator: Any, path: str | os.PathLike[str] | None = None, *, opset
     ImportError
         If onnx is not installed.
     TypeError
-        If it is no estimator of this package, or labels are neither integers nor text.
+        If it is not an estimator of this package, or labels are neither integers nor text.
     ValueError
         If the opset is too old or unknown to the installed onnx, or if the weights exceed 2 GiB.
     OSError
@@ -89,7 +89,7 @@ def _onnx() -> Any:
 
 
 def _checked_opset(onnx: Any, model: Model, opset: Any) -> int:
-    """The operator set to write the model in."""
+    """Return the operator set to write the model in."""
     from fastmlp.export.onnx_nodes import MIN_OPSET, opset_of
 
     newest = onnx.defs.onnx_opset_version()
@@ -129,7 +129,7 @@ def _proto(onnx: Any, model: Model, opset: int) -> Any:
 
 
 def _outputs(onnx: Any, model: Model) -> list[Any]:
-    """Names, types and shapes of the outputs."""
+    """Return the names, types and shapes of the outputs."""
     tensor, info = onnx.TensorProto, onnx.helper.make_tensor_value_info
     values = onnx.helper.np_dtype_to_tensor_dtype(model.dtype)
     n_outputs = model.widths[-1]
@@ -145,7 +145,7 @@ def _outputs(onnx: Any, model: Model) -> list[Any]:
 
 
 def _properties(model: Model) -> dict[str, str]:
-    """What a reader of the file may want to know: texts by name."""
+    """Return the properties for readers of the file: texts by name."""
     properties = {
         "estimator": model.estimator,
         "task": model.task,

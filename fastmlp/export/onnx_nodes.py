@@ -1,11 +1,11 @@
 """Networks in ONNX's operators.
 
-Second station of the ONNX exports: :func:`network_nodes` adds a Model's nodes to a :class:`Nodes`; onnx.py makes a
+Second step of the ONNX exports: :func:`network_nodes` adds a Model's nodes to a :class:`Nodes`; onnx.py makes a
 model of them, skl2onnx.py a part of one.
 
-Activations have ONNX's own operator where it says the same; elsewhere their formula is translated operation by
-operation, as users' formulas are.  In float64 that is nearly always so: attributes of operators are float32 numbers,
-and onnxruntime has most of these operators in float32 alone.
+Activations use ONNX's own operator if it computes the same; otherwise their formula is translated operation by
+operation, as users' formulas are.  In float64 the formula is nearly always translated: attributes of operators are
+float32 numbers, and onnxruntime has most of these operators in float32 only.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ class Nodes:
         return hint if self._taken[hint] == 1 else f"{hint}_{self._taken[hint]}"
 
     def add(self, op: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """A node with one output; returns its name, a new one unless given."""
+        """Add a node with one output; return its name, a new one unless given."""
         name = self._unique(op) if output is None else output
         self.nodes.append(helper.make_node(op, list(inputs), [name], name=f"{op}:{name}", **attributes))
         return name
 
     def array(self, values: np.ndarray, hint: str) -> str:
-        """A constant; numbers of either width become the graph's dtype."""
+        """Add a constant; floating-point numbers become the graph's dtype."""
         values = values.astype(self.dtype) if values.dtype.kind == "f" else values
         name = self._unique(hint)
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
     def scalar(self, value: float) -> str:
-        """A constant number, kept once."""
+        """Return a constant number; equal numbers are kept once."""
         key = float(value).hex()
         if key not in self._scalars:
             self._scalars[key] = self.array(np.array(value, dtype=np.float64), "constant")
@@ -79,7 +79,7 @@ class Operator(NamedTuple):
 
     since: int
     float64: bool
-    make: Callable[..., str]  # (nodes, z, parameters: number or, of what units learn, the name of a constant)
+    make: Callable[..., str]  # (nodes, z, parameters: a number, or the name of a constant if learned)
 
 
 def _silu(nodes: Nodes, z: str, p: dict) -> str:
@@ -122,13 +122,13 @@ OPERATORS: dict[str, Operator] = {
 
 
 def operator_of(activation: Any, dtype: np.dtype) -> Operator | None:
-    """ONNX's own operator for a hidden activation or a link; None if it has none in this dtype."""
+    """Return ONNX's own operator for a hidden activation or a link; None if it has none in this dtype."""
     row = None if choices.is_formula(activation) else OPERATORS.get(choices.name_of(activation))
     return row if row is not None and (row.float64 or dtype == np.float32) else None
 
 
 def activation_nodes(nodes: Nodes, z: str, activation: Any, learned: dict[str, str]) -> str:
-    """Nodes of an activation of z; `learned` names the constants of what units learn."""
+    """Return the nodes of an activation of z; `learned` names the constants of its learned parameters."""
     operator = operator_of(activation, nodes.dtype)
     if operator is not None and operator.since <= nodes.opset:
         return operator.make(nodes, z, choices.parameters_of(formulas.ACTIVATIONS, activation) | learned)
@@ -146,7 +146,7 @@ def activation_nodes(nodes: Nodes, z: str, activation: Any, learned: dict[str, s
 
 
 def _log1p(nodes: Nodes, x: str) -> str:
-    """log(1 + x). With u = 1 + x as it is rounded, log(u) x / (u - 1) has the digits that log(u) has lost.
+    """Compute log(1 + x). With u = 1 + x as it is rounded, log(u) x / (u - 1) has the digits that log(u) has lost.
 
     Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), section 1.14.1.
     """
@@ -159,7 +159,7 @@ def _log1p(nodes: Nodes, x: str) -> str:
 
 
 def _erf(nodes: Nodes, x: str) -> str:
-    """erf(x), which onnxruntime knows in float32 alone: elsewhere sign(x) (1 - exp(-x^2) q(t) / (1 + 2|x|)).
+    """Compute erf(x). onnxruntime has it in float32 only; else sign(x) (1 - exp(-x^2) q(t) / (1 + 2|x|)).
 
     q is a polynomial in t = (|x| - 3.75) / (|x| + 3.75). Error 1e-14 everywhere. Source: Shepherd and Laframboise
     (1981), Chebyshev approximation of (1 + 2x) exp(x^2) erfc x.
@@ -179,7 +179,7 @@ def _erf(nodes: Nodes, x: str) -> str:
 
 
 def _erfc_polynomial() -> list[float]:
-    """Coefficients, the constant first, of q in :func:`_erf`: through Chebyshev's nodes."""
+    """Return the coefficients of q in :func:`_erf`, the constant first: through Chebyshev's nodes."""
 
     def scaled(t: np.ndarray) -> np.ndarray:
         x = 3.75 * (1.0 + t) / (1.0 - t)
@@ -217,13 +217,13 @@ TRANSLATIONS: dict[str, Callable[..., str]] = {
 
 
 def opset_of(model: Model, dtype: np.dtype) -> int:
-    """The oldest operator set in which all its activations have operators of their own, where ONNX has any."""
+    """Return the oldest operator set that has an operator for each activation, if ONNX has any."""
     operators = [operator_of(layer.activation, dtype) for layer in model.layers[:-1]]
     return max([MIN_OPSET, *(operator.since for operator in operators if operator is not None)])
 
 
 def network_nodes(nodes: Nodes, model: Model, X: str, outputs: list[str]) -> None:
-    """All nodes from X (n, n_features) to the outputs, which get these names.
+    """Add all nodes from X (n, n_features) to the outputs, which get these names.
 
     Of a classifier: label, and probabilities or scores; of a regressor: values (n, n_outputs).
     """
@@ -246,7 +246,7 @@ def network_nodes(nodes: Nodes, model: Model, X: str, outputs: list[str]) -> Non
 
 
 def _label_nodes(nodes: Nodes, model: Model, out: str, label: str) -> None:
-    """Labels (n,), or 0/1 indicators (n, n_labels), from outputs (n, n_outputs)."""
+    """Add labels (n,), or 0/1 indicators (n, n_labels), from outputs (n, n_outputs)."""
     if model.task == "multiclass":
         chosen = nodes.add("ArgMax", out, axis=1, keepdims=0)
     else:

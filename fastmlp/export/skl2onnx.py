@@ -41,7 +41,7 @@ def register_skl2onnx() -> None:
 
 
 def _classifier_shapes(operator: Any) -> None:
-    """Types and shapes of label and probabilities."""
+    """Set the types and shapes of label and probabilities."""
     from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
 
     calculate_linear_classifier_output_shapes(operator)
@@ -52,7 +52,7 @@ def _classifier_shapes(operator: Any) -> None:
 
 
 def _regressor_shapes(operator: Any) -> None:
-    """Type and shape of the values."""
+    """Set the type and shape of the values."""
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
     from skl2onnx.common.utils import check_input_and_output_numbers
 

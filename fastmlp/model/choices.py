@@ -1,8 +1,8 @@
-"""Choices with parameters: what may stand for an activation, a loss, a solver or a schedule, and in which ranges.
+"""Specs with parameters: what users may give as an activation, a loss, a solver or a schedule, and in which ranges.
 
-Users write a name, a pair (name, {parameter: value}), or a formula of their own; :func:`entry` judges it against a
-table of rows, and networks and engines get what it returns. A row says which parameters it takes, with their defaults
-(``parameters``), and in which ``ranges`` they lie: as text, "[0, 1)", or as (low, high) with both ends included. A
+Users write a name, a pair (name, {parameter: value}), or a formula of their own; :func:`entry` checks it against a
+table of rows and returns the form for networks and engines. A row gives its ``parameters`` with their defaults, and
+their ``ranges``: as text, "[0, 1)", or as (low, high) with both ends included. A
 parameter without a range may be any finite number.
 """
 
@@ -21,7 +21,7 @@ ORDERED = {"hardtanh": ("min_val", "max_val")}
 
 
 def entry(table: Mapping[str, Any], value: Any, argument: str, names: Iterable[str] | None = None) -> Any:
-    """What a user chose, judged against a table of rows.
+    """Check a user's spec against a table of rows, and return the entry for networks and engines.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def entry(table: Mapping[str, Any], value: Any, argument: str, names: Iterable[s
     Returns
     -------
     str, tuple of (str, dict of str to float), or Formula
-        A name alone where no parameter was given.
+        A name alone if no parameter was given.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def entry(table: Mapping[str, Any], value: Any, argument: str, names: Iterable[s
 def entries(
     table: Mapping[str, Any], value: Any, argument: str, n: int, names: Iterable[str] | None = None
 ) -> tuple[Any, ...]:
-    """One choice for each of n layers, from one for all of them or a sequence with one per layer.
+    """Return one spec for each of n layers, from one for all of them or a sequence with one per layer.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def entries(
 
 
 def is_pair(value: Any) -> bool:
-    """Whether this is a name with parameters; lists are taken too, since JSON and YAML know no tuples."""
+    """Return whether this is a name with parameters; a list works too, because JSON and YAML have no tuples."""
     return (
         isinstance(value, tuple | list)
         and len(value) == 2
@@ -99,18 +99,18 @@ def is_pair(value: Any) -> bool:
 
 
 def is_formula(value: Any) -> bool:
-    """Whether this is a formula of the user's own."""
+    """Return whether this is a formula of the user's own."""
     if value is None or isinstance(value, str | Real | Sequence | type):
         return False
-    from fastmlp.kernels.language import Formula  # only those who bring one pay for the import
+    from fastmlp.kernels.language import Formula  # imported only if there is one
 
     return isinstance(value, Formula)
 
 
 def name_of(choice: Any) -> str:
-    """Return the name of an entry, or of what a user wrote; that of a user's formula is its function's.
+    """Return the name of an entry, or of what a user gives; for a user's formula the name of its function.
 
-    What is no choice at all is its repr, so that whoever asks before anything is judged finds no such name.
+    Anything else has its repr as its name, so that no table has a row of this name.
     """
     if isinstance(choice, str):
         return choice
@@ -118,31 +118,31 @@ def name_of(choice: Any) -> str:
 
 
 def given_parameters(choice: Any) -> dict[str, Any]:
-    """Return the parameters that an entry, or what a user wrote, itself gives; a new dict."""
+    """Return the parameters that an entry, or what a user gives, itself holds; a new dict."""
     return dict(choice[1]) if is_pair(choice) else {}
 
 
 def parameters_of(table: Mapping[str, Any], choice: Any) -> dict[str, float]:
-    """All parameters of an entry in the row's order, defaults filled in; none for a user's formula."""
+    """Return all parameters of an entry in the row's order, with defaults; none for a user's formula."""
     if not isinstance(choice, str | tuple):
         return {}
     return {**_parameters(table[name_of(choice)]), **given_parameters(choice)}
 
 
 def learned(choice: Any) -> tuple[str, ...]:
-    """Parameters of an activation that each unit learns, so that they are part of the flat vector: prelu's slope."""
+    """Return the parameters of an activation that each neuron learns, such as prelu's slope."""
     row = formulas.ACTIVATIONS.get(name_of(choice)) if isinstance(choice, str | tuple) else None
     return tuple(getattr(row, "learned", ()))
 
 
 def range_of(row: Any, parameter: str) -> str:
-    """In which interval a parameter of a row must lie, as text such as "[0, 1)"."""
+    """Return the interval of a parameter of a row, as text such as "[0, 1)"."""
     interval = getattr(row, "ranges", {}).get(parameter, "(-inf, inf)")
     return interval if isinstance(interval, str) else f"[{interval[0]:g}, {interval[1]:g}]"
 
 
 def within(value: float, interval: str) -> bool:
-    """Whether a number lies in an interval written as "[0, 1)"; NaN lies in none."""
+    """Return whether a number lies in an interval written as "[0, 1)"; NaN lies in none."""
     low, high = (float(bound) for bound in interval[1:-1].split(","))
     above = value >= low if interval[0] == "[" else value > low
     below = value <= high if interval[-1] == "]" else value < high
@@ -150,7 +150,7 @@ def within(value: float, interval: str) -> bool:
 
 
 def _check_formula(table: Mapping[str, Any], formula: Any, argument: str) -> None:
-    """Refuse a loss where an activation is wanted, and any formula where there is no table of formulas."""
+    """Refuse a loss in place of an activation, and any formula if there is no table of formulas."""
     for of_formulas, kind, what in ((formulas.ACTIVATIONS, "slope", "activation"), (formulas.LOSSES, "delta", "loss")):
         if table is of_formulas:
             if kind not in formula.kinds:
@@ -164,7 +164,7 @@ def _parameters(row: Any) -> dict[str, Any]:
 
 
 def _checked(row: Any, name: str, parameter: str, given: Mapping[str, Any], argument: str) -> float | None:
-    """The value of a parameter as a float (None where that is its default), in its range."""
+    """Return the value of a parameter as a float in its range, or None if that is its default."""
     value, known = given[parameter], _parameters(row)
     where = f"{argument}={(name, dict(given))!r}: "
     if parameter not in known:

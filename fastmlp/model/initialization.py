@@ -1,4 +1,4 @@
-"""First weights of a network, by name or by a function of the user's.
+"""First weights of a network, by name or by a user's function.
 
 The formulas are Keras': a weight matrix W (fan_in, fan_out) is drawn with variance scale / n, where n is fan_in or the
 mean of fan_in and fan_out; uniform draws have the bounds +-sqrt(3 scale / n), and normal ones are not truncated. Biases
@@ -18,7 +18,7 @@ Initializer = Callable[[np.random.RandomState, int, int], Any]
 
 
 def _scaled(scale: float, of_both: bool, normal: bool) -> Initializer:
-    """Draws of variance scale / n, n being fan_in, or the mean of both fans."""
+    """Return draws of variance scale / n, where n is fan_in or the mean of both fans."""
 
     def draw(rng: np.random.RandomState, fan_in: int, fan_out: int) -> np.ndarray:
         variance = scale / ((fan_in + fan_out) / 2 if of_both else fan_in)
@@ -31,7 +31,7 @@ def _scaled(scale: float, of_both: bool, normal: bool) -> Initializer:
 
 
 def _orthogonal(rng: np.random.RandomState, fan_in: int, fan_out: int) -> np.ndarray:
-    """Orthonormal columns, or rows where there are more columns than rows (Saxe et al. 2013, arXiv:1312.6120).
+    """Return orthonormal columns, or rows where there are more columns than rows (Saxe et al. 2013, arXiv:1312.6120).
 
     The signs of R's diagonal make the QR decomposition unique, and so Q uniform among such matrices (Mezzadri 2006).
     """
@@ -54,7 +54,7 @@ INITIALIZERS: dict[str, Initializer | None] = {
 
 
 def initial_params(network: Network, init: str | Initializer, rng: np.random.RandomState, gain: float) -> np.ndarray:
-    """The flat vector that training starts from.
+    """Return the flat vector that training starts from.
 
     Parameters
     ----------

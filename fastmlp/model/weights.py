@@ -1,8 +1,8 @@
 """Fitted weights: the arrays that users see, and the flat vector that engines train and predict with.
 
-``coefs_``, ``intercepts_`` and the parameters of units (``bn_scales_``, ``prelu_slopes_``, ...) are views of one flat
-vector after fit. Users may edit them in place or put others in their place; whoever needs the vector asks
-:func:`flat_params` for it.
+``coefs_``, ``intercepts_`` and the arrays of neurons (``bn_scales_``, ``prelu_slopes_``, ...) are views of one flat
+vector after fit. Users may edit them in place or assign others; :func:`flat_params` returns
+the vector in both cases.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from fastmlp.model.segments import UNIT_ATTRIBUTES, Segment
 
 
 def expose(estimator: Any, network: Network, params: np.ndarray) -> None:
-    """Give an estimator the views of its flat vector; attributes of units only where the network has them."""
+    """Give an estimator the views of its flat vector; attributes of neurons only if the network has them."""
     for attribute in UNIT_ATTRIBUTES.values():
         estimator.__dict__.pop(attribute, None)
     vars(estimator).update(views(network, params))
 
 
 def views(network: Network, params: np.ndarray) -> dict[str, list]:
-    """Public attribute -> views of the flat vector, one per layer, or per hidden layer and None where it has none."""
+    """Return public attribute -> views of the flat vector, one per (hidden) layer, None for a layer without."""
     found: dict[str, list] = {"coefs_": network.coefs(params), "intercepts_": network.intercepts(params)}
     for name, attribute in UNIT_ATTRIBUTES.items():
         if any(name in layer for layer in network.unit_segments):
@@ -33,7 +33,7 @@ def views(network: Network, params: np.ndarray) -> dict[str, list]:
 
 
 def flat_params(estimator: Any, network: Network) -> np.ndarray:
-    """The flat vector behind an estimator's arrays: shared if they are its views in place, otherwise a new one.
+    """Return the flat vector of an estimator's arrays: the shared one if they are its views, else a new one.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def flat_params(estimator: Any, network: Network) -> np.ndarray:
 
 
 def shared_params(estimator: Any, network: Network) -> np.ndarray | None:
-    """The flat vector of which all the estimator's arrays are views, or None."""
+    """Return the flat vector if all the estimator's arrays are views of it, or None."""
     base = network.shared_base(estimator.coefs_, estimator.intercepts_)
     if base is not None and network.n_params > network.n_linear:
         in_place = all(_is(array, unit, base) for unit, array in _unit_arrays(estimator, network))
@@ -61,18 +61,18 @@ def shared_params(estimator: Any, network: Network) -> np.ndarray | None:
 
 
 def unit_arrays(estimator: Any) -> tuple:
-    """Every array of the attributes of units, and None where a layer has none."""
+    """Return every array of the attributes of neurons; None for a layer without one."""
     attributes = estimator.__dict__
     return sum((tuple(attributes.get(name, ())) for name in UNIT_ATTRIBUTES.values()), ())
 
 
 def linear_shape(coefs: Sequence[Any], intercepts: Sequence[Any]) -> tuple[tuple[int, ...], np.dtype]:
-    """(widths, dtype) of the network that these matrices and vectors describe, whoever made them.
+    """Return (widths, dtype) of the network that these matrices and vectors describe.
 
     Raises
     ------
     ValueError
-        If they are no chain of layers.
+        If they do not form a chain of layers.
     """
     matrices = [np.asarray(W) for W in coefs]
     for i, W in enumerate(matrices):
@@ -116,7 +116,7 @@ def _overwrite(views: list[np.ndarray], given: Any, argument: str) -> None:
 
 
 def _unit_arrays(estimator: Any, network: Network) -> Iterator[tuple[Segment, Any]]:
-    """(segment, array) of every attribute of units that the estimator has."""
+    """Yield (segment, array) of every attribute of neurons that the estimator has."""
     n_hidden = len(network.activations)
     for unit in network.segments:
         arrays = getattr(estimator, unit.attribute, None) if unit.of_units else None
@@ -133,7 +133,7 @@ def _unit_arrays(estimator: Any, network: Network) -> Iterator[tuple[Segment, An
 
 
 def _is(array: Any, unit: Segment, params: np.ndarray) -> bool:
-    """Whether an array is the very memory of a segment of the flat vector."""
+    """Return whether an array is exactly the memory of a segment of the flat vector."""
     view = unit.view(params)
     return (
         isinstance(array, np.ndarray)

@@ -2,5 +2,5 @@
 
 Reading order: modelfile.py (the safetensors file, its header and checksums), model_writer.py, model_reader.py,
 earlier.py (parameters as earlier files have them); conversion.py and to_sklearn.py (from and to scikit-learn).
-fastmlp/persistence.py is the public door.
+fastmlp/persistence.py has the public names.
 """

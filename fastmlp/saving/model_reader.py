@@ -1,4 +1,4 @@
-"""Make an estimator of what a model file holds, once everything in it is checked."""
+"""Make an estimator from a model file, after everything in the file is checked."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def _restore_training(estimator: Any, header: Mapping[str, Any], network: Networ
 
 
 def _check_units(network: Network, given: Mapping[str, Any]) -> None:
-    """Refuse arrays of units that are missing, and those that the network does not have."""
+    """Refuse arrays of neurons that are missing, and arrays that the network does not have."""
     layers = network.unit_segments
     for name, attribute in UNIT_ATTRIBUTES.items():
         wanted = [name in of_layer for of_layer in layers]

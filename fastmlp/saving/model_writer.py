@@ -1,6 +1,6 @@
 """Write a fitted estimator to a model file: parameters of the constructor, fitted attributes, state of the training.
 
-modelfile.py knows how a file is written, model_reader.py what is checked before it becomes an estimator again.
+modelfile.py writes the file; model_reader.py checks it before it becomes an estimator again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastmlp.saving.model_reader import WEIGHTS, build
 from fastmlp.saving.modelfile import Model, Tensors, encode
 from fastmlp.training.attributes import ATTRIBUTES
 
-#: Attributes that are kept in other forms, and those that every fit makes anew.
+#: Attributes that are kept in other forms, and attributes that every fit makes again.
 ELSEWHERE = {*WEIGHTS, "_label_binarizer", "_training", "_idle_predictions"}
 
 #: Those that predictions need, besides the weights.
@@ -52,7 +52,7 @@ def save(
     path : str or path-like
         Used as it is: no suffix is added.
     optimizer_state : bool, default=False
-        Whether to keep the optimizer too, so that ``partial_fit`` goes on as if the estimator had never been saved, bit
+        Whether to keep the optimizer too, so ``partial_fit`` goes on as if the estimator had never been saved, bit
         for bit.  Makes the file up to four times as large.
     metadata : mapping of str to object, default=None
         Whatever JSON can hold, for :func:`fastmlp.persistence.read_metadata`.
@@ -155,7 +155,7 @@ def _is_default(value: Any, default: Any) -> bool:
 
 
 def _weights_of(network: Network, params: np.ndarray, tensors: Tensors) -> dict[str, Any]:
-    """Return coefs_, intercepts_ and what units learn and keep, as views of the flat vector."""
+    """Return coefs_, intercepts_ and the other arrays of the layers, as views of the flat vector."""
     arrays = weights.views(network, params)
     return {name: encode(views, tensors, name) for name, views in arrays.items()}
 

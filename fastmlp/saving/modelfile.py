@@ -4,8 +4,8 @@
 
     persistence.save -> encode -> write(path)  ...  read(path) -> Decoder -> persistence.load
 
-All that is no tensor is one JSON object, under the single key ``KEY`` of the safetensors metadata.  Its values are
-tagged: a JSON object stands for what JSON lacks, ``{"tuple": [...]}``, ``{"array": "name of a tensor"}`` and so on.
+Everything except tensors is one JSON object, under the single key ``KEY`` of the safetensors metadata.  Its values are
+tagged: a JSON object stands for a type that JSON lacks: ``{"tuple": [...]}``, ``{"array": "name of a tensor"}``, ...
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KEY = "fastmlp model"
 #: (major, minor) of the format: readers refuse another major; a newer minor may hold more than they know.
 VERSION = (1, 0)
 
-#: Most bytes of header: no file needs so many, and what JSON becomes in memory is a multiple of its text.
+#: Most bytes of a header: no file needs more, and JSON takes a multiple of its text in memory.
 MAX_HEADER = 4 << 20
 
 #: Number of characters of a reason that a message shows: values from a file can be of any length.
@@ -41,7 +41,7 @@ Tensors = dict[str, np.ndarray]
 
 
 class ModelFileError(ValueError):
-    """A file is no saved model, or is damaged, or holds what this version does not take.
+    """A file is not a saved model, or is damaged, or holds something that this version does not accept.
 
     Attributes
     ----------
@@ -61,13 +61,13 @@ class ModelFileError(ValueError):
 
 @contextmanager
 def refusing(path: str | os.PathLike[str], field: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a field into one :class:`ModelFileError` that names it."""
+    """Turn any error about a field into one :class:`ModelFileError` that names it."""
     try:
         yield
     except (ModelFileError, MemoryError, ImportError):
         raise  # sizes are checked before anything is allocated, so a lack of memory is about the machine
     except Exception as error:
-        # a file may hold any values at all, so whatever checks and constructors raise on them
+        # a file may hold any values, so checks and constructors may raise anything
         reason = f"has no entry {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise ModelFileError(path, field, reason[:MAX_REASON]) from error
 
@@ -105,12 +105,12 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Tens
 
 
 def read(path: str | os.PathLike[str]) -> Model:
-    """The header and the tensors of a file, its version and checksums judged.
+    """Read the header and the tensors of a file; check its version and checksums.
 
     Raises
     ------
     ModelFileError
-        If this is no model, or a damaged one.
+        If this is not a model, or is damaged.
     OSError
         If there is no such file, or it cannot be opened.
     """
@@ -122,14 +122,14 @@ def read(path: str | os.PathLike[str]) -> Model:
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The header alone, its version and checksum judged."""
+    """Read the header alone; check its version and checksum."""
     with _opened(path) as (_, header):
         return header
 
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """(safetensors file, header)."""
+    """Yield (safetensors file, header)."""
     safe_open = _safetensors().safe_open
     _check_size(path)
     with refusing(path, "file"):
@@ -142,7 +142,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]
 
 
 def _check_size(path: str | os.PathLike[str]) -> None:
-    """Compare the size of a file with what its first bytes say, before anything is read."""
+    """Compare the size of a file with its first bytes, before anything is read."""
     with refusing_but_os_errors(path):
         size = os.stat(path)
         if not stat.S_ISREG(size.st_mode):
@@ -157,7 +157,7 @@ def _check_size(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def refusing_but_os_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """:func:`refusing` for the file as such: a missing one is an OSError, as everywhere."""
+    """Refuse a file as :func:`refusing` does, except that a missing file is an OSError, as everywhere."""
     try:
         with refusing(path, "file"):
             yield
@@ -168,7 +168,7 @@ def refusing_but_os_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON object of a file, its version and checksum judged."""
+    """Return the JSON object of a file; check its version and checksum."""
     if KEY not in metadata:
         raise ValueError("this safetensors file holds no fastmlp model")
     header = json.loads(metadata[KEY], parse_constant=_refuse_constant)
@@ -181,7 +181,7 @@ def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def check_version(version: Any, writer: Any) -> tuple[int, int]:
-    """(major, minor) of a file that this version can read."""
+    """Return (major, minor) of a file that this version can read."""
     if not isinstance(version, str) or not re.fullmatch(r"\d{1,6}\.\d{1,6}", version):
         raise ValueError(f"format must be a version such as '1.0', got {version!r}")
     major, minor = (int(part) for part in version.split("."))
@@ -209,13 +209,13 @@ def _tensor(stream: Any, name: str) -> np.ndarray:
 
 
 def _digest(header: Mapping[str, Any]) -> str:
-    """SHA-256 of a header without its own checksum, whatever its white space and its order."""
+    """Return the SHA-256 of a header without its own checksum; white space and order do not matter."""
     content = {name: value for name, value in header.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _digest_of_tensors(tensors: Tensors) -> str:
-    """SHA-256 of tensors with their names, dtypes and shapes, whatever their places in the file."""
+    """Return the SHA-256 of tensors with names, dtypes and shapes; their places in the file do not matter."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].astype(tensors[name].dtype.newbyteorder("<"), copy=False)
@@ -237,7 +237,7 @@ def _safetensors(module: str = "") -> Any:
 
 
 def encode(value: Any, tensors: Tensors, where: str) -> Any:
-    """A value as tagged JSON; arrays go to `tensors`, under the name of the place where they are.
+    """Return a value as tagged JSON; arrays go to `tensors`, under the name of the place where they are.
 
     Parameters
     ----------
@@ -332,7 +332,7 @@ def _encode_formula(formula: Any) -> dict[str, Any]:
 
 
 class Decoder:
-    """The inverse of :func:`encode`.
+    """Decode what :func:`encode` has encoded.
 
     Parameters
     ----------

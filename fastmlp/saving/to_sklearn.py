@@ -1,7 +1,7 @@
 """fastmlp's estimators as scikit-learn's: parameters, weights, and what training goes on with.
 
-Both keep the same fitted attributes under the same names.  What differs is where the weights lie (here views of one
-flat vector), the optimizer's state (here vectors laid out like it) and which parameters there are.
+Both keep the same fitted attributes under the same names.  Three things differ: the place of the weights (here views of
+one flat vector), the optimizer's state (here vectors with the same layout) and the parameters.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ In the order of reading, and of the data flow:
 - ``coding.py``: batches -> blocks of float64 codes, a column each;
 - ``columns.py``: what is known about each column after training, as JSON and as a scikit-learn transformer;
 - ``target.py``: the column to predict -> the task, and labels or values to train on;
-- ``recipe.py``: the columns, the target and the history of a training, as they stand in a model file;
+- ``recipe.py``: the columns, the target and the history of a training, as a model file keeps them;
 - ``staging.py``: the rows of a file -> training and validation matrices on disk, which a fit maps into memory.
 
-Everything goes block by block, so that files may be larger than memory. pyarrow is imported when a file is read.
+Everything works block by block, so files may be larger than memory. pyarrow is imported when a file is read.
 """

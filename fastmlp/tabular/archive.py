@@ -1,6 +1,6 @@
 """NumPy archives: an array X of rows, columns x0, x1, ... here, and maybe an array y of targets, column y.
 
-Members are read as a stream, so that a compressed X may be larger than memory. Nothing is unpickled.
+Members are read as a stream, so a compressed X may be larger than memory. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Header:
 
 
 def open_source(path: Path, dialect: Dialect) -> Source:
-    """The file with a column for each column of X, and one for y."""
+    """Return the file with a column for each column of X, and one for y."""
     with _archive(path) as archive:
         members = {name.removesuffix(".npy") for name in archive.namelist()}
         if "X" not in members:

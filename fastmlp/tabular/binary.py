@@ -1,6 +1,6 @@
 """Parquet and Arrow files (the file and the stream format; Feather is the former), read by pyarrow batch by batch.
 
-A row group of Parquet, and a batch of an Arrow file, is what is in memory at a time.
+One row group of Parquet, or one batch of an Arrow file, is in memory at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Arrow(Source):
 
 
 def open_source(path: Path, dialect: Dialect) -> Source:
-    """The file with the kinds of its schema."""
+    """Return the file with the kinds of its schema."""
     import pyarrow.parquet as pq
 
     source: Source
@@ -56,7 +56,7 @@ def open_source(path: Path, dialect: Dialect) -> Source:
 
 
 def _kind(type_: Any) -> tuple[str, str | None]:
-    """Kind of a column of this type, and what is wrong with it."""
+    """Return the kind of a column of this type, and what is wrong with it."""
     from pyarrow import types
 
     if types.is_dictionary(type_):
@@ -96,7 +96,7 @@ def _first_with_rows(reader: Any) -> Iterator[Any]:
 
 
 def _explained(path: Path, batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches; errors name the file."""
+    """Yield the same batches; errors name the file."""
     import pyarrow as pa
 
     while True:

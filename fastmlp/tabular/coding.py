@@ -42,7 +42,7 @@ class Learner:
         self.target = list(kinds)[-1]
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Blocks of codes (n_rows, n_columns).
+        """Yield blocks of codes (n_rows, n_columns).
 
         Raises
         ------
@@ -97,7 +97,7 @@ class Coder:
         self.unseen: dict[str, Counter] = {}
 
     def blocks(self, source: Source, unknown: str = "ignore") -> Iterator[np.ndarray]:
-        """Blocks of codes (n_rows, n_columns); a text that training did not see has a code beyond the categories'.
+        """Yield blocks of codes (n_rows, n_columns); unseen texts have codes beyond the categories'.
 
         Parameters
         ----------
@@ -146,7 +146,7 @@ class Coder:
 
 
 def numbers(array: Any) -> np.ndarray:
-    """A column of numbers or truths as float64 with NaN for null."""
+    """Return a column of numbers or booleans as float64 with NaN for null."""
     import pyarrow as pa
 
     return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -164,7 +164,7 @@ def _check_finite(source: Source, block: np.ndarray, names: Mapping[str, str] | 
 
 
 def _looked_up(indices: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Codes of a column whose indices into a dictionary, NaN for missing, these are."""
+    """Return the codes of a column from its indices into a dictionary, NaN for missing."""
     missing = np.isnan(indices)
     if not len(codes):
         return np.full(len(indices), np.nan)

@@ -2,9 +2,9 @@
 
 The columns of a block are codes (``coding.py``): a number as it is, 0 or 1 for false and true, the index of a category
 in its sorted list, NaN for a missing value. A :class:`~sklearn.compose.ColumnTransformer` makes features of them:
-medians for missing numbers, then mean 0 and variance 1; the most frequent value for missing truths and categories; one
-feature of 0 and 1 per category. Its state is kept as JSON, from which :func:`transformer` makes an equal one: nothing
-is pickled, and a file from a stranger can at worst be refused.
+medians for missing numbers, then mean 0 and variance 1; the most frequent value for missing booleans and categories;
+one feature of 0 and 1 per category. Its state is kept as JSON, and :func:`transformer` makes an equal one
+from it: nothing is pickled, and a file cannot run code.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ Column = Numeric | Boolean | Categorical
 
 
 def in_order(columns: Sequence[Column]) -> list[Column]:
-    """The columns in the order of their features: numbers, then truths, then categories."""
+    """Return the columns in the order of their features: numbers, then booleans, then categories."""
     return [column for cls in (Numeric, Boolean, Categorical) for column in columns if isinstance(column, cls)]
 
 
 def feature_names(columns: Sequence[Column]) -> list[str]:
-    """Names of the features that the network sees, in their order: ``column`` or ``column=category``."""
+    """Return the names of the features of the network, in their order: ``column`` or ``column=category``."""
     return [name for column in in_order(columns) for name in column.features()]
 
 
 def transformer(columns: Sequence[Column]) -> Any:
-    """A fitted scikit-learn ColumnTransformer from codes (n_rows, n_columns) to features (n_rows, n_features), float64.
+    """Return a fitted ColumnTransformer from codes (n_rows, n_columns) to float64 features (n_rows, n_features).
 
     It is fitted on a row of the medians and most frequent values, of which these are the medians and most frequent
     values again; means and scales are then set.
@@ -122,12 +122,12 @@ _KINDS: dict[str, Any] = {cls.kind: cls for cls in (Numeric, Boolean, Categorica
 
 
 def to_json(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """The columns as lists, numbers and texts."""
+    """Return the columns as lists, numbers and texts."""
     return [{"kind": column.kind, **_fields(column)} for column in columns]
 
 
 def from_json(document: Any) -> list[Column]:
-    """The columns that :func:`to_json` described.
+    """Return the columns that :func:`to_json` described.
 
     Raises
     ------

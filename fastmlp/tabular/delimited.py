@@ -1,6 +1,6 @@
 """CSV: pyarrow reads, Python's csv module explains what pyarrow refused.
 
-The kinds of columns are those of the first block (1 MB); numbers are float64 from the beginning, so that a column may
+The kinds of columns are those of the first block (1 MB); numbers are always float64, so a column may
 begin with whole numbers. A later value of another kind is an error.
 """
 
@@ -49,7 +49,7 @@ class Delimited(Source):
             yield batch
 
     def _reader(self, types: Mapping[str, Any], kinds: Mapping[str, str]) -> Any:
-        """pyarrow's reader, which reads the first block at once; of all columns if no kinds are given."""
+        """Return pyarrow's reader, which reads the first block at once; of all columns if no kinds are given."""
         import pyarrow as pa
         from pyarrow import csv as arrow
 
@@ -98,7 +98,7 @@ class Delimited(Source):
 
 
 def open_source(path: Path, dialect: Dialect) -> Source:
-    """The file with the kinds that its first block shows."""
+    """Return the file with the kinds that its first block shows."""
     import pyarrow as pa
 
     names, separator = _header(path, dialect)
@@ -121,7 +121,7 @@ def open_source(path: Path, dialect: Dialect) -> Source:
 
 
 def _header(path: Path, dialect: Dialect) -> tuple[list[str], str]:
-    """Names of the columns, and the separator that makes the most of them."""
+    """Return the names of the columns, and the separator that gives most columns."""
     try:
         # what comes after the header is not judged here
         with _text(path, dialect.encoding, errors="surrogateescape") as stream:
@@ -152,7 +152,7 @@ def _header(path: Path, dialect: Dialect) -> tuple[list[str], str]:
 
 
 def _kind(column: Any) -> tuple[str, str | None]:
-    """Kind of a column of the first block, and what is wrong with it."""
+    """Return the kind of a column of the first block, and what is wrong with it."""
     import pyarrow as pa
 
     if pa.types.is_null(column.type):
@@ -168,7 +168,7 @@ def _kind(column: Any) -> tuple[str, str | None]:
 
 
 def _odd_text(column: Any) -> str | None:
-    """What looks like a mistake in a column of texts: a few that are no numbers among many that are."""
+    """Return what looks like a mistake in a column of texts: a few texts among many numbers."""
     counts = {entry["values"]: entry["counts"] for entry in column.value_counts().to_pylist() if entry["values"]}
     numbers = sum(count for text, count in counts.items() if is_of_kind(text, "numeric"))
     if numbers <= MOSTLY * sum(counts.values()):
@@ -182,7 +182,7 @@ def _odd_text(column: Any) -> str | None:
 
 
 def _undecoded(text: str) -> bool:
-    """Whether bytes were left over when this text was decoded with surrogateescape."""
+    """Return whether bytes were left over when this text was decoded with surrogateescape."""
     return any("\udc80" <= letter <= "\udcff" for letter in text)
 
 

@@ -1,8 +1,8 @@
 """A data file as batches of rows: the one way in for CSV, Parquet, Arrow and npz.
 
 A source knows the names of its columns and the kind of each, as far as the file tells it, and gives its rows any number
-of times, in batches whose columns are float64 ("numeric"), bool ("boolean") or string ("categorical"); what is missing
-is null. Rows are counted from 1, without the header of a CSV file.
+of times, in batches whose columns are float64 ("numeric"), bool ("boolean") or string ("categorical"); missing values
+are null. Rows are counted from 1, without the header of a CSV file.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class Source(ABC):
 
     @abstractmethod
     def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
-        """Batches with at least these columns; their types may still be the file's own."""
+        """Return batches with at least these columns; their types may still be the file's own."""
 
     def batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
-        """The rows, as pyarrow.RecordBatch with these columns in this order, of these kinds.
+        """Yield the rows, as pyarrow.RecordBatch with these columns in this order, of these kinds.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class Source(ABC):
                 raise DataError(f"{self.path}: column {name!r} {self.problems[name]}")
 
     def _cast(self, array: Any, name: str, kind: str, row: int) -> Any:
-        """A column of a batch that begins after `row` rows, as its kind."""
+        """Return a column of a batch that begins after `row` rows, as its kind."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -142,13 +142,13 @@ class Source(ABC):
             raise DataError(f"{self.path}: column {name!r}: {one_line(error)}") from None
 
     def wrong_value(self, row: int, name: str, value: Any, kind: str) -> DataError:
-        """The error of a value that is not what its column holds."""
+        """Return the error for a value that does not fit its column."""
         what = {"numeric": "no number", "boolean": "neither true nor false"}.get(kind, "no text")
         return DataError(f"{self.path}: row {row}, column {name!r}: {shortened(value)} is {what}")
 
 
 def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) -> Source:
-    """A data file, ready to be read.
+    """Open a data file.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ FALSE = frozenset(("0", "False", "FALSE", "false"))
 
 
 def is_of_kind(text: str, kind: str) -> bool:
-    """Whether a text of a file can be read as this kind."""
+    """Return whether a text of a file can be read as this kind."""
     if kind == "boolean":
         return text in TRUE | FALSE
     if kind == "numeric":
@@ -217,19 +217,19 @@ def is_of_kind(text: str, kind: str) -> bool:
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
-    """Names for a message, not more than a line of them."""
+    """Return names for a message, not more than a line of them."""
     names = list(names)
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + rest
 
 
 def shortened(value: Any, most: int = 40) -> str:
-    """A value for a message."""
+    """Return a value for a message."""
     text = repr(value)
     return text if len(text) <= most else f"{text[: most - 4]}...{text[-1]}"
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """The text of an error of somebody else's, as a part of a one-line message."""
+    """Return the text of another library's error as a part of a one-line message."""
     text = " ".join(str(error).split())
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,6 +1,6 @@
 """What a model file of `fastmlp train` holds besides the network: the way from a table to features, and its history.
 
-It is JSON in the file's metadata, written by ``train`` and read, with suspicion, by the other commands.
+It is JSON in the file's metadata. ``train`` writes it; the other commands check it as they read it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Recipe:
         return tables.transformer(self.columns)
 
     def blocks(self, source: Source, dtype: Any, coder: Coder | None = None, unknown: str = "ignore") -> Iterator[Any]:
-        """Features (n_rows, n_features) of the rows of a file, block by block.
+        """Yield features (n_rows, n_features) of the rows of a file, block by block.
 
         Parameters
         ----------
@@ -79,7 +79,7 @@ class Recipe:
             yield np.ascontiguousarray(self.transformer.transform(codes), dtype=dtype)
 
     def to_json(self) -> dict[str, Any]:
-        """As metadata of a model file."""
+        """Return the recipe as metadata of a model file."""
         entries = {
             "version": VERSION,
             "columns": tables.to_json(self.columns),
@@ -92,7 +92,7 @@ class Recipe:
 
 
 def from_json(metadata: Any) -> Recipe:
-    """The recipe that :meth:`Recipe.to_json` described.
+    """Return the recipe that :meth:`Recipe.to_json` described.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def from_json(metadata: Any) -> Recipe:
 
 
 def load(path: Path, *, needed: bool = True) -> tuple[Any, Recipe | None]:
-    """A saved estimator and its recipe.
+    """Load a saved estimator and its recipe.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ class Codes:
     target: np.ndarray
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """(rows, their codes (n, n_columns) without the target), block by block.
+        """Yield (rows, their codes (n, n_columns) without the target), block by block.
 
         Read, not mapped: mapped pages would count as memory of the process.
         """
@@ -90,7 +90,7 @@ class Staged:
 
 @contextmanager
 def temporary_folder(beside: Path) -> Iterator[Path]:
-    """A folder beside a file to be, gone when the block ends, however it ends.
+    """Yield a folder beside a future file; remove it when the block ends, also after an error.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def write_codes(
     Raises
     ------
     DataError
-        For whatever is wrong in the file.
+        For any error in the file.
     """
     import pyarrow
 
@@ -151,7 +151,7 @@ def write_codes(
 
 
 def draw_validation(target: np.ndarray, share: float, seed: int, stratify: bool) -> np.ndarray:
-    """Which rows are held out for validation, as a mask (n_rows,) drawn by scikit-learn's shuffle splits.
+    """Draw the rows held out for validation: a mask (n_rows,) made by scikit-learn's shuffle splits.
 
     Classes keep their shares where they have two rows or more; a class that would be left without training rows has no
     validation rows.
@@ -186,7 +186,7 @@ def draw_validation(target: np.ndarray, share: float, seed: int, stratify: bool)
 
 
 def learn_columns(codes: Codes, training: np.ndarray) -> tuple[list[Column], list[np.ndarray | None]]:
-    """What the training rows say about each column, and where their provisional codes go.
+    """Learn each column from the training rows, and return where the provisional codes go.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ def stage(codes: Codes, held_out: np.ndarray, dtype: Any, folder: Path) -> Stage
 
 
 def _counts(codes: Codes, training: np.ndarray) -> dict[str, np.ndarray]:
-    """How often each code of the columns of truths and texts occurs in the training rows."""
+    """Return how often each code of columns of booleans and texts occurs in the training rows."""
     discrete = {
         i: max(2, len(codes.categories.get(name, ())))
         for i, (name, kind) in enumerate(zip(codes.names[:-1], codes.kinds[:-1], strict=True))
@@ -298,7 +298,7 @@ def _numeric(codes: Codes) -> list[int]:
 
 
 def _medians(codes: Codes, training: np.ndarray) -> dict[str, float]:
-    """Median of each numeric column over the training rows; NaN where there is no value. A few columns at a time."""
+    """Return the median of each numeric column over the training rows, NaN without values; few columns at a time."""
     n_training = int(training.sum())
     at_a_time = max(1, MEDIAN_BYTES // (8 * n_training))
     numeric = _numeric(codes)
@@ -318,7 +318,7 @@ def _medians(codes: Codes, training: np.ndarray) -> dict[str, float]:
 
 
 def _moments(codes: Codes, training: np.ndarray, medians: Mapping[str, float]) -> dict[str, tuple[float, float, float]]:
-    """(mean, variance, scale) of each numeric column, missing values replaced, by scikit-learn's StandardScaler."""
+    """Return (mean, variance, scale) of each numeric column by scikit-learn's StandardScaler, gaps replaced."""
     from sklearn.preprocessing import StandardScaler
 
     numeric = _numeric(codes)

@@ -41,7 +41,7 @@ class Target:
 
 
 def read_target(codes: Codes, task: str, where: str) -> Target:
-    """The target of a file whose codes these are.
+    """Return the target of a file whose codes these are.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def read_target(codes: Codes, task: str, where: str) -> Target:
 
 
 def _are_whole(values: np.ndarray) -> bool:
-    """Whether scikit-learn would take these numbers for classes, and int64 holds them."""
+    """Return whether scikit-learn would take these numbers for classes, and int64 holds them."""
     from sklearn.utils.multiclass import type_of_target
 
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Fitted attributes, a row each: how files keep them, and who else keeps them.
+"""Fitted attributes, a row each: how files, snapshots and conversions keep them.
 
 Model files (model_writer.py, model_reader.py), snapshots of a training (snapshots.py) and conversions from and to
 scikit-learn loop over ``ATTRIBUTES``.  To save another attribute, add a row.  The table leaves out the weights, which

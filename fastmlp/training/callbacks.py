@@ -1,9 +1,9 @@
-"""Callbacks: what may watch a training, stop it, or save it.
+"""Callbacks, which watch a training, stop it, or save it.
 
 A callback is any callable ``f(info) -> stop``; training calls it after every epoch, once the epoch is in the
 estimator's history, and stops if it returns something true.  It may have the methods ``on_fit_begin(estimator)`` and
-``on_fit_end(estimator)``.  Training itself only calls :func:`watching`.  :class:`LearningRateFinder` is no callback but
-runs a short training of its own, before the real one.
+``on_fit_end(estimator)``.  Training itself only calls :func:`watching`.  :class:`LearningRateFinder` is not a
+callback: it runs a short training of its own, before the real one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class EpochInfo:
 
 @contextmanager
 def watching(callbacks: Iterable[Callable[[EpochInfo], Any]], estimator: Any) -> Iterator[Callable[[EpochInfo], bool]]:
-    """Around a training: begin all callbacks, yield what to call after each epoch, end all that were begun.
+    """Begin all callbacks, yield the function to call after each epoch, end all callbacks that were begun.
 
     The yielded function calls every callback, also when one of them has asked to stop, and returns whether any has.
 
@@ -75,7 +75,7 @@ def watching(callbacks: Iterable[Callable[[EpochInfo], Any]], estimator: Any) ->
         _check_callback(callback)
 
     def after_epoch(info: EpochInfo) -> bool:
-        wishes = [callback(info) for callback in callbacks]  # all of them, whatever the first says
+        wishes = [callback(info) for callback in callbacks]  # call all of them, also if the first stops
         return any(wishes)
 
     with ExitStack() as ends:
@@ -145,7 +145,7 @@ class ProgressBar:
 
 
 def _short(number: float) -> str:
-    """Three digits and a unit.
+    """Return a number as text with three digits and a unit.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def _short(number: float) -> str:
 class Logging:
     """Log each epoch through the ``logging`` module, for programs that have no terminal.
 
-    A record's message is for people; its attributes ``estimator`` (name of the class), ``epoch``, ``max_iter``,
+    The text of a log record is for people; its attributes ``estimator`` (name of the class), ``epoch``, ``max_iter``,
     ``loss``, ``validation_loss``, ``score``, ``learning_rate`` and ``seconds`` are for programs.
 
     Parameters
@@ -171,7 +171,7 @@ class Logging:
     level : int, default=logging.INFO
         Level of the records.
     every : int, default=1
-        Log every so many epochs, and ``max_iter``.
+        Number of epochs between two messages; epoch ``max_iter`` is always logged.
 
     Raises
     ------
@@ -250,7 +250,7 @@ class Checkpoint:
         The file.  ``{epoch}`` in it stands for the number of the epoch (``{epoch:04d}`` for four digits) and so keeps a
         file per epoch; other braces must be doubled.
     every : int, default=1
-        Save every so many epochs, and the last one, ``max_iter``, in any case.
+        Number of epochs between two files; epoch ``max_iter`` is always saved.
     keep_best : bool, default=False
         Save an epoch only if it is better than all before: on the validation rows, by score or loss as the estimator's
         ``monitor`` says, or by training loss if there are none.  To have both the best and the latest, use two
@@ -310,7 +310,7 @@ class Checkpoint:
 
 
 class LearningRateFinder:
-    """The learning-rate range test: train for some steps with a growing rate, and see where the loss falls fastest.
+    """Learning-rate range test: train for some steps with a growing rate, and find where the loss falls fastest.
 
     Works on a clone; the estimator itself is left as it is.
 
@@ -323,7 +323,7 @@ class LearningRateFinder:
     n_steps : int, default=100
         Mini-batch steps.  The test ends earlier if the mean loss of five steps exceeds four times the lowest such mean.
     smoothing : float, default=3
-        Standard deviation, in steps, of the Gaussian that smooths the losses; symmetric, so that nothing is shifted.
+        Standard deviation, in steps, of the Gaussian that smooths the losses; symmetric, so nothing is shifted.
 
     Attributes
     ----------
@@ -373,7 +373,7 @@ class LearningRateFinder:
         Raises
         ------
         ValueError
-            For a solver without a learning rate, and whatever the estimator refuses.
+            For a solver without a learning rate, and for all that the estimator refuses.
         """
         from scipy.ndimage import gaussian_filter1d
 
@@ -398,7 +398,7 @@ class LearningRateFinder:
         Raises
         ------
         ValueError
-            If the loss fell nowhere, so that there is nothing to suggest.
+            If the loss never fell, so there is nothing to suggest.
         """
         lowest = int(np.argmin(self.smoothed))
         if lowest == 0:
@@ -442,11 +442,11 @@ class LearningRateFinder:
         return ax
 
     def _rate(self, step: Any) -> Any:
-        """Rate of steps counted from 0."""
+        """Return the rate of steps counted from 0."""
         return self.min_rate * (self.max_rate / self.min_rate) ** (step / (self.n_steps - 1))
 
     def _steps(self, X: Any, y: Any, sample_weight: Any) -> Iterator[float]:
-        """Losses of single steps: a partial_fit each, with a batch of rows drawn as an epoch draws them."""
+        """Yield the losses of single steps: each is a partial_fit with a batch drawn as in an epoch."""
         from sklearn.base import clone, is_classifier
         from sklearn.utils import check_consistent_length, check_random_state
         from sklearn.utils.class_weight import compute_sample_weight
@@ -498,7 +498,7 @@ class LearningRateFinder:
 
 
 def _diverged(losses: list[float]) -> bool:
-    """Whether the mean of the last five losses exceeds four times the lowest such mean so far."""
+    """Return whether the mean of the last five losses exceeds four times the lowest such mean so far."""
     if len(losses) < 5:
         return False
     means = np.convolve(losses, np.full(5, 0.2), mode="valid")

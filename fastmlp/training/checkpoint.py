@@ -80,7 +80,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the file is no checkpoint, was cut short or altered, or has another version; the message names the file and
+        If the file is not a checkpoint, is cut short or altered, or has another version; the message names the file and
         the reason.
     OSError
         If there is no such file, or it cannot be opened.
@@ -97,7 +97,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
-    """`value` as JSON allows it; arrays go to `arrays`.  Every JSON object is tagged, so that no key is special."""
+    """Return `value` in JSON's types; arrays go to `arrays`.  Every JSON object is tagged, so no key is special."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -120,7 +120,7 @@ def _encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
 
 
 def _decode(value: Any, archive: zipfile.ZipFile, size: int) -> Any:
-    """The inverse of ``_encode``."""
+    """Return the value that ``_encode`` has encoded."""
     if isinstance(value, list):
         return [_decode(item, archive, size) for item in value]
     if not isinstance(value, dict):
@@ -155,7 +155,7 @@ def _read(stream: BinaryIO) -> dict[str, Any]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, size: int) -> np.ndarray:
-    """The array ``name`` of an archive of `size` bytes; all bytes are checked before any is interpreted."""
+    """Return the array ``name`` of an archive of `size` bytes; all bytes are checked before any is interpreted."""
     entry = archive.getinfo(f"{name}.npy")
     if entry.compress_type != zipfile.ZIP_STORED or max(entry.file_size, entry.compress_size) > size:
         raise ValueError(f"{name} is not stored as a checkpoint's arrays are")

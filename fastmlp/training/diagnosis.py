@@ -1,8 +1,8 @@
-"""Which formula made the weights NaN: watched only where a network has formulas of the user's own.
+"""Find the formula that made the weights NaN, if a network has users' formulas.
 
-Built-in formulas are made to keep finite numbers finite; for fits that diverge all the same there are scikit-learn's
-words. A user's formula may divide by zero where it pleases, so that training with one is checked after each epoch; when
-it went wrong, the epoch is repeated batch by batch to find the layer.
+Built-in formulas keep finite numbers finite; a fit that still diverges gets scikit-learn's message. A user's formula
+may divide by zero, so training with one is checked after each epoch. After an error the epoch is repeated batch by
+batch to find the layer.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Guard:
         self._run.optimizer.set_state(self._optimizer)
 
     def _repeat(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """(weights, rows, steps done) before the first step of the epoch that left the finite numbers.
+        """Return (weights, rows, steps done) before the first step of the epoch whose numbers are not finite.
 
         The steps come one by one, with the rows and the masks that they had.
         """
@@ -80,21 +80,21 @@ class Guard:
 
 
 def has_own_formulas(network: Network) -> bool:
-    """Whether an activation or the loss is a formula of the user's."""
+    """Return whether an activation or the loss is a user's formula."""
     return any(map(choices.is_formula, (*network.activations, network.loss)))
 
 
 def report(
     network: Network, params: np.ndarray, data: Data, when: str, kept: str, seed: int = 0, t: int = 0
 ) -> ValueError:
-    """The error to raise for these rows and weights, from which step t + 1 did not lead to finite numbers."""
+    """Return the error to raise for these rows and weights, if step t + 1 gave numbers that are not finite."""
     with np.errstate(all="ignore"):
         what = _locate(network, params, data, seed, t)
     return ValueError(f"{what} gave values that are not finite in {when}; the weights are those {kept}")
 
 
 def _locate(network: Network, params: np.ndarray, data: Data, seed: int, t: int) -> str:
-    """The first thing, in the order of computation, that gives no finite numbers; the reference engine repeats it."""
+    """Find the first step of the computation whose numbers are not finite, with the reference engine."""
     from fastmlp.kernels import reference  # only those whose formula failed pay for the import
 
     X = device_arrays.host_rows(data.X).astype(network.dtype)

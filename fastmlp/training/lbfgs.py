@@ -18,7 +18,7 @@ from fastmlp.training.diagnosis import has_own_formulas, report
 def train_lbfgs(estimator: Any, engine: ModuleType, network: Network, params: np.ndarray, data: Data) -> np.ndarray:
     """Train on all rows at once by SciPy's L-BFGS-B; return the solution (n_params,).
 
-    SciPy works in float64, so `network` is a float64 one whatever the dtype of X.
+    SciPy works in float64, so `network` has float64 for any dtype of X.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """The bars of all fits of this process, on one live display.
 
-Sits below :class:`fastmlp.callbacks.ProgressBar` and imports rich only when a bar opens.  Fits within fits, and fits in
-threads, each have a line of the same display: a terminal cannot show two.
+:class:`fastmlp.callbacks.ProgressBar` uses it.  rich is imported when a bar opens.  Nested fits, and fits in threads,
+each have a line of the same display, because a terminal cannot show two displays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Display:
         self._drawn = 0.0
 
     def open(self, name: str, done: int, total: int | None) -> tuple[Any, bool] | None:
-        """(task, whether it is the only bar), or None where nothing can be drawn."""
+        """Return (task, whether it is the only bar), or None if nothing can be drawn."""
         import rich
 
         console = rich.get_console()
@@ -86,7 +86,7 @@ _DISPLAY = _Display()
 
 
 class Bar:
-    """One line of the display. Nothing happens where there is neither a terminal nor a notebook.
+    """One line of the display. Nothing happens without a terminal or a notebook.
 
     A bar that opens while another is open vanishes when it is closed; the first one stays.
 
@@ -113,7 +113,7 @@ class Bar:
             _DISPLAY.update(self._task, completed=done, total=total, description=text)
 
     def close(self) -> None:
-        """Once or more often."""
+        """Close the bar; may be called again."""
         task, self._task = self._task, None
         if task is not None:
             _DISPLAY.close(task, keep=self._first)

@@ -1,7 +1,7 @@
 """Stochastic training: epochs, validation and callbacks around an engine's ``train_epoch``.
 
-The trajectory is scikit-learn's: the order of random draws and the texts here, the stopping rules in stopping.py. What
-an estimator goes on with is its :class:`fastmlp.training.state.TrainingState` and its fitted attributes
+The trajectory is scikit-learn's: the order of random draws and the texts here, the stopping rules in stopping.py.
+Further training needs the estimator's :class:`fastmlp.training.state.TrainingState` and its fitted attributes
 (``loss_curve_``, ``n_iter_``, ...), which are written here.
 
 An epoch: shuffle -> engine.train_epoch -> record -> validate -> schedule -> Stopping -> callbacks.
@@ -123,7 +123,7 @@ class Run:
         self._constant_rate = schedule.initial if type(schedule) is Schedule else None
 
     def _prepare_attributes(self) -> None:
-        """Add the attributes that epochs write to, if an earlier fit or a user who set weights did not create them."""
+        """Add the attributes that epochs write to, if an earlier fit or a user's weights did not create them."""
         estimator = self.estimator
         estimator.n_iter_ = 0
         estimator.__dict__.setdefault("history_", new_history())
@@ -220,7 +220,7 @@ class Run:
 
     def info(self) -> Any:
         """Return what callbacks are told about the latest epoch."""
-        from fastmlp.training.callbacks import EpochInfo  # only those who have callbacks pay for the import
+        from fastmlp.training.callbacks import EpochInfo  # imported only if there are callbacks
 
         self.write_history()
         latest = {name: column[-1] for name, column in self.estimator.history_.items()}

@@ -2,10 +2,10 @@
 
 A schedule is asked for the ``rates`` of steps counted from 0, the first of all training; an optimizer tabulates them
 ahead. "Epoch" in a formula is step / steps per epoch, and training is max_iter epochs long: the optimizer that builds a
-schedule says how many steps that makes. What comes after that, in further calls of partial_fit, keeps the last rate.
+schedule says how many steps that makes. Later steps, in further calls of partial_fit, keep the last rate.
 
-scikit-learn's three and "plateau" are told how training goes and hold one rate at a time; the others are functions of
-the step alone, with PyTorch's formulas where it has them:
+scikit-learn's three and "plateau" get the results of training and hold one rate at a time. The others are functions of
+the step alone, with PyTorch's formulas if PyTorch has them:
 
 ==================  ====================================================================================  ==========
 name                rate, for initial rate r, epoch e, and progress p in [0, 1]                           changes
@@ -65,7 +65,7 @@ class Schedule:
         self.values = {**self.parameters, **parameters}
 
     def rates(self, steps: np.ndarray) -> np.ndarray | float:
-        """Rates of these steps, float64 (n,); a number if all have the same."""
+        """Return the rates of these steps, float64 (n,), or a number if they are equal."""
         return self.initial
 
     def after_epoch(self, n_samples_seen: int) -> bool:
@@ -77,22 +77,22 @@ class Schedule:
         return False
 
     def on_plateau(self) -> tuple[bool, str]:
-        """(whether to stop training, what to tell the user)."""
+        """Return (whether to stop training, what to tell the user)."""
         return True, " Stopping."
 
     def get_state(self) -> dict[str, Any]:
-        """What training on needs to know, in plain numbers."""
+        """Return the state that further training needs, in plain numbers."""
         return {}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from such a state."""
 
     def _progress(self, steps: np.ndarray) -> np.ndarray:
-        """Share of training done before each step, at most 1."""
+        """Return the share of training done before each step, at most 1."""
         return np.minimum(steps / self.n_steps, 1.0)
 
     def _epochs(self, steps: np.ndarray) -> np.ndarray:
-        """Whole epochs done before each step."""
+        """Return the number of whole epochs done before each step."""
         return np.floor_divide(steps, self.n_steps_per_epoch)
 
 
@@ -328,7 +328,7 @@ class Factor(Schedule):
 
 
 def _cosine(start: float, end: float, progress: np.ndarray) -> np.ndarray:
-    """From start to end, as progress goes from 0 to 1, along half a cosine."""
+    """Go from start to end along half a cosine, as progress goes from 0 to 1."""
     return end + (start - end) * (1.0 + np.cos(np.pi * progress)) / 2.0
 
 
@@ -348,7 +348,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def entry(value: Any) -> Any:
-    """A user's `learning_rate`, checked: a name, (name, {parameter: value}), or a callable.
+    """Check a user's `learning_rate`: a name, (name, {parameter: value}), or a callable.
 
     Raises
     ------
@@ -361,7 +361,7 @@ def entry(value: Any) -> Any:
 def make_schedule(
     choice: Any, learning_rate_init: float, power_t: float = 0.5, n_steps_per_epoch: int = 1, max_iter: int = 1
 ) -> Schedule:
-    """The schedule of a `learning_rate`.
+    """Return the schedule of a `learning_rate`.
 
     Parameters
     ----------

@@ -6,8 +6,8 @@ and which thereby tears callbacks down, wrap the training::
     with fit_task(self, X, y, sample_weight) as more:
         ...  # train with callbacks=[*callbacks, *more]: each of them is called once per epoch
 
-``more`` is empty where no scikit-learn callback is set: then nothing is done.  Otherwise it holds one callback that
-reports each epoch as a subtask of the fit, which is what scikit-learn's own iterative estimators do.
+``more`` is empty if no scikit-learn callback is set: then nothing is done.  Otherwise it holds one callback that
+reports each epoch as a subtask of the fit, as scikit-learn's own iterative estimators do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Snapshots: all that the next epoch of a training depends on, and how to go on from there, bit for bit.
+"""Snapshots: everything that the next epoch of a training needs, to go on from it bit for bit.
 
 A snapshot is a dict of arrays, plain numbers, and dicts of these; fastmlp/training/checkpoint.py keeps it in a
-file.  Callbacks take it at the very end of an epoch, so that what is restored from it is a whole number of epochs.
+file.  Callbacks take it at the end of an epoch, so a restored training has done a whole number of epochs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def take(run: Any) -> dict[str, Any]:
 
 
 def restore(run: Any, snapshot: Mapping[str, Any]) -> None:
-    """Put a run, just made, where a snapshot was taken.
+    """Bring a new run to the state of a snapshot.
 
     Raises
     ------

@@ -71,7 +71,7 @@ class TrainingState:
         network : Network
             The one in training; what belongs to another is None.
         rebuildable : bool
-            Whether to hold of the optimizer also what it was made of, for a reader who has no training to resume.
+            Whether to keep also the arguments of the optimizer, for a reader that has no training to resume.
 
         Raises
         ------

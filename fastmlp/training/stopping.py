@@ -1,6 +1,6 @@
-"""When training ends by itself: what counts as an improvement, how long to wait for one, and what was best so far.
+"""When training ends by itself: what is an improvement, how long to wait for one, and the best so far.
 
-These are scikit-learn's rules, comparison by comparison, so that fits end at the same epoch.  Training asks
+These are scikit-learn's rules, comparison by comparison, so fits end at the same epoch.  Training asks
 :class:`Stopping` after each epoch; files keep what ``get_state`` returns.  A rule, a counter or a text is changed here
 and nowhere else.
 """
@@ -47,7 +47,7 @@ class Stopping:
 
     @staticmethod
     def reset(estimator: Any) -> None:
-        """Give an estimator the best values of a fit that has not had an epoch yet."""
+        """Give an estimator the best values of a fit before its first epoch."""
         early = estimator.early_stopping
         estimator.best_validation_score_ = -np.inf if early else None
         estimator.best_loss_ = None if early else np.inf
@@ -116,7 +116,7 @@ class Stopping:
     # --- in files ----------------------------------------------------------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
-        """Return the counters as plain numbers and texts, without those that are None."""
+        """Return the counters as plain numbers and texts, without None."""
         values = {name: (kind, getattr(self, attribute)) for name, (attribute, kind) in self.SAVED.items()}
         return {name: kind.kept(value) for name, (kind, value) in values.items() if value is not None}
 

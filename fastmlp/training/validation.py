@@ -1,4 +1,4 @@
-"""What is looked at after each epoch: validation rows, their loss and score, and the history of all epochs."""
+"""What is evaluated after each epoch: validation rows, their loss and score, and the history of all epochs."""
 
 from __future__ import annotations
 

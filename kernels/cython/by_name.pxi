@@ -191,7 +191,7 @@ def loss(name, logits, y, sample_weight, delta):
         A key of LOSSES.
     logits : ndarray of shape (n, k)
     y : ndarray
-        intp class indices (n,) for log_loss, else targets (n, k) of the logits' dtype.
+        intp class indices (n,) for log_loss and focal, else targets (n, k) of the logits' dtype.
     sample_weight : ndarray of shape (n,) or None
     delta : ndarray of shape (n, k)
         Overwritten; not divided by n.

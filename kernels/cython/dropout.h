@@ -1,5 +1,5 @@
-/* Dropout masks from a counter: unit j of row i of a layer is kept or not by a hash of (seed, step, layer, i, j), so every
- * engine and any number of threads draw the same; a template over REAL.
+/* Dropout masks from a counter: neuron j of row i of a layer is kept or not by a hash of (seed, step, layer, i, j), so
+ * every engine and any number of threads draw the same; a template over REAL.
  *
  * The hash is two rounds of a 32-bit mixing function (Wellons' "lowbias32") keyed by splitmix64 (Steele et al. 2014).
  */
@@ -27,14 +27,14 @@ static inline uint32_t FN(mix)(uint32_t x)
     return x;
 }
 
-/* The mask of layer l (0: the input) of `width` units at step t. */
+/* The mask of layer l (0: the input) of `width` neurons at step t. */
 static FN(mask) FN(new_mask)(const fm_dropout *dropout, idx width, uint64_t seed, uint64_t t, int l)
 {
     const uint64_t key = FN(splitmix)(FN(splitmix)(seed) ^ ((t << 16) + (uint64_t)l));
     return (FN(mask)){(uint32_t)key, (uint32_t)(key >> 32), dropout->threshold, (uint32_t)width, (REAL)dropout->scale};
 }
 
-/* What unit j of row i is multiplied by: 0 or scale. */
+/* Factor of neuron j of row i: 0 or scale. */
 static inline REAL FN(mask_at)(const FN(mask) *m, uint32_t i, uint32_t j)
 {
     const uint32_t h = FN(mix)(FN(mix)((i * m->width + j) ^ m->k0) + m->k1);

@@ -1,4 +1,4 @@
-/* Types shared by the Python border (engine.pyx) and the kernels of every instruction set.
+/* Types shared by the Python side (engine.pyx) and the kernels of every instruction set.
  *
  * Data flow of one training step, all on buffers of the workspace:
  *   rows --gather--> a[0] --forward--> a[L] = logits --loss--> delta[L] --backward--> grad --rule--> params
@@ -40,7 +40,7 @@ typedef struct {
     int row;
     double parameters[FM_MAX_PARAMETERS];
     fm_program value, slope;
-    const void *slopes; /* (ld,) learned per unit (prelu), or NULL */
+    const void *slopes; /* (ld,) learned per neuron (prelu), or NULL */
 } fm_activation;
 
 /* A loss and its parameters: a row of LOSSES or two programs with a link. */
@@ -51,9 +51,9 @@ typedef struct {
     int link; /* row of ACTIVATIONS; -1: softmax */
 } fm_loss;
 
-/* Dropout of the units of one layer. */
+/* Dropout of the neurons of one layer. */
 typedef struct {
-    uint32_t threshold; /* of 2^24: units whose number falls below are dropped; 0: none */
+    uint32_t threshold; /* of 2^24: neurons whose number falls below are dropped; 0: none */
     double scale;       /* of those kept */
 } fm_dropout;
 
@@ -136,7 +136,7 @@ typedef struct {
     void *scratch;                 /* (n_threads, 3, max(max_rows, CLASS_ROWS), n_outputs) */
 } fm_workspace;
 
-/* The caller's rows.  Checked at the border: shapes, dtypes, bounds of every index. */
+/* The caller's rows.  Checked in engine.pyx: shapes, dtypes, bounds of every index. */
 typedef struct {
     const void *X;            /* dense values, or the values of the CSR matrix */
     int X_is_double;

@@ -313,7 +313,7 @@ static void FN(unit_gradient)(const FN(chunk) *c, const fm_unit *unit, int accum
     const REAL *delta = ws->delta[unit->layer];
     REAL *g = (REAL *)ws->grad + unit->offset;
     if (unit->kind == FM_BIAS && layer->batch_norm) {
-        memset(g, 0, (size_t)unit->length * sizeof(REAL)); /* the mean takes it away; its sum is nothing but rounding */
+        memset(g, 0, (size_t)unit->length * sizeof(REAL)); /* the mean removes it; its sum is only rounding */
     } else if (unit->kind == FM_BIAS) {
         FN(bias_gradient)(c->n, layer->ld_out, delta, g, accumulate);
     } else if (unit->kind == FM_SLOPE) {

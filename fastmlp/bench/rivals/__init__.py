@@ -63,7 +63,7 @@ ENGINE = "fastmlp:"
 
 
 def engine_of(name: str) -> str | None:
-    """The engine that a rival names, if it is one."""
+    """Return the engine that a rival names, if it is one."""
     return name.removeprefix(ENGINE) if name.startswith(ENGINE) else None
 
 
@@ -76,7 +76,7 @@ def is_ours(name: str) -> bool:
 
 
 def others(names: Iterable[str]) -> list[str]:
-    """Those that are no engine of fastmlp."""
+    """Return the rivals that are not engines of fastmlp."""
     return [name for name in names if not is_ours(name)]
 
 

@@ -14,7 +14,7 @@ from fastmlp.bench.workloads import ALPHA, BETA_1, BETA_2, EPSILON, SEED, Task
 
 
 def module(name: str) -> ModuleType:
-    """Where the two estimators of fastmlp or of scikit-learn are."""
+    """Return the module of the two estimators of fastmlp or of scikit-learn."""
     if is_ours(name):
         import fastmlp
 
@@ -49,7 +49,7 @@ class Trainer:
         )
 
     def prepare(self, epochs: int) -> None:
-        """Nothing: estimators draw weights and orders for themselves."""
+        """Do nothing: estimators draw weights and orders by themselves."""
 
     def fit(self, epochs: int) -> list[float]:
         with warnings.catch_warnings():
@@ -66,7 +66,7 @@ trainer = Trainer
 
 
 def predictor(task: Task, name: str) -> Callable[[np.ndarray], Any]:
-    """predict_proba of a classifier with the task's initial weights."""
+    """Return predict_proba of a classifier with the task's initial weights."""
     few = Trainer(task, name)
     few.fit(1)
     views = [*few.estimator.coefs_, *few.estimator.intercepts_]

@@ -29,7 +29,7 @@ class Trainer:
         self.epoch = partial(jax.jit(self._epoch, donate_argnums=(0,)), X=self.X, y=self.y)
 
     def _loss(self, layers: Layers, X: jax.Array, y: jax.Array) -> jax.Array:
-        """What is descended on: the mean over rows, summed over the outputs of a regression."""
+        """Return the training loss: the mean over rows, summed over the outputs of a regression."""
         activation = {"relu": jax.nn.relu, "tanh": jnp.tanh}[self.task.workload.activation]
         *hidden, (W, b) = layers
         for W_hidden, b_hidden in hidden:
@@ -56,7 +56,7 @@ class Trainer:
         return [layers, m, v], loss
 
     def _epoch(self, state: Any, order: jax.Array, lr: jax.Array, X: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
-        """order (n_samples,), lr (steps,) -> state, mean loss of the epoch."""
+        """Return the state and the mean loss of an epoch; order (n_samples,), lr (steps,)."""
         n, size = len(X), self.task.workload.batch_size
         whole = n // size
         state, losses = jax.lax.scan(

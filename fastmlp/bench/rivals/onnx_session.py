@@ -12,7 +12,7 @@ from fastmlp.bench.workloads import Task
 
 
 def model(task: Task) -> bytes:
-    """The net with the task's initial weights, serialized."""
+    """Return the net with the task's initial weights, serialized."""
     network, params = task.network, task.params
     layers = list(zip(network.coefs(params), network.intercepts(params), strict=True))
     activation = {"relu": "Relu", "tanh": "Tanh"}[task.workload.activation]

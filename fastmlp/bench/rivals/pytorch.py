@@ -12,7 +12,7 @@ from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, Task
 
 
 def net(task: Task) -> torch.nn.Sequential:
-    """The layers, to which the task's initial weights are not yet copied."""
+    """Return the layers, without the task's initial weights."""
     activation = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}[task.workload.activation]
     dtype = getattr(torch, task.X.dtype.name)
     layers: list[torch.nn.Module] = []
@@ -48,7 +48,7 @@ class Trainer:
         self.loss = torch.compile(self.batch_loss, dynamic=False) if name == "torch.compile" else self.batch_loss
 
     def batch_loss(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """What is descended on: the mean over rows, summed over the outputs of a regression."""
+        """Return the training loss: the mean over rows, summed over the outputs of a regression."""
         output = self.model(X)
         if self.task.workload.loss == "log_loss":
             return F.cross_entropy(output, y)
@@ -79,7 +79,7 @@ class Trainer:
         return [float(loss) / divisor for loss in self.train(epochs, self.optimizer())]
 
     def train(self, epochs: int, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-        """The loss of every epoch; nothing waits for it, which is what a device needs."""
+        """Return the loss of every epoch, without waiting for it: a device needs this."""
         (group,) = optimizer.param_groups
         epsilons = iter(self.epsilons)
         epoch_losses = []
@@ -97,7 +97,7 @@ class Trainer:
         return epoch_losses
 
     def kept(self, loss: torch.Tensor) -> torch.Tensor:
-        """A step's loss, to be read after the epoch."""
+        """Return a step's loss, to be read after the epoch."""
         return loss.detach()
 
     def params(self) -> np.ndarray:

@@ -20,7 +20,7 @@ class Swish(torch.nn.Module):
         return z / (1 + torch.exp(-z))
 
 
-# By the names of our table, from the number of units and the dtype. The step has no slope in PyTorch.
+# By the names of our table, from the number of neurons and the dtype. The step has no slope in PyTorch.
 ACTIVATIONS: Mapping[str, Callable[[int, torch.dtype], torch.nn.Module]] = {
     "identity": lambda width, dtype: torch.nn.Identity(),
     "logistic": lambda width, dtype: torch.nn.Sigmoid(),
@@ -112,7 +112,7 @@ class Trainer(pytorch.Trainer):
         return torch.nn.Sequential(*layers, torch.nn.Linear(*self.task.network.shapes[-1], dtype=dtype))
 
     def batch_loss(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """With the penalty of the weights, which scikit-learn divides by the number of rows."""
+        """Return the loss with the penalty of the weights, which scikit-learn divides by the number of rows."""
         loss = super().batch_loss(X, y)
         alpha, share = self.options.get("alpha", 0.0), self.options.get("l1_ratio", 0.0)
         if not alpha:

@@ -83,7 +83,7 @@ class Compiled(Eager):
         self.loss = torch.compile(self.batch_loss, mode="reduce-overhead", dynamic=False)
 
     def kept(self, loss: torch.Tensor) -> torch.Tensor:
-        """A copy: the next replay writes its loss to the same place."""
+        """Return a copy: the next replay writes its loss to the same place."""
         return loss.detach().clone()
 
 
@@ -181,7 +181,7 @@ class Captured(Eager):
         self.total.zero_()
 
     def start_again(self) -> None:
-        """Initial weights and an Adam without moments, in place."""
+        """Restore the initial weights and an Adam without moments, in place."""
         pytorch.reset(self.model, self.task)
         for state in self.adam.state.values():
             state["exp_avg"].zero_()
@@ -218,7 +218,7 @@ def device_name() -> str:
 
 
 def peak(device: str, seconds: float) -> dict[str, float]:
-    """FLOP/s of a large float32 product, and bytes/s of a large copy, which reads and writes each."""
+    """Return the FLOP/s of a large float32 product and the bytes/s of a large copy (reads and writes)."""
     full_float32()
     n, numbers = (8192, 1 << 28) if device == "cuda" else (512, 1 << 20)
     A, B = (torch.randn((n, n), device=device) for _ in range(2))
@@ -230,7 +230,7 @@ def peak(device: str, seconds: float) -> dict[str, float]:
 
 
 def _least(call: Any, device: str, seconds: float) -> float:
-    """The shortest time of a call in about so many seconds."""
+    """Return the shortest time of a call, repeated for about `seconds`."""
     call()
     least, end = float("inf"), time.perf_counter() + seconds
     while least == float("inf") or time.perf_counter() < end:
