@@ -189,8 +189,9 @@ def parameters_of(rows):
 
 def defaults(solver, names):
     """What a solver makes of parameters that are left alone."""
-    given = MLPClassifier().get_params()
-    return {name: optimizers.DEFAULTS.get(name, {}).get(solver, given[name]) for name in names}
+    given = MLPClassifier().get_params() | {"weight_decay": optimizers.WEIGHT_DECAY.get(solver)}
+    own = {name: value for name, value in optimizers.SOLVERS[solver].parameters.items() if value is not None}
+    return {name: own.get(name, given.get(name)) for name in names}
 
 
 def parsed(parameters):

@@ -185,6 +185,7 @@ def bent(z):
     return z + 0.1 * tanh(3 * z)  # noqa: F821  the formula language's
 
 
+SMOOTHED = ("log_loss", {"label_smoothing": 0.1})
 OPTIONS = {
     "plain": {},
     "tanh, two layers": {"activation": "tanh", "hidden_layer_sizes": (20, 11)},
@@ -200,7 +201,7 @@ OPTIONS = {
     "elastic net": {"alpha": 0.1, "l1_ratio": 0.3},
     "dropout": {"dropout": 0.3, "input_dropout": 0.1},
     "batch_norm": {"batch_norm": True},
-    "label smoothing": {"label_smoothing": 0.1},
+    "label smoothing": {"loss": SMOOTHED},
     "hinge": {"loss": "hinge"},
     "early stopping": {"early_stopping": True},
     "everything": {
@@ -208,7 +209,7 @@ OPTIONS = {
         "dropout": 0.2,
         "activation": "prelu",
         "solver": "nadam",
-        "label_smoothing": 0.1,
+        "loss": SMOOTHED,
     },
 }
 
@@ -303,7 +304,7 @@ TOGETHER = {
     "lbfgs": (Regressor(hidden_layer_sizes=(30,), solver="lbfgs"), X, VALUES, None),
     "clipped": (Classifier((40, 17), solver="adamw", max_grad_norm=0.1), X, CLASSES, None),
     "everything": (
-        Classifier((30, 41), batch_norm=True, dropout=0.2, activation="prelu", label_smoothing=0.1, max_grad_norm=0.5),
+        Classifier((30, 41), batch_norm=True, dropout=0.2, activation="prelu", loss=SMOOTHED, max_grad_norm=0.5),
         X, CLASSES, WEIGHT,
     ),
     "beyond the caches": (Classifier((600, 500)), X, CLASSES, None),
@@ -312,7 +313,7 @@ TOGETHER = {
 
 def fitted(case, dtype, n_jobs):
     model, rows, y, weight = TOGETHER[case]
-    model = type(model)(**{**model.get_params(), "max_iter": 4, "random_state": 0, "n_jobs": n_jobs})
+    model = type(model)(**{**model.get_params(deep=False), "max_iter": 4, "random_state": 0, "n_jobs": n_jobs})
     return model.set_params(backend="numba").fit(rows.astype(dtype), y, weight)
 
 

@@ -135,7 +135,8 @@ def test_class_weight_and_label_smoothing(weights, smoothing):
     X, y = data()
     coefs, intercepts = start((6, 8, 3))
     given = dict(enumerate(weights)) if isinstance(weights, list) else weights
-    ours = MLPClassifier(solver="sgd", momentum=0.0, class_weight=given, label_smoothing=smoothing)
+    ours = MLPClassifier(solver="sgd", momentum=0.0, class_weight=given)
+    ours.set_params(loss__label_smoothing=smoothing)
     fit(ours, X, y, coefs, intercepts)
     if weights == "balanced":
         weights = ROWS / (3 * np.bincount(y))
@@ -156,7 +157,8 @@ def test_class_weight_and_label_smoothing(weights, smoothing):
 def test_two_classes(smoothing):
     X, y = data(2)
     coefs, intercepts = start((6, 8, 1))
-    ours = MLPClassifier(solver="sgd", momentum=0.0, class_weight={0: 1.0, 1: 3.0}, label_smoothing=smoothing)
+    ours = MLPClassifier(solver="sgd", momentum=0.0, class_weight={0: 1.0, 1: 3.0})
+    ours.set_params(loss__label_smoothing=smoothing)
     fit(ours, X, y, coefs, intercepts)
 
     def loss(z, t):

@@ -74,7 +74,7 @@ def identity(run: Any) -> dict[str, Any]:
         "loss": choices.name_of(network.loss),
         "dtype": network.dtype.name,
         "batch_norm": bool(network.batch_norm),
-        "solver": estimator.solver,
+        "solver": choices.name_of(estimator.solver),
         "training rows": len(run.order),
         "validation rows": 0 if run.validation is None else len(run.validation),
         "batch size": run.batch_size,
