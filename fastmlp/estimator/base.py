@@ -85,7 +85,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     # parameters that are read here
     hidden_layer_sizes: Any
     activation: Any
-    solver: Any
+    solver: str | tuple[str, dict[str, float]] | list[Any]
     max_iter: int
     random_state: Any
     warm_start: bool
