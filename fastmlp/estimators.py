@@ -26,18 +26,17 @@ from fastmlp.estimator.parameters import (
     CONSTRAINTS,
     HINGE_LOSSES,
     REGRESSOR_CONSTRAINTS,
-    STOCHASTIC_SOLVERS,
     document,
 )
 from fastmlp.model import choices
 from fastmlp.sklearn_compat import _AvailableIfDescriptor, _check_partial_fit_first_call
+from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
 
 
 def _has_partial_fit(estimator: MLPClassifier) -> bool:
-    if estimator.solver not in STOCHASTIC_SOLVERS:
-        raise AttributeError(
-            f"partial_fit is only available for stochastic optimizers. {estimator.solver} is not stochastic."
-        )
+    solver = choices.name_of(estimator.solver)
+    if solver not in STOCHASTIC_SOLVERS:
+        raise AttributeError(f"partial_fit is only available for stochastic optimizers. {solver} is not stochastic.")
     return True
 
 
@@ -93,10 +92,9 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     loss : {'log_loss', 'focal', 'hinge', 'squared_hinge'} or (name, dict), default='log_loss'
         The minimised loss: log loss; focal loss, which gives less weight to rows that are classified well
         (``("focal", {"gamma": 2.0})``); or the hinge losses, one class against the rest, which give decision values
-        (:meth:`decision_function`) instead of probabilities and are not for multilabel targets.
-
-    label_smoothing : float, default=0.0
-        Share of the uniform distribution, in [0, 1), that is mixed into the targets of log loss.
+        (:meth:`decision_function`) instead of probabilities and are not for multilabel targets. Log loss takes
+        smoothed labels: ``("log_loss", {"label_smoothing": 0.1})`` mixes that share of the uniform distribution into
+        the targets.
 
     class_weight : dict, list of dict or 'balanced', default=None
         Weights of classes, as in scikit-learn; they multiply the sample weights, also those of validation rows.
@@ -135,7 +133,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         hidden_layer_sizes: Any = (100,),
         activation: Any = "relu",
         *,
-        solver: str = "adam",
+        solver: str | tuple[str, dict[str, float]] | list[Any] = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
         learning_rate: Any = "constant",
@@ -161,8 +159,6 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         weight_decay: float | None = None,
         max_grad_norm: float | None = None,
         drop_last: bool = False,
-        rho: float | None = None,
-        momentum_decay: float = 4e-3,
         l1_ratio: float = 0.0,
         dropout: Any = 0.0,
         input_dropout: float = 0.0,
@@ -172,7 +168,6 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         restore_best: bool | None = None,
         callbacks: Any = None,
         loss: Any = "log_loss",
-        label_smoothing: float = 0.0,
         class_weight: Any = None,
     ) -> None:
         self._store(locals())
@@ -207,7 +202,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     def _objective(self, y: np.ndarray) -> Objective:
         binarizer = self._label_binarizer
         task, n_outputs = targets.task_of(binarizer), targets.n_class_outputs(binarizer)
-        return targets.resolve_loss(task, self.loss, n_outputs, self.label_smoothing)
+        return targets.resolve_loss(task, self.loss, n_outputs)
 
     def _encode(self, y: np.ndarray, dtype: np.dtype, objective: Objective) -> np.ndarray:
         return targets.encode_classes(self._label_binarizer, y, dtype, objective)
@@ -376,7 +371,7 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
         hidden_layer_sizes: Any = (100,),
         activation: Any = "relu",
         *,
-        solver: str = "adam",
+        solver: str | tuple[str, dict[str, float]] | list[Any] = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
         learning_rate: Any = "constant",
@@ -402,8 +397,6 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
         weight_decay: float | None = None,
         max_grad_norm: float | None = None,
         drop_last: bool = False,
-        rho: float | None = None,
-        momentum_decay: float = 4e-3,
         l1_ratio: float = 0.0,
         dropout: Any = 0.0,
         input_dropout: float = 0.0,

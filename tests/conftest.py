@@ -78,6 +78,16 @@ def one_blas_thread():
         yield
 
 
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    """Tensors are small here: PyTorch's threads would mostly wait for one another."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=[parity.CLASSIFIER, parity.REGRESSOR], ids=["classifier", "regressor"])
 def twins(request):
     """scikit-learn's class and ours."""

@@ -1,4 +1,4 @@
-"""The suites of `fastmlp bench` that run in fresh processes: real ones, at their smallest; no times are asserted."""
+"""The suites of `fastmlp bench`: real runs at their smallest, and what is shown of them; no times are asserted."""
 
 import copy
 import json
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastmlp.bench import charts, cold, compare, cuda, engines, html, options, processes, race, rivals, suites, train
+from fastmlp.bench import charts, cold, compare, engines, html, processes, race, rivals, suites, train
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, number
-from fastmlp.bench.workloads import CHECKED_STEPS, DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS, Task, Workload
+from fastmlp.bench.workloads import CHECKED_STEPS, DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS, Task
 from fastmlp.cli.app import app
-from fastmlp.engines import backends
-from fastmlp.kernels import formulas
+
+from bench_runs import PAIR, PLACES, assert_tables, needs_two, run_here, silent
 
 TINY = ("bench", "train", "--workload", "iris", "--rival", "scikit-learn", "--quick-check", "--threads", "1")
 SETTINGS = Settings(workloads=("iris",), rivals=("scikit-learn",), seconds=0.01, quick_check=True)
@@ -27,14 +27,10 @@ def invoke(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-def silent(text):
-    """Nobody to tell."""
-
-
-@pytest.fixture(scope="module")
-def run():
+@pytest.fixture(scope="module", params=PLACES)
+def run(request):
     """One real run of the tiny workload: its document, and what the processes answered."""
-    answers, ask = {}, processes.ask
+    answers = {}
 
     def kept(rival, action, request, **options):
         answer = ask(rival, action, request, **options)
@@ -43,6 +39,9 @@ def run():
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
+        if request.param == PLACES[0]:
+            run_here(patch)
+        ask = processes.ask
         patch.setattr(processes, "ask", kept)
         return suites.run(("train",), {"train": SETTINGS}, silent), answers
 
@@ -259,16 +258,13 @@ def test_suite_runs_and_shows_itself(suite, monkeypatch):
     result = document["suites"][suite]
     assert result["figures"] and all(name.startswith(f"{suite}: ") for name in document["figures"])
     module = suites.module(suite)
-    for table in module.tables(result):
-        assert table.rows and all(len(row) == len(table.columns) for row in table.rows)
+    assert_tables(suite, result)
     for bars in module.charts(result):
         assert bars.labels and all(len(values) == len(bars.labels) for values in bars.series.values())
 
 
 # --- engines side by side -------------------------------------------------------------------------------------------
 
-PAIR = ("cython", "reference") if "cython" in backends.available() else ("reference", "reference")
-needs_two = pytest.mark.skipif(len(set(PAIR)) < 2, reason="needs the Cython engine")
 SIDE_BY_SIDE = Settings(
     workloads=("iris",), rivals=(), backend=PAIR[0], engines=PAIR, data=("iris",), solvers=("lbfgs",), quick_check=True
 )
@@ -362,149 +358,6 @@ def test_cold_empties_the_cache_once_for_each_engine(monkeypatch):
     assert found == [{"engine": name, "epochs": 2, **times} for name in ("numba", "cython")]
     result = {"engines": found, "settings": {"net": "digits", "dtype": "float32"}}
     assert cold._engines_table(result).rows[0] == ["numba", "2", "1,000", "500", "250"]
-
-
-# --- cuda -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def on_cpu(monkeypatch):
-    """The suite `cuda` without a device, and with an engine of the CPU in place of the GPU's."""
-    monkeypatch.setattr(cuda, "DEVICE", "cpu")
-    monkeypatch.setattr(cuda, "ENGINE", "reference")
-
-
-def test_cuda_says_what_is_missing(monkeypatch):
-    absent = backends.Row("fastmlp.kernels.no_such_engine", "pip install ectoplasm")
-    monkeypatch.setitem(backends.BACKENDS, "cuda", absent)
-    assert "pip install ectoplasm" in suites.why_not("cuda")
-    monkeypatch.delitem(backends.BACKENDS, "cuda")
-    assert suites.why_not("cuda") == "this version of fastmlp has no engine 'cuda'"
-    assert suites.why_not("quick") is None
-
-
-@pytest.mark.parametrize("names", [(), ("torch gpu", "torch graph"), ("jax gpu",)], ids=["alone", "torch", "jax"])
-@needs_two
-def test_cuda_runs_on_the_cpu(on_cpu, names):
-    settings = Settings(workloads=("small",), rivals=names, seconds=0.01, quick_check=True)
-    document = suites.run(("cuda",), {"cuda": settings}, silent)
-    json.dumps(document, allow_nan=False)
-    assert suites.problems(document) == []
-    result = document["suites"]["cuda"]
-    if set(names) & set(result["absent"]):
-        pytest.skip("not installed")
-    (entry,) = result["workloads"]
-    assert list(entry["rivals"]) == ["fastmlp", *names, cuda.ON_CPU]
-    for record in entry["rivals"].values():
-        assert record["status"] == "ok"
-        assert record["loss_diff"] < 1e-5 and record["array_diff"] < 1e-3
-    times = entry["rivals"]["fastmlp"]["threads"]["1"]
-    assert times["flops"] == entry["flops"] / times["median"] and times["bytes"] == entry["bytes"] / times["median"]
-    if result["peaks"]["flops"]:
-        assert times["flops_of_peak"] == times["flops"] / result["peaks"]["flops"]
-    assert document["figures"] == {"cuda: small, seconds per step": times["median"]}
-    for table in cuda.tables(result):
-        assert table.rows and all(len(row) == len(table.columns) for row in table.rows)
-    pytest.importorskip("matplotlib")
-    assert html.page(document).count("<svg") == len(cuda.charts(result))
-
-
-@needs_two
-def test_cuda_shows_both_times_of_an_engine_that_measures_its_device(on_cpu, monkeypatch):
-    """The clock's and that of the launches alone, which is said to be a quarter of it."""
-    ask = processes.ask
-
-    def answer(rival, action, request, **options):
-        found = ask(rival, action, request, **options)
-        if action == "cuda" and rival == "fastmlp":
-            assert "device_seconds" not in found  # the engine on the CPU has none
-            found["device_seconds"] = [seconds / 4 for seconds in found["seconds"]]
-        return found
-
-    monkeypatch.setattr(processes, "ask", answer)
-    settings = Settings(workloads=("small",), rivals=(), seconds=0.01, quick_check=True)
-    document = suites.run(("cuda",), {"cuda": settings}, silent)
-    (entry,) = document["suites"]["cuda"]["workloads"]
-    times = entry["rivals"]["fastmlp"]["threads"]["1"]
-    assert times["device"] == pytest.approx(times["median"] / 4)
-    assert entry["device_ratio"][cuda.ON_CPU] == pytest.approx(4 * entry["ratio"][cuda.ON_CPU])
-    assert document["figures"] == {"cuda: small, seconds per step": times["median"]}
-    for table in cuda.tables(document["suites"]["cuda"]):
-        ours = next(row for row in table.rows if row[1] != cuda.ON_CPU)
-        assert ours[table.columns.index("on device")] == number(1e6 * times["device"])
-        assert all(len(row) == len(table.columns) for row in table.rows)
-    assert cuda._both_ways(1.5, 6.0) == "1.50x (6.00x)" and cuda._both_ways(1.5, None) == "1.50x"
-
-
-def test_the_clock_keeps_what_the_device_measured():
-    class Trainer:
-        seconds, device_seconds = 2.0, 10.0
-
-        def fit(self, epochs):
-            self.device_seconds += 0.5 * epochs
-            return [0.0] * epochs
-
-    class Unmeasured(Trainer):
-        device_seconds = None
-
-        def fit(self, epochs):
-            return [0.0] * epochs
-
-    clock = cuda._Clock()
-    assert clock(Trainer(), 3) == (2.0, [0.0] * 3) and clock.on_device == [1.5]
-    assert clock(Unmeasured(), 3)[0] == 2.0 and clock.on_device == [1.5]
-
-
-def test_captured_steps_are_grouped(monkeypatch):
-    """Sixteen steps in a launch, and the rest of an epoch one by one: the same numbers as all of them one by one."""
-    pytest.importorskip("torch")
-    from fastmlp.bench.rivals import torch_device
-
-    assert torch_device.GROUP == 16 and torch_device.groups(37) == [16, 16, 1, 1, 1, 1, 1]
-    workload = Workload("tiny", 37 * 8, 5, (6,), 3, 8)
-    task, found = Task(workload, *workload.make("float32"), threads=1), []
-    for group in (16, 1):
-        monkeypatch.setattr(torch_device, "GROUP", group)
-        trainer, launches = torch_device.trainer(task, "torch graph", "cpu"), []
-        replay = trainer.replay
-        trainer.replay = lambda steps, replay=replay, launches=launches: launches.append(steps) or replay(steps)
-        trainer.prepare(2)
-        losses = trainer.fit(2)
-        assert launches == 2 * torch_device.groups(37) and sum(launches) == 2 * 37
-        found.append((losses, trainer.params()))
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    np.testing.assert_array_equal(found[0][1], found[1][1])
-    assert np.abs(found[0][1] - task.params).max() > 1e-3
-
-
-def test_cuda_shows_absent_rivals_and_launches(on_cpu, monkeypatch):
-    ask = processes.ask
-
-    def answer(rival, action, request, **options):
-        if action == "device":
-            raise processes.Failed("this PyTorch sees no CUDA device")
-        found = ask(rival, action, request, **options)
-        return {**found, "launches": 77} if action == "cuda" and rival == "fastmlp" else found
-
-    monkeypatch.setattr(processes, "ask", answer)
-    monkeypatch.setattr(processes, "installed", lambda names: dict.fromkeys(names, "1.0"))
-    settings = Settings(workloads=("small",), rivals=("torch gpu",), seconds=0.01, quick_check=True)
-    result = suites.run(("cuda",), {"cuda": settings}, silent)["suites"]["cuda"]
-    assert result["problems"] == [] and result["peaks"] == {"flops": None, "bytes": None}
-    overview, details = cuda.tables(result)
-    assert "torch gpu: this PyTorch sees no CUDA device" in overview.notes
-    assert cells(overview, "torch gpu")["small"] == "absent"
-    assert [row[details.columns.index("launches")] for row in details.rows] == ["77", "-", "-"]
-
-
-def test_only_who_asks_for_a_device_sees_one():
-    sees = processes._computes_on_a_device
-    assert sees("fastmlp:cuda", {}) and sees("fastmlp", {"backend": "cuda"}) and sees("torch gpu", {"device": "cuda"})
-    assert not sees("fastmlp:cython", {"backend": "cuda"}) and not sees("pytorch", {"backend": "cuda"})
-    hidden, seen = processes.environment(1), processes.environment(1, device=True)
-    assert hidden["CUDA_VISIBLE_DEVICES"] == "" and hidden["JAX_PLATFORMS"] == "cpu"
-    assert seen.get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
-    assert seen["JAX_PLATFORMS"] == "cuda" and seen["NVIDIA_TF32_OVERRIDE"] == "0"
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
@@ -641,179 +494,3 @@ def test_page_escapes_what_it_is_given(document):
 )
 def test_number(value, text):
     assert number(value) == text
-
-
-# --- options --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def measured():
-    """A real run of every option, with PyTorch where it is installed."""
-    settings = Settings(rivals=("pytorch",), threads=(1,), seconds=0.01, quick_check=True)
-    return suites.run(("options",), {"options": settings}, silent)
-
-
-def cells(table, column):
-    """Cells of a column by the first one of their row."""
-    return {row[0]: row[list(table.columns).index(column)] for row in table.rows}
-
-
-def test_every_option_is_measured(measured):
-    json.dumps(measured, allow_nan=False)
-    assert suites.problems(measured) == []
-    result = measured["suites"]["options"]
-    names = [option["name"] for option in result["options"]]
-    assert len(set(names)) == len(names) and names[0] == options.PLAIN
-    hidden = {name for name, row in formulas.ACTIVATIONS.items() if row.hidden} - {"relu"}
-    assert hidden | set(formulas.OPTIMIZERS) - {"adam"} | {options.FORMULA, "dropout", "batch_norm"} < set(names)
-    assert [(case["workload"], case["threads"]) for case in result["cases"]] == [(net, 1) for net in options.NETS]
-    for case in result["cases"]:
-        records = case["rivals"]["fastmlp"]
-        assert list(records) == names
-        for name, record in records.items():
-            assert (name, record["status"], record["problem"]) == (name, "ok", "")
-            assert record["median"] > 0 and record["ratio"] > 0 and record["over_plain"] > 0
-        assert records[options.FORMULA]["loss_diff"] <= options.SAME
-        assert records["dropout"]["loss_diff"] > 0
-    assert len(measured["figures"]) == len(names) * len(options.NETS)
-
-
-def test_options_against_pytorch(measured):
-    pytest.importorskip("torch")
-    for case in measured["suites"]["options"]["cases"]:
-        ours, theirs = case["rivals"]["fastmlp"], case["rivals"]["pytorch"]
-        assert {name for name, record in theirs.items() if record["status"] != "ok"} == {"step", "lion"}
-        assert theirs["step"]["status"] == "absent" and "no step" in theirs["step"]["problem"]
-        costs = {name: records["mish"]["over_plain"] for name, records in case["rivals"].items()}
-        assert case["of_plain"]["pytorch"]["mish"] == costs["pytorch"] / costs["fastmlp"]
-        assert case["speed_up"]["pytorch"]["mish"] == theirs["mish"]["median"] / ours["mish"]["median"]
-        assert case["of_plain"]["pytorch"]["step"] is None
-
-
-def test_options_show_themselves(measured):
-    result = measured["suites"]["options"]
-    tables = options.tables(result)
-    assert len(tables) == 2 + len(options.NETS)
-    for table in tables:
-        assert len(table.rows) == len(result["options"])
-        assert all(len(row) == len(table.columns) for row in table.rows)
-    bars = options.charts(result)
-    assert len(bars) == 2 * len(options.NETS)
-    for one in bars:
-        assert one.labels and all(len(values) == len(one.labels) for values in one.series.values())
-    pytest.importorskip("matplotlib")
-    assert html.page(measured).count("<svg") == len(bars)
-
-
-def answered(cost=1.0, **changes):
-    """A case of made-up answers of fastmlp, in which all is well but for what is changed."""
-    rows = options.options()
-    losses = {row.name: [2.0 - 0.01 * i, 1.0] for i, row in enumerate(rows)}
-    losses[options.FORMULA] = losses["silu"]
-    times = {"seconds": [3 * cost, cost, cost], "base_seconds": [3.0, 1.0, 1.0]}
-    answer = {"options": {name: {"losses": first, **times} for name, first in losses.items()}}
-    for name, change in changes.items():
-        answer["options"][{"formula": options.FORMULA}.get(name, name)] |= change
-    case = options._case("digits", 1, rows, {"fastmlp": answer}, "float32")
-    return rows, case, case["rivals"]["fastmlp"]
-
-
-def test_costs_are_medians_of_ratios():
-    rows, case, records = answered(cost=1.25)
-    assert case["problems"] == []
-    assert {record["ratio"] for record in records.values()} == {1.25}
-    assert records["dropout"]["over_plain"] == 1.25
-    assert records[options.FORMULA]["over_plain"] == 1.25**2  # over silu, which is over plain
-    limits = {row.name: row.limit for row in rows}
-    assert limits["tanh"] == 1.5 and limits["gelu"] == limits["mish"] == 2.5 and limits["dropout"] == 1.4
-    assert limits["lion"] == 1.2 and limits[options.FORMULA] == 1.3 and limits["l1_ratio"] is None
-    solvers = [row.name for row in rows if row.group == options.SOLVER]
-    assert options._over(case, rows) == [f"digits, 1 thr, {name}: 1.25x plain, limit 1.2x" for name in solvers]
-
-
-def shown(rows, case):
-    result = {
-        "settings": {"rounds": 3, "dtype": "float32", "threads": [1]},
-        "versions": {"fastmlp": "1.0"},
-        "options": [vars(row) for row in rows],
-        "cases": [case],
-        "over": options._over(case, rows),
-    }
-    return options.tables(result)[0]
-
-
-def test_what_is_over_its_limit_is_marked():
-    rows, case, _ = answered(cost=1.25)
-    table = shown(rows, case)
-    ratios, verdicts = cells(table, "digits, 1 thr"), cells(table, "verdict")
-    assert ratios["lion"] == "1.25x !" and verdicts["lion"] == "over"
-    assert ratios["tanh"] == "1.25x" and verdicts["tanh"] == "within"
-    assert ratios["alpha"] == "1.25x" and verdicts["alpha"] == ""
-
-
-@pytest.mark.parametrize(
-    ("changes", "name", "problem"),
-    [
-        ({"mish": {"losses": [2.0, float("nan")]}}, "mish", "losses are not finite"),
-        ({"formula": {"losses": [2.0, 1.0001]}}, options.FORMULA, "losses differ by"),
-        ({"dropout": {"losses": [2.0, 1.0]}}, "dropout", "it does nothing"),  # the plain network's
-    ],
-)
-def test_an_option_with_false_losses_has_no_times(changes, name, problem):
-    rows, case, records = answered(**changes)
-    assert records[name]["status"] == "differs" and records[name]["ratio"] is None
-    (line,) = case["problems"]
-    assert line.startswith(f"digits, 1 thr, {name}, fastmlp: results differ: ") and problem in line
-    assert cells(shown(rows, case), "verdict")[name] == "differs"
-    assert {record["status"] for other, record in records.items() if other != name} == {"ok"}
-
-
-def test_nothing_is_compared_with_a_base_that_is_wrong():
-    _, _, records = answered(silu={"losses": [2.0, float("inf")]})
-    assert records[options.FORMULA]["status"] == "untimed" and records["tanh"]["status"] == "ok"
-    _, _, records = answered(plain={"losses": [float("nan"), 1.0]})
-    assert records["plain"]["status"] == "differs"
-    assert all(record["ratio"] is None for record in records.values())
-
-
-def test_a_missing_option_is_shown_as_absent():
-    task = Task(WORKLOADS["iris"], *WORKLOADS["iris"].make("float32"), threads=1)
-    answer, trainer = options._first(options._ours, task, {"no_such_option": 1}, 1)
-    assert trainer is None and "no_such_option" in answer["absent"]
-    answer, trainer = options._first(options._ours, task, {"activation": "no_such_activation"}, 1)
-    assert trainer is None and "no_such_activation" in answer["absent"]
-
-    def breaks(task, params):
-        raise RuntimeError("out of order")
-
-    answer, trainer = options._first(breaks, task, {}, 1)
-    assert trainer is None and answer == {"failed": "RuntimeError: out of order"}
-    rows, case, records = answered(mish={"absent": "ValueError: no mish"}, tanh=answer)
-    assert records["mish"]["status"] == "absent" and records["tanh"]["status"] == "failed"
-    assert case["problems"] == ["digits, 1 thr, tanh, fastmlp: failed: RuntimeError: out of order"]
-    table = shown(rows, case)
-    assert cells(table, "verdict")["mish"] == "absent"
-    assert "mish: absent: ValueError: no mish" in table.notes
-
-
-def test_a_rival_that_is_absent_breaks_down_or_differs():
-    rows, case, _ = answered()
-    ours = {
-        "options": {
-            name: {"losses": r["losses"], "seconds": [1.0], "base_seconds": [1.0]}
-            for name, r in case["rivals"]["fastmlp"].items()
-        }
-    }
-    other = copy.deepcopy(ours)
-    other["options"]["mish"]["losses"][0] *= 1.01
-    other["options"]["dropout"]["losses"][0] *= 1.01  # draws its own
-    other["options"]["tanh"]["seconds"] = [3.0]
-    answers = {"fastmlp": ours, "pytorch": other, "absent": {"absent": "not installed"}, "broken": {"failed": "gone"}}
-    case = options._case("digits", 1, rows, answers, "float32")
-    theirs = case["rivals"]["pytorch"]
-    assert theirs["mish"]["status"] == "differs" and theirs["dropout"]["status"] == "ok"
-    assert case["of_plain"]["pytorch"]["tanh"] == 3.0 and case["of_plain"]["pytorch"]["mish"] is None
-    assert {record["status"] for record in case["rivals"]["absent"].values()} == {"absent"}
-    assert len(case["problems"]) == 2
-    assert "mish, pytorch: results differ: losses differ by" in case["problems"][0]
-    assert case["problems"][1] == "digits, 1 thr, broken: failed: gone"

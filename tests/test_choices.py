@@ -5,9 +5,15 @@ import pytest
 
 from fastmlp.kernels import formulas
 from fastmlp.model import choices
+from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES
 
-TABLES = {"activation": formulas.ACTIVATIONS, "loss": formulas.LOSSES, "learning_rate": SCHEDULES}
+TABLES = {
+    "activation": formulas.ACTIVATIONS,
+    "loss": formulas.LOSSES,
+    "solver": SOLVERS,
+    "learning_rate": SCHEDULES,
+}
 ROWS = [(argument, name) for argument, table in TABLES.items() for name in table]
 PARAMETERS = [(argument, name, parameter) for argument, name in ROWS for parameter in TABLES[argument][name].parameters]
 

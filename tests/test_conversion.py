@@ -266,7 +266,8 @@ TRAINING_ONLY = [
     {"monitor": "loss"},
     {"restore_best": False},
     {"callbacks": [lambda info: False]},
-    {"label_smoothing": 0.1},
+    {"loss": ("log_loss", {"label_smoothing": 0.1})},
+    {"solver": ("rmsprop", {"rho": 0.9})},
     {"class_weight": "balanced"},
 ]
 
@@ -285,7 +286,8 @@ def test_what_only_training_reads_is_left_out_of_a_fitted_network(parameters):
 
 
 def test_neutral_values_need_no_warning():
-    neutral = {"weight_decay": 0.0, "dropout": [0.0], "callbacks": [], "rho": 0.5, "n_jobs": 1}
+    neutral = {"weight_decay": 0.0, "dropout": [0.0], "callbacks": [], "n_jobs": 1}
+    neutral["loss"] = ("log_loss", {"label_smoothing": 0.0})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert make(fastmlp, "MLPClassifier", neutral).to_sklearn().solver == "adam"

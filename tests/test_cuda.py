@@ -1,15 +1,14 @@
 """The CUDA engine: on a GPU if there is one, in Numba's simulator with NUMBA_ENABLE_CUDASIM=1, and with neither.
 
 In the simulator a GPU's threads are Python's: sizes here are small, and odd on purpose.  It checks which number goes
-where, not races; the barriers are argued in kernels/numba_cuda/template/.  What needs neither is in test_cuda_code.py.
+where, not races; the barriers are argued in kernels/numba_cuda/template/.  What needs neither is in test_cuda_code.py
+and test_cuda_driver.py.
 """
 
 import importlib
 import inspect
 import os
-import re
 import signal
-import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -595,84 +594,3 @@ def test_networks_that_calls_refuse(engine):
         engine.predict(workspace, np.zeros(network.n_params), np.zeros((2, 3)), np.zeros((2, 2)))
     with pytest.raises(ValueError, match="neither dropout nor batch_norm"):
         engine.loss_and_grad(workspace, np.zeros(network.n_params), None, 0.1, np.zeros(network.n_params))
-
-
-# ------------------------------------------------------------------------------- without a device
-
-
-@pytest.fixture
-def machine(monkeypatch):
-    """A machine of which everything works until a test takes it away."""
-    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(driver, "find_spec", lambda name: name != "numba_cuda_mlir" or None)
-    monkeypatch.setattr(driver, "DEVICE_FILES", (__file__,))
-    library = type("Library", (), {"version": 13000, "code": 0})
-    library.cuDriverGetVersion = lambda found: setattr(found._obj, "value", library.version) or library.code
-    monkeypatch.setattr(driver.ctypes, "CDLL", lambda name: library)
-    return library
-
-
-def test_check_passes_where_all_is_there(machine):
-    driver.check()
-
-
-def test_no_package(machine, monkeypatch):
-    monkeypatch.setattr(driver, "find_spec", lambda name: name == "numba" or None)
-    with pytest.raises(ImportError, match="No module named 'numba_cuda'") as caught:
-        driver.check()
-    assert caught.value.name == "numba_cuda"
-
-
-def test_the_error_of_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr(driver, "find_spec", lambda name: None)
-    monkeypatch.delitem(sys.modules, "fastmlp.kernels.numba_cuda.engine", raising=False)
-    with pytest.raises(ImportError, match=re.escape('pip install "fastmlp[cuda]"')):
-        backends.get("cuda")
-
-
-def test_no_driver(machine, monkeypatch):
-    def missing(name):
-        raise OSError(name)
-
-    monkeypatch.setattr(driver.ctypes, "CDLL", missing)
-    with pytest.raises(ImportError, match="driver is not installed") as caught:
-        driver.check()
-    assert caught.value.name is None
-
-
-def test_old_driver(machine):
-    machine.version = 11080
-    with pytest.raises(ImportError, match=r"too old: it supports CUDA 11\.8, 12\.0 or later"):
-        driver.check()
-
-
-def test_a_driver_that_does_not_answer(machine):
-    machine.code = 999
-    with pytest.raises(ImportError, match="does not answer"):
-        driver.check()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="devices are files on Linux only")
-def test_no_device_file(machine, monkeypatch, tmp_path):
-    monkeypatch.setattr(driver, "DEVICE_FILES", (str(tmp_path / "*"),))
-    with pytest.raises(ImportError, match="no CUDA device"):
-        driver.check()
-
-
-@pytest.mark.parametrize("hidden", ["", "-1"])
-def test_hidden_devices(machine, monkeypatch, hidden):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    with pytest.raises(ImportError, match="hides all of them"):
-        driver.check()
-
-
-def test_memory_errors_say_what_and_how_much(monkeypatch):
-    class Api:
-        def device_array(self, size, dtype):
-            raise RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
-
-    monkeypatch.setattr(driver, "api", Api)
-    monkeypatch.setattr(driver, "free_memory", lambda: 2**29)
-    with pytest.raises(MemoryError, match=r"no room for X: 8 GiB are needed, 0\.5 GiB are free"):
-        driver.allocate(2**30, np.float64, "X")

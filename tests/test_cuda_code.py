@@ -13,6 +13,7 @@ from fastmlp.kernels import formulas
 from fastmlp.kernels.numba_cuda import driver
 
 from helpers import LOSSES
+from tiers import exhaustive
 
 COMPILES = driver.package() is not None and importlib.util.find_spec("numba") is not None
 
@@ -44,6 +45,7 @@ def within_bounds(tool, name, kernel, capability, text):
 
 
 @needs_compiler
+@pytest.mark.exhaustive  # a minute
 def test_float32_code_computes_nothing_in_double_precision(tool):
     """All activations at once; and its spilled registers."""
     name = "every activation, Nadam, float32"
@@ -67,6 +69,7 @@ PREDICTING = "64-128-128-10, Adam, float32"
 
 
 @needs_compiler
+@pytest.mark.exhaustive  # a minute
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (10, 0)], ids=str)
 def test_predictions_spill_no_register(tool, module, capability):
     """For each compute capability; .ci/run does the same for training."""
@@ -115,13 +118,14 @@ def test_all_that_is_bounded_is_a_network(tool):
 
 
 @needs_compiler
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [LOSSES[0], *exhaustive(*LOSSES[1:])])
 def test_losses_compile_without_double_precision(tool, loss):
     module = tool.generate(double=False, loss=(loss, tuple(formulas.LOSSES[loss].parameters.items())))
     assert not tool.double_instructions(tool.compile_kernel(module, "loss_array", (8, 0)))
 
 
 @needs_compiler
+@pytest.mark.exhaustive  # ten seconds
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 def test_every_kernel_compiles(tool, dtype):
     module = tool.generate(double=dtype == np.float64, activations=[("prelu", ()), ("gelu", ())])

@@ -142,18 +142,15 @@ def test_site_has_every_page():
     assert sorted([*named, DOCS / "index.md"]) == SITE
 
 
-def test_other_libraries_code_runs():
+@pytest.mark.exhaustive  # five seconds
+def test_other_libraries_code_runs(one_torch_thread):
     """The PyTorch half of docs/migration.md: what is said to be the same is about as good."""
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # of such small steps several threads would mostly wait for each other
     page = (DOCS / "migration.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(?:python|py)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     names = {}
     for needed in ("load_digits", "from torch import nn", 'solver="adamw"'):
         (block,) = [block for block in blocks if needed in block]
         exec(block, names)
-    torch.set_num_threads(threads)
     assert abs(names["accuracy"] - names["score"]) < 0.03
 
 
@@ -192,8 +189,9 @@ def parameters_of(rows):
 
 def defaults(solver, names):
     """What a solver makes of parameters that are left alone."""
-    given = MLPClassifier().get_params()
-    return {name: optimizers.DEFAULTS.get(name, {}).get(solver, given[name]) for name in names}
+    given = MLPClassifier().get_params() | {"weight_decay": optimizers.WEIGHT_DECAY.get(solver)}
+    own = {name: value for name, value in optimizers.SOLVERS[solver].parameters.items() if value is not None}
+    return {name: own.get(name, given.get(name)) for name in names}
 
 
 def parsed(parameters):

@@ -2,7 +2,8 @@
 
 tests/data/ holds a model file or a checkpoint per case, and ``expected.npz`` with what the writer came to afterwards.
 They were written by ``python tests/test_earlier_files.py`` before the training state became one object; a format that
-changes later gets files of its own beside them.
+changes later gets files of its own beside them.  Those of ``FLAT``, with ``expected_flat.npz``, were written when
+`rho`, `momentum_decay` and `label_smoothing` were parameters of the constructor.
 """
 
 import warnings
@@ -14,7 +15,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp.saving import earlier
+from fastmlp.saving.modelfile import ModelFileError
 from fastmlp.training import checkpoint
+
+from saved_models import reseal
 
 DATA = Path(__file__).parent / "data"
 
@@ -52,6 +57,19 @@ CHECKPOINTS = {
     "units": (MLPClassifier, UNITS | {"solver": "adamw", "l1_ratio": 0.3}),
     "early_stopping": (MLPClassifier, EARLY | {"solver": "sgd"}),
     "by_loss": (MLPRegressor, EARLY | PLATEAU | {"monitor": "loss", "n_iter_no_change": 2}),
+}
+
+RHO, DECAY = ("rmsprop", {"rho": 0.5}), ("nadam", {"momentum_decay": 0.3})
+SMOOTHED = ("log_loss", {"label_smoothing": 0.2})
+
+#: The same with parameters that have moved since, as they are written now.
+FLAT = {
+    "rho": (MLPRegressor, {"solver": RHO}, ("partial_fit", "partial_fit")),
+    "momentum_decay": (MLPClassifier, {"solver": DECAY}, ("partial_fit", "partial_fit")),
+    "label_smoothing": (MLPClassifier, {"loss": SMOOTHED, "warm_start": True}, ("fit", "fit")),
+}
+FLAT_CHECKPOINTS = {
+    "flat": (MLPClassifier, {"solver": ("adadelta", {"rho": 0.5}), "loss": SMOOTHED, "learning_rate_init": 1.0}),
 }
 
 
@@ -105,7 +123,8 @@ def save_midway(path):
 
 
 def expected(kind, name):
-    with np.load(DATA / "expected.npz") as archive:
+    of = "expected_flat.npz" if name in FLAT | FLAT_CHECKPOINTS else "expected.npz"
+    with np.load(DATA / of) as archive:
         start = f"{kind}/{name}/"
         return {key.removeprefix(start): archive[key] for key in archive.files if key.startswith(start)}
 
@@ -120,35 +139,82 @@ def assert_same(got, wanted, close):
             np.testing.assert_array_equal(got[what], wanted[what], err_msg=what)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS | FLAT)
 def test_models_of_earlier_files_go_on(name):
+    cls, parameters, (_, after) = (MODELS | FLAT)[name]
     model = fastmlp.load(DATA / f"{name}.safetensors")
+    assert repr(model) == repr(made(cls, parameters))  # what has moved is where it belongs now
     assert_same(outcome(model), expected("saved", name), close=True)
-    train(model, MODELS[name][2][1])
+    train(model, after)
     assert_same(outcome(model), expected("gone_on", name), close=True)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS | FLAT)
 def test_models_saved_now_go_on_to_the_same_bits(name, tmp_path):
-    cls, parameters, (before, after) = MODELS[name]
+    cls, parameters, (before, after) = (MODELS | FLAT)[name]
     model = train(made(cls, parameters), before)
     model.save(tmp_path / "now.safetensors", optimizer_state=True)
     again = fastmlp.load(tmp_path / "now.safetensors")
     assert_same(outcome(train(again, after)), outcome(train(model, after)), close=False)
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", CHECKPOINTS | FLAT_CHECKPOINTS)
 def test_earlier_checkpoints_are_resumed(name):
-    resumed = train(made(*CHECKPOINTS[name]), "fit", resume_from=DATA / f"{name}.npz")
+    estimator = made(*(CHECKPOINTS | FLAT_CHECKPOINTS)[name])
+    resumed = train(estimator, "fit", resume_from=DATA / f"{name}.npz")
     assert_same(outcome(resumed), expected("resumed", name), close=True)
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", CHECKPOINTS | FLAT_CHECKPOINTS)
 def test_checkpoints_made_now_are_resumed_to_the_same_bits(name, tmp_path):
-    cls, parameters = CHECKPOINTS[name]
+    cls, parameters = (CHECKPOINTS | FLAT_CHECKPOINTS)[name]
     whole = train(made(cls, parameters, callbacks=[save_midway(tmp_path / "now.npz")]), "fit")
     resumed = train(made(cls, parameters), "fit", resume_from=tmp_path / "now.npz")
     assert_same(outcome(resumed), outcome(whole), close=False)
+
+
+# --- parameters of files that have moved since ------------------------------------------------------------------------
+
+MOVED = [
+    ({"solver": "rmsprop", "rho": 0.5}, {"solver": ("rmsprop", {"rho": 0.5})}),
+    ({"solver": "adadelta", "rho": 0.9}, {"solver": ("adadelta", {"rho": 0.9})}),
+    ({"solver": "rmsprop", "rho": None}, {"solver": "rmsprop"}),
+    ({"solver": "rmsprop"}, {"solver": "rmsprop"}),
+    ({"solver": "adam", "rho": 0.5}, {"solver": "adam"}),
+    ({"solver": "lbfgs", "rho": 0.5, "momentum_decay": 0.1}, {"solver": "lbfgs"}),
+    ({"solver": "nadam", "momentum_decay": 0.1}, {"solver": ("nadam", {"momentum_decay": 0.1})}),
+    ({"solver": "nadam", "momentum_decay": 4e-3}, {"solver": "nadam"}),
+    ({"loss": "log_loss", "label_smoothing": 0.1}, {"loss": ("log_loss", {"label_smoothing": 0.1})}),
+    ({"loss": ("log_loss", {"label_smoothing": 0.2}), "label_smoothing": 0.1}, {"loss": SMOOTHED}),
+    ({"loss": ("log_loss", {}), "label_smoothing": 0.2}, {"loss": SMOOTHED}),
+    ({"loss": "log_loss", "label_smoothing": 0.0}, {"loss": "log_loss"}),
+    ({"loss": ("focal", {"gamma": 1.0}), "label_smoothing": 0.1}, {"loss": ("focal", {"gamma": 1.0})}),
+    ({"label_smoothing": 0.1, "rho": 0.5}, {}),
+]
+
+
+@pytest.mark.parametrize(("in_file", "now"), MOVED, ids=str)
+def test_where_parameters_have_moved(in_file, now):
+    assert earlier.migrated({"alpha": 0.1, **in_file}) == {"alpha": 0.1, **now}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"solver": "rmsprop", "rho": "high"}, {"loss": "log_loss", "label_smoothing": [0.1]}, {"rho": True}],
+    ids=str,
+)
+def test_moved_parameters_are_numbers(parameters):
+    with pytest.raises(ValueError, match="must be a number, got"):
+        earlier.migrated({"solver": "rmsprop", **parameters})
+
+
+@pytest.mark.parametrize("rho", [1.5, -0.1])
+def test_moved_parameters_are_in_their_range(rho, tmp_path):
+    path = tmp_path / "rho.safetensors"
+    path.write_bytes((DATA / "rho.safetensors").read_bytes())
+    reseal(path, lambda header, tensors: header["parameters"].update(rho=rho))
+    with pytest.raises(ModelFileError, match=rf"parameters: solver=.*rho must be in \[0, 1\), got {rho}"):
+        fastmlp.load(path)
 
 
 def write_all(folder):

@@ -37,6 +37,7 @@ def result(out):
 
 
 @needs_package
+@pytest.mark.exhaustive  # a minute
 def test_whole_run_in_the_simulator(tmp_path):
     done = start(tmp_path, "--minutes", "9", NUMBA_ENABLE_CUDASIM="1")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,6 +16,8 @@ import fastmlp
 from fastmlp import kernels
 from fastmlp.engines import backends
 
+from tiers import exhaustive
+
 # an editable installation would find the extension that the copy lacks
 HEAD = """
 import sys, warnings
@@ -128,7 +130,7 @@ def test_without_numba_its_engine_says_what_to_install():
 
 
 @needs_cython
-@pytest.mark.parametrize("value", ["1", "2"])
+@pytest.mark.parametrize("value", ["1", *exhaustive("2")])
 def test_without_numbas_compiler_its_engine_says_so(value):
     code = (
         "assert 'numba' not in backends.available() and 'numba' not in sys.modules\n"
@@ -141,7 +143,7 @@ def test_without_numbas_compiler_its_engine_says_so(value):
     assert "backend='numba' cannot be used here: NUMBA_DISABLE_JIT is set" in run(FIT + code, NUMBA_DISABLE_JIT=value)
 
 
-@pytest.mark.parametrize("value", ["", "0"])
+@pytest.mark.parametrize("value", ["0", *exhaustive("")])
 def test_numbas_compiler_is_not_off_by_these(value):
     code = "from fastmlp.engines import backends; print(backends.why_not('numba'))"
     assert "NUMBA_DISABLE_JIT" not in run(code, NUMBA_DISABLE_JIT=value)

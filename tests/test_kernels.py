@@ -37,6 +37,10 @@ from helpers import (
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
+# a formula is the same source for every instruction set, whose functions test_vmath.py tests
+each_formula = pytest.mark.covers("engine_on_every_isa dtype", "name dtype", "activation dtype", "rule dtype")
+
+
 @pytest.fixture(scope="module")
 def engine(engine_on_every_isa):
     return engine_on_every_isa
@@ -76,6 +80,7 @@ def test_activate_special_values(engine, dtype, name):
     assert_close(got, expected, scale=activation_magnitude(name, z, expected), what=name)
 
 
+@each_formula
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @given(data=st.data())
 def test_activate(engine, dtype, name, data):
@@ -89,6 +94,7 @@ def test_activate(engine, dtype, name, data):
     np.testing.assert_array_equal(in_place, got)
 
 
+@each_formula
 @pytest.mark.parametrize("name", HIDDEN)
 @given(seed=seeds, size=st.integers(1, 300), scale=scales)
 def test_slope(engine, dtype, name, seed, size, scale):
@@ -139,6 +145,7 @@ def check_linear_forward(engine, activation, X, W, b):
     assert_close(fused, a, terms=X.shape[1] + 1, scale=magnitude * (1 + np.abs(a)), what="fused")
 
 
+@each_formula
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @given(n=rows, fan_in=widths, fan_out=widths, seed=seeds, scale=scales)
 @example(n=1, fan_in=1, fan_out=1, seed=0, scale=1.0)
@@ -165,6 +172,7 @@ def check_linear_backward(engine, activation, z, W, delta):
     assert_close(grad_b, expected[1], terms=n, scale=np.abs(delta).sum(axis=0), what="grad_b")
 
 
+@each_formula
 @pytest.mark.parametrize("activation", HIDDEN)
 @given(n=rows, fan_in=widths, fan_out=widths, seed=seeds, scale=scales)
 @example(n=1, fan_in=1, fan_out=1, seed=0, scale=1.0)
@@ -291,6 +299,7 @@ def check_loss(engine, name, logits, y, w):
     return value, delta
 
 
+@each_formula
 @pytest.mark.parametrize("name", LOSSES)
 @given(n=rows, n_outputs=widths, seed=seeds, scale=scales, weighted=st.booleans())
 @example(n=1, n_outputs=1, seed=0, scale=1e4, weighted=True)
@@ -362,6 +371,7 @@ def check_updated(before, after, expected, grad, scalars):
         assert_close(got, new, scale=scale, what=["params", "state 0", "state 1", "state 2"][i])
 
 
+@each_formula
 @pytest.mark.parametrize("rule", RULES)
 @given(size=st.integers(1, 400), seed=seeds, scale=scales, fresh=st.booleans())
 def test_update(engine, dtype, rule, size, seed, scale, fresh):

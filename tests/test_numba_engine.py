@@ -25,6 +25,7 @@ from fastmlp.kernels import codegen, formulas, threads
 from fastmlp.model.network import Network
 
 from helpers import Steps
+from tiers import exhaustive
 
 pytestmark = pytest.mark.skipif("numba" not in backends.available(), reason=str(backends.why_not("numba")))
 
@@ -59,7 +60,7 @@ def fit_elsewhere(backend="numba", epochs=3, **environment):
 # ------------------------------------------------------------------------------- imports
 
 
-@pytest.mark.parametrize("backend", ["auto", "cython", "reference"])
+@pytest.mark.parametrize("backend", ["auto", *exhaustive("cython", "reference")])
 def test_numba_is_imported_by_its_own_engine_only(backend):
     if backend != "auto" and backend not in backends.available():
         pytest.skip("not installed")
@@ -75,6 +76,8 @@ def test_importtime_names_no_numba():
 
 
 # ------------------------------------------------------------------------------- the cache
+
+compiles_anew = pytest.mark.exhaustive  # half a minute in each of two processes
 
 
 SEARCH = """
@@ -98,6 +101,7 @@ def cache(tmp_path_factory):
     return place, elsewhere(SEARCH, FASTMLP_CACHE_DIR=str(place)).strip()
 
 
+@compiles_anew
 def test_workers_of_a_search_may_begin_without_code(cache):
     place, weights = cache
     np.testing.assert_allclose(float(weights), float(fit_elsewhere("reference")[1]), rtol=1e-6)
@@ -108,6 +112,7 @@ def stamps(place):
     return {path: path.stat().st_mtime_ns for path in place.rglob("*.nbc")}
 
 
+@compiles_anew
 def test_what_is_compiled_is_kept(cache, record_property):
     place, weights = cache
     files = stamps(place)
@@ -125,12 +130,14 @@ assert "numba" not in sys.modules
 """
 
 
+@compiles_anew
 def test_info_knows_what_is_compiled(cache, tmp_path):
     place, _ = cache
     assert elsewhere(DESCRIBED, FASTMLP_CACHE_DIR=str(place)).strip() == "{'float32': False, 'float64': True}"
     assert elsewhere(DESCRIBED, FASTMLP_CACHE_DIR=str(tmp_path)).strip() == "{'float32': False, 'float64': False}"
 
 
+@compiles_anew
 def test_processes_may_begin_at_once_where_code_is(cache):
     place, weights = cache
     with ThreadPoolExecutor(2) as pool:
@@ -178,6 +185,7 @@ def bent(z):
     return z + 0.1 * tanh(3 * z)  # noqa: F821  the formula language's
 
 
+SMOOTHED = ("log_loss", {"label_smoothing": 0.1})
 OPTIONS = {
     "plain": {},
     "tanh, two layers": {"activation": "tanh", "hidden_layer_sizes": (20, 11)},
@@ -193,7 +201,7 @@ OPTIONS = {
     "elastic net": {"alpha": 0.1, "l1_ratio": 0.3},
     "dropout": {"dropout": 0.3, "input_dropout": 0.1},
     "batch_norm": {"batch_norm": True},
-    "label smoothing": {"label_smoothing": 0.1},
+    "label smoothing": {"loss": SMOOTHED},
     "hinge": {"loss": "hinge"},
     "early stopping": {"early_stopping": True},
     "everything": {
@@ -201,7 +209,7 @@ OPTIONS = {
         "dropout": 0.2,
         "activation": "prelu",
         "solver": "nadam",
-        "label_smoothing": 0.1,
+        "loss": SMOOTHED,
     },
 }
 
@@ -296,7 +304,7 @@ TOGETHER = {
     "lbfgs": (Regressor(hidden_layer_sizes=(30,), solver="lbfgs"), X, VALUES, None),
     "clipped": (Classifier((40, 17), solver="adamw", max_grad_norm=0.1), X, CLASSES, None),
     "everything": (
-        Classifier((30, 41), batch_norm=True, dropout=0.2, activation="prelu", label_smoothing=0.1, max_grad_norm=0.5),
+        Classifier((30, 41), batch_norm=True, dropout=0.2, activation="prelu", loss=SMOOTHED, max_grad_norm=0.5),
         X, CLASSES, WEIGHT,
     ),
     "beyond the caches": (Classifier((600, 500)), X, CLASSES, None),
@@ -305,7 +313,7 @@ TOGETHER = {
 
 def fitted(case, dtype, n_jobs):
     model, rows, y, weight = TOGETHER[case]
-    model = type(model)(**{**model.get_params(), "max_iter": 4, "random_state": 0, "n_jobs": n_jobs})
+    model = type(model)(**{**model.get_params(deep=False), "max_iter": 4, "random_state": 0, "n_jobs": n_jobs})
     return model.set_params(backend="numba").fit(rows.astype(dtype), y, weight)
 
 

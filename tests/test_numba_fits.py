@@ -42,7 +42,7 @@ OPTIONS = {
     "all regularizers": {"batch_norm": True, "dropout": 0.2, "l1_ratio": 0.5, "alpha": 0.1, "activation": "prelu"},
     "clipped": {"max_grad_norm": 0.1, "solver": "adamw", "weight_decay": 0.1},
     "without momentum": {"solver": "sgd", "momentum": 0.0},
-    "label smoothing": {"label_smoothing": 0.1},
+    "label smoothing": {"loss": ("log_loss", {"label_smoothing": 0.1})},
     "class weights": {"class_weight": "balanced"},
     "drop last": {"drop_last": True},
 }

@@ -45,9 +45,16 @@ def reference(model, X):
         return ReferenceEvaluator(model).run(None, {"X": X})
 
 
-def onnxruntime(model, X):
+def session_of(model):
+    """Return onnxruntime's session of a model, in one thread: of such small ones more would wait for each other."""
     ort = pytest.importorskip("onnxruntime")
-    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"X": X})
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def onnxruntime(model, X):
+    return session_of(model).run(None, {"X": X})
 
 
 @pytest.fixture(params=[reference, onnxruntime], ids=lambda run: run.__name__)
@@ -70,14 +77,14 @@ def assert_same(estimator, got, X):
 # --- activations and tasks --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.covers("activation", "run dtype")
+@pytest.mark.covers("activation", "task run dtype")
 @pytest.mark.parametrize("activation", HIDDEN)
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_activation_and_task(activation, dtype, run):
+def test_every_activation_and_task(activation, task, dtype, run):
     X = 3 * rows(dtype, seed=2)
-    for task in TASKS:
-        estimator = fitted(task, dtype, activation)
-        assert_same(estimator, run(to_onnx(estimator), X), X)
+    estimator = fitted(task, dtype, activation)
+    assert_same(estimator, run(to_onnx(estimator), X), X)
 
 
 PARAMETERS = [
@@ -406,7 +413,7 @@ def test_weights_that_do_not_fit_each_other():
 def convert():
     """Conversion of pipelines with skl2onnx: (pipeline, dtype, options) -> outputs of onnxruntime by name."""
     skl2onnx = pytest.importorskip("skl2onnx")
-    ort = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
     register_skl2onnx()
@@ -414,7 +421,7 @@ def convert():
     def run(pipeline, X, options=None, **others):
         kind = FloatTensorType if X.dtype == np.float32 else DoubleTensorType
         model = skl2onnx.to_onnx(pipeline, initial_types=[("X", kind([None, X.shape[1]]))], options=options, **others)
-        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = session_of(model)
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(None, {"X": X}), strict=True))
 

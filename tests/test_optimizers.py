@@ -9,7 +9,7 @@ import pytest
 from fastmlp import MLPClassifier
 from fastmlp.kernels import formulas
 from fastmlp.model.network import Network
-from fastmlp.training.optimizers import STOCHASTIC_SOLVERS, Optimizer, make_optimizer
+from fastmlp.training.optimizers import SOLVERS, STOCHASTIC_SOLVERS, Optimizer, make_optimizer
 
 NETWORK = Network((4, 3), (), "log_loss", np.dtype(np.float64))
 PARAMS = MLPClassifier(learning_rate_init=0.01, beta_1=0.8, beta_2=0.99, epsilon=1e-6, momentum=0.7).get_params()
@@ -95,12 +95,39 @@ def test_momentum_by_name_is_never_plain():
 
 @pytest.mark.parametrize("solver, default", [("rmsprop", 0.99), ("adadelta", 0.9)])
 def test_rho(solver, default):
-    assert table(make(solver, rho=None), 1)[0]["rho"] == default
-    assert table(make(solver, rho=0.0), 1)[0]["rho"] == 0.0
+    assert table(make(solver), 1)[0]["rho"] == table(make((solver, {})), 1)[0]["rho"] == default
+    assert table(make((solver, {"rho": 0.0})), 1)[0]["rho"] == 0.0
 
 
 def test_momentum_decay():
-    assert table(make("nadam", momentum_decay=0.3), 9)[8] == pytest.approx(nadam(9, 0.3), rel=1e-13)
+    assert table(make(("nadam", {"momentum_decay": 0.3})), 9)[8] == pytest.approx(nadam(9, 0.3), rel=1e-13)
+
+
+# what scikit-learn's constructor has too -> another value than in PARAMS
+SHARED = {"momentum": 0.35, "beta_1": 0.6, "beta_2": 0.95, "epsilon": 1e-3}
+
+
+@pytest.mark.parametrize(
+    "solver, name", [(solver, name) for solver in EXPECTED for name in SOLVERS[solver].parameters if name in SHARED]
+)
+def test_a_pair_counts_before_the_constructor(solver, name):
+    by_pair, by_constructor = make((solver, {name: SHARED[name]})), make(solver, **{name: SHARED[name]})
+    assert by_pair.rule == by_constructor.rule
+    assert table(by_pair, 50) == table(by_constructor, 50) != table(make(solver), 50)
+    assert table(make((solver, {name: None})), 50) == table(make(solver), 50)  # left to the constructor
+
+
+@pytest.mark.parametrize("momentum, rule", [(0, "sgd"), (0.5, "nesterov")])
+def test_the_rule_of_sgd_follows_the_pair(momentum, rule):
+    assert make(("sgd", {"momentum": momentum}), momentum=0.5 - momentum).rule == rule
+
+
+def test_solvers_have_every_scalar_that_no_step_changes():
+    steps = {"lr", "step_size", "step_g", "step_m", "root_2"}
+    for solver, row in formulas.OPTIMIZERS.items():
+        assert set(row.scalars) - steps <= SOLVERS[solver].parameters.keys(), solver
+    assert SOLVERS["lbfgs"].parameters == {}
+    assert all(row.parameters.keys() == row.ranges.keys() for row in SOLVERS.values())
 
 
 @pytest.mark.parametrize("solver", ["adam", "adamw", "amsgrad", "nadam", "lion"])
@@ -302,7 +329,7 @@ def test_short_epochs_share_a_table(solver):
 
 
 def test_an_unknown_solver():
-    with pytest.raises(ValueError, match=r"solver='lbfgs' is not a stochastic one; those are .*'lion'"):
+    with pytest.raises(ValueError, match=r"solver='lbfgs' is unknown; valid are .*'lion'"):
         make("lbfgs")
 
 

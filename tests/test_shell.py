@@ -184,6 +184,11 @@ def test_only_linear_outputs_are_scaled(wine, tmp_path, options, scaled):
         ),
         (("--activation", '["elu", {"alpha": 0.5}]', "--learning-rate", "cosine"), {"of", "accuracy", "log_loss"}),
         (("--hidden", "none", "--class-weight", "balanced"), {"of", "accuracy", "log_loss"}),
+        (
+            ("--solver", '["rmsprop", {"rho": 0.9}]', "--loss", '["log_loss", {"label_smoothing": 0.1}]'),
+            {"of", "accuracy", "log_loss"},
+        ),
+        (("--solver", '["lbfgs", {}]'), {"of", "accuracy", "log_loss"}),
     ],
 )
 def test_options_reach_the_estimator(wine, tmp_path, options, metrics):
@@ -243,6 +248,10 @@ def test_npz_needs_no_target(tmp_path):
         (("--target", "quality", "--dtype", "int"), "--dtype must be one of float32, float64"),
         (("--target", "quality", "--plot", "x.txt"), "--plot must end in"),
         (("--target", "quality", "--plot", "x.png", "--solver", "lbfgs"), "lbfgs has no epochs to draw"),
+        (("--target", "quality", "--plot", "x.png", "--solver", '["lbfgs", {}]'), "lbfgs has no epochs to draw"),
+        (("--target", "quality", "--solver", '["rmsprop", {"rho": 2}]'), "rho must be in [0, 1), got 2"),
+        (("--target", "quality", "--solver", '["adam", {"rho": 0.9}]'), "'adam' has no parameter 'rho'"),
+        (("--target", "quality", "--loss", '["focal", {"label_smoothing": 0.1}]'), "'focal' has no parameter"),
         (("--target", "quality", "--separator", ",,"), "--separator must be one ASCII character"),
         (("--target", "quality", "--alpha", "x"), "The 'alpha' parameter of MLPClassifier must be a float"),
         (("--target", "quality", "--activation", '["elu", {"a": 1}]'), "'elu' has no parameter 'a'"),

@@ -76,35 +76,34 @@ def test_task(kind, task):
 
 
 @pytest.mark.parametrize(
-    "task, loss, n_outputs, smoothing, words",
+    "task, loss, n_outputs, words",
     [
-        ("binary", "poisson", 1, 0, r"loss='poisson' is unknown; valid are \['log_loss', 'focal', 'hinge', 'squared_h"),
-        ("binary", "binary_focal", 1, 0, "loss='binary_focal' is unknown"),
-        ("regression", "log_loss", 1, 0, "loss='log_loss' is unknown; valid are .*'squared_error'.*'quantile'"),
-        ("multilabel", "hinge", 3, 0, "loss='hinge' makes no sense with multilabel targets: it tells"),
-        ("multilabel", "squared_hinge", 3, 0, "loss='squared_hinge' makes no sense with multilabel"),
-        ("multiclass", "focal", 3, 0.1, "label_smoothing=0.1 needs loss='log_loss', got loss='focal'"),
-        ("binary", "hinge", 1, 0.1, "label_smoothing=0.1 needs loss='log_loss', got loss='hinge'"),
-        ("binary", "log_loss", 1, 1.0, r"label_smoothing must be in \[0, 1\), got 1.0"),
-        ("binary", "log_loss", 1, np.nan, r"label_smoothing must be in \[0, 1\), got nan"),
-        ("binary", ("log_loss", {"label_smoothing": 0.2}), 1, 0.1, "label_smoothing=0.1 contradicts loss="),
-        ("regression", "kl_divergence", 1, 0, "loss='kl_divergence' needs y of shape .*two or more categories"),
+        ("binary", "poisson", 1, r"loss='poisson' is unknown; valid are \['log_loss', 'focal', 'hinge', 'squared_h"),
+        ("binary", "binary_focal", 1, "loss='binary_focal' is unknown"),
+        ("regression", "log_loss", 1, "loss='log_loss' is unknown; valid are .*'squared_error'.*'quantile'"),
+        ("multilabel", "hinge", 3, "loss='hinge' makes no sense with multilabel targets: it tells"),
+        ("multilabel", "squared_hinge", 3, "loss='squared_hinge' makes no sense with multilabel"),
+        ("multiclass", ("focal", {"label_smoothing": 0.1}), 3, r"'focal' has no parameter 'label_smoothing'.*'gamma'"),
+        ("binary", ("hinge", {"label_smoothing": 0.1}), 1, "'hinge' has no parameter 'label_smoothing'; it takes none"),
+        ("binary", ("log_loss", {"label_smoothing": 1.0}), 1, r"label_smoothing must be in \[0, 1\), got 1.0"),
+        ("multilabel", ("log_loss", {"label_smoothing": np.nan}), 3, r"label_smoothing must be in \[0, 1\), got nan"),
+        ("regression", "kl_divergence", 1, "loss='kl_divergence' needs y of shape .*two or more categories"),
     ],
 )
-def test_what_makes_no_sense(task, loss, n_outputs, smoothing, words):
+def test_what_makes_no_sense(task, loss, n_outputs, words):
     with pytest.raises(ValueError, match=words):
-        resolve_loss(task, loss, n_outputs, smoothing)
+        resolve_loss(task, loss, n_outputs)
 
 
 # --- label smoothing --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss, smoothing", [("log_loss", 0.1), (("log_loss", {"label_smoothing": 0.1}), 0.0)])
-def test_smoothing_is_the_losss_or_the_targets(loss, smoothing):
-    multiclass = resolve_loss("multiclass", loss, 3, smoothing)
+def test_smoothing_is_the_losss_or_the_targets():
+    loss = ("log_loss", {"label_smoothing": 0.1})
+    multiclass = resolve_loss("multiclass", loss, 3)
     assert multiclass == Objective(("log_loss", {"label_smoothing": 0.1}), "softmax", 3, 0.0)
     for task in ("binary", "multilabel"):
-        objective = resolve_loss(task, loss, TASKS[task][1], smoothing)
+        objective = resolve_loss(task, loss, TASKS[task][1])
         assert objective == Objective("binary_log_loss", "logistic", TASKS[task][1], 0.1)
         encoded = targets.encode_classes(binarizer(task), Y[task], F32, objective)
         assert encoded.dtype == F32 and encoded.flags.c_contiguous
@@ -115,7 +114,7 @@ def test_smoothing_is_the_losss_or_the_targets(loss, smoothing):
 
 
 def test_no_smoothing_leaves_zeros_and_ones():
-    objective = resolve_loss("binary", "log_loss", 1, 0.0)
+    objective = resolve_loss("binary", ("log_loss", {"label_smoothing": 0.0}), 1)
     encoded = targets.encode_classes(binarizer("binary"), Y["binary"], F64, objective)
     np.testing.assert_array_equal(encoded, [[0], [1], [1], [0], [1]])
 

@@ -36,7 +36,7 @@ torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip insta
 F = torch.nn.functional
 
 # PyTorch judges the formulas; that the engines agree with one another is tested elsewhere
-pytestmark = pytest.mark.covers("engine")
+pytestmark = [pytest.mark.covers("engine"), pytest.mark.usefixtures("one_torch_thread")]
 
 RTOL = 1e-7
 STEPS = 50
@@ -330,15 +330,6 @@ def train_torch(case, network, params, data, orders, batch_size):
             total, t = total + reported * len(rows), t + 1
         losses.append(total / len(order))
     return model.flat(), losses
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The steps are tiny: threads of PyTorch would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=backends.available())

@@ -12,7 +12,10 @@ import pytest
 from fastmlp import MLPClassifier, MLPRegressor
 
 torch = pytest.importorskip("torch", reason="PyTorch judges here: pip install fastmlp[judges]")
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:.*lr_scheduler.step")
+pytestmark = [
+    pytest.mark.usefixtures("one_torch_thread"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:.*lr_scheduler.step"),
+]
 
 ROWS, EPOCHS, BATCH = 100, 10, 20
 PER_EPOCH = ROWS // BATCH
@@ -132,7 +135,8 @@ def test_class_weight_and_label_smoothing(weights, smoothing):
     X, y = data()
     coefs, intercepts = start((6, 8, 3))
     given = dict(enumerate(weights)) if isinstance(weights, list) else weights
-    ours = MLPClassifier(solver="sgd", momentum=0.0, class_weight=given, label_smoothing=smoothing)
+    ours = MLPClassifier(solver="sgd", momentum=0.0, class_weight=given)
+    ours.set_params(loss__label_smoothing=smoothing)
     fit(ours, X, y, coefs, intercepts)
     if weights == "balanced":
         weights = ROWS / (3 * np.bincount(y))
@@ -153,7 +157,8 @@ def test_class_weight_and_label_smoothing(weights, smoothing):
 def test_two_classes(smoothing):
     X, y = data(2)
     coefs, intercepts = start((6, 8, 1))
-    ours = MLPClassifier(solver="sgd", momentum=0.0, class_weight={0: 1.0, 1: 3.0}, label_smoothing=smoothing)
+    ours = MLPClassifier(solver="sgd", momentum=0.0, class_weight={0: 1.0, 1: 3.0})
+    ours.set_params(loss__label_smoothing=smoothing)
     fit(ours, X, y, coefs, intercepts)
 
     def loss(z, t):

@@ -57,6 +57,11 @@ def covering(table, factors, groups=()):
     return [row if i in selected else pytest.param(row, marks=pytest.mark.exhaustive) for i, row in enumerate(table)]
 
 
+def exhaustive(*values):
+    """Return values of a parameter that plain `pytest` leaves out."""
+    return [pytest.param(value, marks=pytest.mark.exhaustive) for value in values]
+
+
 def mark_exhaustive(items):
     """Give the mark ``exhaustive`` to the collected tests outside the covering selection of their function."""
     functions = defaultdict(list)

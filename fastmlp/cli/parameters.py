@@ -1,7 +1,8 @@
 """The estimators' parameters as options of `fastmlp train`, made from their signatures and documentation.
 
 A value is JSON if it can be read as JSON, else a text: ``--activation elu``, ``--dropout 0.2``,
-``--activation '["elu", {"alpha": 0.5}]'``. The estimators check the values, not this module.
+``--activation '["elu", {"alpha": 0.5}]'``, ``--solver '["rmsprop", {"rho": 0.9}]'``. The estimators check the values,
+not this module.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def _check(cls: Any, parameters: Mapping[str, Any]) -> None:
     placements(estimator.batch_norm, len(hidden))
     choices.entry(SCHEDULES, estimator.learning_rate, "learning_rate")
     task = "regression" if cls is estimators()["regression"] else "multiclass"
-    resolve_loss(task, estimator.loss, 1 if task == "regression" else 3, getattr(estimator, "label_smoothing", 0.0))
-    if estimator.solver == "lbfgs":
+    resolve_loss(task, estimator.loss, 1 if task == "regression" else 3)
+    if choices.name_of(estimator.solver) == "lbfgs":
         check_lbfgs(estimator, validation=False, resumes=False)
 
 

@@ -55,8 +55,8 @@ def described(estimator: Any, recipe: Recipe | None) -> dict[str, Any]:
 
 def changed(estimator: Any) -> dict[str, Any]:
     """Return the parameters whose values differ from their defaults."""
-    defaults = type(estimator)().get_params()
-    given = estimator.get_params()
+    defaults = type(estimator)().get_params(deep=False)
+    given = estimator.get_params(deep=False)
     return {name: value for name, value in given.items() if repr(value) != repr(defaults[name])}
 
 

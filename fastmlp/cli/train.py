@@ -231,13 +231,14 @@ def fit(
     """
     from sklearn.preprocessing import StandardScaler
 
+    from fastmlp.model import choices
     from fastmlp.training.callbacks import ProgressBar
 
     scaler = StandardScaler() if scaled else None
     if scaler is not None:
         y = scaler.fit_transform(y[:, None])[:, 0]
         y_val = scaler.transform(y_val[:, None])[:, 0] if len(y_val) else y_val
-    stochastic = estimator.solver != "lbfgs"
+    stochastic = choices.name_of(estimator.solver) != "lbfgs"
     validation = {"X_val": X_val, "y_val": y_val} if stochastic and X_val is not None else {}
     if stochastic and not plan.quiet:
         estimator.set_params(callbacks=[ProgressBar()])
@@ -372,7 +373,8 @@ def _check_packages(plot: Path | None, plan: Plan) -> None:
         raise ImportError("--plot needs matplotlib: pip install 'fastmlp[plot]'") from error
     if plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--plot must end in .png, .svg or .pdf, got {plot}")
-    if plan.parameters.get("solver") == "lbfgs":
+    solver = plan.parameters.get("solver")
+    if solver == "lbfgs" or solver == ["lbfgs", {}]:
         raise ValueError("--plot: the solver lbfgs has no epochs to draw")
 
 

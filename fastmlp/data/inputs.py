@@ -12,6 +12,7 @@ from sklearn.utils.validation import validate_data
 from fastmlp.data import device_arrays
 from fastmlp.data.targets import Objective
 from fastmlp.engines.backends import Data
+from fastmlp.model import choices
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _check_sample_weight, _check_y
 
@@ -50,7 +51,7 @@ def encoded(
     TypeError
         If X is on a GPU in another dtype than the network's.
     """
-    lbfgs = estimator.solver == "lbfgs"
+    lbfgs = choices.name_of(estimator.solver) == "lbfgs"
     dtype = np.dtype(np.float64) if lbfgs else network.dtype
     device_arrays.check_dtype(X, dtype, "solver='lbfgs' works in" if lbfgs else "the weights are")
     weight = None if sample_weight is None else sample_weight.astype(dtype, copy=False)

@@ -56,7 +56,7 @@ def task_of(binarizer: LabelBinarizer) -> str:
     return "multilabel" if binarizer.y_type_.startswith("multilabel") else binarizer.y_type_
 
 
-def resolve_loss(task: str, loss: Any, n_outputs: int, label_smoothing: float = 0.0) -> Objective:
+def resolve_loss(task: str, loss: Any, n_outputs: int) -> Objective:
     """Return the row of ``formulas.LOSSES`` that serves a task, and its link.
 
     Parameters
@@ -66,8 +66,6 @@ def resolve_loss(task: str, loss: Any, n_outputs: int, label_smoothing: float = 
         As users write it: one of ``CLASSIFIER_LOSSES`` or of ``REGRESSOR_LOSSES``; formulas are for regression.
     n_outputs : int
         Output neurons: 1 for "binary", else one per class, label or column of y.
-    label_smoothing : float
-        In [0, 1), for classifiers: each class's target is mixed with that share of the uniform distribution.
 
     Returns
     -------
@@ -81,7 +79,7 @@ def resolve_loss(task: str, loss: Any, n_outputs: int, label_smoothing: float = 
     Examples
     --------
     >>> from fastmlp.data.targets import resolve_loss
-    >>> resolve_loss("multiclass", "log_loss", 3, label_smoothing=0.1)
+    >>> resolve_loss("multiclass", ("log_loss", {"label_smoothing": 0.1}), 3)
     Objective(loss=('log_loss', {'label_smoothing': 0.1}), link='softmax', n_outputs=3, smoothing=0.0)
     >>> resolve_loss("binary", ("focal", {"gamma": 1}), 1)
     Objective(loss=('binary_focal', {'gamma': 1.0}), link='logistic', n_outputs=1, smoothing=0.0)
@@ -94,10 +92,10 @@ def resolve_loss(task: str, loss: Any, n_outputs: int, label_smoothing: float = 
                 "is a distribution over them"
             )
         return Objective(chosen, link_of(chosen), n_outputs)
-    return _classifier_objective(task, loss, n_outputs, label_smoothing)
+    return _classifier_objective(task, loss, n_outputs)
 
 
-def _classifier_objective(task: str, loss: Any, n_outputs: int, label_smoothing: float) -> Objective:
+def _classifier_objective(task: str, loss: Any, n_outputs: int) -> Objective:
     if choices.is_formula(loss):
         raise ValueError(f"loss={loss!r}: formulas are for MLPRegressor; valid here are {list(CLASSIFIER_LOSSES)}")
     chosen = choices.entry(formulas.LOSSES, loss, "loss", CLASSIFIER_LOSSES)
@@ -107,13 +105,6 @@ def _classifier_objective(task: str, loss: Any, n_outputs: int, label_smoothing:
             f"loss={name!r} makes no sense with multilabel targets: it tells classes apart by the largest decision "
             "value, of which several labels may be true at once; use 'log_loss' or 'focal'"
         )
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}")
-    if label_smoothing:
-        if name != "log_loss":
-            raise ValueError(f"label_smoothing={label_smoothing:g} needs loss='log_loss', got loss={name!r}")
-        if given.setdefault("label_smoothing", label_smoothing) != label_smoothing:
-            raise ValueError(f"label_smoothing={label_smoothing:g} contradicts loss={loss!r}")
     row = CLASSIFIER_LOSSES[name][0 if task == "multiclass" else 1]
     takes = {parameter: value for parameter, value in given.items() if parameter in formulas.LOSSES[row].parameters}
     smoothing = 0.0 if "label_smoothing" in takes else given.get("label_smoothing", 0.0)
@@ -126,11 +117,6 @@ def link_of(loss: Any) -> str:
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------
-
-
-def class_link(binarizer: LabelBinarizer) -> str:
-    """Output activation of a classifier: softmax for more than two classes, else one logistic per output."""
-    return "softmax" if binarizer.y_type_ == "multiclass" else "logistic"
 
 
 def n_class_outputs(binarizer: LabelBinarizer) -> int:

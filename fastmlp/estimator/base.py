@@ -27,14 +27,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastmlp.data import device_arrays, inputs
 from fastmlp.data.targets import Objective
 from fastmlp.engines import backends
-from fastmlp.estimator import architecture
+from fastmlp.estimator import architecture, flat_parameters
 from fastmlp.estimator.parameters import CONSTRAINTS, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import Prediction
-from fastmlp.model import weights
+from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _fit_context, validate_parameter_constraints
 from fastmlp.training import checkpoint, state
 from fastmlp.training.lbfgs import train_lbfgs
+from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.run import Run, check_batches, train_stochastic
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
 from fastmlp.training.validation import given_validation, validation_of
@@ -84,7 +85,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     # parameters that are read here
     hidden_layer_sizes: Any
     activation: Any
-    solver: str
+    solver: str | tuple[str, dict[str, float]] | list[Any]
     max_iter: int
     random_state: Any
     warm_start: bool
@@ -150,6 +151,51 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         given = {name: getattr(self, name) for name in _defaults(type(self))}
         given = {name: value for name, value in given.items() if value is not _defaults(type(self))[name]}
         validate_parameter_constraints(self._parameter_constraints, given, caller_name=type(self).__name__)
+        if "solver" in given:  # everything that follows asks for its name
+            choices.entry(SOLVERS, self.solver, "solver")
+
+    # --- parameters ------------------------------------------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters of this estimator.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to list the parameters of the present choices too: ``loss__gamma`` with ``loss="focal"``.
+
+        Returns
+        -------
+        dict of str to object
+        """
+        params = super().get_params(deep=deep)
+        return params | flat_parameters.listed(self, _defaults(type(self))) if deep else params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of this estimator.
+
+        Parameters
+        ----------
+        **params : object
+            Arguments of the constructor, and parameters of `activation`, `loss`, `solver` and `learning_rate` under
+            flat names: ``loss__gamma=1.5``. A choice is set before its parameters, in whatever order they come.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter; the message lists the valid ones.
+        """
+        own = {name: value for name, value in params.items() if not flat_parameters.is_flat(name)}
+        super().set_params(**own | flat_parameters.chosen(self, params))
+        return self
+
+    def _get_params_html(self, deep: bool = True, *args: Any, **kwargs: Any) -> Any:
+        # the table of a notebook shows the constructor's parameters
+        return super()._get_params_html(False, *args, **kwargs)
 
     # --- what a task defines ---------------------------------------------------------------------------------------
 
@@ -244,7 +290,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         """
         validation = given_validation(X_val, y_val, sample_weight_val, eval_set)
         start = () if coef_init is None and intercept_init is None else (coef_init, intercept_init)
-        max_epochs = 0 if self.solver == "lbfgs" else self.max_iter
+        max_epochs = 0 if choices.name_of(self.solver) == "lbfgs" else self.max_iter
         with fit_task(self, X, y, sample_weight, max_epochs=max_epochs) as reporters:
             callbacks = (*(self.callbacks or ()), *reporters)
             return self._fit(X, y, sample_weight, Extras(validation, start, resume_from, callbacks))
@@ -269,7 +315,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             self._begin(network, objective, random_state)
         training = state.of(self)
         training.random_state = random_state
-        if self.solver == "lbfgs":
+        if choices.name_of(self.solver) == "lbfgs":
             network = network.with_dtype(np.float64)
         self.n_outputs_ = network.widths[-1]
         params = weights.flat_params(self, network)
@@ -278,7 +324,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             training.best_params = params.copy()
         self._expose(network, params)
 
-        if self.solver == "lbfgs":
+        if choices.name_of(self.solver) == "lbfgs":
             self._expose(network, train_lbfgs(self, engine, network, params, data))
         else:
             rows, validation = validation_of(self, engine, network, params, data, y, given, random_state)
@@ -292,7 +338,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self._hidden_sizes()
         backends.get(self.backend)
         given = extras.validation is not None
-        if self.solver == "lbfgs":
+        if choices.name_of(self.solver) == "lbfgs":
             check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
         elif extras.incremental:
             if self.early_stopping:
@@ -304,7 +350,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         """Refuse first weights and batches of other sizes before anything changes."""
         if extras.start:
             weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
-        if self.solver != "lbfgs" and (extras.validation is not None or not self.early_stopping):
+        if choices.name_of(self.solver) != "lbfgs" and (extras.validation is not None or not self.early_stopping):
             check_batches(self, X.shape[0])  # what a split leaves is not known yet
 
     def _begin(self, network: Network, objective: Objective, random_state: np.random.RandomState) -> None:

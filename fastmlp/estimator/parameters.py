@@ -16,7 +16,7 @@ from fastmlp.model import choices
 from fastmlp.model.initialization import INITIALIZERS
 from fastmlp.model.network import normalises
 from fastmlp.sklearn_compat import Interval, Options, StrOptions
-from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
+from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES
 
 HIDDEN_ACTIVATIONS = tuple(name for name, row in formulas.ACTIVATIONS.items() if row.hidden)
@@ -29,7 +29,7 @@ _BELOW_1 = Interval(Real, 0, 1, closed="left")
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions(set(HIDDEN_ACTIVATIONS)), tuple, list, ActivationFormula],
-    "solver": [StrOptions({"lbfgs", *STOCHASTIC_SOLVERS})],
+    "solver": [StrOptions(set(SOLVERS)), tuple, list],
     "alpha": [_AT_LEAST_0],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "learning_rate": [StrOptions(set(SCHEDULES)), tuple, list, callable],
@@ -59,8 +59,6 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "weight_decay": [_BELOW_1, None],
     "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
     "drop_last": ["boolean"],
-    "rho": [_BELOW_1, None],
-    "momentum_decay": [_AT_LEAST_0],
     "l1_ratio": [Interval(Real, 0, 1, closed="both")],
     "dropout": [Real, tuple, list, np.ndarray],
     "input_dropout": [Real],
@@ -73,7 +71,6 @@ CONSTRAINTS: dict[str, list[Any]] = {
 
 CLASSIFIER_CONSTRAINTS: dict[str, list[Any]] = {
     "loss": [StrOptions(set(CLASSIFIER_LOSSES)), tuple, list],
-    "label_smoothing": [_BELOW_1],
     "class_weight": [dict, list, StrOptions({"balanced"}), None],
 }
 REGRESSOR_CONSTRAINTS: dict[str, list[Any]] = {
@@ -174,10 +171,12 @@ _PARAMETERS = """
         a formula made by :func:`fastmlp.activation`; or a sequence of these with an entry per hidden layer. 'prelu'
         learns a slope per unit. 'step' is the perceptron's, trained with a straight-through gradient.
 
-    solver : {solvers}, default='adam'
+    solver : {solvers} or (name, dict), default='adam'
         'lbfgs' trains on all rows at once (SciPy's L-BFGS-B, always in float64), the others on mini-batches. 'sgd' has
         scikit-learn's momentum, 'momentum' and 'nesterov' are the same with `nesterovs_momentum` set by the name.
-        Where scikit-learn has no such solver the formulas are PyTorch's.
+        Where scikit-learn has no such solver the formulas are PyTorch's. Parameters of a solver are given as
+        ``("rmsprop", {{"rho": 0.9}})``. `momentum`, `beta_1`, `beta_2` and `epsilon` may be given there too, instead of
+        the constructor's.
 
     alpha : float, default=0.0001
         Strength of the penalty on the weights; divided by the (weighted) number of rows of a batch.
@@ -261,12 +260,6 @@ _PARAMETERS = """
 
     drop_last : bool, default=False
         Whether to leave out the last batch of an epoch if it is not whole.
-
-    rho : float, default=None
-        Decay of the mean squares of 'rmsprop' (None: 0.99) and 'adadelta' (None: 0.9), in [0, 1).
-
-    momentum_decay : float, default=4e-3
-        Decay of the momentum schedule of 'nadam'.
 
     l1_ratio : float, default=0.0
         Share of alpha that is an L1 penalty: 0 is L2, 1 is L1, between them lies the elastic net.
@@ -364,7 +357,7 @@ def document(cls: Documented) -> Documented:
     """Insert the shared parameters and attributes into a class docstring."""
     parameters = _PARAMETERS.strip("\n").format(
         activations=_braces(HIDDEN_ACTIVATIONS),
-        solvers=_braces(("lbfgs", *STOCHASTIC_SOLVERS)),
+        solvers=_braces(SOLVERS),
         schedules=_braces(SCHEDULES),
         initializers=_braces(INITIALIZERS),
     )

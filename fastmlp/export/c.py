@@ -94,7 +94,7 @@ def to_c(estimator: Any, path: str | os.PathLike[str] | None = None, *, name: st
         )
     model = read(estimator)
     n_iter = getattr(estimator, "n_iter_", None)
-    fitted = "" if n_iter is None else f", fitted with {estimator.solver} in {n_iter} iterations"
+    fitted = "" if n_iter is None else f", fitted with {choices.name_of(estimator.solver)} in {n_iter} iterations"
     text = _File(model, name).text(f"loss {model.loss}{fitted}")
     if path is not None:
         write(path, text.encode("ascii"))

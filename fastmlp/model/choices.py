@@ -1,4 +1,4 @@
-"""Specs with parameters: what users may give as an activation, a loss or a schedule, and in which ranges.
+"""Specs with parameters: what users may give as an activation, a loss, a solver or a schedule, and in which ranges.
 
 Users write a name, a pair (name, {parameter: value}), or a formula of their own; :func:`entry` checks it against a
 table of rows and returns the form for networks and engines. A row gives its ``parameters`` with their defaults, and
@@ -108,15 +108,18 @@ def is_formula(value: Any) -> bool:
 
 
 def name_of(choice: Any) -> str:
-    """Return the name of an entry, for messages and tables; for a user's formula the name of its function."""
+    """Return the name of an entry, or of what a user gives; for a user's formula the name of its function.
+
+    Anything else has its repr as its name, so that no table has a row of this name.
+    """
     if isinstance(choice, str):
         return choice
-    return choice[0] if isinstance(choice, tuple) else choice.name
+    return choice[0] if is_pair(choice) else getattr(choice, "name", repr(choice))
 
 
-def given_parameters(choice: Any) -> dict[str, float]:
-    """Return the parameters that an entry itself gives."""
-    return dict(choice[1]) if isinstance(choice, tuple) else {}
+def given_parameters(choice: Any) -> dict[str, Any]:
+    """Return the parameters that an entry, or what a user gives, itself holds; a new dict."""
+    return dict(choice[1]) if is_pair(choice) else {}
 
 
 def parameters_of(table: Mapping[str, Any], choice: Any) -> dict[str, float]:

@@ -122,12 +122,11 @@ def _optimizer_from_sklearn(estimator: Any, network: Network) -> Optimizer | Non
     flat = [_flattened(network, vectors[:linear], vectors[linear:]) for vectors in _vectors(theirs)]
     if isinstance(theirs, AdamOptimizer):
         hyper = {"beta_1": theirs.beta_1, "beta_2": theirs.beta_2, "epsilon": theirs.epsilon}
-        ours = _optimizer("adam", network, Schedule(theirs.learning_rate_init), hyper, estimator)
+        ours = Optimizer("adam", network, Schedule(theirs.learning_rate_init), hyper)
         ours.t = int(theirs.t)
     elif isinstance(theirs, SGDOptimizer):
         rule = ("nesterov" if theirs.nesterov else "momentum") if theirs.momentum else "sgd"
-        schedule = _schedule_from_sklearn(theirs)
-        ours = _optimizer(rule, network, schedule, {"momentum": theirs.momentum}, estimator)
+        ours = Optimizer(rule, network, _schedule_from_sklearn(theirs), {"momentum": theirs.momentum})
     else:
         return None  # lbfgs has none
     for state, vector in zip(ours.states, flat, strict=False):  # plain sgd keeps no velocities
@@ -140,13 +139,6 @@ def _vectors(theirs: Any) -> list[list[np.ndarray]]:
     if isinstance(theirs, AdamOptimizer):
         return [theirs.ms, theirs.vs]
     return [theirs.velocities] if isinstance(theirs, SGDOptimizer) else []
-
-
-def _optimizer(rule: str, network: Network, schedule: Schedule, hyper: dict[str, float], estimator: Any) -> Optimizer:
-    """Return an optimizer with the rest of its hyper-parameters filled in from the estimator."""
-    defaults = {"momentum_decay": 4e-3}
-    rest = {name: getattr(estimator, name) for name in ("momentum", "beta_1", "beta_2", "epsilon")}
-    return Optimizer(rule, network, schedule, defaults | rest | hyper)
 
 
 def _schedule_from_sklearn(theirs: SGDOptimizer) -> Schedule:

@@ -15,7 +15,7 @@ from fastmlp.estimator.base import ESTIMATORS, _defaults
 from fastmlp.model import weights
 from fastmlp.model.network import Network
 from fastmlp.model.segments import UNIT_ATTRIBUTES
-from fastmlp.saving import modelfile
+from fastmlp.saving import earlier, modelfile
 from fastmlp.saving.modelfile import Decoder, Model, ModelFileError, refusing
 from fastmlp.training import state as states
 from fastmlp.training.attributes import ATTRIBUTES
@@ -90,9 +90,12 @@ def _with_parameters(header: Mapping[str, Any], decoder: Decoder, path: str) -> 
         raise ModelFileError(path, "estimator", f"must be one of {list(ESTIMATORS)}, got {name!r:.100}")
     cls: Any = ESTIMATORS[name]
     parameters = {}
-    for parameter, value in _section(header, path, "parameters", set(_defaults(cls))).items():
+    known = {*_defaults(cls), *earlier.PARAMETERS}
+    for parameter, value in _section(header, path, "parameters", known).items():
         with refusing(path, f"parameters.{parameter}"):
             parameters[parameter] = decoder(value)
+    with refusing(path, "parameters"):
+        parameters = earlier.migrated(parameters)
     if decoder.formulas:
         shown = "\n\n".join(decoder.formulas)
         raise ModelFileError(

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp import __version__
 from fastmlp.estimator.base import ESTIMATORS, _defaults
-from fastmlp.model import weights
+from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.saving import modelfile
 from fastmlp.saving.model_reader import WEIGHTS, build
@@ -183,7 +183,7 @@ def _training_of(estimator: Any, network: Network, tensors: Tensors) -> dict[str
     if state["optimizer"] is not None:
         training = {"optimizer": state["optimizer"], "dropout_seed": state["dropout_seed"]}
     # lbfgs neither reads nor writes the best weights
-    if state["best_params"] is not None and estimator.solver != "lbfgs":
+    if state["best_params"] is not None and choices.name_of(estimator.solver) != "lbfgs":
         training["best_params"] = state["best_params"]
     return {name: encode(value, tensors, f"training.{name}") for name, value in training.items()}
 

@@ -17,7 +17,7 @@ from sklearn import neural_network
 
 from fastmlp.estimator.base import ESTIMATORS
 from fastmlp.estimator.parameters import activations_of
-from fastmlp.model import weights
+from fastmlp.model import choices, weights
 from fastmlp.model.network import Network, normalises
 from fastmlp.sklearn_compat import AdamOptimizer, SGDOptimizer
 from fastmlp.training.attributes import ATTRIBUTES
@@ -45,7 +45,6 @@ INERT: dict[str, Callable[[Any], bool]] = {
     "monitor": lambda value: isinstance(value, str) and value == "score",
     "restore_best": lambda value: value is None,
     "callbacks": lambda value: not value,
-    "label_smoothing": _zero_or_none,
     "class_weight": lambda value: value is None,
 }
 
@@ -152,8 +151,8 @@ def _parameters_for_sklearn(estimator: Any, cls: Any) -> tuple[dict[str, Any], l
     ours = estimator.get_params(deep=False)
     parameters = {name: copy.deepcopy(ours[name]) for name in cls().get_params(deep=False) if name in ours}
     parameters["activation"] = _activation_for_sklearn(estimator)
-    loss = _alone(ours["loss"])
-    if not isinstance(loss, str) or loss not in LOSSES[type(estimator).__name__]:
+    loss = choices.name_of(ours["loss"])
+    if choices.is_formula(ours["loss"]) or loss not in LOSSES[type(estimator).__name__]:
         known = list(LOSSES[type(estimator).__name__])
         raise ValueError(f"to_sklearn: loss={ours['loss']!r} is not in scikit-learn, which has {known}")
     if "loss" in parameters:
@@ -161,8 +160,12 @@ def _parameters_for_sklearn(estimator: Any, cls: Any) -> tuple[dict[str, Any], l
     if normalises(ours["batch_norm"]):
         raise ValueError(f"to_sklearn: batch_norm={ours['batch_norm']!r} is not in scikit-learn")
     strange = [name for name, is_inert in INERT.items() if name in ours and not is_inert(ours[name])]
-    if ours["solver"] in SOLVERS:
-        parameters["solver"], nesterov = SOLVERS[ours["solver"]]
+    if any(choices.given_parameters(ours["loss"]).values()):  # label smoothing
+        strange.append("loss")
+    if choices.name_of(ours["solver"]) in SOLVERS:
+        parameters["solver"], nesterov = SOLVERS[choices.name_of(ours["solver"])]
+        given = choices.given_parameters(ours["solver"])
+        parameters |= {name: value for name, value in given.items() if value is not None}
         if nesterov is not None:
             parameters["nesterovs_momentum"] = nesterov
     else:

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastmlp.model import choices
 from fastmlp.training import checkpoint
 from fastmlp.training.progress import Bar
 
@@ -454,7 +455,7 @@ class LearningRateFinder:
         from fastmlp.sklearn_compat import _num_samples, _safe_indexing
 
         model = clone(self.estimator)
-        if model.solver == "lbfgs":
+        if choices.name_of(model.solver) == "lbfgs":
             raise ValueError("solver='lbfgs' has no learning rate to find; take a stochastic solver")
         check_consistent_length(X, y, sample_weight)
         n = _num_samples(X)

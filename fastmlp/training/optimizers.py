@@ -1,4 +1,4 @@
-"""Stochastic optimizers as the host sees them: hyper-parameters, state vectors, and the scalars of each step.
+"""Solvers and their parameters; stochastic optimizers as the host sees them: state vectors, the scalars of each step.
 
 The rules themselves are formulas (kernels/formulas.py, OPTIMIZERS); an engine asks an optimizer for its ``rule``, its
 ``states``, the tables of ``scalars`` and ``decays`` for the steps to come and its ``max_grad_norm``, and counts the
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,38 @@ from fastmlp.model.network import Network
 from fastmlp.training import attributes, schedules
 from fastmlp.training.schedules import SCHEDULES, Schedule
 
-#: What solvers are called: the rules, of which "sgd" takes the momentum that it is asked for, as in scikit-learn.
+#: What stochastic solvers are called: the rules, of which "sgd" takes the momentum that it is asked for.
 STOCHASTIC_SOLVERS = tuple(formulas.OPTIMIZERS)
+
+
+class Solver(NamedTuple):
+    """Parameters of a solver and their ranges; None stands for the estimator's parameter of the same name."""
+
+    parameters: Mapping[str, float | None]
+    ranges: Mapping[str, str]
+
+
+# Parameters that scikit-learn's constructor has too.
+_SHARED = {"momentum": "[0, 1]", "beta_1": "[0, 1)", "beta_2": "[0, 1)", "epsilon": "(0, inf)"}
+# Parameters that only fastmlp's solvers have.
+_OWN: dict[str, dict[str, float]] = {
+    "nadam": {"momentum_decay": 4e-3},
+    "rmsprop": {"rho": 0.99},
+    "adadelta": {"rho": 0.9},
+}
+_RANGES = {**_SHARED, "rho": "[0, 1)", "momentum_decay": "[0, inf)"}
+
+
+def _solver(rule: str) -> Solver:
+    """Return the row of a rule: those of its scalars that do not depend on the step."""
+    scalars = ("momentum",) if rule == "sgd" else formulas.OPTIMIZERS[rule].scalars
+    own = _OWN.get(rule, {})
+    parameters = {**{name: None for name in scalars if name in _SHARED}, **own}
+    return Solver(parameters, {name: _RANGES[name] for name in parameters})
+
+
+#: What `solver` may be: a name, or (name, {parameter: value}).
+SOLVERS: dict[str, Solver] = {"lbfgs": Solver({}, {}), **{rule: _solver(rule) for rule in STOCHASTIC_SOLVERS}}
 
 #: Schedules that scikit-learn's adam ignores when they are chosen by name alone.
 IGNORED_BY_ADAM = ("invscaling", "adaptive")
@@ -253,18 +283,12 @@ class NAdam(Optimizer):
         self._product, self._product_t = float(state["mu_product"]), self.t
 
 
-# What a solver makes of a parameter that is left at None.
-DEFAULTS = {
-    "rho": {"rmsprop": 0.99, "adadelta": 0.9},
-    "weight_decay": {"adamw": 0.01},
-}
-
-#: Parameters of estimators that are scalars of rules, under the same names.
-HYPER = ("momentum", "beta_1", "beta_2", "epsilon", "rho", "momentum_decay")
+#: Decoupled weight decay of a solver where `weight_decay` is None; 0 for the others.
+WEIGHT_DECAY = {"adamw": 0.01}
 
 
 def make_optimizer(
-    solver: str,
+    solver: Any,
     network: Network,
     params: Mapping[str, Any],
     n_steps_per_epoch: int = 1,
@@ -274,8 +298,8 @@ def make_optimizer(
 
     Parameters
     ----------
-    solver : str
-        One of ``STOCHASTIC_SOLVERS``.
+    solver : str or (str, dict)
+        One of ``STOCHASTIC_SOLVERS``, with or without parameters.
     network : Network
     params : mapping of str to object
         Parameters of an estimator, validated.
@@ -287,7 +311,7 @@ def make_optimizer(
     Raises
     ------
     ValueError
-        If the solver or the schedule is unknown, or a parameter of the schedule is out of its range.
+        If the solver or the schedule is unknown, or a parameter of either is unknown or out of its range.
 
     Examples
     --------
@@ -296,17 +320,21 @@ def make_optimizer(
     >>> from fastmlp.model.network import Network
     >>> from fastmlp.training.optimizers import make_optimizer
     >>> network = Network((4, 3), (), "log_loss", np.dtype("float64"))
-    >>> make_optimizer("sgd", network, MLPClassifier(momentum=0.5).get_params(), 3).scalars(2)
+    >>> make_optimizer(("sgd", {"momentum": 0.5}), network, MLPClassifier().get_params(), 3).scalars(2)
     array([[0.001, 0.5  ],
            [0.001, 0.5  ]])
     """
-    if solver not in STOCHASTIC_SOLVERS:
-        raise ValueError(f"solver={solver!r} is not a stochastic one; those are {list(STOCHASTIC_SOLVERS)}")
-    rule = solver
-    if solver == "sgd" and params["momentum"] != 0:
+    chosen = choices.entry(SOLVERS, solver, "solver", STOCHASTIC_SOLVERS)
+    name = choices.name_of(chosen)
+    hyper = {
+        parameter: params[parameter] if value is None else value
+        for parameter, value in choices.parameters_of(SOLVERS, chosen).items()
+    }
+    rule = name
+    if name == "sgd" and hyper["momentum"] != 0:
         rule = "nesterov" if params["nesterovs_momentum"] else "momentum"
     choice = schedules.entry(params["learning_rate"])
-    if solver == "adam" and choice in IGNORED_BY_ADAM:
+    if name == "adam" and choice in IGNORED_BY_ADAM:
         choice = "constant"
     schedule = schedules.make_schedule(
         choice,
@@ -315,13 +343,11 @@ def make_optimizer(
         n_steps_per_epoch,
         params["max_iter"] if max_iter is None else max_iter,
     )
-
-    def parameter(name: str, otherwise: Any = None) -> Any:
-        value = params.get(name, otherwise)
-        return DEFAULTS.get(name, {}).get(solver, otherwise) if value is None else value
-
-    hyper = {"momentum_decay": 4e-3} | {name: parameter(name) for name in HYPER if parameter(name) is not None}
-    options = {"weight_decay": parameter("weight_decay", 0.0), "max_grad_norm": params.get("max_grad_norm")}
+    decay = params.get("weight_decay")
+    options: dict[str, Any] = {
+        "weight_decay": WEIGHT_DECAY.get(name, 0.0) if decay is None else decay,
+        "max_grad_norm": params.get("max_grad_norm"),
+    }
     if rule == "nadam":
         return NAdam(network, schedule, hyper, **options)
     return Optimizer(rule, network, schedule, hyper, **options)
@@ -380,8 +406,9 @@ def rebuild(state: Mapping[str, Any], network: Network) -> Optimizer:
     for vector in state["states"]:
         attributes.vector(vector, network)
     hyper = {attributes.text(name): attributes.number(value) for name, value in state["hyper"].items()}
-    needed = set(HYPER) if rule in DEFAULTS["rho"] else set(HYPER) - {"rho"}
-    if not needed <= hyper.keys() <= set(HYPER):
+    needed = SOLVERS[rule].parameters.keys()
+    # files of the first kind hold the parameters of all rules
+    if not needed <= hyper.keys() <= _RANGES.keys():
         raise ValueError(f"hyper must hold {sorted(needed)}, got {sorted(hyper)}")
     limit = None if state["max_grad_norm"] is None else attributes.number(state["max_grad_norm"])
     arguments = network, _rebuilt_schedule(state["schedule"]), hyper, attributes.number(state["weight_decay"]), limit

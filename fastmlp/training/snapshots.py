@@ -75,7 +75,7 @@ def identity(run: Any) -> dict[str, Any]:
         "dtype": network.dtype.name,
         # files of the first kind have a bool: before every activation, or nowhere
         "batch_norm": bool(network.batch_norm) if {*network.batch_norm} <= {"before"} else list(network.batch_norm),
-        "solver": estimator.solver,
+        "solver": choices.name_of(estimator.solver),
         "training rows": len(run.order),
         "validation rows": 0 if run.validation is None else len(run.validation),
         "batch size": run.batch_size,

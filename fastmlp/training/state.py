@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from fastmlp.model import choices
 from fastmlp.model.network import Network
 from fastmlp.training import attributes, optimizers
 from fastmlp.training.optimizers import Optimizer
@@ -116,7 +117,7 @@ def begin(estimator: Any, random_state: np.random.RandomState, params: np.ndarra
         estimator.__dict__.pop(name, None)
     if estimator.early_stopping:
         state.best_params = params.copy()
-    if estimator.solver != "lbfgs":
+    if choices.name_of(estimator.solver) != "lbfgs":
         estimator.loss_curve_ = []
         estimator.history_ = new_history()
         estimator.validation_scores_ = [] if estimator.early_stopping else None

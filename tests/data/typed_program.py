@@ -4,7 +4,7 @@ Each ``assert_type`` fails where a type is lost.  Plain ``mypy`` reads this file
 ``pyright tests/data/typed_program.py`` must report nothing either.
 """
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
 
@@ -44,7 +44,7 @@ for model in (clf, reg):
     assert_type(model.best_validation_score_, float | None)
     assert_type(model.history_, dict[str, list[float]])
     assert_type(model.alpha, float)
-    assert_type(model.solver, str)
+    assert_type(model.solver, str | tuple[str, dict[str, float]] | list[Any])
     assert_type(model.to_c(), str)
     assert_type(str(model.summary()), str)
 
