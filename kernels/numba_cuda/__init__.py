@@ -8,6 +8,7 @@ template/      the device code, in parts; codegen makes modules of it
 code.py        from a network's choices to its module
 plan.py        tables of a network: places, tasks, phases
 workspace.py   what is kept for a network
+pace.py        how much a launch takes on
 training.py    epochs and L-BFGS's loss, as launches
 prediction.py  predictions, block by block
 named.py       kernels by name
