@@ -179,7 +179,7 @@ def test_only_linear_outputs_are_scaled(wine, tmp_path, options, scaled):
         (("--loss", "hinge"), {"of", "accuracy"}),
         (("--valid", "0"), {"of", "accuracy", "log_loss"}),
         (
-            ("--early-stopping", "--batch-norm", "--hidden", "8,4", "--dropout", "[0.1, 0]"),
+            ("--early-stopping", "--batch-norm", "true", "--hidden", "8,4", "--dropout", "[0.1, 0]"),
             {"of", "accuracy", "log_loss"},
         ),
         (("--activation", '["elu", {"alpha": 0.5}]', "--learning-rate", "cosine"), {"of", "accuracy", "log_loss"}),
@@ -256,7 +256,7 @@ def test_npz_needs_no_target(tmp_path):
         (("--target", "quality", "--alpha", "x"), "The 'alpha' parameter of MLPClassifier must be a float"),
         (("--target", "quality", "--activation", '["elu", {"a": 1}]'), "'elu' has no parameter 'a'"),
         (("--target", "quality", "--dropout", "[0.1, 0.2]"), "dropout must be one rate, or one per hidden layer, 1"),
-        (("--target", "quality", "--solver", "lbfgs", "--batch-norm"), "makes no sense with solver='lbfgs'"),
+        (("--target", "quality", "--solver", "lbfgs", "--batch-norm", "true"), "makes no sense with solver='lbfgs'"),
         (("--target", "quality", "--loss", "huber"), "The 'loss' parameter of MLPClassifier"),
         (("--target", "quality", "--encoding", "utf-16"), "wine.csv: "),
     ],
