@@ -292,6 +292,8 @@ def check_loss(engine, name, logits, y, w):
     scale = np.abs(expected_delta) + 2 * np.abs(target) * weight
     if name == "focal":
         scale = scale + focal_weight(logits, target) * weight
+    if name == "binary_focal":  # exp(-gamma * softplus(m)), gamma = 2: a rounding of the exponent grows with it
+        scale = scale + np.abs(expected_delta) * 2 * np.minimum(np.abs(logits), 1e3)
     if name == "gamma":
         scale = scale + np.abs(target) * np.exp(-logits) * (1 + np.abs(logits)) * weight
     # a sum of n_outputs exponentials stands in the denominator of softmax
