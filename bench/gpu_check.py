@@ -50,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if simulated and surroundings.tests() is None:
         parser.error("NUMBA_ENABLE_CUDASIM is set: the simulator needs a checkout, whose tests make it exact")
     out = given.out or Path(tempfile.mkdtemp(prefix="gpu_check-"))
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out must be a folder that can be made, got {str(out)!r}: {error.strerror}")
     out = out.resolve()
     run = Run(out, surroundings.find_fastmlp(out), jobs(), simulated)
     return perform(STEPS, run, 60 * given.minutes)

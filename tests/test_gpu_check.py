@@ -91,6 +91,14 @@ def test_a_limit_must_be_above_zero(tmp_path, minutes, capsys):
     assert caught.value.code == 2 and "--minutes must be above 0" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        gpu_check.main(["--out", str(tmp_path / "file")])
+    assert caught.value.code == 2 and "--out must be a folder that can be made" in capsys.readouterr().err
+
+
 def test_the_simulator_needs_the_tests(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
     monkeypatch.setattr(surroundings, "CHECKOUT", tmp_path)
