@@ -272,7 +272,7 @@ def test_a_checkout_needs_no_installation(tmp_path, monkeypatch):
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**variables, "PYTHONSAFEPATH": "1"}, cwd=tmp_path, capture_output=True, text=True, check=True,
+        env=variables, cwd=surroundings.CHECKOUT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["True", str(tmp_path / "path" / "fastmlp" / "kernels" / "codegen" / "__init__.py")]
 

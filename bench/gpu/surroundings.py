@@ -33,7 +33,9 @@ def find_fastmlp(out: Path) -> dict[str, str]:
         places.append(str(_linked(out.resolve() / "path")))
     sys.path[:0] = [place for place in places if place not in sys.path]
     known = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*places, *([known] if known else [])])}
+    paths = os.pathsep.join([*places, *([known] if known else [])])
+    # a child that looks in the present folder first would find the checkout's package there, without its kernels
+    return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
 
 
 def _linked(folder: Path) -> Path:
