@@ -1,4 +1,4 @@
-"""Build of the compiled engine: render the formulas, compile all objects side by side, link the extension.
+"""Build of the compiled engine: render the headers, compile all objects side by side, link the extension.
 
 Metadata lives in pyproject.toml.  Environment:
 
@@ -25,7 +25,7 @@ from setuptools.modified import newer_group
 
 KERNELS = Path("kernels")
 SOURCES = KERNELS / "cython"
-GENERATED = SOURCES / "generated" / "formulas.h"
+GENERATED = SOURCES / "generated"
 MSVC = sys.platform == "win32" and not os.environ.get("FASTMLP_GCC_LIKE")
 USER_FLAGS = os.environ.get("FASTMLP_CFLAGS", "").split()
 
@@ -66,18 +66,20 @@ def wanted_isas() -> list[str]:
     return [isa for isa in available if isa in wanted or isa == "baseline"]
 
 
-def render_formulas() -> None:
-    """Write generated/formulas.h if its text changed."""
+def render_headers() -> None:
+    """Write generated/formulas.h and layer.h where their text changed."""
     sys.path.insert(0, str(KERNELS.resolve()))
     try:
         import codegen
         import formulas
+        import layer_table
     finally:
         sys.path.pop(0)
-    text = codegen.c_header(formulas)
-    if not GENERATED.exists() or GENERATED.read_text() != text:
-        GENERATED.parent.mkdir(exist_ok=True)
-        GENERATED.write_text(text)
+    GENERATED.mkdir(exist_ok=True)
+    for name, text in (("formulas.h", codegen.c_header(formulas)), ("layer.h", layer_table.c_header())):
+        header = GENERATED / name
+        if not header.exists() or header.read_text() != text:
+            header.write_text(text)
 
 
 def accepts(compiler, flags: list[str]) -> bool:
@@ -125,7 +127,7 @@ class BuildEngine(build_ext):
     """Compiles the objects that are older than what they are made of, several at a time, and links them."""
 
     def build_extension(self, ext):
-        render_formulas()
+        render_headers()
         [border, *beside] = border_units()
         # the border first: Cython writes its C before the compiler can begin
         units = [border, *kernel_units(self.compiler), *beside]

@@ -94,6 +94,16 @@ class Network:
         return len(self.widths) - 1
 
     @cached_property
+    def whole_batch(self) -> tuple[bool, ...]:
+        """Whether each hidden layer needs all rows of a batch at once, in training."""
+        return tuple(bool(where) for where in self.batch_norm or ("",) * len(self.activations))
+
+    @cached_property
+    def needs_whole_batch(self) -> bool:
+        """Whether a hidden layer needs all rows of a batch at once: no batch may be divided into chunks."""
+        return any(self.whole_batch)
+
+    @cached_property
     def shapes(self) -> list[tuple[int, int]]:
         """(fan_in, fan_out) of each layer."""
         return list(pairwise(self.widths))

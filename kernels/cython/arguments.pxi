@@ -104,15 +104,6 @@ cdef bint read_loss(entry, fm_loss *f, list keep, str argument) except -1:
     return row["class_targets"]
 
 
-cdef int read_dropout(rate, fm_dropout *d, str argument) except -1:
-    cdef double p = rate
-    if not 0 <= p < 1:
-        raise ValueError(f"{argument} must lie in [0, 1), got {rate}")
-    d.threshold = <uint32_t>round(p * 2**24)
-    d.scale = 1 / (1 - p)
-    return 0
-
-
 # --- the border: every array is checked before its pointer is used --------------------------------------------------
 
 cdef int REALS[2]

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """What the Python border uses of the C headers beside it, and of Python's own."""
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from numpy.random cimport bitgen_t
 
@@ -34,8 +34,6 @@ cdef extern from "shuffle.h":
 cdef extern from "fastmlp.h":
     ctypedef Py_ssize_t idx
     enum: FM_MAX_STATES, FM_TILE_ROWS, FM_MAX_PARAMETERS, FM_MAX_REGISTERS
-    enum: FM_WEIGHT, FM_BIAS, FM_SCALE, FM_SHIFT, FM_SLOPE
-    enum: FM_NO_NORM, FM_NORM_BEFORE, FM_NORM_AFTER
     ctypedef struct fm_instruction:
         int32_t op, dst, a, b, c, d
     ctypedef struct fm_program:
@@ -53,18 +51,10 @@ cdef extern from "fastmlp.h":
         double parameters[4]
         fm_program value, delta
         int link
-    ctypedef struct fm_dropout:
-        uint32_t threshold
-        double scale
     ctypedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, void *, void *, int64_t *, void *,
                                   int64_t *, void *, void *, int64_t *) noexcept nogil
     ctypedef struct fm_layer:
-        idx fan_in, fan_out, ld_in, ld_out, w, b
-        int is_hidden
-        fm_activation activation
-        int batch_norm
-        idx scale, shift, mean, var, slope
-        fm_dropout dropout
+        idx fan_in, fan_out, ld_in, ld_out, w  # what the Python border reads; kernels/layer_table.py fills the rest
     ctypedef struct fm_segment:
         idx flat, padded, rows, width, ld
     ctypedef struct fm_unit:
@@ -74,7 +64,8 @@ cdef extern from "fastmlp.h":
         int n_layers
         const fm_layer *layers
         fm_loss loss
-        fm_dropout input_dropout
+        idx input_threshold
+        double input_rate
         idx n_padded, w_padded, max_rows
         const fm_segment *segments
         idx n_segments
@@ -93,14 +84,7 @@ cdef extern from "fastmlp.h":
         double *tile_penalty
         double *tile_norm
         idx n_tiles
-        void **wt
-        void **a
-        void **z
-        void **out
-        void **zhat
-        void **moments
-        void **product
-        void **delta
+        void *input
         void *y
         idx *y_class
         void *weight

@@ -28,10 +28,10 @@ static inline uint32_t FN(mix)(uint32_t x)
 }
 
 /* The mask of layer l (0: the input) of `width` neurons at step t. */
-static FN(mask) FN(new_mask)(const fm_dropout *dropout, idx width, uint64_t seed, uint64_t t, int l)
+static FN(mask) FN(new_mask)(idx threshold, double rate, idx width, uint64_t seed, uint64_t t, int l)
 {
     const uint64_t key = FN(splitmix)(FN(splitmix)(seed) ^ ((t << 16) + (uint64_t)l));
-    return (FN(mask)){(uint32_t)key, (uint32_t)(key >> 32), dropout->threshold, (uint32_t)width, (REAL)dropout->scale};
+    return (FN(mask)){(uint32_t)key, (uint32_t)(key >> 32), (uint32_t)threshold, (uint32_t)width, (REAL)(1 / (1 - rate))};
 }
 
 /* Factor of neuron j of row i: 0 or scale. */

@@ -18,16 +18,19 @@ import numpy as np
 cimport numpy as cnp
 from cpython.exc cimport PyErr_Occurred
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
-from libc.stdint cimport int32_t, int64_t, uint32_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.string cimport memset
 
 from numpy.random cimport bitgen_t
 
 from declarations cimport *
 
-from fastmlp.kernels import formulas, language, program as programs
+from fastmlp.kernels import formulas, language, layer_table, program as programs
 
 cnp.import_array()
+
+if layer_table.ROW.itemsize != sizeof(fm_layer):
+    raise ImportError("the engine was built with another kernels/layer_table.py: build it again")
 
 
 # --- instruction sets --------------------------------------------------------------------------------------------------

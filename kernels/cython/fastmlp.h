@@ -1,7 +1,7 @@
 /* Types shared by the Python side (engine.pyx) and the kernels of every instruction set.
  *
  * Data flow of one training step, all on buffers of the workspace:
- *   rows --gather--> a[0] --forward--> a[L] = logits --loss--> delta[L] --backward--> grad --rule--> params
+ *   rows --gather--> input --forward--> logits --loss--> delta of the top layer --backward--> grad --rule--> params
  *
  * "Padded" means: every matrix row is widened with zeros to a whole number of vectors (`lanes`), so that no loop
  * has a remainder.  Padding columns of weights, deltas and gradients stay zero through every pass; padding columns
@@ -51,12 +51,6 @@ typedef struct {
     int link; /* row of ACTIVATIONS; -1: softmax */
 } fm_loss;
 
-/* Dropout of the neurons of one layer. */
-typedef struct {
-    uint32_t threshold; /* of 2^24: neurons whose number falls below are dropped; 0: none */
-    double scale;       /* of those kept */
-} fm_dropout;
-
 /* Units are cut between tiles of so many rows of a W; sums over weights are taken tile by tile. */
 #define FM_TILE_ROWS 8
 
@@ -65,20 +59,9 @@ typedef struct {
 typedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, void *, void *, int64_t *, void *,
                              int64_t *, void *, void *, int64_t *);
 
-/* Where a hidden layer normalises over the batch: nowhere, what its activation reads, or what its activation makes. */
-enum { FM_NO_NORM, FM_NORM_BEFORE, FM_NORM_AFTER };
-
-typedef struct {
-    idx fan_in, fan_out;   /* true widths */
-    idx ld_in, ld_out;     /* padded widths: row strides of a[l], and of W, delta and a[l + 1] */
-    idx w, b;              /* offsets of W (fan_in, ld_out) and b (ld_out) in the padded vector */
-    int is_hidden;         /* 0 in the output layer: the loss works on logits */
-    fm_activation activation;
-    int batch_norm;        /* where: y = zhat * scale + shift, zhat = (x - mean) / sqrt(var + epsilon) */
-    idx scale, shift, mean, var; /* offsets of these (ld_out,) */
-    idx slope;             /* offset of learned slopes (ld_out,), or -1 */
-    fm_dropout dropout;    /* of the layer's output */
-} fm_layer;
+/* fm_layer, a layer's row, and the numbers of its arrays.  Places of arrays are offsets in the padded vector, -1 where the
+ * layer has none; ld_in and ld_out are padded widths: row strides of what the layer reads, and of W and all its buffers. */
+#include "generated/layer.h"
 
 /* A piece of the parameters in both layouts: rows of `width` numbers, padded to `ld`. */
 typedef struct {
@@ -87,9 +70,8 @@ typedef struct {
 
 /* A slice of the parameters whose gradient and update one member of the team does in one go:
  * rows m .. m + n_rows of a layer's W (kept small enough for L1), or a whole vector of the layer. */
-enum { FM_WEIGHT, FM_BIAS, FM_SCALE, FM_SHIFT, FM_SLOPE };
 typedef struct {
-    int layer, kind;
+    int layer, kind;         /* kind: the number of the array, FM_W, FM_B .. */
     idx m, n_rows;
     idx offset, length;      /* in the padded vector */
     idx tile;                /* number of the slice's first tile among all; a tile: FM_TILE_ROWS rows of W, or a vector */
@@ -100,7 +82,8 @@ typedef struct {
     int n_layers;
     const fm_layer *layers;  /* (n_layers,) */
     fm_loss loss;
-    fm_dropout input_dropout;
+    idx input_threshold;     /* dropout of the input: of 2^24, neurons whose number falls below are dropped; 0: none */
+    double input_rate;
     idx n_padded, w_padded;  /* length of the padded vector; of its prefix of weights */
     const fm_segment *segments; /* (n_segments,) all of the padded vector */
     idx n_segments;
@@ -124,14 +107,7 @@ typedef struct {
     double *tile_penalty;          /* (n_tiles,) penalty of the weights of each tile */
     double *tile_norm;             /* (n_tiles,) sum of squares of the gradient of each tile */
     idx n_tiles;
-    void **wt;                     /* per layer > 0: W transposed (fan_out, ld_in), refreshed with every update */
-    void **a;                      /* n_layers + 1: (max_rows, ld); a[0] the gathered rows, a[L] the logits */
-    void **z;                      /* per layer: pre-activation (max_rows, ld_out), or NULL if no slope reads it */
-    void **out;                    /* per layer: its output, a[l + 1], or a buffer (max_rows, ld_out) if more follows */
-    void **zhat;                   /* per layer with batch_norm: what is normalised, then zhat (max_rows, ld_out) */
-    void **moments;                /* per layer with batch_norm: mean and 1 / std of the batch (2, ld_out) */
-    void **product;                /* per layer with learned slopes: d loss / d slope, row by row (max_rows, ld_out) */
-    void **delta;                  /* per layer: (max_rows, ld_out) */
+    void *input;                   /* (max_rows, ld_in) the gathered rows */
     void *y;                       /* (max_rows, n_outputs) targets of the chunk */
     idx *y_class;                  /* (max_rows,) class indices of the chunk */
     void *weight;                  /* (max_rows,) sample weights of the chunk */

@@ -1,4 +1,4 @@
-/* Layers and losses, forward and backward next to each other; a template over REAL. */
+/* Linear layers and losses, forward and backward next to each other; a template over REAL. */
 
 /* 1 if all of x (n,) is finite: x * 0 is 0 just then. */
 static int FN(all_finite)(idx n, const REAL *x)
@@ -16,48 +16,6 @@ static int FN(all_finite)(idx n, const REAL *x)
 }
 
 /* --- linear layer ------------------------------------------------------------------------------------------------ */
-
-/* What lies between the product of a layer and the input of the next, for some rows of the batch:
- * z --activation--> a --dropout--> out.  z may be a, and without dropout out is a. */
-typedef struct {
-    const fm_activation *f; /* NULL: nothing, a is z */
-    const FN(mask) *mask;   /* NULL: no dropout */
-    int training;           /* stage_backward will follow: z may hold the slope from then on */
-    idx ld, first;          /* row stride of all; index of the first row in the batch */
-    REAL *z, *a, *out;      /* (rows, ld) */
-    REAL *product;          /* (rows, ld) for learned slopes, else NULL */
-} FN(stage);
-
-/* Rows r .. r + n: a = f(z), out = a * mask. */
-static inline void FN(stage_forward)(const FN(stage) *s, idx r, idx n)
-{
-    const idx at = r * s->ld;
-    if (s->f && s->training)
-        FN(apply_keeping_slope)(s->f, n, s->ld, s->z + at, s->a + at);
-    else if (s->f)
-        FN(apply)(s->f, n, s->ld, s->z + at, s->a + at);
-    if (s->mask)
-        FN(apply_mask)(s->mask, s->first + r, n, s->ld, s->a + at, s->out + at);
-}
-
-/* Rows r .. r + n: delta = d loss / d out -> d loss / d z. */
-static void FN(stage_backward)(const FN(stage) *s, idx r, idx n, REAL *delta)
-{
-    const idx at = r * s->ld;
-    if (s->mask)
-        FN(apply_mask)(s->mask, s->first + r, n, s->ld, delta + at, delta + at);
-    if (!s->f)
-        return;
-    if (s->training && FN(keeps_slope)(s->f)) {
-        const REAL *slope = s->z + at;
-        REAL *d = delta + at;
-        IVDEP
-        for (idx i = 0; i < n * s->ld; i++)
-            d[i] *= slope[i];
-        return;
-    }
-    FN(apply_slope)(s->f, n, s->ld, s->z + at, s->a + at, delta + at, s->product ? s->product + at : NULL);
-}
 
 /* z = x W + b, then the stage, while the row block is in L1.
  * x (rows, ld_in), w (fan_in, ld_out), b (ld_out,); ld_out is the stage's ld. */
@@ -87,27 +45,6 @@ static void FN(linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, cons
 {
     const FN(stage) stage = {.f = f, .ld = ld_out, .z = z ? z : a, .a = a, .out = a};
     FN(forward_product)(rows, fan_in, ld_in, x, w, b, &stage, blas);
-}
-
-/* grad_b (+)= column sums of delta (rows, ld_out). */
-static void FN(bias_gradient)(idx rows, idx ld_out, const REAL *delta, REAL *grad_b, int accumulate)
-{
-    for (idx n = 0; n < ld_out; n += LANES) {
-        /* four chains hide the latency of the adds */
-        VEC s0 = accumulate ? LOAD(grad_b + n) : LOAD(FN(zeros));
-        VEC s1 = LOAD(FN(zeros)), s2 = s1, s3 = s1;
-        idx r = 0;
-        for (; r + 4 <= rows; r += 4) {
-            const REAL *d = delta + r * ld_out + n;
-            s0 += LOAD(d);
-            s1 += LOAD(d + ld_out);
-            s2 += LOAD(d + 2 * ld_out);
-            s3 += LOAD(d + 3 * ld_out);
-        }
-        for (; r < rows; r++)
-            s0 += LOAD(delta + r * ld_out + n);
-        STORE(grad_b + n, (s0 + s1) + (s2 + s3));
-    }
 }
 
 /* grad_w (+)= x^T delta: rows m .. m + n_rows of (fan_in, ld_out), over all rows of x (rows, ld_in). */
@@ -152,83 +89,6 @@ static void FN(linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, id
     const FN(stage) stage = {.f = f, .ld = ld_in, .z = (REAL *)z, .a = (REAL *)x, .out = (REAL *)x};
     if (delta_below)
         FN(input_delta)(rows, fan_out, ld_out, wt, delta, &stage, delta_below, blas);
-}
-
-/* --- batch normalisation (Ioffe and Szegedy 2015), of what an activation reads or of what it makes --------------------- */
-
-#define BATCH_NORM_EPSILON 1e-5
-
-/* mean and 1 / std of columns from .. to of x (rows, ld) over the rows; whole vectors. */
-static void FN(normalize_moments)(idx rows, idx ld, idx from, idx to, const REAL *x, REAL *mean, REAL *inverse)
-{
-    for (idx n = from; n < to; n += LANES) {
-        VEC sum = LOAD(FN(zeros)), squares = sum;
-        for (idx r = 0; r < rows; r++)
-            sum += LOAD(x + r * ld + n);
-        const VEC m = sum / (REAL)rows;
-        for (idx r = 0; r < rows; r++) {
-            const VEC d = LOAD(x + r * ld + n) - m;
-            squares += d * d;
-        }
-        STORE(mean + n, m);
-        STORE(inverse + n, squares / (REAL)rows);
-        for (int j = 0; j < LANES; j++)
-            inverse[n + j] = (REAL)1 / FN(sqrt)(inverse[n + j] + (REAL)BATCH_NORM_EPSILON);
-    }
-}
-
-/* y (rows, ld) = zhat * scale + shift, where zhat = (x - mean) * inverse; x may be zhat. */
-static void FN(normalize_rows)(idx rows, idx ld, const REAL *mean, const REAL *inverse, const REAL *scale,
-                               const REAL *shift, const REAL *x, REAL *zhat, REAL *y)
-{
-    for (idx r = 0; r < rows; r++, x += ld, zhat += ld, y += ld) {
-        IVDEP
-        for (idx j = 0; j < ld; j++) {
-            const REAL normal = (x[j] - mean[j]) * inverse[j];
-            zhat[j] = normal;
-            y[j] = normal * scale[j] + shift[j];
-        }
-    }
-}
-
-/* Columns from .. to: grad_shift = column sums of delta, grad_scale = column sums of delta * zhat. */
-static void FN(normalize_sums)(idx rows, idx ld, idx from, idx to, const REAL *delta, const REAL *zhat,
-                               REAL *grad_scale, REAL *grad_shift)
-{
-    for (idx n = from; n < to; n += LANES) {
-        VEC sum = LOAD(FN(zeros)), product = sum;
-        for (idx r = 0; r < rows; r++) {
-            const VEC d = LOAD(delta + r * ld + n);
-            sum += d;
-            product += d * LOAD(zhat + r * ld + n);
-        }
-        STORE(grad_shift + n, sum);
-        STORE(grad_scale + n, product);
-    }
-}
-
-/* delta (rows, ld) = d loss / d y -> d loss / d x, where y = scale * zhat + shift, in a batch of n rows. */
-static void FN(normalize_delta)(idx rows, idx n, idx ld, const REAL *inverse, const REAL *scale,
-                                const REAL *grad_scale, const REAL *grad_shift, const REAL *zhat, REAL *delta)
-{
-    const REAL share = (REAL)1 / (REAL)n;
-    for (idx r = 0; r < rows; r++, zhat += ld, delta += ld) {
-        IVDEP
-        for (idx j = 0; j < ld; j++)
-            delta[j] = scale[j] * inverse[j] * (delta[j] - share * (grad_shift[j] + zhat[j] * grad_scale[j]));
-    }
-}
-
-/* running = (1 - momentum) running + momentum batch, with the unbiased variance, as PyTorch counts. */
-static void FN(update_running)(idx rows, idx ld, const REAL *mean, const REAL *inverse, REAL *running_mean,
-                               REAL *running_var)
-{
-    const double momentum = 0.1, unbiased = rows > 1 ? (double)rows / (double)(rows - 1) : 1.0;
-    for (idx j = 0; j < ld; j++) {
-        const double inv = (double)inverse[j], var = 1.0 / (inv * inv) - BATCH_NORM_EPSILON;
-        running_mean[j] = (REAL)((1.0 - momentum) * (double)running_mean[j] + momentum * (double)mean[j]);
-        running_var[j] = (REAL)((1.0 - momentum) * (double)running_var[j] + momentum * var * unbiased);
-    }
 }
 
 /* --- first layer on sparse rows (CSR): no densified copy -------------------------------------------------------- */

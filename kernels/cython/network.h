@@ -2,7 +2,7 @@
  *
  * A team of threads works a chunk in two phases, a barrier after each:
  *   rows   every member takes some rows of the chunk through gather, forward, loss and deltas;
- *          (batch normalisation needs two more barriers per layer and direction: every member sums some columns)
+ *          (an option that needs the whole batch has two more barriers per layer and direction)
  *   units  every member takes some slices of the parameters: their gradient over all rows of the chunk and, with the
  *          batch's last chunk, their update.
  * No sum is ever split between members, so the bits do not depend on their number.
@@ -136,8 +136,6 @@ static void FN(gather_targets)(const fm_workspace *ws, const fm_data *data, cons
 
 /* --- phase "rows": forward, loss, deltas ------------------------------------------------------------------------------- */
 
-#define ROW(buffer, at, ld) ((buffer) ? (REAL *)(buffer) + (at) * (ld) : NULL)
-
 /* Rows in sequence, dense, in the network's dtype: the first layer reads them where they are. */
 static inline int FN(reads_in_place)(const fm_data *data, const idx *rows)
 {
@@ -152,121 +150,7 @@ static const REAL *FN(input)(const fm_workspace *ws, const fm_data *data, const 
         return (const REAL *)data->X + first * data->row_stride;
     }
     *ld = ws->layers[0].ld_in;
-    return (const REAL *)ws->a[0] + at * *ld;
-}
-
-/* What one member knows of the batch it works on: rows[first + at ..) of the order are rows at .. of the chunk and rows
- * batch_at + at .. of the batch. */
-typedef struct {
-    fm_workspace *ws;
-    const fm_data *data;
-    const idx *rows;
-    const fm_epoch *epoch; /* NULL when predicting: no dropout */
-    idx step;
-    idx first, batch_at, n; /* of the chunk: its first row in the order, and in the batch; its rows */
-    int member;
-} FN(chunk);
-
-/* Fill *mask for the output of layer l - 1 (l = 0: the input); NULL where nothing is dropped. */
-static const FN(mask) *FN(mask_of)(const FN(chunk) *c, int l, FN(mask) *mask)
-{
-    const fm_workspace *ws = c->ws;
-    const fm_dropout *dropout = l ? &ws->layers[l - 1].dropout : &ws->input_dropout;
-    if (!c->epoch || !dropout->threshold)
-        return NULL;
-    const idx width = l ? ws->layers[l - 1].fan_out : ws->layers[0].fan_in;
-    *mask = FN(new_mask)(dropout, width, c->epoch->seed, c->epoch->t + (uint64_t)c->step, l);
-    return mask;
-}
-
-/* The stage after layer l's product, from row `at` of the chunk on. */
-static FN(stage) FN(stage_of)(const FN(chunk) *c, int l, idx at, const FN(mask) *mask)
-{
-    const fm_workspace *ws = c->ws;
-    const fm_layer *layer = &ws->layers[l];
-    const idx ld = layer->ld_out;
-    REAL *a = ROW(ws->a[l + 1], at, ld), *z = ROW(ws->z[l], at, ld);
-    return (FN(stage)){.f = layer->is_hidden ? &layer->activation : NULL,
-                       .mask = mask,
-                       .training = c->epoch != NULL,
-                       .ld = ld,
-                       .first = c->batch_at + at,
-                       .z = z ? z : a,
-                       .a = a,
-                       .out = ROW(ws->out[l], at, ld),
-                       .product = ROW(ws->product[l], at, ld)};
-}
-
-/* Columns of an ld-wide matrix that the member sums: whole vectors. */
-static void FN(columns)(const FN(chunk) *c, idx ld, idx *from, idx *to)
-{
-    const idx vectors = ld / LANES;
-    *from = vectors * c->member / c->ws->n_threads * LANES;
-    *to = vectors * (c->member + 1) / c->ws->n_threads * LANES;
-}
-
-/* The part of layer l's stage that comes before its normalisation: all of it where it has none. */
-static FN(stage) FN(stage_before)(const FN(chunk) *c, int l, idx at, const FN(stage) *whole)
-{
-    FN(stage) part = *whole;
-    const int norm = c->ws->layers[l].batch_norm;
-    if (norm == FM_NORM_BEFORE) {
-        part.f = NULL;
-        part.z = part.a = ROW(c->ws->zhat[l], at, part.ld);
-    }
-    if (norm != FM_NO_NORM) {
-        part.mask = NULL;
-        part.out = part.a;
-    }
-    return part;
-}
-
-/* The part that comes after it: all of it where it has none. */
-static FN(stage) FN(stage_after)(const FN(chunk) *c, int l, const FN(stage) *whole)
-{
-    FN(stage) part = *whole;
-    if (c->ws->layers[l].batch_norm == FM_NORM_AFTER) {
-        part.f = NULL;
-        part.z = part.a = part.out;
-    }
-    return part;
-}
-
-/* The member's rows at .. at + n of layer l: y = zhat * scale + shift by the moments of all rows of the chunk, which is
- * the whole batch; then the stage that follows. */
-static void FN(normalize_forward)(const FN(chunk) *c, int l, idx at, idx n, const FN(stage) *after)
-{
-    fm_workspace *ws = c->ws;
-    const fm_layer *layer = &ws->layers[l];
-    const idx ld = layer->ld_out;
-    const REAL *x = layer->batch_norm == FM_NORM_AFTER ? ws->a[l + 1] : ws->zhat[l], *params = ws->params;
-    REAL *mean = ws->moments[l], *inverse = mean + ld;
-    idx from, to;
-    fm_team_barrier(ws->team);
-    FN(columns)(c, ld, &from, &to);
-    FN(normalize_moments)(c->n, ld, from, to, x, mean, inverse);
-    fm_team_barrier(ws->team);
-    FN(normalize_rows)(n, ld, mean, inverse, params + layer->scale, params + layer->shift, x + at * ld,
-                       ROW(ws->zhat[l], at, ld), after->z);
-    FN(stage_forward)(after, 0, n);
-}
-
-/* The member's rows at .. at + n of layer l: delta = d loss / d y -> d loss / d x, the gradients of scale and shift on
- * the way; then back through the stage that comes before. */
-static void FN(normalize_backward)(const FN(chunk) *c, int l, idx at, idx n, const FN(stage) *before)
-{
-    fm_workspace *ws = c->ws;
-    const fm_layer *layer = &ws->layers[l];
-    const idx ld = layer->ld_out;
-    REAL *inverse = (REAL *)ws->moments[l] + ld, *grad = ws->grad, *delta = ROW(ws->delta[l], at, ld);
-    idx from, to;
-    fm_team_barrier(ws->team);
-    FN(columns)(c, ld, &from, &to);
-    FN(normalize_sums)(c->n, ld, from, to, ws->delta[l], ws->zhat[l], grad + layer->scale, grad + layer->shift);
-    fm_team_barrier(ws->team);
-    FN(normalize_delta)(n, c->n, ld, inverse, (REAL *)ws->params + layer->scale, grad + layer->scale,
-                        grad + layer->shift, ROW(ws->zhat[l], at, ld), delta);
-    FN(stage_backward)(before, 0, n, delta);
+    return (const REAL *)ws->input + at * *ld;
 }
 
 /* The member's rows at .. at + n of the chunk through all layers: a[1] .. a[L] (logits). */
@@ -281,24 +165,22 @@ static void FN(forward)(const FN(chunk) *c, idx at, idx n)
     FN(mask) drawn;
     const FN(mask) *mask = FN(mask_of)(c, 0, &drawn);
     if (!data->indptr && !FN(reads_in_place)(data, c->rows)) {
-        REAL *gathered = ROW(ws->a[0], at, bottom->ld_in);
+        REAL *gathered = ROW(ws->input, at, bottom->ld_in);
         FN(gather)(data, c->rows, c->first + at, n, bottom->fan_in, bottom->ld_in, gathered);
         if (mask)
             FN(apply_mask)(mask, c->batch_at + at, n, bottom->ld_in, gathered, gathered);
     }
     for (int l = 0; l < ws->n_layers; l++) {
         const fm_layer *layer = &ws->layers[l];
-        FN(mask) drawn_here;
-        const FN(stage) whole = FN(stage_of)(c, l, at, layer->is_hidden ? FN(mask_of)(c, l + 1, &drawn_here) : NULL);
-        const FN(stage) before = FN(stage_before)(c, l, at, &whole), after = FN(stage_after)(c, l, &whole);
+        FN(stages) s;
+        FN(stages_of)(c, l, at, &s);
         if (l == 0 && data->indptr)
-            FN(sparse_forward)(data, c->rows, c->first + at, n, params + layer->w, params + layer->b, mask, &before);
+            FN(sparse_forward)(data, c->rows, c->first + at, n, params + layer->w, params + layer->b, mask, &s.before);
         else
-            FN(forward_product)(n, layer->fan_in, l ? layer->ld_in : ld_x,
-                                l ? ROW(ws->out[l - 1], at, layer->ld_in) : x, params + layer->w, params + layer->b,
-                                &before, ws->blas);
-        if (layer->batch_norm != FM_NO_NORM)
-            FN(normalize_forward)(c, l, at, n, &after);
+            FN(forward_product)(n, layer->fan_in, l ? layer->ld_in : ld_x, l ? ROW(layer[-1].out, at, layer->ld_in) : x,
+                                params + layer->w, params + layer->b, &s.before, ws->blas);
+        if (layer->whole_batch)
+            FN(batch_forward)(c, l, at, n, &s);
     }
 }
 
@@ -315,47 +197,41 @@ static void FN(loss_and_deltas)(const FN(chunk) *c, idx at, idx n)
     fm_workspace *ws = c->ws;
     const int last = ws->n_layers - 1;
     const fm_layer *top = &ws->layers[last];
-    FN(loss)(&ws->loss, n, top->fan_out, top->ld_out, ROW(ws->a[last + 1], at, top->ld_out),
-             ROW(ws->y, at, top->fan_out), ws->y_class + at, c->data->sample_weight ? ROW(ws->weight, at, 1) : NULL,
-             ROW(ws->delta[last], at, top->ld_out), ws->row_loss + at, FN(scratch)(ws, c->member));
+    FN(loss)(&ws->loss, n, top->fan_out, top->ld_out, ROW(top->a, at, top->ld_out), ROW(ws->y, at, top->fan_out),
+             ws->y_class + at, c->data->sample_weight ? ROW(ws->weight, at, 1) : NULL, ROW(top->delta, at, top->ld_out),
+             ws->row_loss + at, FN(scratch)(ws, c->member));
     for (int l = last; l > 0; l--) {
-        const fm_layer *layer = &ws->layers[l];
-        FN(mask) drawn;
-        const FN(stage) whole = FN(stage_of)(c, l - 1, at, FN(mask_of)(c, l, &drawn));
-        const FN(stage) before = FN(stage_before)(c, l - 1, at, &whole), after = FN(stage_after)(c, l - 1, &whole);
-        FN(input_delta)(n, layer->fan_out, layer->ld_out, ws->wt[l], ROW(ws->delta[l], at, layer->ld_out), &after,
-                        ROW(ws->delta[l - 1], at, layer->ld_in), ws->blas);
-        if (ws->layers[l - 1].batch_norm != FM_NO_NORM)
-            FN(normalize_backward)(c, l - 1, at, n, &before);
+        const fm_layer *layer = &ws->layers[l], *below = layer - 1;
+        FN(stages) s;
+        FN(stages_of)(c, l - 1, at, &s);
+        FN(input_delta)(n, layer->fan_out, layer->ld_out, layer->wt, ROW(layer->delta, at, layer->ld_out),
+                        below->whole_batch ? &s.after : &s.before, ROW(below->delta, at, layer->ld_in), ws->blas);
+        if (below->whole_batch)
+            FN(batch_backward)(c, l - 1, at, n, &s);
     }
 }
 
 /* --- phase "units": gradient and update of a slice of the parameters --------------------------------------------------- */
 
-/* The unit's gradient sums over the rows of the chunk; those of scale and shift are there already. */
+/* The unit's gradient: sums over the rows of the chunk. */
 static void FN(unit_gradient)(const FN(chunk) *c, const fm_unit *unit, int accumulate)
 {
     fm_workspace *ws = c->ws;
     const fm_data *data = c->data;
     const fm_layer *layer = &ws->layers[unit->layer];
-    const REAL *delta = ws->delta[unit->layer];
     REAL *g = (REAL *)ws->grad + unit->offset;
-    if (unit->kind == FM_BIAS && layer->batch_norm == FM_NORM_BEFORE) {
-        memset(g, 0, (size_t)unit->length * sizeof(REAL)); /* the mean removes it; its sum is only rounding */
-    } else if (unit->kind == FM_BIAS) {
-        FN(bias_gradient)(c->n, layer->ld_out, delta, g, accumulate);
-    } else if (unit->kind == FM_SLOPE) {
-        FN(bias_gradient)(c->n, layer->ld_out, ws->product[unit->layer], g, accumulate);
-    } else if (unit->kind == FM_WEIGHT && unit->layer == 0 && data->indptr) {
+    if (unit->kind != FM_W) {
+        FN(vector_gradient)(c, layer, unit, accumulate);
+    } else if (unit->layer == 0 && data->indptr) {
         FN(mask) drawn;
         if (!accumulate)
             memset(g, 0, (size_t)unit->length * sizeof(REAL));
         FN(sparse_weight_gradient)(data, c->rows, c->first, c->n, c->batch_at, unit->m, unit->n_rows, layer->ld_out,
-                                   FN(mask_of)(c, 0, &drawn), delta, g);
-    } else if (unit->kind == FM_WEIGHT) {
+                                   FN(mask_of)(c, 0, &drawn), layer->delta, g);
+    } else {
         idx ld_x = layer->ld_in;
-        const REAL *x = unit->layer ? ws->out[unit->layer - 1] : FN(input)(ws, data, c->rows, c->first, 0, &ld_x);
-        FN(weight_gradient)(c->n, unit->m, unit->n_rows, ld_x, layer->ld_out, x, delta, g, accumulate, ws->blas);
+        const REAL *x = unit->layer ? layer[-1].out : FN(input)(ws, data, c->rows, c->first, 0, &ld_x);
+        FN(weight_gradient)(c->n, unit->m, unit->n_rows, ld_x, layer->ld_out, x, layer->delta, g, accumulate, ws->blas);
     }
 }
 
@@ -399,13 +275,13 @@ static void FN(update)(int rule, idx n, void *p, const void *g, void *const *sta
 /* Rows of a W per tile; other vectors are one tile. */
 static inline idx FN(tile_length)(const fm_workspace *ws, const fm_unit *unit)
 {
-    return unit->kind == FM_WEIGHT ? FM_TILE_ROWS * ws->layers[unit->layer].ld_out : unit->length;
+    return unit->kind == FM_W ? FM_TILE_ROWS * ws->layers[unit->layer].ld_out : unit->length;
 }
 
 /* Penalty of the unit's tiles with the parameters as they are. */
 static ALWAYS_INLINE void FN(unit_penalty)(fm_workspace *ws, const fm_epoch *epoch, const fm_unit *unit)
 {
-    if (unit->kind != FM_WEIGHT)
+    if (unit->kind != FM_W)
         return; /* tile_penalty stays 0 */
     const idx tile = FN(tile_length)(ws, unit);
     const REAL *p = (REAL *)ws->params + unit->offset;
@@ -420,7 +296,7 @@ static ALWAYS_INLINE void FN(unit_penalty)(fm_workspace *ws, const fm_epoch *epo
 /* The unit's gradient as the caller of loss_and_grad sees it, penalty and scale included, and its squares by tiles. */
 static void FN(finish_gradient)(fm_workspace *ws, const fm_epoch *epoch, const fm_unit *unit, double scale)
 {
-    const int penalised = unit->kind == FM_WEIGHT;
+    const int penalised = unit->kind == FM_W;
     const REAL a = penalised ? (REAL)epoch->alpha : 0, l1 = penalised ? (REAL)epoch->l1 : 0, s = (REAL)scale;
     const REAL *p = (REAL *)ws->params + unit->offset;
     REAL *g = (REAL *)ws->grad + unit->offset;
@@ -440,7 +316,7 @@ static ALWAYS_INLINE void FN(unit_update)(const FN(chunk) *c, const fm_unit *uni
     const fm_epoch *epoch = c->epoch;
     const FN(optimizer) *optimizer = &FN(OPTIMIZERS)[epoch->rule];
     const fm_layer *layer = &ws->layers[unit->layer];
-    const int penalised = unit->kind == FM_WEIGHT;
+    const int penalised = unit->kind == FM_W;
     REAL *p = (REAL *)ws->params + unit->offset, *g = (REAL *)ws->grad + unit->offset;
     void *states[FM_MAX_STATES];
     for (int k = 0; k < optimizer->n_states; k++)
@@ -448,12 +324,10 @@ static ALWAYS_INLINE void FN(unit_update)(const FN(chunk) *c, const fm_unit *uni
     const double keep = epoch->decays ? 1.0 - epoch->decays[c->step] : 1.0;
     optimizer->rule(unit->length, p, g, states, epoch->scalars + c->step * optimizer->n_scalars,
                     (REAL)(penalised ? alpha : 0), (REAL)(penalised ? l1 : 0), (REAL)scale, (REAL)keep);
-    if (unit->kind == FM_WEIGHT && unit->layer > 0)
-        FN(transpose)(layer, unit->m, unit->n_rows, (REAL *)ws->params + layer->w, ws->wt[unit->layer]);
-    if (unit->kind == FM_SHIFT) {
-        REAL *mean = ws->moments[unit->layer], *params = ws->params;
-        FN(update_running)(c->n, layer->ld_out, mean, mean + layer->ld_out, params + layer->mean, params + layer->var);
-    }
+    if (unit->kind != FM_W)
+        FN(vector_updated)(c, layer, unit);
+    else if (unit->layer > 0)
+        FN(transpose)(layer, unit->m, unit->n_rows, (REAL *)ws->params + layer->w, layer->wt);
 }
 
 /* What the gradient as a whole is scaled by so that its norm stays within max_norm (Pascanu et al. 2013). */
@@ -589,8 +463,8 @@ static void FN(train_member)(void *job_, int t)
     for (idx u = ws->unit_start[t]; u < ws->unit_start[t + 1]; u++) {
         const fm_unit *unit = &ws->units[u];
         const fm_layer *layer = &ws->layers[unit->layer];
-        if (unit->layer > 0 && unit->kind == FM_WEIGHT)
-            FN(transpose)(layer, unit->m, unit->n_rows, (REAL *)ws->params + layer->w, ws->wt[unit->layer]);
+        if (unit->layer > 0 && unit->kind == FM_W)
+            FN(transpose)(layer, unit->m, unit->n_rows, (REAL *)ws->params + layer->w, layer->wt);
     }
     fm_team_barrier(ws->team);
     for (idx s = 0; s < job->epoch->n_steps; s++)
@@ -651,7 +525,7 @@ static void FN(predict_member)(void *job_, int t)
     idx at, at_end, lo, hi;
     FN(share)(ws->max_rows, t, ws->n_threads, &at, &at_end);
     FN(share)(job->n, t, ws->n_threads, &lo, &hi);
-    REAL *logits = ROW(ws->a[ws->n_layers], at, top->ld_out);
+    REAL *logits = ROW(top->a, at, top->ld_out);
     for (idx r = lo; r < hi && !ws->interrupted; r += at_end - at) {
         const idx n = hi - r < at_end - at ? hi - r : at_end - at;
         REAL *out = job->out + r * n_outputs;

@@ -21,7 +21,7 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
     cdef fm_data data
     cdef const idx *p_rows = NULL
     cdef idx n
-    if workspace.has_batch_norm:
+    if workspace.whole_batch:
         raise ValueError("predict takes networks without batch_norm: fold it into the weights first (Network.folded)")
     rows_of(X, &data, workspace.layers[0].fan_in)
     n = X.shape[0]

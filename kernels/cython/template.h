@@ -62,5 +62,6 @@ typedef struct {
 #include "program.h"
 #include "dropout.h"
 #include "gemm.h"
+#include "stages.h"
 #include "layers.h"
 #include "network.h"

@@ -52,7 +52,7 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
         If the sample weights sum to zero.
     """
     cdef fm_data samples
-    if workspace.has_batch_norm or workspace.has_dropout:
+    if workspace.whole_batch or workspace.has_dropout:
         raise ValueError("loss_and_grad takes networks without batch_norm and dropout")
     rows_of(data.X, &samples, workspace.layers[0].fan_in)
     targets_of(data, &samples, workspace)
@@ -146,7 +146,7 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     targets_of(data, &samples, workspace)
     epoch.order = indices(order, "order", data.X.shape[0])
     epoch.n_order, epoch.batch_size, epoch.alpha, epoch.l1 = len(order), size, alpha, l1
-    if workspace.has_batch_norm and size > workspace.ws.max_rows:
+    if workspace.whole_batch and size > workspace.ws.max_rows:
         raise ValueError(f"batch_size must be at most the workspace's {workspace.ws.max_rows}, got {batch_size}")
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must lie in [0, 2**64), got {seed}")

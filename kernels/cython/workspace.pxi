@@ -47,9 +47,10 @@ cdef class Workspace:
     cdef readonly int n_threads
     cdef fm_workspace ws
     cdef const fm_kernels *kernels
+    cdef object table
     cdef fm_layer *layers
     cdef list buffers, formula_arrays
-    cdef bint is_double, class_targets, has_batch_norm, has_dropout
+    cdef bint is_double, class_targets, whole_batch, has_dropout
     cdef fm_claim claim
     cdef idx n_outputs, n_params
 
@@ -67,37 +68,22 @@ cdef class Workspace:
         self.formula_arrays = []
         self.ws.poll = poll
         self.class_targets = read_loss(network.loss, &self.ws.loss, self.formula_arrays, "loss")
-        self.has_batch_norm = bool(network.batch_norm)
-        cdef list needs_z = self.lay_out()
+        self.whole_batch = network.needs_whole_batch
+        self.lay_out()
         cdef idx largest = max(self.layers[l].fan_in * self.layers[l].ld_out for l in range(self.ws.n_layers))
         self.ws.blas = blas_for(self.is_double, largest)
         cdef idx rows, item = network.dtype.itemsize
         self.ws.max_rows = min(batch_size, CHUNK_ROWS if largest * item <= LARGE_WEIGHT_BYTES else CHUNK_ROWS_LARGE)
-        if self.has_batch_norm:  # a batch's moments need all of it at once
+        if self.whole_batch:
             self.ws.max_rows = batch_size
         self.n_threads = self.choose_threads(batch_size, n_jobs)
         self.ws.n_threads = 1  # until a team is there
 
         rows = self.ws.max_rows
-        cdef int L = self.ws.n_layers
-        cdef fm_layer *layer
         self.ws.params = self.buffer(self.ws.n_padded * item)
-        self.ws.wt = <void **>self.buffer(L * sizeof(void *))
-        self.ws.a = <void **>self.buffer((L + 1) * sizeof(void *))
-        self.ws.z = <void **>self.buffer(L * sizeof(void *))
-        self.ws.out = <void **>self.buffer(L * sizeof(void *))
-        self.ws.zhat = <void **>self.buffer(L * sizeof(void *))
-        self.ws.moments = <void **>self.buffer(L * sizeof(void *))
-        self.ws.product = <void **>self.buffer(L * sizeof(void *))
-        self.ws.delta = <void **>self.buffer(L * sizeof(void *))
-        self.ws.a[0] = self.buffer(rows * self.layers[0].ld_in * item)
-        for l in range(L):
-            layer = &self.layers[l]
-            self.ws.a[l + 1] = self.ws.out[l] = self.buffer(rows * layer.ld_out * item)
-            if needs_z[l]:
-                self.ws.z[l] = self.buffer(rows * layer.ld_out * item)
-            if layer.slope >= 0:
-                layer.activation.slopes = <char *>self.ws.params + layer.slope * item
+        self.ws.input = self.buffer(rows * self.layers[0].ld_in * item)
+        self.read_activations()
+        self.allocate(training=False)
         self.ws.scratch = self.buffer(self.n_threads * 3 * max(rows, CLASS_ROWS) * self.n_outputs * item)
 
     def __dealloc__(self):
@@ -106,54 +92,52 @@ cdef class Workspace:
             with nogil:  # joins the helpers
                 fm_team_free(team)
 
-    cdef list lay_out(self):
-        """Fill the layers, and the segments of the padded vector; return whether each layer must keep z."""
-        cdef int lanes = self.kernels.lanes, L = self.network.n_layers
-        cdef idx item = 8 if self.is_double else 4
-        cdef fm_layer *layer
-        cdef list needs_z = [False] * L
-        dropout = self.network.dropout or (0.0,) * (L - 1)
-        read_dropout(self.network.input_dropout, &self.ws.input_dropout, "input_dropout")
-        self.has_dropout = self.ws.input_dropout.threshold > 0
-        self.layers = <fm_layer *>self.buffer(L * sizeof(fm_layer))
-        self.ws.layers, self.ws.n_layers = self.layers, L
-        for l, (fan_in, fan_out) in enumerate(self.network.shapes):
-            layer = &self.layers[l]
-            layer.fan_in, layer.fan_out = fan_in, fan_out
-            layer.ld_in = leading_dimension(fan_in, lanes, item)
-            layer.ld_out = leading_dimension(fan_out, lanes, item)
-            layer.is_hidden, layer.slope = l < L - 1, -1
-            if layer.is_hidden:
-                layer.batch_norm = PLACEMENTS[self.network.batch_norm[l] if self.has_batch_norm else ""]
-                needs_z[l] = read_activation(self.network.activations[l], &layer.activation, self.formula_arrays)
-                read_dropout(dropout[l], &layer.dropout, "dropout")
-                self.has_dropout |= layer.dropout.threshold > 0
-        self.place_segments()
-        return needs_z
-
-    cdef int place_segments(self) except -1:
-        """Fill the segments of the padded vector, one for each of the flat one, and the layers' offsets in it."""
-        cdef idx flat = 0, offset = 0, rows
-        cdef fm_layer *layer
-        cdef fm_segment *p = <fm_segment *>self.buffer(len(self.network.segments) * sizeof(fm_segment))
-        for k, segment in enumerate(self.network.segments):
-            if not 0 <= segment.layer < self.ws.n_layers:
-                raise ValueError(f"network.segments must be of its {self.ws.n_layers} layers, got {segment}")
-            layer = &self.layers[<int>segment.layer]
-            is_weight = segment.name == "W"
-            rows = layer.fan_in if is_weight else 1
-            if (segment.start, segment.rows, segment.width) != (flat, rows, layer.fan_out):
+    cdef int lay_out(self) except -1:
+        """Make the table of the layers, and the segments of the padded vector, one for each of the flat one."""
+        network = self.network
+        cdef idx item = network.dtype.itemsize, rows, flat = 0, offset = 0
+        cdef int lanes = self.kernels.lanes, k
+        cdef list strides = [leading_dimension(width, lanes, item) for width in network.widths], places = []
+        cdef fm_segment *p = <fm_segment *>self.buffer(len(network.segments) * sizeof(fm_segment))
+        for k, segment in enumerate(network.segments):
+            places.append(offset)
+            if not 0 <= segment.layer < network.n_layers:
+                raise ValueError(f"network.segments must be of its {network.n_layers} layers, got {segment}")
+            rows = network.widths[segment.layer] if segment.name == "W" else 1
+            width = network.widths[segment.layer + 1]
+            if (segment.start, segment.rows, segment.width) != (flat, rows, width):
                 raise ValueError(f"network.segments must follow from network.widths, got {segment}")
-            p[k].flat, p[k].padded = flat, offset
-            p[k].rows, p[k].width, p[k].ld = rows, layer.fan_out, layer.ld_out
-            place(layer, segment.name, offset)
-            flat += rows * layer.fan_out
-            offset += rows * layer.ld_out
-            if is_weight:
+            p[k].flat, p[k].padded, p[k].rows = flat, offset, rows
+            p[k].width, p[k].ld = width, strides[segment.layer + 1]
+            flat += rows * p[k].width
+            offset += rows * p[k].ld
+            if segment.name == "W":
                 self.ws.w_padded = offset
-        self.ws.n_padded, self.ws.segments, self.ws.n_segments = offset, p, len(self.network.segments)
+        self.ws.n_padded, self.ws.segments, self.ws.n_segments = offset, p, len(network.segments)
         if flat != self.n_params:
-            raise ValueError(f"network.n_params must be {flat} for {self.network}, got {self.n_params}")
+            raise ValueError(f"network.n_params must be {flat} for {network}, got {self.n_params}")
+        self.table = layer_table.new_table(network, strides, places, -1)
+        self.layers = <fm_layer *>cnp.PyArray_DATA(self.table)
+        self.ws.layers, self.ws.n_layers = self.layers, len(self.table)
+        self.ws.input_threshold, self.ws.input_rate = layer_table.threshold(network.input_dropout), network.input_dropout
+        self.has_dropout = self.ws.input_threshold > 0 or self.table["threshold"].any()
+        return 0
+
+    cdef int read_activations(self) except -1:
+        """Note the activation of each hidden layer in its row."""
+        cdef idx item = self.network.dtype.itemsize
+        cdef fm_activation *activation = <fm_activation *>self.buffer(self.ws.n_layers * sizeof(fm_activation))
+        for row, entry in zip(self.table, self.network.activations):
+            row["keeps_z"] = read_activation(entry, activation, self.formula_arrays)
+            if row["learned"]:
+                activation.slopes = <char *>self.ws.params + <idx>row["slope"] * item
+            row["activation"] = <uintptr_t>activation
+            activation += 1
+        return 0
+
+    cdef int allocate(self, bint training) except -1:
+        """Get the buffers of all layers: those that only training needs, or the others."""
+        layer_table.allocate(self.table, layer_table.BUFFERS, self.ws.max_rows, self._room, training=training)
         return 0
 
     cdef int choose_threads(self, idx batch_size, n_jobs) except -1:
@@ -189,24 +173,16 @@ cdef class Workspace:
         self.buffers.append(memory)
         return cnp.PyArray_DATA(memory)
 
+    def _room(self, n):
+        """Return the address of n zeros of the network's dtype that live as long as the workspace."""
+        return <uintptr_t>self.buffer(n * self.network.dtype.itemsize)
+
     cdef int prepare_training(self, int n_states) except -1:
         """Get what only training needs: threads, gradient, deltas, transposed weights, targets, states."""
         cdef idx item = 8 if self.is_double else 4, rows = self.ws.max_rows
-        cdef fm_layer *layer
         if self.ws.grad == NULL:
             self.prepare_team()
-            for l in range(self.ws.n_layers):
-                layer = &self.layers[l]
-                self.ws.delta[l] = self.buffer(rows * layer.ld_out * item)
-                if layer.dropout.threshold > 0 or layer.batch_norm == FM_NORM_AFTER:
-                    self.ws.out[l] = self.buffer(rows * layer.ld_out * item)
-                if layer.batch_norm:
-                    self.ws.zhat[l] = self.buffer(rows * layer.ld_out * item)
-                    self.ws.moments[l] = self.buffer(2 * layer.ld_out * item)
-                if layer.slope >= 0:
-                    self.ws.product[l] = self.buffer(rows * layer.ld_out * item)
-                if l > 0:
-                    self.ws.wt[l] = self.buffer(layer.fan_out * layer.ld_in * item)
+            self.allocate(training=True)
             self.ws.y = self.buffer(rows * self.n_outputs * item)
             self.ws.y_class = <idx *>self.buffer(rows * sizeof(idx))
             self.ws.weight = self.buffer(rows * item)
@@ -245,12 +221,12 @@ cdef class Workspace:
                         starts.append(len(units))
                         continue
                 end = min(end, m + n_rows, layer.fan_in)
-                units.append((l, FM_WEIGHT, m, end - m, layer.w + m * row, tile + m // FM_TILE_ROWS))
+                units.append((l, layer_table.ARRAYS.index("W"), m, end - m, layer.w + m * row, tile + m // FM_TILE_ROWS))
                 m = end
             tile += (layer.fan_in + FM_TILE_ROWS - 1) // FM_TILE_ROWS
         vectors = [(s.layer, s.name, k) for k, s in enumerate(self.network.segments) if s.trained and s.name != "W"]
         for l, name, k in sorted(vectors, key=itemgetter(0)):  # stable: those of a layer stay in order
-            units.append((l, KIND_OF_VECTOR[name], 0, 1, self.ws.segments[<idx>k].padded, tile))
+            units.append((l, layer_table.ARRAYS.index(name), 0, 1, self.ws.segments[<idx>k].padded, tile))
             tile += 1
         cdef fm_unit *p = <fm_unit *>self.buffer(len(units) * sizeof(fm_unit))
         for u, (l, kind, m, n_rows, offset, first_tile) in enumerate(units):
@@ -271,31 +247,6 @@ cdef class Workspace:
     @property
     def nbytes(self):
         return sum(b.nbytes for b in self.buffers)
-
-
-cdef dict PLACEMENTS = {"": FM_NO_NORM, "before": FM_NORM_BEFORE, "after": FM_NORM_AFTER}
-cdef dict KIND_OF_VECTOR = {"b": FM_BIAS, "scale": FM_SCALE, "shift": FM_SHIFT, "slope": FM_SLOPE}
-
-
-cdef int place(fm_layer *layer, str name, idx offset) except -1:
-    """Note the offset of a segment of this name in its layer."""
-    if name == "W":
-        layer.w = offset
-    elif name == "b":
-        layer.b = offset
-    elif name == "scale":
-        layer.scale = offset
-    elif name == "shift":
-        layer.shift = offset
-    elif name == "slope":
-        layer.slope = offset
-    elif name == "mean":
-        layer.mean = offset
-    elif name == "var":
-        layer.var = offset
-    else:
-        raise ValueError(f"network.segments must have names that this engine knows, got {name!r}")
-    return 0
 
 
 def workspace(network, batch_size, n_jobs=None):

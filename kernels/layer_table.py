@@ -1,0 +1,180 @@
+"""The row that a compiled engine keeps for each layer: one declaration of its columns for all engines.
+
+Where it sits: setup.py renders ROW as the C struct ``fm_layer``; codegen puts the columns' numbers in front of the
+templates of Numba; the workspaces of all three engines make and fill their tables here.  A stage between two products
+declares here what it needs: the names of its arrays, its settings, its buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+#: Where a hidden layer normalises over the batch: nowhere; what its activation reads; what its activation makes.
+PLACEMENTS = ("", "before", "after")
+#: The values of the setting batch_norm, in the same order.
+VALUES = {"NO_NORM": 0, "NORM_BEFORE": 1, "NORM_AFTER": 2}
+
+#: Of a layer; engines that pad rows to whole vectors have wider row strides ``ld_in`` and ``ld_out``.
+SIZES = ("number", "hidden", "fan_in", "fan_out", "ld_in", "ld_out")
+#: Names of the network's segments.  An array's column holds its place; its number here says which one a task is about.
+ARRAYS = ("W", "b", "scale", "shift", "slope", "mean", "var")
+#: How an engine finds the activation: a struct (C); addresses of functions and parameters, or a number (Numba).
+ACTIVATION = ("keeps_z", "activation", "value", "forward", "backward", "parameters", "kind")
+
+
+def threshold(rate: float) -> int:
+    """Return the number below which a neuron's 24 random bits drop it.
+
+    Raises
+    ------
+    ValueError
+        If the rate is not in [0, 1).
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"a dropout rate must lie in [0, 1), got {rate}")
+    return round(rate * 2**24)
+
+
+#: Settings of a hidden layer: (network, layer) -> number; 0 in the output layer.
+SETTINGS: dict[str, Callable[[Any, int], float]] = {
+    "whole_batch": lambda network, k: network.whole_batch[k],
+    "batch_norm": lambda network, k: PLACEMENTS.index(network.batch_norm[k]) if network.batch_norm else 0,
+    "learned": lambda network, k: "slope" in network.unit_segments[k],
+    "threshold": lambda network, k: threshold(network.dropout[k]) if network.dropout else 0,
+    "rate": lambda network, k: network.dropout[k] if network.dropout else 0.0,
+}
+#: Settings that are no integers.
+REALS = ("rate",)
+
+
+def _matrix(rows: int, layer: Any) -> int:
+    return rows * int(layer["ld_out"])
+
+
+class Buffer(NamedTuple):
+    """A buffer of a layer.
+
+    name : of its column
+    when : row of the table -> whether the layer has it
+    otherwise : name of the buffer whose place it shares where it has none of its own
+    size : (rows, row of the table) -> how many numbers; a matrix (rows, ld_out)
+    training : whether only training needs it
+    """
+
+    name: str
+    when: Callable[[Any], Any] = lambda layer: True
+    otherwise: str = ""
+    size: Callable[[int, Any], int] = _matrix
+    training: bool = True
+
+
+#: Of the engines on CPUs.  The product goes to z, or to zhat where its result is normalised; the activation to a; what
+#: the next layer reads is out.
+BUFFERS = (
+    Buffer("a", training=False),
+    Buffer("z", lambda layer: layer["keeps_z"] or layer["learned"], "a"),  # else no slope reads it
+    Buffer("out", lambda layer: layer["threshold"] or layer["batch_norm"] == VALUES["NORM_AFTER"], "a"),
+    Buffer("zhat", lambda layer: layer["batch_norm"]),  # what is normalised, then normalised
+    # mean and 1 / std of the batch: (2, ld_out)
+    Buffer("moments", lambda layer: layer["batch_norm"], size=lambda rows, layer: 2 * int(layer["ld_out"])),
+    Buffer("product", lambda layer: layer["learned"]),  # d loss / d slope of each row
+    Buffer("delta"),
+    # W transposed: (fan_out, ld_in)
+    Buffer("wt", lambda layer: layer["number"] > 0, size=lambda rows, layer: int(layer["fan_out"] * layer["ld_in"])),
+)
+#: Of the engine on GPUs.  The product's tile goes through the activation before it is stored; delta holds what the way
+#: back multiplies by, until it comes.
+CUDA_BUFFERS = (
+    Buffer("z", lambda layer: not layer["hidden"] or layer["batch_norm"], training=False),
+    Buffer("out", lambda layer: layer["hidden"], training=False),
+    # the square roots of the batch's variances: (fan_out,)
+    Buffer("moments", lambda layer: layer["batch_norm"], size=lambda rows, layer: int(layer["fan_out"])),
+    Buffer("delta"),
+    Buffer("delta_y", lambda layer: layer["batch_norm"] == VALUES["NORM_AFTER"], "delta"),  # of what is normalised
+    Buffer("product", lambda layer: layer["learned"]),
+)
+
+
+def _type(name: str) -> type:
+    return np.float64 if name in REALS else np.intp
+
+
+_BUFFERS = dict.fromkeys(buffer.name for buffer in (*BUFFERS, *CUDA_BUFFERS))
+COLUMNS = (*SIZES, *(name.lower() for name in ARRAYS), *SETTINGS, *ACTIVATION, *_BUFFERS)
+ROW = np.dtype([(name, _type(name)) for name in COLUMNS], align=True)
+
+
+def constants() -> dict[str, int]:
+    """Return the constants of Numba's templates: numbers of the columns, of the arrays, and the settings' values."""
+    columns = {name.upper(): number for number, name in enumerate((*COLUMNS, "layer_columns"))}
+    return columns | {f"ARRAY_{name.upper()}": number for number, name in enumerate(ARRAYS)} | VALUES
+
+
+def c_header() -> str:
+    """Return the C header with the struct of a row, and the same constants as enums."""
+    types = dict.fromkeys(REALS, "double ") | dict.fromkeys(_BUFFERS, "void *")
+    types["activation"] = "const fm_activation *"
+    lines = ["/* Generated from kernels/layer_table.py: do not edit. */", "typedef struct {"]
+    lines += [f"    {types.get(name, 'idx ')}{name};" for name in COLUMNS]
+    names = [*(f"FM_{name.upper()}" for name in ARRAYS), *(f"FM_{name} = {value}" for name, value in VALUES.items())]
+    return "\n".join([*lines, "} fm_layer;", f"enum {{ {', '.join(names)} }};", ""])
+
+
+def new_table(network: Any, strides: Sequence[int], places: Sequence[int], none: int) -> np.ndarray:
+    """Return the table of a network, with its sizes, the places of its arrays, and its settings.
+
+    Parameters
+    ----------
+    network : Network
+    strides : sequence of int
+        Row strides of what each layer reads, and of what the last one makes.
+    places : sequence of int
+        Of the network's segments.
+    none : int
+        The place of an array that a layer does not have.
+
+    Raises
+    ------
+    ValueError
+        If a segment's name is none of ARRAYS, or its layer does not exist.
+    """
+    table = np.zeros(network.n_layers, ROW)
+    for name in ARRAYS:
+        table[name.lower()] = none
+    for k, row in enumerate(table):
+        row["number"], row["hidden"] = k, k + 1 < len(table)
+        row["fan_in"], row["fan_out"] = network.widths[k : k + 2]
+        row["ld_in"], row["ld_out"] = strides[k : k + 2]
+        for name, setting in SETTINGS.items() if row["hidden"] else ():
+            row[name] = setting(network, k)
+    for segment, place in zip(network.segments, places, strict=True):
+        if segment.name not in ARRAYS or not 0 <= segment.layer < len(table):
+            raise ValueError(f"network.segments must be {ARRAYS} of its {len(table)} layers, got {segment}")
+        table[segment.name.lower()][segment.layer] = place
+    return table
+
+
+def allocate(
+    table: np.ndarray, buffers: Sequence[Buffer], rows: int, room: Callable[[int], int], *, training: bool
+) -> None:
+    """Get the buffers of all layers: those that only training needs, or the others.
+
+    Parameters
+    ----------
+    table : ndarray of ROW
+    buffers : sequence of Buffer
+        BUFFERS or CUDA_BUFFERS.
+    rows : int
+        Rows that are worked on together.
+    room : callable
+        (how many numbers) -> the place of a new buffer.
+    """
+    for row in table:
+        for buffer in buffers:
+            if buffer.training == training and buffer.when(row):
+                row[buffer.name] = room(buffer.size(rows, row))
+            elif buffer.otherwise and (buffer.training or not training):
+                row[buffer.name] = row[buffer.otherwise]
