@@ -175,13 +175,13 @@ def check_workspace(workspace: Any, kind: type) -> None:
 
 def check_predict(network: Any) -> None:
     """Refuse a network whose batch normalisation is not folded into its weights."""
-    if network.batch_norm:
+    if network.needs_whole_batch:
         raise ValueError("network must not have batch_norm in predict: fold it into the weights with network.folded()")
 
 
 def check_loss_and_grad(network: Any, params: np.ndarray, grad: Any, *, drops: bool) -> None:
     """Check what :meth:`contract.Engine.loss_and_grad` writes; ``drops``: whether the network has dropout."""
-    if network.batch_norm or drops:
+    if network.needs_whole_batch or drops:
         raise ValueError("network must have neither dropout nor batch_norm in loss_and_grad: train it with train_epoch")
     check_array("grad", grad, params.dtype, params.shape, out=True)
     if np.may_share_memory(params, grad):

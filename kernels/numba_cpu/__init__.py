@@ -6,7 +6,7 @@ the formulas, once per dtype, and keeps on disk.  Numba itself is imported when 
 
 Reading order: calls.py (the coarse calls), epoch.py (an epoch's steps), workspace.py (buffers and tables), entries.py
 (activations and losses as addresses), team.py (threads), named.py (single kernels), cache.py (compiled code on disk),
-memory.py; template/ is what Numba compiles: math.py, then tables, teams, products, rows, layers, losses, updates,
+memory.py; template/ is what Numba compiles: math.py, then tables, teams, products, rows, stages, losses, updates,
 network.
 """
 

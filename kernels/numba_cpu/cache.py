@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.kernels import code_folder, codegen, formulas
+from fastmlp.kernels import code_folder, codegen, formulas, layer_table
 from fastmlp.kernels.code_folder import key_of, lock, made, user_folder
 from fastmlp.kernels.codegen import common, numba
 
 TEMPLATE = Path(__file__).parent / "template"
 #: Parts of the driver, in order; math.py is in front of them, and of every other module.
-PARTS = ("tables", "teams", "products", "rows", "layers", "losses", "updates", "network")
+PARTS = ("tables", "teams", "products", "rows", "stages", "losses", "updates", "network")
 #: Kind of function -> the numbers of its arguments: integers, doubles.
 SIGNATURES = {"value": (3, 0), "forward": (4, 0), "backward": (5, 0), "loss": (10, 0), "rule": (6, 4)}
 
@@ -53,9 +53,13 @@ def machine() -> tuple[int, int]:
 @lru_cache(maxsize=1)
 def _name() -> str:
     """Return the name of the folder in which this driver's code on this machine belongs."""
-    texts = [_template(part) for part in ("math", *PARTS)]
-    texts += [inspect.getsource(writer) for writer in (codegen.numba_head, codegen.numba_network)]
-    return f"numba-{key_of(*texts, repr(machine()), sys.version)}"
+    writer = inspect.getsource(codegen.numba_head)
+    return f"numba-{key_of(_driver(_template('math')), writer, repr(machine()), sys.version)}"
+
+
+def _driver(head: str) -> str:
+    """Return the text of the driver's module."""
+    return codegen.numba_network(head, layer_table.constants(), map(_template, PARTS))
 
 
 def compiled() -> dict[str, bool]:
@@ -87,7 +91,7 @@ class Code:
 
     def __init__(self, double: bool) -> None:
         self.double, self.tag = double, "float64" if double else "float32"
-        self.network = load(f"network_{self.tag}", lambda: codegen.numba_network(self.head(), map(_template, PARTS)))
+        self.network = load(f"network_{self.tag}", lambda: _driver(self.head()))
         self.names = {name: value for name, value in vars(self.network).items() if name.isupper()}
         self._compiled: dict[tuple[str, str, str], Any] = {}
         self.run = _Runner(self.network)

@@ -68,7 +68,7 @@ class Epoch:
         check_data(data, ws)
         check_order(order)
         size, n = batch_size_of(batch_size), len(order)
-        if ws.network.batch_norm and min(size, n) > ws.max_rows:
+        if ws.network.needs_whole_batch and min(size, n) > ws.max_rows:
             raise ValueError(f"batch_size must be at most the workspace's {ws.max_rows}, got {batch_size}")
         self.rule = optimizer.rule
         self.row = row_of("optimizer.rule", formulas.OPTIMIZERS, self.rule)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from fastmlp.kernels import formulas
+from fastmlp.kernels import formulas, layer_table
 from fastmlp.kernels.arguments import batch_size_of, check_network
 from fastmlp.kernels.numba_cpu.cache import code_of
 from fastmlp.kernels.numba_cpu.entries import Activation, Loss
@@ -26,7 +26,6 @@ CHUNK_ROWS_LARGE = 1024  # ... but where weights do not, more rows per pass over
 LARGE_WEIGHT_BYTES = 1024 * 1024
 THREADS_MIN_STEP = 4e6  # floating-point operations of a step from which more threads than one pay ...
 THREADS_MIN_CALL = 1e8  # ... if the call as a whole has this many: to wake its workers takes some 80 us
-PLACEMENTS = "", "before", "after"  # of batch normalisation: NO_NORM, NORM_BEFORE, NORM_AFTER in template/tables.py
 SUMS_COST = 3  # sums over the rows for a layer's bias take about as long as the gradient of this many rows of its W
 
 
@@ -37,7 +36,8 @@ class Workspace:
     ----------
     net : ndarray of int64
         See the names of its entries in template/tables.py.
-    layers : ndarray of int64 (n_layers, columns)
+    table, layers : ndarray
+        The layers' rows, see kernels/layer_table.py; the same memory as int64 (n_layers, columns).
     n_threads : int
         Most threads that train together.
     """
@@ -53,7 +53,6 @@ class Workspace:
         self.lock = threading.Lock()
         self.buffers: list[np.ndarray] = []
         self.n_params, self.n_outputs = network.n_params, network.widths[-1]
-        self.has_dropout = False
         self.least_work = THREADS_MIN_CALL if n_jobs is None else 0.0
         self.team: Team | None = None
         self._lay_out(n_jobs)
@@ -86,7 +85,7 @@ class Workspace:
         )
         largest = max(rows * ld for rows, ld in zip(network.widths, self.ld[1:], strict=False)) * self.dtype.itemsize
         chunk = CHUNK_ROWS if largest <= LARGE_WEIGHT_BYTES else CHUNK_ROWS_LARGE
-        self.max_rows = self.batch_size if network.batch_norm else min(self.batch_size, chunk)
+        self.max_rows = self.batch_size if network.needs_whole_batch else min(self.batch_size, chunk)
         self.n_threads = self._choose_threads(n_jobs)
         params = self.buffer(self.n_padded)
         self._fill_net(params)
@@ -113,27 +112,18 @@ class Workspace:
         self.net = np.zeros(c["NET_ENTRIES"], np.int64)
         for name, value in values.items():
             self.net[c[name]] = value
-        self._dropout(self.net, "IN_THRESHOLD", "IN_RATE", network.input_dropout)
+        self.net[c["IN_THRESHOLD"]] = layer_table.threshold(network.input_dropout)
+        self.net.view(np.float64)[c["IN_RATE"]] = network.input_dropout
 
     def _fill_layers(self, params: int) -> None:
         """Fill the layers' table with what every call needs."""
-        c, network, ld, rows = self.code.names, self.network, self.ld, self.max_rows
-        self.layers = np.zeros((network.n_layers, c["LAYER_COLUMNS"]), np.int64)
-        for k, row in enumerate(self.layers):
-            row[[c["FAN_IN"], c["FAN_OUT"]]] = network.widths[k : k + 2]
-            row[[c["LD_IN"], c["LD_OUT"]]] = ld[k : k + 2]
-            row[c["A"]] = row[c["OUT"]] = row[c["Z"]] = self.buffer(rows * ld[k + 1])
-            if k + 1 < network.n_layers:
-                row[c["PARAMETERS"]] = self.keep(self.activations[k].parameters)
-                self._dropout(row, "THRESHOLD", "RATE", network.dropout[k] if network.dropout else 0.0)
-                row[c["BATCH_NORM"]] = PLACEMENTS.index(network.batch_norm[k]) if network.batch_norm else 0
-        for segment, place in zip(network.segments, self.places, strict=False):
-            self.layers[segment.layer, c[segment.name.upper()]] = params + place * self.dtype.itemsize
-
-    def _dropout(self, row: np.ndarray, threshold: str, rate: str, value: float) -> None:
-        row[self.code.names[threshold]] = round(value * 2**24)
-        row[self.code.names[rate]] = self.keep(np.array([value]))
-        self.has_dropout |= bool(row[self.code.names[threshold]])
+        places = [params + place * self.dtype.itemsize for place in self.places[:-1]]
+        self.table = layer_table.new_table(self.network, self.ld, places, 0)
+        self.layers = self.table.view(np.int64).reshape(len(self.table), -1)
+        for row, activation in zip(self.table, self.activations, strict=False):
+            row["keeps_z"], row["parameters"] = activation.needs_z, self.keep(activation.parameters)
+        layer_table.allocate(self.table, layer_table.BUFFERS, self.max_rows, self.buffer, training=False)
+        self.has_dropout = bool(self.net[self.code.names["IN_THRESHOLD"]] or self.table["threshold"].any())
 
     # --- work and threads ---
 
@@ -211,8 +201,8 @@ class Workspace:
         if self.predicts:
             return
         c = self.code.names
-        for row, activation in zip(self.layers, self.activations, strict=False):
-            row[c["VALUE"]] = activation.resolve("value").value
+        for row, activation in zip(self.table, self.activations, strict=False):
+            row["value"] = activation.resolve("value").value
         link = self.loss.link
         if link == "softmax":
             self.net[c["LINK"]] = 1
@@ -249,30 +239,12 @@ class Workspace:
         net[c["ROW_LOSS"]] = self.buffer(rows, np.float64)
         net[c["LOSS"]] = self.loss.find()
         net[c["LOSS_PARAMETERS"]] = self.keep(self.loss.parameters)
-        for k, row in enumerate(self.layers):
-            size = rows * int(row[c["LD_OUT"]])
-            row[c["DELTA"]] = self.buffer(size)
-            if k:
-                row[c["WT"]] = self.buffer(int(row[c["FAN_OUT"]] * row[c["LD_IN"]]))
-            if k + 1 < len(self.layers):
-                self._prepare_stage(row, self.activations[k], size)
-
-    def _prepare_stage(self, row: np.ndarray, activation: Activation, size: int) -> None:
-        """Get what lies between a hidden layer's product and the next layer, on the way back too."""
-        c = self.code.names
-        if activation.needs_z or activation.learned:
-            row[c["Z"]] = self.buffer(size)
-        if row[c["BATCH_NORM"]]:
-            row[c["ZHAT"]], row[c["MOMENTS"]] = self.buffer(size), self.buffer(2 * int(row[c["LD_OUT"]]))
-        if row[c["THRESHOLD"]] or row[c["BATCH_NORM"]] == c["NORM_AFTER"]:
-            row[c["OUT"]] = self.buffer(size)
-        if activation.learned:
-            row[c["PRODUCT"]] = self.buffer(size)
-            return
-        kinds = ("forward",) if activation.needs_z else ("value", "backward")
-        activation.resolve(*kinds)
-        for kind in kinds:
-            row[c[kind.upper()]] = getattr(activation, kind)
+        layer_table.allocate(self.table, layer_table.BUFFERS, rows, self.buffer, training=True)
+        for row, activation in zip(self.table, self.activations, strict=False):
+            kinds = () if activation.learned else ("forward",) if activation.needs_z else ("value", "backward")
+            activation.resolve(*kinds)
+            for kind in kinds:
+                row[kind] = getattr(activation, kind)
 
     # --- calls ---
 

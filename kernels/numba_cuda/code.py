@@ -12,12 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fastmlp.kernels import codegen, formulas
+from fastmlp.kernels import codegen, formulas, layer_table
 from fastmlp.kernels.arguments import named_entry
 from fastmlp.kernels.numba_cuda import driver, settings
 
 TEMPLATE = Path(__file__).parent / "template"
-PARTS = ("tables", "sums", "layers", "losses", "updates", "network")
+PARTS = ("tables", "sums", "stages", "losses", "updates", "network")
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,10 @@ def loss_code(entry: Any, argument: str = "network.loss") -> LossCode:
 
 
 def template() -> str:
-    """Return the device code: the parts of template/, without what is in front of them for readers."""
+    """Return the device code: columns of the layers' table, then the parts of template/ without their imports."""
     texts = [(TEMPLATE / f"{part}.py").read_text(encoding="utf-8") for part in PARTS]
-    return "\n\n\n".join(text.split(codegen.NETWORK_MARK, 1)[1].strip() for text in texts) + "\n"
+    columns = "\n".join(f"{name} = {value}" for name, value in layer_table.constants().items())
+    return "\n\n\n".join([columns, *(text.split(codegen.NETWORK_MARK, 1)[1].strip() for text in texts)]) + "\n"
 
 
 @lru_cache(maxsize=256)

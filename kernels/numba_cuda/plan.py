@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastmlp.kernels import layer_table
 from fastmlp.kernels.codegen import CudaTile
 from fastmlp.kernels.numba_cuda import driver, settings
 from fastmlp.kernels.numba_cuda.code import pieces
@@ -19,9 +20,6 @@ from fastmlp.kernels.numba_cuda.code import pieces
 if TYPE_CHECKING:
     from fastmlp.kernels.numba_cuda.workspace import Workspace
     from fastmlp.model.network import Network
-
-
-PLACEMENTS = "", "before", "after"  # of batch normalisation: NO_NORM, NORM_BEFORE, NORM_AFTER in network.py
 
 
 class Plan:
@@ -43,7 +41,7 @@ class Plan:
     Attributes
     ----------
     net, layers : device vectors of int64
-        See the names of their entries in template/tables.py.
+        See the names of their entries in template/tables.py and layer_table.py.
     work : device vector
         Activations and deltas of ``rows`` rows.
     """
@@ -67,36 +65,17 @@ class Plan:
         net[code.MAX_ROWS], net[code.USE_INPUT], net[code.SPARSE] = rows, self.use_input, is_sparse
         net[code.WEIGHTED], net[code.STORE], net[code.CLIPPED] = weighted, store, clipped
         net[code.INPUT] = self._room(rows * widths[0]) if self.use_input else 0
-        layers = np.array([self._layer(ws, k) for k in range(ws.n_layers)])
+        net[code.IN_THRESHOLD] = ws.thresholds[0]
+        layers = layer_table.new_table(ws.network, widths, [segment.start for segment in ws.network.segments], -1)
+        layers["kind"][:-1] = ws.kinds
+        for trains in range(1 + training):
+            layer_table.allocate(layers, layer_table.CUDA_BUFFERS, rows, self._room, training=bool(trains))
         if training:
-            net[code.DELTA_OUT], net[code.ROW_LOSS] = self._room(rows * widths[-1]), self._room(rows)
-            self.tasks = _tasks(ws, code, layers)
+            net[code.DELTA_OUT], net[code.ROW_LOSS] = layers["delta"][-1], self._room(rows)
+            self.tasks = _tasks(ws, code)
             net[code.N_TASKS] = len(self.tasks)
         self.work = driver.allocate(self.size, ws.dtype, f"the activations of {rows} rows")
-        self.net, self.layers = table(net), table(layers)
-
-    def _layer(self, ws: Workspace, k: int) -> np.ndarray:
-        """Return the row of layer k, and make room for its activations; -1 where it has none."""
-        code, rows, network = self.code, self.rows, ws.network
-        width, hidden = network.widths[k + 1], k + 1 < ws.n_layers
-        row = np.full(code.LAYER_COLUMNS, -1, np.int64)
-        row[code.FAN_IN], row[code.FAN_OUT] = network.widths[k], width
-        row[code.THRESHOLD], row[code.IN_THRESHOLD] = ws.thresholds[k + 1] if hidden else 0, ws.thresholds[0]
-        for name, place in ws.places[k].items():
-            row[getattr(code, name)] = place
-        norm = PLACEMENTS.index(network.batch_norm[k]) if hidden and network.batch_norm else code.NO_NORM
-        row[code.BATCH_NORM] = norm
-        if not hidden or norm:
-            row[code.Z] = self._room(rows * width)
-        if hidden:
-            row[code.KIND], row[code.OUT] = ws.kinds[k], self._room(rows * width)
-            row[code.DELTA] = row[code.DELTA_Y] = self._room(rows * width) if self.training else 0
-            row[code.ROOT] = self._room(width) if norm else 0
-            if norm == code.NORM_AFTER:
-                row[code.DELTA_Y] = self._room(rows * width)
-            if self.training and "SLOPE" in ws.places[k]:
-                row[code.PRODUCT] = self._room(rows * width)
-        return row
+        self.net, self.layers = table(net), table(layers.view(np.int64))
 
     def _room(self, n: int) -> int:
         """Return the place of n more numbers in ``work``."""
@@ -109,42 +88,40 @@ def table(array: Any, dtype: Any = np.int64) -> Any:
     return driver.api().to_device(np.ascontiguousarray(array, dtype).reshape(-1))
 
 
-def _tasks(ws: Workspace, code: ModuleType, layers: np.ndarray) -> list[tuple[int, int, int, int]]:
+def _tasks(ws: Workspace, code: ModuleType) -> list[tuple[int, int, int, int]]:
     """Return rows (kind, layer, first row, first column) of what UNITS does, each for one block."""
     tasks, tile = [(code.TASK_LOSS, 0, 0, 0)], code.TILE
-    for k, row in enumerate(layers):
-        fan_in, fan_out = row[code.FAN_IN], row[code.FAN_OUT]
-        tasks += [(code.TASK_W, k, i, j) for i in range(0, fan_in, tile) for j in range(0, fan_out, tile)]
-        kinds = [code.TASK_B]
-        kinds += [getattr(code, f"TASK_{name}") for name in ("SCALE", "SHIFT", "SLOPE") if name in ws.places[k]]
-        tasks += [(kind, k, 0, j) for kind in kinds for j in range(0, fan_out, tile)]
+    trained = [segment for segment in ws.network.segments if segment.trained]
+    for segment in sorted(trained, key=lambda segment: segment.layer):
+        kind = layer_table.ARRAYS.index(segment.name)
+        starts = [(i, j) for i in range(0, segment.rows, tile) for j in range(0, segment.width, tile)]
+        tasks += [(kind, segment.layer, i, j) for i, j in starts]
     return tasks
 
 
 def phases_of(ws: Workspace, plan: Plan, schedule: str, update: bool) -> list[tuple[int, int, int, int]]:
     """Return rows (kind, first, last, spread) of a step."""
-    code, last, norm = plan.code, ws.n_layers - 1, [bool(where) for where in ws.network.batch_norm]
-    norm = norm or [False] * last
+    code, last, whole = plan.code, ws.n_layers - 1, ws.network.whole_batch
     units = [(code.UNITS, 0, 0, 0), *([(code.UPDATE, 0, 0, 0)] if update else [])]
     if schedule == "rows":
         return [(code.TILES, 0, 2 * ws.n_layers, 0), *units]
     up, down = [(code.GATHER, 0, 0, 0)] * plan.use_input, []
     for k in range(last):
-        up += [(code.TILES, k, k + 1, 1), *[(code.NORMALIZE_FORWARD, k, 0, 0)] * norm[k]]
+        up += [(code.TILES, k, k + 1, 1), *[(code.BATCH_FORWARD, k, 0, 0)] * whole[k]]
     up.append((code.TILES, last, last + 2, 0))  # the output layer with the loss, for which a block needs whole rows
     for k in range(last, 0, -1):
         operation = 2 * ws.n_layers - k
-        down += [(code.TILES, operation, operation + 1, 1), *[(code.NORMALIZE_BACKWARD, k - 1, 0, 0)] * norm[k - 1]]
+        down += [(code.TILES, operation, operation + 1, 1), *[(code.BATCH_BACKWARD, k - 1, 0, 0)] * whole[k - 1]]
     return [*up, *down, *units]
 
 
 def schedule_of(network: Network, rows: int, tile: CudaTile, blocks: int) -> str:
     """Return "rows" if rows stay with a block through all layers, "layers" if each layer is spread over all blocks.
 
-    The first needs no barriers; the second shortens the way of a row through wide layers.  With batch_norm only the
-    second is possible.
+    The first needs no barriers; the second shortens the way of a row through wide layers.  If an option
+    needs the whole batch, only the second is possible.
     """
-    if network.batch_norm:
+    if network.needs_whole_batch:
         return "layers"
     if settings.SCHEDULE:
         return settings.SCHEDULE

@@ -46,7 +46,7 @@ class Training:
     def __init__(self, ws: Workspace, rows: Rows, n: int, batch_size: int, rule: str | None, clipped: bool) -> None:
         self.key = rows, n, batch_size, rule, clipped
         self.ws, self.rows, self.n, self.batch, self.states = ws, rows, n, batch_size, None
-        chunk = batch_size if ws.network.batch_norm else min(batch_size, settings.CHUNK_ROWS)
+        chunk = batch_size if ws.network.needs_whole_batch else min(batch_size, settings.CHUNK_ROWS)
         self.code, store = ws.code(chunk, rule), rule is None or clipped or batch_size > chunk
         options = {"is_sparse": rows.samples.sparse, "weighted": rows.weight_on_host is not None}
         options |= {"store": store, "clipped": clipped}

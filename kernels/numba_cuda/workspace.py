@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastmlp.kernels import layer_table
 from fastmlp.kernels.arguments import batch_size_of, check_network
 from fastmlp.kernels.numba_cuda import driver
 from fastmlp.kernels.numba_cuda.code import activation_code, loss_code, module_of, tile_of
@@ -49,12 +50,8 @@ class Workspace:
         self.kinds = [self.distinct.index(activation.entry) for activation in self.activations]
         self.n_outputs, self.n_layers = network.widths[-1], len(network.widths) - 1
         self.rates = [network.input_dropout, *(network.dropout or [0.0] * len(self.activations))]
-        self.thresholds = [round(rate * 2**24) for rate in self.rates]
+        self.thresholds = [layer_table.threshold(rate) for rate in self.rates]
         self.n_params, self.n_trained = network.n_params, network.n_trained
-        #: of each layer: name of a column of the table ``layers`` -> place in the flat vector
-        self.places: list[dict[str, int]] = [{} for _ in range(self.n_layers)]
-        for segment in network.segments:
-            self.places[segment.layer][segment.name.upper()] = segment.start
         driver.check_room(self.n_params * self.dtype.itemsize, f"{self.n_params} parameters")
         self.device = driver.current_device()
         self.lock = threading.Lock()

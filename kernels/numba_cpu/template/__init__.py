@@ -2,6 +2,6 @@
 
 math.py, intrinsics and elementary functions, is in front of every generated module.  Behind it the driver has these
 parts, in reading order: tables (of integers: sizes and addresses), teams (threads), products, rows (of the caller),
-layers (forward and backward), losses, updates (gradients, optimizers), network (an epoch, prediction).  A part's star
+stages (between two products), losses, updates (gradients, optimizers), network (an epoch, prediction).  A part's star
 imports say which parts its names come from.
 """

@@ -9,11 +9,11 @@ so the bits do not depend on their number.
 import numpy as np
 from numba import njit
 
-from fastmlp.kernels.numba_cpu.template.layers import *
 from fastmlp.kernels.numba_cpu.template.losses import *
 from fastmlp.kernels.numba_cpu.template.math import *
 from fastmlp.kernels.numba_cpu.template.products import *
 from fastmlp.kernels.numba_cpu.template.rows import *
+from fastmlp.kernels.numba_cpu.template.stages import *
 from fastmlp.kernels.numba_cpu.template.tables import *
 from fastmlp.kernels.numba_cpu.template.teams import *
 from fastmlp.kernels.numba_cpu.template.updates import *
@@ -82,6 +82,58 @@ def transpose_weights(net, layers, share):
         transpose(begin, end, layer[FAN_OUT], layer[LD_OUT], layer[W], layer[LD_IN], layer[WT])
 
 
+@njit(**OPTIONS)
+def forward(net, layers, call, step, team, member, first, at, lo, n, all_rows):
+    """Rows lo .. lo + n of a chunk of all_rows, a member's, through all layers; whether X is finite there.
+
+    first, at: the chunk's first row in the order, and in the batch.
+    """
+    finite, bottom = True, layers[0]
+    if not call[INDPTR]:
+        to = net[INPUT] + lo * bottom[LD_IN] * ITEM
+        finite = gather(call, first + lo, n, bottom[FAN_IN], bottom[LD_IN], to)
+        if call[TRAINING] and net[IN_THRESHOLD]:
+            factor = REAL(1.0 / (1.0 - net.view(np.float64)[IN_RATE]))
+            key = mask_key(call[SEED], call[T] + step, 0)
+            apply_mask(key, net[IN_THRESHOLD], factor, at + lo, n, bottom[FAN_IN], bottom[LD_IN], to)
+    for k in range(net[N_LAYERS]):
+        layer = layers[k]
+        fan_in, ld_in, ld = layer[FAN_IN], layer[LD_IN], layer[LD_OUT]
+        x = (layers[k - 1, OUT] if k else net[INPUT]) + lo * ld_in * ITEM
+        to = product_place(layer) + lo * ld * ITEM
+        if k == 0 and call[INDPTR]:
+            finite = sparse_forward(net, layers, call, step, first + lo, at + lo, n, to)
+            stage_forward(layers, call, step, k, at, lo, n)
+        else:
+            block = block_rows(ld, fan_in)
+            for r in range(0, n, block):
+                m = min(block, n - r)
+                source, target = x + r * ld_in * ITEM, to + r * ld * ITEM
+                gemm(m, ld, fan_in, source, ld_in, 1, layer[W], ld, target, ld, layer[B], 0, block)
+                stage_forward(layers, call, step, k, at, lo + r, m)
+        if layer[WHOLE_BATCH]:
+            batch_forward(layers, call, step, k, team, member, at, lo, n, all_rows)
+    return finite
+
+
+@njit(**OPTIONS)
+def input_delta(net, layers, call, step, team, member, k, at, lo, n, all_rows):
+    """delta of layer k - 1 = delta W^T of layer k, back through the stages between; a member's rows."""
+    layer, below = layers[k], layers[k - 1]
+    ld, ld_in = layer[LD_OUT], layer[LD_IN]
+    source, to = layer[DELTA] + lo * ld * ITEM, below[DELTA] + lo * ld_in * ITEM
+    block = block_rows(ld_in, layer[FAN_OUT])
+    for r in range(0, n, block):
+        m = min(block, n - r)
+        gemm(
+            m, ld_in, layer[FAN_OUT], source + r * ld * ITEM, ld, 1, layer[WT], ld_in, to + r * ld_in * ITEM, ld_in,
+            net[ZEROS], 0, block,
+        )  # fmt: skip
+        stage_backward(layers, call, step, k - 1, at, lo + r, m)
+    if below[WHOLE_BATCH]:
+        batch_backward(net, below, team, member, lo, n, all_rows)
+
+
 @njit(**INLINE)
 def add_rows(net, weights, member, n, loss, weight):
     """loss plus the losses of n rows, for member 0 only; weight plus the weights of these rows."""
@@ -142,9 +194,9 @@ def train_step(net, layers, call, step, team, member, alpha, l1, max_norm):
     if call[RULE]:
         update(net, call, step, team, member, share, alpha, l1, 1.0 / weight, max_norm)
         transpose_weights(net, layers, share)
-        for k in range(last):
-            if layers[k, BATCH_NORM] and member == 0:
-                update_running(layers[k], rows)
+        if member == 0:
+            for k in range(last):
+                vectors_updated(layers[k], rows)
     else:
         finish_gradient(net, share, alpha, l1, 1.0 / weight)
     barrier(team)

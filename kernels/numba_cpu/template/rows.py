@@ -1,4 +1,4 @@
-"""Rows of the caller -> buffers of the chunk, dense or CSR; dropout, which reference.py defines."""
+"""Rows of the caller -> buffers of the chunk, dense or CSR; the hash of dropout, which reference.py defines."""
 
 import numpy as np
 from numba import njit
@@ -46,15 +46,6 @@ def apply_mask(key, threshold, factor, first, n, width, ld, address):
         start = np.uint32((first + r) * width)
         for j in range(width):
             row[j] *= mask_at(np.uint32(start + np.uint32(j)), k0, k1, least, factor)
-
-
-@njit(**INLINE)
-def drop(layers, call, step, k, first, n, address):
-    """Drop units of hidden layer k."""
-    layer = layers[k]
-    key = mask_key(call[SEED], call[T] + step, k + 1)
-    factor = REAL(1.0 / (1.0 - doubles(layer[RATE], 1)[0]))
-    apply_mask(key, layer[THRESHOLD], factor, first, n, layer[FAN_OUT], layer[LD_OUT], address)
 
 
 # --- rows of the caller -> buffers of the chunk ----------------------------------------------------------------------
@@ -114,7 +105,7 @@ def sparse_forward(net, layers, call, step, first, at, n, z):
     drops = call[TRAINING] and net[IN_THRESHOLD] > 0
     factor = REAL(1.0)
     if drops:
-        factor = REAL(1.0 / (1.0 - doubles(net[IN_RATE], 1)[0]))
+        factor = REAL(1.0 / (1.0 - net.view(np.float64)[IN_RATE]))
     for r in range(n):
         row = row_at(call, first + r)
         copy(z + r * ld * ITEM, layer[B], ld * ITEM)
@@ -139,7 +130,7 @@ def sparse_weight_gradient(net, layers, call, step, first, at, n, grad, begin, e
     k0, k1, least = np.uint32(key), np.uint32(key >> np.uint64(32)), np.uint32(net[IN_THRESHOLD])
     drops, factor = net[IN_THRESHOLD] > 0, REAL(1.0)
     if drops:
-        factor = REAL(1.0 / (1.0 - doubles(net[IN_RATE], 1)[0]))
+        factor = REAL(1.0 / (1.0 - net.view(np.float64)[IN_RATE]))
     for r in range(n):
         row = row_at(call, first + r)
         d = reals(layer[DELTA] + r * ld * ITEM, ld)

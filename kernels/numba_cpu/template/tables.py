@@ -24,12 +24,7 @@ BLOCK_ROWS = 192
 DEPTH = 384
 CLASS_ROWS = 64
 
-# The columns of a layer's row: sizes, addresses in the padded parameters, of buffers, of functions
-(
-    FAN_IN, FAN_OUT, LD_IN, LD_OUT, W, B, SCALE, SHIFT, SLOPE, MEAN, VAR, WT, Z, A, OUT, PRODUCT, ZHAT, MOMENTS, DELTA,
-    VALUE, FORWARD, BACKWARD, PARAMETERS, THRESHOLD, RATE, BATCH_NORM, LAYER_COLUMNS,
-) = range(27)  # fmt: skip
-NO_NORM, NORM_BEFORE, NORM_AFTER = 0, 1, 2  # in BATCH_NORM: what is normalised, of the activation's input and output
+# The columns of a layer's row are kernels/layer_table.py's: codegen puts their numbers in front
 
 # The entries of the network's table
 (

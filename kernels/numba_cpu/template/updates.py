@@ -7,21 +7,11 @@ from fastmlp.kernels.numba_cpu.template.losses import *
 from fastmlp.kernels.numba_cpu.template.math import *
 from fastmlp.kernels.numba_cpu.template.products import *
 from fastmlp.kernels.numba_cpu.template.rows import *
+from fastmlp.kernels.numba_cpu.template.stages import *
 from fastmlp.kernels.numba_cpu.template.tables import *
 from fastmlp.kernels.numba_cpu.template.teams import *
 
 # --- network ---
-
-
-@njit(**OPTIONS)
-def bias_gradient(n, ld, source, to, accumulate):
-    total = reals(to, ld)
-    if not accumulate:
-        total[:] = REAL(0.0)
-    for r in range(n):
-        row = reals(source + r * ld * ITEM, ld)
-        for j in range(ld):
-            total[j] += row[j]
 
 
 @njit(**INLINE)
@@ -39,7 +29,7 @@ def unit_gradients(net, layers, call, step, share, first, at, n):
         layer = layers[k]
         begin, end = share[LAYER_SHARES + 3 * k], share[LAYER_SHARES + 3 * k + 1]
         rows, ld_in, ld = end - begin, layer[LD_IN], layer[LD_OUT]
-        grad_w, grad_b = layer[W] + begin * ld * ITEM + to_grad, layer[B] + to_grad
+        grad_w = layer[W] + begin * ld * ITEM + to_grad
         x = (layers[k - 1, OUT] if k else net[INPUT]) + begin * ITEM
         if rows == 0:
             pass
@@ -54,12 +44,7 @@ def unit_gradients(net, layers, call, step, share, first, at, n):
             gemm(rows, ld, n, x, 1, ld_in, layer[DELTA], ld, grad_w, ld, init, stride, BLOCK_ROWS)
         if share[LAYER_SHARES + 3 * k + 2] == 0:
             continue
-        if layer[BATCH_NORM] == NORM_BEFORE:
-            clear(grad_b, ld)  # the mean takes the bias away; its gradient is nothing but rounding
-        else:
-            bias_gradient(n, ld, layer[DELTA], grad_b, accumulate)
-        if layer[SLOPE]:
-            bias_gradient(n, ld, layer[PRODUCT], layer[SLOPE] + to_grad, accumulate)
+        vector_gradients(net, layer, n, accumulate)
 
 
 @njit(**SUMS)

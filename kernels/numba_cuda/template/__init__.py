@@ -1,7 +1,7 @@
 """Device code of the CUDA engine, in parts that are joined into one text: nothing here is imported.
 
 Where it sits: code.py joins the parts; codegen.cuda_module puts the text behind the settings and the formulas of one
-combination of activations, loss and rule; driver.py imports the result.  In reading order: tables, sums, layers,
+combination of activations, loss and rule; driver.py imports the result.  In reading order: tables, sums, stages,
 losses, updates, network.  Names that no part defines come from that head: REAL and the other constants, ``device``,
 ``kernel``, ``record``, exp_, log_ ..., ``product`` and the formulas.
 

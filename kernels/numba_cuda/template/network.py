@@ -4,6 +4,61 @@
 
 # --- network ---
 
+# --- a layer's tiles ---------------------------------------------------------------------------------------------------
+
+
+@device
+def gather_row(d, s, i):
+    """Row i of the chunk, dense and with its features dropped out, into INPUT."""
+    width, threshold = entry(d, 0, FAN_IN), d.net[IN_THRESHOLD]
+    tid, to = cuda.threadIdx.x, d.net[INPUT] + i * width
+    row = d.order[U(s.first + i)] if s.gathered else s.first + i
+    j = tid
+    if d.net[SPARSE]:
+        while j < width:
+            d.work[U(to + j)] = ZERO
+            j += THREADS
+        cuda.syncthreads()
+        e = d.indptr[U(row)] + tid
+        while e < d.indptr[U(row + 1)]:
+            column = d.indices[U(e)]
+            d.work[U(to + column)] = d.X[U(e)] * mask_at(d, s, 0, threshold, i, width, column)
+            e += THREADS
+    else:
+        while j < width:
+            d.work[U(to + j)] = d.X[U(row * width + j)] * mask_at(d, s, 0, threshold, i, width, j)
+            j += THREADS
+
+
+@device
+def forward_tile(d, s, shared, k, i0, j0):
+    """Rows i0 .. and units j0 .. of layer k: the product, and what goes with it."""
+    fan_in, fan_out = entry(d, k, FAN_IN), entry(d, k, FAN_OUT)
+    source, at, gathered = d.work, d.net[INPUT], 0
+    if k > 0:
+        at = entry(d, k - 1, OUT)
+    elif d.net[USE_INPUT] == 0:
+        source, at, gathered = d.X, s.first * fan_in, s.gathered
+        if gathered:
+            at = 0
+    product(
+        shared, source, at, fan_in, d.order, s.first, gathered, d.params, entry(d, k, W), fan_out,
+        s.rows, fan_out, fan_in, i0, j0,
+    )  # fmt: skip
+    stage_forward(d, s, shared, k, i0, j0)
+
+
+@device
+def backward_tile(d, s, shared, k, i0, j0):
+    """Rows i0 .. and units j0 .. of the layer below k: delta_k W^T, and the way back of what goes with it."""
+    fan_in, fan_out = entry(d, k, FAN_IN), entry(d, k, FAN_OUT)
+    product_with_turned(
+        shared, d.work, entry(d, k, DELTA), fan_out, d.order, 0, 0, d.params, entry(d, k, W), fan_out,
+        s.rows, fan_in, fan_out, i0, j0,
+    )  # fmt: skip
+    stage_backward(d, s, shared, k - 1, i0, j0)
+
+
 # --- phases -----------------------------------------------------------------------------------------------------------
 
 
@@ -63,10 +118,10 @@ def tiles_phase(d, s, shared, first, last, spread):
 def columns_phase(d, s, shared, kind, k):
     j0 = cuda.blockIdx.x * TILE
     while j0 < entry(d, k, FAN_OUT):
-        if kind == NORMALIZE_FORWARD:
-            normalize_forward(d, s, shared, k, j0)
+        if kind == BATCH_FORWARD:
+            batch_forward(d, s, shared, k, j0)
         else:
-            normalize_backward(d, s, shared, k, j0)
+            batch_backward(d, s, shared, k, j0)
         j0 += cuda.gridDim.x * TILE
 
 
@@ -76,7 +131,7 @@ def run_phase(d, s, shared, phase, alpha, l1, max_norm):
     kind, first = d.phases[U(at + PHASE)], d.phases[U(at + FIRST)]
     if kind == TILES:
         tiles_phase(d, s, shared, first, d.phases[U(at + LAST)], d.phases[U(at + SPREAD)])
-    elif kind in (NORMALIZE_FORWARD, NORMALIZE_BACKWARD):
+    elif kind in (BATCH_FORWARD, BATCH_BACKWARD):
         columns_phase(d, s, shared, kind, first)
     elif kind == UNITS:
         units_phase(d, s, shared, alpha, l1)

@@ -19,24 +19,18 @@ Step = record(namedtuple("Step", "number first at rows batch_rows last gathered 
 
 # entries of ``net``
 N_LAYERS, N_PARAMS, N_TRAINED, N_TASKS, MAX_ROWS, USE_INPUT, INPUT = 0, 1, 2, 3, 4, 5, 6
-SPARSE, WEIGHTED, STORE, ROW_LOSS, DELTA_OUT, CLIPPED = 7, 8, 9, 10, 11, 12
-NET_ENTRIES = 13
-# columns of ``layers``: places in ``params`` (-1: has none), places in ``work``, sizes
-FAN_IN, FAN_OUT, W, B, SLOPE, SCALE, SHIFT, MEAN, VAR, KIND = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
-Z, OUT, DELTA, PRODUCT, ROOT, THRESHOLD = 10, 11, 12, 13, 14, 15  # THRESHOLD: of dropout behind the layer
-IN_THRESHOLD = 16  # of the features, in the bottom layer's row
-BATCH_NORM, DELTA_Y = 17, 18  # DELTA_Y: of d loss / d(normalised activation); DELTA where that is not normalised
-LAYER_COLUMNS = 19
-NO_NORM, NORM_BEFORE, NORM_AFTER = 0, 1, 2  # in BATCH_NORM: what is normalised, of the activation's input and output
+SPARSE, WEIGHTED, STORE, ROW_LOSS, DELTA_OUT, CLIPPED, IN_THRESHOLD = 7, 8, 9, 10, 11, 12, 13
+NET_ENTRIES = 14
+# the columns of ``layers`` are kernels/layer_table.py's, as is the order of a layer's arrays
 # kinds of phases
-GATHER, TILES, NORMALIZE_FORWARD, NORMALIZE_BACKWARD, UNITS, UPDATE = 0, 1, 2, 3, 4, 5
+GATHER, TILES, BATCH_FORWARD, BATCH_BACKWARD, UNITS, UPDATE = 0, 1, 2, 3, 4, 5
 # columns of ``phases``: kind; layer, or of TILES the first operation and the one behind the last, and whether the
 # columns, too, are spread over the blocks.  Operations on a tile of rows: 0 .. N_LAYERS - 1 forward, N_LAYERS the loss,
 # then backward from the top layer to the second
 PHASE, FIRST, LAST, SPREAD = 0, 1, 2, 3
 PHASE_COLUMNS = 4
-# kinds of tasks of UNITS: (kind, layer, first row, first column)
-TASK_W, TASK_B, TASK_SLOPE, TASK_SCALE, TASK_SHIFT, TASK_LOSS = 0, 1, 2, 3, 4, 5
+# tasks of UNITS: (kind, layer, first row, first column); kind: TASK_LOSS, or the number of an array, ARRAY_W ..
+TASK_LOSS = -1
 TASK_COLUMNS = 4
 # columns of ``partials``: of W the sums of squares and of magnitudes (of TASK_LOSS: the loss), of the gradient squares
 PARTIALS = 3

@@ -32,7 +32,7 @@ def weight_task(d, s, shared, t, k, i0, j0, alpha, l1):
     elif d.net[USE_INPUT] == 0:
         source, at, gathered = d.X, 0 * fan_in, s.gathered
     product_of_turned(
-        shared, source, at, fan_in, d.order, s.first, gathered, d.work, delta_at(d, k), fan_out,
+        shared, source, at, fan_in, d.order, s.first, gathered, d.work, entry(d, k, DELTA), fan_out,
         fan_in, fan_out, s.rows, i0, j0,
     )  # fmt: skip
     squares, magnitudes, slopes = ZERO, ZERO, ZERO
@@ -58,22 +58,11 @@ def weight_task(d, s, shared, t, k, i0, j0, alpha, l1):
 
 
 @device
-def unit_task(d, s, shared, t, kind, k, j0):
-    """TILE entries of a bias, a learned slope, a scale or a shift: sums over the rows, update."""
+def vector_task(d, s, shared, t, kind, k, j0):
+    """TILE entries of an array of layer k other than W: gradient, update."""
     width, tid = entry(d, k, FAN_OUT), cuda.threadIdx.x
-    j, place, g = j0 + tid % TILE, entry(d, k, B), ZERO
-    if kind == TASK_SLOPE:
-        place = entry(d, k, SLOPE)
-        g = column_sum(d, shared, entry(d, k, PRODUCT), width, j, s.rows)
-    elif kind == TASK_B:
-        if (
-            entry(d, k, BATCH_NORM) != NORM_BEFORE
-        ):  # or the mean takes the bias away, and the sum is nothing but rounding
-            g = column_sum(d, shared, delta_at(d, k), width, j, s.rows)
-    else:
-        place = entry(d, k, SCALE) if kind == TASK_SCALE else entry(d, k, SHIFT)
-        if j < width:
-            g = d.grad[U(place + j)]
+    j, place = j0 + tid % TILE, entry(d, k, W + kind)
+    g = vector_gradient(d, s, shared, kind, k, j, width)
     square = ZERO
     if tid < TILE and j < width:
         u = uniforms(d.scalars, s.number)
@@ -103,12 +92,12 @@ def units_phase(d, s, shared, alpha, l1):
     while t < d.net[N_TASKS]:
         at = t * TASK_COLUMNS
         kind, k = d.tasks[U(at)], d.tasks[U(at + 1)]
-        if kind == TASK_W:
+        if kind == ARRAY_W:
             weight_task(d, s, shared, t, k, d.tasks[U(at + 2)], d.tasks[U(at + 3)], alpha, l1)
         elif kind == TASK_LOSS:
             loss_task(d, s, shared, t)
         else:
-            unit_task(d, s, shared, t, kind, k, d.tasks[U(at + 3)])
+            vector_task(d, s, shared, t, kind, k, d.tasks[U(at + 3)])
         t += cuda.gridDim.x
 
 

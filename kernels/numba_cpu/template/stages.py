@@ -1,4 +1,8 @@
-"""What lies between two products: batch normalisation, activation, dropout; a layer forward and backward."""
+"""What lies between two products, forward and backward beside each other: batch normalisation, activation, dropout.
+
+The drivers (network.py, updates.py) know no option by name: they call the functions behind the line "all stages".  What
+an option needs of a layer is declared in kernels/layer_table.py.
+"""
 
 import numpy as np
 from numba import njit
@@ -10,6 +14,9 @@ from fastmlp.kernels.numba_cpu.template.tables import *
 from fastmlp.kernels.numba_cpu.template.teams import *
 
 # --- network ---
+
+
+# --- batch normalisation ---------------------------------------------------------------------------------------------
 
 
 @njit(**OPTIONS)
@@ -90,6 +97,9 @@ def update_running(layer, n):
         running_var[j] = REAL(0.9 * np.float64(running_var[j]) + 0.1 * var * unbiased)
 
 
+# --- activation ------------------------------------------------------------------------------------------------------
+
+
 @njit(**OPTIONS)
 def prelu_forward(n, ld, z, a, slopes):
     slope = reals(slopes, ld)
@@ -121,7 +131,7 @@ def multiply(n, x, y):
 
 
 @njit(**OPTIONS)
-def stage_forward(layer, training, r, n):
+def activation_forward(layer, training, r, n):
     """Rows r .. r + n: a = f(z)."""
     ld, at = layer[LD_OUT], r * layer[LD_OUT] * ITEM
     z, a = layer[Z] + at, layer[A] + at
@@ -138,7 +148,7 @@ def stage_forward(layer, training, r, n):
 
 
 @njit(**OPTIONS)
-def stage_backward(layer, r, n):
+def activation_backward(layer, r, n):
     """Rows r .. r + n: delta = d loss / da -> d loss / dz."""
     ld, at = layer[LD_OUT], r * layer[LD_OUT] * ITEM
     z, a, delta = layer[Z] + at, layer[A] + at, layer[DELTA] + at
@@ -150,72 +160,101 @@ def stage_backward(layer, r, n):
         call_backward(layer[BACKWARD], n * ld, z, a, delta, layer[PARAMETERS])
 
 
-@njit(**OPTIONS)
-def forward(net, layers, call, step, team, member, first, at, lo, n, all_rows):
-    """Rows lo .. lo + n of a chunk of all_rows, a member's, through all layers; whether X is finite there.
+# --- dropout ---------------------------------------------------------------------------------------------------------
 
-    first, at: the chunk's first row in the order, and in the batch.
-    """
-    finite, training = True, call[TRAINING] != 0
-    bottom = layers[0]
-    if not call[INDPTR]:
-        to = net[INPUT] + lo * bottom[LD_IN] * ITEM
-        finite = gather(call, first + lo, n, bottom[FAN_IN], bottom[LD_IN], to)
-        if training and net[IN_THRESHOLD]:
-            factor = REAL(1.0 / (1.0 - doubles(net[IN_RATE], 1)[0]))
-            key = mask_key(call[SEED], call[T] + step, 0)
-            apply_mask(key, net[IN_THRESHOLD], factor, at + lo, n, bottom[FAN_IN], bottom[LD_IN], to)
-    for k in range(net[N_LAYERS]):
-        layer = layers[k]
-        fan_in, ld_in, ld = layer[FAN_IN], layer[LD_IN], layer[LD_OUT]
-        x = (layers[k - 1, OUT] if k else net[INPUT]) + lo * ld_in * ITEM
-        hidden, norm = k + 1 < net[N_LAYERS], layer[BATCH_NORM]
-        staged = hidden and norm != NORM_BEFORE  # the activation follows the product
-        to = (layer[ZHAT] if norm == NORM_BEFORE else layer[Z]) + lo * ld * ITEM
-        if k == 0 and call[INDPTR]:
-            finite = sparse_forward(net, layers, call, step, first + lo, at + lo, n, to)
-            if staged:
-                stage_forward(layer, training, lo, n)
-        else:
-            block = block_rows(ld, fan_in)
-            for r in range(0, n, block):
-                m = min(block, n - r)
-                source, target = x + r * ld_in * ITEM, to + r * ld * ITEM
-                gemm(m, ld, fan_in, source, ld_in, 1, layer[W], ld, target, ld, layer[B], 0, block)
-                if staged:
-                    stage_forward(layer, training, lo + r, m)
-        if norm:
-            normalize_forward(layer, team, member, lo, n, all_rows)
-        if norm == NORM_BEFORE:
-            stage_forward(layer, training, lo, n)
-        if training and hidden and layer[THRESHOLD]:
-            out = lo * ld * ITEM
-            if norm != NORM_AFTER:
-                copy(layer[OUT] + out, layer[A] + out, n * ld * ITEM)
-            drop(layers, call, step, k, at + lo, n, layer[OUT] + out)
-    return finite
+
+@njit(**INLINE)
+def drop(layers, call, step, k, first, n, address):
+    """Drop units of hidden layer k."""
+    layer = layers[k]
+    key = mask_key(call[SEED], call[T] + step, k + 1)
+    factor = REAL(1.0 / (1.0 - layer.view(np.float64)[RATE]))
+    apply_mask(key, layer[THRESHOLD], factor, first, n, layer[FAN_OUT], layer[LD_OUT], address)
+
+
+# --- all stages ------------------------------------------------------------------------------------------------------
+
+
+@njit(**INLINE)
+def product_place(layer):
+    """Where the product of a layer goes."""
+    return layer[ZHAT] if layer[BATCH_NORM] == NORM_BEFORE else layer[Z]
 
 
 @njit(**OPTIONS)
-def input_delta(net, layers, call, step, team, member, k, at, lo, n, all_rows):
-    """delta of layer k - 1 = delta W^T of layer k, back through dropout, activation, normalisation; a member's rows."""
-    layer, below = layers[k], layers[k - 1]
-    ld, ld_in = layer[LD_OUT], layer[LD_IN]
-    source, to = layer[DELTA] + lo * ld * ITEM, below[DELTA] + lo * ld_in * ITEM
-    drops, norm = below[THRESHOLD] != 0, below[BATCH_NORM]
-    block = block_rows(ld_in, layer[FAN_OUT])
-    for r in range(0, n, block):
-        m = min(block, n - r)
-        target = to + r * ld_in * ITEM
-        gemm(
-            m, ld_in, layer[FAN_OUT], source + r * ld * ITEM, ld, 1, layer[WT], ld_in, target, ld_in,
-            net[ZEROS], 0, block,
-        )  # fmt: skip
-        if drops:
-            drop(layers, call, step, k - 1, at + lo + r, m, target)
-        if norm != NORM_AFTER:
-            stage_backward(below, lo + r, m)
-    if norm:
-        normalize_backward(net, below, team, member, lo, n, all_rows)
-    if norm == NORM_AFTER:
-        stage_backward(below, lo, n)
+def drop_forward(layers, call, step, k, at, r, n):
+    """out = what comes before, with some neurons dropped; rows r .. r + n of the chunk, which begins at row `at`."""
+    layer = layers[k]
+    if call[TRAINING] and layer[THRESHOLD]:
+        ld, offset = layer[LD_OUT], r * layer[LD_OUT] * ITEM
+        if layer[BATCH_NORM] != NORM_AFTER:
+            copy(layer[OUT] + offset, layer[A] + offset, n * ld * ITEM)
+        drop(layers, call, step, k, at + r, n, layer[OUT] + offset)
+
+
+@njit(**OPTIONS)
+def stage_forward(layers, call, step, k, at, r, n):
+    """What goes with the product of layer k: rows r .. r + n of the chunk, which begins at row `at` of the batch."""
+    layer = layers[k]
+    if layer[HIDDEN] and layer[BATCH_NORM] != NORM_BEFORE:
+        activation_forward(layer, call[TRAINING] != 0, r, n)
+        if not layer[WHOLE_BATCH]:
+            drop_forward(layers, call, step, k, at, r, n)
+
+
+@njit(**OPTIONS)
+def batch_forward(layers, call, step, k, team, member, at, lo, n, all_rows):
+    """What needs the whole batch, a chunk of all_rows, and what follows it; a member's rows lo .. lo + n."""
+    layer = layers[k]
+    normalize_forward(layer, team, member, lo, n, all_rows)
+    if layer[BATCH_NORM] == NORM_BEFORE:
+        activation_forward(layer, call[TRAINING] != 0, lo, n)
+    drop_forward(layers, call, step, k, at, lo, n)
+
+
+@njit(**OPTIONS)
+def stage_backward(layers, call, step, k, at, r, n):
+    """delta = d loss / d out of layer k -> what goes with the product that made it; rows r .. r + n of the chunk."""
+    layer = layers[k]
+    if layer[THRESHOLD]:
+        drop(layers, call, step, k, at + r, n, layer[DELTA] + r * layer[LD_OUT] * ITEM)
+    if layer[BATCH_NORM] != NORM_AFTER:
+        activation_backward(layer, r, n)
+
+
+@njit(**OPTIONS)
+def batch_backward(net, layer, team, member, lo, n, all_rows):
+    """Back through what needs the whole batch, and what comes before it; a member's rows lo .. lo + n."""
+    normalize_backward(net, layer, team, member, lo, n, all_rows)
+    if layer[BATCH_NORM] == NORM_AFTER:
+        activation_backward(layer, lo, n)
+
+
+@njit(**OPTIONS)
+def bias_gradient(n, ld, source, to, accumulate):
+    total = reals(to, ld)
+    if not accumulate:
+        total[:] = REAL(0.0)
+    for r in range(n):
+        row = reals(source + r * ld * ITEM, ld)
+        for j in range(ld):
+            total[j] += row[j]
+
+
+@njit(**OPTIONS)
+def vector_gradients(net, layer, n, accumulate):
+    """Sums over n rows for a layer's arrays other than W; those of scale and shift are there already."""
+    to_grad, ld = net[GRAD] - net[PARAMS], layer[LD_OUT]
+    if layer[BATCH_NORM] == NORM_BEFORE:
+        clear(layer[B] + to_grad, ld)  # the mean takes the bias away; its gradient is nothing but rounding
+    else:
+        bias_gradient(n, ld, layer[DELTA], layer[B] + to_grad, accumulate)
+    if layer[SLOPE]:
+        bias_gradient(n, ld, layer[PRODUCT], layer[SLOPE] + to_grad, accumulate)
+
+
+@njit(**OPTIONS)
+def vectors_updated(layer, n):
+    """What follows the update of a layer's arrays by a batch of n rows."""
+    if layer[BATCH_NORM]:
+        update_running(layer, n)

@@ -1,4 +1,9 @@
-"""What lies between two products: gathered rows, dropout, activations, batch normalisation; forward and backward."""
+"""What lies between two products, forward and backward beside each other: batch normalisation, activation, dropout.
+
+The drivers (network.py, updates.py) know no option by name: they call stage_forward and stage_backward on the tile of a
+product, batch_forward and batch_backward where an option needs the whole batch, and vector_gradient for a layer's
+arrays.  What an option needs of a layer is declared in kernels/layer_table.py.
+"""
 
 # ruff: noqa: F821
 
@@ -31,34 +36,11 @@ def mask_at(d, s, n, threshold, row, width, j):
     return d.factors[U(n)] if bits >= np.uint64(threshold) else ZERO
 
 
-# --- forward ----------------------------------------------------------------------------------------------------------
+# --- activation -------------------------------------------------------------------------------------------------------
 
 
 @device
-def gather_row(d, s, i):
-    """Row i of the chunk, dense and with its features dropped out, into INPUT."""
-    width, threshold = entry(d, 0, FAN_IN), entry(d, 0, IN_THRESHOLD)
-    tid, to = cuda.threadIdx.x, d.net[INPUT] + i * width
-    row = d.order[U(s.first + i)] if s.gathered else s.first + i
-    j = tid
-    if d.net[SPARSE]:
-        while j < width:
-            d.work[U(to + j)] = ZERO
-            j += THREADS
-        cuda.syncthreads()
-        e = d.indptr[U(row)] + tid
-        while e < d.indptr[U(row + 1)]:
-            column = d.indices[U(e)]
-            d.work[U(to + column)] = d.X[U(e)] * mask_at(d, s, 0, threshold, i, width, column)
-            e += THREADS
-    else:
-        while j < width:
-            d.work[U(to + j)] = d.X[U(row * width + j)] * mask_at(d, s, 0, threshold, i, width, j)
-            j += THREADS
-
-
-@device
-def stage_forward(d, s, k, i, j, width, z):
+def activation_forward(d, s, k, i, j, width, z):
     """a = f(z) of unit j in row i of hidden layer k; in training also what the way back multiplies by.
 
     Where a is normalised yet, it goes to Z, and is dropped after that.
@@ -82,39 +64,11 @@ def stage_forward(d, s, k, i, j, width, z):
         d.work[U(entry(d, k, PRODUCT) + at)] = (ZERO if z > ZERO else z) * factor
 
 
-@device
-def forward_tile(d, s, shared, k, i0, j0):
-    """Rows i0 .. and units j0 .. of layer k: z = A W + b, and a = f(z) where nothing comes between."""
-    fan_in, fan_out = entry(d, k, FAN_IN), entry(d, k, FAN_OUT)
-    source, at, gathered = d.work, d.net[INPUT], 0
-    if k > 0:
-        at = entry(d, k - 1, OUT)
-    elif d.net[USE_INPUT] == 0:
-        source, at, gathered = d.X, s.first * fan_in, s.gathered
-        if gathered:
-            at = 0
-    product(
-        shared, source, at, fan_in, d.order, s.first, gathered, d.params, entry(d, k, W), fan_out,
-        s.rows, fan_out, fan_in, i0, j0,
-    )  # fmt: skip
-    staged = k + 1 < d.net[N_LAYERS] and entry(d, k, BATCH_NORM) != NORM_BEFORE
-    e = cuda.threadIdx.x
-    while e < TILE * TILE:
-        i, j = e // TILE, e % TILE
-        if i0 + i < s.rows and j0 + j < fan_out:
-            z = shared[U(i * LD + j)] + d.params[U(entry(d, k, B) + j0 + j)]
-            if staged:
-                stage_forward(d, s, k, i0 + i, j0 + j, fan_out, z)
-            else:
-                d.work[U(entry(d, k, Z) + (i0 + i) * fan_out + j0 + j)] = z
-        e += THREADS
-
-
 # --- batch normalisation ----------------------------------------------------------------------------------------------
 
 
 @device
-def normalize_forward(d, s, shared, k, j0):
+def batch_forward(d, s, shared, k, j0):
     """y = scale zhat + shift of units j0 .. j0 + TILE of layer k, over all rows; then the stage that follows."""
     tid, width = cuda.threadIdx.x, entry(d, k, FAN_OUT)
     j, at, first, n = j0 + tid % TILE, entry(d, k, Z), tid // TILE, REAL(s.rows)
@@ -134,14 +88,14 @@ def normalize_forward(d, s, shared, k, j0):
         d.work[U(at + i * width + j)] = normalised
         y = scale * normalised + shift
         if entry(d, k, BATCH_NORM) == NORM_BEFORE:
-            stage_forward(d, s, k, i, j, width, y)
+            activation_forward(d, s, k, i, j, width, y)
         else:
             factor = mask_at(d, s, k + 1, entry(d, k, THRESHOLD), i, width, j)
             d.work[U(entry(d, k, OUT) + i * width + j)] = y * factor
             d.work[U(entry(d, k, DELTA_Y) + i * width + j)] = factor
         i += THREADS // TILE
     if first == 0:
-        d.work[U(entry(d, k, ROOT) + j)] = root
+        d.work[U(entry(d, k, MOMENTS) + j)] = root
         unbiased = var * (n / REAL(max(s.rows - 1, 1)))
         to_mean, to_var = U(entry(d, k, MEAN) + j), U(entry(d, k, VAR) + j)
         d.params[to_mean] = OLD_SHARE * d.params[to_mean] + NEW_SHARE * mean
@@ -149,14 +103,15 @@ def normalize_forward(d, s, shared, k, j0):
 
 
 @device
-def normalize_backward(d, s, shared, k, j0):
+def batch_backward(d, s, shared, k, j0):
     """From d loss / dy to d loss / dx of units j0 .. of layer k, y = scale zhat + shift; sums for scale and shift.
 
     Where x is the activation, the way back goes on through its slope, which lies in DELTA.
     """
     tid, width = cuda.threadIdx.x, entry(d, k, FAN_OUT)
     j, at, zhat, n = j0 + tid % TILE, entry(d, k, DELTA_Y), entry(d, k, Z), REAL(s.rows)
-    to, product_at, after = entry(d, k, DELTA), entry(d, k, PRODUCT), entry(d, k, BATCH_NORM) == NORM_AFTER
+    to, product_at, learned = entry(d, k, DELTA), entry(d, k, PRODUCT), entry(d, k, SLOPE) >= 0
+    after = entry(d, k, BATCH_NORM) == NORM_AFTER
     plain = column_sum(d, shared, at, width, j, s.rows)
     total, i = ZERO, tid // TILE
     while i < s.rows and j < width:
@@ -165,11 +120,11 @@ def normalize_backward(d, s, shared, k, j0):
     along = column_total(shared, total)
     if j >= width:
         return
-    factor, i = d.params[U(entry(d, k, SCALE) + j)] / d.work[U(entry(d, k, ROOT) + j)], tid // TILE
+    factor, i = d.params[U(entry(d, k, SCALE) + j)] / d.work[U(entry(d, k, MOMENTS) + j)], tid // TILE
     while i < s.rows:
         e = i * width + j
         x = factor * (d.work[U(at + e)] - plain / n - d.work[U(zhat + e)] * (along / n))
-        if after and product_at >= 0:
+        if after and learned:
             d.work[U(product_at + e)] = x * d.work[U(product_at + e)]
         d.work[U(to + e)] = x * d.work[U(to + e)] if after else x
         i += THREADS // TILE
@@ -178,31 +133,50 @@ def normalize_backward(d, s, shared, k, j0):
         d.grad[U(entry(d, k, SHIFT) + j)] = plain
 
 
-# --- backward ---------------------------------------------------------------------------------------------------------
+# --- all stages -------------------------------------------------------------------------------------------------------
 
 
 @device
-def delta_at(d, k):
-    """Where the delta of layer k is in ``work``."""
-    return d.net[DELTA_OUT] if k + 1 == d.net[N_LAYERS] else entry(d, k, DELTA)
-
-
-@device
-def backward_tile(d, s, shared, k, i0, j0):
-    """Rows i0 .. and units j0 .. of the layer below k: delta = (delta_k W^T) * slope, where the slope lies."""
-    fan_in, fan_out = entry(d, k, FAN_IN), entry(d, k, FAN_OUT)
-    product_with_turned(
-        shared, d.work, delta_at(d, k), fan_out, d.order, 0, 0, d.params, entry(d, k, W), fan_out,
-        s.rows, fan_in, fan_out, i0, j0,
-    )  # fmt: skip
-    to, e = entry(d, k - 1, DELTA_Y), cuda.threadIdx.x
-    learned = entry(d, k - 1, SLOPE) >= 0 and entry(d, k - 1, BATCH_NORM) != NORM_AFTER
+def stage_forward(d, s, shared, k, i0, j0):
+    """What goes with the product of layer k, whose rows i0 .. and units j0 .. are in ``shared``: bias, then stages."""
+    width, e = entry(d, k, FAN_OUT), cuda.threadIdx.x
+    staged = entry(d, k, HIDDEN) != 0 and entry(d, k, BATCH_NORM) != NORM_BEFORE
     while e < TILE * TILE:
         i, j = e // TILE, e % TILE
-        if i0 + i < s.rows and j0 + j < fan_in:
-            at, x = (i0 + i) * fan_in + j0 + j, shared[U(i * LD + j)]
+        if i0 + i < s.rows and j0 + j < width:
+            z = shared[U(i * LD + j)] + d.params[U(entry(d, k, B) + j0 + j)]
+            if staged:
+                activation_forward(d, s, k, i0 + i, j0 + j, width, z)
+            else:
+                d.work[U(entry(d, k, Z) + (i0 + i) * width + j0 + j)] = z
+        e += THREADS
+
+
+@device
+def stage_backward(d, s, shared, k, i0, j0):
+    """From d loss / d(what layer k hands on), a tile in ``shared``, back through what goes with its product."""
+    width, to, e = entry(d, k, FAN_OUT), entry(d, k, DELTA_Y), cuda.threadIdx.x
+    learned = entry(d, k, SLOPE) >= 0 and entry(d, k, BATCH_NORM) != NORM_AFTER
+    while e < TILE * TILE:
+        i, j = e // TILE, e % TILE
+        if i0 + i < s.rows and j0 + j < width:
+            at, x = (i0 + i) * width + j0 + j, shared[U(i * LD + j)]
             d.work[U(to + at)] = x * d.work[U(to + at)]
             if learned:
-                place = U(entry(d, k - 1, PRODUCT) + at)
+                place = U(entry(d, k, PRODUCT) + at)
                 d.work[place] = x * d.work[place]
         e += THREADS
+
+
+@device
+def vector_gradient(d, s, shared, kind, k, j, width):
+    """Gradient of entry j of an array of layer k other than W; those of scale and shift are there already."""
+    g = ZERO
+    if kind == ARRAY_SLOPE:
+        g = column_sum(d, shared, entry(d, k, PRODUCT), width, j, s.rows)
+    elif kind != ARRAY_B:
+        if j < width:
+            g = d.grad[U(entry(d, k, W + kind) + j)]
+    elif entry(d, k, BATCH_NORM) != NORM_BEFORE:  # or the mean takes the bias away; the sum is nothing but rounding
+        g = column_sum(d, shared, entry(d, k, DELTA), width, j, s.rows)
+    return g
