@@ -19,7 +19,7 @@ from sklearn.utils import estimator_html_repr
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.model.segments import UNIT_ATTRIBUTES
+from fastmlp.model.stages import UNIT_ATTRIBUTES
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fastmlp.kernels import formulas
-from fastmlp.model.network import BATCH_NORM_EPS, Network
-from fastmlp.model.segments import UNIT_ATTRIBUTES
+from fastmlp.model.network import Network
+from fastmlp.model.stages import BATCH_NORM_EPS, UNIT_ATTRIBUTES
 
 F64 = np.dtype(np.float64)
 PLAIN = Network((4, 5, 6, 3), ("relu", "tanh"), "log_loss", F64)
@@ -228,8 +228,8 @@ def test_dropout_is_off_in_prediction():
         ({"widths": (4, 0, 6, 3)}, "widths must be at least two positive numbers"),
         ({"activations": ("relu",)}, "activations must name one per hidden layer, 2"),
         ({"dtype": np.dtype(np.int64)}, "dtype must be float32 or float64, got int64"),
-        ({"dropout": (0.5,)}, r"dropout must hold one rate per hidden layer, 2, or none, got \(0.5,\)"),
-        ({"dropout": (0.5, 1.0)}, r"^dropout must be in \[0, 1\), got 1.0"),
+        ({"dropout": (0.5,)}, r"dropout must be one rate, or one per hidden layer, 2, got 1: \(0.5,\)"),
+        ({"dropout": (0.5, 1.0)}, r"^dropout=1 drops every unit.*\[0, 1\)"),
         ({"dropout": (float("nan"), 0.0)}, r"^dropout must be in \[0, 1\), got nan"),
         ({"input_dropout": -0.1}, r"input_dropout must be in \[0, 1\), got -0.1"),
     ],
@@ -241,7 +241,9 @@ def test_wrong_fields(fields, words):
 
 
 def test_pickle():
-    network = Network((4, 5, 3), (("elu", {"alpha": 0.5}),), ("focal", {"gamma": 1.0}), F64, (0.25,), batch_norm=True)
+    network = Network(
+        (4, 5, 3), (("elu", {"alpha": 0.5}),), ("focal", {"gamma": 1.0}), F64, dropout=(0.25,), batch_norm=True
+    )
     network.folded(network.initial_params(np.random.RandomState(0), gain=6.0))
     again = pickle.loads(pickle.dumps(network))
     assert again == network

@@ -20,7 +20,7 @@ from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 from fastmlp.kernels import formulas
 from fastmlp.model.initialization import INITIALIZERS
-from fastmlp.model.network import BATCH_NORM_EPS
+from fastmlp.model.stages import BATCH_NORM_EPS
 from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
 from fastmlp.training.schedules import SCHEDULES, make_schedule
 

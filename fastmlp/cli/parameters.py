@@ -108,9 +108,9 @@ def has_linear_output(estimator: Any) -> bool:
 
 def _check(cls: Any, parameters: Mapping[str, Any]) -> None:
     from fastmlp.data.targets import resolve_loss
-    from fastmlp.estimator.parameters import activations_of, check_lbfgs, dropout_rates
+    from fastmlp.estimator.parameters import activations_of, check_lbfgs
     from fastmlp.model import choices
-    from fastmlp.model.network import placements
+    from fastmlp.model.stages import options_of
     from fastmlp.training.schedules import SCHEDULES
 
     known = cls._get_param_names()
@@ -121,8 +121,7 @@ def _check(cls: Any, parameters: Mapping[str, Any]) -> None:
     estimator._validate_params()
     hidden = estimator._hidden_sizes()
     activations_of(estimator.activation, len(hidden))
-    dropout_rates(estimator, len(hidden))
-    placements(estimator.batch_norm, len(hidden))
+    options_of(estimator, len(hidden))
     choices.entry(SCHEDULES, estimator.learning_rate, "learning_rate")
     task = "regression" if cls is estimators()["regression"] else "multiclass"
     resolve_loss(task, estimator.loss, 1 if task == "regression" else 3)

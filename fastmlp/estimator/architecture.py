@@ -9,10 +9,10 @@ import numpy as np
 
 from fastmlp.data import targets
 from fastmlp.data.targets import Objective
-from fastmlp.estimator.parameters import activations_of, dropout_rates
-from fastmlp.model import weights
+from fastmlp.estimator.parameters import activations_of
+from fastmlp.model import stages, weights
 from fastmlp.model.initialization import initial_params
-from fastmlp.model.network import Network, placements
+from fastmlp.model.network import Network
 
 
 def hidden_sizes(estimator: Any) -> list[int]:
@@ -54,7 +54,7 @@ def fitted_network(estimator: Any) -> Network:
     widths, dtype = weights.linear_shape(estimator.coefs_, estimator.intercepts_)
     activations = activations_of(estimator.activation, len(widths) - 2)
     loss = targets.LOSS_OF_LINK[estimator.out_activation_]
-    return Network(widths, activations, loss, dtype, batch_norm=_fitted_placements(estimator, len(activations)))
+    return Network(widths, activations, loss, dtype, **stages.fitted_options(estimator, len(activations)))
 
 
 def first_params(estimator: Any, network: Network, random_state: np.random.RandomState) -> np.ndarray:
@@ -72,30 +72,18 @@ def _network_to_go_on_with(estimator: Any, objective: Objective) -> Network:
             f" {objective.link!r}: a loss cannot be exchanged for this one without a new fit"
         )
     network = _network(estimator, widths, objective.loss, dtype)
-    fitted = _fitted_placements(estimator, len(network.activations))
-    asked = network.batch_norm or ("",) * len(fitted)
-    if any(where and not wanted for where, wanted in zip(fitted, asked, strict=False)):
-        raise ValueError(
-            f"batch_norm={estimator.batch_norm!r}, but the fitted network has batch normalisation where this has none:"
-            " it needs a new fit"
-        )
+    n_hidden = len(network.activations)
+    for name, fitted in stages.fitted_options(estimator, n_hidden).items():
+        asked = getattr(network, name) or ("",) * n_hidden
+        if any(where and not wanted for where, wanted in zip(fitted, asked, strict=False)):
+            raise ValueError(
+                f"{name}={getattr(estimator, name)!r}, but the fitted network has {name} where this has none:"
+                " it needs a new fit"
+            )
     return network
-
-
-def _fitted_placements(estimator: Any, n_hidden: int) -> tuple[str, ...]:
-    """Return where the hidden layers of the fitted network normalise: its arrays tell which, the parameter where."""
-    scales = getattr(estimator, "bn_scales_", None)
-    if scales is None:
-        return ()
-    asked = placements(estimator.batch_norm, n_hidden) or ("before",) * n_hidden
-    # a list of another length is refused where its arrays are read
-    has_none = [i < len(scales) and scales[i] is None for i in range(n_hidden)]
-    return placements([not none and (where or "before") for where, none in zip(asked, has_none, strict=True)], n_hidden)
 
 
 def _network(estimator: Any, widths: tuple[int, ...], loss: Any, dtype: np.dtype) -> Network:
     n_hidden = len(widths) - 2
-    dropout, input_dropout = dropout_rates(estimator, n_hidden)
     activations = activations_of(estimator.activation, n_hidden)
-    batch_norm = placements(estimator.batch_norm, n_hidden)
-    return Network(widths, activations, loss, dtype, dropout, input_dropout, batch_norm)
+    return Network(widths, activations, loss, dtype, **stages.options_of(estimator, n_hidden))

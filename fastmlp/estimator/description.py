@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS, dropout_rates
+from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 from fastmlp.kernels import formulas
-from fastmlp.model import choices, weights
+from fastmlp.model import choices, stages, weights
 
 #: Least number of vectors of a training with the length of the parameters: parameters, gradient, optimizer's states.
 TRAINING_VECTORS = 3
 
-#: A hidden layer's words for where it normalises.
-NORMS = {"before": "batch_norm", "after": "batch_norm after"}
 COLUMNS = ("layer", "shape", "activation", "parameters", "memory", "FLOPs")
 
 
@@ -208,14 +206,13 @@ def summary(estimator: Any) -> Summary:
         )
     check_is_fitted(model, "coefs_")
     network = model._fitted_network()
-    dropout, input_dropout = dropout_rates(model, len(network.activations))
+    options = stages.options_of(model, len(network.activations))
+    options |= {name: getattr(network, name) for name in stages.PREDICTS}
     layers = []
     for i, (fan_in, fan_out) in enumerate(network.shapes):
         hidden = i < len(network.activations)
         words = [describe(network.activations[i])] if hidden else [str(model.out_activation_)]
-        words += [NORMS[network.batch_norm[i]]] if hidden and network.batch_norm and network.batch_norm[i] else []
-        words += [f"dropout {dropout[i]:g}"] if hidden and dropout and dropout[i] else []
-        words += [f"input_dropout {input_dropout:g}"] if i == 0 and input_dropout else []
+        words += filter(None, (option.words(options[name], i) for name, option in stages.OPTIONS.items()))
         of_layer = [segment for segment in network.segments if segment.layer == i]
         n_params = sum(segment.size for segment in of_layer)
         n_trained = sum(segment.size for segment in of_layer if segment.trained)
@@ -292,7 +289,7 @@ def fitted_layers(estimator: Any) -> FittedLayers:
     if isinstance(model, _BaseMLP):
         network = model._fitted_network()
         activations = [describe(entry) for entry in network.activations]
-        if network.batch_norm:
+        if network.plain is not network:
             plain, params = network.folded(weights.flat_params(model, network))
             coefs, intercepts = plain.coefs(params), plain.intercepts(params)
     # in a pipeline the network's features may differ from those of X, so use only its own names

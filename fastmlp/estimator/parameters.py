@@ -14,7 +14,7 @@ from fastmlp.kernels import formulas
 from fastmlp.kernels.language import ActivationFormula, LossFormula
 from fastmlp.model import choices
 from fastmlp.model.initialization import INITIALIZERS
-from fastmlp.model.network import normalises
+from fastmlp.model.stages import OPTIONS
 from fastmlp.sklearn_compat import Interval, Options, StrOptions
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES
@@ -86,23 +86,6 @@ def activations_of(activation: Any, n_hidden: int) -> tuple[Any, ...]:
     return choices.entries(formulas.ACTIVATIONS, activation, "activation", n_hidden, HIDDEN_ACTIVATIONS)
 
 
-def dropout_rates(estimator: Any, n_hidden: int) -> tuple[tuple[float, ...], float]:
-    """(one dropout rate per hidden layer, or () for none; rate of the features)."""
-    given = estimator.dropout
-    rates = [given] * n_hidden if isinstance(given, Real) else list(given)
-    if len(rates) != n_hidden:
-        raise ValueError(f"dropout must be one rate, or one per hidden layer, {n_hidden}, got {len(rates)}: {given!r}")
-    for argument, rate in (("input_dropout", estimator.input_dropout), *(("dropout", rate) for rate in rates)):
-        if isinstance(rate, Real) and rate == 1:
-            raise ValueError(
-                f"{argument}=1 drops every unit, so that nothing is left to train on; it must be in [0, 1)"
-            )
-        if not isinstance(rate, Real) or isinstance(rate, bool) or not 0 <= float(rate) < 1:
-            raise ValueError(f"{argument} must be in [0, 1), got {rate!r}")
-    hidden = tuple(float(rate) for rate in rates) if any(rates) else ()
-    return hidden, float(estimator.input_dropout)
-
-
 # What needs steps over mini-batches: (parameter, whether a value asks for it, why it makes no sense with 'lbfgs').
 _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
@@ -110,9 +93,7 @@ _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda value: value not in ("constant", "invscaling", "adaptive"),  # these it ignores, as in scikit-learn
         "its line search finds the length of each step",
     ),
-    ("dropout", np.any, "its line search needs a loss that is the same at every evaluation"),
-    ("input_dropout", bool, "its line search needs a loss that is the same at every evaluation"),
-    ("batch_norm", normalises, "it sees all rows at once, not batches"),
+    *((name, option.asks, option.why_no_lbfgs) for name, option in OPTIONS.items()),
     ("drop_last", bool, "it sees all rows at once, not batches"),
     ("l1_ratio", bool, "it needs a smooth loss; use alpha alone"),
     ("weight_decay", bool, "it is decoupled from the loss, of which alone 'lbfgs' knows; use alpha"),

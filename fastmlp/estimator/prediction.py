@@ -9,7 +9,7 @@ import numpy as np
 
 from fastmlp.data import device_arrays
 from fastmlp.engines import backends
-from fastmlp.model.segments import UNIT_ATTRIBUTES
+from fastmlp.model.stages import UNIT_ATTRIBUTES
 from fastmlp.model.weights import flat_params, shared_params, unit_arrays
 
 _UNITS = frozenset(UNIT_ATTRIBUTES.values())

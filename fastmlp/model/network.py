@@ -15,16 +15,11 @@ from typing import Any
 import numpy as np
 
 from fastmlp.model.segments import Segment, segments_of
-
-#: What batch normalisation adds to a variance (PyTorch's).
-BATCH_NORM_EPS = 1e-5
-
-#: Where a hidden layer normalises: nowhere; its pre-activations; its activations.
-PLACEMENTS = ("", "before", "after")
+from fastmlp.model.stages import OPTIONS, PREDICTS, Stages, whole_batch
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(Stages):
     """An immutable description of a multi-layer perceptron.
 
     Parameters
@@ -38,14 +33,8 @@ class Network:
         Likewise for ``kernels.formulas.LOSSES``; its link is the output activation.
     dtype : numpy dtype
         float32 or float64: of the parameters and of all arithmetic.
-    dropout : tuple of float
-        One rate in [0, 1) per hidden layer; () for none. It acts in training only.
-    input_dropout : float
-        Rate in [0, 1) of the features.
-    batch_norm : bool, str or sequence of these
-        Where a hidden layer normalises over the batch (Ioffe and Szegedy 2015, arXiv:1502.03167): "before" its
-        activation, which True means too; "after" it; or nowhere, False or "". One for all, or one per hidden layer.
-        Kept as a tuple with an entry of ``PLACEMENTS`` per hidden layer; () where none normalises.
+    **options
+        What lies between two products: see :class:`fastmlp.model.stages.Stages`.
 
     Notes
     -----
@@ -66,9 +55,6 @@ class Network:
     activations: tuple[Any, ...]
     loss: Any
     dtype: np.dtype
-    dropout: tuple[float, ...] = ()
-    input_dropout: float = 0.0
-    batch_norm: Any = ()
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or any(width < 1 for width in self.widths):
@@ -79,14 +65,8 @@ class Network:
             )
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
-        if len(self.dropout) not in (0, len(self.activations)):
-            raise ValueError(
-                f"dropout must hold one rate per hidden layer, {len(self.activations)}, or none, got {self.dropout}"
-            )
-        for name, rate in (("input_dropout", self.input_dropout), *(("dropout", rate) for rate in self.dropout)):
-            if not 0 <= rate < 1:  # NaN is neither
-                raise ValueError(f"{name} must be in [0, 1), got {rate}")
-        object.__setattr__(self, "batch_norm", placements(self.batch_norm, len(self.activations)))
+        for name, option in OPTIONS.items():
+            object.__setattr__(self, name, option.read(getattr(self, name), len(self.activations)))
 
     @property
     def n_layers(self) -> int:
@@ -96,7 +76,7 @@ class Network:
     @cached_property
     def whole_batch(self) -> tuple[bool, ...]:
         """Whether each hidden layer needs all rows of a batch at once, in training."""
-        return tuple(bool(where) for where in self.batch_norm or ("",) * len(self.activations))
+        return tuple(whole_batch(self, layer) for layer in range(len(self.activations)))
 
     @cached_property
     def needs_whole_batch(self) -> bool:
@@ -176,20 +156,15 @@ class Network:
 
     @property
     def plain(self) -> Network:
-        """This network as it predicts: without dropout, its batch_norm folded away."""
-        return self._stripped if self.batch_norm or self.dropout or self.input_dropout else self
+        """This network as it predicts: without its options, which are off or folded away."""
+        return self if all(getattr(self, name) == option.off for name, option in OPTIONS.items()) else self._stripped
 
     @cached_property
     def _stripped(self) -> Network:
-        return replace(self, dropout=(), input_dropout=0.0, batch_norm=())
+        return replace(self, **{name: option.off for name, option in OPTIONS.items()})
 
     def folded(self, params: np.ndarray) -> tuple[Network, np.ndarray]:
-        """The network and the flat vector to predict with: the running statistics become weights and biases.
-
-        Let f = scale / sqrt(var + eps). Before the activation, a unit's scale * (x W + b - mean) / sqrt(var + eps) +
-        shift is x (W f) + (b - mean) f + shift: its own W and b change. After the activation, the next layer reads
-        f a + shift - mean f, and (f a + shift - mean f) W + b is a (f W) + (shift - mean f) W + b: W and b of that
-        layer change, each row of W by its f.
+        """The network and the flat vector to predict with: what lies between two products becomes weights and biases.
 
         Returns
         -------
@@ -198,26 +173,17 @@ class Network:
         params : ndarray of shape (plain.n_params,)
             The same vector where there is nothing to fold, else a new one.
         """
-        if not self.batch_norm:
+        folds = [option.fold for name, option in PREDICTS.items() if option.fold and getattr(self, name)]
+        if not folds:
             return self.plain, params
         folded = np.empty(self.plain.n_params, dtype=self.dtype)
         folded[: self.n_linear] = params[: self.n_linear]
-        coefs, intercepts = self.plain.coefs(folded), self.plain.intercepts(folded)
-        units, running = self.unit_parameters(params), self.running_statistics(params)
+        units = self.unit_parameters(params)
         for i, kept in enumerate(self.plain.unit_parameters(folded)):
             for name, values in kept.items():
                 values[...] = units[i][name]
-            if not self.batch_norm[i]:
-                continue
-            factor = units[i]["scale"] / np.sqrt(running[i]["var"].astype(np.float64) + BATCH_NORM_EPS)
-            if self.batch_norm[i] == "before":
-                W, b = coefs[i], intercepts[i]
-                W[...] = W * factor
-                b[...] = (b - running[i]["mean"]) * factor + units[i]["shift"]
-            else:
-                W, b = coefs[i + 1], intercepts[i + 1]
-                b[...] = b + (units[i]["shift"] - running[i]["mean"] * factor) @ W
-                W[...] = W * factor[:, None]
+        for fold in folds:
+            fold(self, params, self.plain.coefs(folded), self.plain.intercepts(folded))
         return self.plain, folded
 
     def initial_params(self, rng: np.random.RandomState, gain: float) -> np.ndarray:
@@ -296,34 +262,6 @@ class Network:
                 f"outputs needs {self.n_params} parameters: training takes at least {needed / 2**30:.4g} GiB, "
                 f"this machine has {limit / 2**30:.4g} GiB"
             )
-
-
-def normalises(batch_norm: Any) -> bool:
-    """Return whether a value of batch_norm makes a hidden layer normalise."""
-    return any(batch_norm) if isinstance(batch_norm, tuple | list) else bool(batch_norm)
-
-
-def placements(given: Any, n_hidden: int) -> tuple[str, ...]:
-    """Return where each hidden layer normalises, an entry of ``PLACEMENTS`` per layer; () where none does.
-
-    Raises
-    ------
-    ValueError
-        Naming batch_norm, what was given and what is allowed.
-    """
-    allowed = 'False, True, "before" or "after"'
-    if isinstance(given, tuple) and not given:
-        return ()
-    each = list(given) if isinstance(given, list | tuple | np.ndarray) else [given] * n_hidden
-    if len(each) != n_hidden:
-        raise ValueError(
-            f"batch_norm must be {allowed}, or a list of one per hidden layer, {n_hidden}, got {len(each)}: {given!r}"
-        )
-    for entry in each:
-        if not isinstance(entry, bool | np.bool_) and not (isinstance(entry, str) and entry in PLACEMENTS):
-            raise ValueError(f"batch_norm must be {allowed}, or a list of one per hidden layer, got {entry!r}")
-    found = tuple(str(entry) if isinstance(entry, str) else "before" if entry else "" for entry in each)
-    return found if any(found) else ()
 
 
 def _physical_memory() -> int:

@@ -5,66 +5,21 @@ Only the reference engine states the layout a second time, as the judge.
 
 The vector is ``[W0 .. Wn | b0 .. bn | unit parameters | running statistics]``.  Weights come first, so that the
 penalty covers a prefix.  Running statistics come last, so that an optimizer updates a prefix.  A new array per unit is
-one row of ``UNITS``.
+one row of ``stages.UNITS``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastmlp.kernels import formulas
-from fastmlp.model import choices
+from fastmlp.model.stages import UNIT_ATTRIBUTES, UNITS
 
 if TYPE_CHECKING:
     from fastmlp.model.network import Network
-
-
-class Unit(NamedTuple):
-    """An array (fan_out,) of a hidden layer besides its weights and biases.
-
-    name : of the array in its layer
-    attribute : of the estimator, a list with an entry per hidden layer
-    first : (network, hidden layer) -> first value, or None where the layer has no such array
-    trained : whether the optimizer updates it
-    """
-
-    name: str
-    attribute: str
-    first: Callable[[Network, int], float | None]
-    trained: bool = True
-
-
-def _normalised(value: float) -> Callable[[Network, int], float | None]:
-    """First value of an array of batch normalisation."""
-    return lambda network, layer: value if network.batch_norm and network.batch_norm[layer] else None
-
-
-def _learned(name: str) -> Callable[[Network, int], float | None]:
-    """First value of a parameter that each unit of an activation learns: the one given, or the default."""
-
-    def first(network: Network, layer: int) -> float | None:
-        entry = network.activations[layer]
-        return choices.parameters_of(formulas.ACTIVATIONS, entry)[name] if name in choices.learned(entry) else None
-
-    return first
-
-
-#: In the order in which a layer has them in the flat vector, trained or not, and in which files list them.
-UNITS = (
-    Unit("scale", "bn_scales_", _normalised(1.0)),
-    Unit("shift", "bn_shifts_", _normalised(0.0)),
-    Unit("mean", "bn_means_", _normalised(0.0), trained=False),
-    Unit("var", "bn_vars_", _normalised(1.0), trained=False),
-    Unit("slope", "prelu_slopes_", _learned("slope")),
-)
-
-#: Name of an array of hidden units -> attribute of the estimator: a list with an entry per hidden layer.
-UNIT_ATTRIBUTES = {unit.name: unit.attribute for unit in UNITS}
 
 
 @dataclass(frozen=True)

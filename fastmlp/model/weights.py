@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fastmlp.model.network import Network
-from fastmlp.model.segments import UNIT_ATTRIBUTES, Segment
+from fastmlp.model.segments import Segment
+from fastmlp.model.stages import UNIT_ATTRIBUTES
 
 
 def expose(estimator: Any, network: Network, params: np.ndarray) -> None:

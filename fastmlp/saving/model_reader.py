@@ -14,7 +14,7 @@ from fastmlp.data.targets import LOSS_OF_LINK, n_class_outputs
 from fastmlp.estimator.base import ESTIMATORS, _defaults
 from fastmlp.model import weights
 from fastmlp.model.network import Network
-from fastmlp.model.segments import UNIT_ATTRIBUTES
+from fastmlp.model.stages import UNIT_ATTRIBUTES
 from fastmlp.saving import earlier, modelfile
 from fastmlp.saving.modelfile import Decoder, Model, ModelFileError, refusing
 from fastmlp.training import state as states

@@ -18,7 +18,8 @@ from sklearn import neural_network
 from fastmlp.estimator.base import ESTIMATORS
 from fastmlp.estimator.parameters import activations_of
 from fastmlp.model import choices, weights
-from fastmlp.model.network import Network, normalises
+from fastmlp.model.network import Network
+from fastmlp.model.stages import OPTIONS, PREDICTS
 from fastmlp.sklearn_compat import AdamOptimizer, SGDOptimizer
 from fastmlp.training.attributes import ATTRIBUTES
 from fastmlp.training.optimizers import Optimizer
@@ -39,8 +40,6 @@ INERT: dict[str, Callable[[Any], bool]] = {
     "max_grad_norm": lambda value: value is None,
     "drop_last": lambda value: not value,
     "l1_ratio": _zero_or_none,
-    "dropout": _zero_or_none,
-    "input_dropout": _zero_or_none,
     "init": lambda value: isinstance(value, str) and value == "auto",
     "monitor": lambda value: isinstance(value, str) and value == "score",
     "restore_best": lambda value: value is None,
@@ -121,8 +120,9 @@ def to_sklearn(estimator: Any) -> Any:
 def _copy_fit(estimator: Any, made: Any) -> None:
     """Give scikit-learn's estimator weights, attributes and state of a fitted one of ours."""
     network = estimator._fitted_network()
-    if network.batch_norm:
-        raise ValueError("to_sklearn: the fitted network has batch_norm, which is not in scikit-learn")
+    for name in PREDICTS:
+        if getattr(network, name):
+            raise ValueError(f"to_sklearn: the fitted network has {name}, which is not in scikit-learn")
     if estimator.out_activation_ not in LINKS[type(estimator).__name__]:
         raise ValueError(f"to_sklearn: the fitted network has out_activation_={estimator.out_activation_!r}")
     copy_attributes(estimator, made)
@@ -157,9 +157,12 @@ def _parameters_for_sklearn(estimator: Any, cls: Any) -> tuple[dict[str, Any], l
         raise ValueError(f"to_sklearn: loss={ours['loss']!r} is not in scikit-learn, which has {known}")
     if "loss" in parameters:
         parameters["loss"] = loss
-    if normalises(ours["batch_norm"]):
-        raise ValueError(f"to_sklearn: batch_norm={ours['batch_norm']!r} is not in scikit-learn")
     strange = [name for name, is_inert in INERT.items() if name in ours and not is_inert(ours[name])]
+    asked = [name for name, option in OPTIONS.items() if option.asks(ours[name])]
+    for name in asked:
+        if name in PREDICTS:
+            raise ValueError(f"to_sklearn: {name}={ours[name]!r} is not in scikit-learn")
+    strange += asked
     if any(choices.given_parameters(ours["loss"]).values()):  # label smoothing
         strange.append("loss")
     if choices.name_of(ours["solver"]) in SOLVERS:

@@ -20,7 +20,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from fastmlp.engines.backends import Data
-from fastmlp.model.network import Network, normalises
+from fastmlp.model.network import Network
+from fastmlp.model.stages import OPTIONS
 from fastmlp.training import snapshots, stopping
 from fastmlp.training import state as states
 from fastmlp.training.diagnosis import Guard, has_own_formulas
@@ -35,7 +36,7 @@ def check_batches(estimator: Any, n_rows: int) -> int:
     Raises
     ------
     ValueError
-        If no batch is left, or if batch_norm would have to normalise a single row.
+        If no batch is left, or if an option needs several rows and gets a single one.
     """
     batch_size = min(200 if estimator.batch_size == "auto" else estimator.batch_size, n_rows)
     rest = n_rows % batch_size
@@ -43,14 +44,17 @@ def check_batches(estimator: Any, n_rows: int) -> int:
         raise ValueError(
             f"drop_last=True leaves no batch: batch_size={estimator.batch_size} is more than the {n_rows} training rows"
         )
-    given = f"batch_norm={estimator.batch_norm!r}"
-    if normalises(estimator.batch_norm) and batch_size == 1:
-        raise ValueError(f"{given} makes no sense with batches of one row, which has no variance")
-    if normalises(estimator.batch_norm) and rest == 1 and not estimator.drop_last:
-        raise ValueError(
-            f"{given} makes no sense with a last batch of one row, which has no variance: {n_rows} rows come in"
-            f" batches of {batch_size}; change batch_size or set drop_last=True"
-        )
+    for name in (
+        name for name, option in OPTIONS.items() if option.whole_batch and option.asks(getattr(estimator, name))
+    ):
+        given = f"{name}={getattr(estimator, name)!r}"
+        if batch_size == 1:
+            raise ValueError(f"{given} makes no sense with batches of one row, which has no variance")
+        if rest == 1 and not estimator.drop_last:
+            raise ValueError(
+                f"{given} makes no sense with a last batch of one row, which has no variance: {n_rows} rows come in"
+                f" batches of {batch_size}; change batch_size or set drop_last=True"
+            )
     return n_rows - rest if estimator.drop_last else n_rows
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.model import choices
+from fastmlp.model.stages import PREDICTS
 from fastmlp.training.attributes import ATTRIBUTES, HISTORY
 from fastmlp.training.stopping import Stopping
 
@@ -47,8 +48,9 @@ def restore(run: Any, snapshot: Mapping[str, Any]) -> None:
         If the snapshot is of another network, solver or number of rows, or no snapshot at all.
     """
     try:
+        absent = {name: option.saved(option.off) for name, option in PREDICTS.items()}  # from files older than it
         for what, here in identity(run).items():
-            there = snapshot["of"][what]
+            there = (absent | snapshot["of"])[what]
             if there != here:
                 raise ValueError(f"resume_from: the saved training has {what} {there!r}, this one has {here!r}")
         _restore_attributes(run.estimator, snapshot)
@@ -73,8 +75,7 @@ def identity(run: Any) -> dict[str, Any]:
         "activation": [choices.name_of(entry) for entry in network.activations],
         "loss": choices.name_of(network.loss),
         "dtype": network.dtype.name,
-        # files of the first kind have a bool: before every activation, or nowhere
-        "batch_norm": bool(network.batch_norm) if {*network.batch_norm} <= {"before"} else list(network.batch_norm),
+        **{name: option.saved(getattr(network, name)) for name, option in PREDICTS.items()},
         "solver": choices.name_of(estimator.solver),
         "training rows": len(run.order),
         "validation rows": 0 if run.validation is None else len(run.validation),
