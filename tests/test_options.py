@@ -418,7 +418,7 @@ def test_batch_norm_where_it_is_asked_for(small, batch_norm, tmp_path):
     np.testing.assert_array_equal(twin.fit(X, Y_VALUES).predict(X), est.fit(X, Y_VALUES).predict(X))
     est.bn_scales_[1][:] *= 1.5
     np.testing.assert_allclose(est.predict(X), unit_forward(est, X), rtol=1e-9, atol=1e-12)
-    with pytest.raises(ValueError, match=r"batch_norm=\[True, False\], but the fitted network has batch normalisation"):
+    with pytest.raises(ValueError, match=r"batch_norm=\[True, False\], but the fitted network has batch_norm where"):
         est.set_params(batch_norm=[True, False]).fit(X, Y_VALUES)
 
 

@@ -1,8 +1,8 @@
 """What lies between two products: the one declaration of a network's options for everything outside the engines.
 
-An option is a parameter of the estimators and a field of :class:`Stages`, from which ``Network`` inherits, with a row of
-``OPTIONS``. Its arrays are rows of ``UNITS``. Estimators, files, summaries, conversions and the command loop over these
-tables. What the engines keep for an option is declared in ``kernels/layer_table.py``.
+An option is a parameter of the estimators, a field of :class:`Stages`, from which ``Network`` inherits, and a row of
+``OPTIONS``. Its arrays are rows of ``UNITS``. Estimators, files, summaries, conversions and the command loop over
+these tables. What the engines keep for an option is declared in ``kernels/layer_table.py``.
 """
 
 from __future__ import annotations
@@ -88,9 +88,11 @@ def _rates(given: Any, n_hidden: int) -> tuple[float, ...]:
 # --- prediction without them ------------------------------------------------------------------------------------------
 
 
-def _fold_batch_norm(
-    network: Network, params: np.ndarray, coefs: list[np.ndarray], intercepts: list[np.ndarray]
-) -> None:
+#: (network, params, weights, biases) -> None: changes weights and biases to those that predict without the option.
+Fold = Callable[["Network", np.ndarray, list[np.ndarray], list[np.ndarray]], None]
+
+
+def _fold_batch_norm(network: Network, params: np.ndarray, coefs: list, intercepts: list) -> None:
     """Make weights and biases of the running statistics.
 
     Let f = scale / sqrt(var + eps). Before the activation, a unit's scale * (x W + b - mean) / sqrt(var + eps) +
@@ -124,8 +126,7 @@ class Option(NamedTuple):
     words : (what the network keeps, layer) -> words for the layer in a summary, or ""
     why_no_lbfgs : why it makes no sense with the solver 'lbfgs'
     off : what the network keeps without it
-    fold : (network, params, weights, biases) -> None, if predictions depend on it: changes the weights and biases to
-        those that predict without it
+    fold : how to predict without it; None if predictions do not depend on it
     whole_batch : whether a layer that has it needs all rows of a batch at once, in training
     array, where : name of one of its arrays, and what the network keeps of a layer that has it
     saved : what the network keeps -> what a snapshot has of it
@@ -135,7 +136,7 @@ class Option(NamedTuple):
     words: Callable[[Any, int], str]
     why_no_lbfgs: str
     off: Any = ()
-    fold: Callable[[Network, np.ndarray, list[np.ndarray], list[np.ndarray]], None] | None = None
+    fold: Fold | None = None
     whole_batch: bool = False
     array: str = ""
     where: Any = None

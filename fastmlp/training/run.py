@@ -44,10 +44,10 @@ def check_batches(estimator: Any, n_rows: int) -> int:
         raise ValueError(
             f"drop_last=True leaves no batch: batch_size={estimator.batch_size} is more than the {n_rows} training rows"
         )
-    for name in (
-        name for name, option in OPTIONS.items() if option.whole_batch and option.asks(getattr(estimator, name))
-    ):
+    for name, option in OPTIONS.items():
         given = f"{name}={getattr(estimator, name)!r}"
+        if not option.whole_batch or not option.asks(getattr(estimator, name)):
+            continue
         if batch_size == 1:
             raise ValueError(f"{given} makes no sense with batches of one row, which has no variance")
         if rest == 1 and not estimator.drop_last:
