@@ -37,6 +37,12 @@ def pytest_collection_modifyitems(items):
     mark_exhaustive(items)
 
 
+@pytest.fixture(scope="session")
+def all_tests(request):
+    """Whether all tests run, not the quick ones alone."""
+    return not request.config.option.markexpr
+
+
 ENGINES = [name for name in backends.available() if name != "reference"]
 
 

@@ -62,7 +62,7 @@ def factors_of_a_check(params):
     }
 
 
-@pytest.mark.covers("check", "estimator backend", factors=factors_of_a_check)
+@pytest.mark.covers("check", factors=factors_of_a_check)
 @parametrize_with_checks(
     [clone(est).set_params(backend=backend) for est in CHECKED for backend in BACKENDS],
     expected_failed_checks=lambda estimator: {},
