@@ -77,9 +77,9 @@ def engine_on_every_isa(request):
     module.use_isa(before)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def one_blas_thread():
-    """Products are small here: BLAS threads cost more than they bring."""
+    """Products are small in the tests: BLAS threads cost more than they bring, most of it in waiting."""
     with parity.one_blas_thread():
         yield
 

@@ -22,6 +22,8 @@ import os, sys, warnings
 sys.meta_path[:] = [f for f in sys.meta_path if not COPY or "__editable__" not in getattr(f, "__module__", "")]
 import numpy as np
 warnings.simplefilter("ignore", category=UserWarning)
+import sklearn.neural_network  # recent versions import rich themselves
+before = set(sys.modules)
 import fastmlp
 from fastmlp.engines import backends
 
@@ -117,7 +119,10 @@ for value in ("1", "2"):  # what turns Numba's compiler off
 for value in ("0", ""):
     os.environ["NUMBA_DISABLE_JIT"] = value
     assert "NUMBA_DISABLE_JIT" not in (backends.why_not("numba") or "")
-assert fit() > 0.8 and "numba" not in sys.modules
+from fastmlp.data import device_arrays
+assert fit() > 0.8 and not device_arrays.is_device_array(X)
+early = {"typer", "rich", "numba", "matplotlib"} & (set(sys.modules) - before)
+assert not early, early
 """
 
 

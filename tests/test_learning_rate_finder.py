@@ -94,7 +94,7 @@ def test_plot_names_the_extra(monkeypatch):
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 @pytest.mark.parametrize("task", ["classes", "labels", "values"])
 def test_range_test_of_estimators(solver, task):
-    X, digits = load_digits(return_X_y=True)
+    X, digits = (array[:600] for array in load_digits(return_X_y=True))
     X = X / 16
     parameters = {"hidden_layer_sizes": (20,), "solver": solver, "random_state": 0}
     if task == "values":

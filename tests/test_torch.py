@@ -1,8 +1,8 @@
 """Every engine against PyTorch: copied weights, equal batches, 50 steps, the same weights afterwards.
 
-The quick tests take 15 steps.  A case is a row of the tables below.  PyTorch's side is built from its own functions, its
-autograd and its optimizers wherever it has them, in float64; where it has none (log-cosh, pinball, gamma, focal, Lion,
-the straight-through step) the formula of the paper is written in tensors and autograd does the rest.  Nothing of
+The quick tests take 15 steps.  A case is a row of the tables below.  PyTorch's side is built from its own functions,
+its autograd and its optimizers wherever it has them, in float64; where it has none (log-cosh, pinball, gamma, focal,
+Lion, the straight-through step) the formula of the paper is written in tensors and autograd does the rest.  Nothing of
 PyTorch's side knows how our gradients are computed.
 
 Needs PyTorch, which comes with an extra of its own: pip install "fastmlp[judges]".

@@ -71,7 +71,7 @@ def mark_exhaustive(items):
     """Give the mark ``exhaustive`` to the collected tests outside the covering selection of their function."""
     functions = defaultdict(list)
     for item in items:
-        if hasattr(item, "callspec"):
+        if hasattr(item, "callspec") and not item.get_closest_marker("exhaustive"):
             functions[item.nodeid.partition("[")[0]].append(item)
     for combinations in functions.values():
         mark = combinations[0].get_closest_marker("covers")
