@@ -21,6 +21,9 @@ from collections import defaultdict
 
 import pytest
 
+#: Of the test's parameters each value is to occur, in no pair in particular.
+each_value_once = pytest.mark.covers("")
+
 ISA = "engine_on_every_isa"  # the fixture that goes through engines and their instruction sets
 
 
