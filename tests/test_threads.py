@@ -140,7 +140,7 @@ def small_training(n_jobs=1):
 def test_one_workspace_trains_for_one_caller_at_a_time(n_jobs):
     workspace, train = small_training(n_jobs)
     expected = train(workspace)
-    for _ in range(20):
+    for _ in range(50):
         outcomes = side_by_side(4, lambda i: train(workspace))
         done = [outcome for outcome in outcomes if isinstance(outcome, np.ndarray)]
         refused = [outcome for outcome in outcomes if isinstance(outcome, RuntimeError)]
