@@ -11,7 +11,7 @@ each dtype, and what else there is meets each engine.
 ``@pytest.mark.covers("engine dtype", "engine loss")`` names the groups of parameters whose values must meet, where
 other pairs add nothing: two stages of a network, for instance, that know nothing of one another.  ``factors=function``
 says what is in a parameter that is made of several: a function from a dict of the parameters to a dict of hashable
-values.  ``covering`` does the same for a table whose rows are the combinations.
+values.  ``@each_value_once`` asks for no pairs.  ``covering`` selects from a table whose rows are the combinations.
 """
 
 import heapq
