@@ -10,6 +10,7 @@
 | `rivals/` | the table of rivals, and how each trains and predicts |
 | `processes.py`, `worker.py` | a question to a fresh process, and the process that answers |
 | `race.py` | rounds over rivals; same results or no times |
+| `timing.py` | the clocks of the workers |
 | `tables.py` | tables and charts as data, for terminal and page alike |
 | `html.py`, `charts.py` | the page |
 | `compare.py` | this run against an older one |

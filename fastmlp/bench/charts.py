@@ -90,22 +90,7 @@ def _series(
 ) -> None:
     """Draw the bars of one series with numbers; leave out missing values; values below the start go left."""
     known = [(centre, value) for centre, value in zip(centres, values, strict=True) if value is not None]
-    axes.barh(
-        [centre for centre, _ in known],
-        [value - start for _, value in known],
-        left=start,
-        height=0.9 * BAR,
-        color=[BELOW if value < start else colour for _, value in known],
-        label=name,
-    )
-    for centre, value in known:
-        below = value < start
-        axes.annotate(
-            number(value),
-            (value, centre),
-            xytext=(-3 if below else 3, 0),
-            textcoords="offset points",
-            ha="right" if below else "left",
-            va="center",
-            fontsize=9,
-        )
+    colours = [BELOW if value < start else colour for _, value in known]
+    widths = [value - start for _, value in known]
+    bars = axes.barh([centre for centre, _ in known], widths, 0.9 * BAR, start, color=colours, label=name)
+    axes.bar_label(bars, [number(value) for _, value in known], padding=3, fontsize=9)

@@ -8,9 +8,9 @@ worth having at least if our speed-up over PyTorch does not fall.
 
 from __future__ import annotations
 
+import operator
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import exp
@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from fastmlp.bench import processes
-from fastmlp.bench.race import TOLERANCE, Tell, finite, relative, summary
+from fastmlp.bench.race import TOLERANCE, WRONG, Tell, finite, relative, summary
 from fastmlp.bench.settings import Settings
-from fastmlp.bench.tables import Bars, Table, difference, number, percent
+from fastmlp.bench.tables import Bars, Table, difference, largest, number, percent, share, times
+from fastmlp.bench.timing import clock, epochs_within
 from fastmlp.bench.workloads import FORMULA, WORKLOADS, Task, Workload
 from fastmlp.kernels import formulas
 
@@ -104,11 +105,11 @@ def options() -> list[Option]:
 
 def run(settings: Settings, tell: Tell) -> dict[str, Any]:
     """Measure every net at every thread count: ours and the rivals', each in one process."""
-    versions = processes.installed(settings.entrants("options"))
-    rows, rounds = options(), settings.rounds_or(ROUNDS)
-    cases = [case for name in NETS for case in _cases(WORKLOADS[name], rows, rounds, settings, versions, tell)]
+    settings = settings.of_suite(ROUNDS)
+    versions, rows = processes.installed(settings.entrants("options")), options()
+    cases = [case for name in NETS for case in _cases(WORKLOADS[name], rows, settings, versions, tell)]
     return {
-        "settings": {"rounds": rounds, "dtype": settings.dtype, "threads": list(settings.threads)},
+        "settings": settings.shown(),
         "versions": versions,
         "options": [asdict(option) for option in rows],
         "cases": cases,
@@ -124,93 +125,67 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
 
 
 def _cases(
-    workload: Workload,
-    rows: Sequence[Option],
-    rounds: int,
-    settings: Settings,
-    versions: Mapping[str, str | None],
-    tell: Tell,
+    workload: Workload, rows: Sequence[Option], settings: Settings, versions: Mapping[str, str | None], tell: Tell
 ) -> list[dict[str, Any]]:
     """Measure one net at each thread count."""
     cases = []
     with tempfile.TemporaryDirectory() as folder:
         workload.write(Path(folder), settings.dtype)
-        request = {
-            "workload": workload.name,
-            "folder": folder,
-            "dtype": settings.dtype,
-            "backend": settings.backend,
-            "options": [{"name": row.name, "params": dict(row.params), "base": row.base} for row in rows],
-            "rounds": rounds,
-            "seconds": settings.seconds / FITS,
-            **({"epochs": workload.checked_epochs} if settings.quick_check else {}),
-        }
+        asked = [{"name": row.name, "params": dict(row.params), "base": row.base} for row in rows]
+        seconds = settings.seconds / FITS
+        request = settings.question(workload, folder=folder, options=asked, rounds=settings.rounds, seconds=seconds)
         for threads in settings.threads:
-            answers = {}
+            answers: dict[str, Mapping[str, Any]] = {}
             for rival, version in versions.items():
                 tell(f"{workload.name}, {rival}, threads: {threads}")
-                answers[rival] = _ask(rival, version, request, threads)
+                try:
+                    answers[rival] = (
+                        processes.ask(rival, "options", request, threads=threads)
+                        if version
+                        else {"absent": "not installed"}
+                    )
+                except processes.Failed as failure:
+                    answers[rival] = {"failed": str(failure)}
             cases.append(_case(workload.name, threads, rows, answers, settings.dtype))
     return cases
-
-
-def _ask(rival: str, version: str | None, request: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    """Return the answer of a rival's process for each option, or one reason for all of them."""
-    if version is None:
-        return {"absent": "not installed"}
-    try:
-        return processes.ask(rival, "options", request, threads=threads)
-    except processes.Failed as failure:
-        return {"failed": str(failure)}
 
 
 def _case(
     workload: str, threads: int, rows: Sequence[Option], answers: Mapping[str, Mapping[str, Any]], dtype: str
 ) -> dict[str, Any]:
-    """Judge the answers, then turn them into ratios."""
+    """Judge the answers, which are for each option, or one reason for all of them; then turn them into ratios."""
     case: dict[str, Any] = {"workload": workload, "threads": threads, "rivals": {}, "problems": []}
     for rival, answer in answers.items():
         if "failed" in answer:
             case["problems"].append(f"{_label(case)}, {rival}: failed: {answer['failed']}")
         ours = case["rivals"].get("fastmlp")
         records = {row.name: _judged(row, answer, ours, dtype) for row in rows}
-        if "options" in answer:
-            case["problems"] += [
-                f"{_label(case)}, {name}, {rival}: {PROBLEMS[record['status']]}: {record['problem']}"
-                for name, record in records.items()
-                if record["status"] in PROBLEMS
-            ]
-        _time(rows, answer, records)
+        case["problems"] += [
+            f"{_label(case)}, {name}, {rival}: {WRONG[record['status']]}: {record['problem']}"
+            for name, record in records.items()
+            if record["status"] in WRONG and "options" in answer
+        ]
+        for row in rows:
+            if records[row.name]["status"] == "ok":
+                records[row.name] |= _times(row, answer["options"][row.name], records[row.base])
         case["rivals"][rival] = records
-    ours = case["rivals"]["fastmlp"]
-    case["speed_up"] = {
-        rival: {name: _quotient(theirs[name]["median"], ours[name]["median"]) for name in ours}
-        for rival, theirs in case["rivals"].items()
-        if rival != "fastmlp"
-    }
-    # cost there over cost here: our speed-up with the option over that of the plain network, drift left out
-    case["of_plain"] = {
-        rival: {name: _quotient(theirs[name]["over_plain"], ours[name]["over_plain"]) for name in ours}
-        for rival, theirs in case["rivals"].items()
-        if rival != "fastmlp"
-    }
+    ours, *others = case["rivals"]
+    # of_plain: cost there over cost here, which is our speed-up over that of the plain network, drift left out
+    for key, part in (("speed_up", "median"), ("of_plain", "over_plain")):
+        case[key] = {
+            rival: {name: share(case["rivals"][rival][name][part], record[part]) for name, record in mine.items()}
+            for mine in [case["rivals"][ours]]
+            for rival in others
+        }
     return case
-
-
-PROBLEMS = {"differs": "results differ", "failed": "failed"}
 
 
 def _judged(
     option: Option, answer: Mapping[str, Any], ours: Mapping[str, Mapping[str, Any]] | None, dtype: str
 ) -> dict[str, Any]:
     """Return the record of one option without times; `ours` are fastmlp's records, None while these are judged."""
-    record: dict[str, Any] = {
-        "status": "ok",
-        "problem": "",
-        "losses": [],
-        "loss_diff": None,
-        **dict.fromkeys(("seconds", "median", "spread", "ratio", "over_plain")),
-    }
+    record: dict[str, Any] = {"status": "ok", "problem": "", "losses": [], "loss_diff": None}
+    record |= dict.fromkeys(("seconds", "median", "spread", "ratio", "over_plain"))
     found = answer.get("options", {})
     one = found.get(option.name, answer)
     for status in ("absent", "failed"):
@@ -218,13 +193,12 @@ def _judged(
             return {**record, "status": status, "problem": one[status]}
     record["losses"] = [finite(loss) for loss in one["losses"]]
     base = found.get(option.base, {}).get("losses") if ours is None else ours[option.name]["losses"]
-    if not np.isfinite(one["losses"]).all():
-        problem = "losses are not finite"
-    elif not base or not np.isfinite(np.asarray(base, dtype=float)).all():  # None becomes NaN
+    if None in record["losses"]:
+        return {**record, "status": "differs", "problem": "losses are not finite"}
+    if not base or not np.isfinite(np.asarray(base, dtype=float)).all():  # None becomes NaN
         return {**record, "status": "untimed", "problem": "nothing to compare it with"}
-    else:
-        record["loss_diff"] = finite(relative(one["losses"], [base]))
-        problem = _difference(option, record["loss_diff"], ours is None, dtype)
+    record["loss_diff"] = finite(relative(one["losses"], [base]))
+    problem = _difference(option, record["loss_diff"], ours is None, dtype)
     return {**record, "status": "differs", "problem": problem} if problem else record
 
 
@@ -233,40 +207,27 @@ def _difference(option: Option, loss_diff: float | None, ours: bool, dtype: str)
     if ours and option.losses == OTHER:
         return "losses are those without it: it does nothing" if loss_diff == 0 else ""
     incomparable = option.losses == ANY if ours else option.draws
-    if incomparable:
-        return ""
     limit = SAME if ours else TOLERANCE[dtype]["losses"]
-    if loss_diff is None or not loss_diff <= limit:
-        return f"losses differ by {'nan' if loss_diff is None else f'{loss_diff:.1e}'}, more than {limit:.0e}"
-    return ""
+    if incomparable or (loss_diff is not None and loss_diff <= limit):
+        return ""
+    return f"losses differ by {'nan' if loss_diff is None else f'{loss_diff:.1e}'}, more than {limit:.0e}"
 
 
-def _time(rows: Sequence[Option], answer: Mapping[str, Any], records: dict[str, dict[str, Any]]) -> None:
-    """Put times and ratios into the records of options that are well, and whose base is."""
-    for option in rows:
-        record = records[option.name]
-        base = records.get(option.base)
-        if record["status"] != "ok":
-            continue
-        times = answer["options"][option.name]
-        if base is None or base["status"] != "ok" or not times["seconds"]:
-            record |= {"status": "untimed", "problem": f"{option.base} has no times to compare it with"}
-            continue
-        ratios = [seconds / bases for seconds, bases in zip(times["seconds"], times["base_seconds"], strict=True)]
-        record |= summary(times["seconds"]) | {"ratio": statistics.median(ratios)}
-        # rows stand behind their bases, and plain is 1 by definition
-        record["over_plain"] = 1.0 if option.name == PLAIN else record["ratio"] * base["over_plain"]
-
-
-def _quotient(x: float | None, y: float | None) -> float | None:
-    return None if x is None or y is None else x / y
+def _times(option: Option, found: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return times and ratios of an option that is well, if its base is."""
+    if base["status"] != "ok" or not found["seconds"]:
+        return {"status": "untimed", "problem": f"{option.base} has no times to compare it with"}
+    ratio = statistics.median(map(operator.truediv, found["seconds"], found["base_seconds"]))
+    # rows stand behind their bases, and plain is 1 by definition
+    over_plain = 1.0 if option.name == PLAIN else ratio * base["over_plain"]
+    return {**summary(found["seconds"]), "ratio": ratio, "over_plain": over_plain}
 
 
 def _over(case: Mapping[str, Any], rows: Sequence[Option]) -> list[str]:
     """Return one line per option that costs more than its limit."""
     records = case["rivals"]["fastmlp"]
     return [
-        f"{_label(case)}, {row.name}: {number(records[row.name]['ratio'], 'x')} {row.base}, limit {row.limit:g}x"
+        f"{_label(case)}, {row.name}: {times(records[row.name]['ratio'])} {row.base}, limit {row.limit:g}x"
         for row in rows
         if _is_over(records[row.name], row.limit)
     ]
@@ -295,14 +256,12 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
         make = pytorch_options.Trainer
     checked = task.workload.checked_epochs
-    answers: dict[str, dict[str, Any]] = {}
-    trainers: dict[str, Any] = {}
-    for option in request["options"]:
-        answers[option["name"]], trainer = _first(make, task, option["params"], checked)
-        if trainer is not None:
-            trainers[option["name"]] = trainer
+    first = {option["name"]: _first(make, task, option["params"], checked) for option in request["options"]}
+    answers = {name: answer for name, (answer, _) in first.items()}
+    trainers = {name: trainer for name, (_, trainer) in first.items() if trainer is not None}
     if PLAIN in trainers:
-        epochs = request.get("epochs") or max(checked, _enough(trainers[PLAIN], request["seconds"], checked))
+        elapsed = clock(trainers[PLAIN].fit, checked)
+        epochs = request.get("epochs") or epochs_within(request["seconds"], checked, elapsed)
         for trainer in trainers.values():
             trainer.prepare(epochs)
         pairs = [(option["name"], option["base"]) for option in request["options"]]
@@ -334,9 +293,7 @@ def _round(
     """Time every option once: base, option, base, option, ..., base."""
 
     def seconds(name: str) -> float:
-        start = time.perf_counter()
-        trainers[name].fit(epochs)
-        return (time.perf_counter() - start) / (epochs * steps)
+        return clock(trainers[name].fit, epochs) / (epochs * steps)
 
     last, before = "", 0.0
     for name, base in pairs:
@@ -347,13 +304,6 @@ def _round(
         answers[name]["seconds"].append(elapsed)
         answers[name]["base_seconds"].append((before + after) / 2)
         last, before = base, after
-
-
-def _enough(trainer: Any, seconds: float, checked: int) -> int:
-    """Return the number of epochs of a fit that takes about `seconds`."""
-    start = time.perf_counter()
-    trainer.fit(checked)
-    return max(1, round(seconds * checked / (time.perf_counter() - start)))
 
 
 def _ours(task: Task, params: Mapping[str, Any]) -> Any:
@@ -374,46 +324,44 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     """Return tables of costs and limits, of each rival with the same options, and of our times."""
     rivals = [rival for rival in result["versions"] if rival != "fastmlp"]
     nets = dict.fromkeys(case["workload"] for case in result["cases"])
-    return [_costs(result), *(_against(result, rival, net) for rival in rivals for net in nets), _times(result)]
+    return [_costs(result), *(_against(result, rival, net) for rival in rivals for net in nets), _all_times(result)]
 
 
 def _costs(result: Mapping[str, Any]) -> Table:
     cases, settings = result["cases"], result["settings"]
     rows = []
     for option in result["options"]:
-        records = [case["rivals"]["fastmlp"][option["name"]] for case in cases]
+        records = {_label(case): case["rivals"]["fastmlp"][option["name"]] for case in cases}
         rows.append(
-            [
-                option["name"],
-                option["base"],
-                number(option["limit"], "x"),
-                *(_cost(record, option["limit"]) for record in records),
-                _verdict(records, option["limit"]),
-            ]
+            {
+                "option": option["name"],
+                "over": option["base"],
+                "limit": times(option["limit"]),
+                **{label: _cost(record, option["limit"]) for label, record in records.items()},
+                "verdict": _verdict(list(records.values()), option["limit"]),
+            }
         )
-    return Table(
-        "Options: times the step of the plain network",
-        ["option", "over", "limit", *map(_label, cases), "verdict"],
-        rows,
-        notes=[
-            f"{settings['dtype']}; plain: relu and Adam, the nets of the suite train. Parameters: "
-            + "; ".join(_parameters(option) for option in result["options"] if option["group"] == REGULARIZER)
-            + ".",
-            f"Fits of as many epochs, each option's between two of what it is over, in one process. Rounds: "
-            f"{settings['rounds']}; medians of their ratios. Plain over itself shows how far these scatter.",
-            f"Before times: losses finite, those of the user's formula equal to silu's within {SAME:.0e}, those of "
-            "solvers and regularizers other than the plain network's.",
-            f"Over their limit (marked !): {len(result['over'])}.",
-            *_reasons(cases, "fastmlp"),
-        ],
-        left=["over", "verdict"],
+    parameters = "; ".join(
+        ", ".join(f"{name}={value}" for name, value in option["params"].items())
+        for option in result["options"]
+        if option["group"] == REGULARIZER
     )
+    notes = [
+        f"{settings['dtype']}; plain: relu and Adam, the nets of the suite train. Parameters: {parameters}.",
+        "Each option is timed between two fits of what it is over, in one process, with the same number of epochs. "
+        f"Rounds: {settings['rounds']}; medians of the ratios. Plain over itself shows how far these scatter.",
+        f"Before times: losses finite, those of the user's formula equal to silu's within {SAME:.0e}, those of "
+        "solvers and regularizers other than the plain network's.",
+        f"Over their limit (marked !): {len(result['over'])}.",
+        *_reasons(cases, "fastmlp"),
+    ]
+    return Table.of("Options: times the step of the plain network", rows, notes)
 
 
 def _cost(record: Mapping[str, Any], limit: float | None) -> str:
     if record["status"] != "ok":
         return record["status"]
-    return number(record["ratio"], "x") + (" !" if _is_over(record, limit) else "")
+    return times(record["ratio"]) + (" !" if _is_over(record, limit) else "")
 
 
 def _verdict(records: Sequence[Mapping[str, Any]], limit: float | None) -> str:
@@ -424,10 +372,6 @@ def _verdict(records: Sequence[Mapping[str, Any]], limit: float | None) -> str:
     if limit is None:
         return ""
     return "over" if any(_is_over(record, limit) for record in records) else "within"
-
-
-def _parameters(option: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in option["params"].items())
 
 
 def _reasons(cases: Sequence[Mapping[str, Any]], rival: str) -> list[str]:
@@ -442,61 +386,45 @@ def _reasons(cases: Sequence[Mapping[str, Any]], rival: str) -> list[str]:
     return [f"Every option: {alike.pop()}."] if len(alike) == 1 and len(found) > 1 else list(found)
 
 
+def _micro(record: Mapping[str, Any]) -> str:
+    return number(1e6 * record["median"]) if record["median"] else record["status"]
+
+
 def _against(result: Mapping[str, Any], rival: str, net: str) -> Table:
     cases = [case for case in result["cases"] if case["workload"] == net]
-    threads = [case["threads"] for case in cases]
-    rows = []
-    for option in result["options"]:
-        row = [option["name"]]
+    rows, below = [], 0
+    for name in (option["name"] for option in result["options"]):
+        row = {"option": name}
         for case in cases:
-            record = case["rivals"][rival][option["name"]]
-            of_plain = case["of_plain"][rival][option["name"]]
-            row += [
-                number(1e6 * record["median"]) if record["median"] else record["status"],
-                number(case["speed_up"][rival][option["name"]], "x"),
-                number(of_plain) + (" !" if of_plain is not None and of_plain < 1 else ""),
-            ]
-        differences = [case["rivals"][rival][option["name"]]["loss_diff"] for case in cases]
-        rows.append([*row, difference(max((d for d in differences if d is not None), default=None))])
-    below = sum(row[-1] == "!" for cells in rows for row in cells)
-    return Table(
-        f"Options on {net}: against {rival} doing the same",
-        ["option", *(name for n in threads for name in (f"us, {n} thr", f"ratio, {n} thr", "of plain")), "loss diff"],
-        rows,
-        notes=[
-            f"{rival} {result['versions'][rival] or 'is not installed'}, eager; the optimizer fused where there is one "
-            "(sgd, momentum, nesterov, adam, adamw, amsgrad, adagrad).",
-            "us: its median microseconds of a step; ratio: times that we are faster; of plain: that over the plain "
-            f"network's, from costs within each process. Below 1 (marked !): {below}.",
-            "loss diff: largest relative difference of the first losses from ours; dropout draws its own masks.",
-            *_reasons(cases, rival),
-        ],
-    )
-
-
-def _times(result: Mapping[str, Any]) -> Table:
-    cases = result["cases"]
-    rows = [
-        [
-            option["name"],
-            *(
-                cell
-                for case in cases
-                for record in [case["rivals"]["fastmlp"][option["name"]]]
-                for cell in (
-                    number(1e6 * record["median"]) if record["median"] else record["status"],
-                    percent(record["spread"]),
-                )
-            ),
-        ]
-        for option in result["options"]
+            of_plain, n = case["of_plain"][rival][name], case["threads"]
+            slower = of_plain is not None and of_plain < 1
+            row[f"us, {n} thr"] = _micro(case["rivals"][rival][name])
+            row[f"ratio, {n} thr"] = times(case["speed_up"][rival][name])
+            row[f"of plain, {n} thr"] = number(of_plain) + (" !" if slower else "")
+            below += slower
+        row["loss diff"] = difference(largest([case["rivals"][rival][name]["loss_diff"] for case in cases]))
+        rows.append(row)
+    notes = [
+        f"{rival} {result['versions'][rival] or 'is not installed'}, eager; the optimizer fused where there is one "
+        "(sgd, momentum, nesterov, adam, adamw, amsgrad, adagrad).",
+        "us: its median microseconds of a step; ratio: times that we are faster; of plain: that over the plain "
+        f"network's, from costs within each process. Below 1 (marked !): {below}.",
+        "loss diff: largest relative difference of the first losses from ours; dropout draws its own masks.",
+        *_reasons(cases, rival),
     ]
-    return Table(
-        "Options: microseconds of a step",
-        ["option", *(name for case in cases for name in (f"us, {_label(case)}", "spread"))],
-        rows,
-        notes=["Median over the rounds, everything included; spread: quartile distance in percent of it."],
-    )
+    return Table.of(f"Options on {net}: against {rival} doing the same", rows, notes)
+
+
+def _all_times(result: Mapping[str, Any]) -> Table:
+    rows = []
+    for name in (option["name"] for option in result["options"]):
+        row = {"option": name}
+        for case in result["cases"]:
+            record = case["rivals"]["fastmlp"][name]
+            row |= {f"us, {_label(case)}": _micro(record), f"spread, {_label(case)}": percent(record["spread"])}
+        rows.append(row)
+    note = "Median over the rounds, everything included; spread: quartile distance in percent of it."
+    return Table.of("Options: microseconds of a step", rows, [note])
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:

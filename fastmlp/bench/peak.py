@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastmlp.bench import processes
+from fastmlp.bench.timing import clock, repeat
 from fastmlp.engines import environment
 
 SIZES = (1024, 2048, 3072)
@@ -54,7 +55,9 @@ def measure(request: Mapping[str, Any]) -> dict[str, float]:
     gflops = 0.0
     for n in SIZES:
         A, B = (np.asfortranarray(rng.standard_normal((n, n)).astype(request["dtype"])) for _ in range(2))
-        gflops = max(gflops, *(2e-9 * n**3 / _least(product, share / 2) for product in _products(A, B)))
+        gflops = max(
+            gflops, *(2e-9 * n**3 / min(repeat(partial(clock, product), share / 2)) for product in _products(A, B))
+        )
     return {"gflops": gflops}
 
 
@@ -64,13 +67,3 @@ def _products(A: np.ndarray, B: np.ndarray) -> list[Callable[[], object]]:
     C = np.zeros_like(A)
     gemm = get_blas_funcs("gemm", (A, B))
     return [lambda: np.matmul(A, B, out=C), lambda: gemm(1.0, A, B, c=C, overwrite_c=True)]
-
-
-def _least(call: Callable[[], object], seconds: float) -> float:
-    """Return the shortest time of a call, repeated for about `seconds`."""
-    least, end = float("inf"), time.perf_counter() + seconds
-    while least == float("inf") or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        least = min(least, time.perf_counter() - start)
-    return least

@@ -134,6 +134,6 @@ def installed(names: Iterable[str]) -> dict[str, str | None]:
     for name, needed in packages.items():
         python = command(name)[0]
         if python not in answers:
-            answers[python] = ask(name, "versions", every)
+            answers[python] = ask(name, "processes:versions", every)
         found[name] = answers[python][needed[0]] if all(answers[python][package] for package in needed) else None
     return found

@@ -6,18 +6,16 @@ import os
 import shutil
 import tempfile
 import threading
-import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastmlp.bench import processes
-from fastmlp.bench.race import Tell
+from fastmlp.bench import processes, timing
+from fastmlp.bench.race import Tell, gather
 from fastmlp.bench.settings import Settings
-from fastmlp.bench.tables import Bars, Table, number
+from fastmlp.bench.tables import Bars, Table, number, scaled
 
 ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
 FEW_ROWS = (1000, 2000)
@@ -30,37 +28,35 @@ REPEATS = 5  # of each fit up to a million rows; more rows are fitted once
 def run(settings: Settings, tell: Tell) -> dict[str, Any]:
     """Run one process per number of rows for the time, and one for the memory."""
     sizes: tuple[int, ...] = FEW_ROWS if settings.quick_check else ROWS
-    problems, cases = [], []
     with tempfile.TemporaryDirectory() as folder:
         fitting = [n for n in sizes if _bytes(n) < 0.9 * shutil.disk_usage(folder).free]
-        problems += [f"{n:,} rows: failed: no room in {tempfile.gettempdir()}" for n in sizes if n not in fitting]
+        problems = [f"{n:,} rows: failed: no room in {tempfile.gettempdir()}" for n in sizes if n not in fitting]
         tell("writing the data")
         _write(Path(folder), max(fitting))
-        for n in fitting:
-            for threads in settings.threads:
-                tell(f"{n:,} rows, threads: {threads}")
-                request = {"folder": folder, "rows": n, "backend": settings.backend}
-                try:
-                    cases.append({"rows": n, "threads": threads, **_ask(request, threads)})
-                except processes.Failed as failure:
-                    problems.append(f"{n:,} rows: failed: {failure}")
+        wanted = {f"{n:,} rows, threads: {threads}": (n, threads) for n in fitting for threads in settings.threads}
+
+        def ask(name: str) -> dict[str, Any]:
+            n, threads = wanted[name]
+            found, memory = (
+                processes.ask(
+                    "fastmlp", "scaling", settings.question(folder=folder, rows=n, what=what), threads=threads
+                )
+                for what in ("time", "memory")
+            )
+            return {"rows": n, "threads": threads, **found, "memory": memory}
+
+        answers, failed = gather("scaling", wanted, 1, ask, tell)
+    cases = [case for found in answers.values() for case in found]
     return {
         "settings": {"threads": list(settings.threads), "batch_size": BATCH, "widths": [FEATURES, *HIDDEN, 1]},
         "cases": cases,
         "flatness": {str(threads): _flatness(cases, threads) for threads in settings.threads},
-        "problems": problems,
+        "problems": problems + failed,
         "figures": {
             f"{case['rows']:,} rows, {case['threads']} thr, seconds of an epoch": case["shuffled"]["epoch"]
             for case in cases
         },
     }
-
-
-def _ask(request: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    timed, memory = (
-        processes.ask("fastmlp", "scaling", {**request, "what": what}, threads=threads) for what in ("time", "memory")
-    )
-    return {**timed, "memory": memory}
 
 
 def _flatness(cases: list[dict[str, Any]], threads: int) -> dict[str, float | None]:
@@ -111,11 +107,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
             n_jobs=request["threads"],
             backend=request["backend"],
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "hasn't converged yet"
-            start = time.perf_counter()
-            estimator.fit(X[:rows], y[:rows])
-            return time.perf_counter() - start
+        return timing.fit(estimator, X[:rows], y[:rows])
 
     if request["what"] == "memory":
         fit(1, rows=BATCH)  # what is loaded once is no part of a fit
@@ -195,82 +187,64 @@ class Watch:
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
-    settings = result["settings"]
+    settings, cases = result["settings"], result["cases"]
+    times = [
+        {**_case(case), **{name: 1e9 * case[order][part] / case["rows"] for name, (order, part) in TIMES.items()}}
+        for case in cases
+    ]
+    memory = [
+        {
+            **_case(case),
+            "anonymous": scaled(found["anonymous"], 1e-6),
+            "bytes/row": scaled(found["anonymous"], 1 / case["rows"]),
+            "resident": scaled(found["resident"], 1e-6),
+            "X": scaled(found["X"], 1e-6),
+            "3 x params": scaled(found["params"], 1e-6),
+            "workspace": scaled(found["workspace"], 1e-6),
+        }
+        for case in cases
+        for found in [case["memory"]]
+    ]
+    flat = [
+        f"Slowest over fastest, threads: {threads}: "
+        + ", ".join(f"{name} {number(value)}" for name, value in found.items())
+        for threads, found in result["flatness"].items()
+    ]
+    notes = [
+        f"Net {'-'.join(map(str, settings['widths']))}, batch {settings['batch_size']}, float32, X a read-only memory "
+        "map.",
+        "whole fit: of one epoch; epoch: half of what a fit of three takes more.",
+        *flat,
+    ]
+    notes_on_memory = [
+        "anonymous: memory that no file backs; a copy of X would be in it.",
+        "resident: with the pages of X, which the system may take back.",
+    ]
     return [
-        Table(
-            "Scaling: nanoseconds per row",
-            ["rows", "threads", "epoch", "whole fit", "epoch, no shuffle", "whole fit, no shuffle"],
-            [
-                [
-                    f"{case['rows']:,}",
-                    str(case["threads"]),
-                    *(
-                        number(1e9 * case[order][part] / case["rows"])
-                        for order in ("shuffled", "in order")
-                        for part in ("epoch", "fit")
-                    ),
-                ]
-                for case in result["cases"]
-            ],
-            notes=[
-                f"Net {'-'.join(map(str, settings['widths']))}, batch {settings['batch_size']}, float32, X a read-only "
-                "memory map.",
-                "whole fit: of one epoch; epoch: half of what a fit of three takes more.",
-                *(
-                    f"Slowest over fastest, threads: {threads}: "
-                    + ", ".join(f"{name} {number(value)}" for name, value in flat.items())
-                    for threads, flat in result["flatness"].items()
-                ),
-            ],
-        ),
-        Table(
-            "Scaling: megabytes that a fit adds at its peak",
-            ["rows", "threads", "anonymous", "bytes/row", "resident", "X", "3 x params", "workspace"],
-            [
-                [
-                    f"{case['rows']:,}",
-                    str(case["threads"]),
-                    _mega(memory["anonymous"]),
-                    number(None if memory["anonymous"] is None else memory["anonymous"] / case["rows"]),
-                    *(_mega(memory[key]) for key in ("resident", "X", "params", "workspace")),
-                ]
-                for case in result["cases"]
-                for memory in [case["memory"]]
-            ],
-            notes=[
-                "anonymous: memory that no file backs; a copy of X would be in it.",
-                "resident: with the pages of X, which the system may take back.",
-            ],
-        ),
+        Table.of("Scaling: nanoseconds per row", times, notes),
+        Table.of("Scaling: megabytes that a fit adds at its peak", memory, notes_on_memory),
     ]
 
 
-def _mega(value: int | None) -> str:
-    return number(None if value is None else 1e-6 * value)
+TIMES = {
+    "epoch": ("shuffled", "epoch"),
+    "whole fit": ("shuffled", "fit"),
+    "epoch, no shuffle": ("in order", "epoch"),
+    "whole fit, no shuffle": ("in order", "fit"),
+}
+
+
+def _case(case: Mapping[str, Any]) -> dict[str, Any]:
+    return {"rows": f"{case['rows']:,}", "threads": case["threads"]}
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:
     cases = result["cases"]
     labels = [f"{case['rows']:,} rows, {case['threads']} thr" for case in cases]
-    memory = [case["memory"] for case in cases]
+    orders = {"shuffled": "shuffled", "no shuffle": "in order"}
+    times = {name: [1e9 * case[order]["epoch"] / case["rows"] for case in cases] for name, order in orders.items()}
+    memory = {kind: [scaled(case["memory"][kind], 1e-6) for case in cases] for kind in ("anonymous", "X")}
     return [
-        Bars(
-            "Scaling: nanoseconds per row of an epoch",
-            labels,
-            {
-                "shuffled": [1e9 * case["shuffled"]["epoch"] / case["rows"] for case in cases],
-                "no shuffle": [1e9 * case["in order"]["epoch"] / case["rows"] for case in cases],
-            },
-            "ns",
-        ),
-        Bars(
-            "Scaling: megabytes that a fit adds, beside X",
-            labels,
-            {
-                "anonymous": [None if one["anonymous"] is None else 1e-6 * one["anonymous"] for one in memory],
-                "X": [1e-6 * one["X"] for one in memory],
-            },
-            "MB",
-            log=True,
-        ),
+        Bars("Scaling: nanoseconds per row of an epoch", labels, times, "ns"),
+        Bars("Scaling: megabytes that a fit adds, beside X", labels, memory, "MB", log=True),
     ]

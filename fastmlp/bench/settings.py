@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from fastmlp.bench.rivals import ENGINE, RIVALS
 from fastmlp.bench.workloads import EVERY_WORKLOAD, Workload
@@ -51,9 +52,9 @@ class Settings:
     seconds: float = 1.0
     quick_check: bool = False
 
-    def rounds_or(self, default: int) -> int:
-        """Return the number of rounds: the user's, or this default."""
-        return self.rounds or (1 if self.quick_check else default)
+    def of_suite(self, rounds: int, **changes: Any) -> Settings:
+        """Return these settings with a suite's default number of rounds, and with what it does not leave open."""
+        return replace(self, rounds=self.rounds or (1 if self.quick_check else rounds), **changes)
 
     def entrants(self, suite: str) -> list[str]:
         """Return fastmlp and the chosen rivals of a suite."""
@@ -64,3 +65,16 @@ class Settings:
     def named(self, workloads: Mapping[str, Workload]) -> list[Workload]:
         """Return the chosen workloads of a suite; all if the choice belongs to another suite."""
         return [workload for name, workload in workloads.items() if name in self.workloads] or list(workloads.values())
+
+    def question(self, workload: Workload | None = None, **more: Any) -> dict[str, Any]:
+        """Return what every worker is told."""
+        question = {"dtype": self.dtype, "backend": self.backend, "seconds": self.seconds}
+        if workload:
+            question["workload"] = workload.name
+            if self.quick_check:
+                question["epochs"] = workload.checked_epochs
+        return {**question, **more}
+
+    def shown(self, **more: Any) -> dict[str, Any]:
+        """Return the settings that belong to a suite's results, for JSON."""
+        return {"rounds": self.rounds, "dtype": self.dtype, "threads": list(self.threads), **more}
