@@ -350,8 +350,9 @@ def test_cold_empties_the_cache_once_for_each_engine(monkeypatch):
         return {"first": 1.0 if not asked[-1][2] else 0.5, "later": 0.25}
 
     monkeypatch.setattr(processes, "ask", answer)
-    found, failed = cold._engines(Settings(engines=("numba", "cython"), quick_check=True), 2, silent)
-    assert failed == []
+    run = race.Run("cold", Settings(engines=("numba", "cython"), quick_check=True), silent)
+    found = cold._engines(run, 2)
+    assert run.problems == []
     assert [one[0] for one in asked] == ["fastmlp:numba"] * 2 + ["fastmlp:cython"] * 2
     assert [one[2] for one in asked] == [[], ["code"]] * 2 and asked[0][1] != asked[2][1]
     times = {"empty": 1.0, "filled": 0.5, "later": 0.25}

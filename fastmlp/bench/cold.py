@@ -7,18 +7,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from fastmlp.bench import engines, processes, rivals
-from fastmlp.bench.race import Tell, gather, summary
+from fastmlp.bench.race import Run, summary
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, percent, times
 from fastmlp.bench.timing import clock
 from fastmlp.bench.workloads import WORKLOADS, Task
 
-PROCESSES = 11
+ROUNDS = 11
 FITS = 3  # in one process, the first of them cold
 NET = "digits"
 EPOCHS = (20, 200)  # of a fit
@@ -44,33 +44,29 @@ print(json.dumps({{"scikit-learn": middle - start, "extra": end - middle, "unwan
 """
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Measure the imports, then the fits."""
-    settings = settings.of_suite(PROCESSES)
-    answers, _ = gather("import", ["fastmlp"], settings.rounds or 1, lambda _: _import(), tell)
-    imports = answers["fastmlp"]
+    settings = run.settings
+    imports = run.gather("import", ["fastmlp"], lambda _: _import())["fastmlp"]
     unwanted = sorted({name for answer in imports for name in answer["unwanted"]})
+    run.problems += [f"import fastmlp imports {name}" for name in unwanted]
     found = {name: summary([answer[name] for answer in imports]) for name in IMPORTED}
     for one in found.values():
         one["min"] = min(one["seconds"])
     all_epochs = FEW_EPOCHS if settings.quick_check else EPOCHS
-    fits, failed = _first_fits(settings, all_epochs, tell)
-    by_engine, failed_too = _engines(settings, all_epochs[0], tell)
+    fits = [fit for epochs in all_epochs for fit in _first_fits(run, epochs)]
+    figures = {
+        f"first fit of {fit['epochs']} epochs {settings.dtype}, seconds": fit["first"]["median"]
+        for fit in fits
+        if fit["rival"] == "fastmlp"
+    }
     return {
         "settings": settings.shown(threads=settings.threads[0], net=NET),
         "imports": found,
         "unwanted": unwanted,
         "fits": fits,
-        "engines": by_engine,
-        "problems": [f"import fastmlp imports {name}" for name in unwanted] + failed + failed_too,
-        "figures": {
-            "import over scikit-learn's, seconds": found["extra"]["median"],
-            **{
-                f"first fit of {fit['epochs']} epochs {settings.dtype}, seconds": fit["first"]["median"]
-                for fit in fits
-                if fit["rival"] == "fastmlp"
-            },
-        },
+        "engines": _engines(run, all_epochs[0]),
+        "figures": {"import over scikit-learn's, seconds": found["extra"]["median"], **figures},
     }
 
 
@@ -86,38 +82,28 @@ def _ask(settings: Settings, epochs: int, rival: str, variables: Mapping[str, st
     return processes.ask(rival, "cold", question, threads=settings.threads[0], variables=variables)
 
 
-def _first_fits(settings: Settings, all_epochs: Sequence[int], tell: Tell) -> tuple[list[dict[str, Any]], list[str]]:
-    fits, problems = [], []
-    for epochs in all_epochs:
-        answers, failed = gather(
-            f"first fit of {epochs} epochs",
-            settings.entrants("cold"),
-            settings.rounds or 1,
-            partial(_ask, settings, epochs),
-            tell,
-        )
-        problems += failed
-        for rival, found in answers.items():
-            if found:
-                times = {kind: summary([one[kind] for one in found]) for kind in ("first", "later")}
-                ratio = statistics.median(one["first"] / one["later"] for one in found)
-                fits.append({"rival": rival, "epochs": epochs, **times, "ratio": ratio})
-    return fits, problems
+def _first_fits(run: Run, epochs: int) -> Iterator[dict[str, Any]]:
+    rivals = run.settings.entrants("cold")
+    answers = run.gather(f"first fit of {epochs} epochs", rivals, partial(_ask, run.settings, epochs))
+    for rival, found in answers.items():
+        if found:
+            times = {kind: summary([one[kind] for one in found]) for kind in ("first", "later")}
+            ratio = statistics.median(one["first"] / one["later"] for one in found)
+            yield {"rival": rival, "epochs": epochs, **times, "ratio": ratio}
 
 
-def _engines(settings: Settings, epochs: int, tell: Tell) -> tuple[list[dict[str, Any]], list[str]]:
+def _engines(run: Run, epochs: int) -> list[dict[str, Any]]:
     """Measure for each engine a first fit with an empty cache, and one in the next process with a full cache."""
 
     def ask(engine: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
-            empty, filled = (
-                _ask(settings, epochs, rivals.ENGINE + engine, {"FASTMLP_CACHE_DIR": folder}) for _ in range(2)
-            )
+            variables = {"FASTMLP_CACHE_DIR": folder}
+            empty, filled = (_ask(run.settings, epochs, rivals.ENGINE + engine, variables) for _ in range(2))
         times = {"empty": empty["first"], "filled": filled["first"], "later": filled["later"]}
         return {"engine": engine, "epochs": epochs, **times}
 
-    answers, failed = gather("first fits", settings.engines or engines.usable(), 1, ask, tell)
-    return [answer for found in answers.values() for answer in found], failed
+    answers = run.gather("first fits", run.settings.engines or engines.usable(), ask, rounds=1)
+    return [answer for found in answers.values() for answer in found]
 
 
 # --- inside a worker ------------------------------------------------------------------------------------------------

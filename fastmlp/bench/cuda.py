@@ -9,11 +9,12 @@ by device events. The Cython engine on the CPU is the judge of all results and a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from fastmlp.bench import processes, rivals, train
-from fastmlp.bench.race import Race, Tell, best, differences, ratios, shown
+from fastmlp.bench.race import Run, Tell, best, differences, medians, ratios, shown
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import Bars, Table, number, percent, scaled, share, times
 from fastmlp.bench.workloads import DEVICE_WORKLOADS, Task
@@ -34,46 +35,42 @@ def why_not() -> str | None:
     return backends.why_not(ENGINE)
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Measure the rivals that find the device, its peaks, then every workload."""
-    settings = settings.of_suite(ROUNDS, dtype=DTYPE, backend=ENGINE, threads=(max(settings.threads),))
+    run.settings = replace(run.settings, dtype=DTYPE, backend=ENGINE, threads=(max(run.settings.threads),))
     judge = [ON_CPU] if backends.why_not("cython") is None else []
-    versions = processes.installed([*settings.entrants("cuda"), *judge])
-    device, absent = _look(versions, tell)
-    tell("peak")
-    peaks = _peaks(settings, absent)
-    race = Race("cuda", settings, versions | dict.fromkeys(absent), tell, (ON_CPU, "fastmlp"))
+    versions = processes.installed([*run.settings.entrants("cuda"), *judge])
+    device, absent = _look(versions, run.tell)
+    run.tell("peak")
+    peaks = _peaks(run.settings, absent)
+    run.versions = versions | dict.fromkeys(absent)
     entries = []
-    for workload in settings.named(DEVICE_WORKLOADS):
-        entries.append(train.entry(race, workload, device=DEVICE))
+    for workload in run.settings.named(DEVICE_WORKLOADS):
+        entries.append(train.entry(run, workload, device=DEVICE, judges=(ON_CPU, "fastmlp")))
         entries[-1]["bytes"] = workload.least_bytes(DTYPE)
         _rate(entries[-1], peaks)
     others = [name for name in versions if name != "fastmlp"]
-    return race.result(
-        entries,
-        ", seconds per step",
-        versions=versions,
-        device=device,
-        absent=absent,
-        peaks=peaks,
-        workloads=entries,
-        mean_ratio=train.means(entries, "ratio", others),
-        mean_device_ratio=train.means(entries, "device_ratio", others),
-    )
+    return {
+        "device": device,
+        "versions": versions,
+        "absent": absent,
+        "peaks": peaks,
+        "workloads": entries,
+        "mean_ratio": train.means(entries, "ratio", others),
+        "mean_device_ratio": train.means(entries, "device_ratio", others),
+        "figures": medians(entries, ", seconds per step"),
+    }
 
 
 def _look(versions: Mapping[str, str | None], tell: Tell) -> tuple[str | None, dict[str, str]]:
     """Return the device's name, and for each rival that cannot use it the reason."""
-    name, absent = None, {}
-    for rival, version in versions.items():
-        if version is None:
-            absent[rival] = "not installed"
-        elif not rivals.is_ours(rival):
-            tell(f"{rival}, looking for a device")
-            try:
-                name = processes.ask(rival, "cuda:probe", {"device": DEVICE})["name"] or name
-            except processes.Failed as failure:
-                absent[rival] = str(failure)
+    name, absent = None, {rival: "not installed" for rival, version in versions.items() if version is None}
+    for rival in rivals.others(name for name in versions if name not in absent):
+        tell(f"{rival}, looking for a device")
+        try:
+            name = processes.ask(rival, "cuda:probe", {"device": DEVICE})["name"] or name
+        except processes.Failed as failure:
+            absent[rival] = str(failure)
     return name, absent
 
 
@@ -109,14 +106,15 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Time one rival, or one of our engines, on one workload, by the trainers' own clocks."""
     name, task = request["rival"], Task.read(request)
     module = import_module("fastmlp.bench.rivals.contract") if rivals.is_ours(name) else rivals.load(name)
-    counted: list[dict[str, Any]] = []  # by an engine, in each fit
+    trainer = module.trainer(task, name, request["device"])
+    counted: list[Mapping[str, Any]] = []  # by an engine, in each fit
 
-    def fit(trainer: Any, epochs: int) -> tuple[float, list[float]]:
+    def fit(epochs: int) -> tuple[float, list[float]]:
         losses = trainer.fit(epochs)
         counted.append(getattr(trainer, "counted", {}))
         return trainer.seconds, losses
 
-    answer = train.timed_fits(module.trainer(task, name, request["device"]), task, request, fit)
+    answer = train.timed_fits(trainer, task, request, fit)
     last = counted[-len(answer["seconds"]) :]
     if "device_seconds" in last[0]:
         answer["device_seconds"] = [one["device_seconds"] / answer["epochs"] / task.workload.steps for one in last]

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.bench import processes
-from fastmlp.bench.race import Tell, gather, summary
-from fastmlp.bench.settings import Settings
+from fastmlp.bench.race import Run, summary
 from fastmlp.bench.tables import Bars, Table, difference, percent, times
 from fastmlp.bench.timing import clock
 
@@ -26,18 +25,13 @@ TOLERANCE = {"float32": 1.5 / 1797, "float64": 1e-12}
 KINDS = ("cold", "warm")
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Run rounds over both; compare the scores before any time counts."""
-    settings = settings.of_suite(ROUNDS, threads=(1,))  # one each: the two processes fill two cores
+    settings, problems = run.settings, run.problems
     grid = FEW if settings.quick_check else GRID
     request = settings.question(grid=grid, max_iter=5 if settings.quick_check else 200)
-    answers, problems = gather(
-        "grid",
-        settings.entrants("grid"),
-        settings.rounds or 1,
-        lambda rival: processes.ask(rival, "grid", request),
-        tell,
-    )
+    # one thread each: the two processes fill two cores
+    answers = run.gather("grid", settings.entrants("grid"), lambda rival: processes.ask(rival, "grid", request))
     every = [answer for found in answers.values() for answer in found]
     score_diff = None
     if all(answers.values()):
@@ -51,13 +45,12 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
     theirs, ours = medians.get("scikit-learn"), medians.get("fastmlp", {})
     first = answers["fastmlp"][0] if answers["fastmlp"] else {}
     return {
-        "settings": settings.shown(n_jobs=JOBS, folds=FOLDS, grid=grid),
+        "settings": settings.shown(threads=[1], n_jobs=JOBS, folds=FOLDS, grid=grid),
         "best_params": first.get("best_params"),
         "best_score": first.get("best_score"),
         "score_diff": score_diff,
         "times": times,
         "ratio": {kind: theirs[kind] / ours[kind] for kind in KINDS} if theirs else {},
-        "problems": problems,
         "figures": {f"{settings.dtype}, {kind}, seconds": median for kind, median in ours.items()},
     }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import exp
 from pathlib import Path
@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.bench import processes
-from fastmlp.bench.race import TOLERANCE, WRONG, Tell, finite, relative, summary
-from fastmlp.bench.settings import Settings
+from fastmlp.bench.race import TOLERANCE, Run, finite, relative, summary, wrong
 from fastmlp.bench.tables import Bars, Table, difference, largest, number, percent, share, times
 from fastmlp.bench.timing import clock, epochs_within
 from fastmlp.bench.workloads import FORMULA, WORKLOADS, Task, Workload
@@ -32,6 +31,7 @@ NETS = ("digits", "housing")
 FITS = 10  # that go into the time which `Settings.seconds` gives one option
 
 PLAIN = "plain"
+ABSENT = {"absent": "not installed"}
 
 # How the losses of the first epochs must relate to those of the base.
 EQUAL, OTHER, ANY = "equal", "other", "any"
@@ -45,29 +45,15 @@ def swish(z: float) -> float:
 
 @dataclass(frozen=True)
 class Option:
-    """One row of the table.
-
-    Attributes
-    ----------
-    params : mapping
-        Of the estimator, where they differ from the workload's.
-    limit : float or None
-        Most that a step may take, in steps of the base; None: whatever it takes.
-    base : str
-        The row that it is compared with.
-    losses : str
-        EQUAL, OTHER (an option that changes no loss does nothing) or ANY.
-    draws : bool
-        Whether it draws random numbers, so that no other library has the same losses.
-    """
+    """One row of the table."""
 
     name: str
     group: str
-    params: Mapping[str, Any]
-    limit: float | None = None
-    base: str = PLAIN
-    losses: str = OTHER
-    draws: bool = False
+    params: Mapping[str, Any]  # of the estimator, where they differ from the workload's
+    limit: float | None = None  # most that a step may take, in steps of the base; None: whatever it takes
+    base: str = PLAIN  # the row that it is compared with
+    losses: str = OTHER  # EQUAL, OTHER (an option that changes no loss does nothing) or ANY
+    draws: bool = False  # whether it draws random numbers, so that no other library has the same losses
 
 
 ACTIVATION, SOLVER, REGULARIZER = "activation", "solver", "regularizer"
@@ -103,20 +89,18 @@ def options() -> list[Option]:
     return [Option(PLAIN, "", {}, losses=EQUAL), *activations, own, *solvers, *REGULARIZERS]
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Measure every net at every thread count: ours and the rivals', each in one process."""
-    settings = settings.of_suite(ROUNDS)
-    versions, rows = processes.installed(settings.entrants("options")), options()
-    cases = [case for name in NETS for case in _cases(WORKLOADS[name], rows, settings, versions, tell)]
+    rows = options()
+    cases = [case for name in NETS for case in _cases(run, WORKLOADS[name], rows)]
+    run.problems += [line for case in cases for line in case["problems"]]
     return {
-        "settings": settings.shown(),
-        "versions": versions,
+        "versions": run.versions,
         "options": [asdict(option) for option in rows],
         "cases": cases,
         "over": [line for case in cases for line in _over(case, rows)],
-        "problems": [line for case in cases for line in case["problems"]],
         "figures": {
-            f"{_label(case)}, {name} {settings.dtype}, seconds per step": record["median"]
+            f"{_label(case)}, {name} {run.settings.dtype}, seconds per step": record["median"]
             for case in cases
             for name, record in case["rivals"]["fastmlp"].items()
             if record["status"] == "ok"
@@ -124,30 +108,23 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
     }
 
 
-def _cases(
-    workload: Workload, rows: Sequence[Option], settings: Settings, versions: Mapping[str, str | None], tell: Tell
-) -> list[dict[str, Any]]:
+def _cases(run: Run, workload: Workload, rows: Sequence[Option]) -> Iterator[dict[str, Any]]:
     """Measure one net at each thread count."""
-    cases = []
+    settings = run.settings
+    asked = [{"name": row.name, "params": dict(row.params), "base": row.base} for row in rows]
+    more = {"options": asked, "rounds": settings.rounds, "seconds": settings.seconds / FITS}
     with tempfile.TemporaryDirectory() as folder:
         workload.write(Path(folder), settings.dtype)
-        asked = [{"name": row.name, "params": dict(row.params), "base": row.base} for row in rows]
-        seconds = settings.seconds / FITS
-        request = settings.question(workload, folder=folder, options=asked, rounds=settings.rounds, seconds=seconds)
         for threads in settings.threads:
             answers: dict[str, Mapping[str, Any]] = {}
-            for rival, version in versions.items():
-                tell(f"{workload.name}, {rival}, threads: {threads}")
+            for rival, version in run.versions.items():
+                run.tell(f"{workload.name}, {rival}, threads: {threads}")
+                request = settings.question(workload, folder=folder, **more)
                 try:
-                    answers[rival] = (
-                        processes.ask(rival, "options", request, threads=threads)
-                        if version
-                        else {"absent": "not installed"}
-                    )
+                    answers[rival] = processes.ask(rival, "options", request, threads) if version else ABSENT
                 except processes.Failed as failure:
                     answers[rival] = {"failed": str(failure)}
-            cases.append(_case(workload.name, threads, rows, answers, settings.dtype))
-    return cases
+            yield _case(workload.name, threads, rows, answers, settings.dtype)
 
 
 def _case(
@@ -156,26 +133,23 @@ def _case(
     """Judge the answers, which are for each option, or one reason for all of them; then turn them into ratios."""
     case: dict[str, Any] = {"workload": workload, "threads": threads, "rivals": {}, "problems": []}
     for rival, answer in answers.items():
+        records = {row.name: _judged(row, answer, case["rivals"].get("fastmlp"), dtype) for row in rows}
+        found = [(f"{name}, {rival}", problem) for name, problem in wrong(records)]
         if "failed" in answer:
-            case["problems"].append(f"{_label(case)}, {rival}: failed: {answer['failed']}")
-        ours = case["rivals"].get("fastmlp")
-        records = {row.name: _judged(row, answer, ours, dtype) for row in rows}
-        case["problems"] += [
-            f"{_label(case)}, {name}, {rival}: {WRONG[record['status']]}: {record['problem']}"
-            for name, record in records.items()
-            if record["status"] in WRONG and "options" in answer
-        ]
+            found = [(rival, f"failed: {answer['failed']}")]
+        case["problems"] += [f"{_label(case)}, {who}: {problem}" for who, problem in found]
         for row in rows:
             if records[row.name]["status"] == "ok":
                 records[row.name] |= _times(row, answer["options"][row.name], records[row.base])
         case["rivals"][rival] = records
-    ours, *others = case["rivals"]
     # of_plain: cost there over cost here, which is our speed-up over that of the plain network, drift left out
     for key, part in (("speed_up", "median"), ("of_plain", "over_plain")):
         case[key] = {
-            rival: {name: share(case["rivals"][rival][name][part], record[part]) for name, record in mine.items()}
-            for mine in [case["rivals"][ours]]
-            for rival in others
+            rival: {
+                name: share(record[part], case["rivals"]["fastmlp"][name][part]) for name, record in records.items()
+            }
+            for rival, records in case["rivals"].items()
+            if rival != "fastmlp"
         }
     return case
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.bench import processes, rivals
-from fastmlp.bench.race import Race, Tell, best, ratios, shown
-from fastmlp.bench.settings import Settings
+from fastmlp.bench import rivals
+from fastmlp.bench.race import Run, best, medians, ratios, shown
 from fastmlp.bench.tables import Bars, Table, difference, percent, scaled, times
 from fastmlp.bench.timing import clock, repeat, timed
 from fastmlp.bench.workloads import WORKLOADS, Task
@@ -21,16 +20,15 @@ FEW_ROWS = (1, 1000)  # of a quick check
 BLOCK = 0.002  # seconds: shorter calls are timed many at a time
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Measure predictions for both numbers of rows."""
-    settings = settings.of_suite(ROUNDS)
-    race = Race("predict", settings, processes.installed(settings.entrants("predict")), tell)
     cases = []
-    for rows in FEW_ROWS if settings.quick_check else ROWS:
+    for rows in FEW_ROWS if run.settings.quick_check else ROWS:
         name = "one row" if rows == 1 else f"{rows:,} rows"
-        records = race.run(name, WORKLOADS[NET], rows=rows)
+        records = run.race(name, WORKLOADS[NET], rows=rows)
         cases.append({"name": name, "rows": rows, "rivals": records, "ratio": ratios(records)})
-    return race.result(cases, f" {settings.dtype}, seconds", net=list(WORKLOADS[NET].widths), cases=cases)
+    figures = medians(cases, f" {run.settings.dtype}, seconds")
+    return {"versions": run.versions, "net": list(WORKLOADS[NET].widths), "cases": cases, "figures": figures}
 
 
 # --- inside a worker ------------------------------------------------------------------------------------------------

@@ -1,40 +1,34 @@
 """Suite `quick`: scikit-learn's MLPs against fastmlp's on the data sets that scikit-learn ships.
 
-Needs the default installation only. fastmlp and scikit-learn run in this process.
-A race is only fair between equal results, so `run_case`
-fits both once, compares the two models, and starts the clock only when they are the same. Engines that race each other
-on these cases do so in fresh processes, as the rivals of the other suites do.
+Needs the default installation only. fastmlp and scikit-learn run in this process. A race is only fair between equal
+results, so `run_case` fits both once, compares the two models, and starts the clock only when they are the same.
+Engines that race each other on these cases do so in fresh processes, as the rivals of the other suites do.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp.bench import engines, processes, timing
-from fastmlp.bench.race import Race, Tell, finite, mean, ratios
+from fastmlp.bench import engines, timing
+from fastmlp.bench.race import Run, finite, mean, medians, ratios
 from fastmlp.bench.rivals import engine_of
-from fastmlp.bench.settings import Settings
+from fastmlp.bench.rivals import estimators as rival_estimators
 from fastmlp.bench.tables import Bars, Table, ratio_bars, share, times
 
-REPEATS = 5
-ENGINE_ROUNDS = 3
+ROUNDS = 5
 ENGINE_SECONDS = 0.25  # for the timed fits of one process of one engine
 RIVALS = ("scikit-learn", "fastmlp")
 
-# Which estimator a data set is for: "classifier" or "regressor".
+# Data set -> estimator.
 DATA: Mapping[str, str] = {
-    "iris": "classifier",
-    "wine": "classifier",
-    "breast_cancer": "classifier",
-    "digits": "classifier",
-    "diabetes": "regressor",
-    "linnerud": "regressor",
+    **dict.fromkeys(("iris", "wine", "breast_cancer", "digits"), "MLPClassifier"),
+    **dict.fromkeys(("diabetes", "linnerud"), "MLPRegressor"),
 }
 
 # What differs from the estimators' defaults, by solver. L-BFGS is stopped early because its line
@@ -61,12 +55,7 @@ class Case:
 
     def params(self) -> dict[str, Any]:
         """Return the keyword arguments of both estimators; everything else stays at its default."""
-        return {
-            "hidden_layer_sizes": self.hidden,
-            "solver": self.solver,
-            "random_state": 0,
-            **SOLVERS[self.solver],
-        }
+        return {"hidden_layer_sizes": self.hidden, "solver": self.solver, "random_state": 0, **SOLVERS[self.solver]}
 
 
 CASES: tuple[Case, ...] = (
@@ -110,7 +99,7 @@ def load(name: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
 
     X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     X = np.ascontiguousarray(StandardScaler().fit_transform(X), dtype=np.float64)
-    if DATA[name] == "regressor":
+    if DATA[name] == "MLPRegressor":
         shape = y.shape
         y = StandardScaler().fit_transform(y.reshape(len(y), -1)).reshape(shape)
     return X, y
@@ -118,14 +107,10 @@ def load(name: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
 
 def estimators(case: Case, backend: str = "auto", threads: int = 1) -> dict[str, Any]:
     """Return unfitted estimators by rival, with the same parameters."""
-    from sklearn import neural_network
-
-    import fastmlp
-
-    name = {"classifier": "MLPClassifier", "regressor": "MLPRegressor"}[DATA[case.data]]
+    ours = {"fastmlp": {"backend": backend, "n_jobs": threads}}
     return {
-        "scikit-learn": getattr(neural_network, name)(**case.params()),
-        "fastmlp": getattr(fastmlp, name)(backend=backend, n_jobs=threads, **case.params()),
+        rival: getattr(rival_estimators.module(rival), DATA[case.data])(**case.params(), **ours.get(rival, {}))
+        for rival in RIVALS
     }
 
 
@@ -138,10 +123,8 @@ def _relative_difference(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[
     return difference / scale if scale else difference
 
 
-def _predictions(estimator: Any, X: NDArray[Any]) -> NDArray[Any]:
-    """Return class probabilities (n_samples, n_classes), or predictions (n_samples[, n_outputs])."""
-    has_probabilities = hasattr(estimator, "predict_proba")
-    return estimator.predict_proba(X) if has_probabilities else estimator.predict(X)
+def _predict(estimator: Any) -> Any:
+    return getattr(estimator, "predict_proba", None) or estimator.predict
 
 
 def compare(theirs: Any, ours: Any, X: NDArray[Any], tolerance: float = TOLERANCE) -> dict[str, Any]:
@@ -155,19 +138,15 @@ def compare(theirs: Any, ours: Any, X: NDArray[Any], tolerance: float = TOLERANC
         why the models are not the same; `same`, whether there are none.
     """
     weight_diff = _relative_difference([*ours.coefs_, *ours.intercepts_], [*theirs.coefs_, *theirs.intercepts_])
-    prediction_diff = _relative_difference([_predictions(ours, X)], [_predictions(theirs, X)])
+    prediction_diff = _relative_difference([_predict(ours)(X)], [_predict(theirs)(X)])
     problems = []
     if ours.n_iter_ != theirs.n_iter_:
         problems.append(f"n_iter_ is {ours.n_iter_}, scikit-learn's is {theirs.n_iter_}")
     for what, difference in (("weights", weight_diff), ("predictions", prediction_diff)):
         if not difference <= tolerance:  # so that NaN is a difference
             problems.append(f"{what} differ by {difference:.1e}, more than {tolerance:.0e}")
-    return {
-        "weight_diff": weight_diff,
-        "prediction_diff": prediction_diff,
-        "problems": problems,
-        "same": not problems,
-    }
+    diffs = {"weight_diff": weight_diff, "prediction_diff": prediction_diff}
+    return {**diffs, "problems": problems, "same": not problems}
 
 
 def run_case(case: Case, repeats: int, backend: str = "auto", threads: int = 1) -> dict[str, Any]:
@@ -220,28 +199,22 @@ def _race(
     return seconds, comparison
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Run all chosen cases and return everything about them, for JSON."""
-    cases = select(settings.data, settings.solvers)
+    settings, cases = run.settings, select(run.settings.data, run.settings.solvers)
     if settings.engines:
-        return race_engines(cases, settings, tell)
-    settings = settings.of_suite(REPEATS)
-    options: dict[str, Any] = {
-        "repeats": settings.rounds or 1,
-        "backend": settings.backend,
-        "threads": settings.threads[0],
-    }
+        return race_engines(cases, run)
+    options: dict[str, Any] = {"repeats": settings.rounds, "backend": settings.backend, "threads": settings.threads[0]}
     found = []
     for i, case in enumerate(cases, start=1):
-        tell(f"{i} of {len(cases)}, {case.data}, {case.solver}")
-        found.append(run_case(case, **options))
+        run.tell(f"{i} of {len(cases)}, {case.data}, {case.solver}")
+        one = run_case(case, **options)
+        run.problems += [f"{case.data}, {case.solver}: results differ: {problem}" for problem in one["problems"]]
+        found.append(one)
     return {
         "settings": {**options, "dtype": "float64", "tolerance": TOLERANCE},
         "mean_ratio": mean([one["ratio"] for one in found]),
         "cases": found,
-        "problems": [
-            f"{one['data']}, {one['solver']}: results differ: {problem}" for one in found for problem in one["problems"]
-        ],
         "figures": {
             f"{one['data']} {one['solver']}, seconds": one["median"]["fastmlp"] for one in found if one["same"]
         },
@@ -251,24 +224,19 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
 # --- engines of fastmlp side by side ----------------------------------------------------------------------------------
 
 
-def race_engines(cases: Sequence[Case], settings: Settings, tell: Tell) -> dict[str, Any]:
+def race_engines(cases: Sequence[Case], run: Run) -> dict[str, Any]:
     """Return the results of the cases, each engine in fresh processes."""
-    seconds = min(settings.seconds, ENGINE_SECONDS)
-    settings = settings.of_suite(ENGINE_ROUNDS, backend=settings.engines[0], dtype="float64", seconds=seconds)
-    race = Race("quick", settings, processes.installed(settings.entrants("quick")), tell)
+    names, seconds = run.settings.engines, min(run.settings.seconds, ENGINE_SECONDS)
+    run.settings = replace(run.settings, backend=names[0], dtype="float64", seconds=seconds)
     entries = []
     for case in cases:
         name, hidden = f"{case.data}, {case.solver}", list(case.hidden)
-        records = race.run(name, data=case.data, hidden=hidden, solver=case.solver)
-        by_threads = {str(n): ratios(records, str(n)) for n in settings.threads}
+        records = run.race(name, data=case.data, hidden=hidden, solver=case.solver)
+        by_threads = {str(n): ratios(records, str(n)) for n in run.settings.threads}
         entries.append({"name": name, "hidden": hidden, "rivals": records, "ratio_by_threads": by_threads})
-    return race.result(
-        entries,
-        ", seconds",
-        engines.in_figures(settings.engines),
-        workloads=entries,
-        **engines.compare(entries, settings.engines),
-    )
+    compared = engines.compare(entries, names)
+    figures = medians(entries, ", seconds", engines.in_figures(names))
+    return {"versions": run.versions, "workloads": entries, **compared, "figures": figures}
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:

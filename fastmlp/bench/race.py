@@ -11,6 +11,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,32 +90,47 @@ def _times(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**summary([seconds for answer in answers for seconds in answer["seconds"]]), **extra}
 
 
-@dataclass(frozen=True)
-class Race:
-    """What the cases of a suite share.
+@dataclass
+class Run:
+    """One run of a suite: what it asks of its processes, and what went wrong."""
 
-    Attributes
-    ----------
-    action : str
-        What the workers are asked.
-    versions : mapping
-        Version of each rival, None for one that is absent.
-    judges : sequence of str
-        The first of them that takes part is the reference.
-    """
-
-    action: str
+    suite: str
     settings: Settings
-    versions: Mapping[str, str | None]
     tell: Tell
-    judges: Sequence[str] = JUDGES
+    problems: list[str] = field(default_factory=list)  # a line for each result that differs or process that failed
 
-    def run(
-        self, name: str, workload: Workload | None = None, origin: np.ndarray | float = 0.0, **question: Any
+    @cached_property
+    def versions(self) -> Mapping[str, str | None]:
+        """The version of each rival, None for one that is absent."""
+        return processes.installed(self.settings.entrants(self.suite))
+
+    def gather(
+        self, name: str, rivals: Iterable[str], ask: Callable[[str], dict[str, Any]], rounds: int | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Ask every rival once a round; return the answers of each."""
+        found: dict[str, list[dict[str, Any]]] = {rival: [] for rival in rivals}
+        rounds = rounds or self.settings.rounds or 1
+        for k in range(rounds):
+            for rival, answers in found.items():
+                self.tell(f"{name}, round {k + 1} of {rounds}, {rival}")
+                try:
+                    answers.append(ask(rival))
+                except processes.Failed as failure:
+                    self.problems.append(f"{name}, {rival}: failed: {failure}")
+        return found
+
+    def race(
+        self,
+        name: str,
+        workload: Workload | None = None,
+        origin: np.ndarray | float = 0.0,
+        judges: Sequence[str] = JUDGES,
+        **question: Any,
     ) -> dict[str, dict[str, Any]]:
         """Run all rounds of one case and return `Record.as_dict()` by rival.
 
-        The arrays started from `origin`: distances are relative to the way from there.
+        The arrays started from `origin`: distances are relative to the way from there. The first of `judges` that
+        takes part is the reference.
         """
         records = {rival: Record(version) for rival, version in self.versions.items()}
         for record in records.values():
@@ -127,7 +143,7 @@ class Race:
             request = self.settings.question(workload, folder=folder, out=str(Path(folder, "out.npy")), **question)
             for k in range(self.settings.rounds or 1):
                 answers = list(self._round(k, name, records, request))
-                reference = reference or _reference(records, answers, self.judges)
+                reference = reference or _reference(records, answers, judges)
                 for rival, n, answer in answers:
                     if reference and records[rival].status == "ok":
                         _judge(records[rival], answer, reference, origin, self.settings.dtype)
@@ -138,7 +154,9 @@ class Race:
                         if record.status == "ok":
                             record.drop("untimed", "nothing to compare it with")
                     break
-        return {rival: record.as_dict() for rival, record in records.items()}
+        found = {rival: record.as_dict() for rival, record in records.items()}
+        self.problems += [f"{name}, {rival}: {problem}" for rival, problem in wrong(found)]
+        return found
 
     def _round(
         self, k: int, name: str, records: Mapping[str, Record], request: Mapping[str, Any]
@@ -154,51 +172,21 @@ class Race:
             known = record.answers.get(n, [{}])[0]
             epochs = {"epochs": known["epochs"]} if "epochs" in known else {}
             try:
-                answer = processes.ask(rival, self.action, {**request, **epochs}, threads=n)
+                answer = processes.ask(rival, self.suite, {**request, **epochs}, threads=n)
             except processes.Failed as failed:
                 record.drop("failed", str(failed))
                 continue
             yield rival, n, {**answer, "array": np.load(request["out"]).astype(np.float64)}
 
-    def result(
-        self,
-        entries: Sequence[Mapping[str, Any]],
-        what: str,
-        names: Mapping[str, str] = OURS,
-        **more: Any,
-    ) -> dict[str, Any]:
-        """Return what the results of races have in common, for JSON.
 
-        The figures are medians at the best thread count: of fastmlp, or of the rivals in `names`, by its keys.
-        """
-        return {
-            "settings": self.settings.shown(),
-            "versions": self.versions,
-            **more,
-            "problems": [line for entry in entries for line in problems(entry["name"], entry["rivals"])],
-            "figures": {
-                f"{entry['name']}{key}{what}": times["median"]
-                for entry in entries
-                for key, rival in names.items()
-                if (times := best(entry["rivals"][rival]))
-            },
-        }
-
-
-def gather(
-    name: str, rivals: Iterable[str], rounds: int, ask: Callable[[str], dict[str, Any]], tell: Tell
-) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-    """Ask every rival once a round; return the answers of each, and a line for each process that failed."""
-    found: dict[str, list[dict[str, Any]]] = {rival: [] for rival in rivals}
-    failed = []
-    for k in range(rounds):
-        for rival, answers in found.items():
-            tell(f"{name}, round {k + 1} of {rounds}, {rival}")
-            try:
-                answers.append(ask(rival))
-            except processes.Failed as failure:
-                failed.append(f"{name}, {rival}: failed: {failure}")
-    return found, failed
+def medians(entries: Sequence[Mapping[str, Any]], what: str, names: Mapping[str, str] = OURS) -> dict[str, float]:
+    """Return figures: medians at the best thread count of fastmlp, or of the rivals in `names`, by its keys."""
+    return {
+        f"{entry['name']}{key}{what}": times["median"]
+        for entry in entries
+        for key, rival in names.items()
+        if (times := best(entry["rivals"][rival]))
+    }
 
 
 def _reference(
@@ -261,11 +249,11 @@ def mean(ratios: Sequence[float | None]) -> float | None:
     return statistics.geometric_mean(known) if known else None
 
 
-def problems(case: str, rivals: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return one line for each rival whose results differ or whose process failed."""
+def wrong(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return (name, problem) of those whose results differ or whose process failed."""
     return [
-        f"{case}, {name}: {WRONG[record['status']]}: {record['problem']}"
-        for name, record in rivals.items()
+        (name, f"{WRONG[record['status']]}: {record['problem']}")
+        for name, record in records.items()
         if record["status"] in WRONG
     ]
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.bench import processes, timing
-from fastmlp.bench.race import Tell, gather
-from fastmlp.bench.settings import Settings
+from fastmlp.bench.race import Run
 from fastmlp.bench.tables import Bars, Table, number, scaled
 
 ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -22,41 +21,39 @@ FEW_ROWS = (1000, 2000)
 FEATURES = 20
 HIDDEN = (50,)
 BATCH = 256
-REPEATS = 5  # of each fit up to a million rows; more rows are fitted once
+ROUNDS = 5  # of each fit up to a million rows; more rows are fitted once
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Run one process per number of rows for the time, and one for the memory."""
-    sizes: tuple[int, ...] = FEW_ROWS if settings.quick_check else ROWS
+    settings, sizes = run.settings, FEW_ROWS if run.settings.quick_check else ROWS
     with tempfile.TemporaryDirectory() as folder:
         fitting = [n for n in sizes if _bytes(n) < 0.9 * shutil.disk_usage(folder).free]
-        problems = [f"{n:,} rows: failed: no room in {tempfile.gettempdir()}" for n in sizes if n not in fitting]
-        tell("writing the data")
+        run.problems += [f"{n:,} rows: failed: no room in {tempfile.gettempdir()}" for n in sizes if n not in fitting]
+        run.tell("writing the data")
         _write(Path(folder), max(fitting))
-        wanted = {f"{n:,} rows, threads: {threads}": (n, threads) for n in fitting for threads in settings.threads}
+        wanted = {f"{n:,} rows, {threads} thr": (n, threads) for n in fitting for threads in settings.threads}
 
         def ask(name: str) -> dict[str, Any]:
             n, threads = wanted[name]
+            request = settings.question(folder=folder, rows=n)
             found, memory = (
-                processes.ask(
-                    "fastmlp", "scaling", settings.question(folder=folder, rows=n, what=what), threads=threads
-                )
-                for what in ("time", "memory")
+                processes.ask("fastmlp", "scaling", {**request, "what": what}, threads) for what in ("time", "memory")
             )
             return {"rows": n, "threads": threads, **found, "memory": memory}
 
-        answers, failed = gather("scaling", wanted, 1, ask, tell)
+        answers = run.gather("scaling", wanted, ask, rounds=1)
     cases = [case for found in answers.values() for case in found]
     return {
         "settings": {"threads": list(settings.threads), "batch_size": BATCH, "widths": [FEATURES, *HIDDEN, 1]},
         "cases": cases,
         "flatness": {str(threads): _flatness(cases, threads) for threads in settings.threads},
-        "problems": problems + failed,
-        "figures": {
-            f"{case['rows']:,} rows, {case['threads']} thr, seconds of an epoch": case["shuffled"]["epoch"]
-            for case in cases
-        },
+        "figures": {f"{_name(case)}, seconds of an epoch": case["shuffled"]["epoch"] for case in cases},
     }
+
+
+def _name(case: Mapping[str, Any]) -> str:
+    return f"{case['rows']:,} rows, {case['threads']} thr"
 
 
 def _flatness(cases: list[dict[str, Any]], threads: int) -> dict[str, float | None]:
@@ -113,7 +110,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
         fit(1, rows=BATCH)  # what is loaded once is no part of a fit
         return _memory(fit, request, X, y)
     fit(1)  # reads the file and warms up
-    repeats = REPEATS if n <= 1_000_000 else 1
+    repeats = ROUNDS if n <= 1_000_000 else 1
     found: dict[str, Any] = {}
     for name, shuffle in (("shuffled", True), ("in order", False)):
         one = float(np.median([fit(1, shuffle) for _ in range(repeats)]))
@@ -240,7 +237,7 @@ def _case(case: Mapping[str, Any]) -> dict[str, Any]:
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:
     cases = result["cases"]
-    labels = [f"{case['rows']:,} rows, {case['threads']} thr" for case in cases]
+    labels = [_name(case) for case in cases]
     orders = {"shuffled": "shuffled", "no shuffle": "in order"}
     times = {name: [1e9 * case[order]["epoch"] / case["rows"] for case in cases] for name, order in orders.items()}
     memory = {kind: [scaled(case["memory"][kind], 1e-6) for case in cases] for kind in ("anonymous", "X")}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from fastmlp.bench.race import Tell
+from fastmlp.bench.race import Run, Tell
 from fastmlp.bench.settings import Settings
 
 SUITES: Mapping[str, str] = {
@@ -48,9 +48,7 @@ def run(
     """
     from fastmlp.engines import environment
 
-    results = {
-        name: module(name).run(options[name], lambda text, name=name: tell(f"{name}: {text}")) for name in suites
-    }
+    results = {name: _run(name, options[name], tell) for name in suites}
     return {
         "schema": SCHEMA,
         "environment": environment.describe(),
@@ -63,6 +61,13 @@ def run(
             for figure, value in result["figures"].items()
         },
     }
+
+
+def _run(name: str, settings: Settings, tell: Tell) -> dict[str, Any]:
+    suite = module(name)
+    run = Run(name, settings.of_suite(suite.ROUNDS), lambda text: tell(f"{name}: {text}"))
+    result = suite.run(run)
+    return {"settings": run.settings.shown(), **result, "problems": run.problems}
 
 
 def skipped(suite: str, reason: str) -> str:

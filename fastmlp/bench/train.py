@@ -7,50 +7,47 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.bench import engines, peak, processes, rivals
-from fastmlp.bench.race import Race, Tell, best, differences, mean, ratio, ratios, shown
-from fastmlp.bench.settings import Settings
+from fastmlp.bench import engines, peak, rivals
+from fastmlp.bench.race import Run, best, differences, mean, medians, ratio, ratios, shown
 from fastmlp.bench.tables import Bars, Table, largest, number, percent, ratio_bars, scaled, share, times
 from fastmlp.bench.timing import epochs_within, repeat, timed
 from fastmlp.bench.workloads import SEED, WORKLOADS, Task, Workload
 
 ROUNDS = 3
 FITS = 4  # that should go into the time of a process
-FACTS = ["name", "n_samples", "batch_size", "activation", "solver", "loss", "data", "steps", "checked_epochs", "flops"]
+FACTS = ("name", "n_samples", "batch_size", "activation", "solver", "loss", "data", "steps", "checked_epochs")
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Run every workload, one after the other."""
-    settings = settings.of_suite(ROUNDS)
-    race = Race("train", settings, processes.installed(settings.entrants("train")), tell)
+    settings = run.settings
     measured, found = [], []
     for workload in settings.named(WORKLOADS):
-        tell(f"{workload.name}, peak")
+        run.tell(f"{workload.name}, peak")
         measured.append(peak.peaks(settings.threads, settings.dtype, settings.seconds))
-        found.append(entry(race, workload))
+        found.append(entry(run, workload))
     peaks = peak.best(measured)
     for one in found:
         _rate(one, peak.highest(peaks))
-    return race.result(
-        found,
-        f" {settings.dtype}, seconds per step",
-        engines.in_figures(settings.engines),
-        peak_gflops=peaks,
-        workloads=found,
-        mean_ratio=means(found, "ratio", rivals.others(race.versions)),
-        mean_ratio_to_best=mean([one["ratio_to_best"] for one in found]),
+    return {
+        "versions": run.versions,
+        "peak_gflops": peaks,
+        "workloads": found,
+        "mean_ratio": means(found, "ratio", rivals.others(run.versions)),
+        "mean_ratio_to_best": mean([one["ratio_to_best"] for one in found]),
         **engines.compare(found, settings.engines),
-    )
+        "figures": medians(found, f" {settings.dtype}, seconds per step", engines.in_figures(settings.engines)),
+    }
 
 
-def entry(race: Race, workload: Workload, **question: Any) -> dict[str, Any]:
+def entry(run: Run, workload: Workload, **question: Any) -> dict[str, Any]:
     """Race on a workload; return its facts and the records, for JSON."""
     # the weights (n_params,) that all rivals start from
-    network = workload.network(race.settings.dtype)
+    network = workload.network(run.settings.dtype)
     origin = network.initial_params(np.random.RandomState(SEED), gain=6.0).astype(np.float64)
     facts = {name: getattr(workload, name) for name in FACTS}
-    records = race.run(workload.name, workload, origin, **question)
-    return {**facts, "widths": list(workload.widths), "rivals": records}
+    records = run.race(workload.name, workload, origin, **question)
+    return {**facts, "flops": workload.flops, "widths": list(workload.widths), "rivals": records}
 
 
 def means(entries: Iterable[Mapping[str, Any]], key: str, names: Iterable[str]) -> dict[str, float | None]:
@@ -73,11 +70,7 @@ def _rate(entry: dict[str, Any], peaks: Mapping[str, float]) -> None:
 # --- inside a worker ------------------------------------------------------------------------------------------------
 
 
-Fit = Callable[[Any, int], tuple[float, list[float]]]  # trainer, epochs -> seconds, losses
-
-
-def _wall(trainer: Any, epochs: int) -> tuple[float, list[float]]:
-    return timed(trainer.fit, epochs)
+Fit = Callable[[int], tuple[float, list[float]]]  # epochs -> seconds, losses
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,21 +80,22 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"setup": setup, **timed_fits(trainer, task, request)}
 
 
-def timed_fits(trainer: Any, task: Task, request: Mapping[str, Any], fit: Fit = _wall) -> dict[str, Any]:
+def timed_fits(trainer: Any, task: Task, request: Mapping[str, Any], fit: Fit | None = None) -> dict[str, Any]:
     """Time the fits; the first is the cold one: it trains the checked epochs, whose results are compared.
 
     Timed fits start from the same weights again, so their first losses must be the same too.
     """
+    fit = fit or (lambda epochs: timed(trainer.fit, epochs))
     checked = task.workload.checked_epochs
     trainer.prepare(checked)
-    cold, losses = _wall(trainer, checked)
+    cold, losses = timed(trainer.fit, checked)
     np.save(request["out"], trainer.params())
     curves = [losses]
-    epochs = request.get("epochs") or epochs_within(request["seconds"] / FITS, checked, fit(trainer, checked)[0])
+    epochs = request.get("epochs") or epochs_within(request["seconds"] / FITS, checked, fit(checked)[0])
     trainer.prepare(epochs)
 
     def once() -> float:
-        elapsed, losses = fit(trainer, epochs)
+        elapsed, losses = fit(epochs)
         curves.append(losses[:checked])
         return elapsed
 
@@ -222,6 +216,7 @@ def rival_charts(result: Mapping[str, Any], title: str) -> list[Bars]:
 
 
 def with_times(result: Mapping[str, Any]) -> list[str]:
+    """Return the rivals that have times."""
     return [rival for rival, ratio in result["mean_ratio"].items() if ratio is not None]
 
 

@@ -31,23 +31,15 @@ CHECKED_STEPS = 16
 
 @dataclass(frozen=True)
 class Workload:
-    """A net, its training and its data.
-
-    Attributes
-    ----------
-    n_outputs : int
-        Classes, or values of a regression. Two classes are one logistic output, as in scikit-learn.
-    data : str
-        A data set that scikit-learn ships, "expm" or "generated".
-    """
+    """A net, its training and its data."""
 
     name: str
     n_samples: int
     n_features: int
     hidden: tuple[int, ...]
-    n_outputs: int
+    n_outputs: int  # classes, or values of a regression; two classes are one logistic output, as in scikit-learn
     batch_size: int
-    data: str = "generated"
+    data: str = "generated"  # or "expm", or a data set that scikit-learn ships
     activation: str = "relu"
     solver: str = "adam"
     learning_rate: float = 1e-3

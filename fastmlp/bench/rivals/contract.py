@@ -4,6 +4,7 @@ orders, as the rivals on a device have them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,10 @@ COUNTERS = ("launches", "device_seconds")  # what a workspace may count from its
 
 
 class Trainer:
-    """`train_epoch` gives a number, so it has waited for the device: the clock on the wall will do.
+    """`train_epoch` gives a number, so it has waited for the device: the clock on the wall will do."""
 
-    Attributes
-    ----------
-    seconds : float
-        What the last fit took.
-    counted : dict
-        Kernels that it launched and seconds that the device worked on them, if the engine counts them.
-    """
-
-    seconds: float
+    seconds: float  # of the last fit
+    counted: Mapping[str, Any] = {}  # kernels that it launched and seconds that the device worked on them
 
     def __init__(self, task: Task, name: str, device: str = "cuda") -> None:
         self.task = task
@@ -38,7 +32,6 @@ class Trainer:
         # classes are intp, and the same array in every epoch, so that an engine may know it again
         self.data = backends.Data(task.X, task.y.astype(np.intp))
         self.orders: list[np.ndarray] = []
-        self.counted: dict[str, Any] = {}
 
     def prepare(self, epochs: int) -> None:
         self.orders = [np.ascontiguousarray(order, dtype=np.intp) for order in self.task.orders(epochs)]
