@@ -41,7 +41,7 @@ def run(run: Run) -> dict[str, Any]:
     judge = [ON_CPU] if backends.why_not("cython") is None else []
     versions = processes.installed([*run.settings.entrants("cuda"), *judge])
     device, absent = _look(versions, run.tell)
-    run.tell("peak")
+    run.tell("cuda: peak")
     peaks = _peaks(run.settings, absent)
     run.versions = versions | dict.fromkeys(absent)
     entries = []
@@ -66,7 +66,7 @@ def _look(versions: Mapping[str, str | None], tell: Tell) -> tuple[str | None, d
     """Return the device's name, and for each rival that cannot use it the reason."""
     name, absent = None, {rival: "not installed" for rival, version in versions.items() if version is None}
     for rival in rivals.others(name for name in versions if name not in absent):
-        tell(f"{rival}, looking for a device")
+        tell(f"cuda: {rival}, looking for a device")
         try:
             name = processes.ask(rival, "cuda:probe", {"device": DEVICE})["name"] or name
         except processes.Failed as failure:

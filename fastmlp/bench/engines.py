@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastmlp.bench.race import mean, shown
-from fastmlp.bench.rivals import ENGINE
+from fastmlp.bench.rivals import engine_rivals
 from fastmlp.bench.tables import Bars, Table, difference, largest, ratio_bars, share, times
 from fastmlp.engines import backends
 
@@ -51,21 +51,6 @@ def chosen(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def rivals(engines: Sequence[str]) -> dict[str, str]:
-    """Return a dict from each engine to its name among the rivals."""
-    return {name: f"{ENGINE}{name}" if i else "fastmlp" for i, name in enumerate(engines)}
-
-
-def in_figures(engines: Sequence[str]) -> dict[str, str]:
-    """Return a dict from what stands in the names of figures to rivals."""
-    return {f" {engine}": rival for engine, rival in rivals(engines).items()} or {"": "fastmlp"}
-
-
-def labels(result: Mapping[str, Any]) -> dict[str, str]:
-    """Return a dict from rivals to their names in tables, if these differ."""
-    return {"fastmlp": ENGINE + result["engines"][0]} if "engines" in result else {}
-
-
 # --- what follows from the times --------------------------------------------------------------------------------------
 
 
@@ -73,7 +58,7 @@ def compare(entries: Sequence[dict[str, Any]], engines: Sequence[str]) -> dict[s
     """Add the speed of each engine relative to the first to every entry; return their names and geometric means."""
     if not engines:
         return {}
-    others = list(rivals(engines).items())[1:]
+    others = list(engine_rivals(engines).items())[1:]
     for entry in entries:
         entry["speed"] = {
             threads: {engine: share(1, ratios[rival]) for engine, rival in others}
@@ -98,7 +83,7 @@ def _table(result: Mapping[str, Any], title: str, threads: str, scale: float, un
     def speeds(speed: Mapping[str, Mapping[str, float | None]]) -> dict[str, str]:
         return {f"{engine} speed": times(value) for engine, value in speed[threads].items()}
 
-    names = rivals(result["engines"])
+    names = engine_rivals(result["engines"])
     rows = [
         {
             "workload": entry["name"],

@@ -40,7 +40,13 @@ def run(run: Run) -> dict[str, Any]:
             problems.append(f"grid: results differ: mean scores by {score_diff:.1e}")
         if any(one["best_params"] != every[0]["best_params"] for one in every):
             problems.append(f"grid: results differ: best parameters {[one['best_params'] for one in every]}")
-    times = {} if problems else {rival: _times(found) for rival, found in answers.items()}
+    times = (
+        {}
+        if problems
+        else {
+            rival: {kind: summary([one[kind] for one in found]) for kind in KINDS} for rival, found in answers.items()
+        }
+    )
     medians = {rival: {kind: times[rival][kind]["median"] for kind in KINDS} for rival in times}
     theirs, ours = medians.get("scikit-learn"), medians.get("fastmlp", {})
     first = answers["fastmlp"][0] if answers["fastmlp"] else {}
@@ -53,10 +59,6 @@ def run(run: Run) -> dict[str, Any]:
         "ratio": {kind: theirs[kind] / ours[kind] for kind in KINDS} if theirs else {},
         "figures": {f"{settings.dtype}, {kind}, seconds": median for kind, median in ours.items()},
     }
-
-
-def _times(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    return {kind: summary([answer[kind] for answer in answers]) for kind in KINDS}
 
 
 # --- inside a worker ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import exp
 from pathlib import Path
@@ -118,7 +118,7 @@ def _cases(run: Run, workload: Workload, rows: Sequence[Option]) -> Iterator[dic
         for threads in settings.threads:
             answers: dict[str, Mapping[str, Any]] = {}
             for rival, version in run.versions.items():
-                run.tell(f"{workload.name}, {rival}, threads: {threads}")
+                run.tell(f"options: {workload.name}, {rival}, threads: {threads}")
                 request = settings.question(workload, folder=folder, **more)
                 try:
                     answers[rival] = processes.ask(rival, "options", request, threads) if version else ABSENT
@@ -159,7 +159,7 @@ def _judged(
 ) -> dict[str, Any]:
     """Return the record of one option without times; `ours` are fastmlp's records, None while these are judged."""
     record: dict[str, Any] = {"status": "ok", "problem": "", "losses": [], "loss_diff": None}
-    record |= dict.fromkeys(("seconds", "median", "spread", "ratio", "over_plain"))
+    record |= dict.fromkeys(("seconds", "median", "spread", "ratio", "over_plain", "over"))
     found = answer.get("options", {})
     one = found.get(option.name, answer)
     for status in ("absent", "failed"):
@@ -194,7 +194,8 @@ def _times(option: Option, found: Mapping[str, Any], base: Mapping[str, Any]) ->
     ratio = statistics.median(map(operator.truediv, found["seconds"], found["base_seconds"]))
     # rows stand behind their bases, and plain is 1 by definition
     over_plain = 1.0 if option.name == PLAIN else ratio * base["over_plain"]
-    return {**summary(found["seconds"]), "ratio": ratio, "over_plain": over_plain}
+    over = option.limit is not None and ratio > option.limit
+    return {**summary(found["seconds"]), "ratio": ratio, "over_plain": over_plain, "over": over}
 
 
 def _over(case: Mapping[str, Any], rows: Sequence[Option]) -> list[str]:
@@ -203,12 +204,8 @@ def _over(case: Mapping[str, Any], rows: Sequence[Option]) -> list[str]:
     return [
         f"{_label(case)}, {row.name}: {times(records[row.name]['ratio'])} {row.base}, limit {row.limit:g}x"
         for row in rows
-        if _is_over(records[row.name], row.limit)
+        if records[row.name]["over"]
     ]
-
-
-def _is_over(record: Mapping[str, Any], limit: float | None) -> bool:
-    return limit is not None and record["ratio"] is not None and record["ratio"] > limit
 
 
 def _label(case: Mapping[str, Any]) -> str:
@@ -238,10 +235,14 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
         epochs = request.get("epochs") or epochs_within(request["seconds"], checked, elapsed)
         for trainer in trainers.values():
             trainer.prepare(epochs)
+
+        def seconds(name: str) -> float:
+            return clock(trainers[name].fit, epochs) / (epochs * task.workload.steps)
+
         pairs = [(option["name"], option["base"]) for option in request["options"]]
         pairs = [(name, base) for name, base in pairs if {name, base} <= trainers.keys()]
         for k in range(request["rounds"]):
-            _round(pairs[:: -1 if k % 2 else 1], trainers, answers, epochs, task.workload.steps)
+            _round(pairs[:: -1 if k % 2 else 1], seconds, answers)
     return {"options": answers}
 
 
@@ -262,20 +263,15 @@ def _first(
 
 
 def _round(
-    pairs: Sequence[tuple[str, str]], trainers: Mapping[str, Any], answers: dict[str, Any], epochs: int, steps: int
+    pairs: Sequence[tuple[str, str]], seconds: Callable[[str], float], answers: Mapping[str, dict[str, Any]]
 ) -> None:
     """Time every option once: base, option, base, option, ..., base."""
-
-    def seconds(name: str) -> float:
-        return clock(trainers[name].fit, epochs) / (epochs * steps)
-
     last, before = "", 0.0
     for name, base in pairs:
         if base != last:
             before = seconds(base)
-        elapsed = seconds(name)
+        answers[name]["seconds"].append(seconds(name))
         after = seconds(base)
-        answers[name]["seconds"].append(elapsed)
         answers[name]["base_seconds"].append((before + after) / 2)
         last, before = base, after
 
@@ -311,8 +307,8 @@ def _costs(result: Mapping[str, Any]) -> Table:
                 "option": option["name"],
                 "over": option["base"],
                 "limit": times(option["limit"]),
-                **{label: _cost(record, option["limit"]) for label, record in records.items()},
-                "verdict": _verdict(list(records.values()), option["limit"]),
+                **{label: _cost(record) for label, record in records.items()},
+                "verdict": _verdict(records.values(), option["limit"]),
             }
         )
     parameters = "; ".join(
@@ -332,20 +328,16 @@ def _costs(result: Mapping[str, Any]) -> Table:
     return Table.of("Options: times the step of the plain network", rows, notes)
 
 
-def _cost(record: Mapping[str, Any], limit: float | None) -> str:
-    if record["status"] != "ok":
-        return record["status"]
-    return times(record["ratio"]) + (" !" if _is_over(record, limit) else "")
+def _cost(record: Mapping[str, Any]) -> str:
+    return times(record["ratio"]) + (" !" if record["over"] else "") if record["ratio"] else record["status"]
 
 
-def _verdict(records: Sequence[Mapping[str, Any]], limit: float | None) -> str:
+def _verdict(records: Iterable[Mapping[str, Any]], limit: float | None) -> str:
     """Return one word for a row: what went wrong first, then its limit."""
     wrong = [record["status"] for record in records if record["status"] != "ok"]
-    if wrong:
-        return wrong[0]
-    if limit is None:
-        return ""
-    return "over" if any(_is_over(record, limit) for record in records) else "within"
+    if wrong or limit is None:
+        return wrong[0] if wrong else ""
+    return "over" if any(record["over"] for record in records) else "within"
 
 
 def _reasons(cases: Sequence[Mapping[str, Any]], rival: str) -> list[str]:
@@ -390,13 +382,11 @@ def _against(result: Mapping[str, Any], rival: str, net: str) -> Table:
 
 
 def _all_times(result: Mapping[str, Any]) -> Table:
-    rows = []
-    for name in (option["name"] for option in result["options"]):
-        row = {"option": name}
-        for case in result["cases"]:
-            record = case["rivals"]["fastmlp"][name]
+    rows: list[dict[str, str]] = [{"option": option["name"]} for option in result["options"]]
+    for case in result["cases"]:
+        for row in rows:
+            record = case["rivals"]["fastmlp"][row["option"]]
             row |= {f"us, {_label(case)}": _micro(record), f"spread, {_label(case)}": percent(record["spread"])}
-        rows.append(row)
     note = "Median over the rounds, everything included; spread: quartile distance in percent of it."
     return Table.of("Options: microseconds of a step", rows, [note])
 

@@ -19,7 +19,8 @@ from fastmlp.bench import engines, timing
 from fastmlp.bench.race import Run, finite, mean, medians, ratios
 from fastmlp.bench.rivals import engine_of
 from fastmlp.bench.rivals import estimators as rival_estimators
-from fastmlp.bench.tables import Bars, Table, ratio_bars, share, times
+from fastmlp.bench.tables import Bars, Table, difference, ratio_bars, share, times
+from fastmlp.bench.workloads import flat
 
 ROUNDS = 5
 ENGINE_SECONDS = 0.25  # for the timed fits of one process of one engine
@@ -118,9 +119,9 @@ def _relative_difference(ours: Sequence[NDArray[Any]], theirs: Sequence[NDArray[
     """Return max |ours - theirs| / max |theirs| over lists of arrays; inf if shapes differ, NaN stays."""
     if [np.shape(a) for a in ours] != [np.shape(a) for a in theirs]:
         return float("inf")
-    difference = max(float(np.max(np.abs(a - b))) for a, b in zip(ours, theirs, strict=True))
+    most = max(float(np.max(np.abs(a - b))) for a, b in zip(ours, theirs, strict=True))
     scale = max(float(np.max(np.abs(b))) for b in theirs)
-    return difference / scale if scale else difference
+    return most / scale if scale else most
 
 
 def _predict(estimator: Any) -> Any:
@@ -142,9 +143,9 @@ def compare(theirs: Any, ours: Any, X: NDArray[Any], tolerance: float = TOLERANC
     problems = []
     if ours.n_iter_ != theirs.n_iter_:
         problems.append(f"n_iter_ is {ours.n_iter_}, scikit-learn's is {theirs.n_iter_}")
-    for what, difference in (("weights", weight_diff), ("predictions", prediction_diff)):
-        if not difference <= tolerance:  # so that NaN is a difference
-            problems.append(f"{what} differ by {difference:.1e}, more than {tolerance:.0e}")
+    for what, found in (("weights", weight_diff), ("predictions", prediction_diff)):
+        if not found <= tolerance:  # so that NaN is a difference
+            problems.append(f"{what} differ by {found:.1e}, more than {tolerance:.0e}")
     diffs = {"weight_diff": weight_diff, "prediction_diff": prediction_diff}
     return {**diffs, "problems": problems, "same": not problems}
 
@@ -207,7 +208,7 @@ def run(run: Run) -> dict[str, Any]:
     options: dict[str, Any] = {"repeats": settings.rounds, "backend": settings.backend, "threads": settings.threads[0]}
     found = []
     for i, case in enumerate(cases, start=1):
-        run.tell(f"{i} of {len(cases)}, {case.data}, {case.solver}")
+        run.tell(f"quick: {i} of {len(cases)}, {case.data}, {case.solver}")
         one = run_case(case, **options)
         run.problems += [f"{case.data}, {case.solver}: results differ: {problem}" for problem in one["problems"]]
         found.append(one)
@@ -235,7 +236,7 @@ def race_engines(cases: Sequence[Case], run: Run) -> dict[str, Any]:
         by_threads = {str(n): ratios(records, str(n)) for n in run.settings.threads}
         entries.append({"name": name, "hidden": hidden, "rivals": records, "ratio_by_threads": by_threads})
     compared = engines.compare(entries, names)
-    figures = medians(entries, ", seconds", engines.in_figures(names))
+    figures = medians(entries, ", seconds", names)
     return {"versions": run.versions, "workloads": entries, **compared, "figures": figures}
 
 
@@ -254,7 +255,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
         return elapsed
 
     cold = fit()
-    np.save(request["out"], np.concatenate([np.ravel(array) for array in (*model.coefs_, *model.intercepts_)]))
+    np.save(request["out"], flat([*model.coefs_, *model.intercepts_]))
     return {"what": "weights", "cold": cold, "seconds": timing.repeat(fit, request["seconds"]), "losses": curves}
 
 
@@ -274,10 +275,10 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
             "n x d": f"{case['n_samples']} x {case['n_features']}",
             "layers": "-".join(map(str, case["layers"])),
             "solver": case["solver"],
-            **{f"{rival} s": _fixed(case["median"][rival], 4) for rival in RIVALS},
+            **{f"{rival} s": case["median"][rival] for rival in RIVALS},
             "ratio": times(case["ratio"]),
-            **{f"{rival} score": _fixed(case["score"][rival], 3) for rival in RIVALS},
-            "weight diff": _weight_diff(case),
+            **{f"{rival} score": case["score"][rival] for rival in RIVALS},
+            "weight diff": difference(case["weight_diff"]) + ("" if case["same"] else " differs"),
         }
         for case in result["cases"]
     ]
@@ -291,15 +292,6 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         f"parameters: float64, the defaults, but for layers and random_state=0, and {changes}.",
     ]
     return [Table.of("Whole fits against scikit-learn's", rows, notes)]
-
-
-def _weight_diff(case: Mapping[str, Any]) -> str:
-    difference = case["weight_diff"]
-    return "-" if difference is None else f"{difference:.1e}{'' if case['same'] else ' differs'}"
-
-
-def _fixed(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:

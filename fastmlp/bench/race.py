@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.bench import processes
+from fastmlp.bench.rivals import engine_rivals
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import difference, number, share
 from fastmlp.bench.workloads import Workload
@@ -33,7 +34,6 @@ TOLERANCE: Mapping[str, Mapping[str, float]] = {
 }
 
 JUDGES = ("scikit-learn", "fastmlp")
-OURS = {"": "fastmlp"}
 WRONG = {"differs": "results differ", "failed": "failed"}  # status -> in words
 
 
@@ -57,16 +57,9 @@ class Record:
         """Return plain containers for JSON, where a number that is not finite becomes None."""
         threads = {str(n): _times(answers) for n, answers in self.answers.items()}
         best = min(threads, key=lambda n: threads[n]["median"]) if threads else None
-        return {
-            "status": self.status,
-            "problem": self.problem,
-            "version": self.version,
-            "loss": finite(self.loss),
-            "loss_diff": finite(self.loss_diff),
-            "array_diff": finite(self.array_diff),
-            "threads": threads,
-            "best": best,
-        }
+        numbers = {key: finite(getattr(self, key)) for key in ("loss", "loss_diff", "array_diff")}
+        facts = {"status": self.status, "problem": self.problem, "version": self.version}
+        return {**facts, **numbers, "threads": threads, "best": best}
 
 
 def finite(value: float | None) -> float | None:
@@ -112,7 +105,7 @@ class Run:
         rounds = rounds or self.settings.rounds or 1
         for k in range(rounds):
             for rival, answers in found.items():
-                self.tell(f"{name}, round {k + 1} of {rounds}, {rival}")
+                self.tell(f"{self.suite}: {name}, round {k + 1} of {rounds}, {rival}")
                 try:
                     answers.append(ask(rival))
                 except processes.Failed as failure:
@@ -167,7 +160,7 @@ class Run:
             record = records[rival]
             if record.status != "ok":
                 continue
-            self.tell(f"{name}, round {k + 1} of {self.settings.rounds}, {rival}, threads: {n}")
+            self.tell(f"{self.suite}: {name}, round {k + 1} of {self.settings.rounds}, {rival}, threads: {n}")
             # From the second round on as many epochs per fit as in the first.
             known = record.answers.get(n, [{}])[0]
             epochs = {"epochs": known["epochs"]} if "epochs" in known else {}
@@ -179,12 +172,13 @@ class Run:
             yield rival, n, {**answer, "array": np.load(request["out"]).astype(np.float64)}
 
 
-def medians(entries: Sequence[Mapping[str, Any]], what: str, names: Mapping[str, str] = OURS) -> dict[str, float]:
-    """Return figures: medians at the best thread count of fastmlp, or of the rivals in `names`, by its keys."""
+def medians(entries: Sequence[Mapping[str, Any]], what: str, engines: Sequence[str] = ()) -> dict[str, float]:
+    """Return figures: the medians at the best thread count of fastmlp, or of each engine by name."""
+    names = {f" {engine}": rival for engine, rival in engine_rivals(engines).items()} or {"": "fastmlp"}
     return {
-        f"{entry['name']}{key}{what}": times["median"]
+        f"{entry['name']}{engine}{what}": times["median"]
         for entry in entries
-        for key, rival in names.items()
+        for engine, rival in names.items()
         if (times := best(entry["rivals"][rival]))
     }
 

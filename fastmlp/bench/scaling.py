@@ -6,7 +6,8 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ FEW_ROWS = (1000, 2000)
 FEATURES = 20
 HIDDEN = (50,)
 BATCH = 256
+BYTES = FEATURES * 4 + 8  # of a row of X and y
 ROUNDS = 5  # of each fit up to a million rows; more rows are fitted once
 
 
@@ -28,9 +30,9 @@ def run(run: Run) -> dict[str, Any]:
     """Run one process per number of rows for the time, and one for the memory."""
     settings, sizes = run.settings, FEW_ROWS if run.settings.quick_check else ROWS
     with tempfile.TemporaryDirectory() as folder:
-        fitting = [n for n in sizes if _bytes(n) < 0.9 * shutil.disk_usage(folder).free]
+        fitting = [n for n in sizes if BYTES * n < 0.9 * shutil.disk_usage(folder).free]
         run.problems += [f"{n:,} rows: failed: no room in {tempfile.gettempdir()}" for n in sizes if n not in fitting]
-        run.tell("writing the data")
+        run.tell("scaling: writing the data")
         _write(Path(folder), max(fitting))
         wanted = {f"{n:,} rows, {threads} thr": (n, threads) for n in fitting for threads in settings.threads}
 
@@ -64,10 +66,6 @@ def _flatness(cases: list[dict[str, Any]], threads: int) -> dict[str, float | No
             per_row = [case[order][part] / case["rows"] for case in cases if case["threads"] == threads]
             found[f"{part}, {order}"] = max(per_row) / min(per_row) if per_row else None
     return found
-
-
-def _bytes(rows: int) -> int:
-    return rows * (FEATURES * 4 + 8)
 
 
 def _write(folder: Path, rows: int, chunk: int = 1_000_000) -> None:
@@ -127,16 +125,15 @@ def _memory(fit: Callable[[int], float], request: Mapping[str, Any], X: np.ndarr
     network = Network((FEATURES, *HIDDEN, 1), ("relu",), "binary_log_loss", np.dtype(np.float32))
     workspace = backends.get(request["backend"]).workspace(network, BATCH, request["threads"])
     before, resident = anonymous(), peak_resident()
-    with Watch() as watch:
+    with watch() as most:
         fit(1)
     after = peak_resident()
-    params = 3 * network.n_params * network.dtype.itemsize
     return {
-        "anonymous": None if before is None else watch.most - before,
+        "anonymous": None if before is None else most[0] - before,
         "resident": None if resident is None or after is None else after - resident,
         "X": X.nbytes,
         "y": y.nbytes,
-        "params": params,
+        "params": 3 * network.n_params * network.dtype.itemsize,
         "workspace": getattr(workspace, "nbytes", None),
     }
 
@@ -161,23 +158,22 @@ def peak_resident() -> int | None:
     return most if os.uname().sysname == "Darwin" else 1024 * most
 
 
-class Watch:
-    """Keeps the most anonymous memory seen, in a thread that looks every two milliseconds."""
+@contextmanager
+def watch() -> Iterator[list[int]]:
+    """Give a list whose only item is the most anonymous memory seen, in a thread that looks every two milliseconds."""
+    most, stop = [anonymous() or 0], threading.Event()
 
-    def __enter__(self) -> Watch:
-        self.most = anonymous() or 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-        return self
+    def look() -> None:
+        while not stop.wait(0.002):
+            most[0] = max(most[0], anonymous() or 0)
 
-    def _look(self) -> None:
-        while not self._stop.wait(0.002):
-            self.most = max(self.most, anonymous() or 0)
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield most
+    finally:
+        stop.set()
+        thread.join()
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------
@@ -186,16 +182,24 @@ class Watch:
 def tables(result: Mapping[str, Any]) -> list[Table]:
     settings, cases = result["settings"], result["cases"]
     times = [
-        {**_case(case), **{name: 1e9 * case[order][part] / case["rows"] for name, (order, part) in TIMES.items()}}
+        {
+            "rows": f"{case['rows']:,}",
+            "threads": case["threads"],
+            **{
+                f"{name}{note}": 1e9 * case[order][part] / case["rows"]
+                for order, note in (("shuffled", ""), ("in order", ", no shuffle"))
+                for part, name in (("epoch", "epoch"), ("fit", "whole fit"))
+            },
+        }
         for case in cases
     ]
     memory = [
         {
-            **_case(case),
+            "rows": f"{case['rows']:,}",
+            "threads": case["threads"],
             "anonymous": scaled(found["anonymous"], 1e-6),
             "bytes/row": scaled(found["anonymous"], 1 / case["rows"]),
-            "resident": scaled(found["resident"], 1e-6),
-            "X": scaled(found["X"], 1e-6),
+            **{key: scaled(found[key], 1e-6) for key in ("resident", "X")},
             "3 x params": scaled(found["params"], 1e-6),
             "workspace": scaled(found["workspace"], 1e-6),
         }
@@ -221,18 +225,6 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         Table.of("Scaling: nanoseconds per row", times, notes),
         Table.of("Scaling: megabytes that a fit adds at its peak", memory, notes_on_memory),
     ]
-
-
-TIMES = {
-    "epoch": ("shuffled", "epoch"),
-    "whole fit": ("shuffled", "fit"),
-    "epoch, no shuffle": ("in order", "epoch"),
-    "whole fit, no shuffle": ("in order", "fit"),
-}
-
-
-def _case(case: Mapping[str, Any]) -> dict[str, Any]:
-    return {"rows": f"{case['rows']:,}", "threads": case["threads"]}
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:

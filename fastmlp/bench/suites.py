@@ -48,26 +48,20 @@ def run(
     """
     from fastmlp.engines import environment
 
-    results = {name: _run(name, options[name], tell) for name in suites}
+    results = {}
+    for name in suites:
+        suite = module(name)
+        run = Run(name, options[name].of_suite(suite.ROUNDS), tell)
+        result = suite.run(run)
+        results[name] = {"settings": run.settings.shown(), **result, "problems": run.problems}
     return {
         "schema": SCHEMA,
         "environment": environment.describe(),
         "same": not any(result["problems"] for result in results.values()),
         "suites": results,
         "skipped": dict(skipped or {}),
-        "figures": {
-            f"{name}: {figure}": value
-            for name, result in results.items()
-            for figure, value in result["figures"].items()
-        },
+        "figures": {f"{name}: {key}": value for name in results for key, value in results[name]["figures"].items()},
     }
-
-
-def _run(name: str, settings: Settings, tell: Tell) -> dict[str, Any]:
-    suite = module(name)
-    run = Run(name, settings.of_suite(suite.ROUNDS), lambda text: tell(f"{name}: {text}"))
-    result = suite.run(run)
-    return {"settings": run.settings.shown(), **result, "problems": run.problems}
 
 
 def skipped(suite: str, reason: str) -> str:

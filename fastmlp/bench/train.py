@@ -23,7 +23,7 @@ def run(run: Run) -> dict[str, Any]:
     settings = run.settings
     measured, found = [], []
     for workload in settings.named(WORKLOADS):
-        run.tell(f"{workload.name}, peak")
+        run.tell(f"train: {workload.name}, peak")
         measured.append(peak.peaks(settings.threads, settings.dtype, settings.seconds))
         found.append(entry(run, workload))
     peaks = peak.best(measured)
@@ -36,7 +36,7 @@ def run(run: Run) -> dict[str, Any]:
         "mean_ratio": means(found, "ratio", rivals.others(run.versions)),
         "mean_ratio_to_best": mean([one["ratio_to_best"] for one in found]),
         **engines.compare(found, settings.engines),
-        "figures": medians(found, f" {settings.dtype}, seconds per step", engines.in_figures(settings.engines)),
+        "figures": medians(found, f" {settings.dtype}, seconds per step", settings.engines),
     }
 
 

@@ -51,6 +51,11 @@ def engine_of(name: str) -> str | None:
     return name.removeprefix(ENGINE) if name.startswith(ENGINE) else None
 
 
+def engine_rivals(engines: Iterable[str]) -> dict[str, str]:
+    """Return a dict from engines that run side by side to their names among the rivals."""
+    return {name: f"{ENGINE}{name}" if i else "fastmlp" for i, name in enumerate(engines)}
+
+
 def row(name: str) -> Rival:
     return OURS if is_ours(name) else RIVALS[name]
 

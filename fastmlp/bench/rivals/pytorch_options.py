@@ -86,20 +86,15 @@ class Trainer(pytorch.Trainer):
             task = copy(task)
             task.params = (task.params * np.sqrt(2 / 6)).astype(task.params.dtype)
         super().__init__(task, "pytorch")
-        self.model = self._net()
+        self.model = pytorch.net(self.task, self._between)
 
-    def _net(self) -> nn.Sequential:
+    def _between(self, width: int) -> list[nn.Module]:
+        """Return what follows the product of a hidden layer with so many neurons."""
         dtype = getattr(torch, self.task.X.dtype.name)
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in self.task.network.shapes[:-1]:
-            layers.append(nn.Linear(fan_in, fan_out, dtype=dtype))
-            if self.options.get("batch_norm"):
-                layers.append(nn.BatchNorm1d(fan_out, dtype=dtype))
-            learned = {"num_parameters": fan_out, "dtype": dtype} if self.activation == "prelu" else {}
-            layers.append(ACTIVATIONS[self.activation](**learned))
-            if self.options.get("dropout"):
-                layers.append(nn.Dropout(self.options["dropout"]))
-        return nn.Sequential(*layers, nn.Linear(*self.task.network.shapes[-1], dtype=dtype))
+        norm = [nn.BatchNorm1d(width, dtype=dtype)] if self.options.get("batch_norm") else []
+        learned = {"num_parameters": width, "dtype": dtype} if self.activation == "prelu" else {}
+        dropout = [nn.Dropout(self.options["dropout"])] if self.options.get("dropout") else []
+        return [*norm, ACTIVATIONS[self.activation](**learned), *dropout]
 
     def batch_loss(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the loss with the penalty of the weights, which scikit-learn divides by the number of rows."""

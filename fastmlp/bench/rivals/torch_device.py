@@ -59,10 +59,12 @@ class Eager(pytorch.Trainer):
         self.orders = [[rows.to(self.device) for rows in order] for order in self.orders]
         self.sizes = self.sizes.to(self.device)
 
-    def fit(self, epochs: int) -> list[float]:
-        pytorch.reset(self.model, self.task)
-        self.seconds, losses = timed(self.device, partial(self.train, epochs, self.optimizer()))
-        return [float(loss) for loss in losses]
+    def train(self, epochs: int, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+        self.seconds, losses = timed(self.device, partial(self.all_steps, epochs, optimizer))
+        return losses
+
+    def all_steps(self, epochs: int, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+        return super().train(epochs, optimizer)
 
 
 class Compiled(Eager):
@@ -169,7 +171,7 @@ class Captured(Eager):
         self.k.zero_()
         self.total.zero_()
 
-    def train(self, epochs: int, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    def all_steps(self, epochs: int, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
         losses = []
         for epoch in range(epochs):
             self.begin(epoch)
