@@ -471,7 +471,7 @@ def test_chart_with_gaps():
     pytest.importorskip("matplotlib")
     bars = Bars("a <b>", ["one", "two"], {"x": [1.0, None], "y": [None, 250.0]}, "us", log=True, line=1)
     text = charts.svg(bars, "salt")
-    assert text.startswith("<svg") and ">250<" in text and 'aria-label="a &lt;b>"' in text
+    assert text.startswith("<svg") and ">250<" in text and 'aria-label="a &lt;b&gt;"' in text
 
 
 def test_page_escapes_what_it_is_given(document):

@@ -18,9 +18,6 @@ ALL = "all"
 SLOW = ("reference",)  # engines that have to be named
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
-
-
 def usable() -> tuple[str, ...]:
     """Return the engines that "all" stands for."""
     return tuple(name for name in backends.available() if name not in SLOW)
@@ -51,9 +48,6 @@ def chosen(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-# --- what follows from the times --------------------------------------------------------------------------------------
-
-
 def compare(entries: Sequence[dict[str, Any]], engines: Sequence[str]) -> dict[str, Any]:
     """Add the speed of each engine relative to the first to every entry; return their names and geometric means."""
     if not engines:
@@ -69,9 +63,6 @@ def compare(entries: Sequence[dict[str, Any]], engines: Sequence[str]) -> dict[s
         for threads in entries[0]["speed"]
     }
     return {"engines": list(engines), "speed": speed}
-
-
-# --- what is shown ----------------------------------------------------------------------------------------------------
 
 
 def tables(result: Mapping[str, Any], title: str, scale: float, unit: str) -> list[Table]:

@@ -1,8 +1,9 @@
-"""Rounds over rivals: same results or no times. Used by `train`, `predict`, `cuda` and `quick` of several engines.
+"""A run of a suite: rounds over rivals, with the same results or no times.
 
-Each measurement is a fresh process, which answers with seconds, losses and a file with an array (weights or outputs).
-After every round all results are compared with the reference's; a rival whose results differ has no times and runs no
-more. If it is fastmlp that differs, or the reference fails, nobody has times.
+`Run.gather` only asks. `Run.race` also judges, for `train`, `predict`, `cuda` and `quick` of several engines. Each
+measurement of a race is a fresh process, which answers with seconds, losses and a file with an array (weights or
+outputs). After every round all results are compared with the reference's; a rival whose results differ has no times
+and runs no more. If it is fastmlp that differs, or the reference fails, nobody has times.
 """
 
 from __future__ import annotations

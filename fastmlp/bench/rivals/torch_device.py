@@ -140,15 +140,14 @@ class Captured(Eager):
 
         The first steps are forgotten: they make Adam's state, and what libraries allocate at first use.
         """
-        on_device = self.device == "cuda"
-        side = torch.cuda.Stream() if on_device else None
-        if side:
+        side = torch.cuda.Stream() if self.device == "cuda" else None
+        if side is not None:
             side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # nothing for None
             self.begin(0)
             for _ in range(WARM_UP):
                 self.step()
-        if side:
+        if side is not None:
             torch.cuda.current_stream().wait_stream(side)
             for steps in set(groups(len(self.rates))):
                 self.graphs[steps] = torch.cuda.CUDAGraph()
