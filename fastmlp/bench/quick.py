@@ -23,6 +23,7 @@ from fastmlp.bench.tables import Bars, Table, difference, ratio_bars, share, tim
 from fastmlp.bench.workloads import flat
 
 ROUNDS = 5
+ENGINE_ROUNDS = 3  # of engines that race each other
 ENGINE_SECONDS = 0.25  # for the timed fits of one process of one engine
 RIVALS = ("scikit-learn", "fastmlp")
 

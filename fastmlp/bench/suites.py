@@ -51,7 +51,8 @@ def run(
     results = {}
     for name in suites:
         suite = module(name)
-        run = Run(name, options[name].of_suite(suite.ROUNDS), tell)
+        rounds = getattr(suite, "ENGINE_ROUNDS", suite.ROUNDS) if options[name].engines else suite.ROUNDS
+        run = Run(name, options[name].of_suite(rounds), tell)
         result = suite.run(run)
         results[name] = {"settings": run.settings.shown(), **result, "problems": run.problems}
     return {
