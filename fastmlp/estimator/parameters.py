@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -24,6 +25,47 @@ HINGE_LOSSES = ("hinge", "squared_hinge")
 
 _AT_LEAST_0 = Interval(Real, 0, None, closed="left")
 _BELOW_1 = Interval(Real, 0, 1, closed="left")
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Parameters:
+    """Arguments of both constructors that have one default and no place; kept untouched, as scikit-learn wants it."""
+
+    solver: str | tuple[str, dict[str, float]] | list[Any] = "adam"
+    alpha: float = 0.0001
+    batch_size: int | str = "auto"
+    learning_rate: Any = "constant"
+    learning_rate_init: float = 0.001
+    power_t: float = 0.5
+    max_iter: int = 200
+    shuffle: bool = True
+    random_state: Any = None
+    tol: float = 1e-4
+    verbose: bool = False
+    warm_start: bool = False
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_iter_no_change: float = 10
+    max_fun: int = 15000
+    backend: str = "auto"
+    n_jobs: int | None = None
+    weight_decay: float | None = None
+    max_grad_norm: float | None = None
+    drop_last: bool = False
+    l1_ratio: float = 0.0
+    dropout: Any = 0.0
+    input_dropout: float = 0.0
+    batch_norm: Any = False
+    init: Any = "auto"
+    monitor: Any = "score"
+    restore_best: bool | None = None
+    callbacks: Any = None
+
 
 #: scikit-learn's validation of each parameter that both estimators have.
 CONSTRAINTS: dict[str, list[Any]] = {
