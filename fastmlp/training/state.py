@@ -7,7 +7,7 @@ Snapshots, model files and conversions read it by ``get_state`` and restore it b
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,7 +86,7 @@ class TrainingState:
             "optimizer": kept,
             "dropout_seed": self.dropout_seed,
             "best_params": None if best is None else best.copy(),
-            "random_state": None if self.random_state is None else _words_of(self.random_state),
+            "random_state": None if self.random_state is None else self.random_state.get_state(legacy=False),
             "stopping": self.stopping.get_state(),
         }
 
@@ -101,7 +101,26 @@ class TrainingState:
             If it is of another network or another optimizer, or makes no sense.
         """
         for name, value in state.items():
-            _RESTORE[name](self, value, network)
+            match name:
+                case "optimizer":
+                    if self.optimizer is None:
+                        self.optimizer = optimizers.rebuild(value, network)
+                    else:
+                        self.optimizer.set_state(value)
+                case "dropout_seed":
+                    if value is not None and (type(value) is not int or not 0 <= value < 2**64):
+                        raise ValueError(f"must be a whole number of 64 bits, got {value!r:.100}")
+                    self.dropout_seed = value
+                case "best_params":
+                    self.best_params = None if value is None else attributes.vector(value, network).copy()
+                case "random_state":
+                    if self.random_state is None or self.random_state is check_random_state(None):
+                        self.random_state = np.random.RandomState()  # the one of a fit without a seed is everybody's
+                    self.random_state.set_state(value)
+                case "stopping":
+                    self.stopping.set_state(value)
+                case _:
+                    raise KeyError(name)
 
 
 def of(estimator: Any) -> TrainingState:
@@ -122,53 +141,3 @@ def begin(estimator: Any, random_state: np.random.RandomState, params: np.ndarra
         estimator.history_ = new_history()
         estimator.validation_scores_ = [] if estimator.early_stopping else None
         state.stopping.reset(estimator)
-
-
-# --- what is restored, name by name ----------------------------------------------------------------------------------
-
-
-def _restore_optimizer(state: TrainingState, kept: Mapping[str, Any], network: Network) -> None:
-    if state.optimizer is None:
-        state.optimizer = optimizers.rebuild(kept, network)
-    else:
-        state.optimizer.set_state(kept)
-
-
-def _restore_seed(state: TrainingState, seed: Any, network: Network) -> None:
-    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**64):
-        raise ValueError(f"must be a whole number of 64 bits, got {seed!r:.100}")
-    state.dropout_seed = seed
-
-
-def _restore_best(state: TrainingState, best: Any, network: Network) -> None:
-    state.best_params = None if best is None else attributes.vector(best, network).copy()
-
-
-def _restore_random_state(state: TrainingState, words: Any, network: Network) -> None:
-    if state.random_state is None or state.random_state is check_random_state(None):
-        state.random_state = np.random.RandomState()  # the one of a fit without a seed is everybody's
-    state.random_state.set_state(words)
-
-
-def _restore_stopping(state: TrainingState, kept: Any, network: Network) -> None:
-    state.stopping.set_state(kept)
-
-
-_RESTORE: dict[str, Callable[[TrainingState, Any, Network], None]] = {
-    "optimizer": _restore_optimizer,
-    "dropout_seed": _restore_seed,
-    "best_params": _restore_best,
-    "random_state": _restore_random_state,
-    "stopping": _restore_stopping,
-}
-
-
-def _words_of(random_state: np.random.RandomState) -> dict[str, Any]:
-    """Return its state as ``set_state`` takes it."""
-    state: Any = random_state.get_state(legacy=False)
-    return {
-        "bit_generator": state["bit_generator"],
-        "state": {"key": state["state"]["key"].copy(), "pos": int(state["state"]["pos"])},
-        "has_gauss": int(state["has_gauss"]),
-        "gauss": float(state["gauss"]),
-    }
