@@ -12,7 +12,7 @@ import typer
 
 from fastmlp.cli import output
 from fastmlp.cli.arguments import JsonFile, ModelFile, Quiet, regular_file
-from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, in_order
+from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, feature_names, in_order
 from fastmlp.tabular.recipe import load
 
 
@@ -94,7 +94,7 @@ def inputs(columns: Sequence[Column]) -> list[dict[str, Any]]:
         elif isinstance(column, Boolean):
             listed.append({"name": column.name, "value": "1 if true, else 0", "if_missing": column.most_frequent})
         elif isinstance(column, Categorical):
-            for i, feature in enumerate(column.features()):
+            for i, feature in enumerate(feature_names([column])):
                 value = f"1 if {column.categories[i]!r}, else 0"
                 listed.append({"name": feature, "value": value, "if_missing": int(i == column.most_frequent)})
     return listed
