@@ -60,15 +60,7 @@ def export(
 
 
 def unscaled(estimator: Any, columns: Sequence[Column]) -> Any:
-    """Return a copy that takes numeric columns as they are in the data: their scaling is folded into the first layer.
-
-    Parameters
-    ----------
-    estimator : MLPClassifier or MLPRegressor
-        Fitted to features of these columns.
-    columns : sequence of Column
-        None: nothing is folded.
-    """
+    """Return a copy that takes numeric columns as they are in the data: the first layer does their scaling."""
     folded = deepcopy(estimator)
     classes = getattr(folded, "classes_", None)
     if classes is not None and classes.dtype == bool:  # labels of exported models are whole numbers or texts
