@@ -26,13 +26,7 @@ WEIGHTS = ("coefs_", "intercepts_", *UNIT_ATTRIBUTES.values())
 
 
 def build(model: Model, path: str, trust_formulas: bool) -> Any:
-    """Return the estimator that a header and tensors describe.
-
-    Raises
-    ------
-    ModelFileError
-        If they hold anything unknown or contradictory.
-    """
+    """Return the estimator that a header and tensors describe; a ModelFileError names what contradicts."""
     header, decoder = model.header, Decoder(model.tensors, trust_formulas)
     estimator = _with_parameters(header, decoder, path)
     known = {*ATTRIBUTES, *Stopping.SAVED, *WEIGHTS, "_label_binarizer"}
@@ -68,11 +62,7 @@ def _is_newer(header: Mapping[str, Any]) -> bool:
 def _section(header: Mapping[str, Any], path: str, name: str, known: set[str]) -> dict[str, Any]:
     """Return a part of the header without what this version need not know.
 
-    Raises
-    ------
-    ModelFileError
-        If it holds something unknown in a file of this version or an older one, or something unknown that the file says
-        is required.
+    A ModelFileError names what is unknown in a file of this version or an older one, or unknown and required.
     """
     section = section_of(header, path, name, dict)
     required = section_of(header, path, "required", list)
