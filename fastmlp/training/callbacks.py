@@ -63,11 +63,6 @@ def watching(callbacks: Iterable[Callable[[EpochInfo], Any]], estimator: Any) ->
     """Begin all callbacks, yield the function to call after each epoch, end all callbacks that were begun.
 
     The yielded function calls every callback, also when one of them has asked to stop, and returns whether any has.
-
-    Raises
-    ------
-    TypeError
-        If one of `callbacks` is not callable.
     """
     callbacks = list(callbacks)
     for callback in callbacks:

@@ -24,24 +24,12 @@ from fastmlp.training.validation import new_history
 
 @dataclass(eq=False)
 class TrainingState:
-    """What a training goes on with.
+    """What a training goes on with."""
 
-    Parameters
-    ----------
-    random_state : RandomState, optional
-        Of the fit that began last.
-    optimizer : Optimizer, optional
-        None before the first epoch, and with L-BFGS.
-    dropout_seed : int, optional
-        Key of the dropout masks, in [0, 2^64); None without dropout.
-    best_params : ndarray of shape (n_params,), optional
-        The best weights on the validation rows; None: the present weights themselves, wherever training leads them.
-    stopping : Stopping
-    """
-
-    random_state: np.random.RandomState | None = None
-    optimizer: Optimizer | None = None
-    dropout_seed: int | None = None
+    random_state: np.random.RandomState | None = None  # of the fit that began last
+    optimizer: Optimizer | None = None  # None before the first epoch, and with L-BFGS
+    dropout_seed: int | None = None  # key of the dropout masks, in [0, 2^64); None without dropout
+    #: The best weights (n_params,) on the validation rows; None: the present ones, wherever training leads them.
     best_params: np.ndarray | None = None
     stopping: Stopping = field(default_factory=Stopping)
 
@@ -64,19 +52,10 @@ class TrainingState:
     # --- in files ----------------------------------------------------------------------------------------------------
 
     def get_state(self, network: Network, *, rebuildable: bool = False) -> dict[str, Any]:
-        """Return everything as copies of arrays and plain numbers.
+        """Return everything as copies of arrays and plain numbers; what belongs to another network is None.
 
-        Parameters
-        ----------
-        network : Network
-            The one in training; what belongs to another is None.
-        rebuildable : bool
-            Whether to keep also the arguments of the optimizer, for a reader that has no training to resume.
-
-        Raises
-        ------
-        TypeError
-            If `rebuildable` is true and the learning rate is a function.
+        `rebuildable` also keeps the arguments of the optimizer, for a reader that has no training to resume. The
+        learning rate must not be a function then, which is a TypeError.
         """
         optimizer, best = self.optimizer_for(network), self.best_for(network)
         kept = None
@@ -93,12 +72,7 @@ class TrainingState:
     def set_state(self, state: Mapping[str, Any], network: Network) -> None:
         """Take what `state` holds, bit for bit; what it leaves out stays as it is.
 
-        Raises
-        ------
-        KeyError
-            If it holds something unknown.
-        ValueError
-            If it is of another network or another optimizer, or makes no sense.
+        A KeyError names what is unknown; a ValueError refuses what is of another network or optimizer, or nonsense.
         """
         for name, value in state.items():
             match name:
