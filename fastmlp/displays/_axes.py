@@ -21,10 +21,15 @@ def pyplot(caller: str) -> ModuleType:
     return plt
 
 
-def new_axes(caller: str, ax: Any, width: float, height: float) -> Any:
-    """Return the given axes, or those of a new figure of this size in inches."""
-    plt = pyplot(caller)
-    if ax is not None:
-        return ax
-    _, ax = plt.subplots(figsize=(width, height), layout="constrained")
-    return ax
+class Display:
+    """A picture; ``ax_`` and ``figure_`` hold its last drawing."""
+
+    ax_: Any
+    figure_: Any
+
+    def _begin(self, ax: Any, width: float, height: float) -> Any:
+        """Return the axes to draw on: those given, or those of a new figure of this size in inches."""
+        plt = pyplot(f"{type(self).__name__}.plot")
+        self.ax_ = plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+        self.figure_ = self.ax_.figure
+        return self.ax_

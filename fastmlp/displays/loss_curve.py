@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.displays._axes import new_axes, pyplot
+from fastmlp.displays._axes import Display, pyplot
 from fastmlp.estimator.description import last_estimator
 
 #: Column of a history -> how it is drawn: label, axis, style.
@@ -20,7 +20,7 @@ CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-class LossCurveDisplay:
+class LossCurveDisplay(Display):
     """Training loss over the epochs; validation loss, score and learning rate if they were recorded.
 
     Made by :meth:`from_estimator` or :meth:`from_history`.
@@ -158,11 +158,10 @@ class LossCurveDisplay:
         -------
         self
         """
-        ax = new_axes(f"{type(self).__name__}.plot", ax, 5.6, 3.6)
+        ax = self._begin(ax, 5.6, 3.6)
         rates = self.history.get("learning_rate")
         if learning_rate is None:
             learning_rate = rates is not None and len(np.unique(rates)) > 1
-        self.ax_, self.figure_ = ax, ax.figure
         self.lines_: dict[str, Any] = {}
         self._draw("loss", ax, kwargs)
         self._draw("validation_loss", ax, kwargs)
