@@ -150,8 +150,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
             )
 
     def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
-        if y_val.shape[1:] != y.shape[1:]:
-            raise ValueError(f"y has shape {y.shape}, y_val has shape {y_val.shape}")
+        super()._check_validation_targets(y, y_val)
         unknown = np.setdiff1d(unique_labels(y_val), self.classes_)
         if len(unknown):
             raise ValueError(f"y_val has classes that y does not have: {unknown}; y has {self.classes_}")
@@ -330,16 +329,6 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     hidden_layer_sizes: Any = (100,)
     activation: Any = "relu"
 
-    def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
-        pass
-
-    def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
-        if y_val.shape[1:] != y.shape[1:]:
-            raise ValueError(f"y has shape {y.shape}, y_val has shape {y_val.shape}")
-
-    def _weigh(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        return sample_weight
-
     def _objective(self, y: np.ndarray) -> Objective:
         return targets.resolve_loss("regression", self.loss, 1 if y.ndim == 1 else y.shape[1])
 
@@ -348,9 +337,6 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
 
     def _decode(self, output: np.ndarray) -> np.ndarray:
         return output.ravel() if output.shape[1] == 1 else output
-
-    def _stratify(self, y: np.ndarray) -> np.ndarray | None:
-        return None
 
     def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
         if not np.isfinite(output).all():

@@ -159,17 +159,21 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
 
     # --- what a task defines ---------------------------------------------------------------------------------------
 
-    @abstractmethod
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
-        """Learn the classes of y, or check them against those learned before."""
+        """Learn the classes of y, if there are any, or check them against those learned before."""
 
-    @abstractmethod
     def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
         """Refuse y_val of another kind than y."""
+        if y_val.shape[1:] != y.shape[1:]:
+            raise ValueError(f"y has shape {y.shape}, y_val has shape {y_val.shape}")
 
-    @abstractmethod
     def _weigh(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        """Return the sample weights with class weights multiplied in."""
+        """Return the sample weights with class weights, if there are any, multiplied in."""
+        return sample_weight
+
+    def _stratify(self, y: np.ndarray) -> np.ndarray | None:
+        """Return the labels by which the validation split is stratified, if it is."""
+        return None
 
     @abstractmethod
     def _objective(self, y: np.ndarray) -> Objective:
@@ -186,10 +190,6 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     @abstractmethod
     def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
         """Return the validation score from outputs (n, n_outputs)."""
-
-    @abstractmethod
-    def _stratify(self, y: np.ndarray) -> np.ndarray | None:
-        """Return the labels by which the validation split is stratified."""
 
     # --- fitting ---------------------------------------------------------------------------------------------------
 
