@@ -34,7 +34,6 @@ def build(model: Model, path: str, trust_formulas: bool) -> Any:
     with refusing(path, "attributes"):
         network = _restore_weights(estimator, attributes, decoder)
     _restore_attributes(estimator, attributes, network, decoder, path)
-    _restore_names(estimator, path, network)
     if is_classifier(estimator):
         with refusing(path, "_label_binarizer"):
             estimator._label_binarizer = _restored_binarizer(decoder(attributes["_label_binarizer"]), estimator)
@@ -136,8 +135,9 @@ def _restore_attributes(
         if name in attributes:
             with refusing(path, name):
                 value = row.kind.restored(decoder(attributes[name]))
-                if row.size is not None and value != row.size(network):
-                    raise ValueError(f"must be {row.size(network)} for the weights in the file, got {value}")
+                size = len(value) if isinstance(value, np.ndarray) else value
+                if row.size is not None and size != row.size(network):
+                    raise ValueError(f"must be {row.size(network)} for the weights in the file, got {size}")
                 setattr(estimator, name, value)
     counters = states.of(estimator).stopping
     for name in Stopping.SAVED:
@@ -164,12 +164,6 @@ def _check_units(network: Network, given: Mapping[str, Any]) -> None:
         found = [array is not None for array in given.get(attribute, [None] * len(layers))]
         if found != wanted:
             raise ValueError(f"{attribute} must hold arrays for the hidden layers {wanted}, it has them for {found}")
-
-
-def _restore_names(estimator: Any, path: str, network: Network) -> None:
-    names = vars(estimator).get("feature_names_in_")
-    if names is not None and len(names) != network.widths[0]:
-        raise ModelFileError(path, "feature_names_in_", f"must be {network.widths[0]}, got {len(names)}")
 
 
 def _restored_binarizer(content: Mapping[str, Any], estimator: Any) -> LabelBinarizer:
