@@ -17,6 +17,7 @@ from rich.console import Console
 
 from fastmlp.cli import output, parameters
 from fastmlp.cli.arguments import DataFile, Encoding, JsonFile, Missing, Quiet, Separator, dialect, regular_file
+from fastmlp.data.optional import needed
 from fastmlp.engines import environment
 from fastmlp.tabular.reading import KINDS, DataError, Dialect, Source, listed, open_source
 from fastmlp.tabular.recipe import Recipe
@@ -353,16 +354,10 @@ def _columns(source: Source, plan: Plan) -> dict[str, str]:
 
 def _check_packages(plot: Path | None, plan: Plan) -> None:
     """Refuse before minutes are spent what would fail at the end."""
-    try:
-        import safetensors  # noqa: F401
-    except ImportError as error:
-        raise ImportError("a model file needs safetensors: pip install 'fastmlp[files]'") from error
+    needed("safetensors", "a model file", "fastmlp[files]")
     if plot is None:
         return
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ImportError("--plot needs matplotlib: pip install 'fastmlp[plot]'") from error
+    needed("matplotlib.figure", "--plot", "fastmlp[plot]")
     if plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--plot must end in .png, .svg or .pdf, got {plot}")
     solver = plan.parameters.get("solver")

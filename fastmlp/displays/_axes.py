@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
+from fastmlp.data.optional import needed
 
-def pyplot(caller: str) -> ModuleType:
-    """Return ``matplotlib.pyplot``.
 
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed; the message names the extra.
-    """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(f'{caller} needs matplotlib: pip install "fastmlp[plot]"') from error
-    return plt
+def pyplot(caller: str) -> Any:
+    """Return ``matplotlib.pyplot``; an ImportError names the extra that installs it."""
+    return needed("matplotlib.pyplot", caller, "fastmlp[plot]")
 
 
 class Display:

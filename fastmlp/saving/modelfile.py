@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp.data.files import replacing
+from fastmlp.data.optional import needed
 from fastmlp.model import choices
 
 KEY = "fastmlp model"
@@ -84,7 +85,7 @@ class Model(NamedTuple):
 
 def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Tensors) -> None:
     """Write a model whole or not at all; the same model gives the same bytes, no more than ``MAX_HEADER`` of header."""
-    from_tensors = _safetensors().numpy.save
+    from_tensors = needed("safetensors.numpy", "a saved model", "fastmlp[save]").save
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # it reads raw memory
     header = {"format": f"{VERSION[0]}.{VERSION[1]}", **header, "tensors_sha256": _digest_of_tensors(tensors)}
     header["sha256"] = _digest(header)
@@ -117,7 +118,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield (safetensors file, header)."""
-    safe_open = _safetensors().safe_open
+    safe_open = needed("safetensors", "a saved model", "fastmlp[save]").safe_open
     _check_size(path)
     with refusing(path, "file"):
         # the library checks that tensors fill the file, without gaps, before it hands out any
@@ -197,14 +198,6 @@ def _digest_of_tensors(tensors: Tensors) -> str:
         digest.update(json.dumps([name, tensor.dtype.str, tensor.shape]).encode())
         digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError('saved models need safetensors: pip install "fastmlp[save]"') from error
-    return safetensors
 
 
 # --- values as JSON --------------------------------------------------------------------------------------------------

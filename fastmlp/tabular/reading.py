@@ -17,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fastmlp.data.optional import needed
+
 #: What a column can be.
 KINDS = ("numeric", "boolean", "categorical")
 
@@ -153,10 +155,7 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) ->
     ending = next((e for e in FORMATS if path.name.lower().endswith(e)), None)
     if ending is None:
         raise DataError(f"{path}: unknown kind of file; it must end in {', '.join(FORMATS)}")
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise ImportError("reading data files needs pyarrow: pip install 'fastmlp[files]'") from error
+    pyarrow = needed("pyarrow", "reading data files", "fastmlp[files]")
     if path.is_dir():
         raise DataError(f"{path}: is a folder")
     try:

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastmlp.data.optional import needed
 from fastmlp.model import choices
 from fastmlp.training import checkpoint, progress
 
@@ -419,11 +420,7 @@ class LearningRateFinder:
             If matplotlib is not installed.
         """
         if ax is None:
-            try:
-                import matplotlib.pyplot as plt
-            except ImportError as error:
-                raise ImportError('plot needs matplotlib: pip install "fastmlp[plot]"') from error
-            _, ax = plt.subplots()
+            ax = needed("matplotlib.pyplot", "plot", "fastmlp[plot]").subplots()[1]
         ax.semilogx(self.rates, self.losses, ".", alpha=0.4, label="loss of a batch")
         ax.semilogx(self.rates, self.smoothed, label="smoothed")
         with suppress(ValueError):
