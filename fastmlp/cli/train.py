@@ -354,10 +354,10 @@ def _columns(source: Source, plan: Plan) -> dict[str, str]:
 
 def _check_packages(plot: Path | None, plan: Plan) -> None:
     """Refuse before minutes are spent what would fail at the end."""
-    needed("safetensors", "a model file", "fastmlp[files]")
+    needed("safetensors", "a model file", '"fastmlp[files]"')
     if plot is None:
         return
-    needed("matplotlib.figure", "--plot", "fastmlp[plot]")
+    needed("matplotlib.figure", "--plot", '"fastmlp[plot]"')
     if plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--plot must end in .png, .svg or .pdf, got {plot}")
     solver = plan.parameters.get("solver")

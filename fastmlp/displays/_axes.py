@@ -7,11 +7,6 @@ from typing import Any
 from fastmlp.data.optional import needed
 
 
-def pyplot(caller: str) -> Any:
-    """Return ``matplotlib.pyplot``; an ImportError names the extra that installs it."""
-    return needed("matplotlib.pyplot", caller, "fastmlp[plot]")
-
-
 class Display:
     """A picture; ``ax_`` and ``figure_`` hold its last drawing."""
 
@@ -20,7 +15,7 @@ class Display:
 
     def _begin(self, ax: Any, width: float, height: float) -> Any:
         """Return the axes to draw on: those given, or those of a new figure of this size in inches."""
-        plt = pyplot(f"{type(self).__name__}.plot")
+        plt = needed("matplotlib.pyplot", f"{type(self).__name__}.plot", '"fastmlp[plot]"')
         self.ax_ = plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
         self.figure_ = self.ax_.figure
         return self.ax_

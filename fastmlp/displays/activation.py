@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.displays._axes import Display, pyplot
+from fastmlp.displays._axes import Display
 from fastmlp.engines import backends
 from fastmlp.estimator.description import describe, judged_activation, last_estimator
 
@@ -75,7 +75,6 @@ class ActivationDisplay(Display):
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         entry = judged_activation(activation)
         try:
             points = np.linspace(-5, 5, 1001) if z is None else np.array(z, dtype=np.float64)
@@ -121,7 +120,6 @@ class ActivationDisplay(Display):
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         from fastmlp.estimator.base import _BaseMLP
 
         model = last_estimator(estimator)

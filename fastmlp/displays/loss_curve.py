@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.displays._axes import Display, pyplot
+from fastmlp.displays._axes import Display
 from fastmlp.estimator.description import last_estimator
 
 #: Column of a history -> how it is drawn: label, axis, style.
@@ -87,7 +87,6 @@ class LossCurveDisplay(Display):
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         model = last_estimator(estimator)
         check_is_fitted(model)
         history = getattr(model, "history_", None)
@@ -136,7 +135,6 @@ class LossCurveDisplay(Display):
         >>> LossCurveDisplay.from_history({"loss": [2.0, 1.0, 0.5], "score": [0.4, 0.9, 0.8]}).best_epoch
         2
         """
-        pyplot(cls.__name__)
         columns = _columns(history)
         return cls(history=columns, best_epoch=_best_epoch(columns, best)).plot(ax, **options)
 

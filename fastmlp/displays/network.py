@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastmlp.displays._axes import Display, pyplot
+from fastmlp.displays._axes import Display
 from fastmlp.estimator.description import fitted_layers
 from fastmlp.model.weights import linear_shape
 
@@ -85,7 +85,6 @@ class NetworkDisplay(Display):
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         return cls.from_weights(**vars(fitted_layers(estimator)), ax=ax, **options)
 
     @classmethod
@@ -126,7 +125,6 @@ class NetworkDisplay(Display):
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         matrices = [np.asarray(W, dtype=np.float64) for W in coefs]
         vectors = [np.asarray(b, dtype=np.float64) for b in intercepts]
         widths, _ = linear_shape(matrices, vectors)

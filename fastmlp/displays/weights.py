@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastmlp.displays._axes import Display, pyplot
+from fastmlp.displays._axes import Display
 from fastmlp.estimator.description import fitted_layers
 
 
@@ -85,7 +85,6 @@ class WeightsDisplay(Display):
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         W = fitted_layers(estimator).coefs[0]
         return cls.from_weights(W, image_shape=image_shape, units=units, ax=ax, **options)
 
@@ -118,7 +117,6 @@ class WeightsDisplay(Display):
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         W = np.asarray(W, dtype=np.float64)
         if W.ndim != 2 or 0 in W.shape or not np.isfinite(W).all():
             raise ValueError(f"W must be a matrix of finite numbers, got shape {W.shape}")

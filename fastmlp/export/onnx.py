@@ -71,11 +71,12 @@ def to_onnx(estimator: Any, path: str | os.PathLike[str] | None = None, *, opset
     >>> [node.op_type for node in model.graph.node][:3]
     ['Gemm', 'Relu', 'Gemm']
     """
-    onnx = needed("onnx", "to_onnx", "fastmlp[onnx]")
-    needed("onnx.checker", "to_onnx", "fastmlp[onnx]")
+    checker = needed("onnx.checker", "to_onnx", '"fastmlp[onnx]"')
+    import onnx
+
     model = read(estimator)
     proto = _proto(onnx, model, _checked_opset(onnx, model, opset))
-    onnx.checker.check_model(proto, full_check=True)
+    checker.check_model(proto, full_check=True)
     if path is not None:
         write(path, proto.SerializeToString())
     return proto

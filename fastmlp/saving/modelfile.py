@@ -85,7 +85,7 @@ class Model(NamedTuple):
 
 def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Tensors) -> None:
     """Write a model whole or not at all; the same model gives the same bytes, no more than ``MAX_HEADER`` of header."""
-    from_tensors = needed("safetensors.numpy", "a saved model", "fastmlp[save]").save
+    from_tensors = needed("safetensors.numpy", "a saved model", '"fastmlp[save]"').save
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # it reads raw memory
     header = {"format": f"{VERSION[0]}.{VERSION[1]}", **header, "tensors_sha256": _digest_of_tensors(tensors)}
     header["sha256"] = _digest(header)
@@ -118,7 +118,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield (safetensors file, header)."""
-    safe_open = needed("safetensors", "a saved model", "fastmlp[save]").safe_open
+    safe_open = needed("safetensors", "a saved model", '"fastmlp[save]"').safe_open
     _check_size(path)
     with refusing(path, "file"):
         # the library checks that tensors fill the file, without gaps, before it hands out any

@@ -155,7 +155,7 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) ->
     ending = next((e for e in FORMATS if path.name.lower().endswith(e)), None)
     if ending is None:
         raise DataError(f"{path}: unknown kind of file; it must end in {', '.join(FORMATS)}")
-    pyarrow = needed("pyarrow", "reading data files", "fastmlp[files]")
+    pyarrow = needed("pyarrow", "reading data files", '"fastmlp[files]"')
     if path.is_dir():
         raise DataError(f"{path}: is a folder")
     try:

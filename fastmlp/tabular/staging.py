@@ -221,8 +221,11 @@ def _medians(codes: Codes, training: np.ndarray) -> dict[int, float]:
     medians = {}
     for first in range(0, len(numeric), at_a_time):
         group = numeric[first : first + at_a_time]
-        values = np.concatenate([block[:, group] for block in codes.training_blocks(training)])
-        for i, column in zip(group, values.T, strict=True):
+        values, done = np.empty((len(group), n_training)), 0
+        for block in codes.training_blocks(training):
+            values[:, done : done + len(block)] = block[:, group].T
+            done += len(block)
+        for i, column in zip(group, values, strict=True):
             known = column[~np.isnan(column)]
             medians[i] = float(np.median(known, overwrite_input=True)) if len(known) else np.nan
     return medians

@@ -420,7 +420,7 @@ class LearningRateFinder:
             If matplotlib is not installed.
         """
         if ax is None:
-            ax = needed("matplotlib.pyplot", "plot", "fastmlp[plot]").subplots()[1]
+            ax = needed("matplotlib.pyplot", "plot", '"fastmlp[plot]"').subplots()[1]
         ax.semilogx(self.rates, self.losses, ".", alpha=0.4, label="loss of a batch")
         ax.semilogx(self.rates, self.smoothed, label="smoothed")
         with suppress(ValueError):

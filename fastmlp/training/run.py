@@ -62,17 +62,6 @@ class Run:
     The estimator is read for parameters and the state of its training, and written with fitted attributes. The vector
     `params` (n_params,) is trained in place, on some `rows` of the data or on all. With `keep_optimizer` training goes
     on with the estimator's optimizer and dropout masks, if it has them (partial_fit).
-
-    Attributes
-    ----------
-    state : TrainingState
-        The estimator's.
-    order : ndarray of intp
-        All rows to train on, shuffled in place.
-    visited : ndarray of intp
-        The part of it, a view, that an epoch visits: all but what drop_last drops.
-    finished : bool
-        A stopping rule holds.
     """
 
     def __init__(
@@ -90,14 +79,16 @@ class Run:
         self.state = states.of(estimator)
         self.stopping = self.state.stopping
         self.validation, self.has_validation = validation, validation is not None
+        # all rows to train on, shuffled in place
         self.order = np.arange(data.X.shape[0], dtype=np.intp) if rows is None else rows.copy()
         self.batch_size = size_of_batches(estimator, len(self.order))
         if estimator.batch_size != "auto" and estimator.batch_size > len(self.order):
             text = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
             warnings.warn(text, stacklevel=3)
+        # a view of those that an epoch visits: all but what drop_last drops
         self.visited = self.order[: check_batches(estimator, len(self.order))]
         self.workspace = engine.workspace(network, self.batch_size, estimator.n_jobs)
-        self.finished = False
+        self.finished = False  # whether a stopping rule holds
         self._take_optimizer(keep_optimizer)
         self._prepare_attributes()
         self.guard = Guard(self) if has_own_formulas(network) else None
