@@ -208,8 +208,8 @@ CHECKS: dict[str, Callable[[np.ndarray], None]] = {"gamma": _check_positive, "kl
 def encode_values(y: Any, dtype: np.dtype, loss: Any = "squared_error") -> np.ndarray:
     """Return the training targets of a regressor: (n, n_outputs) of the dtype.
 
-    A TypeError refuses sparse y and what holds no numbers: for text and dates NumPy's own, as scikit-learn's users know
-    it. A ValueError refuses what are no targets for this loss: not above 0 for "gamma", no distributions for
+    A TypeError refuses sparse y and y without numbers: for text and dates NumPy's own, as scikit-learn's users know it.
+    A ValueError refuses targets that this loss cannot have: 0 or less for "gamma", rows that are no distributions for
     "kl_divergence".
     """
     if issparse(y):

@@ -342,7 +342,7 @@ def entry(value: Any) -> Any:
 def make_schedule(
     choice: Any, learning_rate_init: float, power_t: float = 0.5, n_steps_per_epoch: int = 1, max_iter: int = 1
 ) -> Schedule:
-    """Return the schedule of a `learning_rate` as users write it; `power_t` is for "invscaling" that has no own.
+    """Return the schedule of a `learning_rate` as users write it; "invscaling" may bring its own `power_t`.
 
     Examples
     --------

@@ -46,8 +46,9 @@ def fit_task(
 
     The ``copy.copy`` of the estimator must be able to predict after an epoch. X, y and sample_weight are as the user
     gave them to ``fit``: a scorer will hand X to ``predict``. `max_epochs` is the most epochs that can come,
-    ``estimator.max_iter`` if None; 0: epochs are not reported. Yielded are no callables if there are no callbacks, or
-    the one to call with an :class:`~fastmlp.callbacks.EpochInfo` after each epoch, which returns whether to stop.
+    ``estimator.max_iter`` if None; 0: epochs are not reported. The tuple that it yields is empty without callbacks.
+    Otherwise it has one callable, to be called with an :class:`~fastmlp.callbacks.EpochInfo` after each epoch; it
+    returns whether to stop.
 
     An epoch begins where the one before ended.  So if training stops by a rule of its own before ``max_epochs``,
     one epoch was begun that never ran; it is ended empty, as scikit-learn does around L-BFGS.  If training fails, tasks
