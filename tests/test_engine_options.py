@@ -245,7 +245,6 @@ BAD_PROGRAMS = {
 @pytest.mark.skipif("cython" not in backends.available(), reason="the Cython engine alone reads programs")
 @pytest.mark.parametrize("name", BAD_PROGRAMS)
 def test_forged_program_is_refused(name):
-    module = backends.get("cython")
-    z = np.zeros(8)
+    network = make_network((4, 5, 3), activations=[forged(**BAD_PROGRAMS[name])])
     with pytest.raises(ValueError, match="program"):
-        module.activate(forged(**BAD_PROGRAMS[name]), z, np.empty(8))
+        backends.get("cython").workspace(network, 8)

@@ -389,13 +389,6 @@ static double FN(sum_of_magnitudes)(idx n, const REAL *p)
     return sum;
 }
 
-/* One optimizer pass over n entries, for callers by name: gradient (g + alpha * p) * scale. */
-static void FN(update)(int rule, idx n, void *p, const void *g, void *const *states, const double *scalars,
-                       double alpha, double scale)
-{
-    FN(OPTIMIZERS)[rule].rule(n, p, g, states, scalars, (REAL)alpha, (REAL)0, (REAL)scale, (REAL)1);
-}
-
 /* Rows of a W per tile; other vectors are one tile. */
 static inline idx FN(tile_length)(const fm_workspace *ws, const fm_unit *unit)
 {
@@ -679,23 +672,6 @@ static void FN(predict)(fm_workspace *ws, const fm_data *data, const idx *rows, 
     fm_team_run(ws->team, FN(predict_member), &job);
 }
 
-/* --- kernels by name, on whole vectors of any length ------------------------------------------------------------------- */
-
-static void FN(activate)(const fm_activation *f, idx n, const void *z, void *a)
-{
-    FN(apply)(f, 1, n, z, a);
-}
-
-static void FN(slope)(const fm_activation *f, idx n, const void *z, const void *a, void *delta)
-{
-    FN(apply_slope)(f, 1, n, z, a, delta, NULL);
-}
-
-static void FN(evaluate)(int function, idx n, const void *x, void *out)
-{
-    FN(FUNCTIONS)[function].evaluate(n, x, out, NULL);
-}
-
 static const fm_kernels FN(KERNELS) = {
     .isa = ISA_NAME,
     .lanes = LANES,
@@ -703,14 +679,6 @@ static const fm_kernels FN(KERNELS) = {
     .unpack = FN(unpack),
     .predict = FN(predict),
     .train = FN(train),
-    .evaluate = FN(evaluate),
-    .activate = FN(activate),
-    .slope = FN(slope),
-    .linear_forward = FN(linear_forward),
-    .linear_backward = FN(linear_backward),
-    .softmax = FN(softmax),
-    .loss = FN(loss),
-    .update = FN(update),
 };
 
 #undef ROW
