@@ -118,7 +118,13 @@ def compile_kernel(module: ModuleType, kernel: str, capability: tuple[int, int])
     signature = arguments[5](*arguments) if device else _types().void(*arguments)
     with _compiling_for(capability):
         text, _ = driver.import_cuda().compile(
-            getattr(module, kernel).py_func, signature, device=device, cc=capability, output="ptx", abi="numba", opt=True
+            getattr(module, kernel).py_func,
+            signature,
+            device=device,
+            cc=capability,
+            output="ptx",
+            abi="numba",
+            opt=True,
         )
     return text
 

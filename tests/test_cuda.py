@@ -99,13 +99,10 @@ def test_losses(engine, loss, dtype):
     rng = np.random.default_rng(1)
     n, width = 5, 3
     logits = rng.normal(0, 3, (n, width)).astype(dtype)
-    logits[0] *= 1000
     y = make_targets(rng, loss, n, width, dtype)
-    for weight in (None, make_weights(rng, n, dtype)):
-        (ours, found), (theirs, expected) = (
-            by_name.loss(engine, loss, logits, y, weight),
-            reference.loss(loss, logits, y, weight),
-        )
+    for z, t, weight in ((1000 * logits[:1], y[:1], None), (logits, y, None), (logits, y, make_weights(rng, n, dtype))):
+        ours, found = by_name.loss(engine, loss, z, t, weight)
+        theirs, expected = reference.loss(loss, z, t, weight)
         assert_close(dtype(ours), dtype(theirs), terms=4)
         assert_close(found, expected, terms=4, scale=np.maximum(np.abs(expected), 1))
 

@@ -2,7 +2,8 @@
 
 Each function builds the smallest network in which a call computes this kernel alone, so it shows the code that
 trains.  Two things make that possible.  The loss y * p has the delta y, so targets are deltas.  And a row of a
-sparse X that is 1 in a column of its own reads one row of W, whose gradient is then this row's delta.
+sparse X that is 1 in a column of its own reads one row of W, whose gradient is then this row's delta.  (The CUDA engine
+makes sparse rows dense: there a delta that is not finite spoils those of the other rows.)
 
 Every function takes the engine first, a module of the contract.  All arrays of one call have one dtype, float32 or
 float64; the functions return new arrays.  What an engine refuses, it refuses here too.
@@ -32,10 +33,15 @@ LINKS = {"identity": "squared_error"} | {
 
 
 class _Net:
-    """A network with the weights of each layer, biases in the last one, and an engine's workspace for it."""
+    """A network with the weights of each layer, and with biases if they are given; each call has a new workspace."""
 
     def __init__(
-        self, engine: ModuleType, loss: Any, weights: Sequence[np.ndarray], activations: Sequence[Any] = (), b: Any = 0
+        self,
+        engine: ModuleType,
+        loss: Any,
+        weights: Sequence[np.ndarray],
+        biases: Sequence[Any] = (),
+        activations: Sequence[Any] = (),
     ) -> None:
         widths = [len(weights[0]), *(W.shape[1] for W in weights)]
         self.engine, self.network = engine, Network(tuple(widths), tuple(activations), loss, weights[0].dtype)
@@ -43,9 +49,9 @@ class _Net:
         for segment in self.network.segments:
             if segment.of_units:
                 self.params[segment.where] = segment.first
-        for view, W in zip(self.network.coefs(self.params), weights, strict=True):
-            view[...] = W
-        self.network.intercepts(self.params)[-1][...] = b
+        views = [*self.network.coefs(self.params), *self.network.intercepts(self.params)]
+        for view, given in zip(views, [*weights, *biases], strict=False):
+            view[...] = given
 
     def predict(self, X: Any) -> np.ndarray:
         """Return link(logits) of all rows, (n, n_outputs)."""
@@ -88,9 +94,21 @@ def activate(engine: ModuleType, activation: Any, z: np.ndarray) -> np.ndarray:
 
 
 def slope(engine: ModuleType, activation: Any, z: np.ndarray) -> np.ndarray:
-    """Return df/dz at z, of any shape: what a delta of 1 becomes on its way back through f."""
-    one, each = np.ones((1, 1), z.dtype), np.ones((z.size, 1), z.dtype)
-    return hidden_backward(engine, activation, z.reshape(-1, 1), one, each)[2].reshape(z.shape)
+    """Return df/dz at z, of any shape: what a delta of 1 becomes on its way back through f.
+
+    All finite points are neurons of one hidden layer, as its weights.  Others cannot be weights, because these are
+    penalised with strength 0; each is an input of a network of its own.
+    """
+    points, found = z.ravel(), np.empty(z.size, z.dtype)
+    finite = np.isfinite(points)
+    for at in filter(len, [np.flatnonzero(finite), *np.flatnonzero(~finite)[:, None]]):
+        weights = np.where(finite[at], points[at], 0), np.ones(len(at), z.dtype)
+        net = _Net(
+            engine, LINEAR, [np.vstack(weights).astype(z.dtype), np.ones((len(at), 1), z.dtype)], (), [activation]
+        )
+        X = np.array([[1, 0 if finite[at[0]] else points[at[0]]]], z.dtype)
+        found[at] = net.gradient(X, np.ones((1, 1), z.dtype))[1][0][0]
+    return found.reshape(z.shape)
 
 
 def linear_forward(engine: ModuleType, X: Any, W: np.ndarray, b: Any, activation: Any = "identity") -> np.ndarray:
@@ -100,10 +118,8 @@ def linear_forward(engine: ModuleType, X: Any, W: np.ndarray, b: Any, activation
     that are not finite spoil their row there, except if fan_out is 1.
     """
     if isinstance(activation, str) and activation in LINKS:
-        return _Net(engine, LINKS[activation], [W], b=b).predict(X)
-    net = _Net(engine, "squared_error", [W, np.eye(W.shape[1], dtype=W.dtype)], [activation])
-    net.network.intercepts(net.params)[0][...] = b
-    return net.predict(X)
+        return _Net(engine, LINKS[activation], [W], [b]).predict(X)
+    return _Net(engine, "squared_error", [W, np.eye(W.shape[1], dtype=W.dtype)], [b], [activation]).predict(X)
 
 
 def linear_backward(engine: ModuleType, X: Any, W: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +140,7 @@ def hidden_backward(
     (n, fan_out).  The delta of the hidden layer is (delta W^T) * df/dz, (n, fan_in).
     """
     X, carrier = _carried(z)
-    _, (below, grad_W), (_, grad_b) = _Net(engine, LINEAR, [carrier, W], [activation]).gradient(X, delta)
+    _, (below, grad_W), (_, grad_b) = _Net(engine, LINEAR, [carrier, W], (), [activation]).gradient(X, delta)
     return grad_W, grad_b, below[: len(z)]
 
 
