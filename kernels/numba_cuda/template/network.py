@@ -1,4 +1,4 @@
-"""Phases of a step; the kernels that are launched: an epoch, a prediction, and single kernels by name."""
+"""Phases of a step; the kernels that are launched: an epoch, a prediction, a look for NaN and infinity."""
 
 # ruff: noqa: F821
 
