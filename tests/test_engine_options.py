@@ -26,6 +26,11 @@ def swish(z):
     return z / (1 + exp(-z))  # noqa: F821  the formula language's
 
 
+@fastmlp.activation
+def magnitude(z):
+    return z * z / abs(z)  # at 0, as in the padding of rows, neither this nor its slope is a number
+
+
 @fastmlp.loss
 def cauchy(y, p):
     return log1p((y - p) * (y - p))  # noqa: F821
@@ -140,6 +145,15 @@ def test_option_agrees_with_the_reference(engine, name, kind):
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-7, atol=1e-10)
     for state, other in zip(found[2], expected[2], strict=True):
         np.testing.assert_allclose(state, other, rtol=1e-6, atol=1e-10)
+
+
+@pytest.mark.parametrize("batch_norm", [False, "before", "after"])
+@pytest.mark.parametrize("option", [{}, {"max_grad_norm": 0.1}, {"l1": 0.01}], ids=str)
+def test_activation_that_is_not_finite_at_0(engine, option, batch_norm):
+    options = {**option, "activations": (magnitude, magnitude), "batch_norm": batch_norm}
+    found, expected = (train(module, options) for module in (engine, reference))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-9)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-7, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", OPTIONS)

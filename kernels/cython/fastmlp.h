@@ -4,8 +4,8 @@
  *   rows --gather--> a[0] --forward--> a[L] = logits --loss--> delta[L] --backward--> grad --rule--> params
  *
  * "Padded" means: every matrix row is widened with zeros to a whole number of vectors (`lanes`), so that no loop
- * has a remainder.  Padding columns of weights, deltas and gradients stay zero through every pass; padding columns
- * of activations may hold f(0) and are never read.
+ * has a remainder.  Padding columns of weights and gradients stay zero through every pass; padding columns of
+ * activations may hold f(0) and are never read; those of deltas are 0 unless a user's formula is not finite at 0.
  *
  * The structs hold void pointers: the same types serve float and double, and kernels cast to REAL.
  */

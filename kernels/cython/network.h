@@ -357,6 +357,10 @@ static void FN(unit_gradient)(const FN(chunk) *c, const fm_unit *unit, int accum
         const REAL *x = unit->layer ? ws->out[unit->layer - 1] : FN(input)(ws, data, c->rows, c->first, 0, &ld_x);
         FN(weight_gradient)(c->n, unit->m, unit->n_rows, ld_x, layer->ld_out, x, delta, g, accumulate, ws->blas);
     }
+    /* a user's formula may be infinite or NaN at the padding's 0; sums over the padded vector must not see that */
+    if (layer->activation.slope.instructions)
+        for (idx i = layer->fan_out; i < unit->length; i += layer->ld_out)
+            memset(g + i, 0, (size_t)(layer->ld_out - layer->fan_out) * sizeof(REAL));
 }
 
 /* sum of squares of p[0 .. n), n a multiple of LANES. */
