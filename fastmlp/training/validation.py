@@ -13,6 +13,8 @@ from sklearn.model_selection import train_test_split
 
 from fastmlp.data import device_arrays, targets
 from fastmlp.engines.backends import Data
+from fastmlp.kernels import formulas
+from fastmlp.model import choices
 from fastmlp.model.network import Network
 
 #: Columns of ``history_``.
@@ -60,8 +62,11 @@ class Validation:
         self._estimator, self._engine = estimator, engine
         self._network, self._params = network, params
         self._all, self._all_y = data, y
-        self._identity_link = targets.link_of(network.loss) == "identity"
-        width = network.widths[-1]
+        self._link, width = targets.link_of(network.loss), network.widths[-1]
+        # except for softmax each logit is a row of the head, whose loss is then a mean over the outputs
+        width, self._columns = (width, 1) if self._link == "softmax" else (1, width)
+        row = None if choices.is_formula(network.loss) else formulas.LOSSES[choices.name_of(network.loss)]
+        self._outputs_summed = 1 if row and row.mean_over_outputs else self._columns
         self._head = Network((width, width), (), network.loss, network.dtype)
         self._head_params = np.zeros(self._head.n_params, network.dtype)
         np.fill_diagonal(self._head.coefs(self._head_params)[0], 1)
@@ -77,10 +82,12 @@ class Validation:
         self._targets = y if rows is None else y[rows]
         self._y = self._all_y if rows is None else self._all_y[rows]
         self._weight = weight if rows is None or weight is None else weight[rows]
+        self._head_targets = self._targets if self._link == "softmax" else self._targets.reshape(-1, 1)
+        self._head_weight = None if self._weight is None else self._weight.repeat(self._columns)
         # squared_error has the identity as its link: "predictions" of this network are logits
         self._to_logits = replace(self._network.plain, loss="squared_error")
         self._workspace = self._engine.workspace(self._to_logits, n, self._estimator.n_jobs)
-        self._head_workspace = self._engine.workspace(self._head, n, self._estimator.n_jobs)
+        self._head_workspace = self._engine.workspace(self._head, n * self._columns, self._estimator.n_jobs)
         self._score = self._scorer()
 
     def __len__(self) -> int:
@@ -95,12 +102,12 @@ class Validation:
         if self._weight is not None and self._weight.sum() == 0:
             loss = np.nan  # a mean over nothing
         else:
-            data = Data(logits, self._targets, self._weight)
-            loss = engine.loss_and_grad(*head, data, 0.0, self._head_grad)
+            data = Data(logits.reshape(-1, self._head.widths[0]), self._head_targets, self._head_weight)
+            loss = engine.loss_and_grad(*head, data, 0.0, self._head_grad) * self._outputs_summed
         outputs = logits
-        if not self._identity_link:
+        if self._link != "identity":
             outputs = np.empty_like(logits)
-            engine.predict(*head, logits, outputs)
+            engine.predict(*head, logits.reshape(-1, self._head.widths[0]), outputs.reshape(-1, self._head.widths[0]))
         return loss, self._score(outputs)
 
     def _scorer(self) -> Callable[[np.ndarray], float]:
