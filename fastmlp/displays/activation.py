@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.displays._axes import Display
-from fastmlp.engines import backends
+from fastmlp.engines import backends, by_name
 from fastmlp.estimator.description import describe, judged_activation, last_estimator
 
 
@@ -83,9 +83,7 @@ class ActivationDisplay(Display):
         if points.ndim != 1 or not len(points) or not np.isfinite(points).all():
             raise ValueError(f"z must be a vector of finite numbers, got {z!r}")
         engine = backends.get(backend)
-        a, slope = np.empty_like(points), np.empty_like(points)
-        engine.activate(entry, points, a)
-        engine.slope(entry, points, a, slope)
+        a, slope = by_name.activate(engine, entry, points), by_name.slope(engine, entry, points)
         return cls(z=points, a=a, slope=slope, name=describe(entry)).plot(ax, **options)
 
     @classmethod

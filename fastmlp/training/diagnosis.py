@@ -100,10 +100,10 @@ def _locate(network: Network, params: np.ndarray, data: Data, seed: int, t: int)
         if choices.is_formula(entry) and not np.isfinite(entry.numpy_slope(this.z, this.a)).all():
             return f"the slope of activation {name!r} of {layer}"
     z, name = passes[-1].z, choices.name_of(network.loss)
-    delta = np.empty_like(z)
     if not np.isfinite(z).all():
         return "the weighted sum of the output layer"
-    if not np.isfinite(reference.loss(network.loss, z, data.y, data.sample_weight, delta)):
+    loss, delta = reference.loss(network.loss, z, data.y, data.sample_weight)
+    if not np.isfinite(loss):
         return f"loss {name!r} at the output layer"
     if not np.isfinite(delta).all():
         return f"the slope of loss {name!r} at the output layer"

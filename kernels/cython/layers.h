@@ -81,14 +81,6 @@ static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, 
     }
 }
 
-/* a = f(x W + b), for callers by name; f NULL: a = z; z may be NULL. */
-static void FN(linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, const void *x, const void *w,
-                               const void *b, const fm_activation *f, void *z, void *a, fm_blas_gemm blas)
-{
-    const FN(stage) stage = {.f = f, .ld = ld_out, .z = z ? z : a, .a = a, .out = a};
-    FN(forward_product)(rows, fan_in, ld_in, x, w, b, &stage, blas);
-}
-
 /* grad_b (+)= column sums of delta (rows, ld_out). */
 static void FN(bias_gradient)(idx rows, idx ld_out, const REAL *delta, REAL *grad_b, int accumulate)
 {
@@ -140,18 +132,6 @@ static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, const REAL *wt, c
         FN(gemm)(n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, below + r * ld_in, ld_in, zero, block);
         FN(stage_backward)(s, r, n, below);
     }
-}
-
-/* All three of one layer, for callers by name; x = f(z) is the output of the layer below; delta_below may be NULL. */
-static void FN(linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, idx ld_out, const void *x,
-                                const void *wt, const void *delta, void *grad_w, void *grad_b, fm_blas_gemm blas,
-                                const fm_activation *f, const void *z, void *delta_below)
-{
-    FN(bias_gradient)(rows, ld_out, delta, grad_b, 0);
-    FN(weight_gradient)(rows, 0, fan_in, ld_in, ld_out, x, delta, grad_w, 0, blas);
-    const FN(stage) stage = {.f = f, .ld = ld_in, .z = (REAL *)z, .a = (REAL *)x, .out = (REAL *)x};
-    if (delta_below)
-        FN(input_delta)(rows, fan_out, ld_out, wt, delta, &stage, delta_below, blas);
 }
 
 /* --- batch normalisation (Ioffe and Szegedy 2015), of what an activation reads or of what it makes --------------------- */

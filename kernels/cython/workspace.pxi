@@ -66,7 +66,7 @@ cdef class Workspace:
         self.buffers = []
         self.formula_arrays = []
         self.ws.poll = poll
-        self.class_targets = read_loss(network.loss, &self.ws.loss, self.formula_arrays, "loss")
+        self.class_targets = read_loss(network.loss, &self.ws.loss, self.formula_arrays)
         self.has_batch_norm = bool(network.batch_norm)
         cdef list needs_z = self.lay_out()
         cdef idx largest = max(self.layers[l].fan_in * self.layers[l].ld_out for l in range(self.ws.n_layers))

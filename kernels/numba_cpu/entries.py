@@ -36,18 +36,18 @@ class Activation:
     parameters : ndarray of float64
     """
 
-    def __init__(self, code: Code, entry: Any, *, hidden: bool = True, argument: str = "activation") -> None:
+    def __init__(self, code: Code, entry: Any, *, hidden: bool = True) -> None:
         self.value = self.forward = self.backward = 0
         self.learned = False
         self.find: Callable[[str], int] | None = None
         if _is_formula(entry):
             if "slope" not in entry.kinds:
-                raise ValueError(f"{argument} must be an activation, got {entry!r}")
+                raise ValueError(f"activation must be an activation, got {entry!r}")
             self.needs_z, self.parameters, self.find = entry.needs_z, np.zeros(1), code.own(entry)
             return
-        name, row, self.parameters = _named(argument, formulas.ACTIVATIONS, entry)
+        name, row, self.parameters = _named("activation", formulas.ACTIVATIONS, entry)
         if hidden and row.slope is None:
-            raise ValueError(f"{argument} {name!r} has no slope: it is an output link")
+            raise ValueError(f"activation {name!r} has no slope: it is an output link")
         self.learned = bool(row.learned)
         self.needs_z = row.slope is not None and code.slope_reads_z(name)
         if name != "identity":
@@ -77,17 +77,17 @@ class Loss:
 
     BY_ROWS: ClassVar[dict[str, int]] = {"log_loss": 1, "focal": 2, "kl_divergence": 3}
 
-    def __init__(self, code: Code, entry: Any, argument: str = "network.loss") -> None:
+    def __init__(self, code: Code, entry: Any) -> None:
         self.by_class, self.parameters = False, np.zeros(1)
         self.find: Callable[[], int]
         if _is_formula(entry):
             if "delta" not in entry.kinds:
-                raise ValueError(f"{argument} must be a loss, got {entry!r}")
+                raise ValueError(f"network.loss must be a loss, got {entry!r}")
             self.link, self.find = entry.link, lambda: code.own(entry)("loss")
             return
-        name, row, self.parameters = _named(argument, formulas.LOSSES, entry)
+        name, row, self.parameters = _named("network.loss", formulas.LOSSES, entry)
         self.link, self.by_class = row.link, row.class_targets
         kind = self.BY_ROWS.get(name, 0)
         if row.value is None and not kind:
-            raise ValueError(f"{argument}: the row operation {name!r} is not written for this engine")
+            raise ValueError(f"network.loss: the row operation {name!r} is not written for this engine")
         self.find = (lambda: kind) if kind else (lambda: code.named(name)("loss"))

@@ -226,37 +226,6 @@ def predict(net_, layers_, call_):
 
 
 @njit(**KERNEL)
-def product(m, n, k, a, rs, cs, b, ldb, c, init, init_stride):
-    """C (m, n) = init + A B for callers by name; n a multiple of LANES, and the row stride of C."""
-    gemm(m, n, k, a, rs, cs, b, ldb, c, n, init, init_stride, BLOCK_ROWS)
-
-
-@njit(**KERNEL)
-def softmax(rows, n, ld, z, out, scratch):
-    softmax_rows(rows, n, ld, z, out, scratch)
-
-
-@njit(**KERNEL)
-def loss(kind, rows, n, ld, z, y, classes, weight, delta, row_loss, scratch, parameters):
-    loss_rows(kind, rows, n, ld, z, y, classes, weight, delta, row_loss, scratch, parameters)
-
-
-@njit(**KERNEL)
-def apply_value(function, n, a, parameters):
-    call_value(function, n, a, parameters)
-
-
-@njit(**KERNEL)
-def apply_backward(function, n, z, a, delta, parameters):
-    call_backward(function, n, z, a, delta, parameters)
-
-
-@njit(**KERNEL)
-def apply_rule(function, n, p, g, states, stride, scalars):
-    call_rule(function, n, p, g, states, stride, scalars, 0.0, 0.0, 1.0, 1.0)
-
-
-@njit(**KERNEL)
 def out_of_range(address, n, limit):
     """See outside."""
     return outside(address, n, limit)

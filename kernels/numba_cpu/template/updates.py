@@ -32,8 +32,19 @@ def share_at(net, member, team):
 
 
 @njit(**OPTIONS)
+def clear_padding(layer, address, rows):
+    """Zeros behind the true columns of rows of a gradient."""
+    width, ld = layer[FAN_OUT], layer[LD_OUT]
+    for r in range(rows):
+        clear(address + (r * ld + width) * ITEM, ld - width)
+
+
+@njit(**OPTIONS)
 def unit_gradients(net, layers, call, step, share, first, at, n):
-    """Sums over the rows of the chunk, added to those of the chunks before it in the batch; a member's parameters."""
+    """Sums over the rows of the chunk, added to those of the chunks before it in the batch; a member's parameters.
+
+    A formula of z may be infinite or NaN at the padding's 0, and sums over the padded vector must not see that.
+    """
     to_grad, accumulate = net[GRAD] - net[PARAMS], at > 0
     for k in range(net[N_LAYERS]):
         layer = layers[k]
@@ -52,6 +63,8 @@ def unit_gradients(net, layers, call, step, share, first, at, n):
             if accumulate:
                 init, stride = grad_w, ld
             gemm(rows, ld, n, x, 1, ld_in, layer[DELTA], ld, grad_w, ld, init, stride, BLOCK_ROWS)
+        if layer[FORWARD]:
+            clear_padding(layer, grad_w, rows)
         if share[LAYER_SHARES + 3 * k + 2] == 0:
             continue
         if layer[BATCH_NORM] == NORM_BEFORE:
@@ -60,6 +73,11 @@ def unit_gradients(net, layers, call, step, share, first, at, n):
             bias_gradient(n, ld, layer[DELTA], grad_b, accumulate)
         if layer[SLOPE]:
             bias_gradient(n, ld, layer[PRODUCT], layer[SLOPE] + to_grad, accumulate)
+        if layer[FORWARD]:
+            clear_padding(layer, grad_b, 1)
+            if layer[BATCH_NORM]:
+                clear_padding(layer, layer[SCALE] + to_grad, 1)
+                clear_padding(layer, layer[SHIFT] + to_grad, 1)
 
 
 @njit(**SUMS)
