@@ -129,10 +129,10 @@ def loss(name: Any, logits: np.ndarray, y: np.ndarray, sample_weight: np.ndarray
     z = padded(logits, code.names["LANES"])
     ld, wide = z.shape[1], aligned(z.size, dtype).reshape(z.shape)
     row_loss = np.empty(n)
-    scratch = aligned(max(n, code.names["CLASS_ROWS"]) * (3 * width + ld + 2), dtype)
+    scratch = aligned(max(n, code.names["CLASS_ROWS"]) * (3 * width + 11), dtype)
     targets = (0, address_of(y)) if f.by_class else (address_of(y), 0)
     others = map(address_of, (sample_weight, wide, row_loss, scratch, f.parameters))
-    code.run("loss", f.find(), n, width, ld, address_of(z), *targets, *others)
+    code.run("loss", f.kind, f.find(), n, width, ld, address_of(z), *targets, *others)
     delta[...] = wide[:, :width]
     return float(row_loss.sum() / total)
 
