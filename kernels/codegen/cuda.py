@@ -105,34 +105,28 @@ class _CudaFormulas:
         return [*texts, self.of(slope, "z, a, learned", row.slope, values, row.learned)]
 
     def loss(self, entry: Any) -> tuple[list[str], dict[str, object]]:
-        """link(z), the loss's value and slope, and the constants that say what kind of loss it is.
-
-        These are loss_value(y, z) and loss_delta(y, z), or of a softmax loss term_value and term_slope.
-        """
+        """link(z), term_value and term_slope of (y, z or log p, p, q, n_outputs), and what kind of loss it is."""
         flags = ("SOFTMAX_LINK", "MEAN_OVER_OUTPUTS", "BY_CLASS", "EVERY_OUTPUT", "READS_P")
-        constants: dict[str, object] = dict.fromkeys(flags, False)
+        constants: dict[str, object] = dict.fromkeys(flags, False) | {"EVERY_OUTPUT": True}
         if entry is None:
             return [self.link("identity")], constants
         if hasattr(entry, "program_source"):
-            texts = [self.own(f"loss_{kind}", "y, z", entry.program_source(kind)) for kind in ("value", "delta")]
+            names = {"value": "value", "slope": "delta"}
+            texts = [self.own(f"term_{to}", "y, z, p, q, n", entry.program_source(of)) for to, of in names.items()]
             return [*texts, self.link(entry.link)], constants
         name, given = entry
         row = self.formulas.LOSSES[name]
-        values = {**row.parameters, **dict(given)}
+        values, link, x = {**row.parameters, **dict(given)}, row.link, "z"
         constants |= {"MEAN_OVER_OUTPUTS": row.mean_over_outputs, "BY_CLASS": row.class_targets}
         if row.link == "softmax":
             constants |= {"SOFTMAX_LINK": True, "READS_P": reads_p(self.formulas, name)}
             constants |= {"EVERY_OUTPUT": row.needs_every_output(values.values())}
-            arguments = "y, log_p, p, q, n_outputs"
-            texts = [
-                self.of(f"term_{kind}", arguments, function, values, ())
-                for kind, function in (("value", row.value), ("slope", row.delta))
-            ]
-            return [*texts, self.link("identity")], constants
-        texts = [self.of("loss_value", "y, z", row.value, values, ()), self.link(row.link)]
+            link, x = "identity", "log_p"
+        arguments = f"y, {x}, p, q, n_outputs"
+        texts = [self.link(link), self.of("term_value", arguments, row.value, values, ())]
         if row.delta is not None:
-            return [*texts, self.of("loss_delta", "y, z", row.delta, values, ())], constants
-        return [*texts, function_text("loss_delta", "y, z", ["return link(z) - y"], "@device\n")], constants
+            return [*texts, self.of("term_slope", arguments, row.delta, values, ())], constants
+        return [*texts, function_text("term_slope", arguments, ["return link(z) - y"], "@device\n")], constants
 
     def link(self, name: str) -> str:
         return self.of("link", "z", self.formulas.ACTIVATIONS[name].value, {}, ())

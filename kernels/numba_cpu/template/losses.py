@@ -8,6 +8,7 @@ from fastmlp.kernels.numba_cpu.template.tables import *
 
 # --- network ---
 
+
 @njit(**OPTIONS)
 def shifted_exponentials(rows, n, ld, z_, t_, top_, sum_):
     """t (n, rows) = exp(z^T - top); top and sum (rows,) the maximum and the sum of exponentials of each row."""

@@ -1,4 +1,4 @@
-"""Losses, row by row: terms of rows of softmax, or formulas of single logits."""
+"""Losses, row by row."""
 
 # ruff: noqa: F821
 
@@ -39,43 +39,46 @@ def others_of(t, at, width, shared, inside):
 
 
 @device
-def softmax_row(z, z_at, y, y_at, c, w, delta, at, width, shared, inside):
-    """sum_k f(y_k, log p_k); delta_k = s_k - p_k sum_j s_j with the slopes s_k = df / d log p_k.
+def loss_row(z, z_at, y, y_at, c, w, delta, at, width, shared, inside):
+    """Loss of a row times its weight, and delta = d loss / d z times the weight; ``inside``: there is such a row.
 
-    Where only the label's output has a term, nothing else is computed.
+    A sum of terms f(y_k, z_k), or of softmax f(y_k, log p_k): then delta_k = s_k - p_k sum_j s_j with the slopes
+    s_k = df / d log p_k.  Where only the label's output has a term, nothing else is computed.
     """
-    best, total = shifted_exponentials(z, z_at, delta, at, width, shared, inside)
-    log_sum, n, others, first, last = log_(total), REAL(width), ZERO, c, c + 1
+    best, total, log_sum, others, first, last = ZERO, ONE, ZERO, ZERO, c, c + 1
+    if SOFTMAX_LINK:
+        best, total = shifted_exponentials(z, z_at, delta, at, width, shared, inside)
+        log_sum = log_(total)
     if READS_P:
         others = others_of(delta, at, width, shared, inside)
     if EVERY_OUTPUT:
         first, last = cuda.threadIdx.x % SIDE, width
-    value, slopes, j = ZERO, ZERO, first
+    value, slopes, n, j = ZERO, ZERO, REAL(width), first
     while j < last and inside:
-        target, log_p, p, q = term_of(z, z_at, y, y_at, c, delta, at, j, best, total, log_sum, others)
-        value += term_value(target, log_p, p, q, n)
-        slopes += term_slope(target, log_p, p, q, n)
+        target, x, p, q = term_of(z, z_at, y, y_at, c, delta, at, j, best, total, log_sum, others)
+        value += term_value(target, x, p, q, n)
+        slopes += term_slope(target, x, p, q, n)
         j += SIDE
     if EVERY_OUTPUT:
-        value, slopes = lanes_sum(shared, value), lanes_sum(shared, slopes)
+        value = lanes_sum(shared, value)
+    if EVERY_OUTPUT and SOFTMAX_LINK:
+        slopes = lanes_sum(shared, slopes)
     elif READS_P:
         cuda.syncthreads()  # all have read the label's exponential
     factor, j = -slopes * w / total, cuda.threadIdx.x % SIDE
     while j < width and inside:
-        slope = ZERO
+        slope = slopes if j == c else ZERO
         if EVERY_OUTPUT:
-            target, log_p, p, q = term_of(z, z_at, y, y_at, c, delta, at, j, best, total, log_sum, others)
-            slope = term_slope(target, log_p, p, q, n)
-        elif j == c:
-            slope = slopes
-        delta[U(at + j)] = delta[U(at + j)] * factor + slope * w
+            target, x, p, q = term_of(z, z_at, y, y_at, c, delta, at, j, best, total, log_sum, others)
+            slope = term_slope(target, x, p, q, n)
+        delta[U(at + j)] = delta[U(at + j)] * factor + slope * w if SOFTMAX_LINK else slope * w
         j += SIDE
-    return value * w
+    return value * w / n if MEAN_OVER_OUTPUTS else value * w
 
 
 @device
 def term_of(z, z_at, y, y_at, c, t, at, j, best, total, log_sum, others):
-    """Target, log p, p and q = 1 - p of an output of a row; t: its exponentials."""
+    """Target, logit or log p, p and q = 1 - p of an output of a row; t: its exponentials."""
     p, q = ZERO, ZERO
     if READS_P:
         e = t[U(at + j)]
@@ -83,24 +86,6 @@ def term_of(z, z_at, y, y_at, c, t, at, j, best, total, log_sum, others):
         q = others / total if e == ONE else ONE - p  # no digits lost near p = 1
     target = (ONE if j == c else ZERO) if BY_CLASS else y[U(y_at + j)]
     return target, z[U(z_at + j)] - best - log_sum, p, q
-
-
-@device
-def formula_row(z, z_at, y, y_at, c, w, delta, at, width, shared, inside):
-    """A sum, or a mean, over the outputs of values of one target and one logit; arguments as of softmax_row.
-
-    Returns the loss of a row times its weight, and delta = d loss / d z times the weight; ``inside``: there is a row.
-    """
-    value, j = ZERO, cuda.threadIdx.x % SIDE
-    while j < width and inside:
-        value += loss_value(y[U(y_at + j)], z[U(z_at + j)])
-        delta[U(at + j)] = loss_delta(y[U(y_at + j)], z[U(z_at + j)]) * w
-        j += SIDE
-    value = lanes_sum(shared, value) * w
-    return value / REAL(width) if MEAN_OVER_OUTPUTS else value
-
-
-loss_row = softmax_row if SOFTMAX_LINK else formula_row
 
 
 @device
