@@ -531,7 +531,8 @@ class Loss:
 
     def needs_every_output(self, values: Iterable[float]) -> bool:
         """Return whether a softmax loss with these parameters has terms where y is 0, too."""
-        return not self.class_targets or any(f(0.0, -1.0, 0.4, 0.6, 2.0, *values) for f in (self.value, self.delta))
+        formulas = filter(None, (self.value, self.delta))
+        return not self.class_targets or any(f(0.0, -1.0, 0.4, 0.6, 2.0, *values) for f in formulas)
 
 
 @dataclass(frozen=True)

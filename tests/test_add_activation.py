@@ -24,7 +24,7 @@ X, y = load_iris(return_X_y=True)
 X, shares = scale(X), np.eye(3)[y]
 examples = {{
     "gaussian": lambda **given: fastmlp.MLPClassifier((16,), "gaussian", **given).fit(X, y),
-    "brier": lambda **given: fastmlp.MLPRegressor((16,), loss="brier", **given).fit(X, shares),
+    "brier": lambda **given: fastmlp.MLPRegressor("brier", (16,), learning_rate_init=0.01, **given).fit(X, shares),
 }}
 for name, fit in examples.items():
     one, two = (fit(max_iter=300, random_state=0, backend=backend) for backend in ("cython", "reference"))

@@ -107,7 +107,7 @@ class _CudaFormulas:
     def loss(self, entry: Any) -> tuple[list[str], dict[str, object]]:
         """link(z), term_value and term_slope of (y, z or log p, p, q, n_outputs), and what kind of loss it is."""
         flags = ("SOFTMAX_LINK", "MEAN_OVER_OUTPUTS", "BY_CLASS", "EVERY_OUTPUT", "READS_P")
-        constants: dict[str, object] = dict.fromkeys(flags, False) | {"EVERY_OUTPUT": True}
+        constants: dict[str, object] = {**dict.fromkeys(flags, False), "EVERY_OUTPUT": True}
         if entry is None:
             return [self.link("identity")], constants
         if hasattr(entry, "program_source"):
