@@ -46,7 +46,7 @@ def additions():
 
 def run(command, folder, **environment):
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
@@ -55,7 +55,7 @@ def run(command, folder, **environment):
 #: Name in an example -> the tests that iterate over its table; a loss is also tried in the CUDA engine's simulator.
 CONFORMANCE = {
     "gaussian": ("kernels", "kernel_networks", "gradients", "reference", "engine_options", "options"),
-    "brier": ("kernels", "kernel_networks", "gradients", "reference", "options"),
+    "brier": ("kernels", "gradients", "options"),
 }
 
 
