@@ -24,7 +24,7 @@ X, y = load_iris(return_X_y=True)
 X, shares = scale(X), np.eye(3)[y]
 examples = {{
     "gaussian": lambda **given: fastmlp.MLPClassifier((16,), "gaussian", **given).fit(X, y),
-    "brier": lambda **given: fastmlp.MLPRegressor("brier", (16,), learning_rate_init=0.01, **given).fit(X, shares),
+    "poly1": lambda **given: fastmlp.MLPRegressor("poly1", (16,), learning_rate_init=0.01, **given).fit(X, shares),
 }}
 for name, fit in examples.items():
     one, two = (fit(max_iter=300, random_state=0, backend=backend) for backend in ("cython", "reference"))
@@ -55,7 +55,7 @@ def run(command, folder, **environment):
 #: Name in an example -> the tests that iterate over its table; a loss is also tried in the CUDA engine's simulator.
 CONFORMANCE = {
     "gaussian": ("kernels", "kernel_networks", "gradients", "reference", "engine_options", "options"),
-    "brier": ("kernels", "gradients", "options"),
+    "poly1": ("kernels", "gradients", "options"),
 }
 
 
@@ -99,4 +99,4 @@ def test_it_is_covered_by_the_conformance_tests(copy, name):
 
 
 def test_a_loss_is_covered_in_the_cuda_engine(copy):
-    assert passed(copy, "brier", ["tests/test_cuda.py"], NUMBA_ENABLE_CUDASIM="1") >= 2
+    assert passed(copy, "poly1", ["tests/test_cuda.py"], NUMBA_ENABLE_CUDASIM="1") >= 2
