@@ -18,12 +18,7 @@ from fastmlp.model.network import Network
 
 
 class Guard:
-    """The last finite state of a training, to go back to.
-
-    Parameters
-    ----------
-    run : fastmlp.training.run.Run
-    """
+    """The last finite state of a training (a :class:`fastmlp.training.run.Run`), to go back to."""
 
     def __init__(self, run: Any) -> None:
         self._run = run
@@ -38,10 +33,7 @@ class Guard:
     def after_epoch(self, loss: float) -> None:
         """Keep the present state if it is finite.
 
-        Raises
-        ------
-        ValueError
-            If it is not, naming formula, layer and epoch; the weights are then those after the epoch before.
+        Otherwise a ValueError names formula, layer and epoch; the weights are then those after the epoch before.
         """
         run = self._run
         if _is_finite(loss, run.params):

@@ -30,21 +30,9 @@ class Validation:
     One forward pass, to the logits, serves both loss and score: the loss is a function of the logits in every engine,
     and the link makes predictions of them. Batch normalisation is folded, dropout is off.
 
-    Parameters
-    ----------
-    estimator : estimator
-        In training; read for ``monitor`` and its way to score.
-    engine : module
-    network : Network
-        That is trained.
-    params : ndarray of shape (n_params,)
-        Its weights, trained in place.
-    data : Data
-        Rows and targets as the network has them.
-    y : ndarray
-        Targets as the user has them.
-    rows : ndarray of intp, optional
-        The rows of `data` and `y` to validate on; all if left out.
+    The estimator in training is read for ``monitor`` and its way to score. `params` are the weights that are trained in
+    place. `data` has rows and targets as the network has them, `y` the targets as the user has them; `rows` are those
+    of both to validate on, all if left out.
     """
 
     def __init__(
@@ -150,13 +138,7 @@ def validation_of(
 def validation_split(
     n_samples: int, fraction: float, rng: np.random.RandomState, stratify: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (train, validation) row indices: scikit-learn's split, without copying any row.
-
-    Raises
-    ------
-    ValueError
-        If fewer than two rows would be left for validation.
-    """
+    """Return (train, validation) row indices, at least two of the latter: scikit-learn's split, without copies."""
     train, validation = train_test_split(
         np.arange(n_samples, dtype=np.intp), random_state=rng, test_size=fraction, stratify=stratify
     )
@@ -168,10 +150,7 @@ def validation_split(
 def given_validation(X_val: Any, y_val: Any, sample_weight_val: Any, eval_set: Any) -> tuple[Any, Any, Any] | None:
     """Return the validation data of a call of fit: (X, y, sample_weight), or None if there is none.
 
-    Raises
-    ------
-    ValueError
-        If something is missing or given twice.
+    A ValueError says what is missing or given twice.
     """
     if eval_set is not None:
         if X_val is not None or y_val is not None:
