@@ -30,9 +30,11 @@ CLASSIFIER_LOSSES = {
     "squared_hinge": ("squared_hinge", "squared_hinge"),
 }
 
-#: Losses of regressors: the rows that no classifier uses.
+#: Losses of regressors: the rows that no classifier uses, and whose targets are not classes.
 REGRESSOR_LOSSES = tuple(
-    name for name in formulas.LOSSES if all(name not in rows for rows in CLASSIFIER_LOSSES.values())
+    name
+    for name, row in formulas.LOSSES.items()
+    if not row.class_targets and all(name not in rows for rows in CLASSIFIER_LOSSES.values())
 )
 
 

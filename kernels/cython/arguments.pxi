@@ -101,6 +101,9 @@ cdef bint read_loss(entry, fm_loss *f, list keep) except -1:
         return False
     number, row = choice(LOSS_ROWS, formulas.LOSSES, entry, "loss", f.parameters)
     f.row, f.link = number, row["link"]
+    if f.link < 0:
+        values = [f.parameters[k] for k in range(row["n_parameters"])]
+        f.every_output = formulas.LOSSES[row["name"].decode()].needs_every_output(values)
     return row["class_targets"]
 
 

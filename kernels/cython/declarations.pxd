@@ -52,7 +52,7 @@ cdef extern from "fastmlp.h":
         int row
         double parameters[4]
         fm_program value, delta
-        int link
+        int link, every_output
     ctypedef struct fm_dropout:
         uint32_t threshold
         double scale

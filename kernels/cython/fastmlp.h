@@ -48,7 +48,8 @@ typedef struct {
     int row;
     double parameters[FM_MAX_PARAMETERS];
     fm_program value, delta;
-    int link; /* row of ACTIVATIONS; -1: softmax */
+    int link;         /* row of ACTIVATIONS; -1: softmax */
+    int every_output; /* of softmax: 0 where only the label's term is not 0 */
 } fm_loss;
 
 /* Dropout of the neurons of one layer. */

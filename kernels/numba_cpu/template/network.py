@@ -121,8 +121,9 @@ def train_step(net, layers, call, step, team, member, alpha, l1, max_norm):
         forward(net, layers, call, step, team, member, start + r, r, lo, hi - lo, n)
         z, top_weights = lo * top[LD_OUT] * ITEM, weights + lo * ITEM if weights else 0
         loss_rows(
-            net[LOSS], hi - lo, top[FAN_OUT], top[LD_OUT], top[Z] + z, net[TARGETS] + lo * top[FAN_OUT] * ITEM,
-            net[CLASSES] + 8 * lo, top_weights, top[DELTA] + z, net[ROW_LOSS] + 8 * lo, scratch, net[LOSS_PARAMETERS],
+            net[LOSS_KIND], net[LOSS], hi - lo, top[FAN_OUT], top[LD_OUT], top[Z] + z,
+            net[TARGETS] + lo * top[FAN_OUT] * ITEM, net[CLASSES] + 8 * lo, top_weights, top[DELTA] + z,
+            net[ROW_LOSS] + 8 * lo, scratch, net[LOSS_PARAMETERS],
         )  # fmt: skip
         for k in range(last, 0, -1):
             input_delta(net, layers, call, step, team, member, k, r, lo, hi - lo, n)
@@ -214,7 +215,7 @@ def predict(net_, layers_, call_):
         n = min(net[MAX_ROWS], call[LAST] - first)
         finite = forward(net, layers, call, 0, 0, 0, first, 0, 0, n, n) and finite
         out = call[OUTPUT] + first * n_outputs * ITEM
-        if net[LINK] == SOFTMAX_LOSS:
+        if net[LINK] == SOFTMAX:
             softmax_rows(n, n_outputs, top[LD_OUT], top[Z], out, net[SCRATCH])
         else:
             for r in range(n):

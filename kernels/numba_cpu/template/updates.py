@@ -12,6 +12,8 @@ from fastmlp.kernels.numba_cpu.template.teams import *
 
 # --- network ---
 
+SUMS = {**OPTIONS, "fastmath": {"nsz", "contract", "reassoc"}}  # in whichever order vectors like
+
 
 @njit(**OPTIONS)
 def bias_gradient(n, ld, source, to, accumulate):
