@@ -86,8 +86,7 @@ def signatures(module: ModuleType) -> dict[str, list[Any]]:
         + [size] * 9 + [real] * 3,
         "predict": [long] * 2 + rows + [index, numbers, numbers, key, numbers, index] + [size] * 3,
         "finite_array": [numbers, index, size],
-        "matrix_product": [numbers, size, numbers, size, size, numbers, size, index, numbers] + [size] * 3,
-        "loss_array": [numbers, numbers, index, numbers, size, numbers, numbers, size, size],
+        "loss_row": [numbers, size, numbers, size, size, real, numbers, size, size, numbers, types.boolean],
     }  # fmt: skip
 
 
@@ -114,11 +113,18 @@ def _compiling_for(capability: tuple[int, int]) -> Iterator[None]:
 
 
 def compile_kernel(module: ModuleType, kernel: str, capability: tuple[int, int]) -> str:
-    """Return the PTX text of a kernel."""
-    signature = _types().void(*signatures(module)[kernel])
+    """Return the PTX text of a kernel, or of the device function loss_row."""
+    arguments, device = signatures(module)[kernel], kernel == "loss_row"
+    signature = arguments[5](*arguments) if device else _types().void(*arguments)
     with _compiling_for(capability):
         text, _ = driver.import_cuda().compile(
-            getattr(module, kernel).py_func, signature, device=False, cc=capability, output="ptx", abi="numba", opt=True
+            getattr(module, kernel).py_func,
+            signature,
+            device=device,
+            cc=capability,
+            output="ptx",
+            abi="numba",
+            opt=True,
         )
     return text
 

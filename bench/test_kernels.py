@@ -1,6 +1,7 @@
-"""Time of every kernel, by engine and dtype; run with `pytest bench`.
+"""Time of every call, activation, loss and rule, by engine and dtype; run with `pytest bench`.
 
-Each builder below makes the arguments of one kernel and says how to call it. Before an engine is timed, its result is
+Each builder below makes the arguments of one call and says how to make it; networks of one layer or two stand for the
+single kernels. Before an engine is timed, its result is
 compared with that of kernels/reference.py in float64, so a time that is printed is the time of the right answer.
 Shapes are those of a whole-data step on iris and of a batch of digits.
 """
@@ -25,14 +26,16 @@ ROUNDINGS = 64
 
 
 class Call(NamedTuple):
-    """One kernel ready to be called: `call(engine, **arrays)` writes into the arrays named in `outputs`."""
+    """One call ready to be made: `call(engine, **arrays)` writes into the arrays named in `outputs`."""
 
     call: object
     arrays: dict
     outputs: tuple
 
 
+#: By name; all others are 0.5.
 SCALARS = {"lr": 1e-3, "momentum": 0.9, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-3}
+SCALARS |= dict.fromkeys(("step_size", "step_g", "step_m"), 1e-3)
 
 
 class Steps:
@@ -44,7 +47,7 @@ class Steps:
     def scalars(self, n_steps):
         """float64 (n_steps, n_scalars)"""
         names = formulas.OPTIMIZERS[self.rule].scalars
-        return np.tile([SCALARS[name] for name in names], (n_steps, 1)).astype(np.float64)
+        return np.tile([SCALARS.get(name, 0.5) for name in names], (n_steps, 1)).astype(np.float64)
 
 
 def normal(*shape):
@@ -52,93 +55,12 @@ def normal(*shape):
 
 
 def targets(loss, n, n_outputs):
-    """y (n,) of class indices for log_loss, else (n, n_outputs)."""
+    """y (n,) of class indices if the loss takes them, else (n, n_outputs)."""
     classes = np.random.default_rng(1).integers(0, n_outputs, n)
-    return classes.astype(np.intp) if loss == "log_loss" else np.eye(n_outputs)[classes]
+    return classes.astype(np.intp) if formulas.LOSSES[loss].class_targets else np.eye(n_outputs)[classes]
 
 
-# --- one builder per kernel, (n, n_features, n_hidden, n_outputs) -> Call ---------------------------------------------
-
-
-def activate(name):
-    def build(n, n_features, n_hidden, n_outputs):
-        arrays = {"z": normal(n, n_hidden), "out": np.zeros((n, n_hidden))}
-        return Call(lambda engine, z, out: engine.activate(name, z, out), arrays, ("out",))
-
-    return build
-
-
-def slope(name):
-    def build(n, n_features, n_hidden, n_outputs):
-        z = normal(n, n_hidden)
-        a = np.zeros_like(z)
-        reference.activate(name, z, a)
-        arrays = {"z": z, "a": a, "out": np.zeros_like(z)}
-        return Call(lambda engine, z, a, out: engine.slope(name, z, a, out), arrays, ("out",))
-
-    return build
-
-
-def linear_forward(n, n_features, n_hidden, n_outputs):
-    arrays = {
-        "X": normal(n, n_features),
-        "W": normal(n_features, n_hidden),
-        "b": normal(n_hidden),
-        "out": np.zeros((n, n_hidden)),
-    }
-    return Call(lambda engine, X, W, b, out: engine.linear_forward(X, W, b, "relu", out), arrays, ("out",))
-
-
-def linear_backward(n, n_features, n_hidden, n_outputs):
-    arrays = {
-        "X": np.maximum(normal(n, n_features), 0),
-        "W": normal(n_features, n_hidden),
-        "delta": normal(n, n_hidden),
-        "grad_W": np.zeros((n_features, n_hidden)),
-        "grad_b": np.zeros(n_hidden),
-        "delta_below": np.zeros((n, n_features)),
-    }
-
-    def call(engine, X, W, delta, grad_W, grad_b, delta_below):
-        engine.linear_backward(X, W, delta, "relu", grad_W, grad_b, delta_below)
-
-    return Call(call, arrays, ("grad_W", "grad_b", "delta_below"))
-
-
-def softmax(n, n_features, n_hidden, n_outputs):
-    arrays = {"logits": normal(n, n_outputs), "out": np.zeros((n, n_outputs))}
-    return Call(lambda engine, logits, out: engine.softmax(logits, out), arrays, ("out",))
-
-
-def loss(name):
-    def build(n, n_features, n_hidden, n_outputs):
-        arrays = {
-            "logits": normal(n, n_outputs),
-            "y": targets(name, n, n_outputs),
-            "delta": np.zeros((n, n_outputs)),
-        }
-        return Call(lambda engine, logits, y, delta: engine.loss(name, logits, y, None, delta), arrays, ("delta",))
-
-    return build
-
-
-def update(rule):
-    def build(n, n_features, n_hidden, n_outputs):
-        n_params = n_features * n_hidden
-        states = {name: np.abs(normal(n_params)) for name in formulas.OPTIMIZERS[rule].states}
-        scalars = Steps(rule, []).scalars(1)[0].tolist()
-        arrays = {"params": normal(n_params), "grad": normal(n_params), **states}
-
-        def call(engine, params, grad, **states):
-            engine.update(rule, params, grad, list(states.values()), scalars)
-
-        return Call(call, arrays, ("params", *states))
-
-    return build
-
-
-def network(n_features, n_hidden, n_outputs, dtype):
-    return Network((n_features, n_hidden, n_outputs), ("relu",), "log_loss", np.dtype(dtype))
+# --- networks ---------------------------------------------------------------------------------------------------------
 
 
 def parameters(*widths):
@@ -147,79 +69,114 @@ def parameters(*widths):
     return np.concatenate([*weights, *(normal(fan_out) for fan_out in widths[1:])])
 
 
-def predict(n, n_features, n_hidden, n_outputs):
-    arrays = {
-        "params": parameters(n_features, n_hidden, n_outputs),
-        "X": normal(n, n_features),
-        "out": np.zeros((n, n_outputs)),
-    }
-    workspaces = {}
+class Net:
+    """A network and its workspaces, one per engine and dtype, made at the first call and not timed after that."""
 
+    def __init__(self, widths, n, activation="relu", loss="log_loss"):
+        self.widths, self.n, self.loss, self.workspaces = widths, n, loss, {}
+        self.activations = (activation,) * (len(widths) - 2)
+
+    def network(self, dtype):
+        return Network(self.widths, self.activations, self.loss, np.dtype(dtype))
+
+    def params(self):
+        """Flat vector; what units learn, prelu's slope, is 0.25."""
+        linear = parameters(*self.widths)
+        return np.concatenate([linear, np.full(self.network("f8").n_params - len(linear), 0.25)])
+
+    def workspace(self, engine, dtype):
+        key = engine.__name__, dtype
+        if key not in self.workspaces:
+            self.workspaces[key] = engine.workspace(self.network(dtype), self.n, n_jobs=1)
+        return self.workspaces[key]
+
+
+# --- one builder per call, (n, n_features, n_hidden, n_outputs) -> Call -----------------------------------------------
+
+
+def predicting(net, X):
     def call(engine, params, X, out):
-        workspace = remembered(workspaces, engine, n_features, n_hidden, n_outputs, n, params.dtype)
-        engine.predict(workspace, params, X, out)
+        engine.predict(net.workspace(engine, params.dtype), params, X, out)
 
-    return Call(call, arrays, ("out",))
+    return Call(call, {"params": net.params(), "X": X, "out": np.zeros((len(X), net.widths[-1]))}, ("out",))
 
 
-def loss_and_grad(n, n_features, n_hidden, n_outputs):
-    params = parameters(n_features, n_hidden, n_outputs)
-    arrays = {
-        "params": params,
-        "X": normal(n, n_features),
-        "y": targets("log_loss", n, n_outputs),
-        "grad": np.zeros_like(params),
-    }
-    workspaces = {}
+def differentiating(net, X):
+    params = net.params()
+    arrays = {"params": params, "X": X, "y": targets(net.loss, len(X), net.widths[-1]), "grad": np.zeros_like(params)}
 
     def call(engine, params, X, y, grad):
-        workspace = remembered(workspaces, engine, n_features, n_hidden, n_outputs, n, params.dtype)
-        return engine.loss_and_grad(workspace, params, Data(X, y, None), 1e-4, grad)
+        return engine.loss_and_grad(net.workspace(engine, params.dtype), params, Data(X, y, None), 1e-4, grad)
 
     return Call(call, arrays, ("grad",))
 
 
+def training(net, X, rule, outputs):
+    """An epoch of batches of net.n rows: gather, forward, loss, backward, penalty, update."""
+    params, order = net.params(), np.random.default_rng(2).permutation(len(X)).astype(np.intp)
+    states = {name: np.zeros_like(params) for name in formulas.OPTIMIZERS[rule].states}
+    arrays = {"params": params, "X": X, "y": targets(net.loss, len(X), net.widths[-1]), **states}
+
+    def call(engine, params, X, y, **states):
+        workspace, optimizer = net.workspace(engine, params.dtype), Steps(rule, list(states.values()))
+        return engine.train_epoch(workspace, params, Data(X, y, None), order, net.n, 1e-4, optimizer)
+
+    return Call(call, arrays, ("params", *states) if outputs == "states too" else ("params",))
+
+
+def predict_with(activation):
+    """One wide hidden layer behind one feature, so that hardly more than the activation is computed."""
+    return lambda n, n_features, n_hidden, n_outputs: predicting(Net((1, n_hidden, 1), n, activation), normal(n, 1))
+
+
+def gradient_with(activation):
+    return lambda n, n_features, n_hidden, n_outputs: differentiating(
+        Net((1, n_hidden, 1), n, activation, "squared_error"), normal(n, 1)
+    )
+
+
+def gradient_of(loss):
+    """One layer from one feature: hardly more than the loss is computed."""
+    return lambda n, n_features, n_hidden, n_outputs: differentiating(Net((1, n_outputs), n, loss=loss), normal(n, 1))
+
+
+def layer_forward(n, n_features, n_hidden, n_outputs):
+    return predicting(Net((n_features, n_hidden), n, loss="squared_error"), normal(n, n_features))
+
+
+def layer_backward(n, n_features, n_hidden, n_outputs):
+    """Forward too: no call goes backward alone."""
+    return differentiating(Net((n_features, n_hidden), n, loss="squared_error"), normal(n, n_features))
+
+
+def step_of(rule):
+    """A step on one row: hardly more than the update is computed."""
+    return lambda n, n_features, n_hidden, n_outputs: training(
+        Net((n_features, n_hidden), 1, loss="squared_error"), normal(1, n_features), rule, "states too"
+    )
+
+
+def predict(n, *widths):
+    return predicting(Net(widths, n), normal(n, widths[0]))
+
+
+def loss_and_grad(n, *widths):
+    return differentiating(Net(widths, n), normal(n, widths[0]))
+
+
 def train_epoch(rule):
-    """Eight batches of n rows: gather, forward, loss, backward, penalty, update."""
-
-    def build(n, n_features, n_hidden, n_outputs):
-        params = parameters(n_features, n_hidden, n_outputs)
-        states = {name: np.zeros_like(params) for name in formulas.OPTIMIZERS[rule].states}
-        arrays = {
-            "params": params,
-            "X": normal(8 * n, n_features),
-            "y": targets("log_loss", 8 * n, n_outputs),
-            **states,
-        }
-        order = np.random.default_rng(2).permutation(8 * n).astype(np.intp)
-        workspaces = {}
-
-        def call(engine, params, X, y, **states):
-            workspace = remembered(workspaces, engine, n_features, n_hidden, n_outputs, n, params.dtype)
-            optimizer = Steps(rule, list(states.values()))
-            return engine.train_epoch(workspace, params, Data(X, y, None), order, n, 1e-4, optimizer)
-
-        return Call(call, arrays, ("params",))
-
-    return build
+    """Eight batches of n rows."""
+    return lambda n, *widths: training(Net(widths, n), normal(8 * n, widths[0]), rule, "parameters")
 
 
-def remembered(workspaces, engine, n_features, n_hidden, n_outputs, n, dtype):
-    """The workspace of an engine and dtype, made at the first call and not timed after that."""
-    key = engine.__name__, dtype
-    if key not in workspaces:
-        workspaces[key] = engine.workspace(network(n_features, n_hidden, n_outputs, dtype), n, n_jobs=1)
-    return workspaces[key]
-
-
+HIDDEN = [name for name, row in formulas.ACTIVATIONS.items() if row.slope]
 KERNELS = {
-    **{f"activate {name}": activate(name) for name in formulas.ACTIVATIONS},
-    **{f"slope {name}": slope(name) for name, row in formulas.ACTIVATIONS.items() if row.slope},
-    "linear_forward": linear_forward,
-    "linear_backward": linear_backward,
-    "softmax": softmax,
-    **{f"loss {name}": loss(name) for name in formulas.LOSSES},
-    **{f"update {rule}": update(rule) for rule in formulas.OPTIMIZERS},
+    **{f"predict {name}": predict_with(name) for name in HIDDEN},
+    **{f"gradient {name}": gradient_with(name) for name in HIDDEN},
+    "layer forward": layer_forward,
+    "layer backward": layer_backward,
+    **{f"loss {name}": gradient_of(name) for name in formulas.LOSSES},
+    **{f"step {rule}": step_of(rule) for rule in formulas.OPTIMIZERS},
     "predict": predict,
     "loss_and_grad": loss_and_grad,
     **{f"train_epoch {rule}": train_epoch(rule) for rule in formulas.OPTIMIZERS},

@@ -7,6 +7,7 @@ the parameters' documentation in parameters.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any, ClassVar, Self, cast
 
@@ -79,6 +80,7 @@ def _is_hinge(estimator: MLPClassifier) -> bool:
 
 @entered
 @document
+@dataclass(eq=False, repr=False)
 class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron classifier: binary, multiclass and multilabel.
 
@@ -124,53 +126,11 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS | CLASSIFIER_CONSTRAINTS
     _numeric_targets = False
-    label_smoothing: float
-    class_weight: Any
-    classes_: np.ndarray
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
-        *,
-        solver: str | tuple[str, dict[str, float]] | list[Any] = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: Any = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        max_fun: int = 15000,
-        backend: str = "auto",
-        n_jobs: int | None = None,
-        weight_decay: float | None = None,
-        max_grad_norm: float | None = None,
-        drop_last: bool = False,
-        l1_ratio: float = 0.0,
-        dropout: Any = 0.0,
-        input_dropout: float = 0.0,
-        batch_norm: Any = False,
-        init: Any = "auto",
-        monitor: Any = "score",
-        restore_best: bool | None = None,
-        callbacks: Any = None,
-        loss: Any = "log_loss",
-        class_weight: Any = None,
-    ) -> None:
-        self._store(locals())
+    hidden_layer_sizes: Any = (100,)
+    activation: Any = "relu"
+    loss: Any = field(default="log_loss", kw_only=True)
+    class_weight: Any = field(default=None, kw_only=True)
 
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
         if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
@@ -190,8 +150,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
             )
 
     def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
-        if y_val.shape[1:] != y.shape[1:]:
-            raise ValueError(f"y has shape {y.shape}, y_val has shape {y_val.shape}")
+        super()._check_validation_targets(y, y_val)
         unknown = np.setdiff1d(unique_labels(y_val), self.classes_)
         if len(unknown):
             raise ValueError(f"y_val has classes that y does not have: {unknown}; y has {self.classes_}")
@@ -325,6 +284,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 
 @entered
 @document
+@dataclass(eq=False, repr=False)
 class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron regressor for one or several outputs.
 
@@ -365,58 +325,9 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS | REGRESSOR_CONSTRAINTS
     _numeric_targets = True
 
-    def __init__(
-        self,
-        loss: Any = "squared_error",
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
-        *,
-        solver: str | tuple[str, dict[str, float]] | list[Any] = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: Any = "constant",
-        learning_rate_init: float = 0.001,
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        max_fun: int = 15000,
-        backend: str = "auto",
-        n_jobs: int | None = None,
-        weight_decay: float | None = None,
-        max_grad_norm: float | None = None,
-        drop_last: bool = False,
-        l1_ratio: float = 0.0,
-        dropout: Any = 0.0,
-        input_dropout: float = 0.0,
-        batch_norm: Any = False,
-        init: Any = "auto",
-        monitor: Any = "score",
-        restore_best: bool | None = None,
-        callbacks: Any = None,
-    ) -> None:
-        self._store(locals())
-
-    def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
-        pass
-
-    def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
-        if y_val.shape[1:] != y.shape[1:]:
-            raise ValueError(f"y has shape {y.shape}, y_val has shape {y_val.shape}")
-
-    def _weigh(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        return sample_weight
+    loss: Any = "squared_error"
+    hidden_layer_sizes: Any = (100,)
+    activation: Any = "relu"
 
     def _objective(self, y: np.ndarray) -> Objective:
         return targets.resolve_loss("regression", self.loss, 1 if y.ndim == 1 else y.shape[1])
@@ -426,9 +337,6 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
 
     def _decode(self, output: np.ndarray) -> np.ndarray:
         return output.ravel() if output.shape[1] == 1 else output
-
-    def _stratify(self, y: np.ndarray) -> np.ndarray | None:
-        return None
 
     def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
         if not np.isfinite(output).all():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# ruff: noqa: F401 - the names are for type checkers here, and for everybody else below
 if TYPE_CHECKING:
     from sklearn.base import _fit_context
     from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
@@ -20,25 +21,6 @@ if TYPE_CHECKING:
     from sklearn.utils.multiclass import _check_partial_fit_first_call
     from sklearn.utils.optimize import _check_optimize_result
     from sklearn.utils.validation import _check_sample_weight, _check_y, _num_samples
-
-__all__ = [
-    "AdamOptimizer",
-    "Interval",
-    "Options",
-    "SGDOptimizer",
-    "StrOptions",
-    "_AvailableIfDescriptor",
-    "_check_optimize_result",
-    "_check_partial_fit_first_call",
-    "_check_sample_weight",
-    "_check_y",
-    "_fit_context",
-    "_num_samples",
-    "_openmp_effective_n_threads",
-    "_safe_indexing",
-    "get_namespace",
-    "validate_parameter_constraints",
-]
 
 _MODULES = {
     "AdamOptimizer": "sklearn.neural_network._stochastic_optimizers",
@@ -58,6 +40,8 @@ _MODULES = {
     "get_namespace": "sklearn.utils._array_api",
     "validate_parameter_constraints": "sklearn.utils._param_validation",
 }
+
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

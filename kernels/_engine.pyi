@@ -3,7 +3,6 @@
 For type checkers alone: cython/ holds the code, contract.py says what each function does.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,26 +40,3 @@ def train_epoch(
     seed: int = 0,
 ) -> float: ...
 def shuffle(order: np.ndarray, random_state: np.random.RandomState) -> None: ...
-def update(
-    rule: str, params: np.ndarray, grad: np.ndarray, states: list[np.ndarray], scalars: Sequence[float]
-) -> None: ...
-def evaluate(function: str | Callable[..., Any], x: np.ndarray, out: np.ndarray) -> None: ...
-def activate(activation: Any, z: np.ndarray, out: np.ndarray) -> None: ...
-def slope(activation: Any, z: np.ndarray | None, a: np.ndarray, out: np.ndarray) -> None: ...
-def linear_forward(
-    X: np.ndarray, W: np.ndarray, b: np.ndarray, activation: Any, out: np.ndarray, z: np.ndarray | None = None
-) -> None: ...
-def linear_backward(
-    X: np.ndarray,
-    W: np.ndarray,
-    delta: np.ndarray,
-    activation: Any,
-    grad_W: np.ndarray,
-    grad_b: np.ndarray,
-    delta_below: np.ndarray | None = None,
-    z: np.ndarray | None = None,
-) -> None: ...
-def softmax(logits: np.ndarray, out: np.ndarray) -> None: ...
-def loss(
-    name: Any, logits: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None, delta: np.ndarray
-) -> float: ...

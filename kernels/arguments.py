@@ -69,13 +69,6 @@ def _fits(shape: tuple[int, ...], wanted: Any) -> bool:
     return len(shape) == len(wanted) and all(n in (None, m) for n, m in zip(wanted, shape, strict=True))
 
 
-def no_overlap(out: np.ndarray, **others: np.ndarray | None) -> None:
-    """Refuse an output that shares memory with another argument."""
-    for name, other in others.items():
-        if other is not None and np.may_share_memory(out, other):
-            raise ValueError(f"out must not share memory with {name}")
-
-
 def check_states(row: Any, states: Any, **others: np.ndarray) -> None:
     """Check the state arrays: as many as the rule has, shaped as params, no memory shared."""
     if len(states) != len(row.states):
@@ -220,82 +213,3 @@ def check_shuffle(order: Any, random_state: Any) -> None:
     check_array("order", order, np.dtype(np.intp), (None,), out=True)
     if not isinstance(random_state, np.random.RandomState):
         raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")
-
-
-def check_update(
-    table: Mapping[str, Any], rule: Any, params: Any, grad: Any, states: Any, scalars: Any
-) -> tuple[Any, list[float]]:
-    """Check the arguments of :meth:`contract.Engine.update`; return (row of the rule, scalars as Python's floats)."""
-    row = row_of("rule", table, rule)
-    check_array("params", params, float_dtype("params", params), (None,), out=True)
-    check_array("grad", grad, params.dtype, params.shape)
-    check_states(row, states, params=params, grad=grad)
-    if len(scalars) != len(row.scalars):
-        raise ValueError(f"scalars must be {row.scalars}, got {len(scalars)} numbers")
-    return row, [float(scalar) for scalar in scalars]
-
-
-def check_activate(z: Any, out: Any) -> None:
-    """Check the arrays of :meth:`contract.Engine.activate`."""
-    check_array("z", z, float_dtype("z", z))
-    check_array("out", out, z.dtype, z.shape, out=True)
-
-
-def check_slope(z: Any, a: Any, out: Any) -> None:
-    """Check the arrays of :meth:`contract.Engine.slope`."""
-    check_array("a", a, float_dtype("a", a))
-    if z is not None:
-        check_array("z", z, a.dtype, a.shape)
-    check_array("out", out, a.dtype, a.shape, out=True)
-    no_overlap(out, z=z, a=a)
-
-
-def check_needed(z: Any, needs_z: bool, activation: Any) -> None:
-    """Refuse a call without the pre-activation if the slope reads it."""
-    if z is None and needs_z:
-        raise ValueError(f"z must be given: the slope of activation {activation!r} needs it")
-
-
-def check_linear_forward(X: Any, W: Any, b: Any, out: Any, z: Any) -> None:
-    """Check the arrays of :meth:`contract.Engine.linear_forward`."""
-    dtype = float_dtype("X", X)
-    check_array("X", X, dtype, (None, None))
-    check_array("W", W, dtype, (X.shape[1], None))
-    check_array("b", b, dtype, W.shape[1:])
-    check_array("out", out, dtype, (X.shape[0], W.shape[1]), out=True)
-    if z is not None:
-        check_array("z", z, dtype, out.shape, out=True)
-
-
-def check_linear_backward(X: Any, W: Any, delta: Any, grad_W: Any, grad_b: Any, delta_below: Any, z: Any) -> None:
-    """Check the arrays of :meth:`contract.Engine.linear_backward`."""
-    dtype = float_dtype("X", X)
-    check_array("X", X, dtype, (None, None))
-    check_array("W", W, dtype, (X.shape[1], None))
-    check_array("delta", delta, dtype, (X.shape[0], W.shape[1]))
-    check_array("grad_W", grad_W, dtype, W.shape, out=True)
-    check_array("grad_b", grad_b, dtype, W.shape[1:], out=True)
-    if z is not None:
-        check_array("z", z, dtype, X.shape)
-    if delta_below is not None:
-        check_array("delta_below", delta_below, dtype, X.shape, out=True)
-
-
-def check_softmax(logits: Any, out: Any) -> None:
-    """Check the arrays of :meth:`contract.Engine.softmax`."""
-    check_array("logits", logits, float_dtype("logits", logits), (None, None))
-    check_array("out", out, logits.dtype, logits.shape, out=True)
-    if logits.shape[1] == 0:
-        raise ValueError("logits must have at least one column")
-    if out is not logits:
-        no_overlap(out, logits=logits)
-
-
-def check_loss(logits: Any, sample_weight: Any, delta: Any) -> None:
-    """Check the arrays of :meth:`contract.Engine.loss`, all but y, whose form is a matter of the loss."""
-    check_array("logits", logits, float_dtype("logits", logits), (None, None))
-    if logits.size == 0:
-        raise ValueError("logits must have at least one row and one column")
-    check_weights(sample_weight, len(logits), logits.dtype)
-    check_array("delta", delta, logits.dtype, logits.shape, out=True)
-    no_overlap(delta, logits=logits)

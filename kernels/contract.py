@@ -14,7 +14,6 @@ An activation or a loss is given as a name, a pair (name, {parameter: value}), o
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -59,13 +58,12 @@ class Optimizer(Protocol):
 class Engine(Protocol):
     """The calls of an engine, a module with these functions.
 
-    The coarse calls ``workspace``, ``predict``, ``loss_and_grad``, ``train_epoch`` and ``shuffle`` do the work of a
-    fit.  The others compute one kernel: for monitoring, displays, tests and benches.
+    Each does a large part of a fit in one go.  Single kernels are made of them, in ``fastmlp.engines.by_name``.
     """
 
     @staticmethod
     def workspace(network: Network, batch_size: int, n_jobs: int | None = None) -> Any:
-        """Allocate what the coarse calls need besides their arguments; it serves one call at a time.
+        """Allocate what the other calls need besides their arguments; it serves one call at a time.
 
         Parameters
         ----------
@@ -149,7 +147,7 @@ class Engine(Protocol):
         workspace: Any, params: np.ndarray, data: Data, order: np.ndarray, batch_size: int, alpha: float,
         optimizer: Optimizer, l1: float = 0.0, seed: int = 0,
     ) -> float:  # fmt: skip
-        """Train for one epoch: for each batch of rows its gradient, then :meth:`update`.
+        """Train for one epoch: for each batch of rows its gradient, then a step of the optimizer's rule.
 
         Loss and gradient of a batch are those of :meth:`loss_and_grad` over the batch's rows, with what training alone
         has: batch_norm (before an activation or after it), then dropout (a = a * keep / (1 - rate)).  A gradient whose
@@ -193,139 +191,6 @@ class Engine(Protocol):
         ----------
         order : ndarray of shape (n,), dtype intp (IN, OUT)
         random_state : numpy.random.RandomState (IN, OUT)
-        """
-
-    @staticmethod
-    def update(
-        rule: str, params: np.ndarray, grad: np.ndarray, states: list[np.ndarray], scalars: Sequence[float]
-    ) -> None:
-        """Take one optimizer step in place: params, *states = step(params, grad, *states, *scalars).
-
-        Parameters
-        ----------
-        rule : str
-            A key of ``formulas.OPTIMIZERS``.
-        params : ndarray of shape (n_params,) (IN, OUT)
-        grad : ndarray of shape (n_params,) (IN)
-        states : list of ndarray of shape (n_params,) (IN, OUT)
-            In the order of the rule's row; none may share memory with another or with params or grad.
-        scalars : sequence of float
-            In the order of the rule's row.
-        """
-
-    @staticmethod
-    def activate(activation: Any, z: np.ndarray, out: np.ndarray) -> None:
-        """Apply an activation: out = f(z).
-
-        Parameters
-        ----------
-        activation : str, (str, dict) or formula
-            A key of ``formulas.ACTIVATIONS``, alone or with parameters, or a formula of the user's.
-        z : ndarray of any shape (IN)
-            Pre-activation.
-        out : ndarray of z's shape (OUT)
-            May be ``z`` itself.
-        """
-
-    @staticmethod
-    def slope(activation: Any, z: np.ndarray | None, a: np.ndarray, out: np.ndarray) -> None:
-        """Apply the slope of an activation: out = da/dz at z, where a = f(z).
-
-        Parameters
-        ----------
-        activation : str, (str, dict) or formula
-        z : ndarray of any shape, or None (IN)
-            Pre-activation; None where the slope is a function of ``a`` alone.
-        a : ndarray of z's shape (IN)
-            Activation.
-        out : ndarray of z's shape (OUT)
-        """
-
-    @staticmethod
-    def linear_forward(
-        X: np.ndarray, W: np.ndarray, b: np.ndarray, activation: Any, out: np.ndarray, z: np.ndarray | None = None
-    ) -> None:
-        """Compute one layer forward: z = X W + b, out = f(z).
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, fan_in) (IN)
-        W : ndarray of shape (fan_in, fan_out) (IN)
-        b : ndarray of shape (fan_out,) (IN)
-        activation : str, (str, dict) or formula
-        out : ndarray of shape (n, fan_out) (OUT)
-        z : ndarray of shape (n, fan_out), default=None (OUT)
-            Where given, receives the pre-activation.
-        """
-
-    @staticmethod
-    def linear_backward(
-        X: np.ndarray, W: np.ndarray, delta: np.ndarray, activation: Any, grad_W: np.ndarray, grad_b: np.ndarray,
-        delta_below: np.ndarray | None = None, z: np.ndarray | None = None,
-    ) -> None:  # fmt: skip
-        """Compute one layer backward: its gradients, and the delta of the layer below.
-
-        grad_W = X^T delta, grad_b = sum_i delta_i, delta_below = (delta W^T) * df/dz.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, fan_in) (IN)
-            What :meth:`linear_forward` read, the output f(z) of the layer below.
-        W : ndarray of shape (fan_in, fan_out) (IN)
-        delta : ndarray of shape (n, fan_out) (IN)
-            d loss / d pre-activation of this layer.
-        activation : str, (str, dict) or formula
-            f, the activation of the layer below that made X.
-        grad_W : ndarray of shape (fan_in, fan_out) (OUT)
-        grad_b : ndarray of shape (fan_out,) (OUT)
-        delta_below : ndarray of shape (n, fan_in), default=None (OUT)
-            d loss / d pre-activation of the layer below; None to skip it.
-        z : ndarray of shape (n, fan_in), default=None (IN)
-            Pre-activation of the layer below; None where the slope is a function of X alone.
-        """
-
-    @staticmethod
-    def softmax(logits: np.ndarray, out: np.ndarray) -> None:
-        """Compute the softmax of each row: out_k = exp(logits_k) / sum_j exp(logits_j), for any finite logits.
-
-        Parameters
-        ----------
-        logits : ndarray of shape (n, n_outputs) (IN)
-        out : ndarray of shape (n, n_outputs) (OUT)
-            May be ``logits`` itself.
-        """
-
-    @staticmethod
-    def loss(
-        name: Any, logits: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None, delta: np.ndarray
-    ) -> float:
-        """Compute the mean loss over the rows, and delta = d loss / d logits * sample_weight.
-
-        The mean is sum_i w_i l_i / sum_i w_i, where l_i is a sum over the outputs (squared_error: a mean).  ``delta``
-        is the derivative of sum_i w_i l_i by the logits (squared_error: of the sum over the outputs); it is not divided
-        by anything.  In the log losses each -log p is clipped as if p were in [eps, 1 - eps]; ``delta`` is not clipped.
-        All of it as in scikit-learn.  Other losses, and log_loss with label smoothing, are not clipped.
-
-        Parameters
-        ----------
-        name : str, (str, dict) or formula
-            A key of ``formulas.LOSSES``, alone or with parameters, or a formula of the user's.
-        logits : ndarray of shape (n, n_outputs) (IN)
-            The output layer before its link.
-        y : ndarray (IN)
-            log_loss, focal: class indices of shape (n,), dtype intp.  Otherwise: targets of shape (n, n_outputs); in
-            {0, 1} for the binary losses and the hinges, distributions for kl_divergence.
-        sample_weight : ndarray of shape (n,), or None (IN)
-        delta : ndarray of shape (n, n_outputs) (OUT)
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ZeroDivisionError
-            If the sample weights sum to zero.
         """
 
 

@@ -22,7 +22,7 @@ al. 2019, hardswish; He et al. 2015, prelu); losses: Huber 1964; Koenker & Basse
 (lion), with epsilon where PyTorch has it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import erf, exp, log, log1p, sqrt, tanh
 
@@ -72,6 +72,11 @@ def softplus(x):
 
 def normal_cdf(x):
     return 0.5 + 0.5 * erf(0.7071067811865476 * x)
+
+
+def power(x, exponent):
+    # x^exponent for x >= 0 and exponent >= 0, with 0^0 = 1
+    return exp(exponent * clip(log(x), -1e30, 1e30))
 
 
 # --- activations a = f(z) and their slopes da/dz, in terms of z and a -------------------------------------------
@@ -380,6 +385,40 @@ def gamma_deviance_delta(y, z):
     return 1.0 - y * exp(-z)
 
 
+# --- losses of a row of softmax: the term of one output, and its slope in log p ----------------------------------
+#
+# y is the output's target, p its probability, q = 1 - p with all its digits, n_outputs the length of the row.
+
+
+def log_loss(y, log_p, p, q, n_outputs, label_smoothing):
+    # -t log p with t = (1 - e) y + e / n; where e is 0, clipped as if p were in [EPS, 1 - EPS]
+    t = (1.0 - label_smoothing) * y + label_smoothing / n_outputs
+    return -t * (log_p if label_smoothing > 0.0 else clip(log_p, log(EPS), log1p(-EPS)))
+
+
+def log_loss_slope(y, log_p, p, q, n_outputs, label_smoothing):
+    return -((1.0 - label_smoothing) * y + label_smoothing / n_outputs)
+
+
+def focal(y, log_p, p, q, n_outputs, gamma):
+    # (1 - p)^gamma * -log p
+    return -y * power(q, gamma) * (log1p(-q) if q < 0.5 else log_p)
+
+
+def focal_slope(y, log_p, p, q, n_outputs, gamma):
+    # -(1 - p)^gamma (gamma s + 1) with s = p * -log p / (1 - p), which goes to 0 and to 1 where p does
+    s = -p * (log1p(-q) if q < 0.5 else log_p) / q
+    return -y * power(q, gamma) * (gamma * (0.0 if p == 0.0 else (1.0 if q == 0.0 else s)) + 1.0)
+
+
+def kl_divergence(y, log_p, p, q, n_outputs):
+    return 0.0 if y == 0.0 else y * (log(y) - log_p)
+
+
+def kl_divergence_slope(y, log_p, p, q, n_outputs):
+    return -y
+
+
 # --- optimizers (p, g, *state, *scalars) -> (p, *state) ---------------------------------------------------------
 
 
@@ -476,15 +515,24 @@ class Activation:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: a sum over the outputs of values of one target and one logit, or a row operation."""
+    """A loss: a sum over the outputs of values of one target and one logit, or of one target and one probability.
+
+    The second kind has the link "softmax": ``value(y, log_p, p, q, n_outputs, *parameters)``, and ``delta`` is its
+    slope in log p.
+    """
 
     link: str  # a key of ACTIVATIONS, or "softmax"
-    value: Callable | None  # value(y, z, *parameters); None: a row operation, written by hand in each engine
+    value: Callable  # value(y, z, *parameters)
     delta: Callable | None = None  # d value / dz (y, z, *parameters); None: the link is canonical, link(z) - y
     parameters: Mapping[str, float] = field(default_factory=dict, hash=False)  # further arguments, in order: defaults
     ranges: Mapping[str, str] = field(default_factory=dict, hash=False)  # of them: "[0, 1)"
     mean_over_outputs: bool = False  # scikit-learn's squared error is a mean over outputs, the others a sum
     class_targets: bool = False  # y holds class indices, not one target per output
+
+    def needs_every_output(self, values: Iterable[float]) -> bool:
+        """Return whether a softmax loss with these parameters has terms where y is 0, too."""
+        formulas = filter(None, (self.value, self.delta))
+        return not self.class_targets or any(f(0.0, -1.0, 0.4, 0.6, 2.0, *values) for f in formulas)
 
 
 @dataclass(frozen=True)
@@ -496,7 +544,7 @@ class Optimizer:
     scalars: tuple[str, ...]
 
 
-HELPERS: tuple[Callable, ...] = (clip, sign, expm1_below_zero, softplus, normal_cdf)
+HELPERS: tuple[Callable, ...] = (clip, sign, expm1_below_zero, softplus, normal_cdf, power)
 
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Activation(identity, identity_slope),
@@ -525,17 +573,18 @@ ACTIVATIONS: dict[str, Activation] = {
 LOSSES: dict[str, Loss] = {
     "log_loss": Loss(
         "softmax",
-        None,
-        parameters={"label_smoothing": 0.0},
-        ranges={"label_smoothing": "[0, 1)"},
+        log_loss,
+        log_loss_slope,
+        {"label_smoothing": 0.0},
+        {"label_smoothing": "[0, 1)"},
         class_targets=True,
     ),
     "binary_log_loss": Loss("logistic", binary_log_loss),
     "squared_error": Loss("identity", squared_error, mean_over_outputs=True),
     "poisson": Loss("exp", poisson),
-    "focal": Loss("softmax", None, parameters={"gamma": 2.0}, ranges={"gamma": "[0, inf)"}, class_targets=True),
+    "focal": Loss("softmax", focal, focal_slope, {"gamma": 2.0}, {"gamma": "[0, inf)"}, class_targets=True),
     "binary_focal": Loss("logistic", binary_focal, binary_focal_delta, {"gamma": 2.0}, {"gamma": "[0, inf)"}),
-    "kl_divergence": Loss("softmax", None),
+    "kl_divergence": Loss("softmax", kl_divergence, kl_divergence_slope),
     "hinge": Loss("identity", hinge, hinge_delta),
     "squared_hinge": Loss("identity", squared_hinge, squared_hinge_delta),
     "absolute_error": Loss("identity", absolute_error, absolute_error_delta),

@@ -5,8 +5,8 @@ all others: the tests compare every engine with this file.  It therefore states 
 second time and imports nothing from formulas.py.  A new activation, loss or optimizer is one entry
 in a table below and one row in formulas.py.
 
-Reading order: the three tables, one layer, losses, updates, the whole network (layout, forward,
-backward, dropout), the coarse calls, entries of the tables.  Arguments of the calls, their shapes
+Reading order: the three tables, single functions, the whole network (layout, forward, backward,
+dropout), the calls, entries of the tables.  Arguments of the calls, their shapes
 and what is raised are documented in contract.py.  The file is longer than others: a judge is read
 as a whole, beside a textbook, and must not depend on parts that engines share.
 
@@ -32,24 +32,16 @@ from scipy.special import expit, ndtr, xlogy
 
 from fastmlp.kernels.arguments import (
     batch_size_of,
-    check_activate,
     check_array,
     check_indices,
-    check_linear_backward,
-    check_linear_forward,
-    check_loss,
     check_loss_and_grad,
-    check_needed,
     check_network,
     check_order,
     check_predict,
     check_samples,
     check_schedule,
     check_shuffle,
-    check_slope,
-    check_softmax,
     check_states,
-    check_update,
     check_weights,
     check_workspace,
     entry_of,
@@ -168,7 +160,7 @@ ACTIVATIONS: dict[str, tuple[Callable, Callable | None]] = {
 }
 
 
-def _softmax(z: Array) -> Array:  # p_k = exp(z_k - max z) / sum_j exp(z_j - max z)
+def softmax(z: Array) -> Array:  # p_k = exp(z_k - max z) / sum_j exp(z_j - max z)
     e = np.exp(z - z.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
 
@@ -188,7 +180,7 @@ def _log_loss(
 
 
 def _log_loss_delta(z: Array, y: Array, label_smoothing: float = 0.0) -> Array:
-    return _softmax(z) - _smooth(y, label_smoothing)
+    return softmax(z) - _smooth(y, label_smoothing)
 
 
 def _smooth(y: Array, label_smoothing: float) -> Array:  # t = (1 - e) onehot + e / K
@@ -213,7 +205,7 @@ def _focal_delta(
 
 def _class_that_it_is(z: Array, y: Array) -> tuple[Array, Array, Array]:
     """-> softmax; and of the class that y is (n, 1): 1 - p and -log p, both with all their digits."""
-    p = _softmax(z)
+    p = softmax(z)
     q = np.sum((1 - y) * p, axis=1, keepdims=True)
     minus_log_p = np.sum(np.where(y == 1, _minus_log_softmax(z), 0), axis=1, keepdims=True)
     return p, q, np.where(q < 0.5, -np.log1p(-np.minimum(q, 0.5)), minus_log_p)
@@ -224,7 +216,7 @@ def _kl_divergence(z: Array, y: Array) -> Array:  # sum_k y_k (log y_k - log p_k
 
 
 def _kl_divergence_delta(z: Array, y: Array) -> Array:
-    return _softmax(z) * y.sum(axis=1, keepdims=True) - y
+    return softmax(z) * y.sum(axis=1, keepdims=True) - y
 
 
 def _binary_log_loss(z: Array, y: Array) -> Array:  # -sum_k y_k log p_k + (1 - y_k) log(1 - p_k)
@@ -319,13 +311,13 @@ class Loss(NamedTuple):
 
 
 LOSSES: dict[str, Loss] = {
-    "log_loss": Loss(_softmax, _log_loss, _log_loss_delta, classes=True),
+    "log_loss": Loss(softmax, _log_loss, _log_loss_delta, classes=True),
     "binary_log_loss": Loss(expit, _binary_log_loss),
     "squared_error": Loss(lambda z: z, _squared_error),
     "poisson": Loss(np.exp, _poisson),
-    "focal": Loss(_softmax, _focal, _focal_delta, classes=True),
+    "focal": Loss(softmax, _focal, _focal_delta, classes=True),
     "binary_focal": Loss(expit, _binary_focal, _binary_focal_delta),
-    "kl_divergence": Loss(_softmax, _kl_divergence, _kl_divergence_delta),
+    "kl_divergence": Loss(softmax, _kl_divergence, _kl_divergence_delta),
     "hinge": Loss(lambda z: z, _hinge, _hinge_delta),
     "squared_hinge": Loss(lambda z: z, _squared_hinge, _squared_hinge_delta),
     "absolute_error": Loss(lambda z: z, _absolute_error, lambda z, y: np.sign(z - y)),
@@ -455,75 +447,20 @@ OPTIMIZERS: dict[str, Rule] = {
     "lion": Rule(_lion, ("m",), ("lr", "beta_1", "beta_2")),
 }
 
-# --- one layer -----------------------------------------------------------------------------------
+# --- single functions: the tables' entries with their parameters ---------------------------------
 
 
-def activate(activation: Any, z: Array, out: Array) -> None:
-    """Apply an activation: out = f(z)."""
-    f = _activation(activation)
-    check_activate(z, out)
-    out[...] = f(z)
+def activate(activation: Any, z: Array) -> Array:
+    """An activation: a = f(z)."""
+    return _activation(activation)(z)
 
 
-def slope(activation: Any, z: Array | None, a: Array, out: Array) -> None:
-    """Apply the slope of an activation: out = da/dz at z, where a = f(z)."""
-    df = _slope(activation, z)
-    check_slope(z, a, out)
-    out[...] = df(z, a)
+def slope(activation: Any, z: Array, a: Array) -> Array:
+    """The slope of an activation: da/dz at z, where a = f(z)."""
+    return _slope(activation)(z, a)
 
 
-def linear_forward(X: Array, W: Array, b: Array, activation: Any, out: Array, z: Array | None = None) -> None:
-    """One layer forward: z = X W + b, out = f(z)."""
-    f = _activation(activation)
-    check_linear_forward(X, W, b, out, z)
-    pre_activation = X @ W + b
-    if z is not None:
-        z[...] = pre_activation
-    out[...] = f(pre_activation)
-
-
-def linear_backward(
-    X: Array,
-    W: Array,
-    delta: Array,
-    activation: Any,
-    grad_W: Array,
-    grad_b: Array,
-    delta_below: Array | None = None,
-    z: Array | None = None,
-) -> None:
-    """One layer backward.
-
-    grad_W = X^T delta, grad_b = sum_i delta_i, delta_below = (delta W^T) * df/dz.
-    """
-    _activation(activation)
-    check_linear_backward(X, W, delta, grad_W, grad_b, delta_below, z)
-    if delta_below is not None:
-        delta_below[...] = (delta @ W.T) * _slope(activation, z)(z, X)
-    grad_W[...] = X.T @ delta
-    grad_b[...] = delta.sum(axis=0)
-
-
-# --- losses --------------------------------------------------------------------------------------
-
-
-def softmax(logits: Array, out: Array) -> None:
-    """Row-wise softmax: out_k = exp(logits_k) / sum_j exp(logits_j).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastmlp.kernels import reference
-    >>> p = np.empty((1, 3))
-    >>> reference.softmax(np.array([[0.9, 0.2, 0.4]]), p)
-    >>> p.round(7).tolist()
-    [[0.475485, 0.2361188, 0.2883962]]
-    """
-    check_softmax(logits, out)
-    out[...] = _softmax(logits)
-
-
-def loss(name: Any, logits: Array, y: Array, sample_weight: Array | None, delta: Array) -> float:
+def loss(name: Any, logits: Array, y: Array, sample_weight: Array | None = None) -> tuple[float, Array]:
     """Mean loss over the rows, and delta = d loss / d logits * sample_weight.
 
     The mean is sum_i w_i l_i / sum_i w_i, where l_i is a sum over the outputs (squared_error: a
@@ -532,22 +469,15 @@ def loss(name: Any, logits: Array, y: Array, sample_weight: Array | None, delta:
     if p were in [eps, 1 - eps]; ``delta`` is not clipped.  All of it as in scikit-learn.  Other
     losses, and log_loss with label smoothing, are not clipped.
     """
-    row = _loss("name", name)
-    check_loss(logits, sample_weight, delta)
-    y, w = _targets(row, y, logits.shape, logits.dtype), sample_weight
-    value = np.average(row.rows(logits, y), weights=w)
-    delta[...] = row.delta(logits, y) * (1 if w is None else w[:, None])
-    return float(value)
-
-
-# --- updates -------------------------------------------------------------------------------------
+    row, w = _loss(name), sample_weight
+    y = _targets(row, y, logits.shape, logits.dtype)
+    return float(np.average(row.rows(logits, y), weights=w)), row.delta(logits, y) * (1 if w is None else w[:, None])
 
 
 def update(rule: str, params: Array, grad: Array, states: list[Array], scalars: Sequence[float] | Array) -> None:
     """One optimizer step in place: params, *states = step(params, grad, *states, *scalars)."""
     # as Python's floats: unlike a NumPy float64, they do not promote a float32 array
-    row, scalars = check_update(OPTIMIZERS, rule, params, grad, states, scalars)
-    new = row.step(params, grad, *states, *scalars)
+    new = OPTIMIZERS[rule].step(params, grad, *states, *map(float, scalars))
     for old, value in zip([params, *states], new, strict=True):
         old[...] = value
 
@@ -563,11 +493,11 @@ class Workspace(NamedTuple):
 
 
 def workspace(network: Any, batch_size: int, n_jobs: int | None = None) -> Workspace:
-    """What the coarse calls need besides their arguments."""
-    _loss("network.loss", network.loss)
+    """What the other calls need besides their arguments."""
+    _loss(network.loss)
     check_network(network)
     for activation in network.activations:
-        _slope(activation, z=network)  # not None: training always has z
+        _slope(activation)
     return Workspace(network, batch_size_of(batch_size))
 
 
@@ -663,7 +593,7 @@ def _backprop(
     network: Any, params: Array, passes: list[Pass], masks: list, y: Array, w: Array | None, alpha: float, l1: float
 ) -> tuple[float, Array]:
     """Penalised mean loss of one batch and its gradient, from its passes forward."""
-    layers, (units, _), row = _layers(network, params), _units(network, params), _loss("loss", network.loss)
+    layers, (units, _), row = _layers(network, params), _units(network, params), _loss(network.loss)
     n, z = len(y), passes[-1].z
     sw_sum = n if w is None else w.sum()
     weights = np.concatenate([W.ravel() for W, _ in layers])
@@ -693,7 +623,7 @@ def _hidden_backward(
         delta = _normalize_backward(delta, this.norm, units, grad, sw_sum)
     if "slope" in units:  # da / d slope = z where z <= 0
         grad["slope"][...] = np.sum(delta * np.where(this.z > 0, 0, this.z), axis=0) / sw_sum
-    delta = delta * _slope(network.activations[i], this.z, units.get("slope"))(this.z, this.a)
+    delta = delta * _slope(network.activations[i], units.get("slope"))(this.z, this.a)
     if placement == "before":
         delta = _normalize_backward(delta, this.norm, units, grad, sw_sum)
     return delta
@@ -773,7 +703,7 @@ def _mix(x: Any) -> Any:
     return x ^ x >> np.uint32(16)
 
 
-# --- the coarse calls ----------------------------------------------------------------------------
+# --- the calls -----------------------------------------------------------------------------------
 
 
 def predict(workspace: Any, params: Array, X: Any, out: Array, rows: Array | None = None) -> bool:
@@ -786,7 +716,7 @@ def predict(workspace: Any, params: Array, X: Any, out: Array, rows: Array | Non
         X = X[check_indices("rows", rows, X.shape[0])]
     check_array("out", out, network.dtype, (X.shape[0], network.widths[-1]), out=True)
     logits = _forward(network, params, X, _no_masks(network))[-1].z
-    out[...] = _loss("network.loss", network.loss).link(logits)
+    out[...] = _loss(network.loss).link(logits)
     return bool(np.isfinite(X.data[: X.indptr[-1]] if sparse.issparse(X) else X).all())
 
 
@@ -872,7 +802,7 @@ def _step(
     update(optimizer.rule, params[trained], grad[trained], [state[trained] for state in optimizer.states], scalars)
 
 
-# --- entries of the tables, arguments of the coarse calls ----------------------------------------
+# --- entries of the tables, arguments of the calls -----------------------------------------------
 
 
 def _bind(name: str, function: Callable, given: dict[str, float], arguments: tuple[str, ...]) -> Callable:
@@ -907,29 +837,27 @@ def _activation(activation: Any, slope: Array | None = None) -> Callable:
     return _bind("activation", f, given, ("z",))
 
 
-def _slope(activation: Any, z: Any, slope: Array | None = None) -> Callable:
+def _slope(activation: Any, slope: Array | None = None) -> Callable:
     """The slope as a function of (z, a), whichever of the two the table's entry takes."""
     if _is_formula(activation):
-        takes, needs_z = ["z", "a"], activation.needs_z
-        df = lambda z, a: activation.numpy_slope(a if z is None else z, a)  # noqa: E731
+        takes, df = ["z", "a"], activation.numpy_slope
     else:
         _, row, given = _activation_row(activation, slope)
         if row is None:
             raise ValueError(f"activation {activation!r} has no slope: it is an output link")
         takes = [name for name in inspect.signature(row).parameters if name in ("z", "a")]
-        needs_z, df = "z" in takes, _bind("activation", row, given, ("z", "a"))
-    check_needed(z, needs_z, activation)
+        df = _bind("activation", row, given, ("z", "a"))
     return lambda z, a: df(*({"z": z, "a": a}[name] for name in takes)).astype(a.dtype)
 
 
-def _loss(name: str, entry: Any) -> Loss:
+def _loss(entry: Any) -> Loss:
     """The row of a loss, its parameters filled in and its delta spelt out."""
     if _is_formula(entry):
-        link = _softmax if entry.link == "softmax" else ACTIVATIONS[entry.link][0]
+        link = softmax if entry.link == "softmax" else ACTIVATIONS[entry.link][0]
         return Loss(link, lambda z, y: entry.numpy_value(y, z).sum(axis=1), lambda z, y: entry.numpy_delta(y, z))
-    row, given = entry_of(name, LOSSES, entry)
-    rows = _bind(name, row.rows, given, ("z", "y"))
-    delta = _bind(name, row.delta, given, ("z", "y")) if row.delta else lambda z, y: row.link(z) - y
+    row, given = entry_of("network.loss", LOSSES, entry)
+    rows = _bind("network.loss", row.rows, given, ("z", "y"))
+    delta = _bind("network.loss", row.delta, given, ("z", "y")) if row.delta else lambda z, y: row.link(z) - y
     return row._replace(rows=rows, delta=delta)
 
 
@@ -964,5 +892,5 @@ def _data(data: Data, network: Any) -> tuple[Any, Array, Array | None]:
     if X.shape[0] == 0:
         raise ValueError("X must have at least one row")
     shape = (X.shape[0], network.widths[-1])
-    y = _targets(_loss("network.loss", network.loss), data.y, shape, network.dtype)
+    y = _targets(_loss(network.loss), data.y, shape, network.dtype)
     return X, y, check_weights(data.sample_weight, X.shape[0], network.dtype)

@@ -3,7 +3,6 @@
 Plain `pytest` runs each suite here, where no library is imported again; all tests run them in fresh processes, too.
 """
 
-import importlib
 import json
 
 import pytest
@@ -22,8 +21,7 @@ PLACES = ["in this process", pytest.param("in fresh processes", marks=pytest.mar
 def ask_here(rival, action, request, threads=1, variables=None):
     """Answer as a fresh process would, through JSON; the libraries keep the thread counts that they have."""
     request = json.loads(json.dumps({"action": action, "rival": rival, "threads": threads, **request}))
-    module, _, function = worker.ACTIONS[action].partition(":")
-    return json.loads(json.dumps(getattr(importlib.import_module(module), function)(request)))
+    return json.loads(json.dumps(worker.answer(request)))
 
 
 def run_here(patch):

@@ -37,6 +37,12 @@ def pytest_collection_modifyitems(items):
     mark_exhaustive(items)
 
 
+@pytest.fixture(scope="session")
+def all_tests(request):
+    """Whether all tests run, not the quick ones alone."""
+    return not request.config.option.markexpr
+
+
 ENGINES = [name for name in backends.available() if name != "reference"]
 
 
@@ -71,9 +77,9 @@ def engine_on_every_isa(request):
     module.use_isa(before)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def one_blas_thread():
-    """Products are small here: BLAS threads cost more than they bring."""
+    """Products are small in the tests: BLAS threads cost more than they bring, most of it in waiting."""
     with parity.one_blas_thread():
         yield
 

@@ -224,7 +224,7 @@ def make_data(rng, network, n, weighted=False, kind="C"):
 
 
 def dropout_mask(seed, t, layer, rate, n, width):
-    """Which of ``width`` units of a layer are kept for n rows of a batch, by Python's integers.
+    """Which of ``width`` units of a layer are kept for n rows of a batch, by integers that never overflow.
 
     bool (n, width); ``layer`` 0 is the input; ``t`` steps were made before.  The definition that
     all engines follow, written a second time.
@@ -243,8 +243,9 @@ def dropout_mask(seed, t, layer, rate, n, width):
 
     key = splitmix64(splitmix64(seed) ^ (t * 2**16 + layer))
     low, high = key % 2**32, key // 2**32
-    hashes = [mix32((mix32((index % 2**32) ^ low) + high) % 2**32) for index in range(n * width)]
-    return np.array([h // 2**8 >= round(rate * 2**24) for h in hashes]).reshape(n, width)
+    index = np.arange(n * width, dtype=np.uint64)
+    hashes = mix32((mix32((index % 2**32) ^ low) + high) % 2**32)
+    return (hashes // 2**8 >= round(rate * 2**24)).reshape(n, width)
 
 
 # ------------------------------------------------------------------------------- layouts of X

@@ -1,5 +1,5 @@
-"""The worked example of docs/architecture.md, executed: its lines are applied to a copy of the sources, the copy is
-built, and the conformance tests and a fit run there with the new activation."""
+"""The worked examples of docs/architecture.md, executed: their lines are applied to a copy of the sources, the copy is
+built, and the conformance tests and a fit run there with the new activation and the new loss of softmax."""
 
 import os
 import re
@@ -21,12 +21,16 @@ from sklearn.preprocessing import scale
 import fastmlp, fastmlp.kernels._engine
 assert fastmlp.__file__.startswith({out!r}), fastmlp.__file__
 X, y = load_iris(return_X_y=True)
-fits = [
-    fastmlp.MLPClassifier((16,), "gaussian", max_iter=300, random_state=0, backend=backend).fit(scale(X), y)
-    for backend in ("cython", "reference")
-]
-np.testing.assert_allclose(fits[0].coefs_[0], fits[1].coefs_[0], rtol=1e-6)
-assert fits[0].score(scale(X), y) > 0.9
+X, shares = scale(X), np.eye(3)[y]
+examples = {{
+    "gaussian": lambda **given: fastmlp.MLPClassifier((16,), "gaussian", **given).fit(X, y),
+    "poly1": lambda **given: fastmlp.MLPRegressor("poly1", (16,), learning_rate_init=0.01, **given).fit(X, shares),
+}}
+for name, fit in examples.items():
+    one, two = (fit(max_iter=300, random_state=0, backend=backend) for backend in ("cython", "reference"))
+    np.testing.assert_allclose(one.coefs_[0], two.coefs_[0], rtol=1e-6)
+    right = one.predict(X) if name == "gaussian" else one.predict(X).argmax(axis=1)
+    assert np.mean(right == y) > 0.9, name
 """
 
 
@@ -42,14 +46,17 @@ def additions():
 
 def run(command, folder, **environment):
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
 
 
-#: The tests that iterate over the table of activations, by name.
-CONFORMANCE = ("kernels", "kernel_networks", "gradients", "reference", "engine_options", "options")
+#: Name in an example -> the tests that iterate over its table; a loss is also tried in the CUDA engine's simulator.
+CONFORMANCE = {
+    "gaussian": ("kernels", "kernel_networks", "gradients", "reference", "engine_options", "options"),
+    "poly1": ("kernels", "gradients", "options"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +86,17 @@ def test_it_trains(copy):
     run([sys.executable, "-P", "-c", FIT.format(out=out)], copy, PYTHONPATH=out)
 
 
-def test_it_is_covered_by_the_conformance_tests(copy):
-    out = str(copy / "out")
-    files = [f"tests/test_{name}.py" for name in CONFORMANCE]
-    pytest_command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "gaussian", *files]
-    printed = run(pytest_command, copy, PYTHONPATH=out)
-    assert int(re.search(r"(\d+) passed", printed)[1]) >= 4, printed
+def passed(copy, name, files, **environment):
+    """Run the tests of these files that have the name in theirs; return how many passed."""
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", name]
+    printed = run([*command, *files], copy, PYTHONPATH=str(copy / "out"), **environment)
+    return int(re.search(r"(\d+) passed", printed)[1])
+
+
+@pytest.mark.parametrize("name", CONFORMANCE)
+def test_it_is_covered_by_the_conformance_tests(copy, name):
+    assert passed(copy, name, [f"tests/test_{file}.py" for file in CONFORMANCE[name]]) >= 4
+
+
+def test_a_loss_is_covered_in_the_cuda_engine(copy):
+    assert passed(copy, "poly1", ["tests/test_cuda.py"], NUMBA_ENABLE_CUDASIM="1") >= 2

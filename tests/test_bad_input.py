@@ -20,6 +20,7 @@ from fastmlp.engines import backends
 
 import parity
 from parity import CLASSIFIER, REGRESSOR, observe, observe_both, words
+from tiers import each_value_once
 
 pytestmark = pytest.mark.usefixtures("one_blas_thread")
 
@@ -89,6 +90,7 @@ def _rows(table):
     ]
 
 
+@pytest.mark.covers("name value")
 @pytest.mark.parametrize("kind", TWINS)
 @pytest.mark.parametrize(("name", "value"), _rows(BAD_PARAMETERS))
 def test_bad_parameter(kind, name, value):
@@ -114,6 +116,7 @@ def test_bad_loss(value):
     assert_refused_alike("loss", value, expected, got)
 
 
+@pytest.mark.covers("name value", "kind solver")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("kind", TWINS)
 @pytest.mark.parametrize("solver", ["lbfgs", "sgd", "adam"])
@@ -276,6 +279,7 @@ ACCIDENTS = {("regressor", "y sparse")}
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@each_value_once
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
 @pytest.mark.parametrize("kind", TWINS)
 @pytest.mark.parametrize("misuse", BAD_DATA)

@@ -12,6 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp.engines import backends
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 
 import parity
@@ -54,20 +55,23 @@ CHECKED = [
 
 
 def factors_of_a_check(params):
-    estimator = params["estimator"]
-    return {
-        "check": parity.name_of_a_check(params["check"]),
-        "estimator": estimator.solver,
-        "backend": estimator.backend,
-    }
+    return {"check": parity.name_of_a_check(params["check"]), "estimator": params["estimator"].solver}
 
 
-@pytest.mark.covers("check", "estimator backend", factors=factors_of_a_check)
+@pytest.mark.covers("check", factors=factors_of_a_check)
+@parametrize_with_checks(CHECKED, expected_failed_checks=lambda estimator: {})
+def test_scikit_learn_checks(estimator, check):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(estimator)
+
+
+@pytest.mark.exhaustive
 @parametrize_with_checks(
-    [clone(est).set_params(backend=backend) for est in CHECKED for backend in BACKENDS],
+    [clone(est).set_params(backend=backend) for est in CHECKED for backend in backends.available()[1:]],
     expected_failed_checks=lambda estimator: {},
 )
-def test_scikit_learn_checks(estimator, check):
+def test_scikit_learn_checks_on_other_engines(estimator, check):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check(estimator)

@@ -216,7 +216,7 @@ def test_only_the_rival_that_differs_loses_its_times():
 
 
 def test_absent_rivals_are_shown_as_absent(tampered, monkeypatch):
-    absent = rivals.Rival(("no-such-distribution",), "pytorch", ("train",), "not at all")
+    absent = rivals.Rival(("no-such-distribution",), "pytorch", ("train",))
     monkeypatch.setitem(rivals.RIVALS, "pytorch", absent)
     found = processes.installed(["fastmlp", "scikit-learn", "pytorch"])
     assert found["fastmlp"] and found["scikit-learn"] and found["pytorch"] is None
@@ -350,8 +350,9 @@ def test_cold_empties_the_cache_once_for_each_engine(monkeypatch):
         return {"first": 1.0 if not asked[-1][2] else 0.5, "later": 0.25}
 
     monkeypatch.setattr(processes, "ask", answer)
-    found, failed = cold._engines(Settings(engines=("numba", "cython"), quick_check=True), silent)
-    assert failed == []
+    run = race.Run("cold", Settings(engines=("numba", "cython"), quick_check=True), silent)
+    found = cold._engines(run, 2)
+    assert run.problems == []
     assert [one[0] for one in asked] == ["fastmlp:numba"] * 2 + ["fastmlp:cython"] * 2
     assert [one[2] for one in asked] == [[], ["code"]] * 2 and asked[0][1] != asked[2][1]
     times = {"empty": 1.0, "filled": 0.5, "later": 0.25}
@@ -386,14 +387,14 @@ def test_another_interpreter_needs_no_fastmlp(monkeypatch, tmp_path):
     monkeypatch.setenv(processes.PYTHON, str(wrapper))
     assert processes.command("fastmlp")[0] == processes.command("scikit-learn")[0] == sys.executable
     assert processes.command("pytorch")[0] == str(wrapper)
-    answer = processes.ask("pytorch", "versions", {"packages": ["numpy", "no-such-distribution"]})
+    answer = processes.ask("pytorch", "processes:versions", {"packages": ["numpy", "no-such-distribution"]})
     assert answer == {"numpy": np.__version__, "no-such-distribution": None}
 
 
 def test_interpreter_that_is_not_there(monkeypatch):
     monkeypatch.setenv(processes.PYTHON, os.path.join("no", "such", "python"))
     with pytest.raises(processes.Failed, match="cannot start"):
-        processes.ask("pytorch", "versions", {"packages": []})
+        processes.ask("pytorch", "processes:versions", {"packages": []})
 
 
 def test_a_worker_that_fails_says_why():
@@ -470,7 +471,7 @@ def test_chart_with_gaps():
     pytest.importorskip("matplotlib")
     bars = Bars("a <b>", ["one", "two"], {"x": [1.0, None], "y": [None, 250.0]}, "us", log=True, line=1)
     text = charts.svg(bars, "salt")
-    assert text.startswith("<svg") and ">250<" in text and 'aria-label="a &lt;b>"' in text
+    assert text.startswith("<svg") and ">250<" in text and 'aria-label="a &lt;b&gt;"' in text
 
 
 def test_page_escapes_what_it_is_given(document):

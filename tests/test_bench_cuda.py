@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from fastmlp.bench import cuda, html, processes, suites
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.tables import number
-from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, Task, Workload
+from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS, Task, Workload
 from fastmlp.engines import backends
 
 from bench_runs import PLACES, cells, needs_two, run_here, silent
@@ -87,26 +88,30 @@ def test_cuda_shows_both_times_of_an_engine_that_measures_its_device(on_cpu, mon
         ours = next(row for row in table.rows if row[1] != cuda.ON_CPU)
         assert ours[table.columns.index("on device")] == number(1e6 * times["device"])
         assert all(len(row) == len(table.columns) for row in table.rows)
-    assert cuda._both_ways(1.5, 6.0) == "1.50x (6.00x)" and cuda._both_ways(1.5, None) == "1.50x"
+    assert cuda._both_ways({"a": 1.5, "b": 1.5}, {"a": 6.0, "b": None}) == {"a": "1.50x (6.00x)", "b": "1.50x"}
 
 
-def test_the_clock_keeps_what_the_device_measured():
-    class Trainer:
-        seconds, device_seconds = 2.0, 10.0
+def test_what_an_engine_counts_is_shown_for_a_step_and_for_an_epoch(monkeypatch, tmp_path):
+    """An engine that says it launches two kernels an epoch, and works on them for half a second."""
+    workload = WORKLOADS["iris"]
+    workload.write(tmp_path, "float32")
+    reference = backends.get("reference")
 
-        def fit(self, epochs):
-            self.device_seconds += 0.5 * epochs
-            return [0.0] * epochs
+    class Counting:
+        def workspace(self, *arguments):  # that has counted other fits before
+            return SimpleNamespace(own=reference.workspace(*arguments), launches=7, device_seconds=10.0)
 
-    class Unmeasured(Trainer):
-        device_seconds = None
+        def train_epoch(self, workspace, *arguments):
+            workspace.launches, workspace.device_seconds = workspace.launches + 2, workspace.device_seconds + 0.5
+            return reference.train_epoch(workspace.own, *arguments)
 
-        def fit(self, epochs):
-            return [0.0] * epochs
-
-    clock = cuda._Clock()
-    assert clock(Trainer(), 3) == (2.0, [0.0] * 3) and clock.on_device == [1.5]
-    assert clock(Unmeasured(), 3)[0] == 2.0 and clock.on_device == [1.5]
+    request = {"rival": "fastmlp", "workload": "iris", "folder": tmp_path, "threads": 1, "backend": "reference"}
+    request |= {"device": "cpu", "seconds": 0.01, "out": tmp_path / "out.npy", "epochs": 3}
+    assert not {"launches", "device_seconds"} & set(cuda.measure(request))
+    monkeypatch.setattr(backends, "get", lambda name: Counting())
+    answer = cuda.measure(request)
+    assert answer["launches"] == 2
+    assert answer["device_seconds"] == [pytest.approx(0.5 / workload.steps)] * len(answer["seconds"])
 
 
 def test_captured_steps_are_grouped(monkeypatch):
@@ -135,7 +140,7 @@ def test_cuda_shows_absent_rivals_and_launches(on_cpu, monkeypatch):
     ask = processes.ask
 
     def answer(rival, action, request, **options):
-        if action == "device":
+        if action == "cuda:probe":
             raise processes.Failed("this PyTorch sees no CUDA device")
         found = ask(rival, action, request, **options)
         return {**found, "launches": 77} if action == "cuda" and rival == "fastmlp" else found

@@ -141,7 +141,7 @@ def test_time_limit(monkeypatch):
     limit = TimeLimit(2.5)
     assert train([tick, limit], [1] * 10) == 3
     assert train([tick, limit], [1] * 10) == 3  # each fit has its own
-    assert repr(limit) == "TimeLimit(2.5)"
+    assert repr(limit) == "TimeLimit(seconds=2.5)"
 
 
 @pytest.mark.parametrize("seconds", [0, -1, math.nan])
@@ -257,7 +257,7 @@ def plain(drawn):
 
 def assert_nothing_is_drawn():
     """The display is closed, and its thread has ended."""
-    assert progress._DISPLAY.progress is None and progress._DISPLAY._n_bars == 0
+    assert progress.DISPLAY.progress is None and progress.DISPLAY._n_bars == 0
     for thread in threading.enumerate():
         if type(thread).__name__ == "_RefreshThread":
             thread.join(5)
@@ -283,7 +283,7 @@ def test_progress_bar_of_a_resumed_fit_goes_on(terminal):
     estimator.n_iter_, estimator.max_iter = 5, 7
     bar = ProgressBar()
     bar.on_fit_begin(estimator)
-    assert progress._DISPLAY.progress.tasks[0].completed == 5
+    assert progress.DISPLAY.progress.tasks[0].completed == 5
     bar.on_fit_end(estimator)
     train([ProgressBar()], [3, 2], first=6)
     assert "6/7" in terminal.getvalue() or "7/7" in terminal.getvalue()
@@ -294,7 +294,7 @@ def test_progress_bars_of_inner_fits_vanish(terminal):
     inner = []
 
     def fit_within(info):
-        train([ProgressBar(), lambda info: inner.append(len(progress._DISPLAY.progress.tasks)) or False], [1, 1])
+        train([ProgressBar(), lambda info: inner.append(len(progress.DISPLAY.progress.tasks)) or False], [1, 1])
         return False
 
     train([ProgressBar(), fit_within], [3, 2])

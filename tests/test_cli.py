@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastmlp.bench import cuda, quick, suites
+from fastmlp.bench import cuda, quick, suites, timing
 from fastmlp.cli.app import app
 from fastmlp.data.files import write_whole
 from fastmlp.engines import backends, environment
@@ -59,6 +59,7 @@ def test_help_has_examples(command):
     assert f"fastmlp {command}" in words(result.output)
 
 
+@pytest.mark.exhaustive  # a process; that of test_installations.py looks for these, too
 def test_importing_the_package_leaves_the_terminal_libraries_alone():
     code = """
 import sys, sklearn.neural_network  # recent versions import rich themselves
@@ -127,7 +128,7 @@ def test_bench_writes_json_alone_to_standard_output():
 def test_bench_fails_without_times_if_results_differ(monkeypatch, tmp_path, change, problem):
     path = tmp_path / "out.json"
     fits = []
-    estimators, timed_fit = quick.estimators, quick.timed_fit
+    estimators, fit = quick.estimators, timing.fit
 
     def tampered(*arguments):
         models = estimators(*arguments)
@@ -136,10 +137,10 @@ def test_bench_fails_without_times_if_results_differ(monkeypatch, tmp_path, chan
 
     def counted(*arguments):
         fits.append(arguments)
-        return timed_fit(*arguments)
+        return fit(*arguments)
 
     monkeypatch.setattr(quick, "estimators", tampered)
-    monkeypatch.setattr(quick, "timed_fit", counted)
+    monkeypatch.setattr(timing, "fit", counted)
     result = invoke(*TINY, "--json", path)
     assert result.exit_code == 1
     assert f"iris, lbfgs: results differ: {problem}" in words(result.output)
@@ -171,8 +172,8 @@ def test_bench_drops_the_times_if_a_timed_fit_differs(monkeypatch):
     monkeypatch.setattr(quick, "estimators", fickle)
     (case,) = quick.select(["iris"], ["lbfgs"])
     row = quick.run_case(case, repeats=3)
-    assert not row.comparison.same
-    assert row.seconds == {rival: [] for rival in quick.RIVALS}
+    assert not row["same"]
+    assert row["seconds"] == {rival: [] for rival in quick.RIVALS}
 
 
 class Fixed:
@@ -202,13 +203,13 @@ class Fixed:
 )
 def test_compare(ours, same, weight_diff, prediction_diff):
     comparison = quick.compare(Fixed(2.0), ours, np.zeros((2, 1)))
-    assert comparison.same is same
-    assert comparison.weight_diff == pytest.approx(weight_diff, rel=1e-4, nan_ok=True)
-    assert comparison.prediction_diff == pytest.approx(prediction_diff, rel=1e-4, nan_ok=True)
+    assert comparison["same"] is same
+    assert comparison["weight_diff"] == pytest.approx(weight_diff, rel=1e-4, nan_ok=True)
+    assert comparison["prediction_diff"] == pytest.approx(prediction_diff, rel=1e-4, nan_ok=True)
 
 
 def test_two_models_of_nothing_but_nan_are_not_the_same():
-    assert not quick.compare(Fixed(np.nan), Fixed(np.nan), np.zeros((2, 1))).same
+    assert not quick.compare(Fixed(np.nan), Fixed(np.nan), np.zeros((2, 1)))["same"]
 
 
 def test_ctrl_c_stops_the_bench(monkeypatch):

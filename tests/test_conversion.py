@@ -17,6 +17,8 @@ from sklearn.exceptions import NotFittedError
 import fastmlp
 from fastmlp import MLPClassifier
 
+from tiers import each_value_once
+
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 X, Y = make_classification(90, 6, n_informative=4, n_classes=3, random_state=0)
@@ -107,6 +109,7 @@ def test_partial_fit_goes_on_as_theirs(case):
         assert ours._training.stopping.count == theirs._no_improvement_count
 
 
+@each_value_once
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_warm_starts_go_on_as_theirs(case, early_stopping):
     name, parameters, y = case
@@ -197,6 +200,7 @@ def test_there_and_back(case):
             assert (other == W).all()
 
 
+@each_value_once
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_their_warm_starts_go_on_as_ours(case, early_stopping):
     name, parameters, y = case
@@ -396,6 +400,7 @@ WAYS = {
 }
 
 
+@each_value_once
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "parameters", "y"), KEPT, ids=[str(row[1]) for row in KEPT])
 def test_round_trips_keep_predictions_and_training(way, name, parameters, y):

@@ -1,6 +1,6 @@
 """C files predict what the estimators predict.
 
-All networks are compiled as one file, each under a name of its own, with every warning an error; ctypes calls them.
+The networks are compiled as one file, each under a name of its own, with every warning an error; ctypes calls them.
 What they compute is compared with predict_proba, decision_function and predict.
 """
 
@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import warnings
 from functools import cache, partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from fastmlp.kernels import formulas
 from fastmlp.kernels.language import Formula
 
 from exported import TASKS, fitted, one_unit, outputs, rows
+from tiers import covering
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 compiled = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler: cc, gcc or clang")
@@ -62,17 +62,27 @@ FORMULAS = [
 Z = np.array([-1e30, -200, -80, -6, -3, -1, -0.3, -1e-9, 0, 1e-9, 0.9, 1, 3, 6, 30, 80, 200, 1e30])[:, None]
 
 
+#: Name -> (task, activation, dtype): each pair in one of the dtypes, and with half of the tasks in each dtype.
+PRODUCT = {
+    f"{task} {activation} {dtype.__name__}": (task, activation, dtype)
+    for i, task in enumerate(TASKS)
+    for j, activation in enumerate(HIDDEN)
+    for dtype in [DTYPES[(i * len(HIDDEN) + j + i) % 2]]
+}
+
+
+def factors(name):
+    """Return what meets in a case: a task, an activation and a dtype, or what else its name says."""
+    return dict(zip(("task", "activation", "dtype"), PRODUCT[name], strict=True)) if name in PRODUCT else {"name": name}
+
+
 def cases():
     """name -> function that makes (estimator, rows to predict)."""
     found = {}
-    for i, dtype in enumerate(DTYPES):
+    for name, (task, activation, dtype) in PRODUCT.items():
+        found[name] = partial(_case, 2 * rows(dtype, 25, seed=2), fitted, task, dtype, activation, hidden=(4, 3))
+    for dtype in DTYPES:
         kind, X = np.dtype(dtype).name, 2 * rows(dtype, 25, seed=2)
-        # each activation with each task, in one of the dtypes, and with half of the tasks in each dtype
-        pairs = [(task, activation) for task in TASKS for activation in HIDDEN]
-        for j, (task, activation) in enumerate(pairs):
-            if (j + j // len(HIDDEN)) % 2 == i:
-                name = f"{task} {activation} {kind}"
-                found[name] = partial(_case, X, fitted, task, dtype, activation, hidden=(4, 3))
         for activation in [*HIDDEN, *PARAMETERS]:
             found[f"one unit {activation} {kind}"] = partial(_case, Z.astype(dtype), one_unit, activation, dtype)
         for source in FORMULAS:
@@ -131,8 +141,12 @@ def build(sources, folder, *options):
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    sources = [to_c(case(name)[0], name=NUMBER[name]) for name in CASES]
+def library(request, tmp_path_factory):
+    """The networks that the collected tests are about, compiled as one file."""
+    predicting = [i for i in request.session.items if i.originalname == test_predicts_as_the_estimator.__name__]
+    collected = {item.callspec.params["name"] for item in predicting if item.path == Path(__file__)}
+    names = [name for name in CASES if name in collected or name in ("names", "one class")]
+    sources = [to_c(case(name)[0], name=NUMBER[name]) for name in names]
     return build(sources, tmp_path_factory.mktemp("c"))
 
 
@@ -154,7 +168,7 @@ def table(library, name, n, kind=ctypes.c_char_p):
 
 
 @compiled
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", covering(CASES, factors, ("activation dtype", "task dtype")))
 def test_predicts_as_the_estimator(name, library):
     estimator, X = case(name)
     if name == "names":
@@ -212,13 +226,14 @@ def test_compiles_as_cpp_too(tmp_path):
 
 
 @compiled
-def test_program_of_the_guide(tmp_path):
+def test_program_of_the_guide(tmp_path, monkeypatch):
     """The guide's C program runs with the file that the guide writes, and prints what it shows."""
     text = GUIDE.read_text(encoding="utf-8")
     (program,) = re.findall(r"^```c\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     (shown,) = re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     python = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    subprocess.run([sys.executable, "-c", python], cwd=tmp_path, check=True, env=os.environ | {"PYTHONUTF8": "1"})
+    monkeypatch.chdir(tmp_path)
+    exec(python, {})  # test_docs.py runs the page in a fresh interpreter
     (tmp_path / "main.c").write_text(program, encoding="utf-8")
     command = [COMPILER, *WARNINGS, "-O3", "-o", "main", "main.c", "iris.c", "-lm"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

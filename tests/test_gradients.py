@@ -8,7 +8,7 @@ chosen so that nothing comes near a kink, where there is no derivative to compar
 import numpy as np
 import pytest
 
-from fastmlp.engines import backends
+from fastmlp.engines import backends, by_name
 from fastmlp.kernels import formulas, reference
 
 from helpers import DIFFERENTIABLE, HIDDEN, LOSSES, Steps, make_data, make_network, make_params, name_of, one_hot
@@ -123,11 +123,8 @@ def test_parameters(engine, activation, loss, weighted):
 def test_step_passes_gradients_straight_through(engine):
     """The gradient of the step is that of hardtanh, of what is in front of it."""
     z = np.array([-1.5, -1.0, -0.3, 0.0, 0.3, 1.0, 1.5])
-    a, slope = np.empty_like(z), np.empty_like(z)
-    engine.activate("step", z, a)
-    engine.slope("step", z, a, slope)
-    assert a.tolist() == [0, 0, 0, 1, 1, 1, 1]
-    assert slope.tolist() == [0, 1, 1, 1, 1, 1, 0]
+    assert by_name.activate(engine, "step", z).tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert by_name.slope(engine, "step", z).tolist() == [0, 1, 1, 1, 1, 1, 0]
     assert set(HIDDEN) - set(DIFFERENTIABLE) == {"step"}
 
 

@@ -1,7 +1,7 @@
-"""What works where a part is missing: no extension, no Numba, Numba's compiler turned off, nowhere to keep code.
+"""What works where a part is missing: no extension, no Numba, Numba's compiler turned off.
 
-Each installation is made for a process of its own: a copy of the package without the extension, or a process in which a
-module does not import.  That the engines compute the same is tested elsewhere.
+Processes of their own try this: one with a copy of the package without the extension, one with the package as it is
+installed.  Each hides Numba first, and finds it afterwards.  That the engines compute the same is tested elsewhere.
 """
 
 import os
@@ -16,42 +16,45 @@ import fastmlp
 from fastmlp import kernels
 from fastmlp.engines import backends
 
-from tiers import exhaustive
-
-# an editable installation would find the extension that the copy lacks
 HEAD = """
-import sys, warnings
+import os, sys, warnings
+# an editable installation would find the extension that the copy lacks
 sys.meta_path[:] = [f for f in sys.meta_path if not COPY or "__editable__" not in getattr(f, "__module__", "")]
 import numpy as np
-from sklearn.datasets import load_iris
 warnings.simplefilter("ignore", category=UserWarning)
-"""
-NO_NUMBA = """
+import sklearn.neural_network  # recent versions import rich themselves
+before = set(sys.modules)
+import fastmlp
+from fastmlp.engines import backends
+
 class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("numba", "llvmlite"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-sys.meta_path.insert(0, Missing())
-"""
-FIT = """
-import fastmlp
-from fastmlp.engines import backends
+X = np.random.default_rng(0).normal(size=(60, 4))
+y = (X[:, 0] > 0).astype(int)
 
-def fit(backend="auto", max_iter=30):
-    X, y = load_iris(return_X_y=True)
-    clf = fastmlp.MLPClassifier((7,), max_iter=max_iter, random_state=0, learning_rate_init=0.02, backend=backend)
+def fit(backend="auto"):
+    clf = fastmlp.MLPClassifier((7,), max_iter=30, random_state=0, learning_rate_init=0.05, backend=backend)
     return clf.fit(X, y).score(X, y)
+
+def refusal():
+    try:
+        fit("numba")
+    except ImportError as error:
+        return str(error)
+
+sys.meta_path.insert(0, Missing())
 """
 
 needs_cython = pytest.mark.skipif("cython" not in backends.available(), reason="needs the Cython engine")
-needs_numba = pytest.mark.skipif("numba" not in backends.available(), reason=f"{backends.why_not('numba')}")
 
 
-def run(code, *arguments, copy=None, **environment):
+def run(code, copy=None, **environment):
     """What a script prints, in a process of its own that has the package as it is installed, or a copy of it."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", f"COPY = {copy is not None}{HEAD}{code}", *arguments],
+        [sys.executable, "-P", "-c", f"COPY = {copy is not None}{HEAD}{code}"],
         env={**os.environ, **environment, **({"PYTHONPATH": copy} if copy else {})},
         capture_output=True,
         text=True,
@@ -71,79 +74,62 @@ def without_extension(tmp_path_factory):
     return str(folder)
 
 
-# ------------------------------------------------------------------------------- no extension
+WITHOUT_EXTENSION = """
+print(fastmlp.__file__)
+assert backends.available() == ("reference",), backends.available()
+assert "reinstall fastmlp where a C compiler is present" in backends.why_not("cython")
+assert backends.get("auto", 1e300) is backends.get("reference")
+assert fit() > 0.8
+
+del sys.meta_path[0]  # Numba may be found
+assert backends.get("auto") is backends.get("reference")
+assert fit() > 0.8
+assert "numba" not in sys.modules, "a small fit imports it"
+
+from fastmlp.cli.app import app
+app(["info"], standalone_mode=False)
+"""
+LARGE_FITS = """
+assert backends.available()[0] == "numba", backends.available()
+assert backends.get("auto", backends.COMPILING_PAYS) is backends.get("numba")
+backends.BACKENDS["numba"] = backends.Row(backends.BACKENDS["numba"].module, "", 0.0)
+assert backends.get("auto") is backends.get("numba")
+assert fit() > 0.8 and "numba" in sys.modules
+"""
 
 
-def test_without_the_extension_small_fits_are_the_references(without_extension):
-    code = (
-        "assert fit() > 0.8\n"
-        "assert backends.get('auto') is backends.get('reference')\n"
-        "assert 'reinstall fastmlp where a C compiler is present' in backends.why_not('cython')\n"
-        "print(fastmlp.__file__)"
-    )
-    assert run(FIT + code, copy=without_extension).startswith(without_extension)
+def test_without_the_extension_the_other_engines_stand_in(without_extension):
+    """Small fits are the reference's, large ones Numba's, if it is there; the command line works."""
+    code = WITHOUT_EXTENSION + (LARGE_FITS if "numba" in backends.available() else "")
+    said = run(code, copy=without_extension, COLUMNS="300")
+    assert said.startswith(without_extension) and "C compiler" in said
 
 
-@needs_numba
-def test_without_the_extension_large_fits_are_numbas(without_extension):
-    code = (
-        "assert backends.available()[0] == 'numba', backends.available()\n"
-        "assert 'numba' not in sys.modules\n"
-        "assert backends.get('auto', backends.COMPILING_PAYS) is backends.get('numba')\n"
-        "backends.BACKENDS['numba'] = backends.Row(backends.BACKENDS['numba'].module, '', 0.0)\n"
-        "assert backends.get('auto') is backends.get('numba')\n"
-        "assert fit() > 0.8 and 'numba' in sys.modules"
-    )
-    run(FIT + code, copy=without_extension)
+WITHOUT_NUMBA = """
+assert backends.available() == ("cython", "reference"), backends.available()
+assert fit() > 0.8 and fit("reference") > 0.8
+print(refusal())
 
-
-def test_without_extension_or_numba_everything_is_the_references(without_extension):
-    code = (
-        "assert backends.available() == ('reference',), backends.available()\n"
-        "assert backends.get('auto', 1e300) is backends.get('reference')\n"
-        "assert fit() > 0.8"
-    )
-    run(NO_NUMBA + FIT + code, copy=without_extension)
-
-
-def test_without_the_extension_the_command_line_works(without_extension):
-    code = "from fastmlp.cli.app import app; app()"
-    assert "C compiler" in run(code, "info", copy=without_extension, COLUMNS="300")
-
-
-# ------------------------------------------------------------------------------- no Numba
-
-
-@needs_cython
-def test_without_numba_its_engine_says_what_to_install():
-    code = (
-        "assert backends.available() == ('cython', 'reference'), backends.available()\n"
-        "assert fit() > 0.8 and fit('reference') > 0.8\n"
-        "try:\n"
-        "    fit('numba')\n"
-        "except ImportError as error:\n"
-        "    print(error)"
-    )
-    message = run(NO_NUMBA + FIT + code)
-    assert "backend='numba' is not installed (No module named 'numba')" in message
-    assert 'pip install "fastmlp[numba]"' in message
+del sys.meta_path[0]
+for value in ("1", "2"):  # what turns Numba's compiler off
+    os.environ["NUMBA_DISABLE_JIT"] = value
+    assert "numba" not in backends.available()
+    assert fit() > 0.8
+    print(refusal())
+for value in ("0", ""):
+    os.environ["NUMBA_DISABLE_JIT"] = value
+    assert "NUMBA_DISABLE_JIT" not in (backends.why_not("numba") or "")
+from fastmlp.data import device_arrays
+assert fit() > 0.8 and not device_arrays.is_device_array(X)
+early = {"typer", "rich", "numba", "matplotlib"} & (set(sys.modules) - before)
+assert not early, early
+"""
 
 
 @needs_cython
-@pytest.mark.parametrize("value", ["1", *exhaustive("2")])
-def test_without_numbas_compiler_its_engine_says_so(value):
-    code = (
-        "assert 'numba' not in backends.available() and 'numba' not in sys.modules\n"
-        "assert fit() > 0.8\n"
-        "try:\n"
-        "    fit('numba')\n"
-        "except ImportError as error:\n"
-        "    print(error)"
-    )
-    assert "backend='numba' cannot be used here: NUMBA_DISABLE_JIT is set" in run(FIT + code, NUMBA_DISABLE_JIT=value)
-
-
-@pytest.mark.parametrize("value", ["0", *exhaustive("")])
-def test_numbas_compiler_is_not_off_by_these(value):
-    code = "from fastmlp.engines import backends; print(backends.why_not('numba'))"
-    assert "NUMBA_DISABLE_JIT" not in run(code, NUMBA_DISABLE_JIT=value)
+def test_without_numba_or_its_compiler_its_engine_says_so():
+    missing, *turned_off = run(WITHOUT_NUMBA).splitlines()
+    assert "backend='numba' is not installed (No module named 'numba')" in missing
+    assert 'pip install "fastmlp[numba]"' in missing
+    expected = "backend='numba' cannot be used here: NUMBA_DISABLE_JIT is set"
+    assert len(turned_off) == 2 and all(expected in text for text in turned_off)

@@ -251,6 +251,7 @@ def test_network_with_extreme_logits(engine, dtype, loss, scale):
     check_loss_and_grad(engine, network, params, data, 0.0)
 
 
+@pytest.mark.covers("loss", "activation", "engine dtype poison")
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(("loss", "activation"), each_with_one_of_the_other(LOSSES, HIDDEN))
 def test_poisoned_rows_and_parameters(engine, dtype, loss, activation, poison):
@@ -388,6 +389,7 @@ def test_weights_that_sum_to_zero(engine, dtype):
 # ------------------------------------------------------------------------------- finite differences
 
 
+@pytest.mark.covers("loss", "activation", "engine hidden")
 @pytest.mark.parametrize(
     ("loss", "activation", "hidden"),
     [

@@ -264,6 +264,8 @@ def test_built_in_formulas_are_read_too(function, row):
     n_inputs = function.__code__.co_argcount - len(parameters)
     points = np.concatenate([EXTREME, np.linspace(-4, 4, 33)])
     inputs = (points,) if n_inputs == 1 else tuple(x.ravel() for x in np.meshgrid(points, points))
+    if n_inputs > 2:  # a loss of softmax: too many for a grid
+        inputs = tuple(np.random.default_rng(0).choice(points, (n_inputs, 3000)))
     with np.errstate(all="ignore"):
         expected = on_numpy(function)(*inputs, *parameters.values())
     np.testing.assert_allclose(run(made, *inputs), expected, rtol=1e-12)

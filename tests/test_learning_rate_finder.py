@@ -10,6 +10,8 @@ from sklearn.datasets import load_digits, load_iris
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.training.callbacks import LearningRateFinder
 
+from tiers import each_value_once
+
 # ------------------------------------------------------------------------------- LearningRateFinder
 
 
@@ -91,10 +93,11 @@ def test_plot_names_the_extra(monkeypatch):
         _finder(np.linspace(2, 1, 30)).plot()
 
 
+@each_value_once
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 @pytest.mark.parametrize("task", ["classes", "labels", "values"])
 def test_range_test_of_estimators(solver, task):
-    X, digits = load_digits(return_X_y=True)
+    X, digits = (array[:600] for array in load_digits(return_X_y=True))
     X = X / 16
     parameters = {"hidden_layer_sizes": (20,), "solver": solver, "random_state": 0}
     if task == "values":

@@ -17,6 +17,7 @@ import parity
 from parity import fit, fit_in_parts, fit_then_parts, fit_twice, fit_weighted
 
 pytestmark = [
+    pytest.mark.covers("how"),  # each value once: test_kernel_networks.py and test_trajectory.py have other judges
     pytest.mark.skipif(not {"numba", "cython"} <= {*backends.available()}, reason="needs both engines"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]

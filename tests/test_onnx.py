@@ -31,6 +31,7 @@ from fastmlp.kernels import formulas
 from fastmlp.kernels.graph import OPS
 
 from exported import TASKS, fitted, one_unit, outputs, rows
+from tiers import each_value_once
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # the fits are short
 
@@ -436,6 +437,7 @@ def pipeline(task, dtype, activation="elu"):
     return steps.fit(X, targets(np.random.default_rng(1), len(X))), X
 
 
+@each_value_once
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("task", TASKS)
 def test_pipelines(task, dtype, convert):

@@ -28,6 +28,7 @@ from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
 from fastmlp.training.schedules import SCHEDULES
 
 from saved_models import CASES, GIVEN, LABELS, METADATA, VALUES, X, Y, fitted, outputs, reseal, same
+from tiers import each_value_once
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -197,6 +198,7 @@ def assert_bit_equal_training(model, again, y, rows=X, steps=3):
     assert (model.n_iter_, model.t_, model.best_loss_) == (again.n_iter_, again.t_, again.best_loss_)
 
 
+@each_value_once
 @pytest.mark.parametrize("solver", STOCHASTIC_SOLVERS)
 def test_partial_fit_goes_on_bit_for_bit(path, solver, dtype):
     model = fitted("everything", dtype, solver=solver, early_stopping=False, monitor="score")
@@ -204,6 +206,7 @@ def test_partial_fit_goes_on_bit_for_bit(path, solver, dtype):
     assert_bit_equal_training(model, load(path), Y, X.astype(dtype))
 
 
+@each_value_once
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("solver", ["sgd", "adamw"])
 def test_schedules_go_on_bit_for_bit(path, schedule, solver):

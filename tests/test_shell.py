@@ -291,7 +291,7 @@ def test_missing_packages_are_named(wine, tmp_path, monkeypatch):
             line = refused(
                 "train", wine / "wine.csv", "--target", "quality", "--plot", tmp_path / "p.png", "-o", tmp_path / "m.st"
             )
-            assert f"pip install 'fastmlp[{extra}]'" in line
+            assert f'pip install "fastmlp[{extra}]"' in line
 
 
 def test_ctrl_c_leaves_nothing(wine, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ CASES = {
     "chunks of a full batch": (MLPRegressor(hidden_layer_sizes=(30,), batch_size=700), X, VALUES, WEIGHT),
     "single rows": (MLPClassifier((5,), batch_size=1, max_iter=2), X[:50], Y[:50], None),
     "lbfgs": (MLPRegressor(hidden_layer_sizes=(30,), solver="lbfgs"), X, VALUES, None),
-    "beyond the caches": (MLPClassifier((600, 500), max_iter=2), X, Y, None),
+    "beyond the caches": (MLPClassifier((600, 500), max_iter=2), X[:250], Y[:250], None),
 }
 
 
@@ -230,12 +230,12 @@ def test_forked_child_can_fit_with_threads():
 @pytest.mark.skipif(os.name == "nt", reason="sends itself a POSIX signal")
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_ctrl_c_ends_a_long_epoch(n_jobs):
-    rows = np.random.default_rng(0).standard_normal((400_000, 30), dtype=np.float32)
-    model = MLPClassifier((300, 300), batch_size=400_000, max_iter=1000, n_jobs=n_jobs)
+    rows = np.random.default_rng(0).standard_normal((100_000, 30), dtype=np.float32)
+    model = MLPClassifier((300, 300), batch_size=100_000, max_iter=1000, n_jobs=n_jobs)
     sent = []
 
     def interrupt():
-        time.sleep(1.0)
+        time.sleep(0.5)
         sent.append(time.perf_counter())
         os.kill(os.getpid(), signal.SIGINT)
 

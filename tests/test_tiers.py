@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tiers import covering, covering_rows
+from tiers import ISA, covering, covering_rows, pairs
 
 FACTORS = {"loss": range(7), "activation": "abcdefghij", "engine": ("c", "numba"), "dtype": (32, 64)}
 ROWS = [dict(zip(FACTORS, values, strict=True)) for values in itertools.product(*FACTORS.values())]
@@ -33,6 +33,11 @@ def test_what_does_not_meet_in_the_rows_is_not_asked_for():
     selected = [rows[i] for i in covering_rows(rows)]
     assert seen(selected, "loss", "activation") == seen(rows, "loss", "activation")
     assert covering_rows([{"a": 1}, {"b": 2}]) == {0, 1}
+
+
+def test_instruction_sets_meet_dtypes_only():
+    assert pairs(["loss", "engine", "dtype"]) == ["dtype engine", "dtype loss", "engine loss"]
+    assert pairs(["loss", ISA, "dtype"]) == [f"dtype {ISA}", "dtype loss"]
 
 
 def test_a_selection_is_the_same_every_time():

@@ -1,9 +1,9 @@
 """Every engine against PyTorch: copied weights, equal batches, 50 steps, the same weights afterwards.
 
-A case is a row of the tables below.  PyTorch's side is built from its own functions, its autograd
-and its optimizers wherever it has them, in float64; where it has none (log-cosh, pinball, gamma,
-focal, Lion, the straight-through step) the formula of the paper is written in tensors and autograd
-does the rest.  Nothing of PyTorch's side knows how our gradients are computed.
+The quick tests take 15 steps.  A case is a row of the tables below.  PyTorch's side is built from its own functions,
+its autograd and its optimizers wherever it has them, in float64; where it has none (log-cosh, pinball, gamma, focal,
+Lion, the straight-through step) the formula of the paper is written in tensors and autograd does the rest.  Nothing of
+PyTorch's side knows how our gradients are computed.
 
 Needs PyTorch, which comes with an extra of its own: pip install "fastmlp[judges]".
 """
@@ -39,7 +39,8 @@ F = torch.nn.functional
 pytestmark = [pytest.mark.covers("engine"), pytest.mark.usefixtures("one_torch_thread")]
 
 RTOL = 1e-7
-STEPS = 50
+STEPS = 50  # of all tests
+FEW_STEPS = 15  # of the quick ones
 SEED = 0xFEDCBA9876543210  # of the dropout masks
 
 # ------------------------------------------------------------------------------- PyTorch's formulas
@@ -338,27 +339,33 @@ def engine(request):
     return backends.get(request.param)
 
 
+@pytest.fixture(scope="module")
+def steps(all_tests):
+    """How many steps are compared."""
+    return STEPS if all_tests else FEW_STEPS
+
+
 class Comparison:
     """A case with its data, and what PyTorch makes of it: computed once for all engines."""
 
     made: ClassVar[dict[str, "Comparison"]] = {}
 
-    def __init__(self, case, n, batch_size, steps_per_epoch):
+    def __init__(self, case, n, batch_size, n_epochs):
         rng = np.random.default_rng(0)
         self.network, self.batch_size = case.network(), batch_size
         self.params = make_params(rng, self.network)
         self.data = make_data(rng, self.network, n, kind=case.kind)
         if case.weighted:
             self.data = self.data._replace(sample_weight=rng.uniform(0.1, 3, n))
-        self.orders = [rng.permutation(n) for _ in range(STEPS // steps_per_epoch)]
+        self.orders = [rng.permutation(n) for _ in range(n_epochs)]
         self.expected = train_torch(case, self.network, self.params, self.data, self.orders, batch_size)
 
 
-def check(engine, case, n=56, batch_size=12, steps_per_epoch=5):
-    """50 steps of both; by default the last batch of an epoch is shorter than the others."""
+def check(engine, case, steps, n=56, batch_size=12):
+    """As many steps of both; by default the last batch of an epoch is shorter than the others."""
     key = repr((case, n))
     if key not in Comparison.made:
-        Comparison.made[key] = Comparison(case, n, batch_size, steps_per_epoch)
+        Comparison.made[key] = Comparison(case, n, batch_size, steps // -(-n // batch_size))
     this = Comparison.made[key]
     expected, expected_losses = this.expected
     got, solver = this.params.copy(), Solver(case, len(this.params))
@@ -367,7 +374,7 @@ def check(engine, case, n=56, batch_size=12, steps_per_epoch=5):
         engine.train_epoch(workspace, got, this.data, order, batch_size, case.alpha, solver, case.l1, SEED)
         for order in this.orders
     ]
-    assert solver.t == STEPS
+    assert solver.t == steps
     moved = np.abs(expected - this.params)[: this.network.n_linear].max()
     assert moved > 1e-3, "nothing was learned: the case shows nothing"
     np.testing.assert_allclose(got, expected, rtol=RTOL, atol=1e-12)
@@ -387,21 +394,21 @@ def twin(table, key):
 
 
 @pytest.mark.parametrize("activation", [twin(ACTIVATIONS, key) for key in HIDDEN])
-def test_activation(engine, activation):
-    check(engine, Case(activation, activation))
+def test_activation(engine, steps, activation):
+    check(engine, Case(activation, activation), steps)
 
 
 @pytest.mark.parametrize("loss", [twin(LOSS, key) for key in LOSSES])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_loss(engine, loss, weighted):
-    check(engine, Case(loss, loss=loss, weighted=weighted))
+def test_loss(engine, steps, loss, weighted):
+    check(engine, Case(loss, loss=loss, weighted=weighted), steps)
 
 
 @pytest.mark.parametrize("solver", [twin(SOLVERS, key) for key in RULES])
 @pytest.mark.parametrize("activation", ["tanh", "prelu"])
-def test_solver(engine, solver, activation):
+def test_solver(engine, steps, solver, activation):
     """With prelu the vector goes on behind the biases."""
-    check(engine, Case(solver, activation, "log_loss", solver))
+    check(engine, Case(solver, activation, "log_loss", solver), steps)
 
 
 WITH_PARAMETERS = [
@@ -426,8 +433,8 @@ WITH_PARAMETERS = [
 
 
 @pytest.mark.parametrize("case", WITH_PARAMETERS, ids=name)
-def test_parameters(engine, case):
-    check(engine, case)
+def test_parameters(engine, steps, case):
+    check(engine, case, steps)
 
 
 PRELU_NORM = {"activation": "prelu", "batch_norm": True}
@@ -481,17 +488,17 @@ REGULARIZERS = [
 
 
 @pytest.mark.parametrize("case", REGULARIZERS, ids=name)
-def test_regularizer(engine, case):
-    check(engine, case)
+def test_regularizer(engine, steps, case):
+    check(engine, case, steps)
 
 
 WIDE = {"widths": (37, 130, 67, 10)}
 
 
-def test_wide_layers_and_one_batch_for_all(engine):
+def test_wide_layers_and_one_batch_for_all(engine, steps):
     """Widths beyond a vector register, all rows in each step."""
     case = Case("wide", ("gelu", "elu"), "log_loss", "adamw", alpha=0.1, batch_norm=True, dropout=(0.2, 0.2), **WIDE)
-    check(engine, case, n=70, batch_size=70, steps_per_epoch=1)
+    check(engine, case, steps, n=70, batch_size=70)
 
 
 SEQUENCES = {"after": ["after"], "after, then before": ["after", "before"], "in the second only": [False, "after"]}

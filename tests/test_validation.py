@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp.kernels import reference
 from fastmlp.training.callbacks import EpochInfo, TimeLimit
 from fastmlp.training.validation import COLUMNS, validation_split
 
@@ -109,6 +110,25 @@ def test_loss_and_score_of_values(small, loss, container):
     tolerance = 1e-5 if container(X_VAL).dtype == np.float32 else 1e-9
     np.testing.assert_allclose(est.validation_loss_curve_[-1], metric(V_VAL, predicted), rtol=tolerance)
     np.testing.assert_allclose(est.validation_scores_[-1], r2_score(V_VAL, predicted), rtol=tolerance)
+
+
+@fastmlp.loss
+def quartic(y, p):
+    return (y - p) * (y - p) * (y - p) * (y - p)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "poisson", quartic], ids=str)
+def test_loss_of_several_values(small, loss, weighted):
+    """A mean over the outputs for squared_error, else a sum over them."""
+    targets, held_out = (np.abs(np.stack([v, 2 * v, v - 1], axis=1)) for v in (V, V_VAL))
+    weight = WEIGHT_VAL if weighted else None
+    est = MLPRegressor(loss, **small | {"max_iter": 3})
+    est.fit(X, targets, X_val=X_VAL, y_val=held_out, sample_weight_val=weight)
+    predicted = est.predict(X_VAL)
+    logits = np.log(predicted) if loss == "poisson" else predicted
+    expected, _ = reference.loss(loss, logits, held_out, weight)
+    np.testing.assert_allclose(est.validation_loss_curve_[-1], expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ such that every pair of values of two parameters occurs in one of them: most mis
 that meet.  The other combinations get the mark ``exhaustive``, which plain `pytest` leaves out.  Nothing is thinned
 where a test has one or two parameters.  The selection depends on the combinations alone: it is the same on every run.
 
+The instruction sets of an engine are one source, compiled several times: unless a test says otherwise, each one meets
+each dtype, and what else there is meets each engine.
+
 ``@pytest.mark.covers("engine dtype", "engine loss")`` names the groups of parameters whose values must meet, where
 other pairs add nothing: two stages of a network, for instance, that know nothing of one another.  ``factors=function``
 says what is in a parameter that is made of several: a function from a dict of the parameters to a dict of hashable
-values.  ``covering`` does the same for a table whose rows are the combinations.
+values.  ``@each_value_once`` asks for no pairs.  ``covering`` selects from a table whose rows are the combinations.
 """
 
 import heapq
@@ -17,6 +20,11 @@ import random
 from collections import defaultdict
 
 import pytest
+
+#: Of the test's parameters each value is to occur, in no pair in particular.
+each_value_once = pytest.mark.covers("")
+
+ISA = "engine_on_every_isa"  # the fixture that goes through engines and their instruction sets
 
 
 def covering_rows(rows, groups=()):
@@ -66,27 +74,36 @@ def mark_exhaustive(items):
     """Give the mark ``exhaustive`` to the collected tests outside the covering selection of their function."""
     functions = defaultdict(list)
     for item in items:
-        if hasattr(item, "callspec"):
+        if hasattr(item, "callspec") and not item.get_closest_marker("exhaustive"):
             functions[item.nodeid.partition("[")[0]].append(item)
     for combinations in functions.values():
         mark = combinations[0].get_closest_marker("covers")
-        if not mark and len(combinations[0].callspec.params) < 3:
-            continue
         factors = mark.kwargs.get("factors") if mark else None
         rows = [factors(item.callspec.params) if factors else _values(item.callspec) for item in combinations]
-        selected = covering_rows(rows, mark.args if mark else ())
+        if not mark and len(rows[0]) < 3:
+            continue
+        selected = covering_rows(rows, mark.args if mark else pairs(rows[0]))
         for i, item in enumerate(combinations):
             if i not in selected:
                 item.add_marker(pytest.mark.exhaustive)
 
 
+def pairs(names):
+    """Return the pairs of parameters whose values are to meet where a test does not say which."""
+    found = itertools.combinations(sorted(names), 2)
+    return [" ".join(pair) for pair in found if ISA not in pair or "dtype" in pair]
+
+
 def _values(callspec):
     """Return a dict from each parameter of a test to what tells its value from others: True is not 1, nor 1.0.
 
-    A list or a dict, which has no hash, is told by its identity: the combinations share it.
+    A list or a dict, which has no hash, is told by its identity: the combinations share it.  The engine of an
+    instruction set is a parameter, too.
     """
-    values = {}
-    for name, value in callspec.params.items():
+    values, params = {}, dict(callspec.params)
+    if ISA in params:
+        params["engine"] = params[ISA][0]
+    for name, value in params.items():
         try:
             hash(value)
         except TypeError:

@@ -58,28 +58,30 @@ def _judge(ours: Any, theirs: Any) -> str:
 
 
 def _linear(engine: Any, reference: Any, dtype: str) -> str:
+    from fastmlp.engines import by_name
+
     rng = np.random.default_rng(0)
     shapes = (ROWS, BELOW), (BELOW, WIDTH), (WIDTH,), (ROWS, WIDTH)
     X, W, b, delta = (rng.normal(size=shape).astype(dtype) for shape in shapes)
-    found = []
-    for module in (engine, reference):
-        out, z, grad_W, grad_b, below = (np.empty_like(array) for array in (delta, delta, W, b, X))
-        module.linear_forward(X, W, b, "tanh", out, z)
-        module.linear_backward(X, W, delta, "gelu", grad_W, grad_b, below, X)
-        found.append((out, z, grad_W, grad_b, below))
-    return _judge(*found)
+    found = by_name.linear_forward(engine, X, W, b, "tanh"), *by_name.linear_backward(engine, X, W, delta)
+    a = reference.activate("gelu", X)
+    below = (delta @ W.T) * reference.slope("gelu", X, a)
+    expected = np.tanh(X @ W + b), X.T @ delta, delta.sum(axis=0), a.T @ delta, delta.sum(axis=0), below
+    return _judge((*found, *by_name.hidden_backward(engine, "gelu", X, W, delta)), expected)
 
 
 def _softmax(engine: Any, reference: Any, dtype: str) -> str:
+    from fastmlp.engines import by_name
+
     rng = np.random.default_rng(1)
     z, y = rng.normal(0, 30, (ROWS, WIDTH)).astype(dtype), rng.integers(0, WIDTH, ROWS).astype(np.intp)
-    found = []
-    for module in (engine, reference):
-        out, delta = np.empty_like(z), np.empty_like(z)
-        module.softmax(z, out)
-        value = module.loss("log_loss", z, y, None, delta)
-        found.append((out, delta, np.array([value], dtype)))
-    return _judge(*found)
+    found, expected = by_name.loss(engine, "log_loss", z, y), reference.loss("log_loss", z, y)
+    return _judge((by_name.softmax(engine, z), *found), (reference.softmax(z), *_as(dtype, expected)))
+
+
+def _as(dtype: str, loss: tuple[float, np.ndarray]) -> tuple[Any, np.ndarray]:
+    """Return a loss and its delta, the loss with the dtype that it was computed in."""
+    return np.dtype(dtype).type(loss[0]), loss[1]
 
 
 def _shuffle(engine: Any, reference: Any, dtype: str) -> str:
@@ -92,27 +94,24 @@ def _shuffle(engine: Any, reference: Any, dtype: str) -> str:
 
 
 def _activation(engine: Any, reference: Any, dtype: str, name: str) -> str:
+    from fastmlp.engines import by_name
     from fastmlp.kernels import formulas
 
-    rng, found = np.random.default_rng(2), []
-    z = np.concatenate([rng.normal(0, 3, 300), [-0.0, 0.0, 40.0, -40.0, np.inf, -np.inf, np.nan]]).astype(dtype)
-    for module in (engine, reference):
-        a = np.empty_like(z)
-        module.activate(name, z, a)
-        found.append([a])
+    z = np.random.default_rng(2).normal(0, 3, 300)
+    z = np.concatenate([z, [-0.0, 0.0, 40.0, -40.0, np.inf, -np.inf, np.nan]]).astype(dtype)
+    a = reference.activate(name, z)
+    found, expected = [by_name.activate(engine, name, z)], [a]
     if formulas.ACTIVATIONS[name].slope is not None:
-        at, value = z[:300], found[1][0][:300].copy()
-        for module, arrays in zip((engine, reference), found, strict=True):
-            slope = np.empty_like(at)
-            module.slope(name, at, value, slope)
-            arrays.append(slope)
-    return _judge(*found)
+        found.append(by_name.slope(engine, name, z[:300]))
+        expected.append(reference.slope(name, z[:300], a[:300]))
+    return _judge(found, expected)
 
 
 def _loss(engine: Any, reference: Any, dtype: str, name: str) -> str:
+    from fastmlp.engines import by_name
     from fastmlp.kernels import formulas
 
-    rng, found = np.random.default_rng(3), []
+    rng = np.random.default_rng(3)
     logits = rng.normal(0, 3, (ROWS, WIDTH)).astype(dtype)
     if formulas.LOSSES[name].class_targets:
         y = rng.integers(0, WIDTH, ROWS).astype(np.intp)
@@ -122,25 +121,22 @@ def _loss(engine: Any, reference: Any, dtype: str, name: str) -> str:
         if name in ("binary_log_loss", "binary_focal", "hinge", "squared_hinge"):
             y = (y > 1 / WIDTH).astype(dtype)
     weight = rng.uniform(0.1, 3, ROWS).astype(dtype)
-    for module in (engine, reference):
-        delta = np.empty_like(logits)
-        value = module.loss(name, logits, y, weight, delta)
-        found.append((delta, np.array([value], dtype)))
-    return _judge(*found)
+    found, expected = by_name.loss(engine, name, logits, y, weight), reference.loss(name, logits, y, weight)
+    return _judge(found, _as(dtype, expected))
 
 
 def _rule(engine: Any, reference: Any, dtype: str, name: str) -> str:
+    from fastmlp.engines import by_name
     from fastmlp.kernels import formulas
 
-    row, rng, found = formulas.OPTIMIZERS[name], np.random.default_rng(4), []
+    row, rng = formulas.OPTIMIZERS[name], np.random.default_rng(4)
     p, g = rng.normal(size=(2, 301)).astype(dtype)
     states = [rng.uniform(0, 0.1, 301).astype(dtype) for _ in row.states]
     scalars = [SCALARS.get(scalar, 0.5) for scalar in row.scalars]
-    for module in (engine, reference):
-        arrays = [p.copy(), *(state.copy() for state in states)]
-        module.update(name, arrays[0], g, arrays[1:], scalars)
-        found.append(arrays)
-    return _judge(*found)
+    found, expected = ([p.copy(), *(state.copy() for state in states)] for _ in range(2))
+    by_name.update(engine, name, found[0], g, found[1:], scalars)
+    reference.update(name, expected[0], g, expected[1:], scalars)
+    return _judge(found, expected)
 
 
 EPSILON = SCALARS["epsilon"]

@@ -9,12 +9,14 @@
 | `workloads.py` | the nets and data of `train`, `predict` and `cuda` |
 | `rivals/` | the table of rivals, and how each trains and predicts |
 | `processes.py`, `worker.py` | a question to a fresh process, and the process that answers |
-| `race.py` | rounds over rivals; same results or no times |
+| `race.py` | a run of a suite: rounds over rivals; same results or no times |
+| `timing.py` | the clocks of the workers |
 | `tables.py` | tables and charts as data, for terminal and page alike |
 | `html.py`, `charts.py` | the page |
 | `compare.py` | this run against an older one |
 
-A suite is a module with `run(settings, tell)`, which gives plain containers ready for JSON, and `tables(result)` and
-`charts(result)`, which show them. It may have `why_not()`, which says what it needs and does not find. What runs inside
-a worker stands in the same file, below what asks for it.
+A suite is a module with a default number of `ROUNDS` and with `run(run)`, which asks and races by a `race.Run` and
+gives plain containers ready for JSON, with `figures` to compare later. The settings and what went wrong are added to
+them. `tables(result)` and `charts(result)` show the result. A suite may have `why_not()`, which says what it needs and
+does not find. What runs inside a worker, `measure(request)`, stands in the same file, below what asks for it.
 """

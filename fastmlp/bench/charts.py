@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -39,11 +39,7 @@ def svg(bars: Bars, salt: str) -> str:
     element = re.sub(r' xmlns(:\w+)?="[^"]*"', "", element)  # an HTML page knows them
     element = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", element, count=1)
     element = re.sub(r'id="((figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|legend)_\d+)"', "", element)
-    return element.replace("<svg", f'<svg role="img" aria-label="{_escaped(bars.title)}"', 1)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return element.replace("<svg", f'<svg role="img" aria-label="{escape(bars.title)}"', 1)
 
 
 def _figure(bars: Bars) -> Figure:
@@ -56,8 +52,12 @@ def _figure(bars: Bars) -> Figure:
         axes.set_xscale("log")
     left, start, right = _range(bars)
     for k, (name, values) in enumerate(bars.series.items()):
-        centres = [i * group + (k + 0.5) * BAR for i in range(len(bars.labels))]
-        _series(axes, centres, values, start, COLOURS[k % len(COLOURS)], name)
+        # missing values are left out, values below the start go left
+        known = [(i * group + (k + 0.5) * BAR, value) for i, value in enumerate(values) if value is not None]
+        colours = [BELOW if value < start else COLOURS[k % len(COLOURS)] for _, value in known]
+        widths = [value - start for _, value in known]
+        drawn = axes.barh([centre for centre, _ in known], widths, 0.9 * BAR, start, color=colours, label=name)
+        axes.bar_label(drawn, [number(value) for _, value in known], padding=3, fontsize=9)
     axes.set_xlim(left, right)
     axes.set_ylim(len(bars.labels) * group, -GAP)
     axes.set_yticks([i * group + n_series * BAR / 2 for i in range(len(bars.labels))], bars.labels)
@@ -74,7 +74,7 @@ def _figure(bars: Bars) -> Figure:
 
 def _range(bars: Bars) -> tuple[float, float, float]:
     """Return (left end, start of bars, right end) of the axis, with room for the numbers at the bars' ends."""
-    every = [value for values in bars.series.values() for value in values if value is not None] or [1.0]
+    every = [value for values in bars.series.values() for value in values if value] or [1.0]
     low, high = min(every), max(every)
     if not bars.log:
         return 0.0, 0.0, 1.2 * high
@@ -83,29 +83,3 @@ def _range(bars: Bars) -> tuple[float, float, float]:
     low, high = min(low, bars.line), max(high, bars.line)
     room = max((high / low) ** 0.22, 1.15)
     return (low / room if low < bars.line else low / 1.05), bars.line, high * room
-
-
-def _series(
-    axes: Any, centres: Sequence[float], values: Sequence[float | None], start: float, colour: str, name: str
-) -> None:
-    """Draw the bars of one series with numbers; leave out missing values; values below the start go left."""
-    known = [(centre, value) for centre, value in zip(centres, values, strict=True) if value is not None]
-    axes.barh(
-        [centre for centre, _ in known],
-        [value - start for _, value in known],
-        left=start,
-        height=0.9 * BAR,
-        color=[BELOW if value < start else colour for _, value in known],
-        label=name,
-    )
-    for centre, value in known:
-        below = value < start
-        axes.annotate(
-            number(value),
-            (value, centre),
-            xytext=(-3 if below else 3, 0),
-            textcoords="offset points",
-            ha="right" if below else "left",
-            va="center",
-            fontsize=9,
-        )

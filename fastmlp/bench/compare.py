@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmlp.bench.suites import SCHEMA
-from fastmlp.bench.tables import Table, number, percent
+from fastmlp.bench.tables import Table, percent
 
 # A figure that grew by more than this part is a regression. Machines that do nothing else repeat within half of it.
 THRESHOLD = 0.10
@@ -49,13 +49,19 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], threshold: float = T
 
 def table(comparison: Mapping[str, Any]) -> Table:
     slower, threshold = comparison["slower"], comparison["threshold"]
-    rows = []
-    for name, row in comparison["rows"].items():
-        verdict = "slower" if name in slower else "faster" if row["change"] < -threshold else ""
-        rows.append([name, number(1e6 * row["old"]), number(1e6 * row["new"]), f"{100 * row['change']:+.0f}%", verdict])
+    rows = [
+        {
+            "fastmlp": name,
+            "old us": 1e6 * row["old"],
+            "new us": 1e6 * row["new"],
+            "change": f"{100 * row['change']:+.0f}%",
+            "verdict": "slower" if name in slower else "faster" if row["change"] < -threshold else "",
+        }
+        for name, row in comparison["rows"].items()
+    ]
     notes = [f"Only a change of more than {percent(threshold)} has a verdict; slower: {len(slower)}."]
     if not comparison["same_machine"]:
         notes.append("The two runs are from different machines or instruction sets: their times say little.")
     if comparison["unmatched"]:
         notes.append(f"In one of the runs only: {len(comparison['unmatched'])}.")
-    return Table("Against the older run", ["fastmlp", "old us", "new us", "change", "verdict"], rows, notes)
+    return Table.of("Against the older run", rows, notes)

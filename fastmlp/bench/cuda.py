@@ -8,16 +8,17 @@ by device events. The Cython engine on the CPU is the judge of all results and a
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from fastmlp.bench import processes, rivals, train
-from fastmlp.bench.race import Tell, mean, problems, race, ratio
+from fastmlp.bench.race import Run, Tell, best, differences, medians, ratios, shown
 from fastmlp.bench.settings import Settings
-from fastmlp.bench.tables import Bars, Table, difference, number, percent, share
-from fastmlp.bench.workloads import DEVICE_WORKLOADS, Task, Workload
+from fastmlp.bench.tables import Bars, Table, number, percent, scaled, share, times
+from fastmlp.bench.workloads import DEVICE_WORKLOADS, Task
+from fastmlp.engines import backends
 
 ROUNDS = 3
 DTYPE = "float32"
@@ -29,58 +30,47 @@ PEAK = "torch gpu"  # the rival that measures the peaks
 
 def why_not() -> str | None:
     """Return what this suite needs and does not find, or None."""
-    from fastmlp.engines import backends
-
     if ENGINE not in backends.BACKENDS:
         return f"this version of fastmlp has no engine {ENGINE!r}"
     return backends.why_not(ENGINE)
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Measure the rivals that find the device, its peaks, then every workload."""
-    from fastmlp.engines import backends
-
+    run.settings = replace(run.settings, dtype=DTYPE, backend=ENGINE, threads=(max(run.settings.threads),))
     judge = [ON_CPU] if backends.why_not("cython") is None else []
-    versions = processes.installed([*settings.entrants("cuda"), *judge])
-    device, absent = _look(versions, tell)
-    tell("peak")
-    peaks = _peaks(settings, absent)
+    versions = processes.installed([*run.settings.entrants("cuda"), *judge])
+    device, absent = _look(versions, run.tell)
+    run.tell("cuda: peak")
+    peaks = _peaks(run.settings, absent)
+    run.versions = versions | dict.fromkeys(absent)
     entries = []
-    for workload in settings.named(DEVICE_WORKLOADS):
-        entry = _run(workload, settings, {**versions, **dict.fromkeys(absent)}, tell)
-        entries.append(entry)
-        _rate(entry, peaks)
+    for workload in run.settings.named(DEVICE_WORKLOADS):
+        entries.append(train.entry(run, workload, device=DEVICE, judges=(ON_CPU, "fastmlp")))
+        entries[-1]["bytes"] = workload.least_bytes(DTYPE)
+        _rate(entries[-1], peaks)
     others = [name for name in versions if name != "fastmlp"]
     return {
-        "settings": {"rounds": settings.rounds_or(ROUNDS), "dtype": DTYPE, "threads": [max(settings.threads)]},
         "device": device,
         "versions": versions,
         "absent": absent,
         "peaks": peaks,
         "workloads": entries,
-        "mean_ratio": {rival: mean([entry["ratio"][rival] for entry in entries]) for rival in others},
-        "mean_device_ratio": {rival: mean([entry["device_ratio"][rival] for entry in entries]) for rival in others},
-        "problems": [line for entry in entries for line in problems(entry["name"], entry["rivals"])],
-        "figures": {
-            f"{entry['name']}, seconds per step": times["median"]
-            for entry in entries
-            if (times := _times(entry["rivals"]["fastmlp"]))
-        },
+        "mean_ratio": train.means(entries, "ratio", others),
+        "mean_device_ratio": train.means(entries, "device_ratio", others),
+        "figures": medians(entries, ", seconds per step"),
     }
 
 
 def _look(versions: Mapping[str, str | None], tell: Tell) -> tuple[str | None, dict[str, str]]:
     """Return the device's name, and for each rival that cannot use it the reason."""
-    name, absent = None, {}
-    for rival, version in versions.items():
-        if version is None:
-            absent[rival] = "not installed"
-        elif not rivals.is_ours(rival):
-            tell(f"{rival}, looking for a device")
-            try:
-                name = processes.ask(rival, "device", {"device": DEVICE})["name"] or name
-            except processes.Failed as failure:
-                absent[rival] = str(failure)
+    name, absent = None, {rival: "not installed" for rival, version in versions.items() if version is None}
+    for rival in rivals.others(name for name in versions if name not in absent):
+        tell(f"cuda: {rival}, looking for a device")
+        try:
+            name = processes.ask(rival, "cuda:probe", {"device": DEVICE})["name"] or name
+        except processes.Failed as failure:
+            absent[rival] = str(failure)
     return name, absent
 
 
@@ -88,36 +78,7 @@ def _peaks(settings: Settings, absent: Mapping[str, str]) -> dict[str, float | N
     """Return the FLOP/s and bytes/s of the device; None if PyTorch is missing, which measures them."""
     if PEAK in absent or PEAK not in settings.rivals:
         return {"flops": None, "bytes": None}
-    return processes.ask(PEAK, "device peak", {"device": DEVICE, "seconds": settings.seconds})
-
-
-def _run(workload: Workload, settings: Settings, versions: Mapping[str, str | None], tell: Tell) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        workload.write(Path(folder), DTYPE)
-        request = {
-            "workload": workload.name,
-            "folder": folder,
-            "dtype": DTYPE,
-            "backend": ENGINE,
-            "device": DEVICE,
-            "seconds": settings.seconds,
-            **({"epochs": workload.checked_epochs} if settings.quick_check else {}),
-        }
-        record = race(
-            "cuda",
-            request,
-            versions,
-            (max(settings.threads),),
-            settings.rounds_or(ROUNDS),
-            train.start(workload, DTYPE),
-            lambda text: tell(f"{workload.name}, {text}"),
-            judges=(ON_CPU, "fastmlp"),
-        )
-    return {**train.facts(workload), "bytes": workload.least_bytes(DTYPE), "rivals": record}
-
-
-def _times(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    return record["threads"][record["best"]] if record["best"] else None
+    return processes.ask(PEAK, "cuda:measure_peak", {"device": DEVICE, "seconds": settings.seconds})
 
 
 def _rate(entry: dict[str, Any], peaks: Mapping[str, float | None]) -> None:
@@ -126,15 +87,15 @@ def _rate(entry: dict[str, Any], peaks: Mapping[str, float | None]) -> None:
     `device_ratio` sets each rival's time against that of our launches alone.
     """
     for rival, record in entry["rivals"].items():
-        for times in record["threads"].values():
+        for found in record["threads"].values():
             for kind in ("flops", "bytes"):
-                times[kind] = entry[kind] / times["median"]
-                times[f"{kind}_of_peak"] = None if rival == ON_CPU else share(times[kind], peaks[kind])
-    entry["ratio"] = {rival: ratio(entry["rivals"], rival) for rival in entry["rivals"] if rival != "fastmlp"}
-    ours = _times(entry["rivals"]["fastmlp"]) or {}
+                found[kind] = entry[kind] / found["median"]
+                found[f"{kind}_of_peak"] = None if rival == ON_CPU else share(found[kind], peaks[kind])
+    ours = best(entry["rivals"]["fastmlp"])
+    slower = share(ours.get("median"), ours.get("device"))
+    entry["ratio"] = ratios(entry["rivals"])
     entry["device_ratio"] = {
-        rival: None if value is None or not ours.get("device") else value * ours["median"] / ours["device"]
-        for rival, value in entry["ratio"].items()
+        rival: None if slower is None else scaled(ratio, slower) for rival, ratio in entry["ratio"].items()
     }
 
 
@@ -142,37 +103,24 @@ def _rate(entry: dict[str, Any], peaks: Mapping[str, float | None]) -> None:
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Time one rival, or one of our engines, on one workload."""
-    from importlib import import_module
-
+    """Time one rival, or one of our engines, on one workload, by the trainers' own clocks."""
     name, task = request["rival"], Task.read(request)
-    ours = rivals.is_ours(name)
-    module = import_module("fastmlp.bench.rivals.contract") if ours else rivals.load(name)
+    module = import_module("fastmlp.bench.rivals.contract") if rivals.is_ours(name) else rivals.load(name)
     trainer = module.trainer(task, name, request["device"])
-    clock = _Clock()
-    answer = train.timed_fits(trainer, task, request, clock)
-    if clock.on_device:
-        steps = answer["epochs"] * task.workload.steps
-        answer["device_seconds"] = [seconds / steps for seconds in clock.on_device[-len(answer["seconds"]) :]]
-    if getattr(trainer, "launches", None) is not None:
-        before = trainer.launches
-        trainer.fit(1)
-        answer["launches"] = trainer.launches - before
-    return answer
+    counted: list[Mapping[str, Any]] = []  # by an engine, in each fit
 
-
-class _Clock:
-    """Take the seconds that a trainer measured; keep those of the device in `on_device`, where an engine has them."""
-
-    def __init__(self) -> None:
-        self.on_device: list[float] = []  # one for each fit
-
-    def __call__(self, trainer: Any, epochs: int) -> tuple[float, list[float]]:
-        before = getattr(trainer, "device_seconds", None)
+    def fit(epochs: int) -> tuple[float, list[float]]:
         losses = trainer.fit(epochs)
-        if before is not None:
-            self.on_device.append(trainer.device_seconds - before)
+        counted.append(getattr(trainer, "counted", {}))
         return trainer.seconds, losses
+
+    answer = train.timed_fits(trainer, task, request, fit)
+    last = counted[-len(answer["seconds"]) :]
+    if "device_seconds" in last[0]:
+        answer["device_seconds"] = [one["device_seconds"] / answer["epochs"] / task.workload.steps for one in last]
+    if "launches" in last[0]:
+        answer["launches"] = last[0]["launches"] // answer["epochs"]
+    return answer
 
 
 def probe(request: Mapping[str, Any]) -> dict[str, str | None]:
@@ -193,147 +141,84 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
 
 
 def _overview(result: Mapping[str, Any]) -> Table:
-    others = list(result["mean_ratio"])
-    rows = []
-    for entry in result["workloads"]:
-        ours = entry["rivals"]["fastmlp"]
-        rows.append(
-            [
-                entry["name"],
-                train.net(entry),
-                str(entry["batch_size"]),
-                _shown(ours, "median", 1e6),
-                _on_device(ours),
-                percent((_times(ours) or {}).get("flops_of_peak")),
-                percent((_times(ours) or {}).get("bytes_of_peak")),
-                *(
-                    _both_ways(entry["ratio"][rival], entry["device_ratio"][rival])
-                    if entry["rivals"][rival]["status"] == "ok"
-                    else entry["rivals"][rival]["status"]
-                    for rival in others
-                ),
-            ]
-        )
-    means = [_both_ways(result["mean_ratio"][rival], result["mean_device_ratio"][rival]) for rival in others]
-    rows.append(["geometric mean", "", "", "", "", "", "", *means])
+    rows = [
+        {
+            "workload": entry["name"],
+            "layers": train.net(entry),
+            "batch": entry["batch_size"],
+            "fastmlp us": shown(ours),
+            "on device": scaled(best(ours).get("device"), 1e6),
+            "of FLOP/s": percent(best(ours).get("flops_of_peak")),
+            "of bytes/s": percent(best(ours).get("bytes_of_peak")),
+            **train.by_rival(entry, _both_ways(entry["ratio"], entry["device_ratio"])),
+        }
+        for entry in result["workloads"]
+        for ours in [entry["rivals"]["fastmlp"]]
+    ]
+    rows.append({"workload": "geometric mean", **_both_ways(result["mean_ratio"], result["mean_device_ratio"])})
     settings, peaks = result["settings"], result["peaks"]
-    return Table(
-        "Training step on a GPU: times faster than each rival",
-        ["workload", "layers", "batch", "fastmlp us", "on device", "of FLOP/s", "of bytes/s", *others],
-        rows,
-        notes=[
-            f"{result['device'] or 'device unknown'}; {settings['dtype']}, TF32 off, Adam; rounds: "
-            f"{settings['rounds']}, a fresh process for each. {ON_CPU}: our engine on the CPU, threads: "
-            f"{settings['threads'][0]}.",
-            "Same data, initial weights and batches; losses and weights were compared first. The data are on the "
-            "device beforehand.",
-            "us: median microseconds of a step. PyTorch's: by device events around all steps of a fit; its orders are "
-            "on the device beforehand, and its weights stay there. fastmlp's and JAX's: by the wall clock around calls "
-            "that wait for the device; fastmlp's includes all that an epoch does: the order and the scalars of its "
-            "steps go to the device, weights and both moments come back.",
-            "on device: microseconds of fastmlp's launches alone, by device events; -: not measured. The ratio in "
-            "brackets is made with it; FLOP/s and bytes/s are made with the wall clock's.",
-            f"Peaks of the same run: {number(share(peaks['flops'], 1e9))} GFLOP/s in a large product, "
-            f"{number(share(peaks['bytes'], 1e9))} GB/s in a large copy.",
-            *(f"{rival}: {reason}" for rival, reason in result["absent"].items()),
-        ],
-        left=["layers"],
-    )
+    notes = [
+        f"{result['device'] or 'device unknown'}; {settings['dtype']}, TF32 off, Adam; rounds: {settings['rounds']}, "
+        f"a fresh process for each. {ON_CPU}: our engine on the CPU, threads: {settings['threads'][0]}.",
+        "Same data, initial weights and batches; losses and weights were compared first. The data are on the device "
+        "beforehand.",
+        "us: median microseconds of a step. PyTorch's: by device events around all steps of a fit; its orders are on "
+        "the device beforehand, and its weights stay there. fastmlp's and JAX's: by the wall clock around calls that "
+        "wait for the device; fastmlp's includes all that an epoch does: the order and the scalars of its steps go to "
+        "the device, weights and both moments come back.",
+        "on device: microseconds of fastmlp's launches alone, by device events; -: not measured. The ratio in brackets "
+        "is made with it; FLOP/s and bytes/s are made with the wall clock's.",
+        f"Peaks of the same run: {number(scaled(peaks['flops'], 1e-9))} GFLOP/s in a large product, "
+        f"{number(scaled(peaks['bytes'], 1e-9))} GB/s in a large copy.",
+        *(f"{rival}: {reason}" for rival, reason in result["absent"].items()),
+    ]
+    return Table.of("Training step on a GPU: times faster than each rival", rows, notes)
 
 
 def _details(result: Mapping[str, Any]) -> Table:
-    return Table(
-        "Training step on a GPU: every measurement",
-        [
-            "workload",
-            "rival",
-            "us",
-            "on device",
-            "spread",
-            "first fit s",
-            "GFLOP/s",
-            "of peak",
-            "GB/s",
-            "of peak ",
-            "launches",
-            "loss diff",
-            "weight diff",
-        ],
-        [_detail(entry, rival) for entry in result["workloads"] for rival in entry["rivals"]],
-        notes=[
-            "GB/s: what a step must move, once: weights, both moments, the batch's rows. launches: of kernels in "
-            "an epoch, where the engine counts them.",
-            "first fit: with compilation, capture and transfers; spread: quartile distance in percent of the median.",
-            f"loss diff, weight diff: largest relative difference from {ON_CPU}, of the weights in terms of the way "
-            "trained.",
-        ],
-        left=["rival"],
-    )
-
-
-def _detail(entry: Mapping[str, Any], rival: str) -> list[str]:
-    record = entry["rivals"][rival]
-    times = _times(record) or {}
-    compared = record["status"] in ("ok", "differs", "untimed")
-    return [
-        entry["name"],
-        rival,
-        _shown(record, "median", 1e6),
-        _on_device(record),
-        percent(times.get("spread")),
-        number(times.get("cold")),
-        number(share(times.get("flops"), 1e9)),
-        percent(times.get("flops_of_peak")),
-        number(share(times.get("bytes"), 1e9)),
-        percent(times.get("bytes_of_peak")),
-        str(times.get("launches", "-")),
-        difference(record["loss_diff"]) if compared else "-",
-        difference(record["array_diff"]) if compared else "-",
+    rows = [
+        {
+            "workload": entry["name"],
+            "rival": rival,
+            "us": shown(record),
+            "on device": scaled(found.get("device"), 1e6),
+            "spread": percent(found.get("spread")),
+            "first fit s": found.get("cold"),
+            "GFLOP/s": scaled(found.get("flops"), 1e-9),
+            "of peak": percent(found.get("flops_of_peak")),
+            "GB/s": scaled(found.get("bytes"), 1e-9),
+            "of peak ": percent(found.get("bytes_of_peak")),
+            "launches": found.get("launches"),
+            **differences(record),
+        }
+        for entry, rival, record in train.measurements(result)
+        for found in [best(record)]
     ]
+    notes = [
+        "GB/s: what a step must move, once: weights, both moments, the batch's rows. launches: of kernels in an epoch, "
+        "where the engine counts them.",
+        "first fit: with compilation, capture and transfers; spread: quartile distance in percent of the median.",
+        f"loss diff, weight diff: largest relative difference from {ON_CPU}, of the weights in terms of the way "
+        "trained.",
+    ]
+    return Table.of("Training step on a GPU: every measurement", rows, notes)
 
 
-def _shown(record: Mapping[str, Any], key: str, scale: float) -> str:
-    times = _times(record)
-    return number(scale * times[key]) if times else record["status"]
-
-
-def _on_device(record: Mapping[str, Any]) -> str:
-    """Return the microseconds of a step's launches alone, "-" where the engine does not measure them."""
-    return number(share((_times(record) or {}).get("device"), 1e-6))
-
-
-def _both_ways(by_clock: float | None, by_device: float | None) -> str:
-    """Return a ratio, and in brackets that of the launches alone where it is known."""
-    text = number(by_clock, "x")
-    return text if by_device is None else f"{text} ({number(by_device, 'x')})"
+def _both_ways(ratios: Mapping[str, float | None], on_device: Mapping[str, float | None]) -> dict[str, str]:
+    """Return the ratio to each rival, and in brackets that of the launches alone where it is known."""
+    return {
+        rival: times(ratio) + (f" ({times(on_device[rival])})" if on_device[rival] else "")
+        for rival, ratio in ratios.items()
+    }
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:
     """Return charts of the ratios per rival and of the parts of both peaks."""
-    entries = result["workloads"]
-    labels = [entry["name"] for entry in entries]
-    present = [rival for rival, value in result["mean_ratio"].items() if value is not None]
-    return [
-        *(
-            Bars(
-                f"Training on a GPU: times faster than {rival}",
-                labels,
-                {"ratio": [entry["ratio"][rival] for entry in entries]},
-                "x",
-                log=True,
-                line=1,
-            )
-            for rival in present
-        ),
-        *_roofline(entries, labels, present),
-    ]
-
-
-def _roofline(entries: Sequence[Mapping[str, Any]], labels: Sequence[str], present: Sequence[str]) -> list[Bars]:
-    ours = [_times(entry["rivals"]["fastmlp"]) or {} for entry in entries]
+    ours = {entry["name"]: best(entry["rivals"]["fastmlp"]) for entry in result["workloads"]}
     shares = {
-        name: [None if (part := times.get(f"{kind}_of_peak")) is None else 100 * part for times in ours]
+        name: [scaled(found.get(f"{kind}_of_peak"), 100) for found in ours.values()]
         for name, kind in (("FLOP/s", "flops"), ("bytes/s", "bytes"))
     }
-    known = [value for values in shares.values() for value in values if value is not None]
-    return [Bars("Training on a GPU: percent of the device's peaks", labels, shares, "%")] if known else []
+    roofline = Bars("Training on a GPU: percent of the device's peaks", list(ours), shares, "%")
+    known = any(value is not None for values in shares.values() for value in values)
+    return [*train.rival_charts(result, "Training on a GPU"), *([roofline] if known else [])]

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastmlp.bench.race import mean
-from fastmlp.bench.rivals import ENGINE
-from fastmlp.bench.tables import Bars, Table, difference, number
+from fastmlp.bench.race import mean, shown
+from fastmlp.bench.rivals import engine_rivals
+from fastmlp.bench.tables import Bars, Table, difference, largest, ratio_bars, share, times
 from fastmlp.engines import backends
 
 ALL = "all"
 SLOW = ("reference",)  # engines that have to be named
-
-
-# --- names ------------------------------------------------------------------------------------------------------------
 
 
 def usable() -> tuple[str, ...]:
@@ -51,53 +48,21 @@ def chosen(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _rivals(engines: Sequence[str]) -> dict[str, str]:
-    """Return a dict from each engine to its name among the rivals."""
-    return {name: f"{ENGINE}{name}" if i else "fastmlp" for i, name in enumerate(engines)}
-
-
-def labels(result: Mapping[str, Any]) -> dict[str, str]:
-    """Return a dict from rivals to their names in tables, if these differ."""
-    return {"fastmlp": ENGINE + result["engines"][0]} if "engines" in result else {}
-
-
-# --- what follows from the times --------------------------------------------------------------------------------------
-
-
 def compare(entries: Sequence[dict[str, Any]], engines: Sequence[str]) -> dict[str, Any]:
-    """Add the speed of each engine relative to the first to every entry; their names and geometric means."""
+    """Add the speed of each engine relative to the first to every entry; return their names and geometric means."""
     if not engines:
         return {}
-    names = _rivals(engines)
+    others = list(engine_rivals(engines).items())[1:]
     for entry in entries:
         entry["speed"] = {
-            threads: {engine: _inverse(ratios[names[engine]]) for engine in engines[1:]}
+            threads: {engine: share(1, ratios[rival]) for engine, rival in others}
             for threads, ratios in entry["ratio_by_threads"].items()
         }
-    counts = entries[0]["speed"] if entries else {}
     speed = {
-        threads: {engine: mean([entry["speed"][threads][engine] for entry in entries]) for engine in engines[1:]}
-        for threads in counts
+        threads: {engine: mean([entry["speed"][threads][engine] for entry in entries]) for engine, _ in others}
+        for threads in entries[0]["speed"]
     }
     return {"engines": list(engines), "speed": speed}
-
-
-def _inverse(value: float | None) -> float | None:
-    return None if value is None else 1 / value
-
-
-def figures(entries: Sequence[Mapping[str, Any]], engines: Sequence[str], what: str) -> dict[str, float]:
-    """Return the medians to compare later, at the best thread count: of fastmlp, or of each engine by name."""
-    names = {f" {engine}": rival for engine, rival in _rivals(engines).items()} or {"": "fastmlp"}
-    return {
-        f"{entry['name']}{engine}{what}": record["threads"][record["best"]]["median"]
-        for entry in entries
-        for engine, rival in names.items()
-        if (record := entry["rivals"][rival])["best"]
-    }
-
-
-# --- what is shown ----------------------------------------------------------------------------------------------------
 
 
 def tables(result: Mapping[str, Any], title: str, scale: float, unit: str) -> list[Table]:
@@ -106,55 +71,35 @@ def tables(result: Mapping[str, Any], title: str, scale: float, unit: str) -> li
 
 
 def _table(result: Mapping[str, Any], title: str, threads: str, scale: float, unit: str) -> Table:
-    first, *others = result["engines"]
-    names = _rivals(result["engines"])
-    rows = []
-    for entry in result["workloads"]:
-        records = [entry["rivals"][rival] for rival in names.values()]
-        rows.append(
-            [
-                entry["name"],
-                "-".join(map(str, entry.get("widths") or entry["hidden"])),
-                *(_cell(record, threads, scale) for record in records),
-                *(number(entry["speed"][threads][engine], "x") for engine in others),
-                difference(max((record["array_diff"] or 0.0 for record in records), default=None)),
-            ]
-        )
-    means = [number(result["speed"][threads][engine], "x") for engine in others]
-    rows.append(["geometric mean", "", *("" for _ in names), *means, ""])
-    settings = result["settings"]
-    speeds = [f"{engine} speed" for engine in others]
-    return Table(
-        title,
-        ["workload", "layers", *(f"{engine} {unit}" for engine in names), *speeds, "weight diff"],
-        rows,
-        notes=[
-            f"speed: how many times as fast as {first}. {settings['dtype']}, medians; interleaved rounds: "
-            f"{settings['rounds']}, a fresh process for each engine and round.",
-            "Losses and weights were compared first; weight diff: the largest relative difference of an engine.",
-        ],
-        left=["layers"],
-    )
+    def speeds(speed: Mapping[str, Mapping[str, float | None]]) -> dict[str, str]:
+        return {f"{engine} speed": times(value) for engine, value in speed[threads].items()}
 
-
-def _cell(record: Mapping[str, Any], threads: str, scale: float) -> str:
-    times = record["threads"].get(threads)
-    return number(scale * times["median"]) if times else record["status"]
+    names = engine_rivals(result["engines"])
+    rows = [
+        {
+            "workload": entry["name"],
+            "layers": "-".join(map(str, entry.get("widths") or entry["hidden"])),
+            **{f"{engine} {unit}": shown(entry["rivals"][rival], threads, scale) for engine, rival in names.items()},
+            **speeds(entry["speed"]),
+            "weight diff": difference(largest([entry["rivals"][rival]["array_diff"] for rival in names.values()])),
+        }
+        for entry in result["workloads"]
+    ]
+    notes = [
+        f"speed: how many times as fast as {result['engines'][0]}. {result['settings']['dtype']}, medians; interleaved "
+        f"rounds: {result['settings']['rounds']}, a fresh process for each engine and round.",
+        "Losses and weights were compared first; weight diff: the largest relative difference of an engine.",
+    ]
+    return Table.of(title, [*rows, {"workload": "geometric mean", **speeds(result["speed"])}], notes)
 
 
 def charts(result: Mapping[str, Any], title: str) -> list[Bars]:
     """Return charts of the speed of each engine relative to the first, by thread count."""
-    first, *others = result.get("engines", [""])
-    labels = [entry["name"] for entry in result.get("workloads", ())]
     return [
-        Bars(
-            f"{title}: {engine}, times as fast as {first}, threads: {threads}",
-            labels,
-            {"speed": [entry["speed"][threads][engine] for entry in result["workloads"]]},
-            "x",
-            log=True,
-            line=1,
+        ratio_bars(
+            f"{title}: {engine}, times as fast as {result['engines'][0]}, threads: {threads}",
+            {entry["name"]: entry["speed"][threads][engine] for entry in result["workloads"]},
         )
-        for threads in result.get("speed", ())
-        for engine in others
+        for threads, speed in result.get("speed", {}).items()
+        for engine in speed
     ]

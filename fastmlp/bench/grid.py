@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from fastmlp.bench import processes
-from fastmlp.bench.race import Tell, summary
-from fastmlp.bench.settings import Settings
-from fastmlp.bench.tables import Bars, Table, difference, number, percent
+from fastmlp.bench.race import Run, summary
+from fastmlp.bench.tables import Bars, Table, difference, percent, times
+from fastmlp.bench.timing import clock
 
 ROUNDS = 3
 JOBS = 2
@@ -23,64 +22,43 @@ FEW = {"hidden_layer_sizes": [(5,)], "alpha": [1e-4], "learning_rate_init": [1e-
 # Mean scores may differ by rounding in float64, and in float32 by one row of one fold that falls the other way.
 TOLERANCE = {"float32": 1.5 / 1797, "float64": 1e-12}
 
-BEST = "best_params"
+KINDS = ("cold", "warm")
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Run rounds over both; compare the scores before any time counts."""
-    rounds = settings.rounds_or(ROUNDS)
-    request = {
-        "dtype": settings.dtype,
-        "backend": settings.backend,
-        "grid": FEW if settings.quick_check else GRID,
-        "max_iter": 5 if settings.quick_check else 200,
-    }
-    answers: dict[str, list[dict[str, Any]]] = {rival: [] for rival in settings.entrants("grid")}
-    problems = []
-    for k in range(rounds):
-        for rival, found in answers.items():
-            tell(f"round {k + 1} of {rounds}, {rival}")
-            try:
-                # one thread each: the two processes fill two cores
-                found.append(processes.ask(rival, "grid", request, threads=1))
-            except processes.Failed as failure:
-                problems.append(f"grid, {rival}: failed: {failure}")
+    settings, problems = run.settings, run.problems
+    grid = FEW if settings.quick_check else GRID
+    request = settings.question(grid=grid, max_iter=5 if settings.quick_check else 200)
+    # one thread each: the two processes fill two cores
+    answers = run.gather("grid", settings.entrants("grid"), lambda rival: processes.ask(rival, "grid", request))
+    every = [answer for found in answers.values() for answer in found]
     score_diff = None
     if all(answers.values()):
-        every = [answer for found in answers.values() for answer in found]
-        score_diff = max(float(np.max(np.abs(np.subtract(a["scores"], every[-1]["scores"])))) for a in every)
+        score_diff = max(float(np.max(np.abs(np.subtract(one["scores"], every[-1]["scores"])))) for one in every)
         if not score_diff <= TOLERANCE[settings.dtype]:
             problems.append(f"grid: results differ: mean scores by {score_diff:.1e}")
-        if any(answer[BEST] != every[0][BEST] for answer in every):
-            problems.append(f"grid: results differ: best parameters {[answer[BEST] for answer in every]}")
-    times = {} if problems else {rival: _times(found) for rival, found in answers.items()}
-    ratio = {
-        kind: times["scikit-learn"][kind]["median"] / times["fastmlp"][kind]["median"]
-        for kind in ("cold", "warm")
-        if "scikit-learn" in times
-    }
+        if any(one["best_params"] != every[0]["best_params"] for one in every):
+            problems.append(f"grid: results differ: best parameters {[one['best_params'] for one in every]}")
+    times = (
+        {}
+        if problems
+        else {
+            rival: {kind: summary([one[kind] for one in found]) for kind in KINDS} for rival, found in answers.items()
+        }
+    )
+    medians = {rival: {kind: times[rival][kind]["median"] for kind in KINDS} for rival in times}
+    theirs, ours = medians.get("scikit-learn"), medians.get("fastmlp", {})
+    first = answers["fastmlp"][0] if answers["fastmlp"] else {}
     return {
-        "settings": {
-            "rounds": rounds,
-            "dtype": settings.dtype,
-            "n_jobs": JOBS,
-            "folds": FOLDS,
-            "grid": request["grid"],
-        },
-        "best_params": answers["fastmlp"][0][BEST] if answers["fastmlp"] else None,
-        "best_score": answers["fastmlp"][0]["best_score"] if answers["fastmlp"] else None,
+        "settings": settings.shown(threads=[1], n_jobs=JOBS, folds=FOLDS, grid=grid),
+        "best_params": first.get("best_params"),
+        "best_score": first.get("best_score"),
         "score_diff": score_diff,
         "times": times,
-        "ratio": ratio,
-        "problems": problems,
-        "figures": {
-            f"{settings.dtype}, {kind}, seconds": times["fastmlp"][kind]["median"] for kind in ("cold", "warm") if times
-        },
+        "ratio": {kind: theirs[kind] / ours[kind] for kind in KINDS} if theirs else {},
+        "figures": {f"{settings.dtype}, {kind}, seconds": median for kind, median in ours.items()},
     }
-
-
-def _times(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    return {kind: summary([answer[kind] for answer in answers]) for kind in ("cold", "warm")}
 
 
 # --- inside a worker ------------------------------------------------------------------------------------------------
@@ -100,18 +78,13 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     estimator = classifier(max_iter=request["max_iter"], random_state=0, **ours)
     grid = {**request["grid"], "hidden_layer_sizes": [tuple(h) for h in request["grid"]["hidden_layer_sizes"]]}
     search = GridSearchCV(estimator, grid, cv=FOLDS, n_jobs=JOBS)
-    seconds = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for _ in range(2):
-            start = time.perf_counter()
-            search.fit(X, y)
-            seconds.append(time.perf_counter() - start)
+        seconds = {kind: clock(search.fit, X, y) for kind in KINDS}
     return {
-        "cold": seconds[0],
-        "warm": seconds[1],
+        **seconds,
         "scores": search.cv_results_["mean_test_score"].tolist(),
-        BEST: {name: list(v) if isinstance(v, tuple) else v for name, v in search.best_params_.items()},
+        "best_params": {name: list(v) if isinstance(v, tuple) else v for name, v in search.best_params_.items()},
         "best_score": float(search.best_score_),
     }
 
@@ -123,39 +96,29 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     settings, ratio = result["settings"], result["ratio"]
     candidates = int(np.prod([len(values) for values in settings["grid"].values()]))
     rows = [
-        [
-            rival,
-            number(times["cold"]["median"]),
-            number(times["warm"]["median"]),
-            percent(times["warm"]["spread"]),
-            *(number(ratio.get(kind), "x") if rival != "fastmlp" else "-" for kind in ("cold", "warm")),
-        ]
-        for rival, times in result["times"].items()
+        {
+            "rival": rival,
+            "first s": found["cold"]["median"],
+            "second s": found["warm"]["median"],
+            "spread": percent(found["warm"]["spread"]),
+            "ratio first": times(ratio.get("cold")) if rival != "fastmlp" else "-",
+            "ratio second": times(ratio.get("warm")) if rival != "fastmlp" else "-",
+        }
+        for rival, found in result["times"].items()
     ]
-    return [
-        Table(
-            "Grid search",
-            ["rival", "first s", "second s", "spread", "ratio first", "ratio second"],
-            rows,
-            notes=[
-                f"GridSearchCV on digits, {candidates} candidates x {settings['folds']} folds, n_jobs="
-                f"{settings['n_jobs']}, {settings['dtype']}; rounds: {settings['rounds']}.",
-                "first: with the start of the worker processes; second: in the same ones.",
-                f"Same best parameters {result['best_params']}; mean scores differ by at most "
-                f"{difference(result['score_diff'])}.",
-            ],
-        )
+    notes = [
+        f"GridSearchCV on digits, {candidates} candidates x {settings['folds']} folds, n_jobs={settings['n_jobs']}, "
+        f"{settings['dtype']}; rounds: {settings['rounds']}.",
+        "first: with the start of the worker processes; second: in the same ones.",
+        f"Same best parameters {result['best_params']}; mean scores differ by at most "
+        f"{difference(result['score_diff'])}.",
     ]
+    return [Table.of("Grid search", rows, notes)]
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:
-    times = result["times"]
-    kinds = {"first": "cold", "second": "warm"}
-    return [
-        Bars(
-            "Grid search: seconds, first and second",
-            list(times),
-            {name: [one[kind]["median"] for one in times.values()] for name, kind in kinds.items()},
-            "s",
-        )
-    ]
+    found = result["times"]
+    series = {
+        name: [one[kind]["median"] for one in found.values()] for name, kind in (("first", "cold"), ("second", "warm"))
+    }
+    return [Bars("Grid search: seconds, first and second", list(found), series, "s")]

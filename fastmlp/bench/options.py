@@ -8,10 +8,10 @@ worth having at least if our speed-up over PyTorch does not fall.
 
 from __future__ import annotations
 
+import operator
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import exp
 from pathlib import Path
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from fastmlp.bench import processes
-from fastmlp.bench.race import TOLERANCE, Tell, finite, relative, summary
-from fastmlp.bench.settings import Settings
-from fastmlp.bench.tables import Bars, Table, difference, number, percent
+from fastmlp.bench.race import TOLERANCE, Run, finite, relative, summary, wrong
+from fastmlp.bench.tables import Bars, Table, difference, largest, number, percent, share, times
+from fastmlp.bench.timing import clock, epochs_within
 from fastmlp.bench.workloads import FORMULA, WORKLOADS, Task, Workload
 from fastmlp.kernels import formulas
 
@@ -31,6 +31,7 @@ NETS = ("digits", "housing")
 FITS = 10  # that go into the time which `Settings.seconds` gives one option
 
 PLAIN = "plain"
+ABSENT = {"absent": "not installed"}
 
 # How the losses of the first epochs must relate to those of the base.
 EQUAL, OTHER, ANY = "equal", "other", "any"
@@ -44,29 +45,15 @@ def swish(z: float) -> float:
 
 @dataclass(frozen=True)
 class Option:
-    """One row of the table.
-
-    Attributes
-    ----------
-    params : mapping
-        Of the estimator, where they differ from the workload's.
-    limit : float or None
-        Most that a step may take, in steps of the base; None: whatever it takes.
-    base : str
-        The row that it is compared with.
-    losses : str
-        EQUAL, OTHER (an option that changes no loss does nothing) or ANY.
-    draws : bool
-        Whether it draws random numbers, so that no other library has the same losses.
-    """
+    """One row of the table."""
 
     name: str
     group: str
-    params: Mapping[str, Any]
-    limit: float | None = None
-    base: str = PLAIN
-    losses: str = OTHER
-    draws: bool = False
+    params: Mapping[str, Any]  # of the estimator, where they differ from the workload's
+    limit: float | None = None  # most that a step may take, in steps of the base; None: whatever it takes
+    base: str = PLAIN  # the row that it is compared with
+    losses: str = OTHER  # EQUAL, OTHER (an option that changes no loss does nothing) or ANY
+    draws: bool = False  # whether it draws random numbers, so that no other library has the same losses
 
 
 ACTIVATION, SOLVER, REGULARIZER = "activation", "solver", "regularizer"
@@ -102,20 +89,18 @@ def options() -> list[Option]:
     return [Option(PLAIN, "", {}, losses=EQUAL), *activations, own, *solvers, *REGULARIZERS]
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Measure every net at every thread count: ours and the rivals', each in one process."""
-    versions = processes.installed(settings.entrants("options"))
-    rows, rounds = options(), settings.rounds_or(ROUNDS)
-    cases = [case for name in NETS for case in _cases(WORKLOADS[name], rows, rounds, settings, versions, tell)]
+    rows = options()
+    cases = [case for name in NETS for case in _cases(run, WORKLOADS[name], rows)]
+    run.problems += [line for case in cases for line in case["problems"]]
     return {
-        "settings": {"rounds": rounds, "dtype": settings.dtype, "threads": list(settings.threads)},
-        "versions": versions,
+        "versions": run.versions,
         "options": [asdict(option) for option in rows],
         "cases": cases,
         "over": [line for case in cases for line in _over(case, rows)],
-        "problems": [line for case in cases for line in case["problems"]],
         "figures": {
-            f"{_label(case)}, {name} {settings.dtype}, seconds per step": record["median"]
+            f"{_label(case)}, {name} {run.settings.dtype}, seconds per step": record["median"]
             for case in cases
             for name, record in case["rivals"]["fastmlp"].items()
             if record["status"] == "ok"
@@ -123,94 +108,58 @@ def run(settings: Settings, tell: Tell) -> dict[str, Any]:
     }
 
 
-def _cases(
-    workload: Workload,
-    rows: Sequence[Option],
-    rounds: int,
-    settings: Settings,
-    versions: Mapping[str, str | None],
-    tell: Tell,
-) -> list[dict[str, Any]]:
+def _cases(run: Run, workload: Workload, rows: Sequence[Option]) -> Iterator[dict[str, Any]]:
     """Measure one net at each thread count."""
-    cases = []
+    settings = run.settings
+    asked = [{"name": row.name, "params": dict(row.params), "base": row.base} for row in rows]
+    more = {"options": asked, "rounds": settings.rounds, "seconds": settings.seconds / FITS}
     with tempfile.TemporaryDirectory() as folder:
         workload.write(Path(folder), settings.dtype)
-        request = {
-            "workload": workload.name,
-            "folder": folder,
-            "dtype": settings.dtype,
-            "backend": settings.backend,
-            "options": [{"name": row.name, "params": dict(row.params), "base": row.base} for row in rows],
-            "rounds": rounds,
-            "seconds": settings.seconds / FITS,
-            **({"epochs": workload.checked_epochs} if settings.quick_check else {}),
-        }
         for threads in settings.threads:
-            answers = {}
-            for rival, version in versions.items():
-                tell(f"{workload.name}, {rival}, threads: {threads}")
-                answers[rival] = _ask(rival, version, request, threads)
-            cases.append(_case(workload.name, threads, rows, answers, settings.dtype))
-    return cases
-
-
-def _ask(rival: str, version: str | None, request: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    """Return the answer of a rival's process for each option, or one reason for all of them."""
-    if version is None:
-        return {"absent": "not installed"}
-    try:
-        return processes.ask(rival, "options", request, threads=threads)
-    except processes.Failed as failure:
-        return {"failed": str(failure)}
+            answers: dict[str, Mapping[str, Any]] = {}
+            for rival, version in run.versions.items():
+                run.tell(f"options: {workload.name}, {rival}, threads: {threads}")
+                request = settings.question(workload, folder=folder, **more)
+                try:
+                    answers[rival] = processes.ask(rival, "options", request, threads) if version else ABSENT
+                except processes.Failed as failure:
+                    answers[rival] = {"failed": str(failure)}
+            yield _case(workload.name, threads, rows, answers, settings.dtype)
 
 
 def _case(
     workload: str, threads: int, rows: Sequence[Option], answers: Mapping[str, Mapping[str, Any]], dtype: str
 ) -> dict[str, Any]:
-    """Judge the answers, then turn them into ratios."""
+    """Judge the answers, which are for each option, or one reason for all of them; then turn them into ratios."""
     case: dict[str, Any] = {"workload": workload, "threads": threads, "rivals": {}, "problems": []}
     for rival, answer in answers.items():
+        records = {row.name: _judged(row, answer, case["rivals"].get("fastmlp"), dtype) for row in rows}
+        found = [(f"{name}, {rival}", problem) for name, problem in wrong(records)]
         if "failed" in answer:
-            case["problems"].append(f"{_label(case)}, {rival}: failed: {answer['failed']}")
-        ours = case["rivals"].get("fastmlp")
-        records = {row.name: _judged(row, answer, ours, dtype) for row in rows}
-        if "options" in answer:
-            case["problems"] += [
-                f"{_label(case)}, {name}, {rival}: {PROBLEMS[record['status']]}: {record['problem']}"
-                for name, record in records.items()
-                if record["status"] in PROBLEMS
-            ]
-        _time(rows, answer, records)
+            found = [(rival, f"failed: {answer['failed']}")]
+        case["problems"] += [f"{_label(case)}, {who}: {problem}" for who, problem in found]
+        for row in rows:
+            if records[row.name]["status"] == "ok":
+                records[row.name] |= _times(row, answer["options"][row.name], records[row.base])
         case["rivals"][rival] = records
-    ours = case["rivals"]["fastmlp"]
-    case["speed_up"] = {
-        rival: {name: _quotient(theirs[name]["median"], ours[name]["median"]) for name in ours}
-        for rival, theirs in case["rivals"].items()
-        if rival != "fastmlp"
-    }
-    # cost there over cost here: our speed-up with the option over that of the plain network, drift left out
-    case["of_plain"] = {
-        rival: {name: _quotient(theirs[name]["over_plain"], ours[name]["over_plain"]) for name in ours}
-        for rival, theirs in case["rivals"].items()
-        if rival != "fastmlp"
-    }
+    # of_plain: cost there over cost here, which is our speed-up over that of the plain network, drift left out
+    for key, part in (("speed_up", "median"), ("of_plain", "over_plain")):
+        case[key] = {
+            rival: {
+                name: share(record[part], case["rivals"]["fastmlp"][name][part]) for name, record in records.items()
+            }
+            for rival, records in case["rivals"].items()
+            if rival != "fastmlp"
+        }
     return case
-
-
-PROBLEMS = {"differs": "results differ", "failed": "failed"}
 
 
 def _judged(
     option: Option, answer: Mapping[str, Any], ours: Mapping[str, Mapping[str, Any]] | None, dtype: str
 ) -> dict[str, Any]:
     """Return the record of one option without times; `ours` are fastmlp's records, None while these are judged."""
-    record: dict[str, Any] = {
-        "status": "ok",
-        "problem": "",
-        "losses": [],
-        "loss_diff": None,
-        **dict.fromkeys(("seconds", "median", "spread", "ratio", "over_plain")),
-    }
+    record: dict[str, Any] = {"status": "ok", "problem": "", "losses": [], "loss_diff": None}
+    record |= dict.fromkeys(("seconds", "median", "spread", "ratio", "over_plain", "over"))
     found = answer.get("options", {})
     one = found.get(option.name, answer)
     for status in ("absent", "failed"):
@@ -218,13 +167,12 @@ def _judged(
             return {**record, "status": status, "problem": one[status]}
     record["losses"] = [finite(loss) for loss in one["losses"]]
     base = found.get(option.base, {}).get("losses") if ours is None else ours[option.name]["losses"]
-    if not np.isfinite(one["losses"]).all():
-        problem = "losses are not finite"
-    elif not base or not np.isfinite(np.asarray(base, dtype=float)).all():  # None becomes NaN
+    if None in record["losses"]:
+        return {**record, "status": "differs", "problem": "losses are not finite"}
+    if not base or not np.isfinite(np.asarray(base, dtype=float)).all():  # None becomes NaN
         return {**record, "status": "untimed", "problem": "nothing to compare it with"}
-    else:
-        record["loss_diff"] = finite(relative(one["losses"], [base]))
-        problem = _difference(option, record["loss_diff"], ours is None, dtype)
+    record["loss_diff"] = finite(relative(one["losses"], [base]))
+    problem = _difference(option, record["loss_diff"], ours is None, dtype)
     return {**record, "status": "differs", "problem": problem} if problem else record
 
 
@@ -233,47 +181,31 @@ def _difference(option: Option, loss_diff: float | None, ours: bool, dtype: str)
     if ours and option.losses == OTHER:
         return "losses are those without it: it does nothing" if loss_diff == 0 else ""
     incomparable = option.losses == ANY if ours else option.draws
-    if incomparable:
-        return ""
     limit = SAME if ours else TOLERANCE[dtype]["losses"]
-    if loss_diff is None or not loss_diff <= limit:
-        return f"losses differ by {'nan' if loss_diff is None else f'{loss_diff:.1e}'}, more than {limit:.0e}"
-    return ""
+    if incomparable or (loss_diff is not None and loss_diff <= limit):
+        return ""
+    return f"losses differ by {'nan' if loss_diff is None else f'{loss_diff:.1e}'}, more than {limit:.0e}"
 
 
-def _time(rows: Sequence[Option], answer: Mapping[str, Any], records: dict[str, dict[str, Any]]) -> None:
-    """Put times and ratios into the records of options that are well, and whose base is."""
-    for option in rows:
-        record = records[option.name]
-        base = records.get(option.base)
-        if record["status"] != "ok":
-            continue
-        times = answer["options"][option.name]
-        if base is None or base["status"] != "ok" or not times["seconds"]:
-            record |= {"status": "untimed", "problem": f"{option.base} has no times to compare it with"}
-            continue
-        ratios = [seconds / bases for seconds, bases in zip(times["seconds"], times["base_seconds"], strict=True)]
-        record |= summary(times["seconds"]) | {"ratio": statistics.median(ratios)}
-        # rows stand behind their bases, and plain is 1 by definition
-        record["over_plain"] = 1.0 if option.name == PLAIN else record["ratio"] * base["over_plain"]
-
-
-def _quotient(x: float | None, y: float | None) -> float | None:
-    return None if x is None or y is None else x / y
+def _times(option: Option, found: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return times and ratios of an option that is well, if its base is."""
+    if base["status"] != "ok" or not found["seconds"]:
+        return {"status": "untimed", "problem": f"{option.base} has no times to compare it with"}
+    ratio = statistics.median(map(operator.truediv, found["seconds"], found["base_seconds"]))
+    # rows stand behind their bases, and plain is 1 by definition
+    over_plain = 1.0 if option.name == PLAIN else ratio * base["over_plain"]
+    over = option.limit is not None and ratio > option.limit
+    return {**summary(found["seconds"]), "ratio": ratio, "over_plain": over_plain, "over": over}
 
 
 def _over(case: Mapping[str, Any], rows: Sequence[Option]) -> list[str]:
     """Return one line per option that costs more than its limit."""
     records = case["rivals"]["fastmlp"]
     return [
-        f"{_label(case)}, {row.name}: {number(records[row.name]['ratio'], 'x')} {row.base}, limit {row.limit:g}x"
+        f"{_label(case)}, {row.name}: {times(records[row.name]['ratio'])} {row.base}, limit {row.limit:g}x"
         for row in rows
-        if _is_over(records[row.name], row.limit)
+        if records[row.name]["over"]
     ]
-
-
-def _is_over(record: Mapping[str, Any], limit: float | None) -> bool:
-    return limit is not None and record["ratio"] is not None and record["ratio"] > limit
 
 
 def _label(case: Mapping[str, Any]) -> str:
@@ -295,20 +227,22 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
         make = pytorch_options.Trainer
     checked = task.workload.checked_epochs
-    answers: dict[str, dict[str, Any]] = {}
-    trainers: dict[str, Any] = {}
-    for option in request["options"]:
-        answers[option["name"]], trainer = _first(make, task, option["params"], checked)
-        if trainer is not None:
-            trainers[option["name"]] = trainer
+    first = {option["name"]: _first(make, task, option["params"], checked) for option in request["options"]}
+    answers = {name: answer for name, (answer, _) in first.items()}
+    trainers = {name: trainer for name, (_, trainer) in first.items() if trainer is not None}
     if PLAIN in trainers:
-        epochs = request.get("epochs") or max(checked, _enough(trainers[PLAIN], request["seconds"], checked))
+        elapsed = clock(trainers[PLAIN].fit, checked)
+        epochs = request.get("epochs") or epochs_within(request["seconds"], checked, elapsed)
         for trainer in trainers.values():
             trainer.prepare(epochs)
+
+        def seconds(name: str) -> float:
+            return clock(trainers[name].fit, epochs) / (epochs * task.workload.steps)
+
         pairs = [(option["name"], option["base"]) for option in request["options"]]
         pairs = [(name, base) for name, base in pairs if {name, base} <= trainers.keys()]
         for k in range(request["rounds"]):
-            _round(pairs[:: -1 if k % 2 else 1], trainers, answers, epochs, task.workload.steps)
+            _round(pairs[:: -1 if k % 2 else 1], seconds, answers)
     return {"options": answers}
 
 
@@ -329,31 +263,17 @@ def _first(
 
 
 def _round(
-    pairs: Sequence[tuple[str, str]], trainers: Mapping[str, Any], answers: dict[str, Any], epochs: int, steps: int
+    pairs: Sequence[tuple[str, str]], seconds: Callable[[str], float], answers: Mapping[str, dict[str, Any]]
 ) -> None:
     """Time every option once: base, option, base, option, ..., base."""
-
-    def seconds(name: str) -> float:
-        start = time.perf_counter()
-        trainers[name].fit(epochs)
-        return (time.perf_counter() - start) / (epochs * steps)
-
     last, before = "", 0.0
     for name, base in pairs:
         if base != last:
             before = seconds(base)
-        elapsed = seconds(name)
+        answers[name]["seconds"].append(seconds(name))
         after = seconds(base)
-        answers[name]["seconds"].append(elapsed)
         answers[name]["base_seconds"].append((before + after) / 2)
         last, before = base, after
-
-
-def _enough(trainer: Any, seconds: float, checked: int) -> int:
-    """Return the number of epochs of a fit that takes about `seconds`."""
-    start = time.perf_counter()
-    trainer.fit(checked)
-    return max(1, round(seconds * checked / (time.perf_counter() - start)))
 
 
 def _ours(task: Task, params: Mapping[str, Any]) -> Any:
@@ -374,60 +294,50 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     """Return tables of costs and limits, of each rival with the same options, and of our times."""
     rivals = [rival for rival in result["versions"] if rival != "fastmlp"]
     nets = dict.fromkeys(case["workload"] for case in result["cases"])
-    return [_costs(result), *(_against(result, rival, net) for rival in rivals for net in nets), _times(result)]
+    return [_costs(result), *(_against(result, rival, net) for rival in rivals for net in nets), _all_times(result)]
 
 
 def _costs(result: Mapping[str, Any]) -> Table:
     cases, settings = result["cases"], result["settings"]
     rows = []
     for option in result["options"]:
-        records = [case["rivals"]["fastmlp"][option["name"]] for case in cases]
+        records = {_label(case): case["rivals"]["fastmlp"][option["name"]] for case in cases}
         rows.append(
-            [
-                option["name"],
-                option["base"],
-                number(option["limit"], "x"),
-                *(_cost(record, option["limit"]) for record in records),
-                _verdict(records, option["limit"]),
-            ]
+            {
+                "option": option["name"],
+                "over": option["base"],
+                "limit": times(option["limit"]),
+                **{label: _cost(record) for label, record in records.items()},
+                "verdict": _verdict(records.values(), option["limit"]),
+            }
         )
-    return Table(
-        "Options: times the step of the plain network",
-        ["option", "over", "limit", *map(_label, cases), "verdict"],
-        rows,
-        notes=[
-            f"{settings['dtype']}; plain: relu and Adam, the nets of the suite train. Parameters: "
-            + "; ".join(_parameters(option) for option in result["options"] if option["group"] == REGULARIZER)
-            + ".",
-            f"Fits of as many epochs, each option's between two of what it is over, in one process. Rounds: "
-            f"{settings['rounds']}; medians of their ratios. Plain over itself shows how far these scatter.",
-            f"Before times: losses finite, those of the user's formula equal to silu's within {SAME:.0e}, those of "
-            "solvers and regularizers other than the plain network's.",
-            f"Over their limit (marked !): {len(result['over'])}.",
-            *_reasons(cases, "fastmlp"),
-        ],
-        left=["over", "verdict"],
+    parameters = "; ".join(
+        ", ".join(f"{name}={value}" for name, value in option["params"].items())
+        for option in result["options"]
+        if option["group"] == REGULARIZER
     )
+    notes = [
+        f"{settings['dtype']}; plain: relu and Adam, the nets of the suite train. Parameters: {parameters}.",
+        "Each option is timed between two fits of what it is over, in one process, with the same number of epochs. "
+        f"Rounds: {settings['rounds']}; medians of the ratios. Plain over itself shows how far these scatter.",
+        f"Before times: losses finite, those of the user's formula equal to silu's within {SAME:.0e}, those of "
+        "solvers and regularizers other than the plain network's.",
+        f"Over their limit (marked !): {len(result['over'])}.",
+        *_reasons(cases, "fastmlp"),
+    ]
+    return Table.of("Options: times the step of the plain network", rows, notes)
 
 
-def _cost(record: Mapping[str, Any], limit: float | None) -> str:
-    if record["status"] != "ok":
-        return record["status"]
-    return number(record["ratio"], "x") + (" !" if _is_over(record, limit) else "")
+def _cost(record: Mapping[str, Any]) -> str:
+    return times(record["ratio"]) + (" !" if record["over"] else "") if record["ratio"] else record["status"]
 
 
-def _verdict(records: Sequence[Mapping[str, Any]], limit: float | None) -> str:
+def _verdict(records: Iterable[Mapping[str, Any]], limit: float | None) -> str:
     """Return one word for a row: what went wrong first, then its limit."""
     wrong = [record["status"] for record in records if record["status"] != "ok"]
-    if wrong:
-        return wrong[0]
-    if limit is None:
-        return ""
-    return "over" if any(_is_over(record, limit) for record in records) else "within"
-
-
-def _parameters(option: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in option["params"].items())
+    if wrong or limit is None:
+        return wrong[0] if wrong else ""
+    return "over" if any(record["over"] for record in records) else "within"
 
 
 def _reasons(cases: Sequence[Mapping[str, Any]], rival: str) -> list[str]:
@@ -442,61 +352,43 @@ def _reasons(cases: Sequence[Mapping[str, Any]], rival: str) -> list[str]:
     return [f"Every option: {alike.pop()}."] if len(alike) == 1 and len(found) > 1 else list(found)
 
 
+def _micro(record: Mapping[str, Any]) -> str:
+    return number(1e6 * record["median"]) if record["median"] else record["status"]
+
+
 def _against(result: Mapping[str, Any], rival: str, net: str) -> Table:
     cases = [case for case in result["cases"] if case["workload"] == net]
-    threads = [case["threads"] for case in cases]
-    rows = []
-    for option in result["options"]:
-        row = [option["name"]]
+    rows, below = [], 0
+    for name in (option["name"] for option in result["options"]):
+        row = {"option": name}
         for case in cases:
-            record = case["rivals"][rival][option["name"]]
-            of_plain = case["of_plain"][rival][option["name"]]
-            row += [
-                number(1e6 * record["median"]) if record["median"] else record["status"],
-                number(case["speed_up"][rival][option["name"]], "x"),
-                number(of_plain) + (" !" if of_plain is not None and of_plain < 1 else ""),
-            ]
-        differences = [case["rivals"][rival][option["name"]]["loss_diff"] for case in cases]
-        rows.append([*row, difference(max((d for d in differences if d is not None), default=None))])
-    below = sum(row[-1] == "!" for cells in rows for row in cells)
-    return Table(
-        f"Options on {net}: against {rival} doing the same",
-        ["option", *(name for n in threads for name in (f"us, {n} thr", f"ratio, {n} thr", "of plain")), "loss diff"],
-        rows,
-        notes=[
-            f"{rival} {result['versions'][rival] or 'is not installed'}, eager; the optimizer fused where there is one "
-            "(sgd, momentum, nesterov, adam, adamw, amsgrad, adagrad).",
-            "us: its median microseconds of a step; ratio: times that we are faster; of plain: that over the plain "
-            f"network's, from costs within each process. Below 1 (marked !): {below}.",
-            "loss diff: largest relative difference of the first losses from ours; dropout draws its own masks.",
-            *_reasons(cases, rival),
-        ],
-    )
-
-
-def _times(result: Mapping[str, Any]) -> Table:
-    cases = result["cases"]
-    rows = [
-        [
-            option["name"],
-            *(
-                cell
-                for case in cases
-                for record in [case["rivals"]["fastmlp"][option["name"]]]
-                for cell in (
-                    number(1e6 * record["median"]) if record["median"] else record["status"],
-                    percent(record["spread"]),
-                )
-            ),
-        ]
-        for option in result["options"]
+            of_plain, n = case["of_plain"][rival][name], case["threads"]
+            slower = of_plain is not None and of_plain < 1
+            row[f"us, {n} thr"] = _micro(case["rivals"][rival][name])
+            row[f"ratio, {n} thr"] = times(case["speed_up"][rival][name])
+            row[f"of plain, {n} thr"] = number(of_plain) + (" !" if slower else "")
+            below += slower
+        row["loss diff"] = difference(largest([case["rivals"][rival][name]["loss_diff"] for case in cases]))
+        rows.append(row)
+    notes = [
+        f"{rival} {result['versions'][rival] or 'is not installed'}, eager; the optimizer fused where there is one "
+        "(sgd, momentum, nesterov, adam, adamw, amsgrad, adagrad).",
+        "us: its median microseconds of a step; ratio: times that we are faster; of plain: that over the plain "
+        f"network's, from costs within each process. Below 1 (marked !): {below}.",
+        "loss diff: largest relative difference of the first losses from ours; dropout draws its own masks.",
+        *_reasons(cases, rival),
     ]
-    return Table(
-        "Options: microseconds of a step",
-        ["option", *(name for case in cases for name in (f"us, {_label(case)}", "spread"))],
-        rows,
-        notes=["Median over the rounds, everything included; spread: quartile distance in percent of it."],
-    )
+    return Table.of(f"Options on {net}: against {rival} doing the same", rows, notes)
+
+
+def _all_times(result: Mapping[str, Any]) -> Table:
+    rows: list[dict[str, str]] = [{"option": option["name"]} for option in result["options"]]
+    for case in result["cases"]:
+        for row in rows:
+            record = case["rivals"]["fastmlp"][row["option"]]
+            row |= {f"us, {_label(case)}": _micro(record), f"spread, {_label(case)}": percent(record["spread"])}
+    note = "Median over the rounds, everything included; spread: quartile distance in percent of it."
+    return Table.of("Options: microseconds of a step", rows, [note])
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastmlp.bench import processes
+from fastmlp.bench.timing import clock, repeat
 from fastmlp.engines import environment
 
 SIZES = (1024, 2048, 3072)
@@ -49,28 +50,15 @@ def highest(found: Peaks) -> dict[str, float]:
 
 def measure(request: Mapping[str, Any]) -> dict[str, float]:
     """Measure in a worker the best of products of square matrices, by NumPy's and by SciPy's BLAS."""
+    from scipy.linalg import get_blas_funcs
+
     rng = np.random.default_rng(0)
-    share = request["seconds"] / len(SIZES)
+    seconds = request["seconds"] / len(SIZES) / 2
     gflops = 0.0
     for n in SIZES:
         A, B = (np.asfortranarray(rng.standard_normal((n, n)).astype(request["dtype"])) for _ in range(2))
-        gflops = max(gflops, *(2e-9 * n**3 / _least(product, share / 2) for product in _products(A, B)))
+        C, gemm = np.zeros_like(A), get_blas_funcs("gemm", (A, B))
+        by_numpy = repeat(partial(clock, partial(np.matmul, A, B, out=C)), seconds)
+        by_scipy = repeat(partial(clock, partial(gemm, 1.0, A, B, c=C, overwrite_c=True)), seconds)
+        gflops = max(gflops, 2e-9 * n**3 / min(by_numpy + by_scipy))
     return {"gflops": gflops}
-
-
-def _products(A: np.ndarray, B: np.ndarray) -> list[Callable[[], object]]:
-    from scipy.linalg import get_blas_funcs
-
-    C = np.zeros_like(A)
-    gemm = get_blas_funcs("gemm", (A, B))
-    return [lambda: np.matmul(A, B, out=C), lambda: gemm(1.0, A, B, c=C, overwrite_c=True)]
-
-
-def _least(call: Callable[[], object], seconds: float) -> float:
-    """Return the shortest time of a call, repeated for about `seconds`."""
-    least, end = float("inf"), time.perf_counter() + seconds
-    while least == float("inf") or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        least = min(least, time.perf_counter() - start)
-    return least

@@ -128,12 +128,8 @@ def versions(request: Mapping[str, Any]) -> dict[str, str | None]:
 def installed(names: Iterable[str]) -> dict[str, str | None]:
     """Return the version of each rival that can run, None for one that is absent."""
     packages = {name: row(name).packages for name in names}
-    every = {"packages": sorted({package for needed in packages.values() for package in needed})}
-    answers: dict[str, dict[str, Any]] = {}  # one per interpreter
-    found: dict[str, str | None] = {}
-    for name, needed in packages.items():
-        python = command(name)[0]
-        if python not in answers:
-            answers[python] = ask(name, "versions", every)
-        found[name] = answers[python][needed[0]] if all(answers[python][package] for package in needed) else None
-    return found
+    request = {"packages": sorted({package for needed in packages.values() for package in needed})}
+    pythons = {command(name)[0]: name for name in packages}
+    answers = {python: ask(name, "processes:versions", request) for python, name in pythons.items()}
+    found = {name: [answers[command(name)[0]][package] for package in needed] for name, needed in packages.items()}
+    return {name: versions[0] if all(versions) else None for name, versions in found.items()}

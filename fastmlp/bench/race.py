@@ -1,21 +1,28 @@
-"""Rounds over rivals: same results or no times. Used by `train`, `predict`, `cuda` and `quick` of several engines.
+"""A run of a suite: rounds over rivals, with the same results or no times.
 
-Each measurement is a fresh process, which answers with seconds, losses and a file with an array (weights or outputs).
-After every round all results are compared with the reference's; a rival whose results differ has no times and runs no
-more. If it is fastmlp that differs, or the reference fails, nobody has times.
+`Run.gather` only asks. `Run.race` also judges, for `train`, `predict`, `cuda` and `quick` of several engines. Each
+measurement of a race is a fresh process, which answers with seconds, losses and a file with an array (weights or
+outputs). After every round all results are compared with the reference's; a rival whose results differ has no times
+and runs no more. If it is fastmlp that differs, or the reference fails, nobody has times.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastmlp.bench import processes
+from fastmlp.bench.rivals import engine_rivals
+from fastmlp.bench.settings import Settings
+from fastmlp.bench.tables import difference, number, share
+from fastmlp.bench.workloads import Workload
 
 Tell = Callable[[str], None]
 
@@ -28,6 +35,7 @@ TOLERANCE: Mapping[str, Mapping[str, float]] = {
 }
 
 JUDGES = ("scikit-learn", "fastmlp")
+WRONG = {"differs": "results differ", "failed": "failed"}  # status -> in words
 
 
 @dataclass
@@ -50,16 +58,9 @@ class Record:
         """Return plain containers for JSON, where a number that is not finite becomes None."""
         threads = {str(n): _times(answers) for n, answers in self.answers.items()}
         best = min(threads, key=lambda n: threads[n]["median"]) if threads else None
-        return {
-            "status": self.status,
-            "problem": self.problem,
-            "version": self.version,
-            "loss": finite(self.loss),
-            "loss_diff": finite(self.loss_diff),
-            "array_diff": finite(self.array_diff),
-            "threads": threads,
-            "best": best,
-        }
+        numbers = {key: finite(getattr(self, key)) for key in ("loss", "loss_diff", "array_diff")}
+        facts = {"status": self.status, "problem": self.problem, "version": self.version}
+        return {**facts, **numbers, "threads": threads, "best": best}
 
 
 def finite(value: float | None) -> float | None:
@@ -83,78 +84,104 @@ def _times(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**summary([seconds for answer in answers for seconds in answer["seconds"]]), **extra}
 
 
-def race(
-    action: str,
-    request: Mapping[str, Any],
-    versions: Mapping[str, str | None],
-    threads: Sequence[int],
-    rounds: int,
-    origin: np.ndarray | float,
-    tell: Tell,
-    judges: Sequence[str] = JUDGES,
-) -> dict[str, dict[str, Any]]:
-    """Run all rounds of one case.
+@dataclass
+class Run:
+    """One run of a suite: what it asks of its processes, and what went wrong."""
 
-    Parameters
-    ----------
-    action : str
-        What the workers are asked.
-    request : mapping
-        The question; `folder` is where they find their data and leave their arrays.
-    versions : mapping
-        Version of each rival, None for one that is absent.
-    origin : ndarray or float
-        Where the arrays started: distances are relative to the way from there.
-    judges : sequence of str
-        The first of them that takes part is the reference.
+    suite: str
+    settings: Settings
+    tell: Tell
+    problems: list[str] = field(default_factory=list)  # a line for each result that differs or process that failed
 
-    Returns
-    -------
-    dict
-        `Record.as_dict()` by rival.
-    """
-    records = {rival: Record(version) for rival, version in versions.items()}
-    for record in records.values():
-        if record.version is None:
-            record.drop("absent", "not installed")
-    reference: dict[str, Any] = {}
-    entrants = [(rival, n) for n in threads for rival in records]
-    for k in range(rounds):
-        answers = []
+    @cached_property
+    def versions(self) -> Mapping[str, str | None]:
+        """The version of each rival, None for one that is absent."""
+        return processes.installed(self.settings.entrants(self.suite))
+
+    def gather(
+        self, name: str, rivals: Iterable[str], ask: Callable[[str], dict[str, Any]], rounds: int | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Ask every rival once a round; return the answers of each."""
+        found: dict[str, list[dict[str, Any]]] = {rival: [] for rival in rivals}
+        rounds = rounds or self.settings.rounds or 1
+        for k in range(rounds):
+            for rival, answers in found.items():
+                self.tell(f"{self.suite}: {name}, round {k + 1} of {rounds}, {rival}")
+                try:
+                    answers.append(ask(rival))
+                except processes.Failed as failure:
+                    self.problems.append(f"{name}, {rival}: failed: {failure}")
+        return found
+
+    def race(
+        self,
+        name: str,
+        workload: Workload | None = None,
+        origin: np.ndarray | float = 0.0,
+        judges: Sequence[str] = JUDGES,
+        **question: Any,
+    ) -> dict[str, dict[str, Any]]:
+        """Run all rounds of one case and return `Record.as_dict()` by rival.
+
+        The arrays started from `origin`: distances are relative to the way from there. The first of `judges` that
+        takes part is the reference.
+        """
+        records = {rival: Record(version) for rival, version in self.versions.items()}
+        for record in records.values():
+            if record.version is None:
+                record.drop("absent", "not installed")
+        reference: dict[str, Any] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            if workload:
+                workload.write(Path(folder), self.settings.dtype)
+            request = self.settings.question(workload, folder=folder, out=str(Path(folder, "out.npy")), **question)
+            for k in range(self.settings.rounds or 1):
+                answers = list(self._round(k, name, records, request))
+                reference = reference or _reference(records, answers, judges)
+                for rival, n, answer in answers:
+                    if reference and records[rival].status == "ok":
+                        _judge(records[rival], answer, reference, origin, self.settings.dtype)
+                        if records[rival].status == "ok":
+                            records[rival].answers.setdefault(n, []).append(answer)
+                if not reference or records["fastmlp"].status != "ok":
+                    for record in records.values():
+                        if record.status == "ok":
+                            record.drop("untimed", "nothing to compare it with")
+                    break
+        found = {rival: record.as_dict() for rival, record in records.items()}
+        self.problems += [f"{name}, {rival}: {problem}" for rival, problem in wrong(found)]
+        return found
+
+    def _round(
+        self, k: int, name: str, records: Mapping[str, Record], request: Mapping[str, Any]
+    ) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """Yield (rival, threads, answer) of all processes of a round that answer."""
+        entrants = [(rival, n) for n in self.settings.threads for rival in records]
         for rival, n in entrants if k % 2 == 0 else reversed(entrants):
             record = records[rival]
-            if record.status == "ok":
-                tell(f"round {k + 1} of {rounds}, {rival}, threads: {n}")
-                answers.append((rival, n, _ask(action, request, rival, n, record)))
-        reference = reference or _reference(records, answers, judges)
-        if not reference:
-            break
-        for rival, n, answer in answers:
-            if answer is not None and records[rival].status == "ok":
-                _judge(records[rival], answer, reference, origin, request["dtype"])
-                if records[rival].status == "ok":
-                    records[rival].answers.setdefault(n, []).append(answer)
-        if records["fastmlp"].status != "ok":
-            break
-    if records["fastmlp"].status != "ok" or not reference:
-        for record in records.values():
-            if record.status == "ok":
-                record.drop("untimed", "nothing to compare it with")
-    return {rival: record.as_dict() for rival, record in records.items()}
+            if record.status != "ok":
+                continue
+            self.tell(f"{self.suite}: {name}, round {k + 1} of {self.settings.rounds}, {rival}, threads: {n}")
+            # From the second round on as many epochs per fit as in the first.
+            known = record.answers.get(n, [{}])[0]
+            epochs = {"epochs": known["epochs"]} if "epochs" in known else {}
+            try:
+                answer = processes.ask(rival, self.suite, {**request, **epochs}, threads=n)
+            except processes.Failed as failed:
+                record.drop("failed", str(failed))
+                continue
+            yield rival, n, {**answer, "array": np.load(request["out"]).astype(np.float64)}
 
 
-def _ask(action: str, request: Mapping[str, Any], rival: str, threads: int, record: Record) -> dict[str, Any] | None:
-    out = Path(request["folder"], "out.npy")
-    # From the second round on as many epochs per fit as in the first.
-    known = record.answers.get(threads)
-    epochs = {"epochs": known[0]["epochs"]} if known and "epochs" in known[0] else {}
-    try:
-        answer = processes.ask(rival, action, {**request, **epochs, "out": str(out)}, threads=threads)
-    except processes.Failed as failed:
-        record.drop("failed", str(failed))
-        return None
-    answer["array"] = np.load(out).astype(np.float64)
-    return answer
+def medians(entries: Sequence[Mapping[str, Any]], what: str, engines: Sequence[str] = ()) -> dict[str, float]:
+    """Return figures: the medians at the best thread count of fastmlp, or of each engine by name."""
+    names = {f" {engine}": rival for engine, rival in engine_rivals(engines).items()} or {"": "fastmlp"}
+    return {
+        f"{entry['name']}{engine}{what}": times["median"]
+        for entry in entries
+        for engine, rival in names.items()
+        if (times := best(entry["rivals"][rival]))
+    }
 
 
 def _reference(
@@ -179,10 +206,9 @@ def _judge(
     record.loss = answer["losses"][0][-1] if answer["losses"] else None
     limits = TOLERANCE[dtype]
     problems = []
-    for what, difference in (("losses", record.loss_diff), ("array", record.array_diff)):
-        if not difference <= limits[what]:  # so that NaN is a difference
-            name = {"array": answer["what"]}.get(what, what)
-            problems.append(f"{name} differ by {difference:.1e}, more than {limits[what]:.0e}")
+    for what, name, found in (("losses", "losses", record.loss_diff), ("array", answer["what"], record.array_diff)):
+        if not found <= limits[what]:  # so that NaN is a difference
+            problems.append(f"{name} differ by {found:.1e}, more than {limits[what]:.0e}")
     if problems:
         record.drop("differs", "; ".join(problems))
 
@@ -194,16 +220,22 @@ def relative(ours: Sequence[float], theirs: Sequence[Sequence[float]]) -> float:
     return float(np.max(np.abs(np.subtract(ours, theirs[0])) / np.abs(theirs[0])))
 
 
+def best(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the times at a rival's best thread count; empty if it has none."""
+    return record["threads"].get(record["best"], {})
+
+
 def ratio(rivals: Mapping[str, Mapping[str, Any]], rival: str, threads: str | None = None) -> float | None:
     """Return how many times faster than a rival: each at its best thread count, or both at the given one."""
-    medians = []
-    for name in (rival, "fastmlp"):
-        record = rivals.get(name, {"threads": {}})
-        times = record["threads"].get(threads or record.get("best"))
-        if times is None:
-            return None
-        medians.append(times["median"])
-    return medians[0] / medians[1]
+    theirs, ours = (
+        rivals[name]["threads"].get(threads or rivals[name]["best"], {}).get("median") for name in (rival, "fastmlp")
+    )
+    return share(theirs, ours)
+
+
+def ratios(rivals: Mapping[str, Mapping[str, Any]], threads: str | None = None) -> dict[str, float | None]:
+    """Return `ratio` of every rival of a case."""
+    return {rival: ratio(rivals, rival, threads) for rival in rivals if rival != "fastmlp"}
 
 
 def mean(ratios: Sequence[float | None]) -> float | None:
@@ -212,11 +244,28 @@ def mean(ratios: Sequence[float | None]) -> float | None:
     return statistics.geometric_mean(known) if known else None
 
 
-def problems(case: str, rivals: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return one line for each rival whose results differ or whose process failed."""
-    words = {"differs": "results differ", "failed": "failed"}
+def wrong(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return (name, problem) of those whose results differ or whose process failed."""
     return [
-        f"{case}, {name}: {words[record['status']]}: {record['problem']}"
-        for name, record in rivals.items()
-        if record["status"] in words
+        (name, f"{WRONG[record['status']]}: {record['problem']}")
+        for name, record in records.items()
+        if record["status"] in WRONG
     ]
+
+
+# --- what tables show of a race ---------------------------------------------------------------------------------------
+
+
+def shown(record: Mapping[str, Any], threads: str | None = None, scale: float = 1e6) -> str:
+    """Return the median at a thread count, or at the best; what went wrong if there is none."""
+    times = record["threads"].get(threads or record["best"])
+    return number(scale * times["median"]) if times else record["status"]
+
+
+def differences(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of how far losses and weights are from the reference's."""
+    compared = record["status"] in ("ok", "differs", "untimed")
+    return {
+        f"{what} diff": difference(record[key] if compared else None)
+        for what, key in (("loss", "loss_diff"), ("weight", "array_diff"))
+    }

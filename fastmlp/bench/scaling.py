@@ -6,61 +6,56 @@ import os
 import shutil
 import tempfile
 import threading
-import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastmlp.bench import processes
-from fastmlp.bench.race import Tell
-from fastmlp.bench.settings import Settings
-from fastmlp.bench.tables import Bars, Table, number
+from fastmlp.bench import processes, timing
+from fastmlp.bench.race import Run
+from fastmlp.bench.tables import Bars, Table, number, scaled
 
 ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
 FEW_ROWS = (1000, 2000)
 FEATURES = 20
 HIDDEN = (50,)
 BATCH = 256
-REPEATS = 5  # of each fit up to a million rows; more rows are fitted once
+BYTES = FEATURES * 4 + 8  # of a row of X and y
+ROUNDS = 5  # of each fit up to a million rows; more rows are fitted once
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Run one process per number of rows for the time, and one for the memory."""
-    sizes: tuple[int, ...] = FEW_ROWS if settings.quick_check else ROWS
-    problems, cases = [], []
+    settings, sizes = run.settings, FEW_ROWS if run.settings.quick_check else ROWS
     with tempfile.TemporaryDirectory() as folder:
-        fitting = [n for n in sizes if _bytes(n) < 0.9 * shutil.disk_usage(folder).free]
-        problems += [f"{n:,} rows: failed: no room in {tempfile.gettempdir()}" for n in sizes if n not in fitting]
-        tell("writing the data")
+        fitting = [n for n in sizes if BYTES * n < 0.9 * shutil.disk_usage(folder).free]
+        run.problems += [f"{n:,} rows: failed: no room in {tempfile.gettempdir()}" for n in sizes if n not in fitting]
+        run.tell("scaling: writing the data")
         _write(Path(folder), max(fitting))
-        for n in fitting:
-            for threads in settings.threads:
-                tell(f"{n:,} rows, threads: {threads}")
-                request = {"folder": folder, "rows": n, "backend": settings.backend}
-                try:
-                    cases.append({"rows": n, "threads": threads, **_ask(request, threads)})
-                except processes.Failed as failure:
-                    problems.append(f"{n:,} rows: failed: {failure}")
+        wanted = {f"{n:,} rows, {threads} thr": (n, threads) for n in fitting for threads in settings.threads}
+
+        def ask(name: str) -> dict[str, Any]:
+            n, threads = wanted[name]
+            request = settings.question(folder=folder, rows=n)
+            found, memory = (
+                processes.ask("fastmlp", "scaling", {**request, "what": what}, threads) for what in ("time", "memory")
+            )
+            return {"rows": n, "threads": threads, **found, "memory": memory}
+
+        answers = run.gather("scaling", wanted, ask, rounds=1)
+    cases = [case for found in answers.values() for case in found]
     return {
         "settings": {"threads": list(settings.threads), "batch_size": BATCH, "widths": [FEATURES, *HIDDEN, 1]},
         "cases": cases,
         "flatness": {str(threads): _flatness(cases, threads) for threads in settings.threads},
-        "problems": problems,
-        "figures": {
-            f"{case['rows']:,} rows, {case['threads']} thr, seconds of an epoch": case["shuffled"]["epoch"]
-            for case in cases
-        },
+        "figures": {f"{_name(case)}, seconds of an epoch": case["shuffled"]["epoch"] for case in cases},
     }
 
 
-def _ask(request: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    timed, memory = (
-        processes.ask("fastmlp", "scaling", {**request, "what": what}, threads=threads) for what in ("time", "memory")
-    )
-    return {**timed, "memory": memory}
+def _name(case: Mapping[str, Any]) -> str:
+    return f"{case['rows']:,} rows, {case['threads']} thr"
 
 
 def _flatness(cases: list[dict[str, Any]], threads: int) -> dict[str, float | None]:
@@ -71,10 +66,6 @@ def _flatness(cases: list[dict[str, Any]], threads: int) -> dict[str, float | No
             per_row = [case[order][part] / case["rows"] for case in cases if case["threads"] == threads]
             found[f"{part}, {order}"] = max(per_row) / min(per_row) if per_row else None
     return found
-
-
-def _bytes(rows: int) -> int:
-    return rows * (FEATURES * 4 + 8)
 
 
 def _write(folder: Path, rows: int, chunk: int = 1_000_000) -> None:
@@ -111,17 +102,13 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
             n_jobs=request["threads"],
             backend=request["backend"],
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "hasn't converged yet"
-            start = time.perf_counter()
-            estimator.fit(X[:rows], y[:rows])
-            return time.perf_counter() - start
+        return timing.fit(estimator, X[:rows], y[:rows])
 
     if request["what"] == "memory":
         fit(1, rows=BATCH)  # what is loaded once is no part of a fit
         return _memory(fit, request, X, y)
     fit(1)  # reads the file and warms up
-    repeats = REPEATS if n <= 1_000_000 else 1
+    repeats = ROUNDS if n <= 1_000_000 else 1
     found: dict[str, Any] = {}
     for name, shuffle in (("shuffled", True), ("in order", False)):
         one = float(np.median([fit(1, shuffle) for _ in range(repeats)]))
@@ -138,16 +125,15 @@ def _memory(fit: Callable[[int], float], request: Mapping[str, Any], X: np.ndarr
     network = Network((FEATURES, *HIDDEN, 1), ("relu",), "binary_log_loss", np.dtype(np.float32))
     workspace = backends.get(request["backend"]).workspace(network, BATCH, request["threads"])
     before, resident = anonymous(), peak_resident()
-    with Watch() as watch:
+    with watch() as most:
         fit(1)
     after = peak_resident()
-    params = 3 * network.n_params * network.dtype.itemsize
     return {
-        "anonymous": None if before is None else watch.most - before,
+        "anonymous": None if before is None else most[0] - before,
         "resident": None if resident is None or after is None else after - resident,
         "X": X.nbytes,
         "y": y.nbytes,
-        "params": params,
+        "params": 3 * network.n_params * network.dtype.itemsize,
         "workspace": getattr(workspace, "nbytes", None),
     }
 
@@ -172,105 +158,82 @@ def peak_resident() -> int | None:
     return most if os.uname().sysname == "Darwin" else 1024 * most
 
 
-class Watch:
-    """Keeps the most anonymous memory seen, in a thread that looks every two milliseconds."""
+@contextmanager
+def watch() -> Iterator[list[int]]:
+    """Give a list whose only item is the most anonymous memory seen, in a thread that looks every two milliseconds."""
+    most, stop = [anonymous() or 0], threading.Event()
 
-    def __enter__(self) -> Watch:
-        self.most = anonymous() or 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-        return self
+    def look() -> None:
+        while not stop.wait(0.002):
+            most[0] = max(most[0], anonymous() or 0)
 
-    def _look(self) -> None:
-        while not self._stop.wait(0.002):
-            self.most = max(self.most, anonymous() or 0)
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield most
+    finally:
+        stop.set()
+        thread.join()
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
-    settings = result["settings"]
-    return [
-        Table(
-            "Scaling: nanoseconds per row",
-            ["rows", "threads", "epoch", "whole fit", "epoch, no shuffle", "whole fit, no shuffle"],
-            [
-                [
-                    f"{case['rows']:,}",
-                    str(case["threads"]),
-                    *(
-                        number(1e9 * case[order][part] / case["rows"])
-                        for order in ("shuffled", "in order")
-                        for part in ("epoch", "fit")
-                    ),
-                ]
-                for case in result["cases"]
-            ],
-            notes=[
-                f"Net {'-'.join(map(str, settings['widths']))}, batch {settings['batch_size']}, float32, X a read-only "
-                "memory map.",
-                "whole fit: of one epoch; epoch: half of what a fit of three takes more.",
-                *(
-                    f"Slowest over fastest, threads: {threads}: "
-                    + ", ".join(f"{name} {number(value)}" for name, value in flat.items())
-                    for threads, flat in result["flatness"].items()
-                ),
-            ],
-        ),
-        Table(
-            "Scaling: megabytes that a fit adds at its peak",
-            ["rows", "threads", "anonymous", "bytes/row", "resident", "X", "3 x params", "workspace"],
-            [
-                [
-                    f"{case['rows']:,}",
-                    str(case["threads"]),
-                    _mega(memory["anonymous"]),
-                    number(None if memory["anonymous"] is None else memory["anonymous"] / case["rows"]),
-                    *(_mega(memory[key]) for key in ("resident", "X", "params", "workspace")),
-                ]
-                for case in result["cases"]
-                for memory in [case["memory"]]
-            ],
-            notes=[
-                "anonymous: memory that no file backs; a copy of X would be in it.",
-                "resident: with the pages of X, which the system may take back.",
-            ],
-        ),
+    settings, cases = result["settings"], result["cases"]
+    times = [
+        {
+            "rows": f"{case['rows']:,}",
+            "threads": case["threads"],
+            **{
+                f"{name}{note}": 1e9 * case[order][part] / case["rows"]
+                for order, note in (("shuffled", ""), ("in order", ", no shuffle"))
+                for part, name in (("epoch", "epoch"), ("fit", "whole fit"))
+            },
+        }
+        for case in cases
     ]
-
-
-def _mega(value: int | None) -> str:
-    return number(None if value is None else 1e-6 * value)
+    memory = [
+        {
+            "rows": f"{case['rows']:,}",
+            "threads": case["threads"],
+            "anonymous": scaled(found["anonymous"], 1e-6),
+            "bytes/row": scaled(found["anonymous"], 1 / case["rows"]),
+            **{key: scaled(found[key], 1e-6) for key in ("resident", "X")},
+            "3 x params": scaled(found["params"], 1e-6),
+            "workspace": scaled(found["workspace"], 1e-6),
+        }
+        for case in cases
+        for found in [case["memory"]]
+    ]
+    flat = [
+        f"Slowest over fastest, threads: {threads}: "
+        + ", ".join(f"{name} {number(value)}" for name, value in found.items())
+        for threads, found in result["flatness"].items()
+    ]
+    notes = [
+        f"Net {'-'.join(map(str, settings['widths']))}, batch {settings['batch_size']}, float32, X a read-only memory "
+        "map.",
+        "whole fit: of one epoch; epoch: half of what a fit of three takes more.",
+        *flat,
+    ]
+    notes_on_memory = [
+        "anonymous: memory that no file backs; a copy of X would be in it.",
+        "resident: with the pages of X, which the system may take back.",
+    ]
+    return [
+        Table.of("Scaling: nanoseconds per row", times, notes),
+        Table.of("Scaling: megabytes that a fit adds at its peak", memory, notes_on_memory),
+    ]
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:
     cases = result["cases"]
-    labels = [f"{case['rows']:,} rows, {case['threads']} thr" for case in cases]
-    memory = [case["memory"] for case in cases]
+    labels = [_name(case) for case in cases]
+    orders = {"shuffled": "shuffled", "no shuffle": "in order"}
+    times = {name: [1e9 * case[order]["epoch"] / case["rows"] for case in cases] for name, order in orders.items()}
+    memory = {kind: [scaled(case["memory"][kind], 1e-6) for case in cases] for kind in ("anonymous", "X")}
     return [
-        Bars(
-            "Scaling: nanoseconds per row of an epoch",
-            labels,
-            {
-                "shuffled": [1e9 * case["shuffled"]["epoch"] / case["rows"] for case in cases],
-                "no shuffle": [1e9 * case["in order"]["epoch"] / case["rows"] for case in cases],
-            },
-            "ns",
-        ),
-        Bars(
-            "Scaling: megabytes that a fit adds, beside X",
-            labels,
-            {
-                "anonymous": [None if one["anonymous"] is None else 1e-6 * one["anonymous"] for one in memory],
-                "X": [1e-6 * one["X"] for one in memory],
-            },
-            "MB",
-            log=True,
-        ),
+        Bars("Scaling: nanoseconds per row of an epoch", labels, times, "ns"),
+        Bars("Scaling: megabytes that a fit adds, beside X", labels, memory, "MB", log=True),
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from fastmlp.bench.rivals import ENGINE, RIVALS
 from fastmlp.bench.workloads import EVERY_WORKLOAD, Workload
@@ -13,47 +14,26 @@ SIDE_BY_SIDE = ("quick", "train")  # suites in which engines race each other
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of a run.
+    """Options of a run."""
 
-    Attributes
-    ----------
-    rounds : int or None
-        Fresh processes of each rival and thread count (in `quick` and `options` timed fits of each); None: the suite's
-        default.
-    threads : tuple of int
-        Thread counts to try with each rival, one after the other.
-    workloads, rivals : tuple of str
-        Names in `EVERY_WORKLOAD`, of which each suite takes its own, and in `RIVALS`.
-    dtype : str
-        "float32" or "float64".
-    data, solvers : tuple of str
-        Of `quick`: names in its tables; empty for all.
-    backend : str
-        Engine of fastmlp.
-    engines : tuple of str
-        Engines of fastmlp to run side by side in `quick` and `train`, the first of which is `backend`, and whose first
-        fits `cold` shows; empty for one engine, and in `cold` for all.
-    seconds : float
-        Time for the timed fits or calls of one process.
-    quick_check : bool
-        Everything at its smallest, to see that it runs; the times mean little.
-    """
-
+    # Fresh processes of each rival and thread count (in `quick` and `options` timed fits of each); None: its default.
     rounds: int | None = None
-    threads: tuple[int, ...] = (1,)
-    workloads: tuple[str, ...] = tuple(EVERY_WORKLOAD)
+    threads: tuple[int, ...] = (1,)  # thread counts to try with each rival, one after the other
+    workloads: tuple[str, ...] = tuple(EVERY_WORKLOAD)  # of which each suite takes its own
     rivals: tuple[str, ...] = tuple(RIVALS)
-    dtype: str = "float32"
-    data: tuple[str, ...] = ()
-    solvers: tuple[str, ...] = ()
-    backend: str = "auto"
+    dtype: str = "float32"  # or "float64"
+    data: tuple[str, ...] = ()  # of `quick`; empty for all
+    solvers: tuple[str, ...] = ()  # of `quick`; empty for all
+    backend: str = "auto"  # engine of fastmlp
+    # Engines to run side by side in `quick` and `train`, the first of which is `backend`, and whose first fits `cold`
+    # shows; empty for one engine, and in `cold` for all.
     engines: tuple[str, ...] = ()
-    seconds: float = 1.0
-    quick_check: bool = False
+    seconds: float = 1.0  # for the timed fits or calls of one process
+    quick_check: bool = False  # everything at its smallest, to see that it runs; the times mean little
 
-    def rounds_or(self, default: int) -> int:
-        """Return the number of rounds: the user's, or this default."""
-        return self.rounds or (1 if self.quick_check else default)
+    def of_suite(self, rounds: int) -> Settings:
+        """Return these settings with a suite's default number of rounds."""
+        return replace(self, rounds=self.rounds or (1 if self.quick_check else rounds))
 
     def entrants(self, suite: str) -> list[str]:
         """Return fastmlp and the chosen rivals of a suite."""
@@ -64,3 +44,16 @@ class Settings:
     def named(self, workloads: Mapping[str, Workload]) -> list[Workload]:
         """Return the chosen workloads of a suite; all if the choice belongs to another suite."""
         return [workload for name, workload in workloads.items() if name in self.workloads] or list(workloads.values())
+
+    def question(self, workload: Workload | None = None, **more: Any) -> dict[str, Any]:
+        """Return what every worker is told."""
+        question = {"dtype": self.dtype, "backend": self.backend, "seconds": self.seconds}
+        if workload:
+            question["workload"] = workload.name
+            if self.quick_check:
+                question["epochs"] = workload.checked_epochs
+        return {**question, **more}
+
+    def shown(self, **more: Any) -> dict[str, Any]:
+        """Return the settings that belong to a suite's results, for JSON."""
+        return {"rounds": self.rounds, "dtype": self.dtype, "threads": list(self.threads), **more}

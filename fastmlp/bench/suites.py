@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from fastmlp.bench.race import Tell
+from fastmlp.bench.race import Run, Tell
 from fastmlp.bench.settings import Settings
 
 SUITES: Mapping[str, str] = {
@@ -48,20 +48,20 @@ def run(
     """
     from fastmlp.engines import environment
 
-    results = {
-        name: module(name).run(options[name], lambda text, name=name: tell(f"{name}: {text}")) for name in suites
-    }
+    results = {}
+    for name in suites:
+        suite = module(name)
+        rounds = getattr(suite, "ENGINE_ROUNDS", suite.ROUNDS) if options[name].engines else suite.ROUNDS
+        run = Run(name, options[name].of_suite(rounds), tell)
+        result = suite.run(run)
+        results[name] = {"settings": run.settings.shown(), **result, "problems": run.problems}
     return {
         "schema": SCHEMA,
         "environment": environment.describe(),
         "same": not any(result["problems"] for result in results.values()),
         "suites": results,
         "skipped": dict(skipped or {}),
-        "figures": {
-            f"{name}: {figure}": value
-            for name, result in results.items()
-            for figure, value in result["figures"].items()
-        },
+        "figures": {f"{name}: {key}": value for name in results for key, value in results[name]["figures"].items()},
     }
 
 

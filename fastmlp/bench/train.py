@@ -2,161 +2,106 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from fastmlp.bench import engines, peak, processes, rivals
-from fastmlp.bench.race import Tell, finite, mean, problems, race, ratio
-from fastmlp.bench.settings import Settings
-from fastmlp.bench.tables import Bars, Table, difference, number, percent, share
+from fastmlp.bench import engines, peak, rivals
+from fastmlp.bench.race import Run, best, differences, mean, medians, ratio, ratios, shown
+from fastmlp.bench.tables import Bars, Table, largest, number, percent, ratio_bars, scaled, share, times
+from fastmlp.bench.timing import epochs_within, repeat, timed
 from fastmlp.bench.workloads import SEED, WORKLOADS, Task, Workload
 
 ROUNDS = 3
-MOST_EPOCHS = 1000  # of one fit
 FITS = 4  # that should go into the time of a process
+FACTS = ("name", "n_samples", "batch_size", "activation", "solver", "loss", "data", "steps", "checked_epochs")
 
 
-def run(settings: Settings, tell: Tell) -> dict[str, Any]:
+def run(run: Run) -> dict[str, Any]:
     """Run every workload, one after the other."""
-    versions = processes.installed(settings.entrants("train"))
+    settings = run.settings
     measured, found = [], []
     for workload in settings.named(WORKLOADS):
-        tell(f"{workload.name}, peak")
+        run.tell(f"train: {workload.name}, peak")
         measured.append(peak.peaks(settings.threads, settings.dtype, settings.seconds))
-        found.append(_run(workload, settings, versions, tell))
+        found.append(entry(run, workload))
     peaks = peak.best(measured)
-    for entry in found:
-        _rate(entry, peak.highest(peaks))
+    for one in found:
+        _rate(one, peak.highest(peaks))
     return {
-        "settings": {"rounds": settings.rounds_or(ROUNDS), "dtype": settings.dtype, "threads": list(settings.threads)},
-        "versions": versions,
+        "versions": run.versions,
         "peak_gflops": peaks,
         "workloads": found,
-        "mean_ratio": {rival: mean([entry["ratio"][rival] for entry in found]) for rival in rivals.others(versions)},
-        "mean_ratio_to_best": mean([entry["ratio_to_best"] for entry in found]),
+        "mean_ratio": means(found, "ratio", rivals.others(run.versions)),
+        "mean_ratio_to_best": mean([one["ratio_to_best"] for one in found]),
         **engines.compare(found, settings.engines),
-        "problems": [line for entry in found for line in problems(entry["name"], entry["rivals"])],
-        "figures": engines.figures(found, settings.engines, f" {settings.dtype}, seconds per step"),
+        "figures": medians(found, f" {settings.dtype}, seconds per step", settings.engines),
     }
 
 
-def _run(workload: Workload, settings: Settings, versions: Mapping[str, str | None], tell: Tell) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        workload.write(Path(folder), settings.dtype)
-        request = {
-            "workload": workload.name,
-            "folder": folder,
-            "dtype": settings.dtype,
-            "backend": settings.backend,
-            "seconds": settings.seconds,
-            **({"epochs": workload.checked_epochs} if settings.quick_check else {}),
-        }
-        origin = start(workload, settings.dtype)
-        record = race(
-            "train",
-            request,
-            versions,
-            settings.threads,
-            settings.rounds_or(ROUNDS),
-            origin,
-            lambda text: tell(f"{workload.name}, {text}"),
-        )
-    return {**facts(workload), "rivals": record}
+def entry(run: Run, workload: Workload, **question: Any) -> dict[str, Any]:
+    """Race on a workload; return its facts and the records, for JSON."""
+    # the weights (n_params,) that all rivals start from
+    network = workload.network(run.settings.dtype)
+    origin = network.initial_params(np.random.RandomState(SEED), gain=6.0).astype(np.float64)
+    facts = {name: getattr(workload, name) for name in FACTS}
+    records = run.race(workload.name, workload, origin, **question)
+    return {**facts, "flops": workload.flops, "widths": list(workload.widths), "rivals": records}
 
 
-def start(workload: Workload, dtype: str) -> np.ndarray:
-    """Return the weights (n_params,) that all rivals start from."""
-    return workload.network(dtype).initial_params(np.random.RandomState(SEED), gain=6.0).astype(np.float64)
-
-
-def facts(workload: Workload) -> dict[str, Any]:
-    """Return the facts of a workload, for JSON."""
-    return {
-        "name": workload.name,
-        "n_samples": workload.n_samples,
-        "widths": list(workload.widths),
-        "batch_size": workload.batch_size,
-        "activation": workload.activation,
-        "solver": workload.solver,
-        "loss": workload.loss,
-        "data": workload.data,
-        "steps": workload.steps,
-        "checked_epochs": workload.checked_epochs,
-        "flops": workload.flops,
-    }
+def means(entries: Iterable[Mapping[str, Any]], key: str, names: Iterable[str]) -> dict[str, float | None]:
+    """Return the geometric mean of a ratio over all workloads, by rival."""
+    return {name: mean([entry[key][name] for entry in entries]) for name in names}
 
 
 def _rate(entry: dict[str, Any], peaks: Mapping[str, float]) -> None:
     """Add what follows from the times: GFLOP/s, part of the peak, ratios."""
     records = entry["rivals"]
     for record in records.values():
-        for threads, times in record["threads"].items():
-            times["gflops"] = entry["flops"] / times["median"] * 1e-9
-            times["peak_fraction"] = times["gflops"] / peaks[threads]
+        for threads, found in record["threads"].items():
+            found["gflops"] = entry["flops"] / found["median"] * 1e-9
+            found["peak_fraction"] = found["gflops"] / peaks[threads]
     entry["ratio"] = {rival: ratio(records, rival) for rival in rivals.others(records)}
-    entry["ratio_by_threads"] = {
-        threads: {rival: ratio(records, rival, threads) for rival in records if rival != "fastmlp"} for threads in peaks
-    }
+    entry["ratio_by_threads"] = {threads: ratios(records, threads) for threads in peaks}
     entry["ratio_to_best"] = min((r for r in entry["ratio"].values() if r is not None), default=None)
 
 
 # --- inside a worker ------------------------------------------------------------------------------------------------
 
 
-Clock = Callable[[Any, int], tuple[float, list[float]]]  # trainer, epochs -> seconds, losses
-
-
-def _wall(trainer: Any, epochs: int) -> tuple[float, list[float]]:
-    start = time.perf_counter()
-    losses = trainer.fit(epochs)
-    return time.perf_counter() - start, losses
+Fit = Callable[[int], tuple[float, list[float]]]  # epochs -> seconds, losses
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Time one rival on one workload, in a process that is fresh."""
     task = Task.read(request)
-    start = time.perf_counter()
-    trainer = rivals.load(request["rival"]).trainer(task, request["rival"])
-    return {"setup": time.perf_counter() - start, **timed_fits(trainer, task, request)}
+    setup, trainer = timed(rivals.load(request["rival"]).trainer, task, request["rival"])
+    return {"setup": setup, **timed_fits(trainer, task, request)}
 
 
-def timed_fits(trainer: Any, task: Task, request: Mapping[str, Any], clock: Clock = _wall) -> dict[str, Any]:
+def timed_fits(trainer: Any, task: Task, request: Mapping[str, Any], fit: Fit | None = None) -> dict[str, Any]:
     """Time the fits; the first is the cold one: it trains the checked epochs, whose results are compared.
 
     Timed fits start from the same weights again, so their first losses must be the same too.
     """
+    fit = fit or (lambda epochs: timed(trainer.fit, epochs))
     checked = task.workload.checked_epochs
     trainer.prepare(checked)
-    cold, losses = _wall(trainer, checked)
+    cold, losses = timed(trainer.fit, checked)
     np.save(request["out"], trainer.params())
-    epochs = request.get("epochs") or max(checked, _enough(trainer, request["seconds"] / FITS, clock))
+    curves = [losses]
+    epochs = request.get("epochs") or epochs_within(request["seconds"] / FITS, checked, fit(checked)[0])
     trainer.prepare(epochs)
-    curves, spent = [losses], 0.0
-    seconds: list[float] = []
-    while not seconds or spent + seconds[-1] < request["seconds"]:
-        elapsed, losses = clock(trainer, epochs)
-        seconds.append(elapsed)
-        spent += elapsed
+
+    def once() -> float:
+        elapsed, losses = fit(epochs)
         curves.append(losses[:checked])
-    per_step = [elapsed / (epochs * task.workload.steps) for elapsed in seconds]
-    return {
-        "what": "weights",
-        "cold": cold,
-        "epochs": epochs,
-        "seconds": per_step,
-        "losses": curves,
-    }
+        return elapsed
 
-
-def _enough(trainer: Any, seconds: float, clock: Clock) -> int:
-    """Return the number of epochs of a fit that takes about `seconds`."""
-    epoch, _ = clock(trainer, 1)
-    return max(1, min(MOST_EPOCHS, round(seconds / epoch)))
+    steps = epochs * task.workload.steps
+    seconds = [elapsed / steps for elapsed in repeat(once, request["seconds"])]
+    return {"what": "weights", "cold": cold, "epochs": epochs, "seconds": seconds, "losses": curves}
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------
@@ -169,12 +114,17 @@ def net(entry: Mapping[str, Any]) -> str:
     return f"{first}-{middle}-{last}"
 
 
-def _best(record: Mapping[str, Any], key: str) -> float | None:
-    return record["threads"][record["best"]][key] if record["best"] else None
+def measurements(result: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
+    """Yield (entry of a workload, rival, its record)."""
+    return ((entry, *item) for entry in result["workloads"] for item in entry["rivals"].items())
 
 
-def _micro(seconds: float | None) -> str:
-    return number(None if seconds is None else 1e6 * seconds)
+def by_rival(entry: Mapping[str, Any], cells: Mapping[str, str]) -> dict[str, str]:
+    """Return the cells of the rivals, with what went wrong in place of those without times."""
+    records = entry["rivals"]
+    return {
+        rival: cell if records[rival]["status"] == "ok" else records[rival]["status"] for rival, cell in cells.items()
+    }
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
@@ -185,157 +135,106 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
 
 
 def _overview(result: Mapping[str, Any]) -> Table:
-    others = list(result["mean_ratio"])
-    rows = []
-    for entry in result["workloads"]:
-        ours, records = entry["rivals"]["fastmlp"], entry["rivals"]
-        ratios = [
-            number(entry["ratio"][rival], "x") if records[rival]["status"] == "ok" else records[rival]["status"]
-            for rival in others
-        ]
-        rows.append(
-            [
-                entry["name"],
-                net(entry),
-                str(entry["batch_size"]),
-                _micro(_best(ours, "median")) if ours["status"] == "ok" else ours["status"],
-                percent(_best(ours, "peak_fraction")),
-                *ratios,
-                number(entry["ratio_to_best"], "x"),
-            ]
-        )
-    means = [number(result["mean_ratio"][rival], "x") for rival in others]
-    rows.append(["geometric mean", "", "", "", "", *means, number(result["mean_ratio_to_best"], "x")])
+    rows = [
+        {
+            "workload": entry["name"],
+            "layers": net(entry),
+            "batch": entry["batch_size"],
+            "fastmlp us": shown(entry["rivals"]["fastmlp"]),
+            "of peak": percent(best(entry["rivals"]["fastmlp"]).get("peak_fraction")),
+            **by_rival(entry, {rival: times(ratio) for rival, ratio in entry["ratio"].items()}),
+            "best rival": times(entry["ratio_to_best"]),
+        }
+        for entry in result["workloads"]
+    ]
+    means = {rival: times(mean) for rival, mean in result["mean_ratio"].items()}
+    rows.append({"workload": "geometric mean", **means, "best rival": times(result["mean_ratio_to_best"])})
     settings = result["settings"]
     peaks = "; ".join(
         f"{', '.join(f'{number(value)} with {threads}' for threads, value in found.items())} ({choice} kernels)"
         for choice, found in result["peak_gflops"].items()
     )
-    return Table(
-        "Training step: times faster than each rival",
-        ["workload", "layers", "batch", "fastmlp us", "of peak", *others, "best rival"],
-        rows,
-        notes=[
-            f"{settings['dtype']}; each rival at its best thread count of {_list(settings['threads'])}; "
-            f"rounds: {settings['rounds']}, a fresh process for each.",
-            "Same data, initial weights, batches and optimizer formula; losses and weights were compared first.",
-            "us: median microseconds of a step, everything included: gather, forward, loss, backward, update.",
-            "Shuffling is part of the fits of fastmlp and scikit-learn; the others get ready-made orders.",
-            "One output: two classes are one logistic output for all rivals, as in scikit-learn.",
-            f"Peak: the fastest large product of the same run. GFLOP/s by threads: {peaks}.",
-        ],
-        left=["layers"],
-    )
+    notes = [
+        f"{settings['dtype']}; each rival at its best thread count of {' and '.join(map(str, settings['threads']))}; "
+        f"rounds: {settings['rounds']}, a fresh process for each.",
+        "Same data, initial weights, batches and optimizer formula; losses and weights were compared first.",
+        "us: median microseconds of a step, everything included: gather, forward, loss, backward, update.",
+        "Shuffling is part of the fits of fastmlp and scikit-learn; the others get ready-made orders.",
+        "One output: two classes are one logistic output for all rivals, as in scikit-learn.",
+        f"Peak: the fastest large product of the same run. GFLOP/s by threads: {peaks}.",
+    ]
+    return Table.of("Training step: times faster than each rival", rows, notes)
 
 
 def _details(result: Mapping[str, Any]) -> Table:
     threads = [str(n) for n in result["settings"]["threads"]]
-    labels = engines.labels(result)
+    several = "engines" in result
+    ours = {"fastmlp": rivals.ENGINE + result["engines"][0]} if several else {}
     rows = [
-        _detail(entry, rival, labels.get(rival, rival), threads)
-        for entry in result["workloads"]
-        for rival in entry["rivals"]
+        {
+            "workload": entry["name"],
+            "rival": ours.get(rival, rival),
+            **{f"us, {n} thr": shown(record, n) for n in threads},
+            "spread": percent(best(record).get("spread")),
+            "first fit s": best(record).get("cold"),
+            "x warm": cold_over_warm(entry, rival),
+            "GFLOP/s": best(record).get("gflops"),
+            "of peak": percent(best(record).get("peak_fraction")),
+            **{f"ratio, {n} thr": entry["ratio_by_threads"][n].get(rival) for n in threads},
+            **differences(record),
+        }
+        for entry, rival, record in measurements(result)
     ]
-    return Table(
-        "Training step: every measurement",
-        [
-            "workload",
-            "rival",
-            *(f"us, {n} thr" for n in threads),
-            "spread",
-            "first fit s",
-            "x warm",
-            "GFLOP/s",
-            "of peak",
-            *(f"ratio, {n} thr" for n in threads),
-            "loss diff",
-            "weight diff",
-        ],
-        rows,
-        notes=[
-            "spread: quartile distance in percent of the median; spread, first fit, GFLOP/s and peak at the best "
-            "thread count.",
-            "first fit: the checked epochs in a fresh process, compilation included, with empty caches;",
-            "x warm: how many times longer than the same number of steps takes later.",
-            *(["The Numba engine's code lies in the user's cache; `cold` empties it."] if labels else []),
-            "ratio: times faster than the rival, both with that many threads.",
-            "loss diff, weight diff: largest relative difference from scikit-learn's, or from the first engine's where "
-            "scikit-learn takes no part; of the weights in terms of the way trained.",
-        ],
-        left=["rival"],
-    )
-
-
-def _detail(entry: Mapping[str, Any], rival: str, label: str, threads: Sequence[str]) -> list[str]:
-    record = entry["rivals"][rival]
-    times = [record["threads"].get(n) for n in threads]
-    shown = [_micro(one["median"]) if one else "-" for one in times]
-    if record["status"] != "ok":
-        shown[0] = record["status"]
-    ratios = [number(entry["ratio_by_threads"][n].get(rival)) for n in threads]
-    compared = record["status"] in ("ok", "differs", "untimed")
-    return [
-        entry["name"],
-        label,
-        *shown,
-        percent(_best(record, "spread")),
-        number(_best(record, "cold")),
-        number(cold_over_warm(entry, rival)),
-        number(_best(record, "gflops")),
-        percent(_best(record, "peak_fraction")),
-        *ratios,
-        difference(record["loss_diff"]) if compared else "-",
-        difference(record["array_diff"]) if compared else "-",
+    notes = [
+        "spread: quartile distance in percent of the median; spread, first fit, GFLOP/s and peak at the best "
+        "thread count.",
+        "first fit: the checked epochs in a fresh process, compilation included, with empty caches;",
+        "x warm: how many times longer than the same number of steps takes later.",
+        *(["The Numba engine's code lies in the user's cache; `cold` empties it."] if several else []),
+        "ratio: times faster than the rival, both with that many threads.",
+        "loss diff, weight diff: largest relative difference from scikit-learn's, or from the first engine's where "
+        "scikit-learn takes no part; of the weights in terms of the way trained.",
     ]
+    return Table.of("Training step: every measurement", rows, notes)
 
 
 def cold_over_warm(entry: Mapping[str, Any], rival: str) -> float | None:
     """Return the first fit's time over the time of as many warm steps."""
-    record = entry["rivals"][rival]
-    steps = entry["checked_epochs"] * entry["steps"]
-    return share(_best(record, "cold"), None if record["best"] is None else steps * _best(record, "median"))
+    found = best(entry["rivals"][rival])
+    return share(found.get("cold"), scaled(found.get("median"), entry["checked_epochs"] * entry["steps"]))
 
 
-def _list(values: Sequence[Any]) -> str:
-    return " and ".join(str(value) for value in values)
+def rival_charts(result: Mapping[str, Any], title: str) -> list[Bars]:
+    """Return a chart of the ratios to each rival that has any."""
+    return [
+        ratio_bars(
+            f"{title}: times faster than {rival}",
+            {entry["name"]: entry["ratio"][rival] for entry in result["workloads"]},
+        )
+        for rival in with_times(result)
+    ]
+
+
+def with_times(result: Mapping[str, Any]) -> list[str]:
+    """Return the rivals that have times."""
+    return [rival for rival, ratio in result["mean_ratio"].items() if ratio is not None]
 
 
 def charts(result: Mapping[str, Any]) -> list[Bars]:
     """Return charts of the ratios per rival, the part of the peak, and cold against warm."""
-    entries = result["workloads"]
-    labels = [entry["name"] for entry in entries]
-    present = [rival for rival, value in result["mean_ratio"].items() if value is not None]
-    ratios = [
-        Bars(
-            f"Training: times faster than {rival}",
-            labels,
-            {"ratio": [entry["ratio"][rival] for entry in entries]},
-            "x",
-            log=True,
-            line=1,
-        )
-        for rival in present
-    ]
-    fractions = {"fastmlp": [_percent_of_peak(entry, ["fastmlp"]) for entry in entries]}
-    if present:
-        fractions["best rival"] = [_percent_of_peak(entry, present) for entry in entries]
+    entries, present = result["workloads"], with_times(result)
+    series = {"fastmlp": ["fastmlp"], **({"best rival": present} if present else {})}
+    fractions = {
+        name: [
+            scaled(largest([best(entry["rivals"][rival]).get("peak_fraction") for rival in names]), 100)
+            for entry in entries
+        ]
+        for name, names in series.items()
+    }
     cold = {rival: mean([cold_over_warm(entry, rival) for entry in entries]) for rival in ["fastmlp", *present]}
     return [
         *engines.charts(result, "Training step"),
-        *ratios,
-        Bars("Training: percent of the machine's peak", labels, fractions, "%"),
-        Bars(
-            "First fit in a fresh process: times longer than a warm one (geometric mean)",
-            list(cold),
-            {"ratio": list(cold.values())},
-            "x",
-            log=True,
-            line=1,
-        ),
+        *rival_charts(result, "Training"),
+        Bars("Training: percent of the machine's peak", [entry["name"] for entry in entries], fractions, "%"),
+        ratio_bars("First fit in a fresh process: times longer than a warm one (geometric mean)", cold),
     ]
-
-
-def _percent_of_peak(entry: Mapping[str, Any], names: Sequence[str]) -> float | None:
-    fractions = [_best(entry["rivals"][name], "peak_fraction") for name in names]
-    known = [100 * value for value in fractions if value is not None]
-    return finite(max(known)) if known else None

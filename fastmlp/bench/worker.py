@@ -10,23 +10,14 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-# Action -> the function that answers it, in the file of the suite that asks.
-ACTIONS = {
-    "versions": "fastmlp.bench.processes:versions",
-    "peak": "fastmlp.bench.peak:measure",
-    "train": "fastmlp.bench.train:measure",
-    "predict": "fastmlp.bench.predict:measure",
-    "first fit": "fastmlp.bench.cold:measure",
-    "grid": "fastmlp.bench.grid:measure",
-    "scaling": "fastmlp.bench.scaling:measure",
-    "options": "fastmlp.bench.options:measure",
-    "whole fits": "fastmlp.bench.quick:measure",
-    "cuda": "fastmlp.bench.cuda:measure",
-    "device": "fastmlp.bench.cuda:probe",
-    "device peak": "fastmlp.bench.cuda:measure_peak",
-}
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer a question: its action names a module of the bench, and the function in it if that is not `measure`."""
+    module, _, function = request["action"].partition(":")
+    return getattr(importlib.import_module(f"fastmlp.bench.{module}"), function or "measure")(request)
 
 
 def main() -> None:
@@ -34,10 +25,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     request: dict[str, Any] = json.load(sys.stdin)
-    module, _, function = ACTIONS[request["action"]].partition(":")
-    answer = getattr(importlib.import_module(module), function)(request)
     with answers:
-        json.dump(answer, answers)
+        json.dump(answer(request), answers)
 
 
 if __name__ == "__main__":

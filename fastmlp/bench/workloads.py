@@ -7,7 +7,7 @@ the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,23 +31,15 @@ CHECKED_STEPS = 16
 
 @dataclass(frozen=True)
 class Workload:
-    """A net, its training and its data.
-
-    Attributes
-    ----------
-    n_outputs : int
-        Classes, or values of a regression. Two classes are one logistic output, as in scikit-learn.
-    data : str
-        A data set that scikit-learn ships, "expm" or "generated".
-    """
+    """A net, its training and its data."""
 
     name: str
     n_samples: int
     n_features: int
     hidden: tuple[int, ...]
-    n_outputs: int
+    n_outputs: int  # classes, or values of a regression; two classes are one logistic output, as in scikit-learn
     batch_size: int
-    data: str = "generated"
+    data: str = "generated"  # or "expm", or a data set that scikit-learn ships
     activation: str = "relu"
     solver: str = "adam"
     learning_rate: float = 1e-3
@@ -152,6 +144,11 @@ DEVICE_WORKLOADS: Mapping[str, Workload] = {
 EVERY_WORKLOAD = {**WORKLOADS, **DEVICE_WORKLOADS}
 
 
+def flat(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the flat vector of weights and biases."""
+    return np.concatenate([np.ravel(array) for array in arrays])
+
+
 class Task:
     """A workload inside a worker: rows, initial weights, and the order of rows in every epoch.
 
@@ -173,6 +170,16 @@ class Task:
         workload, folder = EVERY_WORKLOAD[request["workload"]], Path(request["folder"])
         X, y = np.load(folder / "X.npy"), np.load(folder / "y.npy")
         return cls(workload, X, y, request["threads"], request["backend"])
+
+    @property
+    def layers(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The initial W (fan_in, fan_out) and b (fan_out,) of each layer."""
+        return list(zip(self.network.coefs(self.params), self.network.intercepts(self.params), strict=True))
+
+    def mean_losses(self, losses: Iterable[Any]) -> list[float]:
+        """Return losses that were summed over the outputs of a regression as the estimators have them."""
+        divisor = self.network.widths[-1] if self.workload.loss == "squared_error" else 1
+        return [float(loss) / divisor for loss in losses]
 
     def orders(self, epochs: int) -> list[np.ndarray]:
         """Return the row indices (n_samples,) of the first epochs."""

@@ -8,19 +8,16 @@ data file that cannot be used or an output file that cannot be written, 3 slower
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fastmlp.bench import engines as engine_table
-from fastmlp.bench import html, quick, suites, tables
+from fastmlp.bench import html, quick, suites
 from fastmlp.bench.compare import THRESHOLD, read
 from fastmlp.bench.compare import compare as compared
 from fastmlp.bench.compare import table as comparison_table
@@ -35,6 +32,7 @@ from fastmlp.cli.lazy import Commands, stand_in
 from fastmlp.cli.output import WRONG_USAGE
 from fastmlp.cli.predict import predict
 from fastmlp.cli.show import show
+from fastmlp.engines import environment
 
 DIFFERENT = 1
 SLOWER = 3
@@ -70,8 +68,8 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _one_of(choices: Collection[str]) -> Callable[[list[str] | None], list[str]]:
-    """Return a callback that lets only the given names through."""
+def _names(choices: Collection[str], text: str) -> Any:
+    """Return an option that may be repeated and lets only the given names through."""
 
     def check(values: list[str] | None) -> list[str]:
         for value in values or []:
@@ -79,7 +77,7 @@ def _one_of(choices: Collection[str]) -> Callable[[list[str] | None], list[str]]
                 raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}.")
         return list(values or [])
 
-    return check
+    return typer.Option(callback=check, metavar="NAME", help=text)
 
 
 def _page_file(path: Path | None) -> Path | None:
@@ -133,37 +131,20 @@ Engines = Annotated[
     ),
 ]
 DataSets = Annotated[
-    list[str] | None,
-    typer.Option(
-        callback=_one_of(quick.DATA),
-        metavar="NAME",
-        help=f"quick: only this data set, may be repeated: {', '.join(quick.DATA)}.",
-    ),
+    list[str] | None, _names(quick.DATA, f"quick: only this data set, may be repeated: {', '.join(quick.DATA)}.")
 ]
 Solvers = Annotated[
-    list[str] | None,
-    typer.Option(
-        callback=_one_of(quick.SOLVERS),
-        metavar="NAME",
-        help=f"quick: only this solver, may be repeated: {', '.join(quick.SOLVERS)}.",
-    ),
+    list[str] | None, _names(quick.SOLVERS, f"quick: only this solver, may be repeated: {', '.join(quick.SOLVERS)}.")
 ]
 Workloads = Annotated[
     list[str] | None,
-    typer.Option(
-        callback=_one_of(EVERY_WORKLOAD),
-        metavar="NAME",
-        help=f"Only this workload, may be repeated; train: {', '.join(WORKLOADS)}; cuda: "
-        f"{', '.join(DEVICE_WORKLOADS)}.",
+    _names(
+        EVERY_WORKLOAD,
+        f"Only this workload, may be repeated; train: {', '.join(WORKLOADS)}; cuda: {', '.join(DEVICE_WORKLOADS)}.",
     ),
 ]
 Rivals = Annotated[
-    list[str] | None,
-    typer.Option(
-        callback=_one_of(RIVALS),
-        metavar="NAME",
-        help=f"Not in quick: only this rival, may be repeated: {', '.join(RIVALS)}.",
-    ),
+    list[str] | None, _names(RIVALS, f"Not in quick: only this rival, may be repeated: {', '.join(RIVALS)}.")
 ]
 Dtype = Annotated[str | None, typer.Option(metavar="NAME", help="Not in quick: float32 (the default) or float64.")]
 QuickCheck = Annotated[
@@ -247,7 +228,7 @@ def bench(
     side_by_side = _side_by_side(engines, backend)
     settings = Settings(
         rounds=rounds,
-        threads=(threads,) if threads else _thread_counts(),
+        threads=(threads,) if threads else tuple(sorted({1, environment.cpus()})),
         workloads=tuple(workload or EVERY_WORKLOAD),
         rivals=tuple(rival or RIVALS),
         dtype=dtype or "float32",
@@ -261,7 +242,8 @@ def bench(
     options = dict.fromkeys(names, settings) | {"quick": replace(settings, threads=(threads or 1,))}
     if engines and not rival:
         options["train"] = replace(settings, rivals=())  # the engines among themselves
-    old = _older(compare)
+    with output.one_line_errors():
+        old = None if compare is None else read(compare)
     _report(_run(suite, names, options), old, html_file, json_file)
 
 
@@ -330,21 +312,6 @@ def _suites(suite: str, **chosen: Any) -> tuple[str, ...]:
     return names
 
 
-def _thread_counts() -> tuple[int, ...]:
-    from fastmlp.engines import environment
-
-    return tuple(sorted({1, environment.cpus()}))
-
-
-def _older(path: Path | None) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    try:
-        return read(path)
-    except ValueError as error:
-        output.fail(str(error), WRONG_USAGE)
-
-
 def _show(document: Mapping[str, Any], comparison: Mapping[str, Any] | None, quiet: bool) -> None:
     """Print the tables of every suite, the comparison and the environment."""
     if quiet:
@@ -354,19 +321,9 @@ def _show(document: Mapping[str, Any], comparison: Mapping[str, Any] | None, qui
     if comparison is not None:
         shown.append(comparison_table(comparison))
     for table in shown:
-        console.print(_rich(table))
+        console.print(output.grid(table.title, table.columns, table.rows, left=table.left))
         console.print(*table.notes, "", sep="\n", markup=False)
-    console.print(_environment_table(document["environment"]))
-
-
-def _rich(table: tables.Table) -> Table:
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=table.title, title_justify="left")
-    for i, column in enumerate(table.columns):
-        left = i == 0 or column in table.left
-        drawn.add_column(Text(column), justify="left" if left else "right", no_wrap=left)
-    for row in table.rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    return drawn
+    console.print(output.pairs(environment.lines(document["environment"])))
 
 
 # --- fastmlp info ---------------------------------------------------------------------------------
@@ -381,23 +338,10 @@ def info(json_file: JsonFile = None) -> None:
         fastmlp info
         fastmlp info --json -
     """
-    from fastmlp.engines import environment
-
     described = environment.describe()
     if str(json_file) != "-":
-        output.console().print(_environment_table(described))
+        output.console().print(output.pairs(environment.lines(described)))
     output.write_json(json_file, described)
-
-
-def _environment_table(described: Mapping[str, Any]) -> Table:
-    from fastmlp.engines import environment
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in environment.lines(described):
-        table.add_row(name, Text(value))
-    return table
 
 
 if __name__ == "__main__":

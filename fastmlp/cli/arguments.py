@@ -70,13 +70,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 
 
 def dialect(separator: str | None, encoding: str | None, missing: list[str] | None, default: Dialect) -> Dialect:
-    """Return the dialect of a CSV file, with the options that are given.
-
-    Raises
-    ------
-    ValueError
-        For a separator that is not a single letter.
-    """
+    """Return the dialect of a CSV file, with the options that are given; the default has the others."""
     separator = "\t" if separator in ("tab", "\\t") else separator
     if separator is not None and (len(separator.encode()) != 1 or separator in '"\r\n'):
         raise ValueError(f"--separator must be one ASCII character, got {separator!r}")

@@ -12,7 +12,7 @@ import typer
 
 from fastmlp.cli import output
 from fastmlp.cli.arguments import JsonFile, ModelFile, Quiet, regular_file
-from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, in_order
+from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, feature_names, in_order
 from fastmlp.tabular.recipe import load
 
 
@@ -60,15 +60,7 @@ def export(
 
 
 def unscaled(estimator: Any, columns: Sequence[Column]) -> Any:
-    """Return a copy that takes numeric columns as they are in the data: their scaling is folded into the first layer.
-
-    Parameters
-    ----------
-    estimator : MLPClassifier or MLPRegressor
-        Fitted to features of these columns.
-    columns : sequence of Column
-        None: nothing is folded.
-    """
+    """Return a copy that takes numeric columns as they are in the data: the first layer does their scaling."""
     folded = deepcopy(estimator)
     classes = getattr(folded, "classes_", None)
     if classes is not None and classes.dtype == bool:  # labels of exported models are whole numbers or texts
@@ -94,7 +86,7 @@ def inputs(columns: Sequence[Column]) -> list[dict[str, Any]]:
         elif isinstance(column, Boolean):
             listed.append({"name": column.name, "value": "1 if true, else 0", "if_missing": column.most_frequent})
         elif isinstance(column, Categorical):
-            for i, feature in enumerate(column.features()):
+            for i, feature in enumerate(feature_names([column])):
                 value = f"1 if {column.categories[i]!r}, else 0"
                 listed.append({"name": feature, "value": value, "if_missing": int(i == column.most_frequent)})
     return listed

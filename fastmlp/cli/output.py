@@ -28,23 +28,25 @@ def console() -> Console:
     return Console(highlight=False, width=WIDTH) if narrow else found
 
 
-def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """Return a table with a header; the first column and texts to the left, the rest to the right."""
+def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], left: Sequence[str] | None = None) -> Table:
+    """Return a table with a header; the first column and those in `left` (None: texts) to the left, others right."""
     rows = [[str(cell) for cell in row] for row in rows]
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title, title_justify="left")
     for i, column in enumerate(columns):
-        drawn.add_column(Text(column), overflow="fold", justify="right" if i and _numbers(rows, i) else "left")
+        to_left = not i or (column in left if left is not None else not _numbers(rows, i))
+        whole = to_left and left is not None
+        drawn.add_column(Text(column), overflow="fold", justify="left" if to_left else "right", no_wrap=whole)
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     return drawn
 
 
-def pairs(entries: Mapping[str, Any]) -> Table:
+def pairs(entries: Iterable[tuple[str, Any]]) -> Table:
     """Return names and values without a header."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in entries.items():
+    for name, value in entries:
         table.add_row(Text(name), Text(str(value)))
     return table
 

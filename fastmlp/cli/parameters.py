@@ -62,19 +62,10 @@ def value_of(text: Any) -> Any:
 
 
 def checked(task: str, parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters that no fit would take, before any data is read.
+    """Refuse constructor arguments that no fit would take, before any data is read.
 
-    Parameters
-    ----------
-    task : {"auto", "classification", "regression"}
-        With "auto" one of the two estimators must take them.
-    parameters : mapping
-        Constructor arguments.
-
-    Raises
-    ------
-    ValueError
-        Naming the parameter, its value and what is allowed.
+    With the task "auto" one of the two estimators must take them. The ValueError names the parameter, its value and
+    what is allowed.
     """
     errors = []
     for name, cls in estimators().items():
@@ -88,13 +79,7 @@ def checked(task: str, parameters: Mapping[str, Any]) -> None:
 
 
 def made(task: str, parameters: Mapping[str, Any]) -> Any:
-    """Return the estimator of a task, unfitted.
-
-    Raises
-    ------
-    ValueError
-        As :func:`checked`.
-    """
+    """Return the estimator of a task, unfitted, from arguments that :func:`checked` would accept."""
     _check(estimators()[task], parameters)
     return estimators()[task](**parameters)
 

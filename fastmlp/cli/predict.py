@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,29 +119,20 @@ def _writer(path: Path) -> Iterator[Any]:
     """Yield a function that appends a table to the output, which appears whole when the block ends without an error."""
     from fastmlp.data.files import replacing
 
-    if str(path) == "-":
-        with _format(sys.stdout.buffer, ".csv") as write:
-            yield write
-        sys.stdout.buffer.flush()
-    else:
-        with replacing(path) as stream, _format(stream, path.suffix.lower()) as write:
-            yield write
+    to_file = str(path) != "-"
+    writer: Any = None
+    with replacing(path) if to_file else nullcontext(sys.stdout.buffer) as stream:
 
+        def write(table: Any) -> None:
+            nonlocal writer
+            if writer is None:
+                writer = _open(stream, path.suffix.lower() if to_file else ".csv", table.schema)
+            writer.write_table(table)
 
-@contextmanager
-def _format(stream: Any, ending: str) -> Iterator[Any]:
-    import pyarrow as pa
-
-    state: dict[str, Any] = {}
-
-    def write(table: pa.Table) -> None:
-        if "writer" not in state:
-            state["writer"] = _open(stream, ending, table.schema)
-        state["writer"].write_table(table)
-
-    yield write
-    if "writer" in state:
-        state["writer"].close()
+        yield write
+        if writer is not None:
+            writer.close()
+        stream.flush()
 
 
 def _open(stream: Any, ending: str, schema: Any) -> Any:

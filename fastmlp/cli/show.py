@@ -66,13 +66,13 @@ def _print(estimator: Any, recipe: Recipe | None, document: Mapping[str, Any]) -
     console = output.console()
     typer.echo(f"{summary(estimator)}\n")
     if document["parameters"]:
-        console.print(output.pairs(document["parameters"]), "")
+        console.print(output.pairs(document["parameters"].items()), "")
     if recipe is None:
         return
     rows = [(column.name, column.kind, _details(column)) for column in recipe.columns]
     title = f"{len(rows)} columns -> {len(recipe.features)} features; target: {recipe.target}"
     console.print(output.grid(title, ["column", "kind", "training rows"], rows))
-    console.print(output.pairs(_history(recipe.training)))
+    console.print(output.pairs(_history(recipe.training).items()))
 
 
 def _details(column: Column) -> str:

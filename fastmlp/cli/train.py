@@ -17,6 +17,8 @@ from rich.console import Console
 
 from fastmlp.cli import output, parameters
 from fastmlp.cli.arguments import DataFile, Encoding, JsonFile, Missing, Quiet, Separator, dialect, regular_file
+from fastmlp.data.optional import needed
+from fastmlp.engines import environment
 from fastmlp.tabular.reading import KINDS, DataError, Dialect, Source, listed, open_source
 from fastmlp.tabular.recipe import Recipe
 from fastmlp.tabular.staging import Staged, draw_validation, stage, temporary_folder, write_codes
@@ -136,9 +138,11 @@ def train(
 
 def _trained(plan: Plan, plot: Path | None) -> dict[str, Any]:
     """Train, save and draw; return the report."""
+    from fastmlp.persistence import save
+
     _check_packages(plot, plan)
     estimator, recipe = run(plan)
-    _save(estimator, recipe, plan.output)
+    save(estimator, plan.output, metadata=recipe.to_json())
     if plot is not None:
         _draw(estimator, plot)
     return {"schema": 1, "model": str(plan.output), "data": str(plan.data), **recipe.training}
@@ -147,14 +151,8 @@ def _trained(plan: Plan, plot: Path | None) -> dict[str, Any]:
 def run(plan: Plan) -> tuple[Any, Recipe]:
     """Read, train and judge.
 
-    Raises
-    ------
-    DataError
-        For any error in the file.
-    FloatingPointError
-        If training diverged.
-    KeyboardInterrupt
-        On Ctrl-C, also during a fit: nothing is kept.
+    Raises a DataError for any error in the file, a FloatingPointError if training diverged, and a KeyboardInterrupt on
+    Ctrl-C, also during a fit: nothing is kept.
     """
     begin = time.perf_counter()
     source = open_source(plan.data, plan.dialect)
@@ -179,7 +177,7 @@ def run(plan: Plan) -> tuple[Any, Recipe]:
             "loss": float(estimator.loss_),
             "metrics": _metrics(estimator, staged, target, held_out),
             "seconds": {"reading": read - begin, "training": trained - read},
-            "versions": _versions(),
+            "versions": environment.versions(),
         }
         columns = staged.columns
         del staged  # a mapped file cannot be removed everywhere
@@ -189,7 +187,9 @@ def run(plan: Plan) -> tuple[Any, Recipe]:
 def _prepare(source: Source, plan: Plan, folder: Path) -> tuple[Any, Target, np.ndarray, Staged]:
     """Return the file as matrices: an unfitted estimator, its target, the mask of the validation rows, the features."""
     kinds = _columns(source, plan)
-    with _status(plan) as status:
+    # where standard error is a terminal, a line there says how far reading is
+    shown: Any = nullcontext() if plan.quiet else Console(stderr=True).status(f"{plan.data}", spinner="line")
+    with shown as status:
         codes = write_codes(
             source,
             kinds,
@@ -220,14 +220,7 @@ def fit(
 ) -> None:
     """Fit with a progress bar and validation rows; if `scaled`, on a standardised y, which the last layer takes back.
 
-    Parameters
-    ----------
-    estimator : MLPClassifier or MLPRegressor
-    X, X_val : ndarray of shape (n_rows, n_features)
-    y, y_val : ndarray of shape (n_rows,)
-    scaled : bool
-        Only for an output layer without an activation.
-    plan : Plan
+    `scaled` is only for an output layer without an activation.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -297,7 +290,7 @@ def show(report: Mapping[str, Any]) -> None:
         "seed": report["seed"],
         "model": report["model"],
     }
-    console.print(output.pairs(entries))
+    console.print(output.pairs(entries.items()))
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -361,16 +354,10 @@ def _columns(source: Source, plan: Plan) -> dict[str, str]:
 
 def _check_packages(plot: Path | None, plan: Plan) -> None:
     """Refuse before minutes are spent what would fail at the end."""
-    try:
-        import safetensors  # noqa: F401
-    except ImportError as error:
-        raise ImportError("a model file needs safetensors: pip install 'fastmlp[files]'") from error
+    needed("safetensors", "a model file", '"fastmlp[files]"')
     if plot is None:
         return
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ImportError("--plot needs matplotlib: pip install 'fastmlp[plot]'") from error
+    needed("matplotlib.figure", "--plot", '"fastmlp[plot]"')
     if plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--plot must end in .png, .svg or .pdf, got {plot}")
     solver = plan.parameters.get("solver")
@@ -378,18 +365,7 @@ def _check_packages(plot: Path | None, plan: Plan) -> None:
         raise ValueError("--plot: the solver lbfgs has no epochs to draw")
 
 
-def _status(plan: Plan) -> Any:
-    # where standard error is a terminal, a line there says how far reading is
-    return nullcontext() if plan.quiet else Console(stderr=True).status(f"{plan.data}", spinner="line")
-
-
 # --- results ----------------------------------------------------------------------------------------------------------
-
-
-def _save(estimator: Any, recipe: Recipe, path: Path) -> None:
-    from fastmlp.persistence import save
-
-    save(estimator, path, metadata=recipe.to_json())
 
 
 def _draw(estimator: Any, path: Path) -> None:
@@ -402,11 +378,3 @@ def _draw(estimator: Any, path: Path) -> None:
     LossCurveDisplay.from_estimator(estimator, ax=figure.subplots())
     with replacing(path) as stream:
         figure.savefig(stream, format=path.suffix[1:].lower(), dpi=150)
-
-
-def _versions() -> dict[str, str]:
-    import sklearn
-
-    from fastmlp import __version__
-
-    return {"fastmlp": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__}

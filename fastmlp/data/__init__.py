@@ -1,5 +1,6 @@
 """Users' arrays made ready for the engines.
 
 Reading order: targets.py (labels and values <-> what a network is trained on), inputs.py (validate, encode),
-device_arrays.py (arrays that are on a GPU already); files.py writes files whole or not at all.
+device_arrays.py (arrays that are on a GPU already); files.py writes files whole or not at all,
+optional.py imports packages that may be absent.
 """

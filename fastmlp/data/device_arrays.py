@@ -45,12 +45,8 @@ def _dlpack_device(array: Any) -> int | None:
 def view(array: Any, name: str = "X") -> Any:
     """Return the same memory as an array of Numba's, once its library has written it.
 
-    Raises
-    ------
-    TypeError
-        If only DLPack leads to it, and no library is at hand that goes that way.
-    ValueError
-        If it is on another GPU than this thread works on.
+    A TypeError says that only DLPack leads to it and no library is at hand that goes that way; a ValueError that it is
+    on another GPU than this thread works on.
     """
     if not memory.on_device(array):
         array = _through_dlpack(array, name)
@@ -77,12 +73,7 @@ def _through_dlpack(array: Any, name: str) -> Any:
 
 
 def check_backend(estimator: Any, name: str) -> None:
-    """Refuse an array on a GPU where another engine than the GPU's is asked for.
-
-    Raises
-    ------
-    TypeError
-    """
+    """Refuse an array on a GPU, by a TypeError, where another engine than the GPU's is asked for."""
     if estimator.backend != "cuda":
         raise TypeError(
             f"{name} is on a GPU, which only backend='cuda' can read, got backend={estimator.backend!r}: set it, or"
@@ -93,13 +84,8 @@ def check_backend(estimator: Any, name: str) -> None:
 def validated(estimator: Any, X: Any, reset: bool) -> Any:
     """Return X on the device for the engines, without a copy; :func:`check_finite` checks its numbers.
 
-    Raises
-    ------
-    TypeError
-        If the backend is another, or the array cannot be reached.
-    ValueError
-        If it is not two-dimensional, empty, of another type than float32 or float64, not C-contiguous, or has other
-        features than the estimator.
+    A TypeError says that the backend is another or the array cannot be reached. A ValueError refuses an array that is
+    not two-dimensional, empty, neither float32 nor float64, not C-contiguous, or has other features than the estimator.
     """
     check_backend(estimator, "X")
     X = view(X)
@@ -122,23 +108,13 @@ def validated(estimator: Any, X: Any, reset: bool) -> Any:
 
 
 def check_finite(X: Any, finite: bool | None = None) -> None:
-    """Refuse rows that are not finite, which one pass over X finds unless it is known.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse rows that are not finite, by a ValueError; one pass over X finds them unless it is known."""
     if not (backends.get("cuda").all_finite(X) if finite is None else finite):
         raise ValueError(f"Input X contains NaN, infinity or a value too large for {X.dtype!r}.")
 
 
 def check_dtype(X: Any, dtype: np.dtype, why: str) -> None:
-    """Refuse X on the device of another dtype than a network's; on the host it would be converted.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Refuse X on the device, by a ValueError, of another dtype than a network's; on the host it would be converted."""
     if is_device_array(X) and X.dtype != dtype:
         raise ValueError(
             f"X is on a GPU in {X.dtype}, and {why} {dtype}: convert it there, with X.astype({dtype.name!r}) or"
@@ -180,13 +156,7 @@ def in_kind() -> bool:
 
 
 def namespace(array: Any) -> Any:
-    """Return the array API namespace of an array's library.
-
-    Raises
-    ------
-    TypeError
-        If it has none: Numba's arrays know no arithmetic.
-    """
+    """Return the array API namespace of an array's library; a TypeError if it has none, as Numba's."""
     # look at the type: the arrays of Numba's simulator claim to have all attributes of NumPy's
     if hasattr(array, "__cuda_ndarray__") and not hasattr(type(array), "__array_namespace__"):
         raise TypeError(
@@ -199,10 +169,7 @@ def namespace(array: Any) -> Any:
 class Answer:
     """Predictions to be: written on the host, or straight into an array of X's own library.
 
-    Attributes
-    ----------
-    target
-        What the engine writes to.
+    ``target`` is what the engine writes to.
     """
 
     def __init__(self, X: Any, shape: tuple[int, int], dtype: np.dtype, like_X: bool) -> None:

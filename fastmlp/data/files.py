@@ -15,12 +15,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees the old file or the new one, never half of one.
 
     An existing path that is not a regular file (a pipe, /dev/null) is written to directly: it has no
-    old content to lose.
-
-    Raises
-    ------
-    OSError
-        If the folder is missing, cannot be written to or is full. The old file is as it was.
+    old content to lose. After an OSError (the folder is missing or full, ...) the old file is as it was.
     """
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
@@ -33,10 +28,7 @@ def write_whole(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a new binary file beside `path` that takes its name when the block ends without an error.
 
-    Raises
-    ------
-    OSError
-        As ``write_whole``, and if `path` exists and is not a regular file.
+    An OSError refuses a `path` that exists and is not a regular file.
     """
     path = path.resolve()  # a symbolic link stays one
     if path.exists() and not path.is_file():

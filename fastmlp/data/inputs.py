@@ -44,13 +44,7 @@ def validated_weight(estimator: Any, sample_weight: Any, y: np.ndarray) -> np.nd
 def encoded(
     estimator: Any, X: Any, y: np.ndarray, sample_weight: np.ndarray | None, network: Network, objective: Objective
 ) -> Data:
-    """Return validated rows as engines take them.
-
-    Raises
-    ------
-    TypeError
-        If X is on a GPU in another dtype than the network's.
-    """
+    """Return validated rows as engines take them; X on a GPU must have the network's dtype."""
     lbfgs = choices.name_of(estimator.solver) == "lbfgs"
     dtype = np.dtype(np.float64) if lbfgs else network.dtype
     device_arrays.check_dtype(X, dtype, "solver='lbfgs' works in" if lbfgs else "the weights are")
@@ -63,10 +57,7 @@ def validation_rows(
 ) -> tuple[Data, np.ndarray] | None:
     """Return the validation rows as engines take them, and their targets as users see them; None if none are given.
 
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`validated`, with a text that says that it is about validation data.
+    Errors are those of :func:`validated`, with a text that says that they are about validation data.
     """
     if given is None:
         return None

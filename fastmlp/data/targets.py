@@ -30,25 +30,21 @@ CLASSIFIER_LOSSES = {
     "squared_hinge": ("squared_hinge", "squared_hinge"),
 }
 
-#: Losses of regressors: the rows that no classifier uses.
+#: Losses of regressors: the rows that no classifier uses, and whose targets are not classes.
 REGRESSOR_LOSSES = tuple(
-    name for name in formulas.LOSSES if all(name not in rows for rows in CLASSIFIER_LOSSES.values())
+    name
+    for name, row in formulas.LOSSES.items()
+    if not row.class_targets and all(name not in rows for rows in CLASSIFIER_LOSSES.values())
 )
 
 
 class Objective(NamedTuple):
-    """What a network is trained for.
+    """What a network is trained for."""
 
-    loss : entry of ``Network.loss``
-    link : output activation
-    n_outputs : int
-    smoothing : how far 0/1 targets are moved towards 1/2
-    """
-
-    loss: Any
-    link: str
+    loss: Any  # an entry of Network.loss
+    link: str  # output activation
     n_outputs: int
-    smoothing: float = 0.0
+    smoothing: float = 0.0  # how far 0/1 targets are moved towards 1/2
 
 
 def task_of(binarizer: LabelBinarizer) -> str:
@@ -57,24 +53,11 @@ def task_of(binarizer: LabelBinarizer) -> str:
 
 
 def resolve_loss(task: str, loss: Any, n_outputs: int) -> Objective:
-    """Return the row of ``formulas.LOSSES`` that serves a task, and its link.
+    """Return the row of ``formulas.LOSSES`` that serves a task, and its link, for a loss as users write it.
 
-    Parameters
-    ----------
-    task : {"binary", "multiclass", "multilabel", "regression"}
-    loss : str, (str, dict), or Formula
-        As users write it: one of ``CLASSIFIER_LOSSES`` or of ``REGRESSOR_LOSSES``; formulas are for regression.
-    n_outputs : int
-        Output neurons: 1 for "binary", else one per class, label or column of y.
-
-    Returns
-    -------
-    Objective
-
-    Raises
-    ------
-    ValueError
-        If the loss is unknown, a parameter of it out of range, or the combination makes no sense.
+    Tasks are "binary", "multiclass", "multilabel" and "regression"; formulas are for regression. A "binary" network has
+    one output, others have one per class, label or column of y. The ValueError says that the loss is unknown, that a
+    parameter of it is out of range, or that the combination makes no sense.
 
     Examples
     --------
@@ -127,23 +110,10 @@ def n_class_outputs(binarizer: LabelBinarizer) -> int:
 def encode_classes(
     binarizer: LabelBinarizer, y: np.ndarray, dtype: np.dtype, objective: Objective | None = None
 ) -> np.ndarray:
-    """Return the training targets of a classifier.
+    """Return the training targets of a classifier for class labels (n,) or label indicators (n, n_labels).
 
-    Parameters
-    ----------
-    binarizer : LabelBinarizer
-        Fitted.
-    y : ndarray
-        Class labels (n,) or label indicators (n, n_labels).
-    dtype : numpy dtype
-    objective : Objective, optional
-        Log loss without smoothing if left out.
-
-    Returns
-    -------
-    ndarray
-        Class indices (n,) intp for more than two classes, unless the loss takes one output per class; else 0/1
-        (n, n_outputs) of the dtype, y (1 - smoothing) + smoothing / 2.
+    They are class indices (n,) intp for more than two classes, unless the loss takes one output per class; else 0/1
+    (n, n_outputs) of the dtype, y (1 - smoothing) + smoothing / 2. Without an objective the loss is log loss.
     """
     by_class = objective is None or formulas.LOSSES[choices.name_of(objective.loss)].class_targets
     if binarizer.y_type_ == "multiclass" and by_class:
@@ -176,27 +146,11 @@ def decode_classes(binarizer: LabelBinarizer, outputs: np.ndarray, link: str = "
 def weigh_classes(
     class_weight: Any, classes: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
 ) -> np.ndarray | None:
-    """Return the sample weights times the class weights.
+    """Return the sample weights (n,) times the class weights, float64; without class weights they are as given.
 
-    Parameters
-    ----------
-    class_weight : None, "balanced", dict of label to weight, or for multilabel targets a list of dicts
-        As in scikit-learn: a class that a dict does not name has weight 1; "balanced" is
-        n_samples / (n_classes * rows of the class).
-    classes : ndarray of shape (n_classes,)
-        Sorted labels.
-    y : ndarray of shape (n,) or (n, n_labels)
-    sample_weight : ndarray of shape (n,), optional
-
-    Returns
-    -------
-    ndarray of shape (n,), or None
-        float64; the given weights if there are no class weights.
-
-    Raises
-    ------
-    ValueError
-        If a weight is negative or no number, or the dict names other classes than there are.
+    Class weights are as in scikit-learn: None, "balanced", a dict of label to weight, or for multilabel targets a list
+    of dicts; a class that a dict does not name has weight 1. `classes` are the sorted labels, y is (n,) or
+    (n, n_labels). A ValueError refuses weights that are negative or no numbers, and classes that y does not have.
     """
     if class_weight is None:
         return sample_weight
@@ -239,18 +193,14 @@ def _check_positive(y: np.ndarray) -> None:
 
 
 def _check_distributions(y: np.ndarray) -> None:
+    needs = "loss='kl_divergence' needs rows of y that are distributions"
     if (y < 0).any():
-        raise ValueError(
-            f"loss='kl_divergence' needs rows of y that are distributions, got the probability {y.min():g}"
-        )
+        raise ValueError(f"{needs}, got the probability {y.min():g}")
     sums = y.sum(axis=1, dtype=np.float64)
     wrong = ~(np.abs(sums - 1.0) <= SUM_TOLERANCE)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise ValueError(
-            f"loss='kl_divergence' needs rows of y that are distributions and add up to 1; row {row} adds up to "
-            f"{sums[row]:g}"
-        )
+        raise ValueError(f"{needs} and add up to 1; row {row} adds up to {sums[row]:g}")
 
 
 #: Checks of targets (n, n_outputs) by loss. None for poisson: scikit-learn takes negative ones, its loss is NaN then.
@@ -260,12 +210,9 @@ CHECKS: dict[str, Callable[[np.ndarray], None]] = {"gamma": _check_positive, "kl
 def encode_values(y: Any, dtype: np.dtype, loss: Any = "squared_error") -> np.ndarray:
     """Return the training targets of a regressor: (n, n_outputs) of the dtype.
 
-    Raises
-    ------
-    TypeError
-        If y is sparse or holds no numbers; for text and dates NumPy's own, as scikit-learn's users know it.
-    ValueError
-        If they are not targets for this loss: not above 0 for "gamma", not distributions for "kl_divergence".
+    A TypeError refuses sparse y and y without numbers: for text and dates NumPy's own, as scikit-learn's users know it.
+    A ValueError refuses targets that this loss cannot have: 0 or less for "gamma", rows that are no distributions for
+    "kl_divergence".
     """
     if issparse(y):
         raise TypeError("y must be a dense array of numbers, got a sparse matrix")

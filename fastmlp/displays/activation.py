@@ -7,12 +7,12 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.displays._axes import new_axes, pyplot
-from fastmlp.engines import backends
+from fastmlp.displays._axes import Display
+from fastmlp.engines import backends, by_name
 from fastmlp.estimator.description import describe, judged_activation, last_estimator
 
 
-class ActivationDisplay:
+class ActivationDisplay(Display):
     """An activation f(z) and its slope, as the engine computes them.
 
     Made by :meth:`from_activation` or :meth:`from_estimator`.
@@ -75,7 +75,6 @@ class ActivationDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         entry = judged_activation(activation)
         try:
             points = np.linspace(-5, 5, 1001) if z is None else np.array(z, dtype=np.float64)
@@ -84,9 +83,7 @@ class ActivationDisplay:
         if points.ndim != 1 or not len(points) or not np.isfinite(points).all():
             raise ValueError(f"z must be a vector of finite numbers, got {z!r}")
         engine = backends.get(backend)
-        a, slope = np.empty_like(points), np.empty_like(points)
-        engine.activate(entry, points, a)
-        engine.slope(entry, points, a, slope)
+        a, slope = by_name.activate(engine, entry, points), by_name.slope(engine, entry, points)
         return cls(z=points, a=a, slope=slope, name=describe(entry)).plot(ax, **options)
 
     @classmethod
@@ -121,7 +118,6 @@ class ActivationDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         from fastmlp.estimator.base import _BaseMLP
 
         model = last_estimator(estimator)
@@ -154,8 +150,7 @@ class ActivationDisplay:
         -------
         self
         """
-        ax = new_axes(f"{type(self).__name__}.plot", ax, 4.2, 3.2)
-        self.ax_, self.figure_ = ax, ax.figure
+        ax = self._begin(ax, 4.2, 3.2)
         (self.line_,) = ax.plot(self.z, self.a, **{"label": self.name, **kwargs})
         self.slope_line_ = None
         if slope:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.displays._axes import new_axes, pyplot
+from fastmlp.displays._axes import Display
 from fastmlp.estimator.description import last_estimator
 
 #: Column of a history -> how it is drawn: label, axis, style.
@@ -20,7 +20,7 @@ CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-class LossCurveDisplay:
+class LossCurveDisplay(Display):
     """Training loss over the epochs; validation loss, score and learning rate if they were recorded.
 
     Made by :meth:`from_estimator` or :meth:`from_history`.
@@ -87,7 +87,6 @@ class LossCurveDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         model = last_estimator(estimator)
         check_is_fitted(model)
         history = getattr(model, "history_", None)
@@ -136,7 +135,6 @@ class LossCurveDisplay:
         >>> LossCurveDisplay.from_history({"loss": [2.0, 1.0, 0.5], "score": [0.4, 0.9, 0.8]}).best_epoch
         2
         """
-        pyplot(cls.__name__)
         columns = _columns(history)
         return cls(history=columns, best_epoch=_best_epoch(columns, best)).plot(ax, **options)
 
@@ -158,11 +156,10 @@ class LossCurveDisplay:
         -------
         self
         """
-        ax = new_axes(f"{type(self).__name__}.plot", ax, 5.6, 3.6)
+        ax = self._begin(ax, 5.6, 3.6)
         rates = self.history.get("learning_rate")
         if learning_rate is None:
             learning_rate = rates is not None and len(np.unique(rates)) > 1
-        self.ax_, self.figure_ = ax, ax.figure
         self.lines_: dict[str, Any] = {}
         self._draw("loss", ax, kwargs)
         self._draw("validation_loss", ax, kwargs)

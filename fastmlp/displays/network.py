@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from fastmlp.displays._axes import new_axes, pyplot
+from fastmlp.displays._axes import Display
 from fastmlp.estimator.description import fitted_layers
 from fastmlp.model.weights import linear_shape
 
 
-class NetworkDisplay:
+@dataclass(eq=False, repr=False, kw_only=True)
+class NetworkDisplay(Display):
     """Neurons as circles, weights as lines between them.
 
     The colour of a line is the sign of the weight, its width and opacity are the size, measured by the largest in its
@@ -49,17 +51,11 @@ class NetworkDisplay:
     [3, 2]
     """
 
-    def __init__(
-        self,
-        *,
-        coefs: Sequence[np.ndarray],
-        intercepts: Sequence[np.ndarray],
-        activations: Sequence[str] | None = None,
-        feature_names: Sequence[str] | None = None,
-        output_names: Sequence[str] | None = None,
-    ) -> None:
-        self.coefs, self.intercepts, self.activations = coefs, intercepts, activations
-        self.feature_names, self.output_names = feature_names, output_names
+    coefs: Sequence[np.ndarray]
+    intercepts: Sequence[np.ndarray]
+    activations: Sequence[str] | None = None
+    feature_names: Sequence[str] | None = None
+    output_names: Sequence[str] | None = None
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None, **options: Any) -> Self:
@@ -89,17 +85,7 @@ class NetworkDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
-        layers = fitted_layers(estimator)
-        return cls.from_weights(
-            layers.coefs,
-            layers.intercepts,
-            activations=layers.activations,
-            feature_names=layers.feature_names,
-            output_names=layers.output_names,
-            ax=ax,
-            **options,
-        )
+        return cls.from_weights(**vars(fitted_layers(estimator)), ax=ax, **options)
 
     @classmethod
     def from_weights(
@@ -139,7 +125,6 @@ class NetworkDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         matrices = [np.asarray(W, dtype=np.float64) for W in coefs]
         vectors = [np.asarray(b, dtype=np.float64) for b in intercepts]
         widths, _ = linear_shape(matrices, vectors)
@@ -148,17 +133,11 @@ class NetworkDisplay:
                 raise ValueError(f"intercepts[{i}] must have shape {W.shape[1:]}, got {b.shape}")
             if not (np.isfinite(W).all() and np.isfinite(b).all()):
                 raise ValueError(f"coefs[{i}] and intercepts[{i}] must be finite")
-        _check_length("activations", activations, len(matrices))
-        _check_length("feature_names", feature_names, widths[0])
-        _check_length("output_names", output_names, widths[-1])
-        display = cls(
-            coefs=matrices,
-            intercepts=vectors,
-            activations=activations,
-            feature_names=feature_names,
-            output_names=output_names,
-        )
-        return display.plot(ax, **options)
+        names = {"activations": activations, "feature_names": feature_names, "output_names": output_names}
+        for (name, given), n in zip(names.items(), (len(matrices), widths[0], widths[-1]), strict=True):
+            if given is not None and len(given) != n:
+                raise ValueError(f"{name} must hold {n} names, got {len(given)}")
+        return cls(coefs=matrices, intercepts=vectors, **names).plot(ax, **options)
 
     def plot(
         self,
@@ -203,8 +182,7 @@ class NetworkDisplay:
         self.shown_ = [_strongest(strength, max_units) for strength in self._strengths()]
         n, rows = len(self.shown_), max(3, *map(len, self.shown_))
         below = 1.0 if any(len(shown) < self._width(i) for i, shown in enumerate(self.shown_)) else 0.0
-        ax = new_axes(f"{type(self).__name__}.plot", ax, 1.7 * n + 1.2, min(0.32 * rows + 1.3, 6.5))
-        self.ax_, self.figure_ = ax, ax.figure
+        ax = self._begin(ax, 1.7 * n + 1.2, min(0.32 * rows + 1.3, 6.5))
         ax.set(xlim=(-0.5, n - 0.5), ylim=(-rows / 2 - below, rows / 2))
         ax.axis("off")
         colors = positive, negative
@@ -306,11 +284,6 @@ class NetworkDisplay:
 
     def _width(self, layer: int) -> int:
         return self.coefs[0].shape[0] if layer == 0 else self.coefs[layer - 1].shape[1]
-
-
-def _check_length(name: str, names: Sequence[str] | None, n: int) -> None:
-    if names is not None and len(names) != n:
-        raise ValueError(f"{name} must hold {n} names, got {len(names)}")
 
 
 def _strongest(strength: np.ndarray, most: int) -> np.ndarray:

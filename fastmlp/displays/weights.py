@@ -9,11 +9,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastmlp.displays._axes import new_axes, pyplot
+from fastmlp.displays._axes import Display
 from fastmlp.estimator.description import fitted_layers
 
 
-class WeightsDisplay:
+class WeightsDisplay(Display):
     """Weights of the neurons in the first hidden layer as images, pixel by pixel.
 
     All images share one colour scale, symmetric about zero.  Neurons are numbered above their images.  With batch
@@ -85,7 +85,6 @@ class WeightsDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         W = fitted_layers(estimator).coefs[0]
         return cls.from_weights(W, image_shape=image_shape, units=units, ax=ax, **options)
 
@@ -118,7 +117,6 @@ class WeightsDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        pyplot(cls.__name__)
         W = np.asarray(W, dtype=np.float64)
         if W.ndim != 2 or 0 in W.shape or not np.isfinite(W).all():
             raise ValueError(f"W must be a matrix of finite numbers, got shape {W.shape}")
@@ -171,8 +169,7 @@ class WeightsDisplay:
         mosaic = np.full((n_rows * (height + strip), n_columns * (width + gap) - gap), np.nan)
         tile = 0.75 if max(height, width) <= 12 else 1.0  # inches
         scale = tile / max(height, width)
-        ax = new_axes(f"{type(self).__name__}.plot", ax, mosaic.shape[1] * scale + 1.4, mosaic.shape[0] * scale + 0.2)
-        self.ax_, self.figure_ = ax, ax.figure
+        ax = self._begin(ax, mosaic.shape[1] * scale + 1.4, mosaic.shape[0] * scale + 0.2)
         corners = [(i // n_columns * (height + strip) + strip, i % n_columns * (width + gap)) for i in range(n)]
         for image, (top, left) in zip(self.images, corners, strict=True):
             mosaic[top : top + height, left : left + width] = image

@@ -1,4 +1,6 @@
-"""The engines: backends.py has their table and finds one; environment.py says what this process runs on.
+"""The engines: their table, what is made of their calls, and what this process runs on.
+
+Reading order: backends.py (the table; finds an engine), by_name.py (single kernels), environment.py.
 
 kernels/contract.py states the functions of every engine.
 """

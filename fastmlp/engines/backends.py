@@ -21,16 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One engine.
+    """One engine."""
 
-    module : the module that implements it; importing it is cheap, and fails if the engine cannot work
-    install : what to do if it does not import
-    pays_from : floating-point operations of a fit from which "auto" takes it; infinity: only by name
-    """
-
-    module: str
-    install: str
-    pays_from: float = 0.0
+    module: str  # that implements it; importing it is cheap, and fails if the engine cannot work
+    install: str  # what to do if it does not import
+    pays_from: float = 0.0  # floating-point operations of a fit from which "auto" takes it; infinity: only by name
 
 
 # Loading compiled code takes half a second; compiling it takes 20 seconds, once per machine.  For more operations than

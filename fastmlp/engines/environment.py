@@ -130,12 +130,7 @@ def lines(described: Mapping[str, Any]) -> list[tuple[str, str]]:
     usable = ", ".join(isa["usable"])
     found.append(("instruction set", f"{isa['chosen']} (of {usable})" if usable else "none"))
     for pool in described["blas"]:
-        words = [
-            pool["internal_api"],
-            pool.get("version"),
-            pool.get("architecture"),
-            f"{pool['num_threads']} threads",
-        ]
+        words = pool["internal_api"], pool.get("version"), pool.get("architecture"), f"{pool['num_threads']} threads"
         label = "BLAS" if pool["user_api"] == "blas" else pool["user_api"]
         found.append((label, " ".join(str(word) for word in words if word)))
     return found

@@ -16,13 +16,7 @@ from fastmlp.model.network import Network
 
 
 def hidden_sizes(estimator: Any) -> list[int]:
-    """Return the widths of the hidden layers.
-
-    Raises
-    ------
-    ValueError
-        If one is not positive.
-    """
+    """Return the widths of the hidden layers, which must be positive."""
     sizes = estimator.hidden_layer_sizes
     sizes = list(sizes) if isinstance(sizes, Iterable) else [sizes]
     if np.any(np.array(sizes) <= 0):
@@ -33,12 +27,8 @@ def hidden_sizes(estimator: Any) -> list[int]:
 def network_to_train(estimator: Any, X: Any, objective: Objective, first_pass: bool) -> Network:
     """Return the network of a fit: a new one for these rows, or the fitted one to train further.
 
-    Raises
-    ------
-    MemoryError
-        If a new one cannot fit this machine.
-    ValueError
-        If the fitted one is of another kind than the parameters ask for.
+    A MemoryError says that a new one cannot fit this machine; a ValueError that the fitted one is of another kind than
+    the parameters ask for.
     """
     if not first_pass:
         return _network_to_go_on_with(estimator, objective)

@@ -28,7 +28,7 @@ from fastmlp.data import device_arrays, inputs
 from fastmlp.data.targets import Objective
 from fastmlp.engines import backends
 from fastmlp.estimator import architecture, flat_parameters
-from fastmlp.estimator.parameters import CONSTRAINTS, check_lbfgs, check_monitor
+from fastmlp.estimator.parameters import CONSTRAINTS, Parameters, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
@@ -74,7 +74,7 @@ def entered(cls: Estimator) -> Estimator:
     return cls
 
 
-class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """Fit and the forward pass of both estimators."""
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS
@@ -82,45 +82,9 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     _numeric_targets: ClassVar[bool]
     _training: state.TrainingState
 
-    # parameters that are read here
+    # parameters whose places and defaults differ
     hidden_layer_sizes: Any
     activation: Any
-    solver: str | tuple[str, dict[str, float]] | list[Any]
-    max_iter: int
-    random_state: Any
-    warm_start: bool
-    early_stopping: bool
-    validation_fraction: float
-    backend: str
-    n_jobs: int | None
-    batch_norm: Any
-    init: Any
-    callbacks: Any
-
-    # parameters that others read
-    alpha: float
-    batch_size: int | str
-    learning_rate: Any
-    learning_rate_init: float
-    power_t: float
-    shuffle: bool
-    tol: float
-    verbose: bool
-    momentum: float
-    nesterovs_momentum: bool
-    beta_1: float
-    beta_2: float
-    epsilon: float
-    n_iter_no_change: float
-    max_fun: int
-    weight_decay: float | None
-    max_grad_norm: float | None
-    drop_last: bool
-    l1_ratio: float
-    dropout: Any
-    input_dropout: float
-    monitor: Any
-    restore_best: bool | None
     loss: Any
 
     # what a fit leaves, for type checkers
@@ -140,11 +104,7 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     n_features_in_: int
     feature_names_in_: np.ndarray
     out_activation_: str
-
-    def _store(self, arguments: dict[str, Any]) -> None:
-        """Keep the constructor's arguments under their names, untouched, as scikit-learn wants it."""
-        for name in arguments.keys() - {"self"}:
-            setattr(self, name, arguments[name])
+    classes_: np.ndarray  # of classifiers
 
     def _validate_params(self) -> None:
         # a default is valid: most parameters have theirs, and judging them all takes as long as some epochs
@@ -199,17 +159,21 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     # --- what a task defines ---------------------------------------------------------------------------------------
 
-    @abstractmethod
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
-        """Learn the classes of y, or check them against those learned before."""
+        """Learn the classes of y, if there are any, or check them against those learned before."""
 
-    @abstractmethod
     def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
         """Refuse y_val of another kind than y."""
+        if y_val.shape[1:] != y.shape[1:]:
+            raise ValueError(f"y has shape {y.shape}, y_val has shape {y_val.shape}")
 
-    @abstractmethod
     def _weigh(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        """Return the sample weights with class weights multiplied in."""
+        """Return the sample weights with class weights, if there are any, multiplied in."""
+        return sample_weight
+
+    def _stratify(self, y: np.ndarray) -> np.ndarray | None:
+        """Return the labels by which the validation split is stratified, if it is."""
+        return None
 
     @abstractmethod
     def _objective(self, y: np.ndarray) -> Objective:
@@ -226,10 +190,6 @@ class _BaseMLP(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     @abstractmethod
     def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
         """Return the validation score from outputs (n, n_outputs)."""
-
-    @abstractmethod
-    def _stratify(self, y: np.ndarray) -> np.ndarray | None:
-        """Return the labels by which the validation split is stratified."""
 
     # --- fitting ---------------------------------------------------------------------------------------------------
 

@@ -228,20 +228,11 @@ def summary(estimator: Any) -> Summary:
 
 @dataclass(frozen=True)
 class FittedLayers:
-    """Weights as they predict, with names for what is around them.
+    """Weights as they predict, with names for what is around them."""
 
-    Attributes
-    ----------
-    coefs : list of ndarray of shape (fan_in, fan_out)
-    intercepts : list of ndarray of shape (fan_out,)
-    activations : list of str
-        One per layer, the output's last.
-    feature_names, output_names : list of str or None
-    """
-
-    coefs: list[np.ndarray]
-    intercepts: list[np.ndarray]
-    activations: list[str]
+    coefs: list[np.ndarray]  # (fan_in, fan_out) each
+    intercepts: list[np.ndarray]  # (fan_out,) each
+    activations: list[str]  # one per layer, the output's last
     feature_names: list[str] | None
     output_names: list[str] | None
 
@@ -271,12 +262,7 @@ def last_estimator(estimator: Any) -> Any:
 def fitted_layers(estimator: Any) -> FittedLayers:
     """Return the fitted layers of an estimator of fastmlp or scikit-learn, batch normalisation folded in.
 
-    Raises
-    ------
-    sklearn.exceptions.NotFittedError
-        If the estimator is not fitted.
-    TypeError
-        If it is not a multi-layer perceptron.
+    A NotFittedError or a TypeError refuses what is not fitted or no multi-layer perceptron.
     """
     from fastmlp.estimator.base import _BaseMLP
 
@@ -319,13 +305,7 @@ def describe(activation: Any) -> str:
 
 
 def judged_activation(activation: Any) -> Any:
-    """Check an activation as users write it, and return the entry for engines.
-
-    Raises
-    ------
-    ValueError
-        If there is no such activation or parameter.
-    """
+    """Check an activation as users write it, and return the entry for engines."""
     return choices.entry(formulas.ACTIVATIONS, activation, "activation", HIDDEN_ACTIVATIONS)
 
 

@@ -56,24 +56,11 @@ def listed(estimator: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chosen(estimator: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of the constructor that stand for what `params` say by flat names.
+    """Return arguments of the constructor that stand for what `params`, those of ``set_params``, say by flat names.
 
-    Parameters
-    ----------
-    estimator : MLPClassifier or MLPRegressor
-    params : mapping of str to object
-        As ``set_params`` takes them.  A choice among them comes first, in whatever order they are.
-
-    Returns
-    -------
-    dict of str to object
-        The choices that have flat parameters, each as (name, {parameter: value}).  A choice stays as it is where its
-        parameters are set to the values that they have.
-
-    Raises
-    ------
-    ValueError
-        If a choice is unknown or has no such parameter; the message lists those that it has.
+    They are the choices that have flat parameters, each as (name, {parameter: value}).  A choice among the params comes
+    first, in whatever order they are.  It stays as it is where its parameters are set to the values that they have.
+    The ValueError about an unknown choice or parameter lists those that there are.
     """
     found: dict[str, Any] = {}
     for flat, value in params.items():

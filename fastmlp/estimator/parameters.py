@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -22,51 +23,62 @@ from fastmlp.training.schedules import SCHEDULES
 HIDDEN_ACTIVATIONS = tuple(name for name, row in formulas.ACTIVATIONS.items() if row.hidden)
 HINGE_LOSSES = ("hinge", "squared_hinge")
 
+_AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
 _AT_LEAST_0 = Interval(Real, 0, None, closed="left")
 _BELOW_1 = Interval(Real, 0, 1, closed="left")
 
+
+def parameter(default: Any, *allowed: Any) -> Any:
+    """Return the field of a parameter with its default and scikit-learn's validation of it."""
+    return field(default=default, metadata={"allowed": list(allowed)})
+
+
+# ruff: noqa: RUF009 - parameter() returns a field, made once
+@dataclass(eq=False, repr=False, kw_only=True)
+class Parameters:
+    """The keyword arguments that both constructors have, with their defaults; kept as they are given."""
+
+    solver: str | tuple[str, dict[str, float]] | list[Any] = parameter("adam", StrOptions(set(SOLVERS)), tuple, list)
+    alpha: float = parameter(0.0001, _AT_LEAST_0)
+    batch_size: int | str = parameter("auto", StrOptions({"auto"}), _AT_LEAST_1)
+    learning_rate: Any = parameter("constant", StrOptions(set(SCHEDULES)), tuple, list, callable)
+    learning_rate_init: float = parameter(0.001, Interval(Real, 0, None, closed="neither"))
+    power_t: float = parameter(0.5, _AT_LEAST_0)
+    max_iter: int = parameter(200, _AT_LEAST_1)
+    shuffle: bool = parameter(True, "boolean")
+    random_state: Any = parameter(None, "random_state")
+    tol: float = parameter(1e-4, _AT_LEAST_0)
+    verbose: bool = parameter(False, "verbose")
+    warm_start: bool = parameter(False, "boolean")
+    momentum: float = parameter(0.9, Interval(Real, 0, 1, closed="both"))
+    nesterovs_momentum: bool = parameter(True, "boolean")
+    early_stopping: bool = parameter(False, "boolean")
+    validation_fraction: float = parameter(0.1, _BELOW_1)
+    beta_1: float = parameter(0.9, _BELOW_1)
+    beta_2: float = parameter(0.999, _BELOW_1)
+    epsilon: float = parameter(1e-8, Interval(Real, 0, None, closed="neither"))
+    n_iter_no_change: float = parameter(10, _AT_LEAST_1, Options(Real, {np.inf}))
+    max_fun: int = parameter(15000, _AT_LEAST_1)
+    backend: str = parameter("auto", str)
+    n_jobs: int | None = parameter(None, _AT_LEAST_1, Interval(Integral, None, -1, closed="right"), None)
+    weight_decay: float | None = parameter(None, _BELOW_1, None)
+    max_grad_norm: float | None = parameter(None, Interval(Real, 0, None, closed="neither"), None)
+    drop_last: bool = parameter(False, "boolean")
+    l1_ratio: float = parameter(0.0, Interval(Real, 0, 1, closed="both"))
+    dropout: Any = parameter(0.0, Real, tuple, list, np.ndarray)
+    input_dropout: float = parameter(0.0, Real)
+    batch_norm: Any = parameter(False, "boolean", StrOptions({"before", "after"}), tuple, list)
+    init: Any = parameter("auto", StrOptions(set(INITIALIZERS)), callable)
+    monitor: Any = parameter("score", str, callable)
+    restore_best: bool | None = parameter(None, "boolean", None)
+    callbacks: Any = parameter(None, list, tuple, None)
+
+
 #: scikit-learn's validation of each parameter that both estimators have.
 CONSTRAINTS: dict[str, list[Any]] = {
-    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "hidden_layer_sizes": ["array-like", _AT_LEAST_1],
     "activation": [StrOptions(set(HIDDEN_ACTIVATIONS)), tuple, list, ActivationFormula],
-    "solver": [StrOptions(set(SOLVERS)), tuple, list],
-    "alpha": [_AT_LEAST_0],
-    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [StrOptions(set(SCHEDULES)), tuple, list, callable],
-    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-    "power_t": [_AT_LEAST_0],
-    "max_iter": [Interval(Integral, 1, None, closed="left")],
-    "shuffle": ["boolean"],
-    "random_state": ["random_state"],
-    "tol": [_AT_LEAST_0],
-    "verbose": ["verbose"],
-    "warm_start": ["boolean"],
-    "momentum": [Interval(Real, 0, 1, closed="both")],
-    "nesterovs_momentum": ["boolean"],
-    "early_stopping": ["boolean"],
-    "validation_fraction": [_BELOW_1],
-    "beta_1": [_BELOW_1],
-    "beta_2": [_BELOW_1],
-    "epsilon": [Interval(Real, 0, None, closed="neither")],
-    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
-    "max_fun": [Interval(Integral, 1, None, closed="left")],
-    "backend": [str],
-    "n_jobs": [
-        Interval(Integral, 1, None, closed="left"),
-        Interval(Integral, None, -1, closed="right"),
-        None,
-    ],
-    "weight_decay": [_BELOW_1, None],
-    "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-    "drop_last": ["boolean"],
-    "l1_ratio": [Interval(Real, 0, 1, closed="both")],
-    "dropout": [Real, tuple, list, np.ndarray],
-    "input_dropout": [Real],
-    "batch_norm": ["boolean", StrOptions({"before", "after"}), tuple, list],
-    "init": [StrOptions(set(INITIALIZERS)), callable],
-    "monitor": [str, callable],
-    "restore_best": ["boolean", None],
-    "callbacks": [list, tuple, None],
+    **{row.name: row.metadata["allowed"] for row in fields(Parameters)},
 }
 
 CLASSIFIER_CONSTRAINTS: dict[str, list[Any]] = {
@@ -105,13 +117,7 @@ _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 
 
 def check_lbfgs(estimator: Any, *, validation: bool, resumes: bool) -> None:
-    """Refuse what 'lbfgs' cannot do.
-
-    Raises
-    ------
-    ValueError
-        Naming the parameter and the reason.
-    """
+    """Refuse what 'lbfgs' cannot do; the ValueError names the parameter and the reason."""
     for name, asks, why in _STEPS_ONLY:
         value = getattr(estimator, name)
         if asks(value):
@@ -124,9 +130,7 @@ def check_lbfgs(estimator: Any, *, validation: bool, resumes: bool) -> None:
 def check_monitor(estimator: Any, *, has_validation: bool) -> None:
     """Refuse a monitor that does not exist, and one that has nothing to look at."""
     monitor = estimator.monitor
-    if monitor in ("score", "loss"):
-        pass
-    elif isinstance(monitor, str) and monitor not in get_scorer_names():
+    if isinstance(monitor, str) and monitor not in ("score", "loss", *get_scorer_names()):
         raise ValueError(
             f"monitor={monitor!r} is unknown; valid are 'score', 'loss' and scikit-learn's scorers {get_scorer_names()}"
         )

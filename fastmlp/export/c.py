@@ -11,7 +11,6 @@ import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -189,14 +188,13 @@ class _File:
         text = text if "." in text or "e" in text else f"{text}.0"
         return f"{text}f" if self.float else text
 
-    def array(self, name: str, values: np.ndarray) -> str:
-        rows = _wrapped([self.number(value) for value in values.ravel().tolist()])
-        return f"static const {self.real} {name}[{values.size}] = {{\n{rows}\n}};\n"
-
     def weights(self, i: int, layer: Layer) -> list[str]:
-        arrays = {"W": layer.W, "b": layer.b} | dict(layer.learned)
-        shape = f"/* ({', '.join(map(str, layer.W.shape))}) */\n"
-        return [shape * (key == "W") + self.array(f"{self.name}_{key}{i}", values) for key, values in arrays.items()]
+        head, tables = f"static const {self.real} {self.name}", []
+        for key, values in {"W": layer.W, "b": layer.b, **layer.learned}.items():
+            shape = f"/* ({', '.join(map(str, values.shape))}) */\n" * (key == "W")
+            numbers = [self.number(value) for value in values.ravel().tolist()]
+            tables.append(shape + _table(f"{head}_{key}{i}", numbers))
+        return tables
 
     def label_type(self) -> str:
         labels = self.model.labels
@@ -208,12 +206,11 @@ class _File:
         if labels is None:
             return ""
         texts = [_text(label) if isinstance(label, str) else _integer(label) for label in labels.tolist()]
-        return f"{self.label_type()} {self.name}_classes[{len(texts)}] = {{\n{_wrapped(texts)}\n}};\n"
+        return _table(f"{self.label_type()} {self.name}_classes", texts)
 
     def feature_names(self) -> str:
         texts = [_text(name) for name in self.model.feature_names]
-        head = f"const char *const {self.name}_feature_names[{len(texts)}]"
-        return f"{head} = {{\n{_wrapped(texts)}\n}};\n" if texts else ""
+        return _table(f"const char *const {self.name}_feature_names", texts) if texts else ""
 
     # --- functions ----------------------------------------------------------------------------------------------------
 
@@ -350,16 +347,15 @@ def _bare(text: str) -> str:
     return text
 
 
-def _wrapped(texts: Iterable[str]) -> str:
-    """Return the items of a table, as many per line as fit."""
-    lines: list[str] = []
-    line = "   "
+def _table(declaration: str, texts: list[str]) -> str:
+    """Return a constant array of these items, as many per line as fit."""
+    lines = ["   "]
     for text in texts:
-        if len(line) + len(text) > 115:
-            lines.append(line)
-            line = "   "
-        line += f" {text},"
-    return "\n".join([*lines, line])
+        if len(lines[-1]) + len(text) > 115:
+            lines.append("   ")
+        lines[-1] += f" {text},"
+    rows = "\n".join(lines)
+    return f"{declaration}[{len(texts)}] = {{\n{rows}\n}};\n"
 
 
 def _integer(value: int) -> str:

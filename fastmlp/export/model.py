@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,52 +27,26 @@ from fastmlp.model import choices, weights
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear layer and what follows it.
+    """A linear layer and what follows it."""
 
-    Attributes
-    ----------
-    W : ndarray of shape (fan_in, fan_out)
-    b : ndarray of shape (fan_out,)
-    activation : str, (str, dict) or Formula
-        Of the hidden neurons; the link for the last layer.
-    learned : dict of str to ndarray of shape (fan_out,)
-        Parameters of the activation that each neuron has learned.
-    """
-
-    W: np.ndarray
-    b: np.ndarray
-    activation: Any
-    learned: Mapping[str, np.ndarray] = field(default_factory=dict)
+    W: np.ndarray  # (fan_in, fan_out)
+    b: np.ndarray  # (fan_out,)
+    activation: Any  # an entry of Network.activations; the link for the last layer
+    learned: Mapping[str, np.ndarray]  # (fan_out,) each: parameters of the activation that each neuron has learned
 
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted network as it predicts.
+    """A fitted network as it predicts."""
 
-    Attributes
-    ----------
-    estimator : str
-        Name of its class.
-    task : {"binary", "multiclass", "multilabel", "regression"}
-    link : {"softmax", "logistic", "identity", "exp"}
-        From the last layer to the outputs. The identity gives classifiers decision values, the others probabilities.
-    dtype : numpy dtype
-    layers : list of Layer
-    labels : ndarray of shape (n_classes,) or None
-        int64, or object with text; at least two. None for regressors and for multilabel targets.
-    loss : str
-    feature_names : list of str
-        Empty if the estimator was fitted without.
-    """
-
-    estimator: str
-    task: str
-    link: str
+    estimator: str  # name of its class
+    task: str  # "binary", "multiclass", "multilabel" or "regression"
+    link: str  # from the last layer to the outputs; "identity" gives classifiers decision values, others probabilities
     dtype: np.dtype
     layers: list[Layer]
-    labels: np.ndarray | None
+    labels: np.ndarray | None  # (n_classes,), int64 or texts, at least two; None for regressors and multilabel targets
     loss: str
-    feature_names: list[str]
+    feature_names: list[str]  # empty if the estimator was fitted without
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -88,13 +62,8 @@ class Model:
 def read(estimator: Any) -> Model:
     """Return a fitted estimator as a Model; its arrays may be the estimator's own.
 
-    Raises
-    ------
-    TypeError
-        If it is not an estimator of this package, or if its labels are neither numbers nor text.
-    ValueError
-        If labels are numbers but no integers of 64 bits, or if the fitted arrays do not fit each other.
-    sklearn.exceptions.NotFittedError
+    A TypeError refuses estimators of other packages, and labels that are neither numbers nor text; a ValueError labels
+    that are numbers but no integers of 64 bits, and fitted arrays that do not fit each other.
     """
     if not isinstance(estimator, _BaseMLP):
         raise TypeError(
@@ -105,16 +74,8 @@ def read(estimator: Any) -> Model:
     fitted = estimator._fitted_network()
     network, params = fitted.folded(weights.flat_params(estimator, fitted))
     link, loss = estimator.out_activation_, estimator.loss
-    layers = [
-        Layer(W, b, activation, learned)
-        for W, b, activation, learned in zip(
-            network.coefs(params),
-            network.intercepts(params),
-            (*network.activations, link),
-            (*network.unit_parameters(params), {}),
-            strict=True,
-        )
-    ]
+    parts = (*network.activations, link), (*network.unit_parameters(params), {})
+    layers = list(map(Layer, network.coefs(params), network.intercepts(params), *parts))
     binarizer = getattr(estimator, "_label_binarizer", None)
     task = "regression" if binarizer is None else targets.task_of(binarizer)
     labels = _labels(estimator.classes_) if task in ("binary", "multiclass") else None
@@ -197,15 +158,7 @@ def operations(program: Program, n_inputs: int) -> tuple[list[Operation], int | 
 
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder.
-    OSError
-        As :func:`fastmlp.data.files.replacing`.
-    """
+    """Write a file whole or not at all; an OSError says that it cannot be written."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}")

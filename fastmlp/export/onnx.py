@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import fastmlp
+from fastmlp.data.optional import needed
 from fastmlp.export.model import Model, read, write
 from fastmlp.model import choices
 
@@ -70,22 +71,15 @@ def to_onnx(estimator: Any, path: str | os.PathLike[str] | None = None, *, opset
     >>> [node.op_type for node in model.graph.node][:3]
     ['Gemm', 'Relu', 'Gemm']
     """
-    onnx = _onnx()
+    checker = needed("onnx.checker", "to_onnx", '"fastmlp[onnx]"')
+    import onnx
+
     model = read(estimator)
     proto = _proto(onnx, model, _checked_opset(onnx, model, opset))
-    onnx.checker.check_model(proto, full_check=True)
+    checker.check_model(proto, full_check=True)
     if path is not None:
         write(path, proto.SerializeToString())
     return proto
-
-
-def _onnx() -> Any:
-    try:
-        import onnx.checker
-        import onnx.helper
-    except ImportError as error:
-        raise ImportError('to_onnx needs onnx: pip install "fastmlp[onnx]"') from error
-    return onnx
 
 
 def _checked_opset(onnx: Any, model: Model, opset: Any) -> int:

@@ -10,7 +10,9 @@ float32 numbers, and onnxruntime has most of these operators in float32 only.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,13 +31,8 @@ MIN_OPSET = 13
 class Nodes:
     """Nodes and constants of a graph in the making. Values are known by their names.
 
-    Parameters
-    ----------
-    dtype : numpy dtype
-        float32 or float64: of all numbers but labels.
-    opset : int
-    unique : callable of str to str, optional
-        Makes a new name like the one it is given; needed where others name values in the same graph.
+    All numbers but labels have the dtype, float32 or float64. `unique` makes a new name like the one it is given; it is
+    needed where others name values in the same graph.
     """
 
     def __init__(self, dtype: Any, opset: int, unique: Callable[[str], str] | None = None) -> None:
@@ -43,11 +40,11 @@ class Nodes:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._unique = unique or self._numbered
-        self._taken: dict[str, int] = {}
+        self._taken: Counter[str] = Counter()
         self._scalars: dict[str, str] = {}
 
     def _numbered(self, hint: str) -> str:
-        self._taken[hint] = self._taken.get(hint, 0) + 1
+        self._taken[hint] += 1
         return hint if self._taken[hint] == 1 else f"{hint}_{self._taken[hint]}"
 
     def add(self, op: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
@@ -82,8 +79,9 @@ class Operator(NamedTuple):
     make: Callable[..., str]  # (nodes, z, parameters: a number, or the name of a constant if learned)
 
 
-def _silu(nodes: Nodes, z: str, p: dict) -> str:
-    return nodes.add("Mul", z, nodes.add("Sigmoid", z))
+def _own(op: str, **attributes: Any) -> Callable[..., str]:
+    """Return how one operator of z, without parameters of the activation, is added."""
+    return lambda nodes, z, p: nodes.add(op, z, **attributes)
 
 
 def _softplus(nodes: Nodes, z: str, p: dict) -> str:
@@ -99,25 +97,25 @@ def _clip(nodes: Nodes, z: str, low: float, high: float) -> str:
 
 OPERATORS: dict[str, Operator] = {
     "identity": Operator(13, True, lambda nodes, z, p: z),
-    "logistic": Operator(13, True, lambda nodes, z, p: nodes.add("Sigmoid", z)),
-    "tanh": Operator(13, True, lambda nodes, z, p: nodes.add("Tanh", z)),
-    "relu": Operator(13, True, lambda nodes, z, p: nodes.add("Relu", z)),
-    "exp": Operator(13, True, lambda nodes, z, p: nodes.add("Exp", z)),
+    "logistic": Operator(13, True, _own("Sigmoid")),
+    "tanh": Operator(13, True, _own("Tanh")),
+    "relu": Operator(13, True, _own("Relu")),
+    "exp": Operator(13, True, _own("Exp")),
     "relu6": Operator(13, True, lambda nodes, z, p: _clip(nodes, z, 0.0, 6.0)),
     "hardtanh": Operator(13, True, lambda nodes, z, p: _clip(nodes, z, p["min_val"], p["max_val"])),
-    "silu": Operator(13, True, _silu),
+    "silu": Operator(13, True, lambda nodes, z, p: nodes.add("Mul", z, nodes.add("Sigmoid", z))),
     "leaky_relu": Operator(13, False, lambda nodes, z, p: nodes.add("LeakyRelu", z, alpha=p["negative_slope"])),
     "prelu": Operator(13, False, lambda nodes, z, p: nodes.add("PRelu", z, p["slope"])),
     "elu": Operator(13, False, lambda nodes, z, p: nodes.add("Elu", z, alpha=p["alpha"])),
-    "selu": Operator(13, False, lambda nodes, z, p: nodes.add("Selu", z)),
+    "selu": Operator(13, False, _own("Selu")),
     "celu": Operator(13, False, lambda nodes, z, p: nodes.add("Celu", z, alpha=p["alpha"])),
     "softplus": Operator(13, False, _softplus),
-    "softsign": Operator(13, False, lambda nodes, z, p: nodes.add("Softsign", z)),
-    "hardsigmoid": Operator(13, False, lambda nodes, z, p: nodes.add("HardSigmoid", z, alpha=1.0 / 6.0, beta=0.5)),
-    "hardswish": Operator(14, False, lambda nodes, z, p: nodes.add("HardSwish", z)),
-    "mish": Operator(18, False, lambda nodes, z, p: nodes.add("Mish", z)),
-    "gelu": Operator(20, False, lambda nodes, z, p: nodes.add("Gelu", z)),
-    "gelu_tanh": Operator(20, False, lambda nodes, z, p: nodes.add("Gelu", z, approximate="tanh")),
+    "softsign": Operator(13, False, _own("Softsign")),
+    "hardsigmoid": Operator(13, False, _own("HardSigmoid", alpha=1.0 / 6.0, beta=0.5)),
+    "hardswish": Operator(14, False, _own("HardSwish")),
+    "mish": Operator(18, False, _own("Mish")),
+    "gelu": Operator(20, False, _own("Gelu")),
+    "gelu_tanh": Operator(20, False, _own("Gelu", approximate="tanh")),
 }
 
 
@@ -189,24 +187,25 @@ def _erfc_polynomial() -> list[float]:
     return series.convert(kind=np.polynomial.Polynomial).coef.tolist()
 
 
-def _plain(op: str) -> Callable[..., str]:
-    return lambda nodes, *x: nodes.add(op, *x)
+def _plain(op: str, nodes: Nodes, *x: str) -> str:
+    return nodes.add(op, *x)
 
 
-def _select(compare: str, negated: bool = False) -> Callable[..., str]:
-    def make(nodes: Nodes, a: str, b: str, c: str, d: str) -> str:
-        condition = nodes.add(compare, c, d)
-        return nodes.add("Where", nodes.add("Not", condition) if negated else condition, a, b)
+def _select(compare: str, nodes: Nodes, a: str, b: str, c: str, d: str) -> str:
+    return nodes.add("Where", nodes.add(compare, c, d), a, b)
 
-    return make
+
+def _select_other(nodes: Nodes, a: str, b: str, c: str, d: str) -> str:
+    return nodes.add("Where", nodes.add("Not", nodes.add("Equal", c, d)), a, b)
 
 
 _BY_NAME = ("add", "sub", "mul", "div", "neg", "exp", "log", "tanh", "sqrt", "abs")
-_SELECTS = (_select("Less"), _select("LessOrEqual"), _select("Equal"), _select("Equal", negated=True))
+_COMPARISONS = ("Less", "LessOrEqual", "Equal")
+_SELECTS: list[Callable[..., str]] = [*(partial(_select, compare) for compare in _COMPARISONS), _select_other]
 
 #: Operation of a formula (kernels/graph.py) -> its nodes, from the names of the operands.
 TRANSLATIONS: dict[str, Callable[..., str]] = {
-    **{name: _plain(name.capitalize()) for name in _BY_NAME},
+    **{name: partial(_plain, name.capitalize()) for name in _BY_NAME},
     "log1p": _log1p,
     "erf": _erf,
     **dict(zip(SELECTS, _SELECTS, strict=True)),

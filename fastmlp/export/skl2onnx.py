@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.data.optional import needed
 from fastmlp.export.model import Model, read
 
 
@@ -27,17 +28,16 @@ def register_skl2onnx() -> None:
     >>> from fastmlp.export import register_skl2onnx
     >>> register_skl2onnx()  # doctest: +SKIP
     """
-    try:
-        from skl2onnx import update_registered_converter
-    except ImportError as error:
-        raise ImportError("register_skl2onnx needs skl2onnx: pip install skl2onnx") from error
+    skl2onnx = needed("skl2onnx", "register_skl2onnx", "skl2onnx")
     from fastmlp.estimators import MLPClassifier, MLPRegressor
 
     options = {"zipmap": [True, False, "columns"], "nocl": [True, False], "output_class_labels": [False, True]}
-    update_registered_converter(
+    skl2onnx.update_registered_converter(
         MLPClassifier, "FastmlpMLPClassifier", _classifier_shapes, _convert, overwrite=True, options=options
     )
-    update_registered_converter(MLPRegressor, "FastmlpMLPRegressor", _regressor_shapes, _convert, overwrite=True)
+    skl2onnx.update_registered_converter(
+        MLPRegressor, "FastmlpMLPRegressor", _regressor_shapes, _convert, overwrite=True
+    )
 
 
 def _classifier_shapes(operator: Any) -> None:

@@ -23,27 +23,10 @@ ORDERED = {"hardtanh": ("min_val", "max_val")}
 def entry(table: Mapping[str, Any], value: Any, argument: str, names: Iterable[str] | None = None) -> Any:
     """Check a user's spec against a table of rows, and return the entry for networks and engines.
 
-    Parameters
-    ----------
-    table : mapping of name to row
-        For instance ``formulas.ACTIVATIONS``; rows have ``parameters`` and maybe ``ranges``.
-    value : object
-        A name, (name, {parameter: value}), or a user's formula.
-    argument : str
-        What the user calls it, for messages.
-    names : iterable of str, optional
-        The rows that make sense here; all of the table if left out.
-
-    Returns
-    -------
-    str, tuple of (str, dict of str to float), or Formula
-        A name alone if no parameter was given.
-
-    Raises
-    ------
-    ValueError
-        If there is no such name (listing those there are), if it has no such parameter, if the parameter is out of
-        its range, or if it is a formula of another kind.
+    The spec and the entry are a name, (name, {parameter: value}), or a user's formula; an entry without parameters is
+    the name alone. `argument` is what the user calls it. `names` are the rows that make sense here, all of the table if
+    left out. A ValueError lists the names there are, or says that there is no such parameter, that it is out of its
+    range, or that a formula is of another kind.
 
     Examples
     --------
@@ -74,13 +57,7 @@ def entry(table: Mapping[str, Any], value: Any, argument: str, names: Iterable[s
 def entries(
     table: Mapping[str, Any], value: Any, argument: str, n: int, names: Iterable[str] | None = None
 ) -> tuple[Any, ...]:
-    """Return one spec for each of n layers, from one for all of them or a sequence with one per layer.
-
-    Raises
-    ------
-    ValueError
-        As :func:`entry`, and if the sequence does not have n entries.
-    """
+    """Return one entry for each of n layers, from one spec for all of them or a sequence with one per layer."""
     if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str) or is_pair(value):
         return (entry(table, value, argument, names),) * n
     if len(value) != n:
@@ -180,12 +157,7 @@ def _checked(row: Any, name: str, parameter: str, given: Mapping[str, Any], argu
 
 def _check_order(row: Any, name: str, checked: Mapping[str, Any], argument: str) -> None:
     """Refuse bounds that leave nothing between them."""
-    if name not in ORDERED:
-        return
-    pair = ORDERED[name]
-    values = {**_parameters(row), **checked}
-    low, high = (values[parameter] for parameter in pair)
-    if not low < high:
-        raise ValueError(
-            f"{argument}={(name, dict(checked))!r}: {pair[0]} must be less than {pair[1]}, got {low:g} and {high:g}"
-        )
+    values, (first, second) = {**_parameters(row), **checked}, ORDERED.get(name, ("", ""))
+    if first and not values[first] < values[second]:
+        bounds = f"{values[first]:g} and {values[second]:g}"
+        raise ValueError(f"{argument}={(name, dict(checked))!r}: {first} must be less than {second}, got {bounds}")

@@ -54,26 +54,11 @@ INITIALIZERS: dict[str, Initializer | None] = {
 
 
 def initial_params(network: Network, init: str | Initializer, rng: np.random.RandomState, gain: float) -> np.ndarray:
-    """Return the flat vector that training starts from.
+    """Return the flat vector (n_params,) that training starts from.
 
-    Parameters
-    ----------
-    network : Network
-    init : str or callable
-        Key of ``INITIALIZERS``, or a function (rng, fan_in, fan_out) -> W of shape (fan_in, fan_out), called once per
-        layer from the input on.
-    rng : RandomState
-    gain : float
-        Of "auto": its bound is sqrt(gain / (fan_in + fan_out)).
-
-    Returns
-    -------
-    ndarray of shape (n_params,)
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or the function returns another shape, or what is not finite.
+    `init` is a key of ``INITIALIZERS``, or a function (rng, fan_in, fan_out) -> W of shape (fan_in, fan_out), which is
+    called once per layer from the input on. `gain` is that of "auto", whose bound is sqrt(gain / (fan_in + fan_out)).
+    A ValueError says that the name is unknown, or that the function returns another shape, or what is not finite.
 
     Examples
     --------

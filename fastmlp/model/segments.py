@@ -24,34 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Segment:
-    """One piece of the flat vector.
+    """One piece of the flat vector: W (rows, width) = (fan_in, fan_out), everything else (width,) with rows = 1."""
 
-    Attributes
-    ----------
-    layer : int
-        The linear layer to which it belongs, from 0.
-    name : str
-        "W", "b", or the name of a row of ``UNITS``.
-    rows, width : int
-        Its shape: W is (rows, width) = (fan_in, fan_out), everything else (width,) with rows = 1.
-    trained : bool
-        Whether the optimizer updates it.
-    first : float or None
-        First value; None where the initialiser draws it.
-    attribute : str
-        Of the estimator: a list with an entry per layer, or per hidden layer for what is neither W nor b.
-    start : int
-        Where it begins in the flat vector.
-    """
-
-    layer: int
-    name: str
+    layer: int  # the linear layer to which it belongs, from 0
+    name: str  # "W", "b", or the name of a row of UNITS
     rows: int
     width: int
-    trained: bool
-    first: float | None
-    attribute: str
-    start: int
+    trained: bool  # whether the optimizer updates it
+    first: float | None  # first value; None where the initialiser draws it
+    attribute: str  # of the estimator: a list with an entry per layer, for what is neither W nor b per hidden layer
+    start: int  # where it begins in the flat vector
 
     @property
     def size(self) -> int:

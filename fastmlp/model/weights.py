@@ -36,10 +36,7 @@ def views(network: Network, params: np.ndarray) -> dict[str, list]:
 def flat_params(estimator: Any, network: Network) -> np.ndarray:
     """Return the flat vector of an estimator's arrays: the shared one if they are its views, else a new one.
 
-    Raises
-    ------
-    ValueError
-        If an array does not have the shape that the network wants.
+    A ValueError names an array that does not have the shape that the network wants.
     """
     params = network.flatten(estimator.coefs_, estimator.intercepts_)
     if network.n_params == network.n_linear:
@@ -55,10 +52,9 @@ def flat_params(estimator: Any, network: Network) -> np.ndarray:
 def shared_params(estimator: Any, network: Network) -> np.ndarray | None:
     """Return the flat vector if all the estimator's arrays are views of it, or None."""
     base = network.shared_base(estimator.coefs_, estimator.intercepts_)
-    if base is not None and network.n_params > network.n_linear:
-        in_place = all(_is(array, unit, base) for unit, array in _unit_arrays(estimator, network))
-        return base if in_place else None
-    return base
+    if base is None or network.n_params == network.n_linear:
+        return base
+    return base if all(_is(array, unit, base) for unit, array in _unit_arrays(estimator, network)) else None
 
 
 def unit_arrays(estimator: Any) -> tuple:
@@ -68,13 +64,7 @@ def unit_arrays(estimator: Any) -> tuple:
 
 
 def linear_shape(coefs: Sequence[Any], intercepts: Sequence[Any]) -> tuple[tuple[int, ...], np.dtype]:
-    """Return (widths, dtype) of the network that these matrices and vectors describe.
-
-    Raises
-    ------
-    ValueError
-        If they do not form a chain of layers.
-    """
+    """Return (widths, dtype) of the network that these matrices and vectors, a chain of layers, describe."""
     matrices = [np.asarray(W) for W in coefs]
     for i, W in enumerate(matrices):
         if W.ndim != 2 or (i and W.shape[0] != matrices[i - 1].shape[1]):
@@ -89,10 +79,7 @@ def linear_shape(coefs: Sequence[Any], intercepts: Sequence[Any]) -> tuple[tuple
 def start_from(network: Network, params: np.ndarray, coef_init: Any, intercept_init: Any) -> None:
     """Copy the arrays that a user wants training to start from, where given, into the flat vector.
 
-    Raises
-    ------
-    ValueError
-        If they have other shapes than the network, or are not finite numbers.
+    A ValueError refuses arrays that have other shapes than the network's, or are not finite numbers.
     """
     _overwrite(network.coefs(params), coef_init, "coef_init")
     _overwrite(network.intercepts(params), intercept_init, "intercept_init")

@@ -69,8 +69,7 @@ def from_sklearn(estimator: Any) -> Any:
     copy_attributes(estimator, made)
     made.coefs_, made.intercepts_ = list(estimator.coefs_), list(estimator.intercepts_)
     network = made._fitted_network()
-    params = _flattened(network, estimator.coefs_, estimator.intercepts_)
-    made._expose(network, params)
+    made._expose(network, _flattened(network, estimator.coefs_ + estimator.intercepts_))
     if hasattr(made, "loss_curve_"):
         made.history_ = _history(made)
     if getattr(made, "best_validation_score_", None) is not None:
@@ -104,7 +103,7 @@ def _best_from_sklearn(estimator: Any, network: Network) -> np.ndarray | None:
     best, present = estimator._best_coefs + estimator._best_intercepts, estimator.coefs_ + estimator.intercepts_
     if all(theirs is now for theirs, now in zip(best, present, strict=True)):
         return None
-    return _flattened(network, estimator._best_coefs, estimator._best_intercepts)
+    return _flattened(network, best)
 
 
 def _history(made: Any) -> dict[str, list[float]]:
@@ -118,27 +117,19 @@ def _history(made: Any) -> dict[str, list[float]]:
 
 def _optimizer_from_sklearn(estimator: Any, network: Network) -> Optimizer | None:
     theirs = getattr(estimator, "_optimizer", None)
-    linear = len(estimator.coefs_)
-    flat = [_flattened(network, vectors[:linear], vectors[linear:]) for vectors in _vectors(theirs)]
     if isinstance(theirs, AdamOptimizer):
         hyper = {"beta_1": theirs.beta_1, "beta_2": theirs.beta_2, "epsilon": theirs.epsilon}
         ours = Optimizer("adam", network, Schedule(theirs.learning_rate_init), hyper)
-        ours.t = int(theirs.t)
+        ours.t, vectors = int(theirs.t), [theirs.ms, theirs.vs]
     elif isinstance(theirs, SGDOptimizer):
         rule = ("nesterov" if theirs.nesterov else "momentum") if theirs.momentum else "sgd"
         ours = Optimizer(rule, network, _schedule_from_sklearn(theirs), {"momentum": theirs.momentum})
+        vectors = [theirs.velocities]
     else:
         return None  # lbfgs has none
-    for state, vector in zip(ours.states, flat, strict=False):  # plain sgd keeps no velocities
-        state[...] = vector
+    for state, arrays in zip(ours.states, vectors, strict=False):  # plain sgd keeps no velocities
+        state[...] = _flattened(network, arrays)
     return ours
-
-
-def _vectors(theirs: Any) -> list[list[np.ndarray]]:
-    """Return the state vectors of scikit-learn's optimizer, each a list with an array per matrix and per bias."""
-    if isinstance(theirs, AdamOptimizer):
-        return [theirs.ms, theirs.vs]
-    return [theirs.velocities] if isinstance(theirs, SGDOptimizer) else []
 
 
 def _schedule_from_sklearn(theirs: SGDOptimizer) -> Schedule:
@@ -152,6 +143,6 @@ def _schedule_from_sklearn(theirs: SGDOptimizer) -> Schedule:
     return schedule
 
 
-def _flattened(network: Network, coefs: Sequence[np.ndarray], intercepts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return a new flat vector (n_params,) with these arrays."""
-    return np.concatenate([np.ravel(array) for array in (*coefs, *intercepts)]).astype(network.dtype, copy=False)
+def _flattened(network: Network, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return a new flat vector (n_params,) with these matrices, then biases."""
+    return np.concatenate([np.ravel(array) for array in arrays]).astype(network.dtype, copy=False)

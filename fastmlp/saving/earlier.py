@@ -17,11 +17,11 @@ from fastmlp.training.attributes import number
 
 
 class Moved(NamedTuple):
-    """Where a parameter has gone: which argument has it now, for which names, and the value that asked for nothing."""
+    """Where a parameter has gone."""
 
-    argument: str
-    names: tuple[str, ...]
-    default: float | None
+    argument: str  # that has it now
+    names: tuple[str, ...]  # for which choices
+    default: float | None  # the value that asked for nothing
 
 
 #: Parameters that the constructors had, by name.

@@ -26,13 +26,7 @@ WEIGHTS = ("coefs_", "intercepts_", *UNIT_ATTRIBUTES.values())
 
 
 def build(model: Model, path: str, trust_formulas: bool) -> Any:
-    """Return the estimator that a header and tensors describe.
-
-    Raises
-    ------
-    ModelFileError
-        If they hold anything unknown or contradictory.
-    """
+    """Return the estimator that a header and tensors describe; a ModelFileError names what contradicts."""
     header, decoder = model.header, Decoder(model.tensors, trust_formulas)
     estimator = _with_parameters(header, decoder, path)
     known = {*ATTRIBUTES, *Stopping.SAVED, *WEIGHTS, "_label_binarizer"}
@@ -40,7 +34,6 @@ def build(model: Model, path: str, trust_formulas: bool) -> Any:
     with refusing(path, "attributes"):
         network = _restore_weights(estimator, attributes, decoder)
     _restore_attributes(estimator, attributes, network, decoder, path)
-    _restore_names(estimator, path, network)
     if is_classifier(estimator):
         with refusing(path, "_label_binarizer"):
             estimator._label_binarizer = _restored_binarizer(decoder(attributes["_label_binarizer"]), estimator)
@@ -68,11 +61,7 @@ def _is_newer(header: Mapping[str, Any]) -> bool:
 def _section(header: Mapping[str, Any], path: str, name: str, known: set[str]) -> dict[str, Any]:
     """Return a part of the header without what this version need not know.
 
-    Raises
-    ------
-    ModelFileError
-        If it holds something unknown in a file of this version or an older one, or something unknown that the file says
-        is required.
+    A ModelFileError names what is unknown in a file of this version or an older one, or unknown and required.
     """
     section = section_of(header, path, name, dict)
     required = section_of(header, path, "required", list)
@@ -146,8 +135,9 @@ def _restore_attributes(
         if name in attributes:
             with refusing(path, name):
                 value = row.kind.restored(decoder(attributes[name]))
-                if row.size is not None and value != row.size(network):
-                    raise ValueError(f"must be {row.size(network)} for the weights in the file, got {value}")
+                size = len(value) if isinstance(value, np.ndarray) else value
+                if row.size is not None and size != row.size(network):
+                    raise ValueError(f"must be {row.size(network)} for the weights in the file, got {size}")
                 setattr(estimator, name, value)
     counters = states.of(estimator).stopping
     for name in Stopping.SAVED:
@@ -174,12 +164,6 @@ def _check_units(network: Network, given: Mapping[str, Any]) -> None:
         found = [array is not None for array in given.get(attribute, [None] * len(layers))]
         if found != wanted:
             raise ValueError(f"{attribute} must hold arrays for the hidden layers {wanted}, it has them for {found}")
-
-
-def _restore_names(estimator: Any, path: str, network: Network) -> None:
-    names = vars(estimator).get("feature_names_in_")
-    if names is not None and len(names) != network.widths[0]:
-        raise ModelFileError(path, "feature_names_in_", f"must be {network.widths[0]}, got {len(names)}")
 
 
 def _restored_binarizer(content: Mapping[str, Any], estimator: Any) -> LabelBinarizer:

@@ -85,7 +85,11 @@ def save(
     >>> metadata, bool((same.predict([[3.0]]) == model.predict([[3.0]])).all())
     ({'data': 'three squares'}, True)
     """
-    _check_class(estimator)
+    if type(estimator) not in ESTIMATORS.values():
+        raise TypeError(
+            f"save keeps {' and '.join(ESTIMATORS)}, got {type(estimator).__name__}: of a subclass, or of an estimator"
+            " around it, it would keep a part; use joblib or skops"
+        )
     check_is_fitted(estimator, ("coefs_", "intercepts_", "out_activation_"))
     plain = _plain_json({} if metadata is None else metadata)
     header, tensors = _describe(estimator, optimizer_state)
@@ -93,14 +97,6 @@ def save(
     build(Model(header, tensors), os.fspath(path), trust_formulas=True)
     _warn_of_the_rest(estimator)
     modelfile.write(path, {**header, "metadata": plain}, tensors)
-
-
-def _check_class(estimator: Any) -> None:
-    if type(estimator) not in ESTIMATORS.values():
-        raise TypeError(
-            f"save keeps {' and '.join(ESTIMATORS)}, got {type(estimator).__name__}: of a subclass, or of an estimator"
-            " around it, it would keep a part; use joblib or skops"
-        )
 
 
 # --- the parts of a file ----------------------------------------------------------------------------------------------
@@ -119,7 +115,7 @@ def _describe(estimator: Any, optimizer_state: bool) -> tuple[dict[str, Any], Te
         "fastmlp": __version__,
         "estimator": cls.__name__,
         "parameters": {name: _encode_parameter(name, value, tensors) for name, value in parameters.items()},
-        "attributes": _weights_of(network, params, tensors),
+        "attributes": {n: encode(views, tensors, n) for n, views in weights.views(network, params).items()},
     }
     for name, value in _attributes_of(estimator).items():
         header["attributes"][name] = encode(value, tensors, name)
@@ -152,12 +148,6 @@ def _encode_parameter(name: str, value: Any, tensors: Tensors) -> Any:
 
 def _is_default(value: Any, default: Any) -> bool:
     return value is default or (type(value) is type(default) and bool(value == default))
-
-
-def _weights_of(network: Network, params: np.ndarray, tensors: Tensors) -> dict[str, Any]:
-    """Return coefs_, intercepts_ and the other arrays of the layers, as views of the flat vector."""
-    arrays = weights.views(network, params)
-    return {name: encode(views, tensors, name) for name, views in arrays.items()}
 
 
 def _encode_binarizer(estimator: Any, tensors: Tensors) -> Any:

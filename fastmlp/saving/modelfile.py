@@ -16,7 +16,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp.data.files import replacing
+from fastmlp.data.optional import needed
 from fastmlp.model import choices
 
 KEY = "fastmlp model"
@@ -83,16 +84,8 @@ class Model(NamedTuple):
 
 
 def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Tensors) -> None:
-    """Write a model whole or not at all; the same model gives the same bytes.
-
-    Raises
-    ------
-    ValueError
-        If the header is larger than ``MAX_HEADER``.
-    OSError
-        As :func:`fastmlp.data.files.replacing`.
-    """
-    from_tensors = _safetensors("numpy").save
+    """Write a model whole or not at all; the same model gives the same bytes, no more than ``MAX_HEADER`` of header."""
+    from_tensors = needed("safetensors.numpy", "a saved model", '"fastmlp[save]"').save
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # it reads raw memory
     header = {"format": f"{VERSION[0]}.{VERSION[1]}", **header, "tensors_sha256": _digest_of_tensors(tensors)}
     header["sha256"] = _digest(header)
@@ -107,12 +100,7 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Tens
 def read(path: str | os.PathLike[str]) -> Model:
     """Read the header and the tensors of a file; check its version and checksums.
 
-    Raises
-    ------
-    ModelFileError
-        If this is not a model, or is damaged.
-    OSError
-        If there is no such file, or it cannot be opened.
+    A ModelFileError says that this is not a model, or is damaged; an OSError that it cannot be opened.
     """
     with _opened(path) as (stream, header), refusing(path, "tensors"):
         tensors = {name: _tensor(stream, name) for name in sorted(stream.keys())}
@@ -130,7 +118,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield (safetensors file, header)."""
-    safe_open = _safetensors().safe_open
+    safe_open = needed("safetensors", "a saved model", '"fastmlp[save]"').safe_open
     _check_size(path)
     with refusing(path, "file"):
         # the library checks that tensors fill the file, without gaps, before it hands out any
@@ -143,28 +131,16 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]
 
 def _check_size(path: str | os.PathLike[str]) -> None:
     """Compare the size of a file with its first bytes, before anything is read."""
-    with refusing_but_os_errors(path):
-        size = os.stat(path)
-        if not stat.S_ISREG(size.st_mode):
-            raise OSError(f"{os.fspath(path)} is no regular file")
-        with open(path, "rb") as stream:
-            n_header = int.from_bytes(stream.read(8), "little")
-        if size.st_size < 8 or n_header > size.st_size - 8:
-            raise ValueError(f"this is no safetensors file, or it was cut short: it has {size.st_size} bytes")
+    status = os.stat(path)  # a missing file is an OSError, as everywhere
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{os.fspath(path)} is no regular file")
+    with open(path, "rb") as stream:
+        n_header = int.from_bytes(stream.read(8), "little")
+    with refusing(path, "file"):
+        if n_header > status.st_size - 8:
+            raise ValueError(f"this is no safetensors file, or it was cut short: it has {status.st_size} bytes")
         if n_header > MAX_HEADER:
             raise ValueError(f"its header has {n_header} bytes, that of a model at most {MAX_HEADER}")
-
-
-@contextmanager
-def refusing_but_os_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Refuse a file as :func:`refusing` does, except that a missing file is an OSError, as everywhere."""
-    try:
-        with refusing(path, "file"):
-            yield
-    except ModelFileError as error:
-        if isinstance(error.__cause__, OSError):
-            raise error.__cause__ from None
-        raise
 
 
 def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -224,35 +200,15 @@ def _digest_of_tensors(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-def _safetensors(module: str = "") -> Any:
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError('saved models need safetensors: pip install "fastmlp[save]"') from error
-    return safetensors.numpy if module else safetensors
-
-
 # --- values as JSON --------------------------------------------------------------------------------------------------
 
 
 def encode(value: Any, tensors: Tensors, where: str) -> Any:
     """Return a value as tagged JSON; arrays go to `tensors`, under the name of the place where they are.
 
-    Parameters
-    ----------
-    value : object
-        None, bool, int, float, str, NumPy scalars (kept as Python's), numeric arrays, arrays of str, datetime64 and
-        timedelta64, RandomState (MT19937), users' formulas, and lists, tuples and dicts of these.
-    tensors : dict
-        Gets the arrays.
-    where : str
-        What messages call the value.
-
-    Raises
-    ------
-    TypeError
-        For anything else; the message says where it is.
+    It may be None, bool, int, float, str, a NumPy scalar (kept as Python's), a numeric array, an array of str,
+    datetime64 or timedelta64, a RandomState (MT19937), a user's formula, and lists, tuples and dicts of these. For
+    anything else a TypeError says `where` it is.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -287,20 +243,21 @@ def _encode_item(key: Any, item: Any, tensors: Tensors, where: str) -> list[Any]
 
 def _encode_array(array: np.ndarray, tensors: Tensors, where: str) -> dict[str, Any]:
     kind, dtype = array.dtype.kind, array.dtype
+    native = np.asarray(array, dtype.newbyteorder("="), order="C")
     if kind == "O" and array.ndim == 1 and all(isinstance(item, str) for item in array):
         texts = [item.encode("utf-8", "surrogatepass") for item in array]
         _keep(tensors, where, np.frombuffer(b"".join(texts), dtype=np.uint8))
         _keep(tensors, f"{where}.lengths", np.array([len(text) for text in texts], dtype=np.int64))
         return {"strings": where}
     if kind == "U":
-        points = np.asarray(array, dtype.newbyteorder("="), order="C").reshape(-1).view(np.uint32)
+        points = native.reshape(-1).view(np.uint32)
         _keep(tensors, where, points.reshape(*array.shape, dtype.itemsize // 4))
         return {"text": where}
     if kind in "mM":
-        _keep(tensors, where, np.asarray(array, dtype.newbyteorder("="), order="C").view(np.int64))
+        _keep(tensors, where, native.view(np.int64))
         return {"time": [where, dtype.newbyteorder("=").name]}
     if kind in "biu" or dtype in (np.float16, np.float32, np.float64):
-        _keep(tensors, where, np.asarray(array, dtype.newbyteorder("="), order="C"))
+        _keep(tensors, where, native)
         return {"array": where}
     raise TypeError(f"{where} is an array of {dtype}, which a model file cannot hold")
 
@@ -320,59 +277,39 @@ def _state_of(state: np.random.RandomState, where: str) -> dict[str, Any]:
 
 def _encode_formula(formula: Any) -> dict[str, Any]:
     text, other = formula._state
-    constants = {name: encode(value, {}, name) for name, value in text.constants}
-    content = {"source": text.source, "constants": constants}
     if "delta" in formula.kinds:
-        return {"loss": content | {"link": other}}
-    slope = None
-    if other is not None:
-        constants = {name: encode(value, {}, name) for name, value in other.constants}
-        slope = {"source": other.source, "constants": constants}
-    return {"activation": content | {"slope": slope}}
+        return {"loss": _encode_text(text) | {"link": other}}
+    return {"activation": _encode_text(text) | {"slope": None if other is None else _encode_text(other)}}
+
+
+def _encode_text(text: Any) -> dict[str, Any]:
+    return {"source": text.source, "constants": {name: encode(value, {}, name) for name, value in text.constants}}
 
 
 class Decoder:
-    """Decode what :func:`encode` has encoded.
+    """Decode what :func:`encode` has encoded; each tensor is taken out once.
 
-    Parameters
-    ----------
-    tensors : dict
-        Each is taken out once.
-    trust_formulas : bool
-        Whether to compile users' formulas; otherwise they are only collected.
-
-    Attributes
-    ----------
-    formulas : list of str
-        The texts of formulas that were not compiled; None stands in their places.
+    With `trust_formulas` users' formulas are compiled. Otherwise None stands in their places, and ``formulas`` has
+    their texts.
     """
+
+    #: What values can be that JSON lacks; a method decodes each.
+    KINDS = ("int", "float", "tuple", "dict", "array", "strings", "text", "time", "random_state", "formula")
 
     def __init__(self, tensors: Tensors, trust_formulas: bool) -> None:
         self.tensors = dict(tensors)
         self.trust_formulas = trust_formulas
         self.formulas: list[str] = []
-        self._kinds: dict[str, Callable[[Any], Any]] = {
-            "int": self._int,
-            "float": self._float,
-            "tuple": lambda content: tuple(map(self, _listed(content))),
-            "dict": self._dict,
-            "array": self._take,
-            "strings": self._strings,
-            "text": self._text,
-            "time": self._time,
-            "random_state": self._random_state,
-            "formula": self._formula,
-        }
 
     def __call__(self, value: Any) -> Any:
         if isinstance(value, list):
             return [self(item) for item in value]
         if not isinstance(value, dict):
             return value
-        if len(value) != 1 or next(iter(value)) not in self._kinds:
+        if len(value) != 1 or next(iter(value)) not in self.KINDS:
             raise ValueError(f"an entry of unknown kind: {list(value)}")
         ((kind, content),) = value.items()
-        return self._kinds[kind](content)
+        return getattr(self, f"_{kind}")(content)
 
     def _int(self, content: Any) -> int:
         if not isinstance(content, str) or not re.fullmatch(r"-?\d{1,400}", content):
@@ -383,6 +320,9 @@ class Decoder:
         if content not in ("inf", "-inf", "nan"):
             raise ValueError(f"{content!r} is no number")
         return float(content)
+
+    def _tuple(self, content: Any) -> tuple:
+        return tuple(map(self, _listed(content)))
 
     def _dict(self, content: Any) -> dict[Any, Any]:
         decoded: dict[Any, Any] = {}
@@ -395,24 +335,23 @@ class Decoder:
             raise ValueError("a key comes twice")
         return decoded
 
-    def _take(self, name: Any) -> np.ndarray:
+    def _array(self, name: Any) -> np.ndarray:
         if not isinstance(name, str) or name not in self.tensors:
             raise ValueError(f"there is no tensor {name!r}, or it is used twice")
         return self.tensors.pop(name)
 
     def _typed(self, name: Any, dtype: Any) -> np.ndarray:
-        tensor = self._take(name)
+        tensor = self._array(name)
         if tensor.dtype != dtype:
             raise ValueError(f"the tensor {name!r} must be of {np.dtype(dtype)}, got {tensor.dtype}")
         return tensor
 
     def _strings(self, name: Any) -> np.ndarray:
         content, lengths = self._typed(name, np.uint8), self._typed(f"{name}.lengths", np.int64)
-        if content.ndim != 1 or lengths.ndim != 1 or (lengths < 0).any() or (lengths > content.size).any():
+        one_dimensional = content.ndim == lengths.ndim == 1
+        if not one_dimensional or ((lengths < 0) | (lengths > content.size)).any() or lengths.sum() != content.size:
             raise ValueError("the lengths of its texts make no sense")
         ends = np.cumsum(lengths)
-        if (ends[-1] if ends.size else 0) != content.size:
-            raise ValueError("the lengths of its texts make no sense")
         data = content.tobytes()
         pieces = [data[end - n : end] for end, n in zip(ends.tolist(), lengths.tolist(), strict=True)]
         texts = np.empty(len(pieces), dtype=object)
@@ -448,7 +387,7 @@ class Decoder:
             raise ValueError("this is no formula")
         ((kind, formula),) = content.items()
         texts = [formula, formula["slope"]] if kind == "activation" and formula["slope"] else [formula]
-        given = [(self._checked_source(text), self._constants(text)) for text in texts]
+        given = [self._checked(text) for text in texts]
         if not self.trust_formulas:
             self.formulas += [_shown(kind, *text) for text in given]
             return None
@@ -461,16 +400,14 @@ class Decoder:
             made.append(Text(source, tuple(constants.items())))
         return ActivationFormula(*made) if kind == "activation" else LossFormula(made[0], formula["link"])
 
-    def _checked_source(self, text: Any) -> str:
+    def _checked(self, text: Any) -> tuple[str, dict[str, float]]:
+        """Return (source, constants) of a formula's text."""
         if not isinstance(text["source"], str):
             raise ValueError("the source of a formula is text")
-        return text["source"]
-
-    def _constants(self, text: Any) -> dict[str, float]:
         constants = {name: self(value) for name, value in text["constants"].items()}
         if not all(type(value) is float for value in constants.values()):
             raise ValueError("the constants of a formula are numbers")
-        return constants
+        return text["source"], constants
 
 
 def _shown(kind: str, source: str, constants: Mapping[str, float]) -> str:

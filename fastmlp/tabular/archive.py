@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -25,22 +25,21 @@ class Archive(Source):
     def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
         import pyarrow as pa
 
-        with _archive(self.path) as archive, _member(self.path, archive, "X") as (X, X_stream):
-            rows = max(1, BLOCK_BYTES // max(1, X.itemsize * X.shape[1]))
+        with _archive(self.path) as archive, _member(self.path, archive, "X") as X:
             y = np.load(self.path, allow_pickle=False)["y"] if "y" in kinds and "y" in self.kinds else None
-            for start in range(0, X.shape[0], rows):
-                n = min(rows, X.shape[0] - start)
-                block = X.read(X_stream, n)
+            start = 0
+            for block in X.blocks():
                 columns = {name: block[:, int(name[1:])] for name in kinds if name != "y"}
                 if y is not None:
-                    columns["y"] = y[start : start + n]
+                    columns["y"] = y[start : start + len(block)]
+                start += len(block)
                 # numbers that are none are missing, as in the other formats
-                arrays = [pa.array(_plain(column), from_pandas=True) for column in columns.values()]
+                arrays = [pa.array(np.ascontiguousarray(column), from_pandas=True) for column in columns.values()]
                 yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
-class _Header:
-    """Shape and type of a member, and its rows from a stream."""
+class _Member:
+    """Shape and type of an array, and its rows from a stream."""
 
     def __init__(self, path: Path, name: str, stream: IO[bytes]) -> None:
         version = np.lib.format.read_magic(stream)
@@ -48,19 +47,20 @@ class _Header:
         self.shape, self._fortran, self.dtype = read(stream)
         if self.dtype.hasobject:
             raise DataError(f"{path}: {name} holds Python objects, which are not read: save numbers or texts")
-        self.itemsize = self.dtype.itemsize
-        self._whole: np.ndarray | None = None
-        self._done = 0
+        self._stream = stream
 
-    def read(self, stream: IO[bytes], n: int) -> np.ndarray:
-        if self._fortran and self._whole is None:  # its rows do not lie one after the other
-            data = stream.read(self.itemsize * self.shape[0] * self.shape[1])
-            self._whole = np.frombuffer(data, self.dtype).reshape(self.shape, order="F")
-        if self._whole is not None:
-            self._done += n
-            return self._whole[self._done - n : self._done]
-        data = stream.read(n * self.shape[1] * self.itemsize)
-        return np.frombuffer(data, self.dtype).reshape(n, self.shape[1])
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield the rows of a matrix; in Fortran's order, in which rows are not contiguous, it is read as a whole."""
+        n_rows, width = self.shape
+        rows = max(1, BLOCK_BYTES // max(1, self.dtype.itemsize * width))
+        whole = self._read(n_rows, "F") if self._fortran else None
+        for start in range(0, n_rows, rows):
+            n = min(rows, n_rows - start)
+            yield self._read(n, "C") if whole is None else whole[start : start + n]
+
+    def _read(self, n: int, order: Literal["C", "F"]) -> np.ndarray:
+        data = self._stream.read(n * self.shape[1] * self.dtype.itemsize)
+        return np.frombuffer(data, self.dtype).reshape(n, self.shape[1], order=order)
 
 
 def open_source(path: Path, dialect: Dialect) -> Source:
@@ -69,7 +69,7 @@ def open_source(path: Path, dialect: Dialect) -> Source:
         members = {name.removesuffix(".npy") for name in archive.namelist()}
         if "X" not in members:
             raise DataError(f"{path}: has no array X; it has {', '.join(sorted(members)) or 'none'}")
-        with _member(path, archive, "X") as (X, _):
+        with _member(path, archive, "X") as X:
             if len(X.shape) != 2 or X.dtype.kind not in "fiub":
                 raise DataError(f"{path}: X must be a matrix of numbers, it is {X.dtype} of shape {X.shape}")
             if X.shape[0] == 0:
@@ -78,7 +78,7 @@ def open_source(path: Path, dialect: Dialect) -> Source:
             kinds = {f"x{i}": kind for i in range(X.shape[1])}
             n_rows = X.shape[0]
         if "y" in members:
-            with _member(path, archive, "y") as (y, _):
+            with _member(path, archive, "y") as y:
                 if y.shape != (n_rows,) or y.dtype.kind not in "fiubU":
                     raise DataError(f"{path}: y must have shape ({n_rows},), it is {y.dtype} of shape {y.shape}")
                 kinds["y"] = {"b": "boolean", "U": "categorical"}.get(y.dtype.kind, "numeric")
@@ -95,15 +95,11 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 @contextmanager
-def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[tuple[_Header, IO[bytes]]]:
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[_Member]:
     with archive.open(f"{name}.npy") as stream:
         try:
-            yield _Header(path, name, stream), stream
+            yield _Member(path, name, stream)
         except DataError:
             raise
         except ValueError as error:
             raise DataError(f"{path}: {name} cannot be read: {one_line(error)}") from None
-
-
-def _plain(column: np.ndarray) -> np.ndarray:
-    return column if column.dtype.kind == "U" else np.ascontiguousarray(column)

@@ -9,45 +9,41 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastmlp.tabular.reading import BATCH_ROWS, DataError, Dialect, Source, listed, one_line
+from fastmlp.tabular.reading import BATCH_ROWS, DataError, Dialect, Source, check_names, one_line
 
 
-class Parquet(Source):
-    """A Parquet file."""
+class Binary(Source):
+    """A Parquet file, an Arrow file or an Arrow stream."""
 
     def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(self.path) as file:
-            yield from _explained(self.path, file.iter_batches(BATCH_ROWS, columns=list(kinds)))
-
-
-class Arrow(Source):
-    """An Arrow file or stream."""
-
-    def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
-        with _reader(self.path) as reader:
-            yield from _explained(self.path, _record_batches(reader))
+        try:
+            if self.path.suffix.lower() == ".parquet":
+                with pq.ParquetFile(self.path) as file:
+                    yield from file.iter_batches(BATCH_ROWS, columns=list(kinds))
+            else:
+                with _reader(self.path) as reader:
+                    yield from _record_batches(reader)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self.path}: {one_line(error)}") from None
 
 
 def open_source(path: Path, dialect: Dialect) -> Source:
     """Return the file with the kinds of its schema."""
     import pyarrow.parquet as pq
 
-    source: Source
     if path.suffix.lower() == ".parquet":
         with pq.ParquetFile(path) as file:
-            source, schema, empty = Parquet(path), file.schema_arrow, file.metadata.num_rows == 0
+            schema, empty = file.schema_arrow, file.metadata.num_rows == 0
     else:
         with _reader(path) as reader:
-            source, schema = Arrow(path), reader.schema
-            empty = all(batch.num_rows == 0 for batch in _first_with_rows(reader))
-    names = list(schema.names)
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"{path}: more than one column has the name {listed(twice)}")
+            schema, empty = reader.schema, not any(batch.num_rows for batch in _record_batches(reader))
+    check_names(path, list(schema.names))
     if empty:
         raise DataError(f"{path}: has no rows")
+    source = Binary(path)
     for field in schema:
         source.kinds[field.name], problem = _kind(field.type)
         if problem:
@@ -65,9 +61,7 @@ def _kind(type_: Any) -> tuple[str, str | None]:
         return "boolean", None
     if types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_):
         return "numeric", None
-    if types.is_string(type_) or types.is_large_string(type_) or types.is_null(type_):
-        return "categorical", None
-    if type_ == "string_view":
+    if types.is_string(type_) or types.is_large_string(type_) or types.is_null(type_) or type_ == "string_view":
         return "categorical", None
     return "categorical", f"has values of type {type_}, which are no features: leave it out with --drop"
 
@@ -86,24 +80,3 @@ def _record_batches(reader: Any) -> Iterator[Any]:
     if hasattr(reader, "num_record_batches"):
         return (reader.get_batch(i) for i in range(reader.num_record_batches))
     return iter(reader)
-
-
-def _first_with_rows(reader: Any) -> Iterator[Any]:
-    for batch in _record_batches(reader):
-        yield batch
-        if batch.num_rows:
-            return
-
-
-def _explained(path: Path, batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield the same batches; errors name the file."""
-    import pyarrow as pa
-
-    while True:
-        try:
-            batch = next(batches, None)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: {one_line(error)}") from None
-        if batch is None:
-            return
-        yield batch

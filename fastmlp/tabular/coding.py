@@ -19,19 +19,9 @@ from fastmlp.tabular.reading import DataError, Source, shortened
 class Learner:
     """Codes of a file whose categories are not known yet.
 
-    Parameters
-    ----------
-    source : Source
-        The file.
-    kinds : dict of str to str
-        Columns to read, the last of which is the target, and their kinds.
-    max_categories : int
-        Most categories of a column; the target may have more.
-
-    Attributes
-    ----------
-    categories : dict of str to dict of str to int
-        Of each categorical column: code of each text, in the order of appearance.
+    `kinds` are the columns to read, the last of which is the target, and their kinds. No column may have more than
+    `max_categories` categories, except for the target. ``categories`` has, for each categorical column, the code of
+    each text, in the order of appearance.
     """
 
     def __init__(self, source: Source, kinds: Mapping[str, str], max_categories: int) -> None:
@@ -44,17 +34,14 @@ class Learner:
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield blocks of codes (n_rows, n_columns).
 
-        Raises
-        ------
-        DataError
-            For an infinite number, a column of too many categories, or a target that is missing.
+        A DataError tells of an infinite number, a column of too many categories, or a target that is missing.
         """
         row = 0
         for batch in self.source.batches(self.kinds):
             block = np.empty((batch.num_rows, len(self.kinds)))
             for i, name in enumerate(self.kinds):
                 block[:, i] = self._codes(batch.column(i), name)
-            _check_finite(self.source, block, self.kinds, row)
+            _check_finite(self.source, block, list(self.kinds), row)
             gaps = np.flatnonzero(np.isnan(block[:, -1]))
             if len(gaps):
                 where = f"row {row + gaps[0] + 1}, column {self.target!r}"
@@ -75,21 +62,13 @@ class Learner:
                 f"{self.source.path}: column {name!r} has more than {self.max_categories} different texts: leave it out"
                 f" with --drop {name}, or raise --max-categories"
             )
-        return _looked_up(numbers(coded.indices), np.array(codes, dtype=float))
+        return looked_up(numbers(coded.indices), np.array(codes, dtype=float))
 
 
 class Coder:
-    """Codes of a file for columns that are known.
+    """Codes of a file for columns that training has learned.
 
-    Parameters
-    ----------
-    columns : sequence of Column
-        As training learned them.
-
-    Attributes
-    ----------
-    unseen : dict of str to Counter
-        Of each categorical column that had any: texts that training did not see, with their number.
+    ``unseen`` has, for each categorical column with such texts, the texts that training did not see and their number.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -99,18 +78,8 @@ class Coder:
     def blocks(self, source: Source, unknown: str = "ignore") -> Iterator[np.ndarray]:
         """Yield blocks of codes (n_rows, n_columns); unseen texts have codes beyond the categories'.
 
-        Parameters
-        ----------
-        source : Source
-            The file; columns are found by name.
-        unknown : {"ignore", "error"}
-            What to do about texts that training did not see.
-
-        Raises
-        ------
-        DataError
-            For a column that the file lacks, a value of another kind, an infinite number, or, if that is wanted, an
-            unseen text.
+        Columns are found by name. A DataError tells of a column that the file lacks, a value of another kind, an
+        infinite number, or, with unknown="error", a text that training did not see.
         """
         kinds = {column.name: column.kind for column in self.columns}
         # what the first rows look like does not matter: the kinds are known
@@ -128,7 +97,7 @@ class Coder:
                         f"{source.path}: row {row + at + 1}, column {column.name!r}: {shortened(array[at].as_py())}"
                         " is no category that training saw"
                     )
-            _check_finite(source, block, kinds, row)
+            _check_finite(source, block, list(kinds), row)
             yield block
             row += batch.num_rows
 
@@ -142,7 +111,7 @@ class Coder:
             counts = np.bincount(indices[~np.isnan(indices)].astype(np.intp), minlength=len(texts))
             new = {text: int(n) for text, code, n in zip(texts, codes, counts, strict=True) if code == len(known) and n}
             self.unseen.setdefault(column.name, Counter()).update(new)
-        return _looked_up(indices, codes)
+        return looked_up(indices, codes)
 
 
 def numbers(array: Any) -> np.ndarray:
@@ -152,20 +121,16 @@ def numbers(array: Any) -> np.ndarray:
     return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
-def _check_finite(source: Source, block: np.ndarray, names: Mapping[str, str] | Sequence[str], row: int) -> None:
+def _check_finite(source: Source, block: np.ndarray, names: Sequence[str], row: int) -> None:
     """Refuse infinite and absurdly large numbers in a block that begins after `row` rows."""
     wrong = np.abs(block) >= LARGEST
     if wrong.any():
         i, j = np.argwhere(wrong)[0]
-        name = list(names)[j]
-        raise DataError(
-            f"{source.path}: row {row + i + 1}, column {name!r}: {block[i, j]:g} is no number to learn from"
-        )
+        where = f"{source.path}: row {row + i + 1}, column {names[j]!r}"
+        raise DataError(f"{where}: {block[i, j]:g} is no number to learn from")
 
 
-def _looked_up(indices: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def looked_up(indices: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return the codes of a column from its indices into a dictionary, NaN for missing."""
-    missing = np.isnan(indices)
-    if not len(codes):
-        return np.full(len(indices), np.nan)
-    return np.where(missing, np.nan, codes[np.where(missing, 0, indices).astype(np.intp)])
+    # the last place of the table is that of a missing value
+    return np.append(codes, np.nan)[np.nan_to_num(indices, nan=len(codes)).astype(np.intp)]

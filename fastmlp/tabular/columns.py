@@ -9,6 +9,7 @@ from it: nothing is pickled, and a file cannot run code.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,9 +30,6 @@ class Numeric:
     scale: float  # the root of the variance, 1 if that is 0
     kind: ClassVar[str] = "numeric"
 
-    def features(self) -> list[str]:
-        return [self.name]
-
 
 @dataclass(frozen=True)
 class Boolean:
@@ -40,9 +38,6 @@ class Boolean:
     name: str
     most_frequent: int  # 0 or 1
     kind: ClassVar[str] = "boolean"
-
-    def features(self) -> list[str]:
-        return [self.name]
 
 
 @dataclass(frozen=True)
@@ -53,9 +48,6 @@ class Categorical:
     categories: tuple[str, ...]  # sorted, without repetition
     most_frequent: int  # its index
     kind: ClassVar[str] = "categorical"
-
-    def features(self) -> list[str]:
-        return [f"{self.name}={category}" for category in self.categories]
 
 
 Column = Numeric | Boolean | Categorical
@@ -68,7 +60,11 @@ def in_order(columns: Sequence[Column]) -> list[Column]:
 
 def feature_names(columns: Sequence[Column]) -> list[str]:
     """Return the names of the features of the network, in their order: ``column`` or ``column=category``."""
-    return [name for column in in_order(columns) for name in column.features()]
+    names = []
+    for column in in_order(columns):
+        categories = column.categories if isinstance(column, Categorical) else None
+        names += [column.name] if categories is None else [f"{column.name}={category}" for category in categories]
+    return names
 
 
 def transformer(columns: Sequence[Column]) -> Any:
@@ -123,17 +119,12 @@ _KINDS: dict[str, Any] = {cls.kind: cls for cls in (Numeric, Boolean, Categorica
 
 def to_json(columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Return the columns as lists, numbers and texts."""
-    return [{"kind": column.kind, **_fields(column)} for column in columns]
+    # tuples are lists, as JSON has them
+    return [{"kind": column.kind, **json.loads(json.dumps(vars(column)))} for column in columns]
 
 
 def from_json(document: Any) -> list[Column]:
-    """Return the columns that :func:`to_json` described.
-
-    Raises
-    ------
-    DataError
-        If this is no such description, naming what is wrong where.
-    """
+    """Return the columns that :func:`to_json` described; a DataError names what is wrong where."""
     if not isinstance(document, list) or not document:
         raise DataError("columns must be a list of columns")
     columns = [_column(entry, f"columns[{i}]") for i, entry in enumerate(document)]
@@ -141,10 +132,6 @@ def from_json(document: Any) -> list[Column]:
     if len(set(names)) < len(names):
         raise DataError("columns must have different names")
     return columns
-
-
-def _fields(column: Column) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(column).items()}
 
 
 def _column(entry: Any, where: str) -> Column:
@@ -157,26 +144,20 @@ def _column(entry: Any, where: str) -> Column:
     for name, value in entry.items():
         if not _CHECKS[name](value):
             raise DataError(f"{where}.{name} makes no sense: {str(value)[:40]!r}")
-    given = {name: value for name, value in entry.items() if name != "kind"}
-    if cls is Categorical:
-        given["categories"] = tuple(given["categories"])
-    n_values = len(given.get("categories", "ab"))
-    if not given.get("most_frequent", 0) < n_values:
+    n_values = len(entry.get("categories", "ab"))
+    if not entry.get("most_frequent", 0) < n_values:
         raise DataError(f"{where}.most_frequent must be less than {n_values}")
-    return cls(**given)
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+    return cls(**{name: value for name, value in lists.items() if name != "kind"})
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+def _is_number(value: Any, low: float = -LARGEST, high: float = LARGEST) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value < high
 
 
 def _are_categories(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(category, str) for category in value)
-        and value == sorted(set(value))
-    )
+    texts = isinstance(value, list) and value and all(isinstance(category, str) for category in value)
+    return bool(texts) and value == sorted(set(value))
 
 
 _CHECKS: dict[str, Any] = {
@@ -184,9 +165,7 @@ _CHECKS: dict[str, Any] = {
     "name": lambda value: isinstance(value, str),
     "median": _is_number,
     "mean": _is_number,
-    "variance": lambda value: (
-        isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LARGEST**2
-    ),
+    "variance": lambda value: _is_number(value, 0.0, LARGEST**2),
     "scale": lambda value: _is_number(value) and value > 0,
     "most_frequent": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
     "categories": _are_categories,

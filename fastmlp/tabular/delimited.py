@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from fastmlp.tabular.reading import DataError, Dialect, Source, is_of_kind, listed, one_line, shortened
+from fastmlp.tabular.reading import DataError, Dialect, Source, check_names, is_of_kind, one_line, shortened
 
 #: pyarrow reads some blocks ahead, which is most of the memory that reading takes.
 BLOCK_BYTES = 1 << 20
@@ -38,24 +38,19 @@ class Delimited(Source):
         types = {"numeric": pa.float64(), "boolean": pa.bool_(), "categorical": pa.string()}
         # all columns are read, so that a row with a field too many is found whatever is used
         reader = self._reader({name: types[kind] for name, kind in kinds.items()}, kinds)
-        while True:
-            try:
-                batch = reader.read_next_batch()
-            except StopIteration:
-                return
-            except (pa.ArrowException, UnicodeDecodeError, OSError, EOFError) as error:
-                self._explain(kinds)
-                raise DataError(f"{self.path}: {one_line(error)}") from None
-            yield batch
+        try:
+            yield from reader
+        except (pa.ArrowException, UnicodeDecodeError, OSError, EOFError) as error:
+            self._explain(kinds)
+            raise DataError(f"{self.path}: {one_line(error)}") from None
 
     def _reader(self, types: Mapping[str, Any], kinds: Mapping[str, str]) -> Any:
         """Return pyarrow's reader, which reads the first block at once; of all columns if no kinds are given."""
         import pyarrow as pa
         from pyarrow import csv as arrow
 
-        missing = [*arrow.ConvertOptions().null_values, *self.dialect.missing]
         convert = arrow.ConvertOptions(
-            column_types=types, include_columns=list(kinds), null_values=missing, strings_can_be_null=True
+            column_types=types, include_columns=list(kinds), null_values=self._missing(), strings_can_be_null=True
         )
         parse = arrow.ParseOptions(delimiter=self.dialect.separator, newlines_in_values=True)
         read = arrow.ReadOptions(block_size=BLOCK_BYTES, encoding=self.dialect.encoding)
@@ -66,11 +61,14 @@ class Delimited(Source):
             self._explain(kinds)
             raise DataError(f"{self.path}: {one_line(error)}") from None
 
-    def _explain(self, kinds: Mapping[str, str]) -> None:
-        """Raise the error that names row and column, if Python's csv module finds them."""
+    def _missing(self) -> list[str]:
         from pyarrow import csv as arrow
 
-        missing = {*arrow.ConvertOptions().null_values, *self.dialect.missing}
+        return [*arrow.ConvertOptions().null_values, *self.dialect.missing]
+
+    def _explain(self, kinds: Mapping[str, str]) -> None:
+        """Raise the error that names row and column, if Python's csv module finds them."""
+        missing = set(self._missing())
         with _text(self.path, self.dialect.encoding, errors="surrogateescape") as stream:
             rows = csv.reader(stream, delimiter=self.dialect.separator or ",")
             try:
@@ -104,9 +102,7 @@ def open_source(path: Path, dialect: Dialect) -> Source:
     names, separator = _header(path, dialect)
     source = Delimited(path, dict.fromkeys(names, "categorical"), dialect=replace(dialect, separator=separator))
     try:
-        block = source._reader({}, {}).read_next_batch()
-    except StopIteration:
-        block = None
+        block = next(iter(source._reader({}, {})), None)
     except pa.ArrowException as error:
         raise DataError(f"{path}: {one_line(error)}") from None
     if block is None or block.num_rows == 0:
@@ -144,11 +140,8 @@ def _header(path: Path, dialect: Dialect) -> tuple[list[str], str]:
     if _undecoded(line):
         raise DataError(f"{path}: the header is no {dialect.encoding} text; {SAY_ENCODING}")
     separator = max(headers, key=lambda s: len(headers[s]))  # the first of equals
-    names = headers[separator]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise DataError(f"{path}: more than one column has the name {listed(twice)}")
-    return names, separator
+    check_names(path, headers[separator])
+    return headers[separator], separator
 
 
 def _kind(column: Any) -> tuple[str, str | None]:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import difflib
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from fastmlp.data.optional import needed
 
 #: What a column can be.
 KINDS = ("numeric", "boolean", "categorical")
@@ -41,36 +45,16 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written.
+    """How a CSV file is written."""
 
-    Parameters
-    ----------
-    separator : str or None
-        What stands between two fields; None: found in the header.
-    encoding : str
-        Of the text.
-    missing : tuple of str
-        Texts that stand for a missing value, besides the usual ones (nothing, NA, NaN, null, ...).
-    """
-
-    separator: str | None = None
+    separator: str | None = None  # between two fields; None: found in the header
     encoding: str = "utf-8"
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # texts for a missing value, besides the usual ones (nothing, NA, NaN, null, ...)
 
 
 @dataclass
 class Source(ABC):
-    """A data file.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    kinds : dict of str to str
-        Kind of each column, in the file's order; a column that has a problem is there with its likeliest kind.
-    problems : dict of str to str
-        What speaks against using a column as it is.
-    """
+    """A data file: its columns in order, the likeliest kind of each, and what speaks against using one as it is."""
 
     path: Path
     kinds: dict[str, str] = field(default_factory=dict)
@@ -83,10 +67,7 @@ class Source(ABC):
     def batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
         """Yield the rows, as pyarrow.RecordBatch with these columns in this order, of these kinds.
 
-        Raises
-        ------
-        DataError
-            For a value that is not of its column's kind, naming its row, and for whatever else is wrong in the file.
+        A DataError names the row of a value that is not of its column's kind, or whatever else is wrong in the file.
         """
         import pyarrow as pa
 
@@ -99,13 +80,7 @@ class Source(ABC):
                 row += part.num_rows
 
     def check(self, names: Iterable[str]) -> None:
-        """Refuse columns that are not there, or that cannot be used.
-
-        Raises
-        ------
-        DataError
-            Naming them, and what the file has instead.
-        """
+        """Refuse columns that are not there, or that cannot be used, by a DataError that says what the file has."""
         names = list(names)
         lacking = [name for name in names if name not in self.kinds]
         if lacking:
@@ -176,16 +151,11 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) ->
     >>> [batch.num_rows for batch in source.batches(source.kinds)]
     [2]
     """
-    from importlib import import_module
-
     path = Path(path)
     ending = next((e for e in FORMATS if path.name.lower().endswith(e)), None)
     if ending is None:
         raise DataError(f"{path}: unknown kind of file; it must end in {', '.join(FORMATS)}")
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise ImportError("reading data files needs pyarrow: pip install 'fastmlp[files]'") from error
+    pyarrow = needed("pyarrow", "reading data files", '"fastmlp[files]"')
     if path.is_dir():
         raise DataError(f"{path}: is a folder")
     try:
@@ -214,6 +184,13 @@ def is_of_kind(text: str, kind: str) -> bool:
             return False
         return "_" not in text  # Python's own, and no other reader's
     return True
+
+
+def check_names(path: Path, names: list[str]) -> None:
+    """Refuse a name that two columns have."""
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
+    if twice:
+        raise DataError(f"{path}: more than one column has the name {listed(twice)}")
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:

@@ -25,26 +25,13 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Recipe:
-    """From the rows of a file to features, and how the network was trained.
+    """From the rows of a file to features, and how the network was trained."""
 
-    Attributes
-    ----------
-    columns : list of Column
-        In the order of the file that was trained on.
-    target : str
-        Name of the column that is predicted.
-    task : {"classification", "regression"}
-    dialect : Dialect
-        How missing values were written.
-    training : dict
-        Rows, metrics, seconds and versions, for people.
-    """
-
-    columns: list[Column]
-    target: str
-    task: str
-    dialect: Dialect = field(default_factory=Dialect)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    columns: list[Column]  # in the order of the file that was trained on
+    target: str  # the column that is predicted
+    task: str  # "classification" or "regression"
+    dialect: Dialect = field(default_factory=Dialect)  # how missing values were written
+    training: Mapping[str, Any] = field(default_factory=dict)  # rows, metrics, seconds and versions, for people
 
     @property
     def features(self) -> list[str]:
@@ -92,13 +79,7 @@ class Recipe:
 
 
 def from_json(metadata: Any) -> Recipe:
-    """Return the recipe that :meth:`Recipe.to_json` described.
-
-    Raises
-    ------
-    DataError
-        If there is none, or it makes no sense.
-    """
+    """Return the recipe that :meth:`Recipe.to_json` described; raise a DataError if there is none that makes sense."""
     entries = metadata.get(KEY) if isinstance(metadata, Mapping) else None
     if not isinstance(entries, Mapping):
         raise DataError("it says nothing about columns: `fastmlp train` did not write it")

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.tabular.coding import Learner
+from fastmlp.tabular.coding import Learner, looked_up
 from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, feature_names, transformer
 from fastmlp.tabular.reading import DataError, Source
 
@@ -33,29 +33,13 @@ MEDIAN_BYTES = 1 << 25
 
 @dataclass
 class Codes:
-    """The codes of a file on disk.
+    """The codes of a file on disk."""
 
-    Attributes
-    ----------
-    path : Path
-        The binary file, float64 in rows.
-    names : list of str
-        Its columns; the target is the last.
-    kinds : list of str
-        Of the columns.
-    n_rows : int
-    categories : dict of str to dict of str to int
-        Codes of texts, of each categorical column.
-    target : ndarray of shape (n_rows,)
-        The codes of the target.
-    """
-
-    path: Path
-    names: list[str]
-    kinds: list[str]
-    n_rows: int
-    categories: dict[str, dict[str, int]]
-    target: np.ndarray
+    path: Path  # the binary file, float64 in rows
+    names: list[str]  # of its columns; the target is the last
+    kinds: list[str]  # of the columns
+    categories: dict[str, dict[str, int]]  # of each categorical column: codes of texts
+    target: np.ndarray  # (n_rows,), the codes of the target
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows, their codes (n, n_columns) without the target), block by block.
@@ -65,38 +49,33 @@ class Codes:
         width = len(self.names)
         rows = max(1, BLOCK_BYTES // (8 * width))
         with self.path.open("rb") as stream:
-            for start in range(0, self.n_rows, rows):
-                n = min(rows, self.n_rows - start)
+            for start in range(0, len(self.target), rows):
+                n = min(rows, len(self.target) - start)
                 block = np.fromfile(stream, dtype=np.float64, count=n * width).reshape(n, width)
                 yield slice(start, start + n), block[:, :-1]
+
+    def training_blocks(self, training: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the codes (n, n_columns) of the rows in a mask, without the target, block by block."""
+        return (block[training[rows]] for rows, block in self.blocks())
+
+    def places(self, *kinds: str) -> dict[int, str]:
+        """Return place -> name of the columns of some kinds, without the target."""
+        names = enumerate(self.names[:-1])
+        return {i: name for i, name in names if self.kinds[i] in kinds}
 
 
 @dataclass
 class Staged:
-    """Features on disk, and what they were made with.
+    """Features on disk, and what they were made with."""
 
-    Attributes
-    ----------
-    X, X_val : ndarray of shape (n_rows, n_features)
-        Read-only memory maps; X_val is None without validation rows.
-    columns : list of Column
-        What was learned, in the file's order.
-    """
-
-    X: np.ndarray
-    X_val: np.ndarray | None
-    columns: list[Column]
+    X: np.ndarray  # (n_rows, n_features), a read-only memory map
+    X_val: np.ndarray | None  # the same; None without validation rows
+    columns: list[Column]  # in the file's order
 
 
 @contextmanager
 def temporary_folder(beside: Path) -> Iterator[Path]:
-    """Yield a folder beside a future file; remove it when the block ends, also after an error.
-
-    Raises
-    ------
-    DataError
-        If it cannot be made.
-    """
+    """Yield a folder beside a future file; remove it when the block ends, also after an error."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{beside.name}.", suffix=".part", dir=beside.resolve().parent))
     except OSError as error:
@@ -115,31 +94,15 @@ def write_codes(
     max_categories: int,
     on_rows: Callable[[int], object] = lambda n: None,
 ) -> Codes:
-    """Read a file to its end and write its codes.
+    """Read a file to its end and write the codes of some columns, of which the target is the last, to a folder.
 
-    Parameters
-    ----------
-    source : Source
-    kinds : dict of str to str
-        Columns to use and their kinds; the target is the last.
-    folder : Path
-        Where to write.
-    max_categories : int
-        Most categories of a column.
-    on_rows : callable
-        Called with the number of rows read so far.
-
-    Raises
-    ------
-    DataError
-        For any error in the file.
+    `on_rows` is called with the number of rows read so far. A DataError tells of any error in the file.
     """
     import pyarrow
 
     learner = Learner(source, kinds, max_categories)
     path = folder / "codes"
-    targets = []
-    n_rows = 0
+    targets, n_rows = [], 0
     with path.open("wb") as stream:
         for block in learner.blocks():
             stream.write(block.data)
@@ -147,19 +110,14 @@ def write_codes(
             n_rows += len(block)
             on_rows(n_rows)
     pyarrow.default_memory_pool().release_unused()  # the blocks that were read ahead
-    return Codes(path, list(kinds), list(kinds.values()), n_rows, learner.categories, np.concatenate(targets))
+    return Codes(path, list(kinds), list(kinds.values()), learner.categories, np.concatenate(targets))
 
 
 def draw_validation(target: np.ndarray, share: float, seed: int, stratify: bool) -> np.ndarray:
     """Draw the rows held out for validation: a mask (n_rows,) made by scikit-learn's shuffle splits.
 
     Classes keep their shares where they have two rows or more; a class that would be left without training rows has no
-    validation rows.
-
-    Raises
-    ------
-    DataError
-        If no row is left on one side.
+    validation rows. A DataError says that no row is left on one side.
     """
     from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
@@ -185,73 +143,43 @@ def draw_validation(target: np.ndarray, share: float, seed: int, stratify: bool)
     return held_out
 
 
-def learn_columns(codes: Codes, training: np.ndarray) -> tuple[list[Column], list[np.ndarray | None]]:
-    """Learn each column from the training rows, and return where the provisional codes go.
-
-    Parameters
-    ----------
-    codes : Codes
-    training : ndarray of shape (n_rows,)
-        Mask of the training rows.
+def learn_columns(codes: Codes, training: np.ndarray) -> tuple[list[Column], dict[int, np.ndarray]]:
+    """Learn each column from the training rows, a mask (n_rows,), and return where the provisional codes go.
 
     Returns
     -------
     columns : list of Column
-    renumbered : list of ndarray or None
-        Of each categorical column: the place of each provisional code among the sorted categories; texts that only
-        validation rows have come after all others.
-
-    Raises
-    ------
-    DataError
-        If a column has no value in the training rows.
+    renumbered : dict of int to ndarray
+        Place of each categorical column -> the place of each provisional code among the sorted categories; texts that
+        only validation rows have come after all others.
     """
-    names, kinds = codes.names[:-1], codes.kinds[:-1]
-    counts = _counts(codes, training)
-    medians = _medians(codes, training)
-    texts = {name: np.array(list(known), dtype=object) for name, known in codes.categories.items()}
-    for name, kind in zip(names, kinds, strict=True):
-        empty = np.isnan(medians[name]) if kind == "numeric" else not counts[name].any()
-        if empty:
+    counts, medians = _counts(codes, training), _medians(codes, training)
+    for i, name in enumerate(codes.names[:-1]):
+        if np.isnan(medians[i]) if i in medians else not counts[i].any():
             raise DataError(f"column {name!r} has no value in the training rows: leave it out with --drop {name}")
     moments = _moments(codes, training, medians)
     columns: list[Column] = []
-    renumbered: list[np.ndarray | None] = []
-    for name, kind in zip(names, kinds, strict=True):
-        places = None
-        if kind == "numeric":
-            columns.append(Numeric(name, float(medians[name]), *moments[name]))
-        elif kind == "boolean":
-            columns.append(Boolean(name, int(np.argmax(counts[name]))))
+    renumbered = {}
+    for i, name in enumerate(codes.names[:-1]):
+        if i in medians:
+            columns.append(Numeric(name, medians[i], *moments[i]))
+        elif codes.kinds[i] == "boolean":
+            columns.append(Boolean(name, int(np.argmax(counts[i]))))
         else:
-            seen = np.flatnonzero(counts[name])
-            order = seen[np.argsort(texts[name][seen].astype(object))]
-            places = np.full(len(texts[name]), float(len(order)))
-            places[order] = np.arange(len(order))
-            most = int(np.argmax(counts[name][order]))  # the first of equals, as SimpleImputer has it
-            columns.append(Categorical(name, tuple(texts[name][order]), most))
-        renumbered.append(places)
+            texts, seen = np.array(list(codes.categories[name]), dtype=object), np.flatnonzero(counts[i])
+            order = seen[np.argsort(texts[seen])]
+            renumbered[i] = np.full(len(texts), float(len(order)))
+            renumbered[i][order] = np.arange(len(order))
+            most = int(np.argmax(counts[i][order]))  # the first of equals, as SimpleImputer has it
+            columns.append(Categorical(name, tuple(texts[order]), most))
     return columns, renumbered
 
 
 def stage(codes: Codes, held_out: np.ndarray, dtype: Any, folder: Path) -> Staged:
-    """Learn the columns from the rows that are not held out, write all features, map them.
+    """Learn the columns from the rows that are not held out, write all features to a folder, map them.
 
-    Parameters
-    ----------
-    codes : Codes
-        Their file is removed.
-    held_out : ndarray of shape (n_rows,)
-        Mask of the validation rows.
-    dtype : dtype
-        Of the features, float32 or float64.
-    folder : Path
-        Where to write.
-
-    Raises
-    ------
-    DataError
-        If a column has no value in the training rows.
+    `held_out` is a mask (n_rows,); the features are of this dtype, float32 or float64. The file of the codes is
+    removed. A DataError names a column without a value in the training rows.
     """
     columns, renumbered = learn_columns(codes, ~held_out)
     made = transformer(columns)
@@ -263,10 +191,8 @@ def stage(codes: Codes, held_out: np.ndarray, dtype: Any, folder: Path) -> Stage
             header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (n, width)}
             np.lib.format.write_array_header_1_0(stream, header)
         for rows, block in codes.blocks():
-            for i, places in enumerate(renumbered):
-                if places is not None:
-                    there = ~np.isnan(block[:, i])
-                    block[there, i] = places[block[there, i].astype(np.intp)]
+            for i, places in renumbered.items():
+                block[:, i] = looked_up(block[:, i], places)
             features = np.ascontiguousarray(made.transform(block), dtype=dtype)
             mask = held_out[rows]
             training.write(features[~mask].data)
@@ -277,58 +203,44 @@ def stage(codes: Codes, held_out: np.ndarray, dtype: Any, folder: Path) -> Stage
     return Staged(X, X_val, columns)
 
 
-def _counts(codes: Codes, training: np.ndarray) -> dict[str, np.ndarray]:
+def _counts(codes: Codes, training: np.ndarray) -> dict[int, np.ndarray]:
     """Return how often each code of columns of booleans and texts occurs in the training rows."""
-    discrete = {
-        i: max(2, len(codes.categories.get(name, ())))
-        for i, (name, kind) in enumerate(zip(codes.names[:-1], codes.kinds[:-1], strict=True))
-        if kind != "numeric"
-    }
-    counts = {codes.names[i]: np.zeros(n, dtype=np.int64) for i, n in discrete.items()}
-    if discrete:
-        for rows, block in codes.blocks():
-            for i, n in discrete.items():
-                values = block[training[rows], i]
-                counts[codes.names[i]] += np.bincount(values[~np.isnan(values)].astype(np.intp), minlength=n)
+    discrete = codes.places("boolean", "categorical")
+    counts = {i: np.zeros(max(2, len(codes.categories.get(name, ()))), np.int64) for i, name in discrete.items()}
+    for block in codes.training_blocks(training) if discrete else ():
+        for i, count in counts.items():
+            count += np.bincount(block[~np.isnan(block[:, i]), i].astype(np.intp), minlength=len(count))
     return counts
 
 
-def _numeric(codes: Codes) -> list[int]:
-    return [i for i, kind in enumerate(codes.kinds[:-1]) if kind == "numeric"]
-
-
-def _medians(codes: Codes, training: np.ndarray) -> dict[str, float]:
+def _medians(codes: Codes, training: np.ndarray) -> dict[int, float]:
     """Return the median of each numeric column over the training rows, NaN without values; few columns at a time."""
     n_training = int(training.sum())
     at_a_time = max(1, MEDIAN_BYTES // (8 * n_training))
-    numeric = _numeric(codes)
+    numeric = list(codes.places("numeric"))
     medians = {}
     for first in range(0, len(numeric), at_a_time):
         group = numeric[first : first + at_a_time]
-        values = np.empty((len(group), n_training))
-        done = 0
-        for rows, block in codes.blocks():
-            part = block[training[rows]][:, group]
-            values[:, done : done + len(part)] = part.T
-            done += len(part)
+        values, done = np.empty((len(group), n_training)), 0
+        for block in codes.training_blocks(training):
+            values[:, done : done + len(block)] = block[:, group].T
+            done += len(block)
         for i, column in zip(group, values, strict=True):
             known = column[~np.isnan(column)]
-            medians[codes.names[i]] = float(np.median(known, overwrite_input=True)) if len(known) else np.nan
+            medians[i] = float(np.median(known, overwrite_input=True)) if len(known) else np.nan
     return medians
 
 
-def _moments(codes: Codes, training: np.ndarray, medians: Mapping[str, float]) -> dict[str, tuple[float, float, float]]:
+def _moments(codes: Codes, training: np.ndarray, medians: dict[int, float]) -> dict[int, tuple[float, float, float]]:
     """Return (mean, variance, scale) of each numeric column by scikit-learn's StandardScaler, gaps replaced."""
     from sklearn.preprocessing import StandardScaler
 
-    numeric = _numeric(codes)
-    if not numeric:
+    if not medians:
         return {}
-    fill = np.array([medians[codes.names[i]] for i in numeric])
-    scaler = StandardScaler()
-    for rows, block in codes.blocks():
-        part = block[training[rows]][:, numeric]
+    fill, scaler = np.array(list(medians.values())), StandardScaler()
+    for block in codes.training_blocks(training):
+        part = block[:, list(medians)]
         if len(part):
             scaler.partial_fit(np.where(np.isnan(part), fill, part))
     values = zip(scaler.mean_.tolist(), scaler.var_.tolist(), scaler.scale_.tolist(), strict=True)
-    return {codes.names[i]: moments for i, moments in zip(numeric, values, strict=True)}
+    return dict(zip(medians, values, strict=True))

@@ -18,45 +18,21 @@ FEW = 20
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be predicted.
+    """What is to be predicted."""
 
-    Attributes
-    ----------
-    name : str
-        The column.
-    task : {"classification", "regression"}
-    reason : str
-        Why this task, for people.
-    y : ndarray of shape (n_rows,)
-        Labels (int64, float64, bool, or str objects) or values (float64).
-    classes : list
-        The labels, sorted; empty for regression.
-    """
-
-    name: str
-    task: str
-    reason: str
-    y: np.ndarray
-    classes: list
+    name: str  # of the column
+    task: str  # "classification" or "regression"
+    reason: str  # why this task, for people
+    y: np.ndarray  # (n_rows,), labels (int64, bool, or str objects) or values (float64)
+    classes: list  # the labels, sorted; empty for regression
 
 
 def read_target(codes: Codes, task: str, where: str) -> Target:
-    """Return the target of a file whose codes these are.
+    """Return the target of a file, the last column of its codes; `where` is the file, for messages.
 
-    Parameters
-    ----------
-    codes : Codes
-        The target is the last column.
-    task : {"auto", "classification", "regression"}
-        "auto" takes texts, truths and at most ``FEW`` different whole numbers for classes, as far as scikit-learn's
-        ``type_of_target`` does.
-    where : str
-        The file, for messages.
-
-    Raises
-    ------
-    DataError
-        If it is the same in all rows, holds infinite numbers, or texts where values are wanted.
+    The task "auto" takes texts, truths and at most ``FEW`` different whole numbers for classes, as far as
+    scikit-learn's ``type_of_target`` does. A DataError says that the target is the same in all rows, or holds texts
+    where values are wanted, or fractions where classes are.
     """
     name, kind, values = codes.names[-1], codes.kinds[-1], codes.target
     different = np.unique(values)
@@ -74,13 +50,20 @@ def read_target(codes: Codes, task: str, where: str) -> Target:
             raise DataError(f"{where}: the target {name!r} {what}: no classes for --task classification")
     else:
         what = f"holds {len(different)} different whole numbers"
-    if task == "classification":
-        return _labelled(codes, "as --task says")
+    reason = "as --task says"
+    if task == "auto":
+        task = "regression"
+        if kind != "numeric" or (len(different) <= FEW and _are_whole(values)):
+            task = "classification"
+        reason = f"{name!r} {what}"
     if task == "regression":
-        return _values(codes, "as --task says")
-    classes = kind != "numeric" or (len(different) <= FEW and _are_whole(values))
-    reason = f"{name!r} {what}"
-    return _labelled(codes, reason) if classes else _values(codes, reason)
+        return Target(name, task, reason, values, [])
+    if kind == "categorical":
+        # one text per class, not one per row
+        y = np.array(list(codes.categories[name]), dtype=object)[values.astype(np.intp)]
+    else:
+        y = values.astype(bool if kind == "boolean" else np.int64)
+    return Target(name, task, reason, y, np.unique(y).tolist())
 
 
 def _are_whole(values: np.ndarray) -> bool:
@@ -90,19 +73,3 @@ def _are_whole(values: np.ndarray) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that there are many classes is what is asked here
         return type_of_target(values) != "continuous" and bool(np.abs(values).max() < 2**53)
-
-
-def _values(codes: Codes, reason: str) -> Target:
-    return Target(codes.names[-1], "regression", reason, codes.target, [])
-
-
-def _labelled(codes: Codes, reason: str) -> Target:
-    name, kind, values = codes.names[-1], codes.kinds[-1], codes.target
-    y: np.ndarray
-    if kind == "categorical":
-        # one text per class, not one per row
-        texts = np.array(list(codes.categories[name]), dtype=object)
-        y = texts[values.astype(np.intp)]
-    else:
-        y = values.astype(bool if kind == "boolean" else np.int64)
-    return Target(name, "classification", reason, y, np.unique(y).tolist())

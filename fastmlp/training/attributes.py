@@ -123,13 +123,15 @@ class Attribute(NamedTuple):
     trained: bool = False
     #: It means the same in scikit-learn.
     shared: bool = False
-    #: The weights determine it.
+    #: The weights determine it, or its length.
     size: Callable[[Network], int] | None = None
 
 
 ATTRIBUTES: dict[str, Attribute] = {
     "n_features_in_": Attribute(COUNT, needed=True, shared=True, size=lambda network: network.widths[0]),
-    "feature_names_in_": Attribute(Kind(_as_it_is, _names), needed=True, shared=True),
+    "feature_names_in_": Attribute(
+        Kind(_as_it_is, _names), needed=True, shared=True, size=lambda network: network.widths[0]
+    ),
     "classes_": Attribute(Kind(_as_it_is, classes), needed=True, shared=True),
     "out_activation_": Attribute(TEXT, needed=True, shared=True),
     "n_layers_": Attribute(COUNT, shared=True, size=lambda network: len(network.widths)),

@@ -19,9 +19,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastmlp.data.optional import needed
 from fastmlp.model import choices
-from fastmlp.training import checkpoint
-from fastmlp.training.progress import Bar
+from fastmlp.training import checkpoint, progress
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,6 @@ def watching(callbacks: Iterable[Callable[[EpochInfo], Any]], estimator: Any) ->
     """Begin all callbacks, yield the function to call after each epoch, end all callbacks that were begun.
 
     The yielded function calls every callback, also when one of them has asked to stop, and returns whether any has.
-
-    Raises
-    ------
-    TypeError
-        If one of `callbacks` is not callable.
     """
     callbacks = list(callbacks)
     for callback in callbacks:
@@ -109,19 +104,18 @@ class ProgressBar:
     """
 
     def __init__(self) -> None:
-        self._bar: Bar | None = None
-        self._rows_before = 0
-        self._seconds = 0.0
+        self._task: Any = None  # the line of the display, if there is one
+        self._rows_before, self._seconds = 0, 0.0
 
     def on_fit_begin(self, estimator: Any) -> None:
         self.on_fit_end(estimator)
         self._rows_before, self._seconds = getattr(estimator, "t_", 0), 0.0
-        self._bar = Bar(type(estimator).__name__)  # kept before it opens: an interrupt must find it to close it
         # a resumed fit does not begin at 0
-        self._bar.open(getattr(estimator, "n_iter_", 0), getattr(estimator, "max_iter", None))
+        done, total = getattr(estimator, "n_iter_", 0), getattr(estimator, "max_iter", None)
+        self._task = progress.DISPLAY.open(type(estimator).__name__, done, total)
 
     def __call__(self, info: EpochInfo) -> None:
-        if self._bar is None:
+        if self._task is None:
             return
         self._seconds += info.seconds
         text = f"loss {info.loss:.4g}"
@@ -130,12 +124,12 @@ class ProgressBar:
         rows = getattr(info.estimator, "t_", 0) - self._rows_before
         if rows > 0 and self._seconds > 0:
             text += f", {_short(rows / self._seconds)} rows/s"
-        self._bar.update(info.epoch, info.max_iter, text)
+        progress.DISPLAY.update(self._task, completed=info.epoch, total=info.max_iter, description=text)
 
     def on_fit_end(self, estimator: Any) -> None:
-        bar, self._bar = self._bar, None
-        if bar is not None:
-            bar.close()
+        task, self._task = self._task, None
+        if task is not None:
+            progress.DISPLAY.close(task)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(ProgressBar())  # a copy draws nothing yet
@@ -158,6 +152,7 @@ def _short(number: float) -> str:
     return f"{number:.3g}"
 
 
+@dataclass(eq=False)
 class Logging:
     """Log each epoch through the ``logging`` module, for programs that have no terminal.
 
@@ -184,17 +179,16 @@ class Logging:
     >>> clf = MLPClassifier(callbacks=[Logging(every=10)])
     """
 
-    def __init__(self, logger: str = "fastmlp", level: int = logging.INFO, every: int = 1) -> None:
-        if not every >= 1:
-            raise ValueError(f"every must be >= 1, got {every!r}")
-        self.logger = logger
-        self.level = level
-        self.every = every
+    logger: str = "fastmlp"
+    level: int = logging.INFO
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        _check_every(self.every)
 
     def __call__(self, info: EpochInfo) -> None:
         logger = logging.getLogger(self.logger)
-        due = info.epoch % self.every == 0 or info.epoch == info.max_iter
-        if not due or not logger.isEnabledFor(self.level):
+        if not _is_due(info, self.every) or not logger.isEnabledFor(self.level):
             return
         names = ("epoch", "max_iter", "loss", "validation_loss", "score", "learning_rate", "seconds")
         numbers = {name: getattr(info, name) for name in names}
@@ -205,10 +199,8 @@ class Logging:
         extra = {"estimator": estimator, **numbers}
         logger.log(self.level, message, estimator, info.epoch, info.max_iter, text, extra=extra)
 
-    def __repr__(self) -> str:
-        return f"Logging({self.logger!r}, level={self.level!r}, every={self.every!r})"
 
-
+@dataclass(eq=False)
 class TimeLimit:
     """Stop after the first epoch that ends more than `seconds` after ``fit`` began.
 
@@ -223,11 +215,12 @@ class TimeLimit:
     >>> clf = MLPClassifier(max_iter=100_000, callbacks=[TimeLimit(60)])
     """
 
-    def __init__(self, seconds: float) -> None:
-        if not seconds > 0:
-            raise ValueError(f"seconds must be > 0, got {seconds!r}")
-        self.seconds = seconds
-        self._end = math.inf
+    seconds: float
+    _end: float = field(default=math.inf, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise ValueError(f"seconds must be > 0, got {self.seconds!r}")
 
     def on_fit_begin(self, estimator: Any) -> None:
         self._end = time.monotonic() + self.seconds
@@ -235,10 +228,8 @@ class TimeLimit:
     def __call__(self, info: EpochInfo) -> bool:
         return time.monotonic() >= self._end
 
-    def __repr__(self) -> str:
-        return f"TimeLimit({self.seconds!r})"
 
-
+@dataclass(eq=False)
 class Checkpoint:
     """Save the training to a file, from which ``fit(X, y, resume_from=path)`` goes on to the same weights, bit for bit.
 
@@ -267,26 +258,24 @@ class Checkpoint:
     >>> clf = MLPClassifier(callbacks=[Checkpoint("fit.npz", every=10)])
     """
 
-    def __init__(self, path: str | os.PathLike[str], every: int = 1, keep_best: bool = False) -> None:
-        if not every >= 1:
-            raise ValueError(f"every must be >= 1, got {every!r}")
+    path: str | os.PathLike[str]
+    every: int = 1
+    keep_best: bool = False
+    _best: float | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_every(self.every)
         try:
-            os.fspath(path).format(epoch=1)
+            os.fspath(self.path).format(epoch=1)
         except (LookupError, ValueError, AttributeError) as error:
-            raise ValueError(f"the only braces in a checkpoint's path may be {{epoch}}, got {path!r}") from error
-        self.path = path
-        self.every = every
-        self.keep_best = keep_best
-        self._best: float | None = None
+            raise ValueError(f"the only braces in a checkpoint's path may be {{epoch}}, got {self.path!r}") from error
 
     def on_fit_begin(self, estimator: Any) -> None:
         self._best = None
 
     def __call__(self, info: EpochInfo) -> None:
-        due = info.epoch % self.every == 0 or info.epoch == info.max_iter
-        if self.keep_best:
-            due = self._is_best(info) and due
-        if due:
+        best = not self.keep_best or self._is_best(info)
+        if best and _is_due(info, self.every):
             checkpoint.save(os.fspath(self.path).format(epoch=info.epoch), info.snapshot())
 
     def _is_best(self, info: EpochInfo) -> bool:
@@ -305,10 +294,17 @@ class Checkpoint:
         self._best = value
         return True
 
-    def __repr__(self) -> str:
-        return f"Checkpoint({os.fspath(self.path)!r}, every={self.every!r}, keep_best={self.keep_best!r})"
+
+def _check_every(every: int) -> None:
+    if not every >= 1:
+        raise ValueError(f"every must be >= 1, got {every!r}")
 
 
+def _is_due(info: EpochInfo, every: int) -> bool:
+    return info.epoch % every == 0 or info.epoch == info.max_iter
+
+
+@dataclass(eq=False, repr=False)
 class LearningRateFinder:
     """Learning-rate range test: train for some steps with a growing rate, and find where the loss falls fastest.
 
@@ -348,24 +344,20 @@ class LearningRateFinder:
     True
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        min_rate: float = 1e-6,
-        max_rate: float = 10.0,
-        n_steps: int = 100,
-        smoothing: float = 3.0,
-    ) -> None:
-        if not 0 < min_rate < max_rate < math.inf:
-            raise ValueError(f"min_rate and max_rate must be 0 < min_rate < max_rate, got {min_rate!r}, {max_rate!r}")
-        if not n_steps >= 10:
-            raise ValueError(f"n_steps must be >= 10, got {n_steps!r}")
-        if not smoothing > 0:
-            raise ValueError(f"smoothing must be > 0, got {smoothing!r}")
-        self.estimator = estimator
-        self.min_rate, self.max_rate = min_rate, max_rate
-        self.n_steps = n_steps
-        self.smoothing = smoothing
+    estimator: Any
+    min_rate: float = 1e-6
+    max_rate: float = 10.0
+    n_steps: int = 100
+    smoothing: float = 3.0
+
+    def __post_init__(self) -> None:
+        low, high = self.min_rate, self.max_rate
+        if not 0 < low < high < math.inf:
+            raise ValueError(f"min_rate and max_rate must be 0 < min_rate < max_rate, got {low!r}, {high!r}")
+        if not self.n_steps >= 10:
+            raise ValueError(f"n_steps must be >= 10, got {self.n_steps!r}")
+        if not self.smoothing > 0:
+            raise ValueError(f"smoothing must be > 0, got {self.smoothing!r}")
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Run the test on X and y, as the estimator's ``fit`` takes them.
@@ -428,11 +420,7 @@ class LearningRateFinder:
             If matplotlib is not installed.
         """
         if ax is None:
-            try:
-                import matplotlib.pyplot as plt
-            except ImportError as error:
-                raise ImportError('plot needs matplotlib: pip install "fastmlp[plot]"') from error
-            _, ax = plt.subplots()
+            ax = needed("matplotlib.pyplot", "plot", '"fastmlp[plot]"').subplots()[1]
         ax.semilogx(self.rates, self.losses, ".", alpha=0.4, label="loss of a batch")
         ax.semilogx(self.rates, self.smoothed, label="smoothed")
         with suppress(ValueError):

@@ -131,12 +131,9 @@ def _decode(value: Any, archive: zipfile.ZipFile, size: int) -> Any:
     if kind != "array":
         raise ValueError(f"its header has an entry of unknown kind {kind!r}")
     array = _member(archive, content["name"], size)
-    for what, recorded, found in (
-        ("dtype", content["dtype"], array.dtype.str),
-        ("shape", content["shape"], list(array.shape)),
-    ):
-        if recorded != found:
-            raise ValueError(f"{content['name']} has {what} {found}, its header says {recorded}")
+    for what, found in {"dtype": array.dtype.str, "shape": list(array.shape)}.items():
+        if content[what] != found:
+            raise ValueError(f"{content['name']} has {what} {found}, its header says {content[what]}")
     return array
 
 

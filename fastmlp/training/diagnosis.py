@@ -18,12 +18,7 @@ from fastmlp.model.network import Network
 
 
 class Guard:
-    """The last finite state of a training, to go back to.
-
-    Parameters
-    ----------
-    run : fastmlp.training.run.Run
-    """
+    """The last finite state of a training (a :class:`fastmlp.training.run.Run`), to go back to."""
 
     def __init__(self, run: Any) -> None:
         self._run = run
@@ -38,10 +33,7 @@ class Guard:
     def after_epoch(self, loss: float) -> None:
         """Keep the present state if it is finite.
 
-        Raises
-        ------
-        ValueError
-            If it is not, naming formula, layer and epoch; the weights are then those after the epoch before.
+        Otherwise a ValueError names formula, layer and epoch; the weights are then those after the epoch before.
         """
         run = self._run
         if _is_finite(loss, run.params):
@@ -108,10 +100,10 @@ def _locate(network: Network, params: np.ndarray, data: Data, seed: int, t: int)
         if choices.is_formula(entry) and not np.isfinite(entry.numpy_slope(this.z, this.a)).all():
             return f"the slope of activation {name!r} of {layer}"
     z, name = passes[-1].z, choices.name_of(network.loss)
-    delta = np.empty_like(z)
     if not np.isfinite(z).all():
         return "the weighted sum of the output layer"
-    if not np.isfinite(reference.loss(network.loss, z, data.y, data.sample_weight, delta)):
+    loss, delta = reference.loss(network.loss, z, data.y, data.sample_weight)
+    if not np.isfinite(loss):
         return f"loss {name!r} at the output layer"
     if not np.isfinite(delta).all():
         return f"the slope of loss {name!r} at the output layer"

@@ -18,12 +18,8 @@ from fastmlp.training.diagnosis import has_own_formulas, report
 def train_lbfgs(estimator: Any, engine: ModuleType, network: Network, params: np.ndarray, data: Data) -> np.ndarray:
     """Train on all rows at once by SciPy's L-BFGS-B; return the solution (n_params,).
 
-    SciPy works in float64, so `network` has float64 for any dtype of X.
-
-    Raises
-    ------
-    ValueError
-        If a formula of the user's own left the finite numbers; `params` are then the last finite ones.
+    SciPy works in float64, so `network` has float64 for any dtype of X. A ValueError says that a formula of the user's
+    own left the finite numbers; `params` are then the last finite ones.
     """
     workspace = engine.workspace(network, data.X.shape[0], estimator.n_jobs)
     watched = has_own_formulas(network)

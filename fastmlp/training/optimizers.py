@@ -81,20 +81,10 @@ CORRECTIONS: dict[str, Callable[[Column, np.ndarray, Mapping[str, float]], dict[
 class Optimizer:
     """State of one stochastic solver.
 
-    Parameters
-    ----------
-    rule : str
-        Key of ``formulas.OPTIMIZERS``.
-    network : Network
-    schedule : Schedule
-        Learning rate of every step.
-    hyper : mapping of str to float, optional
-        Hyper-parameters by the names of the rule's scalars.
-    weight_decay : float
-        Decoupled: before each step the parameters shrink by the share rate * weight_decay (Loshchilov and Hutter 2017,
-        arXiv:1711.05101).
-    max_grad_norm : float, optional
-        Longer gradients are shortened to it.
+    `rule` is a key of ``formulas.OPTIMIZERS``, `schedule` gives the learning rate of every step, `hyper` has
+    hyper-parameters by the names of the rule's scalars. Weight decay is decoupled: before each step the parameters
+    shrink by the share rate * weight_decay (Loshchilov and Hutter 2017, arXiv:1711.05101). Gradients longer than
+    `max_grad_norm` are shortened to it.
 
     Attributes
     ----------
@@ -188,19 +178,16 @@ class Optimizer:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`get_state` returned, bit for bit; the state vectors are copied into their places.
 
-        Raises
-        ------
-        ValueError
-            If it comes from another rule or another network.
+        A ValueError says that it comes from another rule or another network.
         """
-        shapes = [np.shape(vector) for vector in state["states"]]
-        if state["rule"] != self.rule or shapes != [vector.shape for vector in self.states]:
+        theirs, ours = ([np.shape(vector) for vector in vectors] for vectors in (state["states"], self.states))
+        if state["rule"] != self.rule or theirs != ours:
             raise ValueError(
-                f"the saved optimizer is {state['rule']!r} with state vectors of shapes {shapes}, this one is "
-                f"{self.rule!r} with {[vector.shape for vector in self.states]}"
+                f"the saved optimizer is {state['rule']!r} with state vectors of shapes {theirs}, this one is "
+                f"{self.rule!r} with {ours}"
             )
-        for ours, theirs in zip(self.states, state["states"], strict=True):
-            ours[...] = theirs
+        for vector, saved in zip(self.states, state["states"], strict=True):
+            vector[...] = saved
         self.t = int(state["t"])
         self.schedule.set_state(state["schedule"])
         self._forget()
@@ -233,9 +220,7 @@ class Optimizer:
         self._table = np.empty((n, len(formulas.OPTIMIZERS[self.rule].scalars)))
         for k, name in enumerate(formulas.OPTIMIZERS[self.rule].scalars):
             self._table[:, k] = columns[name]
-        if self.weight_decay != 0.0:
-            self._decays = np.empty(n)
-            self._decays[:] = rate * self.weight_decay
+        self._decays = np.full(n, rate * self.weight_decay)
         self._rates, self._table_start = rate, self.t
         return 0
 
@@ -294,24 +279,11 @@ def make_optimizer(
     n_steps_per_epoch: int = 1,
     max_iter: int | None = None,
 ) -> Optimizer:
-    """Return the optimizer of a stochastic solver.
+    """Return the optimizer of a stochastic solver, with or without parameters.
 
-    Parameters
-    ----------
-    solver : str or (str, dict)
-        One of ``STOCHASTIC_SOLVERS``, with or without parameters.
-    network : Network
-    params : mapping of str to object
-        Parameters of an estimator, validated.
-    n_steps_per_epoch : int
-        Batches per epoch: schedules count in epochs.
-    max_iter : int, optional
-        Epochs of the whole training; ``params["max_iter"]`` if left out.
-
-    Raises
-    ------
-    ValueError
-        If the solver or the schedule is unknown, or a parameter of either is unknown or out of its range.
+    `params` are those of an estimator, validated. Schedules count in epochs of `n_steps_per_epoch` batches; the whole
+    training has `max_iter` epochs, ``params["max_iter"]`` if left out. A ValueError says that the solver or the
+    schedule is unknown, or that a parameter of either is unknown or out of its range.
 
     Examples
     --------
@@ -357,13 +329,7 @@ def make_optimizer(
 
 
 def describe(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the state of an optimizer, and what it was made of.
-
-    Raises
-    ------
-    TypeError
-        If its learning rate is a function.
-    """
+    """Return the state of an optimizer, and what it was made of; its learning rate must not be a function."""
     schedule = optimizer.schedule
     name = next((name for name, kind in SCHEDULES.items() if type(schedule) is kind), None)
     if name is None:
@@ -390,12 +356,7 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
 def rebuild(state: Mapping[str, Any], network: Network) -> Optimizer:
     """Return the optimizer of a network that :func:`describe` was asked about.
 
-    Raises
-    ------
-    KeyError
-        If something is missing.
-    ValueError
-        If something is unknown, out of range or of another network.
+    A KeyError names what is missing; a ValueError says what is unknown, out of range or of another network.
     """
     rule = state["rule"]
     if not isinstance(rule, str) or rule not in formulas.OPTIMIZERS:

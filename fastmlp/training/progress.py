@@ -17,17 +17,21 @@ NOTEBOOK_PAUSE = 0.1
 
 
 class _Display:
-    """rich's Progress while at least one bar is open, in a terminal or as the output of a notebook's cell."""
+    """rich's Progress while at least one bar is open, in a terminal or as the output of a notebook's cell.
+
+    A bar that opens while another is open vanishes when it is closed; the first one stays.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.progress: Any = None
         self._n_bars = 0
+        self._first: Any = None
         self._output: Any = None  # handle of a notebook's output
         self._drawn = 0.0
 
-    def open(self, name: str, done: int, total: int | None) -> tuple[Any, bool] | None:
-        """Return (task, whether it is the only bar), or None if nothing can be drawn."""
+    def open(self, name: str, done: int, total: int | None) -> Any:
+        """Return the task of a new bar, or None if nothing can be drawn: without a terminal or a notebook."""
         import rich
 
         console = rich.get_console()
@@ -39,7 +43,9 @@ class _Display:
                 return None
             self._n_bars += 1
             task = self.progress.add_task("", name=name, completed=done, total=total)
-            return task, self._n_bars == 1
+            if self._n_bars == 1:
+                self._first = task
+            return task
 
     def _start(self, console: Any) -> bool:
         from rich.errors import LiveError
@@ -66,10 +72,10 @@ class _Display:
                 self._output.update(self.progress)
                 self._drawn = time.monotonic()
 
-    def close(self, task: Any, keep: bool) -> None:
+    def close(self, task: Any) -> None:
         with self.lock:
             self.progress.stop_task(task)
-            if not keep:
+            if task != self._first:
                 self.progress.remove_task(task)
             self._n_bars -= 1
             if self._n_bars:
@@ -82,38 +88,4 @@ class _Display:
                 progress.stop()
 
 
-_DISPLAY = _Display()
-
-
-class Bar:
-    """One line of the display. Nothing happens without a terminal or a notebook.
-
-    A bar that opens while another is open vanishes when it is closed; the first one stays.
-
-    Examples
-    --------
-    >>> bar = Bar("fit")
-    >>> bar.open(0, 100)
-    >>> bar.update(1, 100, "loss 0.5")
-    >>> bar.close()
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._task: Any = None
-        self._first = False
-
-    def open(self, done: int, total: int | None) -> None:
-        opened = _DISPLAY.open(self.name, done, total)
-        if opened is not None:
-            self._task, self._first = opened
-
-    def update(self, done: int, total: int, text: str) -> None:
-        if self._task is not None:
-            _DISPLAY.update(self._task, completed=done, total=total, description=text)
-
-    def close(self) -> None:
-        """Close the bar; may be called again."""
-        task, self._task = self._task, None
-        if task is not None:
-            _DISPLAY.close(task, keep=self._first)
+DISPLAY = _Display()

@@ -30,15 +30,17 @@ from fastmlp.training.schedules import Schedule
 from fastmlp.training.validation import Validation, new_history
 
 
-def check_batches(estimator: Any, n_rows: int) -> int:
-    """How many of the training rows an epoch visits: all, or with drop_last those of whole batches.
+def size_of_batches(estimator: Any, n_rows: int) -> int:
+    """Return the number of rows in a batch, at most all of them."""
+    return min(200 if estimator.batch_size == "auto" else int(estimator.batch_size), n_rows)
 
-    Raises
-    ------
-    ValueError
-        If no batch is left, or if an option needs several rows and gets a single one.
+
+def check_batches(estimator: Any, n_rows: int) -> int:
+    """Return how many of the training rows an epoch visits: all, or with drop_last those of whole batches.
+
+    A ValueError says that no batch is left, or that an option needs several rows and gets a single one.
     """
-    batch_size = min(200 if estimator.batch_size == "auto" else estimator.batch_size, n_rows)
+    batch_size = size_of_batches(estimator, n_rows)
     rest = n_rows % batch_size
     if estimator.drop_last and estimator.batch_size != "auto" and estimator.batch_size > n_rows:
         raise ValueError(
@@ -61,32 +63,9 @@ def check_batches(estimator: Any, n_rows: int) -> int:
 class Run:
     """One stochastic training: what each epoch needs.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Read for parameters and the state of its training, written with fitted attributes.
-    engine : module
-        A backend.
-    network : Network
-    params : ndarray of shape (n_params,)
-        Trained in place.
-    data : Data
-    rows : ndarray of intp, optional
-        The rows of `data` to train on; all if left out.
-    validation : Validation, optional
-    keep_optimizer : bool
-        Go on with the estimator's optimizer and dropout masks, if it has them (partial_fit).
-
-    Attributes
-    ----------
-    state : TrainingState
-        The estimator's.
-    order : ndarray of intp
-        All rows to train on, shuffled in place.
-    visited : ndarray of intp
-        The part of it, a view, that an epoch visits: all but what drop_last drops.
-    finished : bool
-        A stopping rule holds.
+    The estimator is read for parameters and the state of its training, and written with fitted attributes. The vector
+    `params` (n_params,) is trained in place, on some `rows` of the data or on all. With `keep_optimizer` training goes
+    on with the estimator's optimizer and dropout masks, if it has them (partial_fit).
     """
 
     def __init__(
@@ -104,11 +83,16 @@ class Run:
         self.state = states.of(estimator)
         self.stopping = self.state.stopping
         self.validation, self.has_validation = validation, validation is not None
+        # all rows to train on, shuffled in place
         self.order = np.arange(data.X.shape[0], dtype=np.intp) if rows is None else rows.copy()
-        self.batch_size = _batch_size(estimator.batch_size, len(self.order))
+        self.batch_size = size_of_batches(estimator, len(self.order))
+        if estimator.batch_size != "auto" and estimator.batch_size > len(self.order):
+            text = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
+            warnings.warn(text, stacklevel=3)
+        # a view of those that an epoch visits: all but what drop_last drops
         self.visited = self.order[: check_batches(estimator, len(self.order))]
         self.workspace = engine.workspace(network, self.batch_size, estimator.n_jobs)
-        self.finished = False
+        self.finished = False  # whether a stopping rule holds
         self._take_optimizer(keep_optimizer)
         self._prepare_attributes()
         self.guard = Guard(self) if has_own_formulas(network) else None
@@ -171,7 +155,12 @@ class Run:
             self.guard.after_epoch(loss)
         if self._constant_rate is None:
             self._rates.append(self.optimizer.scheduled_rate)
-        _record_epoch(estimator, loss, len(self.visited))
+        estimator.n_iter_ += 1
+        estimator.loss_ = loss
+        estimator.t_ += len(self.visited)
+        estimator.loss_curve_.append(loss)
+        if estimator.verbose:
+            print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
         if self.validation is None:
             self.stopping.watch_loss(estimator, loss)
             self.optimizer.after_score(loss)
@@ -188,7 +177,10 @@ class Run:
     def _validate(self, loss: float, score: float) -> None:
         """Note how the validation rows did, and keep the best weights."""
         estimator = self.estimator
-        _record_validation(estimator, loss, score)
+        estimator.validation_loss_curve_.append(loss)
+        estimator.validation_scores_.append(score)
+        if estimator.verbose:
+            print(f"Validation loss: {loss:f}" if estimator.monitor == "loss" else f"Validation score: {score:f}")
         if self.stopping.watch_validation(estimator, loss, score) and self.keeps_best:
             self.state.best_params = self.params.copy()
         by_loss = stopping.monitors_loss(estimator)
@@ -248,14 +240,7 @@ def train_stochastic(
 ) -> None:
     """Train by mini-batches until a stopping rule holds or a callback asks to stop; the run's params change in place.
 
-    Parameters
-    ----------
-    run : Run
-    callbacks : sequence of callable
-    snapshot : mapping, optional
-        Of a training to resume.
-    single_epoch : bool
-        For partial_fit.
+    `snapshot` is that of a training to resume; `single_epoch` is for partial_fit.
     """
     if snapshot is not None:
         snapshots.restore(run, snapshot)
@@ -297,16 +282,6 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
         warnings.warn("Training interrupted by user.", stacklevel=2)
 
 
-def _batch_size(batch_size: int | str, n_samples: int) -> int:
-    if batch_size == "auto":
-        return min(200, n_samples)
-    if int(batch_size) > n_samples:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=4
-        )
-    return int(np.clip(batch_size, 1, n_samples))
-
-
 def _draw_dropout_seed(network: Network, random_state: Any, n_seen: int) -> int | None:
     """Return the key of the dropout masks, in [0, 2^64); None without dropout, for which nothing is drawn."""
     if not (network.dropout or network.input_dropout):
@@ -314,19 +289,3 @@ def _draw_dropout_seed(network: Network, random_state: Any, n_seen: int) -> int 
     drawn = int.from_bytes(random_state.bytes(8), "little")
     # a warm start may draw the same number again: the rows seen so far tell it from the fit before
     return (drawn + n_seen) % 2**64
-
-
-def _record_epoch(estimator: Any, loss: float, n_samples: int) -> None:
-    estimator.n_iter_ += 1
-    estimator.loss_ = loss
-    estimator.t_ += n_samples
-    estimator.loss_curve_.append(loss)
-    if estimator.verbose:
-        print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
-
-
-def _record_validation(estimator: Any, loss: float, score: float) -> None:
-    estimator.validation_loss_curve_.append(loss)
-    estimator.validation_scores_.append(score)
-    if estimator.verbose:
-        print(f"Validation loss: {loss:f}" if estimator.monitor == "loss" else f"Validation score: {score:f}")

@@ -38,23 +38,12 @@ from fastmlp.model import choices
 class Schedule:
     """The learning rate stays as it was given; a plateau ends training.
 
-    Parameters
-    ----------
-    learning_rate_init : float
-    n_steps_per_epoch, max_iter : int
-        Length of training; steps are counted from 0.
-    **parameters : float
-        Those of the class's ``parameters``.
-
-    Attributes
-    ----------
-    foreseen : bool
-        Whether the rates of later steps are known now, unless a hook says that they changed.
+    Training has `max_iter` epochs of `n_steps_per_epoch` steps, counted from 0.
     """
 
     parameters: ClassVar[Mapping[str, float | None]] = {}
     ranges: ClassVar[Mapping[str, str]] = {}
-    foreseen: ClassVar[bool] = True
+    foreseen: ClassVar[bool] = True  # whether the rates of later steps are known, unless a hook says that they changed
 
     def __init__(
         self, learning_rate_init: float, n_steps_per_epoch: int = 1, max_iter: int = 1, **parameters: Any
@@ -149,12 +138,7 @@ class Plateau(Stateful):
     """
 
     parameters: ClassVar = {"factor": 0.1, "patience": 10.0, "threshold": 1e-4, "min_lr": 0.0}
-    ranges: ClassVar = {
-        "factor": "(0, 1)",
-        "patience": "[0, inf)",
-        "threshold": "[0, 1)",
-        "min_lr": "[0, inf)",
-    }
+    ranges: ClassVar = {"factor": "(0, 1)", "patience": "[0, inf)", "threshold": "[0, 1)", "min_lr": "[0, inf)"}
     kept = ("rate", "best", "n_bad", "reduced")
 
     # what PyTorch finds too little to bother
@@ -350,10 +334,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
 def entry(value: Any) -> Any:
     """Check a user's `learning_rate`: a name, (name, {parameter: value}), or a callable.
 
-    Raises
-    ------
-    ValueError
-        Listing the names, or naming the parameter and its range.
+    The ValueError lists the names, or names the parameter and its range.
     """
     return value if callable(value) else choices.entry(SCHEDULES, value, "learning_rate")
 
@@ -361,17 +342,7 @@ def entry(value: Any) -> Any:
 def make_schedule(
     choice: Any, learning_rate_init: float, power_t: float = 0.5, n_steps_per_epoch: int = 1, max_iter: int = 1
 ) -> Schedule:
-    """Return the schedule of a `learning_rate`.
-
-    Parameters
-    ----------
-    choice : str, (str, dict), or callable
-        As users write it.
-    learning_rate_init : float
-    power_t : float
-        Exponent of "invscaling", unless the choice gives it.
-    n_steps_per_epoch, max_iter : int
-        Length of training.
+    """Return the schedule of a `learning_rate` as users write it; "invscaling" may bring its own `power_t`.
 
     Examples
     --------

@@ -41,30 +41,15 @@ def fit_task(
     sample_weight: Any = None,
     *,
     max_epochs: int | None = None,
-    attributes: Callable[[], dict[str, Any]] = dict,
 ) -> Iterator[tuple[Callable[[EpochInfo], bool], ...]]:
     """Report a fit, and each of its epochs, to the callbacks set by ``estimator.set_callbacks``.
 
-    Parameters
-    ----------
-    estimator : estimator
-        A :class:`CallbackSupportMixin`; its ``copy.copy`` must be able to predict after an epoch.
-    X, y, sample_weight : array-like
-        As the user gave them to ``fit``: a scorer will hand X to ``predict``.
-    max_epochs : int, default=None
-        Most epochs that can come; ``estimator.max_iter`` if None.  0: epochs are not reported.
-    attributes : callable, default=dict
-        Called where a callback asks for the estimator "as if fit had stopped here"; returns the attributes
-        to set on a ``copy.copy`` of `estimator`.
+    The ``copy.copy`` of the estimator must be able to predict after an epoch. X, y and sample_weight are as the user
+    gave them to ``fit``: a scorer will hand X to ``predict``. `max_epochs` is the most epochs that can come,
+    ``estimator.max_iter`` if None; 0: epochs are not reported. The tuple that it yields is empty without callbacks.
+    Otherwise it has one callable, to be called with an :class:`~fastmlp.callbacks.EpochInfo` after each epoch; it
+    returns whether to stop.
 
-    Yields
-    ------
-    tuple of callables
-        Empty if there are no callbacks, or the one to call with an :class:`~fastmlp.callbacks.EpochInfo` after each
-        epoch, which returns whether training is to stop.
-
-    Notes
-    -----
     An epoch begins where the one before ended.  So if training stops by a rule of its own before ``max_epochs``,
     one epoch was begun that never ran; it is ended empty, as scikit-learn does around L-BFGS.  If training fails, tasks
     stay open and scikit-learn only tears the callbacks down.
@@ -77,19 +62,19 @@ def fit_task(
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
     given = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
     root.call_on_fit_task_begin(**given)
-    epochs = _Epochs(root, given, attributes)
+    epochs = _Epochs(root, given)
     if max_epochs:
         epochs.begin()
     yield (epochs,)
     epochs.close()
-    root.call_on_fit_task_end(**given, reconstruction_attributes=attributes)
+    root.call_on_fit_task_end(**given, reconstruction_attributes=dict)
 
 
 class _Epochs:
     """Ends the task of the epoch that was trained, and begins that of the next."""
 
-    def __init__(self, root: Any, given: dict[str, Any], attributes: Callable[[], dict[str, Any]]) -> None:
-        self._root, self._given, self._attributes = root, given, attributes
+    def __init__(self, root: Any, given: dict[str, Any]) -> None:
+        self._root, self._given = root, given
         self._task: Any = None
 
     def begin(self) -> None:
@@ -100,7 +85,8 @@ class _Epochs:
         if self._task is None:
             return False
         task, self._task = self._task, None
-        stop = bool(task.call_on_fit_task_end(**self._given, reconstruction_attributes=self._attributes))
+        # the estimator as it is after an epoch is what it would be if fit had stopped here
+        stop = bool(task.call_on_fit_task_end(**self._given, reconstruction_attributes=dict))
         if not stop and info.epoch < info.max_iter:
             self.begin()
         return stop

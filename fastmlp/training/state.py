@@ -7,7 +7,7 @@ Snapshots, model files and conversions read it by ``get_state`` and restore it b
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,24 +24,12 @@ from fastmlp.training.validation import new_history
 
 @dataclass(eq=False)
 class TrainingState:
-    """What a training goes on with.
+    """What a training goes on with."""
 
-    Parameters
-    ----------
-    random_state : RandomState, optional
-        Of the fit that began last.
-    optimizer : Optimizer, optional
-        None before the first epoch, and with L-BFGS.
-    dropout_seed : int, optional
-        Key of the dropout masks, in [0, 2^64); None without dropout.
-    best_params : ndarray of shape (n_params,), optional
-        The best weights on the validation rows; None: the present weights themselves, wherever training leads them.
-    stopping : Stopping
-    """
-
-    random_state: np.random.RandomState | None = None
-    optimizer: Optimizer | None = None
-    dropout_seed: int | None = None
+    random_state: np.random.RandomState | None = None  # of the fit that began last
+    optimizer: Optimizer | None = None  # None before the first epoch, and with L-BFGS
+    dropout_seed: int | None = None  # key of the dropout masks, in [0, 2^64); None without dropout
+    #: The best weights (n_params,) on the validation rows; None: the present ones, wherever training leads them.
     best_params: np.ndarray | None = None
     stopping: Stopping = field(default_factory=Stopping)
 
@@ -64,19 +52,10 @@ class TrainingState:
     # --- in files ----------------------------------------------------------------------------------------------------
 
     def get_state(self, network: Network, *, rebuildable: bool = False) -> dict[str, Any]:
-        """Return everything as copies of arrays and plain numbers.
+        """Return everything as copies of arrays and plain numbers; what belongs to another network is None.
 
-        Parameters
-        ----------
-        network : Network
-            The one in training; what belongs to another is None.
-        rebuildable : bool
-            Whether to keep also the arguments of the optimizer, for a reader that has no training to resume.
-
-        Raises
-        ------
-        TypeError
-            If `rebuildable` is true and the learning rate is a function.
+        `rebuildable` also keeps the arguments of the optimizer, for a reader that has no training to resume. The
+        learning rate must not be a function then, which is a TypeError.
         """
         optimizer, best = self.optimizer_for(network), self.best_for(network)
         kept = None
@@ -86,22 +65,36 @@ class TrainingState:
             "optimizer": kept,
             "dropout_seed": self.dropout_seed,
             "best_params": None if best is None else best.copy(),
-            "random_state": None if self.random_state is None else _words_of(self.random_state),
+            "random_state": None if self.random_state is None else self.random_state.get_state(legacy=False),
             "stopping": self.stopping.get_state(),
         }
 
     def set_state(self, state: Mapping[str, Any], network: Network) -> None:
         """Take what `state` holds, bit for bit; what it leaves out stays as it is.
 
-        Raises
-        ------
-        KeyError
-            If it holds something unknown.
-        ValueError
-            If it is of another network or another optimizer, or makes no sense.
+        A KeyError names what is unknown; a ValueError refuses what is of another network or optimizer, or nonsense.
         """
         for name, value in state.items():
-            _RESTORE[name](self, value, network)
+            match name:
+                case "optimizer":
+                    if self.optimizer is None:
+                        self.optimizer = optimizers.rebuild(value, network)
+                    else:
+                        self.optimizer.set_state(value)
+                case "dropout_seed":
+                    if value is not None and (type(value) is not int or not 0 <= value < 2**64):
+                        raise ValueError(f"must be a whole number of 64 bits, got {value!r:.100}")
+                    self.dropout_seed = value
+                case "best_params":
+                    self.best_params = None if value is None else attributes.vector(value, network).copy()
+                case "random_state":
+                    if self.random_state is None or self.random_state is check_random_state(None):
+                        self.random_state = np.random.RandomState()  # the one of a fit without a seed is everybody's
+                    self.random_state.set_state(value)
+                case "stopping":
+                    self.stopping.set_state(value)
+                case _:
+                    raise KeyError(name)
 
 
 def of(estimator: Any) -> TrainingState:
@@ -122,53 +115,3 @@ def begin(estimator: Any, random_state: np.random.RandomState, params: np.ndarra
         estimator.history_ = new_history()
         estimator.validation_scores_ = [] if estimator.early_stopping else None
         state.stopping.reset(estimator)
-
-
-# --- what is restored, name by name ----------------------------------------------------------------------------------
-
-
-def _restore_optimizer(state: TrainingState, kept: Mapping[str, Any], network: Network) -> None:
-    if state.optimizer is None:
-        state.optimizer = optimizers.rebuild(kept, network)
-    else:
-        state.optimizer.set_state(kept)
-
-
-def _restore_seed(state: TrainingState, seed: Any, network: Network) -> None:
-    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**64):
-        raise ValueError(f"must be a whole number of 64 bits, got {seed!r:.100}")
-    state.dropout_seed = seed
-
-
-def _restore_best(state: TrainingState, best: Any, network: Network) -> None:
-    state.best_params = None if best is None else attributes.vector(best, network).copy()
-
-
-def _restore_random_state(state: TrainingState, words: Any, network: Network) -> None:
-    if state.random_state is None or state.random_state is check_random_state(None):
-        state.random_state = np.random.RandomState()  # the one of a fit without a seed is everybody's
-    state.random_state.set_state(words)
-
-
-def _restore_stopping(state: TrainingState, kept: Any, network: Network) -> None:
-    state.stopping.set_state(kept)
-
-
-_RESTORE: dict[str, Callable[[TrainingState, Any, Network], None]] = {
-    "optimizer": _restore_optimizer,
-    "dropout_seed": _restore_seed,
-    "best_params": _restore_best,
-    "random_state": _restore_random_state,
-    "stopping": _restore_stopping,
-}
-
-
-def _words_of(random_state: np.random.RandomState) -> dict[str, Any]:
-    """Return its state as ``set_state`` takes it."""
-    state: Any = random_state.get_state(legacy=False)
-    return {
-        "bit_generator": state["bit_generator"],
-        "state": {"key": state["state"]["key"].copy(), "pos": int(state["state"]["pos"])},
-        "has_gauss": int(state["has_gauss"]),
-        "gauss": float(state["gauss"]),
-    }

@@ -20,15 +20,6 @@ class Stopping:
 
     Parameters of the estimator (``tol``, ``n_iter_no_change``, ``monitor``, ...) are read when they are needed, since
     callbacks and users may change them.  The public ``best_loss_`` and ``best_validation_score_`` are written here.
-
-    Attributes
-    ----------
-    count : int
-        Epochs in a row without improvement.
-    best_monitored : float or None
-        Best of what is monitored on the validation rows: a score, or minus a loss; None before the first validation.
-    monitored : {"score", "loss"} or None
-        Which of the two it is.
     """
 
     #: Name in files and snapshots -> attribute, and how it is kept there.
@@ -39,9 +30,10 @@ class Stopping:
     }
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = 0  # epochs in a row without improvement
+        #: Best on the validation rows: a score, or minus a loss; None before the first validation.
         self.best_monitored: float | None = None
-        self.monitored: str | None = None
+        self.monitored: str | None = None  # which of the two: "score" or "loss"
 
     # --- before the first epoch --------------------------------------------------------------------------------------
 
@@ -89,15 +81,7 @@ class Stopping:
         return is_best
 
     def ends(self, estimator: Any, has_validation: bool, optimizer: Any) -> bool:
-        """Return whether training ends now.
-
-        Parameters
-        ----------
-        estimator : estimator
-        has_validation : bool
-        optimizer : Optimizer
-            Its schedule may reduce the learning rate instead of ending training.
-        """
+        """Return whether training ends now; the optimizer's schedule may reduce the learning rate instead."""
         if not self.count > estimator.n_iter_no_change:
             return False
         stops, text = optimizer.on_plateau()
@@ -121,13 +105,7 @@ class Stopping:
         return {name: kind.kept(value) for name, (kind, value) in values.items() if value is not None}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Take the counters that `state` holds; other entries are ignored.
-
-        Raises
-        ------
-        ValueError
-            If a value makes no sense.
-        """
+        """Take the counters that `state` holds, if their values make sense; other entries are ignored."""
         for name, (attribute, kind) in self.SAVED.items():
             if name in state:
                 setattr(self, attribute, kind.restored(state[name]))

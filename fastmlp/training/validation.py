@@ -13,6 +13,8 @@ from sklearn.model_selection import train_test_split
 
 from fastmlp.data import device_arrays, targets
 from fastmlp.engines.backends import Data
+from fastmlp.kernels import formulas
+from fastmlp.model import choices
 from fastmlp.model.network import Network
 
 #: Columns of ``history_``.
@@ -27,24 +29,12 @@ def new_history() -> dict[str, list[float]]:
 class Validation:
     """Rows to validate on, and how well the present weights do there.
 
-    One forward pass, to the logits, serves both loss and score: the loss is a function of the logits in every engine,
-    and the link makes predictions of them. Batch normalisation is folded, dropout is off.
+    One forward pass, to the logits, serves both loss and score. The head, a network of one layer whose weights are the
+    identity, makes a loss and predictions of logits. Batch normalisation is folded, dropout is off.
 
-    Parameters
-    ----------
-    estimator : estimator
-        In training; read for ``monitor`` and its way to score.
-    engine : module
-    network : Network
-        That is trained.
-    params : ndarray of shape (n_params,)
-        Its weights, trained in place.
-    data : Data
-        Rows and targets as the network has them.
-    y : ndarray
-        Targets as the user has them.
-    rows : ndarray of intp, optional
-        The rows of `data` and `y` to validate on; all if left out.
+    The estimator in training is read for ``monitor`` and its way to score. `params` are the weights that are trained in
+    place. `data` has rows and targets as the network has them, `y` the targets as the user has them; `rows` are those
+    of both to validate on, all if left out.
     """
 
     def __init__(
@@ -60,7 +50,15 @@ class Validation:
         self._estimator, self._engine = estimator, engine
         self._network, self._params = network, params
         self._all, self._all_y = data, y
-        self._link = targets.link_of(network.loss)
+        self._link, width = targets.link_of(network.loss), network.widths[-1]
+        # except for softmax each logit is a row of the head, whose loss is then a mean over the outputs
+        width, self._columns = (width, 1) if self._link == "softmax" else (1, width)
+        row = None if choices.is_formula(network.loss) else formulas.LOSSES[choices.name_of(network.loss)]
+        self._outputs_summed = 1 if row and row.mean_over_outputs else self._columns
+        self._head = Network((width, width), (), network.loss, network.dtype)
+        self._head_params = np.zeros(self._head.n_params, network.dtype)
+        np.fill_diagonal(self._head.coefs(self._head_params)[0], 1)
+        self._head_grad = np.empty_like(self._head_params)
         self.select(rows)
 
     def select(self, rows: np.ndarray | None) -> None:
@@ -72,11 +70,12 @@ class Validation:
         self._targets = y if rows is None else y[rows]
         self._y = self._all_y if rows is None else self._all_y[rows]
         self._weight = weight if rows is None or weight is None else weight[rows]
+        self._head_targets = self._targets if self._link == "softmax" else self._targets.reshape(-1, 1)
+        self._head_weight = None if self._weight is None else self._weight.repeat(self._columns)
         # squared_error has the identity as its link: "predictions" of this network are logits
         self._to_logits = replace(self._network.plain, loss="squared_error")
         self._workspace = self._engine.workspace(self._to_logits, n, self._estimator.n_jobs)
-        shape = (n, self._network.widths[-1])
-        self._logits, self._outputs, self._delta = (np.empty(shape, dtype=self._network.dtype) for _ in range(3))
+        self._head_workspace = self._engine.workspace(self._head, n * self._columns, self._estimator.n_jobs)
         self._score = self._scorer()
 
     def __len__(self) -> int:
@@ -84,23 +83,20 @@ class Validation:
 
     def __call__(self) -> tuple[float, float]:
         """Return (loss without penalty, score) of the present weights."""
-        network, params = self._network.folded(self._params)
-        self._engine.predict(self._workspace, params, self._X, self._logits, self.rows)
+        engine, head = self._engine, (self._head_workspace, self._head_params)
+        # new in each epoch: an engine may know arrays that come again by their identity
+        logits = np.empty((len(self), self._network.widths[-1]), self._network.dtype)
+        engine.predict(self._workspace, self._network.folded(self._params)[1], self._X, logits, self.rows)
         if self._weight is not None and self._weight.sum() == 0:
             loss = np.nan  # a mean over nothing
         else:
-            loss = self._engine.loss(network.loss, self._logits, self._targets, self._weight, self._delta)
-        return loss, self._score(self._predictions())
-
-    def _predictions(self) -> np.ndarray:
-        """Return outputs (n, n_outputs) from the logits."""
-        if self._link == "identity":
-            return self._logits
-        if self._link == "softmax":
-            self._engine.softmax(self._logits, self._outputs)
-        else:
-            self._engine.activate(self._link, self._logits, self._outputs)
-        return self._outputs
+            data = Data(logits.reshape(-1, self._head.widths[0]), self._head_targets, self._head_weight)
+            loss = engine.loss_and_grad(*head, data, 0.0, self._head_grad) * self._outputs_summed
+        outputs = logits
+        if self._link != "identity":
+            outputs = np.empty_like(logits)
+            engine.predict(*head, logits.reshape(-1, self._head.widths[0]), outputs.reshape(-1, self._head.widths[0]))
+        return loss, self._score(outputs)
 
     def _scorer(self) -> Callable[[np.ndarray], float]:
         """Return the score as a function of outputs (n, n_outputs)."""
@@ -150,13 +146,7 @@ def validation_of(
 def validation_split(
     n_samples: int, fraction: float, rng: np.random.RandomState, stratify: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (train, validation) row indices: scikit-learn's split, without copying any row.
-
-    Raises
-    ------
-    ValueError
-        If fewer than two rows would be left for validation.
-    """
+    """Return (train, validation) row indices, at least two of the latter: scikit-learn's split, without copies."""
     train, validation = train_test_split(
         np.arange(n_samples, dtype=np.intp), random_state=rng, test_size=fraction, stratify=stratify
     )
@@ -168,10 +158,7 @@ def validation_split(
 def given_validation(X_val: Any, y_val: Any, sample_weight_val: Any, eval_set: Any) -> tuple[Any, Any, Any] | None:
     """Return the validation data of a call of fit: (X, y, sample_weight), or None if there is none.
 
-    Raises
-    ------
-    ValueError
-        If something is missing or given twice.
+    A ValueError says what is missing or given twice.
     """
     if eval_set is not None:
         if X_val is not None or y_val is not None:

@@ -8,8 +8,8 @@ Reading order: common.py (the formula language, the walk), c.py, numba.py, cuda.
 """
 
 from .c import MOST_PARAMETERS, MOST_STATES, c_header
-from .common import CONSTANTS, FUNCTIONS, CFormula, FormulaError, translate
-from .cuda import _CUDA_ROW_LOSSES, CUDA_REGISTERS, CudaTile, cuda_module
+from .common import CONSTANTS, FUNCTIONS, CFormula, FormulaError, reads_p, translate
+from .cuda import CUDA_REGISTERS, CudaTile, cuda_module
 from .numba import NETWORK_MARK, numba_formula, numba_head, numba_module, numba_network
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "MOST_PARAMETERS",
     "MOST_STATES",
     "NETWORK_MARK",
-    "_CUDA_ROW_LOSSES",
     "CFormula",
     "CudaTile",
     "FormulaError",
@@ -29,5 +28,6 @@ __all__ = [
     "numba_head",
     "numba_module",
     "numba_network",
+    "reads_p",
     "translate",
 ]

@@ -9,8 +9,8 @@ For each row of the tables the header holds array loops that a C compiler vector
 * function of the language: ``evaluate(n, x, out)``, for measuring its error
 * activation: ``value(n, z, a, parameters)`` and ``backward(n, z, a, delta, parameters)`` with ``delta *= slope``; where
   the slope reads z, also ``forward(n, z, a, parameters)``, which leaves the slope in z and shares what both compute
-* loss: ``value(n, y, z, out, parameters)``, and ``delta`` likewise where the link is not the canonical one; a loss
-  without a formula is a row operation ``rows_<name>``, written by hand (layers.h) and declared here
+* loss: ``value(n, y, z, out, parameters)``, and ``delta`` likewise where the link is not the canonical one
+* loss of a row of softmax: ``value(n, n_outputs, y, log_p, p, q, out, parameters)`` and ``slope`` likewise
 * optimizer: ``rule(n, p, g, states, scalars, alpha, l1, scale, keep)``: a step from ``p * keep`` along the gradient
   ``(g + alpha p + l1 sign p) scale``
 """
@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterable
 from types import ModuleType
 
-from .common import FUNCTIONS, CFormula, FormulaError, translate
+from .common import FUNCTIONS, CFormula, FormulaError, reads_p, translate
 
 #: What one row of a table may have: the engine keeps them in arrays of this length.
 MOST_PARAMETERS = MOST_STATES = 4
@@ -39,8 +39,11 @@ def _helper(function: Callable, helpers: list[str]) -> str:
     return f"static inline REAL FN({f.name})({arguments})\n{{\n    {body}\n}}\n"
 
 
-def _map(symbol: str, f: CFormula, inputs: list[str], output: str, store: str, parameters: Iterable[str] = ()) -> str:
-    """``output[i] store f(inputs[i], *parameters)``: the array loop of an elementwise formula."""
+def _map(
+    symbol: str, f: CFormula, inputs: list[str], output: str, store: str, parameters: Iterable[str] = (),
+    sizes: Iterable[str] = (),
+) -> str:  # fmt: skip
+    """``output[i] store f(inputs[i], *sizes, *parameters)``: the array loop of an elementwise formula."""
     arguments = ", ".join(f"const REAL *{name}_" for name in inputs)
     used = [(k, name) for k, name in enumerate(parameters) if name in f.names_used]
     lines = [f"const double {name} = parameters[{k}];" for k, name in used]
@@ -50,9 +53,11 @@ def _map(symbol: str, f: CFormula, inputs: list[str], output: str, store: str, p
     lines += [f"    {s}" for s in f.statements]
     lines += [f"    {output}[i] {store} {f.results[0]};", "}"]
     lines += [f"(void){name}_;" for name in inputs if name not in f.names_used]
+    lines += [f"(void){name};" for name in sizes if name not in f.names_used]
     body = "\n    ".join(lines)
     arguments += f", REAL *{output}, const double *parameters"
-    return f"static void FN({symbol})(idx n, {arguments})\n{{\n    {body}\n}}\n"
+    counts = ", ".join(f"idx {name}" for name in ("n", *sizes))
+    return f"static void FN({symbol})({counts}, {arguments})\n{{\n    {body}\n}}\n"
 
 
 def _forward(symbol: str, value: CFormula, slope: CFormula, parameters: list[str]) -> str:
@@ -179,22 +184,17 @@ def _activations(formulas: ModuleType, helpers: list[str]) -> list[str]:
 def _losses(formulas: ModuleType, helpers: list[str]) -> list[str]:
     parts, rows, links = [], [], [*formulas.ACTIVATIONS]
     for name, loss in formulas.LOSSES.items():
-        parameters = list(loss.parameters)
-        value = delta = by_rows = "0"
-        if loss.value is None:
-            by_rows = f"FN(rows_{name})"
-            parts.append(f"static void {by_rows}(LOSS_ROWS_ARGUMENTS);\n")
-        else:
-            value = f"FN(loss_{name})"
-            formula = translate(loss.value, parameters, helpers)
-            parts.append(_map(f"loss_{name}", formula, ["y", "z"], "out", "=", parameters))
-        if loss.delta is not None:
-            delta = f"FN(delta_{name})"
-            formula = translate(loss.delta, parameters, helpers)
-            parts.append(_map(f"delta_{name}", formula, ["y", "z"], "out", "=", parameters))
-        link = -1 if loss.link == "softmax" else links.index(loss.link)
-        fields = [f'"{name}"', value, delta, by_rows, link, int(loss.mean_over_outputs), int(loss.class_targets)]
-        rows.append(f"    {{{', '.join(map(str, fields))}, {len(parameters)}}},")
+        parameters, softmax = list(loss.parameters), loss.link == "softmax"
+        inputs, sizes = (["y", "log_p", "p", "q"], ["n_outputs"]) if softmax else (["y", "z"], [])
+        functions = ["0"] * 4  # value and delta, of a logit and of a probability
+        for k, (kind, function) in enumerate((("loss", loss.value), ("delta", loss.delta))):
+            if function is not None:
+                formula = translate(function, [*sizes, *parameters], helpers)
+                parts.append(_map(f"{kind}_{name}", formula, inputs, "out", "=", parameters, sizes))
+                functions[k + 2 * softmax] = f"FN({kind}_{name})"
+        fields = [f'"{name}"', *functions, -1 if softmax else links.index(loss.link), int(loss.mean_over_outputs)]
+        fields += [int(loss.class_targets), int(softmax and reads_p(formulas, name)), len(parameters)]
+        rows.append(f"    {{{', '.join(map(str, fields))}}},")
     return [*parts, _table("loss_row", "LOSSES", rows)]
 
 

@@ -11,6 +11,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import ModuleType
 
 #: Functions of the formula language -> their C names (decorated with the dtype by FN).
 FUNCTIONS = {name: f"FN({name})" for name in ("exp", "log", "log1p", "tanh", "erf", "sqrt", "abs")}
@@ -138,6 +139,13 @@ class Translator:
         if not (isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE):
             raise self.error(node, "a condition is one comparison")
         return f"{sub(node.left)} {_COMPARE[type(node.ops[0])]} {sub(node.comparators[0])}"
+
+
+def reads_p(formulas: ModuleType, name: str) -> bool:
+    """Return whether the formulas of a softmax loss read the probability p, or q = 1 - p."""
+    row, helpers = formulas.LOSSES[name], [helper.__name__ for helper in formulas.HELPERS]
+    scalars = ["n_outputs", *row.parameters]
+    return any({"p", "q"} & translate(f, scalars, helpers).names_used for f in (row.value, row.delta))
 
 
 def translate(function: Callable, scalars: Iterable[str] = (), helpers: Iterable[str] = ()) -> CFormula:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from .common import CFormula
+from .common import CFormula, reads_p
 from .numba import NumbaTranslator, function_text
 
 #: Functions of the formula language on the device, and where NumPy plays the device (the simulator).
 _CUDA_FUNCTIONS = {
-    False: {name: f"math.{name}" for name in ("exp", "log", "log1p", "tanh", "erf", "sqrt", "pow")} | {"abs": "abs"},
+    False: {name: f"math.{name}" for name in ("exp", "log", "log1p", "tanh", "erf", "sqrt")} | {"abs": "abs"},
     True: {name: f"np.{name}" for name in ("exp", "log", "log1p", "tanh", "sqrt")}
-    | {"erf": "special.erf", "pow": "np.power", "abs": "abs"},
+    | {"erf": "special.erf", "abs": "abs"},
 }
 #: So few that a multiprocessor holds two blocks: what waits for memory in one is worked on in the other.
 CUDA_REGISTERS = 128
@@ -35,8 +35,6 @@ _CUDA_HEAD = {
         'quiet = lambda: np.seterr(all="ignore")',  # in each of the threads
     ],
 }
-#: Losses by rows -> names of their number and of their parameter in numba_cuda/template/losses.py.
-_CUDA_ROW_LOSSES = {"log_loss": "LOG_LOSS", "focal": "FOCAL", "kl_divergence": "KL_DIVERGENCE"}
 
 
 @dataclass(frozen=True)
@@ -107,27 +105,28 @@ class _CudaFormulas:
         return [*texts, self.of(slope, "z, a, learned", row.slope, values, row.learned)]
 
     def loss(self, entry: Any) -> tuple[list[str], dict[str, object]]:
-        """link(z), loss_value(y, z) and loss_delta(y, z), and the constants that say what kind of loss it is."""
-        none = [function_text(name, "y, z", ["return z"], "@device\n") for name in ("loss_value", "loss_delta")]
-        constants: dict[str, object] = {"LOSS_KIND": "BY_FORMULA", "SMOOTHING": "REAL(0.0)", "GAMMA": "REAL(0.0)"}
-        constants |= {"SOFTMAX_LINK": False, "MEAN_OVER_OUTPUTS": False, "BY_CLASS": False}
+        """link(z), term_value and term_slope of (y, z or log p, p, q, n_outputs), and what kind of loss it is."""
+        flags = ("SOFTMAX_LINK", "MEAN_OVER_OUTPUTS", "BY_CLASS", "EVERY_OUTPUT", "READS_P")
+        constants: dict[str, object] = {**dict.fromkeys(flags, False), "EVERY_OUTPUT": True}
         if entry is None:
-            return [*none, self.link("identity")], constants
+            return [self.link("identity")], constants
         if hasattr(entry, "program_source"):
-            texts = [self.own(f"loss_{kind}", "y, z", entry.program_source(kind)) for kind in ("value", "delta")]
+            names = {"value": "value", "slope": "delta"}
+            texts = [self.own(f"term_{to}", "y, z, p, q, n", entry.program_source(of)) for to, of in names.items()]
             return [*texts, self.link(entry.link)], constants
         name, given = entry
         row = self.formulas.LOSSES[name]
-        values = {**row.parameters, **dict(given)}
+        values, link, x = {**row.parameters, **dict(given)}, row.link, "z"
         constants |= {"MEAN_OVER_OUTPUTS": row.mean_over_outputs, "BY_CLASS": row.class_targets}
         if row.link == "softmax":
-            constants |= {"SOFTMAX_LINK": True, "LOSS_KIND": _CUDA_ROW_LOSSES[name]}
-            constants |= {"SMOOTHING": f"REAL({values.get('label_smoothing', 0.0)!r})"}
-            return [*none, self.link("identity")], constants | {"GAMMA": f"REAL({values.get('gamma', 0.0)!r})"}
-        texts = [self.of("loss_value", "y, z", row.value, values, ()), self.link(row.link)]
+            constants |= {"SOFTMAX_LINK": True, "READS_P": reads_p(self.formulas, name)}
+            constants |= {"EVERY_OUTPUT": row.needs_every_output(values.values())}
+            link, x = "identity", "log_p"
+        arguments = f"y, {x}, p, q, n_outputs"
+        texts = [self.link(link), self.of("term_value", arguments, row.value, values, ())]
         if row.delta is not None:
-            return [*texts, self.of("loss_delta", "y, z", row.delta, values, ())], constants
-        return [*texts, function_text("loss_delta", "y, z", ["return link(z) - y"], "@device\n")], constants
+            return [*texts, self.of("term_slope", arguments, row.delta, values, ())], constants
+        return [*texts, function_text("term_slope", arguments, ["return link(z) - y"], "@device\n")], constants
 
     def link(self, name: str) -> str:
         return self.of("link", "z", self.formulas.ACTIVATIONS[name].value, {}, ())
@@ -258,14 +257,12 @@ def _cuda_product(tile: CudaTile, name: str) -> str:
     return re.sub("|".join(words), lambda match: words[match[0]], text)
 
 
-def _settings(tile: CudaTile, write: _CudaFormulas, double: bool) -> dict[str, object]:
-    """Constants of a module: its type of number, sizes of a block, where log_loss is clipped."""
-    low, high = -math.log1p(-write.epsilon), -math.log(write.epsilon)
+def _settings(tile: CudaTile, double: bool) -> dict[str, object]:
+    """Constants of a module: its type of number, sizes of a block."""
     return {
         "REAL": f"np.float{64 if double else 32}", "TILE": tile.size, "SIDE": tile.side, "DEPTH": tile.depth,
         "MICRO": tile.size // tile.side, "THREADS": tile.side**2, "LD": tile.size + 1, "SLICE": tile.size * tile.depth,
         "SHARED": max(2 * tile.depth * (tile.size + 1), tile.size * (tile.size + 1), tile.side**2 + tile.side),
-        "LOG_LOSS_LOW": f"REAL({low!r})", "LOG_LOSS_HIGH": f"REAL({high!r})",
     }  # fmt: skip
 
 
@@ -308,7 +305,7 @@ def cuda_module(
     lines += ["", "import numpy as np", "", "from fastmlp.kernels.numba_cuda.driver import import_cuda, record"]
     lines += ["", "cuda = import_cuda()", *_CUDA_HEAD[simulated]]
     lines += [f"{name}_ = {text}" for name, text in _CUDA_FUNCTIONS[simulated].items()]
-    lines += [f"{name} = {value}" for name, value in _settings(tile, write, double).items()]
+    lines += [f"{name} = {value}" for name, value in _settings(tile, double).items()]
     body, names = template.split("\n@device\n", 1)
     parts = ["\n".join(lines), body, "\n".join(f"{name} = {value}" for name, value in constants.items())]
     parts += [write.helper(helper) for helper in formulas.HELPERS]

@@ -132,6 +132,17 @@ def _loss(name: str, value: CFormula, delta: CFormula, parameters: list[str], me
     return function_text(f"loss_{name}", arguments, lines)
 
 
+def _terms(name: str, value: CFormula, slope: CFormula, parameters: list[str]) -> str:
+    """Values and slopes in log p of outputs of softmax rows."""
+    lines = [f"{x}_values = reals({x}_, count)" for x in ("y", "log_p", "p", "q")]
+    lines += ["values, slopes = reals(values_, count), reals(slopes_, count)"]
+    for formula, out in ((value, "values"), (slope, "slopes")):
+        body = [f"{x} = {x}_values[index]" for x in ("y", "log_p", "p", "q") if x in formula.names_used]
+        lines += _uniform(formula, parameters, "parameters")
+        lines += _loop([*body, *formula.statements, f"{out}[index] = {formula.results[0]}"])
+    return function_text(f"terms_{name}", "count, n_outputs, y_, log_p_, p_, q_, values_, slopes_, parameters", lines)
+
+
 def _rule(name: str, function: Callable, states: tuple[str, ...], scalars: tuple[str, ...], helpers: list[str]) -> str:
     """An optimizer step as one pass over memory, with penalties, the batch's scale and weight decay fused in."""
     f = _translate(function, scalars, helpers)
@@ -175,6 +186,7 @@ def numba_module(formulas: ModuleType, head: str) -> str:
     * ``backward_NAME(n, z, a, delta, parameters)``: delta *= f'(z)
     * ``forward_NAME(n, z, a, parameters)``: a = f(z), then z = f'(z); where the slope reads z
     * ``loss_NAME(rows, n, ld, z, y, weight, delta, row_loss, scratch, parameters)``
+    * ``terms_NAME(n, n_outputs, y, log_p, p, q, values, slopes, parameters)``; of a softmax loss
     * ``rule_NAME(n, p, g, states, stride, scalars, alpha, l1, scale, keep)``
     """
     helpers = [h.__name__ for h in formulas.HELPERS]
@@ -185,10 +197,13 @@ def numba_module(formulas: ModuleType, head: str) -> str:
         slope = _translate(row.slope, parameters, helpers) if row.slope is not None else None
         parts += _activation(name, value, slope, parameters)
     for name, row in formulas.LOSSES.items():
-        if row.value is not None:
-            parameters, canonical = list(row.parameters), row.delta is None
-            value = _translate(row.value, parameters, helpers)
-            slope = _translate(formulas.ACTIVATIONS[row.link].value if canonical else row.delta, parameters, helpers)
+        parameters, canonical = list(row.parameters), row.delta is None
+        scalars = ["n_outputs", *parameters]
+        value = _translate(row.value, scalars, helpers)
+        slope = _translate(formulas.ACTIVATIONS[row.link].value if canonical else row.delta, scalars, helpers)
+        if row.link == "softmax":
+            parts.append(_terms(name, value, slope, parameters))
+        else:
             parts.append(_loss(name, value, slope, parameters, row.mean_over_outputs, canonical))
     for name, row in formulas.OPTIMIZERS.items():
         parts.append(_rule(name, row.rule, row.states, row.scalars, helpers))

@@ -77,8 +77,8 @@ cdef tuple choice(dict rows, table, entry, str argument, double *parameters):
     return found
 
 
-cdef bint read_activation(entry, fm_activation *f, list keep, bint hidden=True) except -1:
-    """Fill `f`; returns whether the slope reads z.  hidden: it must have a slope."""
+cdef bint read_activation(entry, fm_activation *f, list keep) except -1:
+    """Fill `f`; returns whether the slope reads z."""
     memset(f, 0, sizeof(fm_activation))
     if isinstance(entry, language.ActivationFormula):
         read_program(entry.program("value"), &f.value, keep)
@@ -86,12 +86,12 @@ cdef bint read_activation(entry, fm_activation *f, list keep, bint hidden=True) 
         return True
     number, row = choice(ACTIVATION_ROWS, formulas.ACTIVATIONS, entry, "activation", f.parameters)
     f.row = number
-    if hidden and not row["has_slope"]:
+    if not row["has_slope"]:
         raise ValueError(f"activation={entry!r} has no slope: it is a link of the output layer")
     return row["needs_z"]
 
 
-cdef bint read_loss(entry, fm_loss *f, list keep, str argument) except -1:
+cdef bint read_loss(entry, fm_loss *f, list keep) except -1:
     """Fill `f`; returns whether targets are class indices."""
     memset(f, 0, sizeof(fm_loss))
     if isinstance(entry, language.LossFormula):
@@ -99,8 +99,11 @@ cdef bint read_loss(entry, fm_loss *f, list keep, str argument) except -1:
         read_program(entry.program("delta"), &f.delta, keep)
         f.link = row_of(ACTIVATION_ROWS, entry.link, "link")[0]
         return False
-    number, row = choice(LOSS_ROWS, formulas.LOSSES, entry, argument, f.parameters)
+    number, row = choice(LOSS_ROWS, formulas.LOSSES, entry, "loss", f.parameters)
     f.row, f.link = number, row["link"]
+    if f.link < 0:
+        values = [f.parameters[k] for k in range(row["n_parameters"])]
+        f.every_output = formulas.LOSSES[row["name"].decode()].needs_every_output(values)
     return row["class_targets"]
 
 

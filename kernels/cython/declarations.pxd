@@ -50,7 +50,7 @@ cdef extern from "fastmlp.h":
         int row
         double parameters[4]
         fm_program value, delta
-        int link
+        int link, every_output
     ctypedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, void *, void *, int64_t *, void *,
                                   int64_t *, void *, void *, int64_t *) noexcept nogil
     ctypedef struct fm_layer:
@@ -118,17 +118,6 @@ cdef extern from "fastmlp.h":
         void (*unpack)(const fm_workspace *, const void *, void *) noexcept nogil
         void (*predict)(fm_workspace *, const fm_data *, const idx *, idx, void *) noexcept nogil
         void (*train)(fm_workspace *, const fm_data *, fm_epoch *) noexcept nogil
-        void (*evaluate)(int, idx, const void *, void *) noexcept nogil
-        void (*activate)(const fm_activation *, idx, const void *, void *) noexcept nogil
-        void (*slope)(const fm_activation *, idx, const void *, const void *, void *) noexcept nogil
-        void (*linear_forward)(idx, idx, idx, idx, const void *, const void *, const void *, const fm_activation *,
-                               void *, void *, fm_blas_gemm) noexcept nogil
-        void (*linear_backward)(idx, idx, idx, idx, idx, const void *, const void *, const void *, void *, void *,
-                                fm_blas_gemm, const fm_activation *, const void *, void *) noexcept nogil
-        void (*softmax)(idx, idx, idx, const void *, idx, void *, void *) noexcept nogil
-        void (*loss)(const fm_loss *, idx, idx, idx, const void *, const void *, const idx *, const void *, void *, double *,
-                     void *) noexcept nogil
-        void (*update)(int, idx, void *, const void *, void **, const double *, double, double) noexcept nogil
     ctypedef struct fm_row:
         const char *name
         int needs_z, has_slope, link, class_targets, n_parameters, n_states, n_scalars

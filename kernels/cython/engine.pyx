@@ -8,7 +8,6 @@ kernels of the chosen instruction set.  No arithmetic happens here.
 The parts below are one module; each uses those above it.
 """
 
-import math
 import os
 import sys
 from operator import itemgetter
@@ -50,7 +49,7 @@ def isa():
 
 
 def use_isa(name):
-    """Use another instruction set for workspaces and kernel calls from now on.
+    """Use another instruction set for workspaces from now on.
 
     Parameters
     ----------
@@ -99,4 +98,3 @@ include "arguments.pxi"
 include "workspace.pxi"
 include "training.pxi"
 include "prediction.pxi"
-include "by_name.pxi"

@@ -4,8 +4,8 @@
  *   rows --gather--> input --forward--> logits --loss--> delta of the top layer --backward--> grad --rule--> params
  *
  * "Padded" means: every matrix row is widened with zeros to a whole number of vectors (`lanes`), so that no loop
- * has a remainder.  Padding columns of weights, deltas and gradients stay zero through every pass; padding columns
- * of activations may hold f(0) and are never read.
+ * has a remainder.  Padding columns of weights and gradients stay zero through every pass; padding columns of
+ * activations may hold f(0) and are never read; those of deltas are 0 unless a user's formula is not finite at 0.
  *
  * The structs hold void pointers: the same types serve float and double, and kernels cast to REAL.
  */
@@ -48,7 +48,8 @@ typedef struct {
     int row;
     double parameters[FM_MAX_PARAMETERS];
     fm_program value, delta;
-    int link; /* row of ACTIVATIONS; -1: softmax */
+    int link;         /* row of ACTIVATIONS; -1: softmax */
+    int every_output; /* of softmax: 0 where only the label's term is not 0 */
 } fm_loss;
 
 /* Units are cut between tiles of so many rows of a W; sums over weights are taken tile by tile. */
@@ -145,25 +146,10 @@ typedef struct {
 typedef struct {
     const char *isa;
     int lanes;
-    /* coarse */
     void (*pack)(const fm_workspace *, const void *flat, void *padded);
     void (*unpack)(const fm_workspace *, const void *padded, void *flat);
     void (*predict)(fm_workspace *, const fm_data *, const idx *rows, idx n, void *out);
     void (*train)(fm_workspace *, const fm_data *, fm_epoch *);
-    /* by name */
-    void (*evaluate)(int function, idx n, const void *x, void *out);
-    void (*activate)(const fm_activation *f, idx n, const void *z, void *a);
-    void (*slope)(const fm_activation *f, idx n, const void *z, const void *a, void *delta);
-    void (*linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, const void *x, const void *w, const void *b,
-                           const fm_activation *f, void *z, void *a, fm_blas_gemm blas);
-    void (*linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, idx ld_out, const void *x, const void *wt,
-                            const void *delta, void *grad_w, void *grad_b, fm_blas_gemm blas, const fm_activation *f,
-                            const void *z, void *delta_below);
-    void (*softmax)(idx rows, idx n, idx ld, const void *z, idx ld_out, void *out, void *scratch);
-    void (*loss)(const fm_loss *loss, idx rows, idx n, idx ld, const void *z, const void *y, const idx *y_class,
-                 const void *weight, void *delta, double *row_loss, void *scratch);
-    void (*update)(int rule, idx n, void *p, const void *g, void *const *states, const double *scalars, double alpha,
-                   double scale);
 } fm_kernels;
 
 /* What is known of the tables of formulas.py inside the binary (the order of rows is the generated header's). */

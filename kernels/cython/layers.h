@@ -39,14 +39,6 @@ static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, 
     }
 }
 
-/* a = f(x W + b), for callers by name; f NULL: a = z; z may be NULL. */
-static void FN(linear_forward)(idx rows, idx fan_in, idx ld_in, idx ld_out, const void *x, const void *w,
-                               const void *b, const fm_activation *f, void *z, void *a, fm_blas_gemm blas)
-{
-    const FN(stage) stage = {.f = f, .ld = ld_out, .z = z ? z : a, .a = a, .out = a};
-    FN(forward_product)(rows, fan_in, ld_in, x, w, b, &stage, blas);
-}
-
 /* grad_w (+)= x^T delta: rows m .. m + n_rows of (fan_in, ld_out), over all rows of x (rows, ld_in). */
 static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_out, const REAL *x, const REAL *delta,
                                 REAL *grad_w, int accumulate, fm_blas_gemm blas)
@@ -77,18 +69,6 @@ static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, const REAL *wt, c
         FN(gemm)(n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, below + r * ld_in, ld_in, zero, block);
         FN(stage_backward)(s, r, n, below);
     }
-}
-
-/* All three of one layer, for callers by name; x = f(z) is the output of the layer below; delta_below may be NULL. */
-static void FN(linear_backward)(idx rows, idx fan_in, idx fan_out, idx ld_in, idx ld_out, const void *x,
-                                const void *wt, const void *delta, void *grad_w, void *grad_b, fm_blas_gemm blas,
-                                const fm_activation *f, const void *z, void *delta_below)
-{
-    FN(bias_gradient)(rows, ld_out, delta, grad_b, 0);
-    FN(weight_gradient)(rows, 0, fan_in, ld_in, ld_out, x, delta, grad_w, 0, blas);
-    const FN(stage) stage = {.f = f, .ld = ld_in, .z = (REAL *)z, .a = (REAL *)x, .out = (REAL *)x};
-    if (delta_below)
-        FN(input_delta)(rows, fan_out, ld_out, wt, delta, &stage, delta_below, blas);
 }
 
 /* --- first layer on sparse rows (CSR): no densified copy -------------------------------------------------------- */
@@ -202,108 +182,74 @@ static void FN(softmax)(idx rows, idx n, idx ld, const void *z_, idx ld_out, voi
     }
 }
 
-/* log_loss with label smoothing e: -sum_k t_k log p_k, t = (1 - e) onehot(c) + e / n; delta = p - t.
- * e = 0: scikit-learn's log loss, clipped as if p were in [eps, 1 - eps]. */
-static void FN(rows_log_loss)(LOSS_ROWS_ARGUMENTS)
+/* rest (rows,) = the sums of the exponentials t (n, rows), each without one of the largest, which are 1. */
+static void FN(sum_of_others)(idx rows, idx n, const REAL *t, REAL *rest)
 {
-    const REAL low = (REAL)-log1p(-EPSILON), high = (REAL)-log(EPSILON);
-    const double smoothing = parameters[0];
-    const REAL on = (REAL)(1.0 - smoothing), off = (REAL)(smoothing / (double)n);
-    REAL top[CLASS_ROWS], sum[CLASS_ROWS], loss[CLASS_ROWS];
-    (void)y;
+    REAL tops[CLASS_ROWS];
+    for (idx r = 0; r < rows; r++)
+        rest[r] = 0, tops[r] = -1;
+    for (idx j = 0; j < n; j++)
+        for (idx r = 0; r < rows; r++) {
+            const REAL e = t[j * rows + r];
+            rest[r] += e == 1 ? 0 : e;
+            tops[r] += e == 1 ? 1 : 0;
+        }
+    for (idx r = 0; r < rows; r++)
+        rest[r] += tops[r];
+}
+
+/* A loss of rows of softmax: sum_k f(y_k, log p_k), delta_k = s_k - p_k sum_j s_j with the slopes s_k = df / d log p_k.
+ * Where only the label's output has a term, nothing else is computed; y holds targets, y_class labels. */
+static void FN(softmax_loss)(const fm_loss *loss, idx rows, idx n, idx ld, const REAL *z, const REAL *y,
+                             const idx *y_class, const REAL *weight, REAL *delta, double *row_loss, REAL *scratch)
+{
+    const FN(loss_row) *row = &FN(LOSSES)[loss->row];
+    const idx terms = loss->every_output ? n : 1;
+    REAL top[CLASS_ROWS], sum[CLASS_ROWS], log_sum[CLASS_ROWS], rest[CLASS_ROWS], total[CLASS_ROWS];
+    REAL target[CLASS_ROWS], log_p[CLASS_ROWS], p[CLASS_ROWS], q[CLASS_ROWS], value[CLASS_ROWS];
+    REAL *t = scratch, *slope = t + CLASS_ROWS * n;
     for (idx r = 0; r < rows; r += CLASS_ROWS) {
         const idx m = rows - r < CLASS_ROWS ? rows - r : CLASS_ROWS;
-        const idx *c = y_class + r;
-        const REAL *w = weight ? weight + r : NULL;
-        FN(shifted_exponentials)(m, n, ld, z + r * ld, scratch, top, sum);
-        if (smoothing > 0) {
+        const idx *label = row->class_targets ? y_class + r : NULL;
+        FN(shifted_exponentials)(m, n, ld, z + r * ld, t, top, sum);
+        if (row->reads_p)
+            FN(sum_of_others)(m, n, t, rest);
+        IVDEP
+        for (idx i = 0; i < m; i++)
+            log_sum[i] = FN(log)(sum[i]);
+        for (idx i = 0; i < m; i++)
+            row_loss[r + i] = 0, total[i] = 0;
+        for (idx k = 0; k < terms; k++) {
             for (idx i = 0; i < m; i++) {
-                REAL all = 0;
-                for (idx j = 0; j < n; j++)
-                    all += z[(r + i) * ld + j] - top[i];
-                loss[i] = FN(log)(sum[i]) - on * (z[(r + i) * ld + c[i]] - top[i]) - off * all;
+                const idx j = loss->every_output ? k : label[i];
+                target[i] = label ? (REAL)(j == label[i]) : y[(r + i) * n + j];
+                log_p[i] = z[(r + i) * ld + j] - top[i] - log_sum[i];
+                p[i] = t[j * m + i];
             }
-        } else {
-            for (idx i = 0; i < m; i++)
-                top[i] = z[(r + i) * ld + c[i]] - top[i];
-            IVDEP
-            for (idx i = 0; i < m; i++)
-                loss[i] = FN(clip)(FN(log)(sum[i]) - top[i], low, high);
-        }
-        for (idx i = 0; i < m; i++) {
-            row_loss[r + i] = (double)loss[i] * (w ? (double)w[i] : 1.0);
-            sum[i] = (w ? w[i] : (REAL)1) / sum[i];
-        }
-        FN(scaled_transpose)(m, n, ld, scratch, sum, delta + r * ld);
-        for (idx i = 0; i < m; i++) {
-            const REAL one = w ? w[i] : (REAL)1;
-            if (smoothing > 0)
-                for (idx j = 0; j < n; j++)
-                    delta[(r + i) * ld + j] -= off * one;
-            delta[(r + i) * ld + c[i]] -= on * one;
-        }
-    }
-}
-
-/* Focal loss (Lin et al. 2017) of class c: -(1 - p)^gamma log p with p = p_c;
- * delta = (p - onehot(c)) ((1 - p)^gamma - gamma (1 - p)^(gamma - 1) p log p). */
-static void FN(rows_focal)(LOSS_ROWS_ARGUMENTS)
-{
-    const double gamma = parameters[0];
-    REAL top[CLASS_ROWS], sum[CLASS_ROWS], own[CLASS_ROWS];
-    (void)y;
-    for (idx r = 0; r < rows; r += CLASS_ROWS) {
-        const idx m = rows - r < CLASS_ROWS ? rows - r : CLASS_ROWS;
-        const idx *c = y_class + r;
-        FN(shifted_exponentials)(m, n, ld, z + r * ld, scratch, top, sum);
-        for (idx i = 0; i < m; i++) {
-            double others = 0; /* sum of the other classes' exponentials: 1 - p without cancellation */
-            for (idx j = 0; j < n; j++)
-                others += j == c[i] ? 0.0 : (double)scratch[j * m + i];
-            const double p = (double)scratch[c[i] * m + i] / (double)sum[i], q = others / (double)sum[i];
-            const double w = weight ? (double)weight[r + i] : 1.0;
-            const double log_p =
-                q < 0.5 ? log1p(-q) : (double)(z[(r + i) * ld + c[i]] - top[i]) - log((double)sum[i]);
-            /* where q is 0 the gradient is that of log p, or with gamma > 0 none: no 0 * inf */
-            const double power = pow(q, gamma);
-            const double slope = q > 0 ? gamma * power / q * p * log_p : 0.0;
-            row_loss[r + i] = -power * log_p * w;
-            const double factor = (power - slope) * w;
-            own[i] = (REAL)(-q * factor); /* p_c - 1 without cancellation */
-            sum[i] = (REAL)(factor / (double)sum[i]);
-        }
-        FN(scaled_transpose)(m, n, ld, scratch, sum, delta + r * ld);
-        for (idx i = 0; i < m; i++)
-            delta[(r + i) * ld + c[i]] = own[i];
-    }
-}
-
-/* Kullback-Leibler divergence sum_k y_k (log y_k - log p_k) of distributions y (rows, n); delta = p sum(y) - y. */
-static void FN(rows_kl_divergence)(LOSS_ROWS_ARGUMENTS)
-{
-    REAL top[CLASS_ROWS], sum[CLASS_ROWS];
-    (void)y_class;
-    (void)parameters;
-    for (idx r = 0; r < rows; r += CLASS_ROWS) {
-        const idx m = rows - r < CLASS_ROWS ? rows - r : CLASS_ROWS;
-        FN(shifted_exponentials)(m, n, ld, z + r * ld, scratch, top, sum);
-        for (idx i = 0; i < m; i++) {
-            const REAL *t = y + (r + i) * n, w = weight ? weight[r + i] : (REAL)1;
-            const double log_sum = log((double)sum[i]);
-            double loss = 0, total = 0;
-            for (idx j = 0; j < n; j++) {
-                const double target = (double)t[j];
-                total += target;
-                loss += (target > 0 ? target * log(target) : 0.0 * target) -
-                        target * ((double)(z[(r + i) * ld + j] - top[i]) - log_sum);
+            if (row->reads_p) {
+                IVDEP
+                for (idx i = 0; i < m; i++) {
+                    q[i] = p[i] == 1 ? rest[i] / sum[i] : 1 - p[i] / sum[i]; /* no digits lost near p = 1 */
+                    p[i] /= sum[i];
+                }
             }
-            row_loss[r + i] = loss * (double)w;
-            sum[i] = (REAL)total * w / sum[i];
+            row->term_value(m, n, target, log_p, p, q, value, loss->parameters);
+            row->term_slope(m, n, target, log_p, p, q, slope + k * m, loss->parameters);
+            for (idx i = 0; i < m; i++) {
+                row_loss[r + i] += (double)value[i];
+                total[i] += slope[k * m + i];
+            }
         }
-        FN(scaled_transpose)(m, n, ld, scratch, sum, delta + r * ld);
-        for (idx i = 0; i < m; i++)
-            for (idx j = 0; j < n; j++)
-                delta[(r + i) * ld + j] -= y[(r + i) * n + j] * (weight ? weight[r + i] : (REAL)1);
+        for (idx i = 0; i < m; i++) {
+            const REAL w = weight ? weight[r + i] : (REAL)1;
+            row_loss[r + i] *= (double)w;
+            sum[i] = -total[i] * w / sum[i];
+        }
+        FN(scaled_transpose)(m, n, ld, t, sum, delta + r * ld);
+        for (idx k = 0; k < terms; k++)
+            for (idx i = 0; i < m; i++)
+                delta[(r + i) * ld + (loss->every_output ? k : label[i])] +=
+                    slope[k * m + i] * (weight ? weight[r + i] : (REAL)1);
     }
 }
 
@@ -321,8 +267,8 @@ static void FN(loss)(const fm_loss *loss, idx rows, idx n, idx ld, const void *z
     const REAL *z = z_, *y = y_, *weight = weight_;
     REAL *delta = delta_;
     const FN(loss_row) *row = loss->value.instructions ? NULL : &FN(LOSSES)[loss->row];
-    if (row && row->by_rows) {
-        row->by_rows(rows, n, ld, z, y, y_class, weight, delta, row_loss, scratch, loss->parameters);
+    if (loss->link < 0) {
+        FN(softmax_loss)(loss, rows, n, ld, z, y, y_class, weight, delta, row_loss, scratch);
         return;
     }
     REAL *logit = scratch, *value = logit + rows * n, *slope = value + rows * n;

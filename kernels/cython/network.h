@@ -233,6 +233,10 @@ static void FN(unit_gradient)(const FN(chunk) *c, const fm_unit *unit, int accum
         const REAL *x = unit->layer ? layer[-1].out : FN(input)(ws, data, c->rows, c->first, 0, &ld_x);
         FN(weight_gradient)(c->n, unit->m, unit->n_rows, ld_x, layer->ld_out, x, layer->delta, g, accumulate, ws->blas);
     }
+    /* a user's formula may be infinite or NaN at the padding's 0; sums over the padded vector must not see that */
+    if (layer->activation && layer->activation->slope.instructions)
+        for (idx i = layer->fan_out; i < unit->length; i += layer->ld_out)
+            memset(g + i, 0, (size_t)(layer->ld_out - layer->fan_out) * sizeof(REAL));
 }
 
 /* sum of squares of p[0 .. n), n a multiple of LANES. */
@@ -263,13 +267,6 @@ static double FN(sum_of_magnitudes)(idx n, const REAL *p)
     for (idx i = 0; i < n; i++)
         sum += (double)FN(abs)(p[i]);
     return sum;
-}
-
-/* One optimizer pass over n entries, for callers by name: gradient (g + alpha * p) * scale. */
-static void FN(update)(int rule, idx n, void *p, const void *g, void *const *states, const double *scalars,
-                       double alpha, double scale)
-{
-    FN(OPTIMIZERS)[rule].rule(n, p, g, states, scalars, (REAL)alpha, (REAL)0, (REAL)scale, (REAL)1);
 }
 
 /* Rows of a W per tile; other vectors are one tile. */
@@ -553,23 +550,6 @@ static void FN(predict)(fm_workspace *ws, const fm_data *data, const idx *rows, 
     fm_team_run(ws->team, FN(predict_member), &job);
 }
 
-/* --- kernels by name, on whole vectors of any length ------------------------------------------------------------------- */
-
-static void FN(activate)(const fm_activation *f, idx n, const void *z, void *a)
-{
-    FN(apply)(f, 1, n, z, a);
-}
-
-static void FN(slope)(const fm_activation *f, idx n, const void *z, const void *a, void *delta)
-{
-    FN(apply_slope)(f, 1, n, z, a, delta, NULL);
-}
-
-static void FN(evaluate)(int function, idx n, const void *x, void *out)
-{
-    FN(FUNCTIONS)[function].evaluate(n, x, out, NULL);
-}
-
 static const fm_kernels FN(KERNELS) = {
     .isa = ISA_NAME,
     .lanes = LANES,
@@ -577,14 +557,6 @@ static const fm_kernels FN(KERNELS) = {
     .unpack = FN(unpack),
     .predict = FN(predict),
     .train = FN(train),
-    .evaluate = FN(evaluate),
-    .activate = FN(activate),
-    .slope = FN(slope),
-    .linear_forward = FN(linear_forward),
-    .linear_backward = FN(linear_backward),
-    .softmax = FN(softmax),
-    .loss = FN(loss),
-    .update = FN(update),
 };
 
 #undef ROW

@@ -183,8 +183,8 @@ static void FN(apply_slope)(const fm_activation *f, idx rows, idx ld, const REAL
         for (idx r = 0; r < rows; r++, z += ld, delta += ld, product += ld) {
             IVDEP
             for (idx j = 0; j < ld; j++) {
-                product[j] = z[j] < (REAL)0 ? delta[j] * z[j] : (REAL)0;
-                delta[j] = z[j] < (REAL)0 ? delta[j] * slope[j] : delta[j];
+                product[j] = z[j] > (REAL)0 ? (REAL)0 : delta[j] * z[j];
+                delta[j] = z[j] > (REAL)0 ? delta[j] : delta[j] * slope[j];
             }
         }
     } else {

@@ -13,19 +13,17 @@ typedef struct {
     int needs_z, n_parameters;
 } FN(activation);
 
-/* What a loss that is no formula is given: see FN(loss) in layers.h. */
-#define LOSS_ROWS_ARGUMENTS                                                                                           \
-    idx rows, idx n, idx ld, const REAL *z, const REAL *y, const idx *y_class, const REAL *weight, REAL *delta,      \
-        double *row_loss, REAL *scratch, const double *parameters
-
+/* The terms of n outputs of softmax rows: y their targets, p their probabilities, q = 1 - p. */
+typedef void FN(terms)(idx n, idx n_outputs, const REAL *y, const REAL *log_p, const REAL *p, const REAL *q, REAL *out,
+                       const double *parameters);
 
 typedef struct {
     const char *name;
     void (*value)(idx n, const REAL *y, const REAL *z, REAL *out, const double *parameters);
     void (*delta)(idx n, const REAL *y, const REAL *z, REAL *out, const double *parameters); /* NULL: link(z) - y */
-    void (*by_rows)(LOSS_ROWS_ARGUMENTS); /* instead of value and delta */
+    FN(terms) *term_value, *term_slope; /* instead of value and delta; the slope in log p */
     int link;
-    int mean_over_outputs, class_targets, n_parameters;
+    int mean_over_outputs, class_targets, reads_p, n_parameters; /* reads_p: a term reads p or q */
 } FN(loss_row);
 
 typedef struct {

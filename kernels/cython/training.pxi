@@ -186,36 +186,3 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     if epoch.done < n_steps:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
     return epoch.loss / epoch.n_order
-
-
-def update(rule, params, grad, states, scalars):
-    """Make one optimizer step in place.
-
-    Parameters
-    ----------
-    rule : str
-        A key of OPTIMIZERS.
-    params, grad : ndarray of shape (n,)
-    states : sequence of ndarray of shape (n,)
-        In the order of the rule's row.
-    scalars : sequence of float
-        In the order of the rule's row.
-    """
-    number, row = row_of(OPTIMIZER_ROWS, rule, "rule")
-    cdef bint is_double = is_double_of(params, "params")
-    cdef int real = REALS[is_double], r = number, n_states = row["n_states"]
-    cdef void *p = pointer(params, "params", real, (None,), True)
-    cdef idx n = len(params)
-    cdef const void *g = pointer(grad, "grad", real, (n,))
-    cdef void *p_states[FM_MAX_STATES]
-    if len(states) != n_states:
-        raise ValueError(f"states must hold {n_states} vectors for rule {rule!r}, got {len(states)}")
-    for i in range(n_states):
-        p_states[i] = pointer(states[i], "states", real, (n,), True)
-    refuse_overlap((params, grad, *states), ("params", "grad", *("states",) * len(states)))
-    values = np.ascontiguousarray(scalars, dtype=np.float64)
-    if values.shape != (row["n_scalars"],):
-        raise ValueError(f"scalars must hold {row['n_scalars']} numbers for rule {rule!r}, got {scalars}")
-    cdef const double *p_scalars = <const double *>cnp.PyArray_DATA(values)
-    with nogil:
-        KERNELS[is_double].update(r, n, p, g, p_states, p_scalars, 0.0, 1.0)

@@ -67,7 +67,7 @@ cdef class Workspace:
         self.buffers = []
         self.formula_arrays = []
         self.ws.poll = poll
-        self.class_targets = read_loss(network.loss, &self.ws.loss, self.formula_arrays, "loss")
+        self.class_targets = read_loss(network.loss, &self.ws.loss, self.formula_arrays)
         self.whole_batch = network.needs_whole_batch
         self.lay_out()
         cdef idx largest = max(self.layers[l].fan_in * self.layers[l].ld_out for l in range(self.ws.n_layers))

@@ -4,10 +4,9 @@ Where it sits: a backend like any other, ``fastmlp.engines.backends.get("numba")
 arguments and fill tables with sizes and addresses.  The work is done in machine code that Numba makes of template/ and
 the formulas, once per dtype, and keeps on disk.  Numba itself is imported when the first of these functions is called.
 
-Reading order: calls.py (the coarse calls), epoch.py (an epoch's steps), workspace.py (buffers and tables), entries.py
-(activations and losses as addresses), team.py (threads), named.py (single kernels), cache.py (compiled code on disk),
-memory.py; template/ is what Numba compiles: math.py, then tables, teams, products, rows, stages, losses, updates,
-network.
+Reading order: calls.py (the calls), epoch.py (an epoch's steps), workspace.py (buffers and tables), entries.py
+(activations and losses as addresses), team.py (threads), cache.py (compiled code on disk), memory.py; template/ is what
+Numba compiles: math.py, then tables, teams, products, rows, stages, losses, updates, network.
 """
 
 from __future__ import annotations
@@ -30,27 +29,5 @@ if _told_not_to_compile():  # as Python the code would mean nothing: it works on
     raise ImportError("NUMBA_DISABLE_JIT is set, and this engine is what Numba compiles")
 
 from fastmlp.kernels.numba_cpu.calls import loss_and_grad, predict, shuffle, train_epoch, workspace  # noqa: E402
-from fastmlp.kernels.numba_cpu.named import (  # noqa: E402
-    activate,
-    linear_backward,
-    linear_forward,
-    loss,
-    slope,
-    softmax,
-    update,
-)
 
-__all__ = [
-    "activate",
-    "linear_backward",
-    "linear_forward",
-    "loss",
-    "loss_and_grad",
-    "predict",
-    "shuffle",
-    "slope",
-    "softmax",
-    "train_epoch",
-    "update",
-    "workspace",
-]
+__all__ = ["loss_and_grad", "predict", "shuffle", "train_epoch", "workspace"]

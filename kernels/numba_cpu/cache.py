@@ -27,7 +27,9 @@ TEMPLATE = Path(__file__).parent / "template"
 #: Parts of the driver, in order; math.py is in front of them, and of every other module.
 PARTS = ("tables", "teams", "products", "rows", "stages", "losses", "updates", "network")
 #: Kind of function -> the numbers of its arguments: integers, doubles.
-SIGNATURES = {"value": (3, 0), "forward": (4, 0), "backward": (5, 0), "loss": (10, 0), "rule": (6, 4)}
+SIGNATURES = {
+    "value": (3, 0), "forward": (4, 0), "backward": (5, 0), "loss": (10, 0), "terms": (9, 0), "rule": (6, 4),
+}  # fmt: skip
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""The coarse calls of the contract; see contract.py for their arguments and what is raised."""
+"""The calls of the contract; see contract.py for their arguments and what is raised."""
 
 from __future__ import annotations
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from fastmlp.kernels import formulas
+from fastmlp.kernels import codegen, formulas
 from fastmlp.kernels.arguments import named_entry
 from fastmlp.kernels.numba_cpu.cache import Code
 
@@ -20,6 +21,11 @@ def _named(argument: str, table: Any, entry: Any) -> tuple[str, Any, np.ndarray]
     """Return (name, row, values of the row's parameters): float64, never empty."""
     name, row, values = named_entry(argument, table, entry)
     return name, row, np.array([*values.values(), 0.0])
+
+
+@lru_cache
+def _reads_p(name: str) -> bool:
+    return codegen.reads_p(formulas, name)
 
 
 class Activation:
@@ -36,18 +42,18 @@ class Activation:
     parameters : ndarray of float64
     """
 
-    def __init__(self, code: Code, entry: Any, *, hidden: bool = True, argument: str = "activation") -> None:
+    def __init__(self, code: Code, entry: Any, *, hidden: bool = True) -> None:
         self.value = self.forward = self.backward = 0
         self.learned = False
         self.find: Callable[[str], int] | None = None
         if _is_formula(entry):
             if "slope" not in entry.kinds:
-                raise ValueError(f"{argument} must be an activation, got {entry!r}")
+                raise ValueError(f"activation must be an activation, got {entry!r}")
             self.needs_z, self.parameters, self.find = entry.needs_z, np.zeros(1), code.own(entry)
             return
-        name, row, self.parameters = _named(argument, formulas.ACTIVATIONS, entry)
+        name, row, self.parameters = _named("activation", formulas.ACTIVATIONS, entry)
         if hidden and row.slope is None:
-            raise ValueError(f"{argument} {name!r} has no slope: it is an output link")
+            raise ValueError(f"activation {name!r} has no slope: it is an output link")
         self.learned = bool(row.learned)
         self.needs_z = row.slope is not None and code.slope_reads_z(name)
         if name != "identity":
@@ -70,24 +76,26 @@ class Loss:
         Its output activation.
     by_class : bool
         Whether targets are class indices.
+    kind : int
+        What the table's LOSS_KIND holds.
     find : callable
-        () -> what the table's LOSS holds: the address of its function, or the number of a loss by rows.
+        () -> the address of its function.
     parameters : ndarray of float64
     """
 
-    BY_ROWS: ClassVar[dict[str, int]] = {"log_loss": 1, "focal": 2, "kl_divergence": 3}
-
-    def __init__(self, code: Code, entry: Any, argument: str = "network.loss") -> None:
-        self.by_class, self.parameters = False, np.zeros(1)
+    def __init__(self, code: Code, entry: Any) -> None:
+        self.by_class, self.kind, self.parameters = False, 0, np.zeros(1)
         self.find: Callable[[], int]
         if _is_formula(entry):
             if "delta" not in entry.kinds:
-                raise ValueError(f"{argument} must be a loss, got {entry!r}")
+                raise ValueError(f"network.loss must be a loss, got {entry!r}")
             self.link, self.find = entry.link, lambda: code.own(entry)("loss")
             return
-        name, row, self.parameters = _named(argument, formulas.LOSSES, entry)
+        name, row, self.parameters = _named("network.loss", formulas.LOSSES, entry)
         self.link, self.by_class = row.link, row.class_targets
-        kind = self.BY_ROWS.get(name, 0)
-        if row.value is None and not kind:
-            raise ValueError(f"{argument}: the row operation {name!r} is not written for this engine")
-        self.find = (lambda: kind) if kind else (lambda: code.named(name)("loss"))
+        kind = "loss"
+        if row.link == "softmax":
+            kind, every = "terms", row.needs_every_output(self.parameters[:-1])
+            flags = {"OF_SOFTMAX": 1, "BY_LABEL": row.class_targets, "EVERY_OUTPUT": every, "READS_P": _reads_p(name)}
+            self.kind = sum(code.names[flag] for flag, is_set in flags.items() if is_set)
+        self.find = lambda: code.named(name)(kind)

@@ -1,4 +1,4 @@
-"""Memory as the compiled code sees it: addresses of arrays, aligned buffers, padded rows."""
+"""Memory as the compiled code sees it: addresses of arrays, aligned buffers, lengths of rows."""
 
 from __future__ import annotations
 
@@ -26,12 +26,3 @@ def row_length(width: int, dtype: np.dtype, lanes: int) -> int:
     """Return the length of a row of this width, padded to whole vectors of ``lanes`` numbers."""
     ld = -(-width // lanes) * lanes
     return ld + lanes if ld * dtype.itemsize % ALIASED_BYTES == 0 else ld
-
-
-def padded(array: np.ndarray, lanes: int) -> np.ndarray:
-    """Return an aligned copy (rows, ld) of a matrix, widened with zeros."""
-    rows, width = array.shape
-    ld = row_length(width, array.dtype, lanes)
-    wide = aligned(rows * ld, array.dtype).reshape(rows, ld)
-    wide[:, :width] = array
-    return wide

@@ -100,7 +100,7 @@ class Workspace:
         ]
         # one member's rows; who works alone although there could be a team has the whole of the scratch buffer
         own = -(-rows // (c["TILE_ROWS"] * self.n_threads)) * c["TILE_ROWS"]
-        scratch = -(-max(own, c["CLASS_ROWS"]) * (3 * self.n_outputs + self.ld[-1] + 2) * item // 64) * 64
+        scratch = -(-max(own, c["CLASS_ROWS"]) * (3 * self.n_outputs + 11) * item // 64) * 64
         n_parts = -(-self.n_trained // c["PART"])
         values = {
             "N_LAYERS": network.n_layers, "MAX_ROWS": rows, "PARAMS": params, "N_WEIGHTS": self.n_weights,
@@ -205,7 +205,7 @@ class Workspace:
             row["value"] = activation.resolve("value").value
         link = self.loss.link
         if link == "softmax":
-            self.net[c["LINK"]] = 1
+            self.net[c["LINK"]] = c["SOFTMAX"]
         else:
             self.net[c["LINK"]] = Activation(self.code, link, hidden=False).resolve("value").value
         self.predicts = True
@@ -237,7 +237,7 @@ class Workspace:
         net[c["CLASSES"]] = self.buffer(rows, np.int64)
         net[c["WEIGHT"]] = self.buffer(rows)
         net[c["ROW_LOSS"]] = self.buffer(rows, np.float64)
-        net[c["LOSS"]] = self.loss.find()
+        net[c["LOSS_KIND"]], net[c["LOSS"]] = self.loss.kind, self.loss.find()
         net[c["LOSS_PARAMETERS"]] = self.keep(self.loss.parameters)
         layer_table.allocate(self.table, layer_table.BUFFERS, rows, self.buffer, training=True)
         for row, activation in zip(self.table, self.activations, strict=False):

@@ -11,6 +11,5 @@ workspace.py   what is kept for a network
 pace.py        how much a launch takes on
 training.py    epochs and L-BFGS's loss, as launches
 prediction.py  predictions, block by block
-named.py       kernels by name
 engine.py      the backend: the contract's functions, from the files above
 """

@@ -1,6 +1,6 @@
 """From a network's choices to the module that computes them.
 
-Where it sits: workspace.py and named.py ask for the module of a combination of activations, loss and rule;
+Where it sits: workspace.py asks for the module of a combination of activations, loss and rule;
 codegen.cuda_module renders it, driver.py keeps it on disk.
 """
 
@@ -20,22 +20,12 @@ TEMPLATE = Path(__file__).parent / "template"
 PARTS = ("tables", "sums", "stages", "losses", "updates", "network")
 
 
-@dataclass(frozen=True)
-class ActivationCode:
-    """An activation as codegen.cuda_module takes it, and what the host must know."""
-
-    entry: Any
-    needs_z: bool
-    learned: bool
-    initial: float  # of the parameter that units may learn
-
-
 def _is_formula(entry: Any) -> bool:
     return hasattr(entry, "program_source")
 
 
-def activation_code(entry: Any, *, hidden: bool = True, argument: str = "activation") -> ActivationCode:
-    """Return what the engine knows of an activation; with ``hidden`` it must have a slope.
+def activation_code(entry: Any) -> Any:
+    """Return the activation of a hidden layer as codegen.cuda_module takes it.
 
     Raises
     ------
@@ -44,21 +34,12 @@ def activation_code(entry: Any, *, hidden: bool = True, argument: str = "activat
     """
     if _is_formula(entry):
         if "slope" not in entry.kinds:
-            raise ValueError(f"{argument} must be an activation, got {entry!r}")
-        return ActivationCode(entry, entry.needs_z, False, 0.0)
-    name, row, values = named_entry(argument, formulas.ACTIVATIONS, entry)
-    if hidden and row.slope is None:
-        raise ValueError(f"{argument} {name!r} has no slope: it is an output link")
-    initial = values[row.learned[0]] if row.learned else 0.0
-    fixed = tuple((key, value) for key, value in values.items() if key not in row.learned)
-    return ActivationCode((name, fixed), _slope_reads_z(name), bool(row.learned), initial)
-
-
-@lru_cache
-def _slope_reads_z(name: str) -> bool:
-    row = formulas.ACTIVATIONS[name]
-    helpers = [helper.__name__ for helper in formulas.HELPERS]
-    return row.slope is not None and "z" in codegen.translate(row.slope, row.parameters, helpers).names_used
+            raise ValueError(f"activation must be an activation, got {entry!r}")
+        return entry
+    name, row, values = named_entry("activation", formulas.ACTIVATIONS, entry)
+    if row.slope is None:
+        raise ValueError(f"activation {name!r} has no slope: it is an output link")
+    return name, tuple((key, value) for key, value in values.items() if key not in row.learned)
 
 
 @dataclass(frozen=True)
@@ -69,7 +50,7 @@ class LossCode:
     by_class: bool
 
 
-def loss_code(entry: Any, argument: str = "network.loss") -> LossCode:
+def loss_code(entry: Any) -> LossCode:
     """Return what the engine knows of a loss.
 
     Raises
@@ -79,11 +60,9 @@ def loss_code(entry: Any, argument: str = "network.loss") -> LossCode:
     """
     if _is_formula(entry):
         if "delta" not in entry.kinds:
-            raise ValueError(f"{argument} must be a loss, got {entry!r}")
+            raise ValueError(f"network.loss must be a loss, got {entry!r}")
         return LossCode(entry, False)
-    name, row, values = named_entry(argument, formulas.LOSSES, entry)
-    if row.value is None and name not in codegen._CUDA_ROW_LOSSES:
-        raise ValueError(f"{argument}: the row operation {name!r} is not written for this engine")
+    name, row, values = named_entry("network.loss", formulas.LOSSES, entry)
     return LossCode((name, tuple(values.items())), row.class_targets)
 
 

@@ -31,35 +31,10 @@ from fastmlp.kernels.arguments import (
 from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, busy
 from fastmlp.kernels.numba_cuda import driver
 from fastmlp.kernels.numba_cuda.memory import check_samples, device_view, on_device
-from fastmlp.kernels.numba_cuda.named import (
-    activate,
-    all_finite,
-    linear_backward,
-    linear_forward,
-    loss,
-    slope,
-    softmax,
-    update,
-)
 from fastmlp.kernels.numba_cuda.prediction import Blocks, prediction_of
+from fastmlp.kernels.numba_cuda.prediction import all_finite as all_finite
 from fastmlp.kernels.numba_cuda.training import Training, inverse, mask_keys, sums_of_weights, training_of
 from fastmlp.kernels.numba_cuda.workspace import Workspace
-
-__all__ = [
-    "activate",
-    "all_finite",
-    "linear_backward",
-    "linear_forward",
-    "loss",
-    "loss_and_grad",
-    "predict",
-    "shuffle",
-    "slope",
-    "softmax",
-    "train_epoch",
-    "update",
-    "workspace",
-]
 
 driver.check()
 
@@ -71,7 +46,7 @@ def _workspace(workspace: Any) -> Workspace:
 
 
 def workspace(network: Any, batch_size: int, n_jobs: int | None = None) -> Workspace:
-    """Return what the coarse calls need besides their arguments; memory is allocated when it is first used.
+    """Return what the other calls need besides their arguments; memory is allocated when it is first used.
 
     Parameters
     ----------

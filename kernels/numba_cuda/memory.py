@@ -1,6 +1,6 @@
 """What the CUDA engine keeps on the device: the rows of a fit, and vectors that the host sees too.
 
-Where it sits: training.py, prediction.py and named.py hand in arrays of the host, or arrays that are on the device
+Where it sits: training.py and prediction.py hand in arrays of the host, or arrays that are on the device
 already, and get vectors on the device.  Rows are uploaded once: an array that comes again is known by its identity, and
 is referred to so that no other takes its place.  Parameters and states are uploaded when the host has changed them: a
 copy of what both had last tells.

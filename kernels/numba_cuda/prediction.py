@@ -14,8 +14,8 @@ import numpy as np
 from scipy import sparse
 
 from fastmlp.kernels.numba_cuda import driver, settings
-from fastmlp.kernels.numba_cuda.code import pieces
-from fastmlp.kernels.numba_cuda.memory import Samples, canonical, on_device, upload_samples
+from fastmlp.kernels.numba_cuda.code import module_of, pieces, tile_of
+from fastmlp.kernels.numba_cuda.memory import Samples, canonical, device_view, on_device, upload_samples
 from fastmlp.kernels.numba_cuda.pace import Pace
 from fastmlp.kernels.numba_cuda.plan import Plan, table
 
@@ -153,11 +153,10 @@ class Blocks:
     def _launch(self, slot: Slot, first: int, last: int, to: Any) -> None:
         """Put rows first .. last on their way."""
         ws, code, plan, width = self.ws, self.prediction.code, slot.plan, self.ws.n_outputs
-        most = settings.SIMULATED_BLOCKS if driver.simulated() else settings.BLOCKS_WITHOUT_BARRIER
         slot.block = first, last
         slot.samples = samples = self.there or self._upload(slot, first, last)
         target = slot.out if to is None else to[first * width : last * width]
-        launch = driver.Launch(code.predict, min(most, pieces(last - first, code.TILE)), code.THREADS, slot.stream)
+        launch = driver.Launch(code.predict, _blocks(last - first, code.TILE), code.THREADS, slot.stream)
         slot.timer.start()
         launch(
             plan.net, plan.layers, samples.X, samples.indptr, samples.indices, self.order, ws.params.device, plan.work,
@@ -178,3 +177,23 @@ class Blocks:
         flat = slot.X_on_host.reshape(-1)[: block.size]
         slot.X[: block.size].copy_to_device(flat, slot.stream)
         return self.prediction.none._replace(X=slot.X, n=last - first)
+
+
+def _blocks(n: int, size: int) -> int:
+    """Return how many blocks of a kernel work on n things, each on this many at a time."""
+    most = settings.SIMULATED_BLOCKS if driver.simulated() else settings.BLOCKS_WITHOUT_BARRIER
+    return max(1, min(most, pieces(n, size)))
+
+
+def all_finite(X: Any) -> bool:
+    """Return whether an array on the device has neither NaN nor infinity; not part of the contract.
+
+    Parameters
+    ----------
+    X : C-contiguous array of float32 or float64 with ``__cuda_array_interface__``
+    """
+    dtype = np.dtype(X.dtype)
+    numbers, flags = device_view("X", X, dtype, tuple(X.shape)), driver.api().to_device(np.zeros(1, np.int32))
+    code = module_of(dtype == np.float64, tile_of((1, 1), 1))
+    driver.Launch(code.finite_array, _blocks(numbers.size, code.THREADS), code.THREADS)(numbers, flags, numbers.size)
+    return not flags.copy_to_host()[0]

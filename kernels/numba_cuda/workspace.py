@@ -45,11 +45,11 @@ class Workspace:
         if self.batch_size > sys.maxsize:
             raise OverflowError(f"batch_size must be a number of rows, got {batch_size}")
         self.dtype = check_network(network)
-        self.loss, self.activations = loss_code(network.loss), [activation_code(entry) for entry in network.activations]
-        self.distinct = tuple(dict.fromkeys(activation.entry for activation in self.activations))
-        self.kinds = [self.distinct.index(activation.entry) for activation in self.activations]
+        self.loss, activations = loss_code(network.loss), [activation_code(entry) for entry in network.activations]
+        self.distinct = tuple(dict.fromkeys(activations))
+        self.kinds = [self.distinct.index(activation) for activation in activations]
         self.n_outputs, self.n_layers = network.widths[-1], len(network.widths) - 1
-        self.rates = [network.input_dropout, *(network.dropout or [0.0] * len(self.activations))]
+        self.rates = [network.input_dropout, *(network.dropout or [0.0] * len(activations))]
         self.thresholds = [layer_table.threshold(rate) for rate in self.rates]
         self.n_params, self.n_trained = network.n_params, network.n_trained
         driver.check_room(self.n_params * self.dtype.itemsize, f"{self.n_params} parameters")

@@ -27,36 +27,20 @@ class Rival:
     packages: tuple[str, ...]  # distributions that it needs; the first one's version is reported
     module: str
     suites: tuple[str, ...]
-    how: str
 
 
-OURS = Rival(
-    ("fastmlp",), "estimators", ("train", "predict", "cold", "grid", "scaling", "options"), "the estimators, whole fits"
-)
+OURS = Rival(("fastmlp",), "estimators", ("train", "predict", "cold", "grid", "scaling", "options"))
 
 RIVALS: Mapping[str, Rival] = {
-    "scikit-learn": Rival(
-        ("scikit-learn",), "estimators", ("train", "predict", "cold", "grid"), "the estimators, whole fits"
-    ),
-    "pytorch": Rival(
-        ("torch",),
-        "pytorch",
-        ("train", "predict", "options"),
-        "eager torch.nn, fused optimizer; inference_mode to predict",
-    ),
-    "torch.compile": Rival(
-        ("torch",), "pytorch", ("train",), "forward, loss and backward compiled for fixed shapes, fused optimizer"
-    ),
-    "jax": Rival(("jax",), "jax_scan", ("train",), "one jitted call per epoch, lax.scan over its steps"),
-    "onnxruntime": Rival(
-        ("onnxruntime", "onnx"), "onnx_session", ("predict",), "Gemm, Relu and Softmax in one session"
-    ),
-    "torch gpu": Rival(("torch",), "torch_device", ("cuda",), "eager torch.nn, fused optimizer"),
-    "torch.compile gpu": Rival(
-        ("torch",), "torch_device", ("cuda",), 'compiled with mode="reduce-overhead", fused optimizer'
-    ),
-    "torch graph": Rival(("torch",), "torch_device", ("cuda",), "16 whole steps captured as a CUDA graph by hand"),
-    "jax gpu": Rival(("jax",), "jax_scan", ("cuda",), "one jitted call per epoch, lax.scan over its steps"),
+    "scikit-learn": Rival(("scikit-learn",), "estimators", ("train", "predict", "cold", "grid")),
+    "pytorch": Rival(("torch",), "pytorch", ("train", "predict", "options")),
+    "torch.compile": Rival(("torch",), "pytorch", ("train",)),
+    "jax": Rival(("jax",), "jax_scan", ("train",)),
+    "onnxruntime": Rival(("onnxruntime", "onnx"), "onnx_session", ("predict",)),
+    "torch gpu": Rival(("torch",), "torch_device", ("cuda",)),
+    "torch.compile gpu": Rival(("torch",), "torch_device", ("cuda",)),
+    "torch graph": Rival(("torch",), "torch_device", ("cuda",)),
+    "jax gpu": Rival(("jax",), "jax_scan", ("cuda",)),
 }
 
 ENGINE = "fastmlp:"
@@ -65,6 +49,11 @@ ENGINE = "fastmlp:"
 def engine_of(name: str) -> str | None:
     """Return the engine that a rival names, if it is one."""
     return name.removeprefix(ENGINE) if name.startswith(ENGINE) else None
+
+
+def engine_rivals(engines: Iterable[str]) -> dict[str, str]:
+    """Return a dict from engines that run side by side to their names among the rivals."""
+    return {name: f"{ENGINE}{name}" if i else "fastmlp" for i, name in enumerate(engines)}
 
 
 def row(name: str) -> Rival:

@@ -4,21 +4,26 @@ orders, as the rivals on a device have them.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from fastmlp import MLPClassifier
 from fastmlp.bench.rivals import engine_of
+from fastmlp.bench.timing import timed
 from fastmlp.bench.workloads import ALPHA, BETA_1, BETA_2, EPSILON, Task
 from fastmlp.engines import backends
 from fastmlp.training.optimizers import make_optimizer
+
+COUNTERS = ("launches", "device_seconds")  # what a workspace may count from its beginning on
 
 
 class Trainer:
     """`train_epoch` gives a number, so it has waited for the device: the clock on the wall will do."""
 
-    seconds: float
+    seconds: float  # of the last fit
+    counted: Mapping[str, Any] = {}  # kernels that it launched and seconds that the device worked on them
 
     def __init__(self, task: Task, name: str, device: str = "cuda") -> None:
         self.task = task
@@ -28,38 +33,32 @@ class Trainer:
         self.data = backends.Data(task.X, task.y.astype(np.intp))
         self.orders: list[np.ndarray] = []
 
-    @property
-    def launches(self) -> int | None:
-        """Kernels launched so far, where the engine counts them."""
-        return getattr(self.workspace, "launches", None)
-
-    @property
-    def device_seconds(self) -> float | None:
-        """Seconds that the device has worked on launches so far, where the engine measures them."""
-        return getattr(self.workspace, "device_seconds", None)
-
     def prepare(self, epochs: int) -> None:
         self.orders = [np.ascontiguousarray(order, dtype=np.intp) for order in self.task.orders(epochs)]
 
     def fit(self, epochs: int) -> list[float]:
         workload = self.task.workload
         choice = MLPClassifier(
-            learning_rate_init=workload.learning_rate,
-            beta_1=BETA_1,
-            beta_2=BETA_2,
-            epsilon=EPSILON,
-            max_iter=epochs,
+            learning_rate_init=workload.learning_rate, beta_1=BETA_1, beta_2=BETA_2, epsilon=EPSILON, max_iter=epochs
         )
         optimizer = make_optimizer(workload.solver, self.task.network, choice.get_params())
         self.trained = self.task.params.copy()
         steps = self.workspace, self.trained, self.data
-        start = time.perf_counter()
-        losses = [
-            self.engine.train_epoch(*steps, order, workload.batch_size, ALPHA, optimizer)
-            for order in self.orders[:epochs]
-        ]
-        self.seconds = time.perf_counter() - start
-        return [float(loss) for loss in losses]
+
+        def train() -> list[float]:
+            return [
+                float(self.engine.train_epoch(*steps, order, workload.batch_size, ALPHA, optimizer))
+                for order in self.orders[:epochs]
+            ]
+
+        before = self._counters()
+        self.seconds, losses = timed(train)
+        self.counted = {name: value - before.get(name, 0) for name, value in self._counters().items()}
+        return losses
+
+    def _counters(self) -> dict[str, Any]:
+        found = {name: getattr(self.workspace, name, None) for name in COUNTERS}
+        return {name: value for name, value in found.items() if value is not None}
 
     def params(self) -> np.ndarray:
         return self.trained

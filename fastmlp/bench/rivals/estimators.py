@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from fastmlp.bench import timing
 from fastmlp.bench.rivals import engine_of, is_ours
-from fastmlp.bench.workloads import ALPHA, BETA_1, BETA_2, EPSILON, SEED, Task
+from fastmlp.bench.workloads import ALPHA, BETA_1, BETA_2, EPSILON, SEED, Task, flat
 
 
 def module(name: str) -> ModuleType:
@@ -52,14 +52,11 @@ class Trainer:
         """Do nothing: estimators draw weights and orders by themselves."""
 
     def fit(self, epochs: int) -> list[float]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "hasn't converged yet"
-            self.estimator.set_params(max_iter=epochs).fit(self.task.X, self.task.y)
+        timing.fit(self.estimator.set_params(max_iter=epochs), self.task.X, self.task.y)
         return [float(loss) for loss in self.estimator.loss_curve_]
 
     def params(self) -> np.ndarray:
-        arrays = [*self.estimator.coefs_, *self.estimator.intercepts_]
-        return np.concatenate([np.ravel(array) for array in arrays])
+        return flat([*self.estimator.coefs_, *self.estimator.intercepts_])
 
 
 trainer = Trainer
@@ -69,7 +66,6 @@ def predictor(task: Task, name: str) -> Callable[[np.ndarray], Any]:
     """Return predict_proba of a classifier with the task's initial weights."""
     few = Trainer(task, name)
     few.fit(1)
-    views = [*few.estimator.coefs_, *few.estimator.intercepts_]
-    for view, W in zip(views, [*task.network.coefs(task.params), *task.network.intercepts(task.params)], strict=True):
-        view[...] = W
+    for coef, intercept, (W, b) in zip(few.estimator.coefs_, few.estimator.intercepts_, task.layers, strict=True):
+        coef[...], intercept[...] = W, b
     return few.estimator.predict_proba

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, Task
+from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, Task, flat
 
 Layers = list[tuple[jax.Array, jax.Array]]  # W (fan_in, fan_out) and b (fan_out,) of each
 
@@ -76,9 +76,7 @@ class Trainer:
         self.rates = [jnp.asarray(self.task.learning_rates(k * steps, steps).astype(dtype)) for k in range(epochs)]
 
     def fit(self, epochs: int) -> list[float]:
-        network, params = self.task.network, self.task.params
-        weights = zip(network.coefs(params), network.intercepts(params), strict=True)
-        layers = [(jnp.array(W), jnp.array(b)) for W, b in weights]
+        layers = [(jnp.array(W), jnp.array(b)) for W, b in self.task.layers]
         n_moments = 1 if self.task.workload.solver == "sgd" else 2
         state = [layers, *(jax.tree.map(jnp.zeros_like, layers) for _ in range(n_moments))]
         jax.block_until_ready(state)
@@ -89,12 +87,10 @@ class Trainer:
             losses.append(loss)
         self.layers = jax.block_until_ready(state)[0]
         self.seconds = time.perf_counter() - start
-        divisor = network.widths[-1] if self.task.workload.loss == "squared_error" else 1
-        return [float(loss) / divisor for loss in losses]
+        return self.task.mean_losses(losses)
 
     def params(self) -> np.ndarray:
-        arrays = [W for W, _ in self.layers] + [b for _, b in self.layers]
-        return np.concatenate([np.ravel(np.asarray(array)) for array in arrays])
+        return flat(np.asarray(array) for arrays in zip(*self.layers, strict=True) for array in arrays)
 
 
 trainer = Trainer

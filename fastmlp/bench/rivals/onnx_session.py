@@ -13,8 +13,7 @@ from fastmlp.bench.workloads import Task
 
 def model(task: Task) -> bytes:
     """Return the net with the task's initial weights, serialized."""
-    network, params = task.network, task.params
-    layers = list(zip(network.coefs(params), network.intercepts(params), strict=True))
+    network, layers = task.network, task.layers
     activation = {"relu": "Relu", "tanh": "Tanh"}[task.workload.activation]
     nodes, constants, value = [], [], "X"
     for i, (W, b) in enumerate(layers):

@@ -7,29 +7,29 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, Task
+from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, Task, flat
 
 
-def net(task: Task) -> torch.nn.Sequential:
-    """Return the layers, without the task's initial weights."""
-    activation = {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh}[task.workload.activation]
+def net(task: Task, between: Callable[[int], list[nn.Module]] | None = None) -> nn.Sequential:
+    """Return the layers, without the task's initial weights; `between` makes what follows a hidden product."""
     dtype = getattr(torch, task.X.dtype.name)
-    layers: list[torch.nn.Module] = []
-    for fan_in, fan_out in task.network.shapes:
-        layers += [torch.nn.Linear(fan_in, fan_out, dtype=dtype), activation()]
-    return torch.nn.Sequential(*layers[:-1])
+    activation = {"relu": nn.ReLU, "tanh": nn.Tanh}[task.workload.activation]
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in task.network.shapes[:-1]:
+        layers += [nn.Linear(fan_in, fan_out, dtype=dtype), *(between(fan_out) if between else [activation()])]
+    return nn.Sequential(*layers, nn.Linear(*task.network.shapes[-1], dtype=dtype))
 
 
-def linears(model: torch.nn.Sequential) -> list[torch.nn.Linear]:
-    return [layer for layer in model if isinstance(layer, torch.nn.Linear)]
+def linears(model: nn.Sequential) -> list[nn.Linear]:
+    return [layer for layer in model if isinstance(layer, nn.Linear)]
 
 
-def reset(model: torch.nn.Sequential, task: Task) -> None:
+def reset(model: nn.Sequential, task: Task) -> None:
     """Copy the initial weights in."""
-    network, params = task.network, task.params
     with torch.no_grad():
-        for layer, W, b in zip(linears(model), network.coefs(params), network.intercepts(params), strict=True):
+        for layer, (W, b) in zip(linears(model), task.layers, strict=True):
             layer.weight.copy_(torch.from_numpy(W.T))
             layer.bias.copy_(torch.from_numpy(b))
 
@@ -75,8 +75,7 @@ class Trainer:
 
     def fit(self, epochs: int) -> list[float]:
         reset(self.model, self.task)
-        divisor = self.task.network.widths[-1] if self.task.workload.loss == "squared_error" else 1
-        return [float(loss) / divisor for loss in self.train(epochs, self.optimizer())]
+        return self.task.mean_losses(self.train(epochs, self.optimizer()))
 
     def train(self, epochs: int, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
         """Return the loss of every epoch, without waiting for it: a device needs this."""
@@ -103,7 +102,7 @@ class Trainer:
     def params(self) -> np.ndarray:
         layers = linears(self.model)
         tensors = [layer.weight.T for layer in layers] + [layer.bias for layer in layers]
-        return np.concatenate([np.ravel(tensor.detach().cpu().numpy()) for tensor in tensors])
+        return flat(tensor.detach().cpu().numpy() for tensor in tensors)
 
 
 trainer = Trainer

@@ -2,77 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fastmlp.bench.rivals import pytorch
 from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, FORMULA, Task
 
 
-class Swish(torch.nn.Module):
+class Swish(nn.Module):
     """The user's formula."""
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return z / (1 + torch.exp(-z))
 
 
-# By the names of our table, from the number of neurons and the dtype. The step has no slope in PyTorch.
-ACTIVATIONS: Mapping[str, Callable[[int, torch.dtype], torch.nn.Module]] = {
-    "identity": lambda width, dtype: torch.nn.Identity(),
-    "logistic": lambda width, dtype: torch.nn.Sigmoid(),
-    "tanh": lambda width, dtype: torch.nn.Tanh(),
-    "relu": lambda width, dtype: torch.nn.ReLU(),
-    "leaky_relu": lambda width, dtype: torch.nn.LeakyReLU(),
-    "prelu": lambda width, dtype: torch.nn.PReLU(width, dtype=dtype),
-    "relu6": lambda width, dtype: torch.nn.ReLU6(),
-    "elu": lambda width, dtype: torch.nn.ELU(),
-    "selu": lambda width, dtype: torch.nn.SELU(),
-    "celu": lambda width, dtype: torch.nn.CELU(),
-    "gelu": lambda width, dtype: torch.nn.GELU(),
-    "gelu_tanh": lambda width, dtype: torch.nn.GELU(approximate="tanh"),
-    "silu": lambda width, dtype: torch.nn.SiLU(),
-    "mish": lambda width, dtype: torch.nn.Mish(),
-    "softplus": lambda width, dtype: torch.nn.Softplus(),
-    "softsign": lambda width, dtype: torch.nn.Softsign(),
-    "hardtanh": lambda width, dtype: torch.nn.Hardtanh(),
-    "hardsigmoid": lambda width, dtype: torch.nn.Hardsigmoid(),
-    "hardswish": lambda width, dtype: torch.nn.Hardswish(),
-    FORMULA: lambda width, dtype: Swish(),
+# By the names of our table. The step has no slope in PyTorch; prelu needs the number of neurons and the dtype.
+ACTIVATIONS: Mapping[str, Callable[..., nn.Module]] = {
+    "identity": nn.Identity,
+    "logistic": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+    "relu6": nn.ReLU6,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "celu": nn.CELU,
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "softplus": nn.Softplus,
+    "softsign": nn.Softsign,
+    "hardtanh": nn.Hardtanh,
+    "hardsigmoid": nn.Hardsigmoid,
+    "hardswish": nn.Hardswish,
+    FORMULA: Swish,
 }
 
-Parameters = Iterable[torch.nn.Parameter]
-
-
-def _adam(kind: Any, **more: Any) -> Callable[[Parameters, float, float], torch.optim.Optimizer]:
-    return lambda parameters, lr, decay: kind(
-        parameters, lr=lr, betas=(BETA_1, BETA_2), eps=EPSILON, weight_decay=decay, **more
-    )
-
-
-def _sgd(**more: Any) -> Callable[[Parameters, float, float], torch.optim.Optimizer]:
-    return lambda parameters, lr, decay: torch.optim.SGD(parameters, lr=lr, fused=True, **more)
-
-
-# From parameters, learning rate and decoupled weight decay. PyTorch has no lion, and fuses on CPUs only some.
-SOLVERS: Mapping[str, Callable[[Parameters, float, float], torch.optim.Optimizer]] = {
-    "sgd": _sgd(),
-    "momentum": _sgd(momentum=0.9),
-    "nesterov": _sgd(momentum=0.9, nesterov=True),
-    "adam": _adam(torch.optim.Adam, fused=True),
-    "adamw": _adam(torch.optim.AdamW, fused=True),
-    "amsgrad": _adam(torch.optim.Adam, fused=True, amsgrad=True),
-    "nadam": _adam(torch.optim.NAdam),
-    "rmsprop": lambda parameters, lr, decay: torch.optim.RMSprop(parameters, lr=lr, alpha=0.99, eps=EPSILON),
-    "adagrad": lambda parameters, lr, decay: torch.optim.Adagrad(parameters, lr=lr, eps=EPSILON, fused=True),
-    "adadelta": lambda parameters, lr, decay: torch.optim.Adadelta(parameters, lr=lr, rho=0.9, eps=EPSILON),
+BETAS = {"betas": (BETA_1, BETA_2), "eps": EPSILON}
+# Class and arguments. PyTorch has no lion, and fuses on CPUs only some.
+SOLVERS: Mapping[str, tuple[Callable[..., torch.optim.Optimizer], Mapping[str, Any]]] = {
+    "sgd": (torch.optim.SGD, {"fused": True}),
+    "momentum": (torch.optim.SGD, {"momentum": 0.9, "fused": True}),
+    "nesterov": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "fused": True}),
+    "adam": (torch.optim.Adam, {**BETAS, "fused": True}),
+    "adamw": (torch.optim.AdamW, {**BETAS, "fused": True}),
+    "amsgrad": (torch.optim.Adam, {**BETAS, "fused": True, "amsgrad": True}),
+    "nadam": (torch.optim.NAdam, BETAS),
+    "rmsprop": (torch.optim.RMSprop, {"alpha": 0.99, "eps": EPSILON}),
+    "adagrad": (torch.optim.Adagrad, {"eps": EPSILON, "fused": True}),
+    "adadelta": (torch.optim.Adadelta, {"rho": 0.9, "eps": EPSILON}),
 }
 DECAYS = {"adamw": 0.01}  # where nothing else is asked for
 
-LEARNED = (torch.nn.BatchNorm1d, torch.nn.PReLU)
+LEARNED = (nn.BatchNorm1d, nn.PReLU)
 
 
 class Trainer(pytorch.Trainer):
@@ -85,31 +75,26 @@ class Trainer(pytorch.Trainer):
     """
 
     def __init__(self, task: Task, params: Mapping[str, Any]) -> None:
-        known = {"activation": ACTIVATIONS, "solver": SOLVERS}
-        for name, table in known.items():
-            if params.get(name, next(iter(table))) not in table:
-                raise NotImplementedError(f"PyTorch has no {params[name]}")
         self.options = params
+        self.activation = params.get("activation", task.workload.activation)
         self.solver = params.get("solver", task.workload.solver)
-        if params.get("activation") == "logistic":
+        for name, table in ((self.activation, ACTIVATIONS), (self.solver, SOLVERS)):
+            if name not in table:
+                raise NotImplementedError(f"PyTorch has no {name}")
+        if self.activation == "logistic":
             # the estimators' initial weights are smaller there: within sqrt(2 / n), not sqrt(6 / n)
             task = copy(task)
             task.params = (task.params * np.sqrt(2 / 6)).astype(task.params.dtype)
         super().__init__(task, "pytorch")
-        self.model = self._net()
+        self.model = pytorch.net(self.task, self._between)
 
-    def _net(self) -> torch.nn.Sequential:
+    def _between(self, width: int) -> list[nn.Module]:
+        """Return what follows the product of a hidden layer with so many neurons."""
         dtype = getattr(torch, self.task.X.dtype.name)
-        activation = ACTIVATIONS[self.options.get("activation", self.task.workload.activation)]
-        layers: list[torch.nn.Module] = []
-        for fan_in, fan_out in self.task.network.shapes[:-1]:
-            layers.append(torch.nn.Linear(fan_in, fan_out, dtype=dtype))
-            if self.options.get("batch_norm"):
-                layers.append(torch.nn.BatchNorm1d(fan_out, dtype=dtype))
-            layers.append(activation(fan_out, dtype))
-            if self.options.get("dropout"):
-                layers.append(torch.nn.Dropout(self.options["dropout"]))
-        return torch.nn.Sequential(*layers, torch.nn.Linear(*self.task.network.shapes[-1], dtype=dtype))
+        norm = [nn.BatchNorm1d(width, dtype=dtype)] if self.options.get("batch_norm") else []
+        learned = {"num_parameters": width, "dtype": dtype} if self.activation == "prelu" else {}
+        dropout = [nn.Dropout(self.options["dropout"])] if self.options.get("dropout") else []
+        return [*norm, ACTIVATIONS[self.activation](**learned), *dropout]
 
     def batch_loss(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the loss with the penalty of the weights, which scikit-learn divides by the number of rows."""
@@ -127,14 +112,14 @@ class Trainer(pytorch.Trainer):
     def optimizer(self) -> torch.optim.Optimizer:
         decay = self.options.get("weight_decay", DECAYS.get(self.solver, 0.0))
         # Adam's own weight_decay is a penalty; the decoupled one is AdamW's
-        solver = "adamw" if self.solver == "adam" and decay else self.solver
-        optimizer = SOLVERS[solver](self.model.parameters(), self.task.workload.learning_rate, decay)
+        make, arguments = SOLVERS["adamw" if self.solver == "adam" and decay else self.solver]
+        parameters = list(self.model.parameters())
+        optimizer = make(parameters, lr=self.task.workload.learning_rate, weight_decay=decay, **arguments)
         max_norm = self.options.get("max_grad_norm")
         if max_norm is not None:
-            parameters = list(self.model.parameters())
 
             def clip(*arguments: Any) -> None:
-                torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+                nn.utils.clip_grad_norm_(parameters, max_norm)
 
             optimizer.register_step_pre_hook(clip)
         return optimizer

@@ -7,41 +7,34 @@ is tested where no GPU is.
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import torch
 
+from fastmlp.bench import timing
 from fastmlp.bench.rivals import pytorch
 from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, Task
+
+T = TypeVar("T")
 
 GROUP = 16  # steps in one graph: the launch of a graph of one step is a sixth of its time
 WARM_UP = 3  # steps before a capture, as PyTorch's documentation has them
 LATE = 100_000  # a step from which 1 - beta ** step is 1 for both betas
 
 
-class Clock:
-    """`with Clock(device) as clock: ...`; then clock.seconds, which the device measured."""
-
-    def __init__(self, device: str) -> None:
-        self.on_device = device == "cuda"
-
-    def __enter__(self) -> Clock:
-        if self.on_device:
-            torch.cuda.synchronize()
-            self.events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-            self.events[0].record()
-        else:
-            self.start = time.perf_counter()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.on_device:
-            self.events[1].record()
-            self.events[1].synchronize()
-            self.seconds = 1e-3 * self.events[0].elapsed_time(self.events[1])
-        else:
-            self.seconds = time.perf_counter() - self.start
+def timed(device: str, call: Callable[[], T]) -> tuple[float, T]:
+    """Return the seconds that the device takes for a call, and its answer."""
+    if device != "cuda":
+        return timing.timed(call)
+    torch.cuda.synchronize()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    answer = call()
+    end.record()
+    end.synchronize()
+    return 1e-3 * start.elapsed_time(end), answer
 
 
 def full_float32() -> None:
@@ -66,13 +59,12 @@ class Eager(pytorch.Trainer):
         self.orders = [[rows.to(self.device) for rows in order] for order in self.orders]
         self.sizes = self.sizes.to(self.device)
 
-    def fit(self, epochs: int) -> list[float]:
-        pytorch.reset(self.model, self.task)
-        optimizer = self.optimizer()
-        with Clock(self.device) as clock:
-            losses = self.train(epochs, optimizer)
-        self.seconds = clock.seconds
-        return [float(loss) for loss in losses]
+    def train(self, epochs: int, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+        self.seconds, losses = timed(self.device, partial(self.all_steps, epochs, optimizer))
+        return losses
+
+    def all_steps(self, epochs: int, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+        return super().train(epochs, optimizer)
 
 
 class Compiled(Eager):
@@ -123,7 +115,7 @@ class Captured(Eager):
             fused=True,
             capturable=device == "cuda",
         )
-        self.ready = False
+        self.ready = False  # until the first fit
 
     def prepare(self, epochs: int) -> None:
         super().prepare(epochs)
@@ -143,31 +135,29 @@ class Captured(Eager):
         self.total.add_(loss.detach())
         self.k.add_(1)
 
-    def warm_up(self) -> None:
-        """Train some steps that are forgotten: they make Adam's state, and what libraries allocate at first use."""
-        self.begin(0)
-        for _ in range(WARM_UP):
-            self.step()
-
     def capture(self) -> None:
-        """Capture as in "CUDA semantics" of PyTorch's documentation: warm up on a side stream, then capture."""
-        if self.device != "cuda":
-            self.warm_up()
-            return
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            self.warm_up()
-        torch.cuda.current_stream().wait_stream(side)
-        for steps in set(groups(len(self.rates))):
-            self.graphs[steps] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[steps]):
-                for _ in range(steps):
-                    self.step()
+        """Capture as in "CUDA semantics" of PyTorch's documentation: warm up on a side stream, then capture.
+
+        The first steps are forgotten: they make Adam's state, and what libraries allocate at first use.
+        """
+        side = torch.cuda.Stream() if self.device == "cuda" else None
+        if side is not None:
+            side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # nothing for None
+            self.begin(0)
+            for _ in range(WARM_UP):
+                self.step()
+        if side is not None:
+            torch.cuda.current_stream().wait_stream(side)
+            for steps in set(groups(len(self.rates))):
+                self.graphs[steps] = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graphs[steps]):
+                    for _ in range(steps):
+                        self.step()
 
     def replay(self, steps: int) -> None:
         """Train steps that a graph holds, by one launch; on the CPU one after the other."""
-        if self.device == "cuda":
+        if steps in self.graphs:
             self.graphs[steps].replay()
         else:
             for _ in range(steps):
@@ -180,28 +170,28 @@ class Captured(Eager):
         self.k.zero_()
         self.total.zero_()
 
-    def start_again(self) -> None:
-        """Restore the initial weights and an Adam without moments, in place."""
-        pytorch.reset(self.model, self.task)
+    def all_steps(self, epochs: int, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+        losses = []
+        for epoch in range(epochs):
+            self.begin(epoch)
+            for steps in groups(len(self.rates)):
+                self.replay(steps)
+            losses.append(self.total / len(self.rates))
+        return losses
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return the captured Adam, without moments, in place."""
         for state in self.adam.state.values():
             state["exp_avg"].zero_()
             state["exp_avg_sq"].zero_()
             state["step"].fill_(LATE)
+        return self.adam
 
     def fit(self, epochs: int) -> list[float]:
         if not self.ready:
             self.capture()
             self.ready = True
-        self.start_again()
-        losses = []
-        with Clock(self.device) as clock:
-            for epoch in range(epochs):
-                self.begin(epoch)
-                for steps in groups(len(self.rates)):
-                    self.replay(steps)
-                losses.append(self.total / len(self.rates))
-        self.seconds = clock.seconds
-        return [float(loss) for loss in losses]
+        return super().fit(epochs)
 
 
 TRAINERS = {"torch gpu": Eager, "torch.compile gpu": Compiled, "torch graph": Captured}
@@ -224,17 +214,10 @@ def peak(device: str, seconds: float) -> dict[str, float]:
     A, B = (torch.randn((n, n), device=device) for _ in range(2))
     C, x = torch.empty_like(A), torch.zeros(numbers, device=device)
     y = torch.empty_like(x)
-    product = _least(lambda: torch.mm(A, B, out=C), device, seconds / 2)
-    copy = _least(lambda: y.copy_(x), device, seconds / 2)
+
+    def least(call: Callable[[], object]) -> float:
+        call()
+        return min(timing.repeat(lambda: timed(device, call)[0], seconds / 2))
+
+    product, copy = least(lambda: torch.mm(A, B, out=C)), least(lambda: y.copy_(x))
     return {"flops": 2 * n**3 / product, "bytes": 2 * numbers * x.element_size() / copy}
-
-
-def _least(call: Any, device: str, seconds: float) -> float:
-    """Return the shortest time of a call, repeated for about `seconds`."""
-    call()
-    least, end = float("inf"), time.perf_counter() + seconds
-    while least == float("inf") or time.perf_counter() < end:
-        with Clock(device) as clock:
-            call()
-        least = min(least, clock.seconds)
-    return least

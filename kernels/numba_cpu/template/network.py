@@ -173,8 +173,9 @@ def train_step(net, layers, call, step, team, member, alpha, l1, max_norm):
         forward(net, layers, call, step, team, member, start + r, r, lo, hi - lo, n)
         z, top_weights = lo * top[LD_OUT] * ITEM, weights + lo * ITEM if weights else 0
         loss_rows(
-            net[LOSS], hi - lo, top[FAN_OUT], top[LD_OUT], top[Z] + z, net[TARGETS] + lo * top[FAN_OUT] * ITEM,
-            net[CLASSES] + 8 * lo, top_weights, top[DELTA] + z, net[ROW_LOSS] + 8 * lo, scratch, net[LOSS_PARAMETERS],
+            net[LOSS_KIND], net[LOSS], hi - lo, top[FAN_OUT], top[LD_OUT], top[Z] + z,
+            net[TARGETS] + lo * top[FAN_OUT] * ITEM, net[CLASSES] + 8 * lo, top_weights, top[DELTA] + z,
+            net[ROW_LOSS] + 8 * lo, scratch, net[LOSS_PARAMETERS],
         )  # fmt: skip
         for k in range(last, 0, -1):
             input_delta(net, layers, call, step, team, member, k, r, lo, hi - lo, n)
@@ -266,7 +267,7 @@ def predict(net_, layers_, call_):
         n = min(net[MAX_ROWS], call[LAST] - first)
         finite = forward(net, layers, call, 0, 0, 0, first, 0, 0, n, n) and finite
         out = call[OUTPUT] + first * n_outputs * ITEM
-        if net[LINK] == SOFTMAX_LOSS:
+        if net[LINK] == SOFTMAX:
             softmax_rows(n, n_outputs, top[LD_OUT], top[Z], out, net[SCRATCH])
         else:
             for r in range(n):
@@ -275,37 +276,6 @@ def predict(net_, layers_, call_):
                 call_value(net[LINK], n * n_outputs, out, 0)
         first += n
     return finite
-
-
-@njit(**KERNEL)
-def product(m, n, k, a, rs, cs, b, ldb, c, init, init_stride):
-    """C (m, n) = init + A B for callers by name; n a multiple of LANES, and the row stride of C."""
-    gemm(m, n, k, a, rs, cs, b, ldb, c, n, init, init_stride, BLOCK_ROWS)
-
-
-@njit(**KERNEL)
-def softmax(rows, n, ld, z, out, scratch):
-    softmax_rows(rows, n, ld, z, out, scratch)
-
-
-@njit(**KERNEL)
-def loss(kind, rows, n, ld, z, y, classes, weight, delta, row_loss, scratch, parameters):
-    loss_rows(kind, rows, n, ld, z, y, classes, weight, delta, row_loss, scratch, parameters)
-
-
-@njit(**KERNEL)
-def apply_value(function, n, a, parameters):
-    call_value(function, n, a, parameters)
-
-
-@njit(**KERNEL)
-def apply_backward(function, n, z, a, delta, parameters):
-    call_backward(function, n, z, a, delta, parameters)
-
-
-@njit(**KERNEL)
-def apply_rule(function, n, p, g, states, stride, scalars):
-    call_rule(function, n, p, g, states, stride, scalars, 0.0, 0.0, 1.0, 1.0)
 
 
 @njit(**KERNEL)

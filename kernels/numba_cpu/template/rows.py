@@ -151,10 +151,10 @@ def gather_targets(net, layers, call, first, lo, n):
     width = layers[net[N_LAYERS] - 1, FAN_OUT]
     to = reals(net[TARGETS] + lo * width * ITEM, n * width)
     weight, classes = reals(net[WEIGHT] + lo * ITEM, n), longs(net[CLASSES] + 8 * lo, n)
-    by_class = net[LOSS] == SOFTMAX_LOSS or net[LOSS] == FOCAL_LOSS
+    by_label = net[LOSS_KIND] & BY_LABEL
     for r in range(n):
         row = row_at(call, first + r)
-        if by_class:
+        if by_label:
             classes[r] = long_at(call[Y] + 8 * row)
         else:
             y = reals(call[Y] + row * width * ITEM, width)

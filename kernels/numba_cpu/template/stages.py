@@ -242,6 +242,14 @@ def bias_gradient(n, ld, source, to, accumulate):
 
 
 @njit(**OPTIONS)
+def clear_padding(layer, address, rows):
+    """Zeros behind the true columns of rows of a gradient."""
+    width, ld = layer[FAN_OUT], layer[LD_OUT]
+    for r in range(rows):
+        clear(address + (r * ld + width) * ITEM, ld - width)
+
+
+@njit(**OPTIONS)
 def vector_gradients(net, layer, n, accumulate):
     """Sums over n rows for a layer's arrays other than W; those of scale and shift are there already."""
     to_grad, ld = net[GRAD] - net[PARAMS], layer[LD_OUT]
@@ -251,6 +259,11 @@ def vector_gradients(net, layer, n, accumulate):
         bias_gradient(n, ld, layer[DELTA], layer[B] + to_grad, accumulate)
     if layer[SLOPE]:
         bias_gradient(n, ld, layer[PRODUCT], layer[SLOPE] + to_grad, accumulate)
+    if layer[FORWARD]:
+        clear_padding(layer, layer[B] + to_grad, 1)
+        if layer[BATCH_NORM]:
+            clear_padding(layer, layer[SCALE] + to_grad, 1)
+            clear_padding(layer, layer[SHIFT] + to_grad, 1)
 
 
 @njit(**OPTIONS)

@@ -30,8 +30,8 @@ CLASS_ROWS = 64
 (
     N_LAYERS, MAX_ROWS, PARAMS, GRAD, STATES, STATE_BYTES, N_STATES, N_WEIGHTS, N_TRAINED, SEGMENTS, N_SEGMENTS, INPUT,
     IN_THRESHOLD, IN_RATE, TARGETS, CLASSES, WEIGHT, ROW_LOSS, SCRATCH, ZEROS, LOSS, LINK, LOSS_PARAMETERS,
-    SCRATCH_BYTES, SHARES, SHARE_ENTRIES, PARTS, N_PARTS, NET_ENTRIES,
-) = range(29)  # fmt: skip
+    SCRATCH_BYTES, SHARES, SHARE_ENTRIES, PARTS, N_PARTS, LOSS_KIND, NET_ENTRIES,
+) = range(30)  # fmt: skip
 
 # A member's share of the parameters: ranges of the padded vector (weights, biases, units' parameters), then for each
 # layer (first row of its W, row after the last, whether the layer's other parameters belong to the share).  SHARES has
@@ -50,7 +50,10 @@ SPINS = 4000  # looks before giving way to other threads: on a busy machine the 
     DONE, UNPACKED, X_ROWS, N_CLASSES, CALL_ENTRIES,
 ) = range(31)  # fmt: skip
 
-NO_LOSS, SOFTMAX_LOSS, FOCAL_LOSS, KL_LOSS = 0, 1, 2, 3  # in LOSS; anything else is a function's address
+SOFTMAX = 1  # in LINK; anything else is a function's address
+# in LOSS_KIND: terms of a row of softmax, not of a logit; y holds labels; outputs whose y is 0 have terms, too; a term
+# reads p or q
+OF_SOFTMAX, BY_LABEL, EVERY_OUTPUT, READS_P = 1, 2, 4, 8
 
 _REAL = ir.DoubleType() if DOUBLE else ir.FloatType()
 _LONG = ir.IntType(64)
@@ -94,6 +97,11 @@ def call_backward(typingctx, function, n, z, a, delta, parameters):
 @intrinsic
 def call_loss(typingctx, function, rows, n, ld, z, y, weight, delta, row_loss, scratch, parameters):
     return _call(10, 0)(typingctx, function)
+
+
+@intrinsic
+def call_terms(typingctx, function, n, n_outputs, y, log_p, p, q, values, slopes, parameters):
+    return _call(9, 0)(typingctx, function)
 
 
 @intrinsic

@@ -13,6 +13,8 @@ from fastmlp.kernels.numba_cpu.template.teams import *
 
 # --- network ---
 
+SUMS = {**OPTIONS, "fastmath": {"nsz", "contract", "reassoc"}}  # in whichever order vectors like
+
 
 @njit(**INLINE)
 def share_at(net, member, team):
@@ -23,7 +25,10 @@ def share_at(net, member, team):
 
 @njit(**OPTIONS)
 def unit_gradients(net, layers, call, step, share, first, at, n):
-    """Sums over the rows of the chunk, added to those of the chunks before it in the batch; a member's parameters."""
+    """Sums over the rows of the chunk, added to those of the chunks before it in the batch; a member's parameters.
+
+    A formula of z may be infinite or NaN at the padding's 0, and sums over the padded vector must not see that.
+    """
     to_grad, accumulate = net[GRAD] - net[PARAMS], at > 0
     for k in range(net[N_LAYERS]):
         layer = layers[k]
@@ -42,6 +47,8 @@ def unit_gradients(net, layers, call, step, share, first, at, n):
             if accumulate:
                 init, stride = grad_w, ld
             gemm(rows, ld, n, x, 1, ld_in, layer[DELTA], ld, grad_w, ld, init, stride, BLOCK_ROWS)
+        if layer[FORWARD]:
+            clear_padding(layer, grad_w, rows)
         if share[LAYER_SHARES + 3 * k + 2] == 0:
             continue
         vector_gradients(net, layer, n, accumulate)

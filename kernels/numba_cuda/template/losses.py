@@ -1,4 +1,4 @@
-"""Losses, row by row: log loss, focal, KL and those by formula."""
+"""Losses, row by row."""
 
 # ruff: noqa: F821
 
@@ -25,101 +25,67 @@ def shifted_exponentials(z, z_at, out, out_at, width, shared, inside):
 
 
 @device
-def log_loss_row(z, z_at, c, w, delta, at, width, shared, inside):
-    """-sum_k t_k log p_k with t = (1 - e) onehot + e / width; clipped where e, the label smoothing, is 0."""
-    best, total = shifted_exponentials(z, z_at, delta, at, width, shared, inside)
-    lane, own, value = cuda.threadIdx.x % SIDE, ZERO, ZERO
-    if inside:
-        own = z[U(z_at + c)] - best
-    if SMOOTHING > ZERO:
-        off, everything, j = SMOOTHING / REAL(width), ZERO, lane
-        while j < width and inside:
-            everything += z[U(z_at + j)] - best
-            j += SIDE
-        everything = lanes_sum(shared, everything)
-        value = log_(total) - ((ONE - SMOOTHING) * own + off * everything)
-    else:
-        off = ZERO
-        value = log_(total) - own
-        value = LOG_LOSS_LOW if value < LOG_LOSS_LOW else value
-        value = LOG_LOSS_HIGH if value > LOG_LOSS_HIGH else value
-    factor, j = w / total, lane
+def others_of(t, at, width, shared, inside):
+    """The sum of a row's exponentials without one of the largest, which are 1; SIDE threads share the row."""
+    rest, tops, j = ZERO, ZERO, cuda.threadIdx.x % SIDE
     while j < width and inside:
-        target = off + (ONE - SMOOTHING) if j == c else off
-        delta[U(at + j)] = delta[U(at + j)] * factor - target * w
+        if t[U(at + j)] == ONE:
+            tops += ONE
+        else:
+            rest += t[U(at + j)]
         j += SIDE
-    return value * w
-
-
-@device
-def focal_row(z, z_at, c, w, delta, at, width, shared, inside):
-    """(1 - p)^g * -log p of the class that it is; delta = (1 - p)^g (g p * -log p + 1 - p) (r - onehot)."""
-    best, total = shifted_exponentials(z, z_at, delta, at, width, shared, inside)
-    lane, others, own, minus_log_p = cuda.threadIdx.x % SIDE, ZERO, ZERO, ZERO
-    j = lane
-    while j < width and inside:  # the others' exponentials: 1 - p without cancellation
-        if j != c:
-            others += delta[U(at + j)]
-        j += SIDE
-    others = lanes_sum(shared, others)  # its barriers also stand between the reading above and the writing below
-    q = others / total
-    if inside:
-        minus_log_p = log_(total) - (z[U(z_at + c)] - best)
-        own = exp_(z[U(z_at + c)] - best)
-    if q < REAL(0.5):
-        minus_log_p = -log1p_(-q)
-    p, power = own / total, pow_(q, GAMMA)
-    gate = ZERO if p == ZERO else p * minus_log_p
-    factor, j = power * (GAMMA * gate + q) * w, lane
-    while j < width and inside:
-        share = delta[U(at + j)] / others if others > ZERO else (others if others != others else ZERO)
-        delta[U(at + j)] = -factor if j == c else factor * share
-        j += SIDE
-    return power * minus_log_p * w
-
-
-@device
-def kl_row(z, z_at, y, y_at, w, delta, at, width, shared, inside):
-    """sum_k y_k (log y_k - log p_k); delta = p sum(y) - y."""
-    best, total = shifted_exponentials(z, z_at, delta, at, width, shared, inside)
-    lane, value, everything, log_sum = cuda.threadIdx.x % SIDE, ZERO, ZERO, log_(total)
-    j = lane
-    while j < width and inside:
-        target = y[U(y_at + j)]
-        everything += target
-        if target != ZERO:
-            value += target * log_(target) - target * ((z[U(z_at + j)] - best) - log_sum)
-        j += SIDE
-    everything = lanes_sum(shared, everything)
-    factor, j = everything / total, lane
-    while j < width and inside:
-        delta[U(at + j)] = (delta[U(at + j)] * factor - y[U(y_at + j)]) * w
-        j += SIDE
-    return lanes_sum(shared, value) * w
-
-
-@device
-def formula_row(z, z_at, y, y_at, w, delta, at, width, shared, inside):
-    """A sum, or a mean, over the outputs of values of one target and one logit."""
-    value, j = ZERO, cuda.threadIdx.x % SIDE
-    while j < width and inside:
-        value += loss_value(y[U(y_at + j)], z[U(z_at + j)])
-        delta[U(at + j)] = loss_delta(y[U(y_at + j)], z[U(z_at + j)]) * w
-        j += SIDE
-    value = lanes_sum(shared, value) * w
-    return value / REAL(width) if MEAN_OVER_OUTPUTS else value
+    rest = lanes_sum(shared, rest)
+    return rest + (lanes_sum(shared, tops) - ONE)
 
 
 @device
 def loss_row(z, z_at, y, y_at, c, w, delta, at, width, shared, inside):
-    """Loss of a row times its weight, and delta = d loss / d z times the weight; ``inside``: there is such a row."""
-    if LOSS_KIND == LOG_LOSS:
-        return log_loss_row(z, z_at, c, w, delta, at, width, shared, inside)
-    if LOSS_KIND == FOCAL:
-        return focal_row(z, z_at, c, w, delta, at, width, shared, inside)
-    if LOSS_KIND == KL_DIVERGENCE:
-        return kl_row(z, z_at, y, y_at, w, delta, at, width, shared, inside)
-    return formula_row(z, z_at, y, y_at, w, delta, at, width, shared, inside)
+    """Loss of a row times its weight, and delta = d loss / d z times the weight; ``inside``: there is such a row.
+
+    A sum of terms f(y_k, z_k), or of softmax f(y_k, log p_k): then delta_k = s_k - p_k sum_j s_j with the slopes
+    s_k = df / d log p_k.  Where only the label's output has a term, nothing else is computed.
+    """
+    best, total, log_sum, others, first, last = ZERO, ONE, ZERO, ZERO, c, c + 1
+    if SOFTMAX_LINK:
+        best, total = shifted_exponentials(z, z_at, delta, at, width, shared, inside)
+        log_sum = log_(total)
+    if READS_P:
+        others = others_of(delta, at, width, shared, inside)
+    if EVERY_OUTPUT:
+        first, last = cuda.threadIdx.x % SIDE, width
+    value, slopes, n, j = ZERO, ZERO, REAL(width), first
+    while j < last and inside:
+        target, x, p, q = term_of(z, z_at, y, y_at, c, delta, at, j, best, total, log_sum, others)
+        value += term_value(target, x, p, q, n)
+        slopes += term_slope(target, x, p, q, n)
+        j += SIDE
+    if EVERY_OUTPUT:
+        value = lanes_sum(shared, value)
+    if EVERY_OUTPUT and SOFTMAX_LINK:
+        slopes = lanes_sum(shared, slopes)
+    elif READS_P:
+        cuda.syncthreads()  # all have read the label's exponential
+    factor, j = -slopes * w / total, cuda.threadIdx.x % SIDE
+    while j < width and inside:
+        slope = slopes if j == c else ZERO
+        if EVERY_OUTPUT:
+            target, x, p, q = term_of(z, z_at, y, y_at, c, delta, at, j, best, total, log_sum, others)
+            slope = term_slope(target, x, p, q, n)
+        delta[U(at + j)] = delta[U(at + j)] * factor + slope * w if SOFTMAX_LINK else slope * w
+        j += SIDE
+    return value * w / n if MEAN_OVER_OUTPUTS else value * w
+
+
+@device
+def term_of(z, z_at, y, y_at, c, t, at, j, best, total, log_sum, others):
+    """Target, logit or log p, p and q = 1 - p of an output of a row; t: its exponentials."""
+    p, q = ZERO, ZERO
+    if READS_P:
+        e = t[U(at + j)]
+        p = e / total
+        q = others / total if e == ONE else ONE - p  # no digits lost near p = 1
+    target = (ONE if j == c else ZERO) if BY_CLASS else y[U(y_at + j)]
+    return target, z[U(z_at + j)] - best - log_sum, p, q
 
 
 @device

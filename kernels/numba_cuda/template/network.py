@@ -1,4 +1,4 @@
-"""Phases of a step; the kernels that are launched: an epoch, a prediction, and single kernels by name."""
+"""Phases of a step; the kernels that are launched: an epoch, a prediction, a look for NaN and infinity."""
 
 # ruff: noqa: F821
 
@@ -239,92 +239,4 @@ def finite_array(x, flags, n):
     while i < n:
         if x[U(i)] - x[U(i)] != ZERO:
             flags[0] = 1
-        i += cuda.gridsize(1)
-
-
-@kernel
-def activate_array(z, out, learned, n):
-    quiet()
-    i = cuda.grid(1)
-    while i < n:
-        out[U(i)] = activation_value(0, z[U(i)], learned)
-        i += cuda.gridsize(1)
-
-
-@kernel
-def slope_array(z, a, out, learned, n):
-    """out = out * slope"""
-    quiet()
-    i = cuda.grid(1)
-    while i < n:
-        out[U(i)] = out[U(i)] * activation_slope(0, z[U(i)], a[U(i)], learned)
-        i += cuda.gridsize(1)
-
-
-@kernel
-def matrix_product(a, a_ld, b, b_ld, turned, bias, biased, order, out, rows, columns, depth):
-    """out (rows, columns) = A B, or A^T B (turned: 1), or A B^T (turned: 2), plus bias (columns,)."""
-    quiet()
-    shared = cuda.shared.array(SHARED, REAL)
-    across, t = (columns + TILE - 1) // TILE, cuda.blockIdx.x
-    while t < across * ((rows + TILE - 1) // TILE):
-        i0, j0, e = t // across * TILE, t % across * TILE, cuda.threadIdx.x
-        if turned == 0:
-            product(shared, a, 0, a_ld, order, 0, 0, b, 0, b_ld, rows, columns, depth, i0, j0)
-        elif turned == 1:
-            product_of_turned(shared, a, 0, a_ld, order, 0, 0, b, 0, b_ld, rows, columns, depth, i0, j0)
-        else:
-            product_with_turned(shared, a, 0, a_ld, order, 0, 0, b, 0, b_ld, rows, columns, depth, i0, j0)
-        while e < TILE * TILE:
-            i, j = e // TILE, e % TILE
-            if i0 + i < rows and j0 + j < columns:
-                value = shared[U(i * LD + j)]
-                if biased:
-                    value += bias[U(j0 + j)]
-                out[U((i0 + i) * columns + j0 + j)] = value
-            e += THREADS
-        t += cuda.gridDim.x
-
-
-@kernel
-def softmax_array(z, out, rows, width):
-    quiet()
-    shared = cuda.shared.array(SHARED, REAL)
-    r = cuda.blockIdx.x * SIDE
-    while r < rows:
-        i = r + cuda.threadIdx.x // SIDE
-        inside, j = i < rows, cuda.threadIdx.x % SIDE
-        _, total = shifted_exponentials(z, i * width, out, i * width, width, shared, inside)
-        while j < width and inside:
-            out[U(i * width + j)] = out[U(i * width + j)] / total
-            j += SIDE
-        r += cuda.gridDim.x * SIDE
-
-
-@kernel
-def loss_array(z, y, classes, weight, weighted, delta, row_loss, rows, width):
-    quiet()
-    shared = cuda.shared.array(SHARED, REAL)
-    r = cuda.blockIdx.x * SIDE
-    while r < rows:
-        i = r + cuda.threadIdx.x // SIDE
-        inside, c, w = i < rows, i * 0, ONE
-        if inside:
-            if BY_CLASS:
-                c = c + classes[U(i)]
-            if weighted:
-                w = weight[U(i)]
-        value = loss_row(z, i * width, y, i * width, c, w, delta, i * width, width, shared, inside)
-        if inside and cuda.threadIdx.x % SIDE == 0:
-            row_loss[U(i)] = value
-        r += cuda.gridDim.x * SIDE
-
-
-@kernel
-def rule_array(params, grad, states, scalars, n):
-    quiet()
-    u = uniforms(scalars, 0)
-    i = cuda.grid(1)
-    while i < n:
-        params[U(i)] = rule(states, i, n, params[U(i)], grad[U(i)], u)
         i += cuda.gridsize(1)

@@ -36,8 +36,6 @@ TASK_COLUMNS = 4
 PARTIALS = 3
 # columns of ``scalars`` before the rule's own: 1 / (sum of sample weights), 1 - decay
 INVERSE, KEEP = 0, 1
-# losses by rows
-BY_FORMULA, LOG_LOSS, FOCAL, KL_DIVERGENCE = 0, 1, 2, 3
 
 ZERO, ONE = REAL(0.0), REAL(1.0)
 LOWEST = REAL(-math.inf)
