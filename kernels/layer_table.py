@@ -26,13 +26,7 @@ ACTIVATION = ("keeps_z", "activation", "value", "forward", "backward", "paramete
 
 
 def threshold(rate: float) -> int:
-    """Return the number below which a neuron's 24 random bits drop it.
-
-    Raises
-    ------
-    ValueError
-        If the rate is not in [0, 1).
-    """
+    """Return the number below which a neuron's 24 random bits drop it; ValueError if the rate is not in [0, 1)."""
     if not 0 <= rate < 1:
         raise ValueError(f"a dropout rate must lie in [0, 1), got {rate}")
     return round(rate * 2**24)
@@ -55,20 +49,13 @@ def _matrix(rows: int, layer: Any) -> int:
 
 
 class Buffer(NamedTuple):
-    """A buffer of a layer.
+    """A buffer of a layer."""
 
-    name : of its column
-    when : row of the table -> whether the layer has it
-    otherwise : name of the buffer whose place it shares where it has none of its own
-    size : (rows, row of the table) -> how many numbers; a matrix (rows, ld_out)
-    training : whether only training needs it
-    """
-
-    name: str
-    when: Callable[[Any], Any] = lambda layer: True
-    otherwise: str = ""
-    size: Callable[[int, Any], int] = _matrix
-    training: bool = True
+    name: str  # of its column
+    when: Callable[[Any], Any] = lambda layer: True  # row of the table -> whether the layer has it
+    otherwise: str = ""  # the buffer whose place it shares where it has none of its own
+    size: Callable[[int, Any], int] = _matrix  # (rows, row of the table) -> how many numbers; (rows, ld_out)
+    training: bool = True  # whether only training needs it
 
 
 #: Of the engines on CPUs.  The product goes to z, or to zhat where its result is normalised; the activation to a; what
@@ -126,20 +113,9 @@ def c_header() -> str:
 def new_table(network: Any, strides: Sequence[int], places: Sequence[int], none: int) -> np.ndarray:
     """Return the table of a network, with its sizes, the places of its arrays, and its settings.
 
-    Parameters
-    ----------
-    network : Network
-    strides : sequence of int
-        Row strides of what each layer reads, and of what the last one makes.
-    places : sequence of int
-        Of the network's segments.
-    none : int
-        The place of an array that a layer does not have.
-
-    Raises
-    ------
-    ValueError
-        If a segment's name is none of ARRAYS, or its layer does not exist.
+    ``strides`` are the row strides of what each layer reads, and of what the last one makes; ``places`` those of the
+    network's segments; ``none`` is the place of an array that a layer does not have.  A ValueError says that a segment's
+    name is none of ARRAYS, or that its layer does not exist.
     """
     table = np.zeros(network.n_layers, ROW)
     for name in ARRAYS:
@@ -160,17 +136,9 @@ def new_table(network: Any, strides: Sequence[int], places: Sequence[int], none:
 def allocate(
     table: np.ndarray, buffers: Sequence[Buffer], rows: int, room: Callable[[int], int], *, training: bool
 ) -> None:
-    """Get the buffers of all layers: those that only training needs, or the others.
+    """Get the buffers of all layers for so many rows: those that only training needs, or the others.
 
-    Parameters
-    ----------
-    table : ndarray of ROW
-    buffers : sequence of Buffer
-        BUFFERS or CUDA_BUFFERS.
-    rows : int
-        Rows that are worked on together.
-    room : callable
-        (how many numbers) -> the place of a new buffer.
+    ``room`` returns the place of a new buffer of so many numbers.
     """
     for row in table:
         for buffer in buffers:

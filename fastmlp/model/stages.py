@@ -119,28 +119,17 @@ def _fold_batch_norm(network: Network, params: np.ndarray, coefs: list, intercep
 
 
 class Option(NamedTuple):
-    """An option of a network's layers, with the name of the estimators' parameter.
+    """An option of a network's layers, with the name of the estimators' parameter; `kept`: what the network keeps."""
 
-    read : (what is given, number of hidden layers) -> what the network keeps; ValueError naming the option, what was
-        given and what is allowed
-    words : (what the network keeps, layer) -> words for the layer in a summary, or ""
-    why_no_lbfgs : why it makes no sense with the solver 'lbfgs'
-    off : what the network keeps without it
-    fold : how to predict without it; None if predictions do not depend on it
-    whole_batch : whether a layer that has it needs all rows of a batch at once, in training
-    array, where : name of one of its arrays, and what the network keeps of a layer that has it
-    saved : what the network keeps -> what a snapshot has of it
-    """
-
-    read: Callable[[Any, int], Any]
-    words: Callable[[Any, int], str]
-    why_no_lbfgs: str
-    off: Any = ()
-    fold: Fold | None = None
-    whole_batch: bool = False
-    array: str = ""
-    where: Any = None
-    saved: Callable[[Any], Any] = lambda kept: kept
+    read: Callable[[Any, int], Any]  # (what is given, number of hidden layers) -> kept; ValueError naming the option
+    words: Callable[[Any, int], str]  # (kept, layer) -> words for the layer in a summary, or ""
+    why_no_lbfgs: str  # why it makes no sense with the solver 'lbfgs'
+    off: Any = ()  # kept without it
+    fold: Fold | None = None  # how to predict without it; None if predictions do not depend on it
+    whole_batch: bool = False  # whether a layer that has it needs all rows of a batch at once, in training
+    array: str = ""  # name of one of its arrays, in layers that have it
+    where: Any = None  # kept of such a layer if the parameter does not say
+    saved: Callable[[Any], Any] = lambda kept: kept  # kept -> what a snapshot has of it
 
     @staticmethod
     def asks(given: Any) -> bool:
@@ -187,13 +176,7 @@ def whole_batch(network: Network, layer: int) -> bool:
 
 
 def options_of(estimator: Any, n_hidden: int) -> dict[str, Any]:
-    """Return what a network keeps of the options that an estimator's parameters ask for.
-
-    Raises
-    ------
-    ValueError
-        Naming the parameter, what was given and what is allowed.
-    """
+    """Return what a network keeps of the options that an estimator's parameters ask for; ValueError naming one."""
     return {name: option.read(getattr(estimator, name), n_hidden) for name, option in OPTIONS.items()}
 
 
@@ -215,18 +198,12 @@ def fitted_options(estimator: Any, n_hidden: int) -> dict[str, Any]:
 
 
 class Unit(NamedTuple):
-    """An array (fan_out,) of a hidden layer besides its weights and biases.
+    """An array (fan_out,) of a hidden layer besides its weights and biases."""
 
-    name : of the array in its layer
-    attribute : of the estimator, a list with an entry per hidden layer
-    first : (network, hidden layer) -> first value, or None where the layer has no such array
-    trained : whether the optimizer updates it
-    """
-
-    name: str
-    attribute: str
-    first: Callable[[Network, int], float | None]
-    trained: bool = True
+    name: str  # of the array in its layer
+    attribute: str  # of the estimator, a list with an entry per hidden layer
+    first: Callable[[Network, int], float | None]  # of (network, hidden layer); None where there is no such array
+    trained: bool = True  # whether the optimizer updates it
 
 
 def _normalised(value: float) -> Callable[[Network, int], float | None]:
