@@ -114,8 +114,8 @@ def new_table(network: Any, strides: Sequence[int], places: Sequence[int], none:
     """Return the table of a network, with its sizes, the places of its arrays, and its settings.
 
     ``strides`` are the row strides of what each layer reads, and of what the last one makes; ``places`` those of the
-    network's segments; ``none`` is the place of an array that a layer does not have.  A ValueError says that a segment's
-    name is none of ARRAYS, or that its layer does not exist.
+    network's segments; ``none`` is the place of an array that a layer does not have.  A ValueError says that a
+    segment's name is none of ARRAYS, or that its layer does not exist.
     """
     table = np.zeros(network.n_layers, ROW)
     for name in ARRAYS:
