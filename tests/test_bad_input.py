@@ -20,7 +20,7 @@ from fastmlp.engines import backends
 
 import parity
 from parity import CLASSIFIER, REGRESSOR, observe, observe_both, words
-from tiers import each_value_once
+from tiers import each_value_once, label
 
 pytestmark = pytest.mark.usefixtures("one_blas_thread")
 
@@ -86,7 +86,7 @@ ACCEPT_MORE = {"activation", "solver", "learning_rate", "loss"}
 
 def _rows(table):
     return [
-        pytest.param(name, value, id=f"{name}={value!r}"[:60]) for name, values in table.items() for value in values
+        pytest.param(name, value, id=label(f"{name}={value!r}")) for name, values in table.items() for value in values
     ]
 
 

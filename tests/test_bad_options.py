@@ -17,6 +17,7 @@ from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 
 import parity
 from small_training import BACKENDS, SMALL, Y_COUNTS, Y_SHARES, Y_VALUES, X, Y, cauchy, swish
+from tiers import label
 
 pytestmark = [
     pytest.mark.covers("small"),  # what is refused is refused before an engine is asked
@@ -155,7 +156,7 @@ BAD_REGRESSORS = [
 
 
 def _id(case):
-    return str(case[0])[:60]
+    return label(case[0])
 
 
 @pytest.mark.parametrize("case", BAD_CLASSIFIERS, ids=_id)

@@ -17,7 +17,7 @@ from sklearn.exceptions import NotFittedError
 import fastmlp
 from fastmlp import MLPClassifier
 
-from tiers import each_value_once
+from tiers import each_value_once, label
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -246,7 +246,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("fitted", [False, True])
-@pytest.mark.parametrize(("name", "parameters", "message"), REFUSED, ids=[str(row[1]) for row in REFUSED])
+@pytest.mark.parametrize(("name", "parameters", "message"), REFUSED, ids=[label(row[1]) for row in REFUSED])
 def test_what_the_network_needs_and_they_lack_is_refused(name, parameters, message, fitted):
     ours = make(fastmlp, name, parameters)
     if fitted:
@@ -402,7 +402,7 @@ WAYS = {
 
 @each_value_once
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("name", "parameters", "y"), KEPT, ids=[str(row[1]) for row in KEPT])
+@pytest.mark.parametrize(("name", "parameters", "y"), KEPT, ids=[label(row[1]) for row in KEPT])
 def test_round_trips_keep_predictions_and_training(way, name, parameters, y):
     ours = make(fastmlp, name, parameters).fit(X, y)
     again = WAYS[way](ours)

@@ -21,6 +21,7 @@ from fastmlp.engines import backends
 from fastmlp.kernels.numba_cuda import driver, memory, prediction, settings
 
 from helpers import steady_simulator
+from tiers import label
 
 USABLE = "cuda" in backends.available()
 SIMULATED = USABLE and driver.simulated()
@@ -250,7 +251,7 @@ def test_regressor(cuda):
 
 
 @on_device
-@pytest.mark.parametrize("monitor", ["score", "loss", "f1_macro", looks_at_rows], ids=str)
+@pytest.mark.parametrize("monitor", ["score", "loss", "f1_macro", looks_at_rows], ids=label)
 def test_early_stopping(cuda, monitor, monkeypatch):
     monkeypatch.setattr(device_arrays, "DOWNLOAD_ROWS", 7)
     X = rows(24)
@@ -263,7 +264,7 @@ def test_early_stopping(cuda, monitor, monkeypatch):
 
 
 @on_device
-@pytest.mark.parametrize("monitor", ["loss", "accuracy", looks_at_rows], ids=str)
+@pytest.mark.parametrize("monitor", ["loss", "accuracy", looks_at_rows], ids=label)
 def test_validation_rows(cuda, monitor):
     X = rows(24)
     y, X_val = classes(X), X[:7].copy()

@@ -17,6 +17,7 @@ values.  ``@each_value_once`` asks for no pairs.  ``covering`` selects from a ta
 import heapq
 import itertools
 import random
+import re
 from collections import defaultdict
 
 import pytest
@@ -25,6 +26,11 @@ import pytest
 each_value_once = pytest.mark.covers("")
 
 ISA = "engine_on_every_isa"  # the fixture that goes through engines and their instruction sets
+
+
+def label(value):
+    """Return a value as part of a test's name: no address of an object, which differs from process to process."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", str(value))[:60]
 
 
 def covering_rows(rows, groups=()):
