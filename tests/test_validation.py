@@ -19,7 +19,7 @@ import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.kernels import reference
 from fastmlp.training.callbacks import EpochInfo, TimeLimit
-from fastmlp.training.validation import COLUMNS, validation_split
+from fastmlp.training.validation import COLUMNS, WIDE, validation_split
 
 import parity
 from validated_training import BACKENDS, GIVEN, GIVEN_VALUES, SMALL, V_VAL, WEIGHT_VAL, X_VAL, Y_VAL, V, X, Y
@@ -99,6 +99,20 @@ LOSSES = {
     "absolute_error": mean_absolute_error,
     ("huber", "log_cosh"): None,
 }
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_and_score_of_many_classes(small, weighted):
+    """More than WIDE: NumPy instead of the engine."""
+    y = np.arange(3 * (WIDE + 1)) % (WIDE + 1)
+    X = np.random.default_rng(0).normal(size=(len(y), 4))
+    weight = np.linspace(0.5, 2, len(y)) if weighted else None
+    est = MLPClassifier(**small | {"max_iter": 2})
+    est.fit(X, y, X_val=X, y_val=y, sample_weight_val=weight)
+    probabilities = est.predict_proba(X)
+    expected = log_loss(y, probabilities, sample_weight=weight)
+    np.testing.assert_allclose(est.validation_loss_curve_[-1], expected, rtol=1e-9)
+    np.testing.assert_allclose(est.validation_scores_[-1], est.score(X, y, weight), rtol=1e-12)
 
 
 @pytest.mark.parametrize("container", [np.asarray, sp.csr_matrix, lambda X: X.astype(np.float32), np.asfortranarray])

@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 
 from fastmlp.data import device_arrays, targets
 from fastmlp.engines.backends import Data
-from fastmlp.kernels import formulas
+from fastmlp.kernels import formulas, reference
 from fastmlp.model import choices
 from fastmlp.model.network import Network
 
@@ -26,11 +26,63 @@ def new_history() -> dict[str, list[float]]:
     return {name: [] for name in COLUMNS}
 
 
+#: Outputs of a softmax from which NumPy is faster than a product with the identity, of (width, width).
+WIDE = 256
+
+
+class _Head:
+    """The loss and the predictions of given logits: a network of one layer whose weights are the identity.
+
+    Except for softmax each logit is a row of it, whose loss is then a mean over the outputs.
+    """
+
+    def __init__(self, engine: ModuleType, network: Network, n_jobs: int | None) -> None:
+        self._engine, self._name, self._n_jobs = engine, network.loss, n_jobs
+        self._link, self._width = targets.link_of(network.loss), network.widths[-1]
+        self._is_wide = self._link == "softmax" and self._width > WIDE
+        if self._is_wide:
+            return
+        width, self._columns = (self._width, 1) if self._link == "softmax" else (1, self._width)
+        row = None if choices.is_formula(network.loss) else formulas.LOSSES[choices.name_of(network.loss)]
+        self._outputs_summed = 1 if row and row.mean_over_outputs else self._columns
+        self._network = Network((width, width), (), network.loss, network.dtype)
+        self._params = np.zeros(self._network.n_params, network.dtype)
+        np.fill_diagonal(self._network.coefs(self._params)[0], 1)
+        self._grad = np.empty_like(self._params)
+
+    def select(self, y: np.ndarray, weight: np.ndarray | None) -> None:
+        """Take these targets and sample weights from now on."""
+        self._y, self._weight, self._weightless = y, weight, weight is not None and weight.sum() == 0
+        if not self._is_wide:
+            self._y = y if self._link == "softmax" else y.reshape(-1, 1)
+            self._weight = None if weight is None else weight.repeat(self._columns)
+            self._workspace = self._engine.workspace(self._network, len(y) * self._columns, self._n_jobs)
+
+    def loss(self, logits: np.ndarray) -> float:
+        """Return the mean loss of logits (n, n_outputs)."""
+        if self._weightless:
+            return np.nan  # a mean over nothing
+        if self._is_wide:
+            return reference.loss(self._name, logits, self._y, self._weight)[0]
+        data = Data(logits.reshape(-1, self._width // self._columns), self._y, self._weight)
+        value = self._engine.loss_and_grad(self._workspace, self._params, data, 0.0, self._grad)
+        return value * self._outputs_summed
+
+    def outputs(self, logits: np.ndarray) -> np.ndarray:
+        """Return the predictions (n, n_outputs) of these logits."""
+        if self._link == "identity":
+            return logits
+        if self._is_wide:
+            return reference.softmax(logits)
+        outputs, shape = np.empty_like(logits), (-1, self._width // self._columns)
+        self._engine.predict(self._workspace, self._params, logits.reshape(shape), outputs.reshape(shape))
+        return outputs
+
+
 class Validation:
     """Rows to validate on, and how well the present weights do there.
 
-    One forward pass, to the logits, serves both loss and score. The head, a network of one layer whose weights are the
-    identity, makes a loss and predictions of logits. Batch normalisation is folded, dropout is off.
+    One forward pass, to the logits, serves both loss and score. Batch normalisation is folded, dropout is off.
 
     The estimator in training is read for ``monitor`` and its way to score. `params` are the weights that are trained in
     place. `data` has rows and targets as the network has them, `y` the targets as the user has them; `rows` are those
@@ -50,15 +102,7 @@ class Validation:
         self._estimator, self._engine = estimator, engine
         self._network, self._params = network, params
         self._all, self._all_y = data, y
-        self._link, width = targets.link_of(network.loss), network.widths[-1]
-        # except for softmax each logit is a row of the head, whose loss is then a mean over the outputs
-        width, self._columns = (width, 1) if self._link == "softmax" else (1, width)
-        row = None if choices.is_formula(network.loss) else formulas.LOSSES[choices.name_of(network.loss)]
-        self._outputs_summed = 1 if row and row.mean_over_outputs else self._columns
-        self._head = Network((width, width), (), network.loss, network.dtype)
-        self._head_params = np.zeros(self._head.n_params, network.dtype)
-        np.fill_diagonal(self._head.coefs(self._head_params)[0], 1)
-        self._head_grad = np.empty_like(self._head_params)
+        self._head = _Head(engine, network, estimator.n_jobs)
         self.select(rows)
 
     def select(self, rows: np.ndarray | None) -> None:
@@ -70,12 +114,10 @@ class Validation:
         self._targets = y if rows is None else y[rows]
         self._y = self._all_y if rows is None else self._all_y[rows]
         self._weight = weight if rows is None or weight is None else weight[rows]
-        self._head_targets = self._targets if self._link == "softmax" else self._targets.reshape(-1, 1)
-        self._head_weight = None if self._weight is None else self._weight.repeat(self._columns)
         # squared_error has the identity as its link: "predictions" of this network are logits
         self._to_logits = replace(self._network.plain, loss="squared_error")
         self._workspace = self._engine.workspace(self._to_logits, n, self._estimator.n_jobs)
-        self._head_workspace = self._engine.workspace(self._head, n * self._columns, self._estimator.n_jobs)
+        self._head.select(self._targets, self._weight)
         self._score = self._scorer()
 
     def __len__(self) -> int:
@@ -83,20 +125,10 @@ class Validation:
 
     def __call__(self) -> tuple[float, float]:
         """Return (loss without penalty, score) of the present weights."""
-        engine, head = self._engine, (self._head_workspace, self._head_params)
         # new in each epoch: an engine may know arrays that come again by their identity
         logits = np.empty((len(self), self._network.widths[-1]), self._network.dtype)
-        engine.predict(self._workspace, self._network.folded(self._params)[1], self._X, logits, self.rows)
-        if self._weight is not None and self._weight.sum() == 0:
-            loss = np.nan  # a mean over nothing
-        else:
-            data = Data(logits.reshape(-1, self._head.widths[0]), self._head_targets, self._head_weight)
-            loss = engine.loss_and_grad(*head, data, 0.0, self._head_grad) * self._outputs_summed
-        outputs = logits
-        if self._link != "identity":
-            outputs = np.empty_like(logits)
-            engine.predict(*head, logits.reshape(-1, self._head.widths[0]), outputs.reshape(-1, self._head.widths[0]))
-        return loss, self._score(outputs)
+        self._engine.predict(self._workspace, self._network.folded(self._params)[1], self._X, logits, self.rows)
+        return self._head.loss(logits), self._score(self._head.outputs(logits))
 
     def _scorer(self) -> Callable[[np.ndarray], float]:
         """Return the score as a function of outputs (n, n_outputs)."""
