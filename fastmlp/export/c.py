@@ -331,7 +331,7 @@ static void {self.name}_layer(size_t fan_in, size_t fan_out, {arrays})
         if model.task == "multiclass":
             best = ["int best = 0;", f"for (int j = 1; j < {n}; j++)", "    best = p[j] > p[best] ? j : best;"]
             return [*outputs, *best, "out[i] = best;"]
-        loop = [f"for (size_t j = 0; j < {n}; j++)", f"    out[{n} * i + j] = p[j] > {self.number(model.border)};"]
+        loop = [f"for (size_t j = 0; j < {n}; j++)", f"    out[{n} * i + j] = p[j] > {self.number(model.threshold)};"]
         return [*outputs, *loop]
 
 

@@ -54,7 +54,7 @@ class Model:
         return (self.layers[0].W.shape[0], *(layer.W.shape[1] for layer in self.layers))
 
     @property
-    def border(self) -> float:
+    def threshold(self) -> float:
         """Threshold above which an output means yes, if there is one output per yes or no."""
         return 0.0 if self.link == "identity" else 0.5
 

@@ -249,7 +249,7 @@ def _label_nodes(nodes: Nodes, model: Model, out: str, label: str) -> None:
     if model.task == "multiclass":
         chosen = nodes.add("ArgMax", out, axis=1, keepdims=0)
     else:
-        above = nodes.add("Greater", out, nodes.scalar(model.border))
+        above = nodes.add("Greater", out, nodes.scalar(model.threshold))
         if model.labels is None:
             nodes.add("Cast", above, to=TensorProto.INT64, output=label)
             return

@@ -190,22 +190,22 @@ TERMS
 STORES
     cuda.syncthreads()
 """
-#: Name -> (is A turned, is B turned, what it says of itself).
+#: Name -> (is A transposed, is B transposed, what it says of itself).
 _CUDA_PRODUCTS = {
     "product": (False, False, "shared[i * LD + j] = sum_p a[i0 + i, p] b[p, j0 + j]"),
-    "product_with_turned": (False, True, "shared[i * LD + j] = sum_p a[i0 + i, p] b[j0 + j, p]"),
-    "product_of_turned": (True, False, "shared[i * LD + j] = sum_p a[p, i0 + i] b[p, j0 + j]"),
+    "product_nt": (False, True, "shared[i * LD + j] = sum_p a[i0 + i, p] b[j0 + j, p]"),
+    "product_tn": (True, False, "shared[i * LD + j] = sum_p a[p, i0 + i] b[p, j0 + j]"),
 }
 _CUDA_UNROLLED = 8  # terms between two looks at the loop's end
 
 
-def _cuda_fill(tile: CudaTile, part: int, turned: tuple[bool, bool]) -> tuple[list[str], list[str]]:
+def _cuda_fill(tile: CudaTile, part: int, transposed: tuple[bool, bool]) -> tuple[list[str], list[str]]:
     """(before the loop, in it) what a thread does for one number of A's slice and one of B's."""
     threads = tile.side**2
     # along the depth a thread keeps its place, so that neighbours read neighbours; across it moves on with each part
     step_i, step_p = part * threads // tile.depth, part * threads // tile.size
     before, inside = [], []
-    if turned[0]:
+    if transposed[0]:
         inside += [f"row = p0 + a_p + {step_p}", f"x_{part} = ZERO", "if i0 + a_i < rows and row < depth:"]
         inside += ["    if gathered:", "        row += order[U(first + row)] - row"]
         inside += [f"    x_{part} = a[U(a_at + row * a_ld + i0 + a_i)]"]
@@ -219,7 +219,7 @@ def _cuda_fill(tile: CudaTile, part: int, turned: tuple[bool, bool]) -> tuple[li
             f"    x_{part} = a[U(a_at_{part} + p0)]",
         ]
         inside += [f"shared[U(a_p * LD + a_i + {step_i})] = x_{part}"]
-    if turned[1]:
+    if transposed[1]:
         inside += [f"y_{part} = ZERO", f"if j0 + b_j + {step_i} < columns and p0 + b_p < depth:"]
         inside += [f"    y_{part} = b[U(b_at + (j0 + b_j + {step_i}) * b_ld + p0 + b_p)]"]
         inside += [f"shared[U(DEPTH * LD + b_p * LD + b_j + {step_i})] = y_{part}"]
@@ -232,10 +232,12 @@ def _cuda_fill(tile: CudaTile, part: int, turned: tuple[bool, bool]) -> tuple[li
 
 def _cuda_product(tile: CudaTile, name: str) -> str:
     """The product of a tile, the results of a thread in registers: micro * micro of them, and no loop over them."""
-    *turned, what = _CUDA_PRODUCTS[name]
+    *transposed, what = _CUDA_PRODUCTS[name]
     micro, unrolled = tile.size // tile.side, min(_CUDA_UNROLLED, tile.depth)
     every = [(r, c) for r in range(micro) for c in range(micro)]
-    fills = [_cuda_fill(tile, part, (turned[0], turned[1])) for part in range(tile.size * tile.depth // tile.side**2)]
+    fills = [
+        _cuda_fill(tile, part, (transposed[0], transposed[1])) for part in range(tile.size * tile.depth // tile.side**2)
+    ]
     terms = []
     for p in range(unrolled):
         terms += [f"x_{r} = shared[U(x_at + {p} * LD + {r} * SIDE)]" for r in range(micro)]
@@ -250,7 +252,7 @@ def _cuda_product(tile: CudaTile, name: str) -> str:
     }
     across, along = "tid % TILE, tid // TILE", "tid // DEPTH, tid % DEPTH"
     words = {"NAME": name, "DOCSTRING": f'"""{what}; terms in order of p."""', "UNROLLED": str(unrolled)}
-    words |= {"A_INDEX": across if turned[0] else along, "B_INDEX": along if turned[1] else across}
+    words |= {"A_INDEX": across if transposed[0] else along, "B_INDEX": along if transposed[1] else across}
     text = _CUDA_PRODUCT.lstrip("\n")
     for mark, lines in parts.items():
         text = text.replace(f"{mark}\n", "".join(f"{line}\n" for line in lines))

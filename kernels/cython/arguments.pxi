@@ -107,7 +107,7 @@ cdef bint read_loss(entry, fm_loss *f, list keep) except -1:
     return row["class_targets"]
 
 
-# --- the border: every array is checked before its pointer is used --------------------------------------------------
+# --- argument checks: every array is checked before its pointer is used ----------------------------------------------
 
 cdef int REALS[2]
 REALS[0], REALS[1] = cnp.NPY_FLOAT32, cnp.NPY_FLOAT64

@@ -12,7 +12,7 @@ cdef extern from "Python.h":
 
 cdef extern from "tiers.h":
     const int ALIASED_BYTES, BLAS_B_BYTES, SMALL_B_BYTES, LARGE_WEIGHT_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE
-    const int UNIT_BYTES, LARGE_UNIT_ROWS, CLASS_ROWS
+    const int SLICE_BYTES, LARGE_SLICE_ROWS, CLASS_ROWS
     const double THREADS_MIN_STEP, THREADS_MIN_PREDICT
 
 
@@ -57,7 +57,7 @@ cdef extern from "fastmlp.h":
         idx fan_in, fan_out, ld_in, ld_out, w  # what the Python border reads; kernels/layer_table.py fills the rest
     ctypedef struct fm_segment:
         idx flat, padded, rows, width, ld
-    ctypedef struct fm_unit:
+    ctypedef struct fm_slice:
         int layer, kind
         idx m, n_rows, offset, length, tile
     ctypedef struct fm_workspace:
@@ -71,9 +71,9 @@ cdef extern from "fastmlp.h":
         idx n_segments
         int n_threads
         fm_team *team
-        const fm_unit *units
-        idx n_units
-        const idx *unit_start
+        const fm_slice *slices
+        idx n_slices
+        const idx *slice_start
         fm_blas_gemm blas
         int (*poll)() noexcept nogil
         double work

@@ -52,7 +52,7 @@ typedef struct {
     int every_output; /* of softmax: 0 where only the label's term is not 0 */
 } fm_loss;
 
-/* Units are cut between tiles of so many rows of a W; sums over weights are taken tile by tile. */
+/* Slices are cut between tiles of so many rows of a W; sums over weights are taken tile by tile. */
 #define FM_TILE_ROWS 8
 
 /* gemm of the Fortran BLAS, as scipy.linalg.cython_blas exports it.  Integers are handed over as int64_t: on a
@@ -76,7 +76,7 @@ typedef struct {
     idx m, n_rows;
     idx offset, length;      /* in the padded vector */
     idx tile;                /* number of the slice's first tile among all; a tile: FM_TILE_ROWS rows of W, or a vector */
-} fm_unit;
+} fm_slice;
 
 /* Everything one fit needs; owned by engine.pyx, allocated once. */
 typedef struct {
@@ -92,9 +92,9 @@ typedef struct {
 
     int n_threads;
     fm_team *team;           /* NULL: one thread */
-    const fm_unit *units;    /* (n_units,) in the order of the padded vector */
-    idx n_units;
-    const idx *unit_start;   /* (n_threads + 1,) member t owns units unit_start[t] .. unit_start[t + 1] */
+    const fm_slice *slices;  /* (n_slices,) in the order of the padded vector */
+    idx n_slices;
+    const idx *slice_start;  /* (n_threads + 1,) member t owns slices slice_start[t] .. slice_start[t + 1] */
 
     fm_blas_gemm blas;       /* or NULL */
     int (*poll)(void);       /* looks for Ctrl-C; non-zero: stop */

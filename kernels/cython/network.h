@@ -3,7 +3,7 @@
  * A team of threads works a chunk in two phases, a barrier after each:
  *   rows   every member takes some rows of the chunk through gather, forward, loss and deltas;
  *          (an option that needs the whole batch has two more barriers per layer and direction)
- *   units  every member takes some slices of the parameters: their gradient over all rows of the chunk and, with the
+ *   slices  every member takes some slices of the parameters: their gradient over all rows of the chunk and, with the
  *          batch's last chunk, their update.
  * No sum is ever split between members, so the bits do not depend on their number.
  */
@@ -211,31 +211,31 @@ static void FN(loss_and_deltas)(const FN(chunk) *c, idx at, idx n)
     }
 }
 
-/* --- phase "units": gradient and update of a slice of the parameters --------------------------------------------------- */
+/* --- phase "slices": gradient and update of a slice of the parameters --------------------------------------------------- */
 
-/* The unit's gradient: sums over the rows of the chunk. */
-static void FN(unit_gradient)(const FN(chunk) *c, const fm_unit *unit, int accumulate)
+/* The slice's gradient: sums over the rows of the chunk. */
+static void FN(slice_gradient)(const FN(chunk) *c, const fm_slice *slice, int accumulate)
 {
     fm_workspace *ws = c->ws;
     const fm_data *data = c->data;
-    const fm_layer *layer = &ws->layers[unit->layer];
-    REAL *g = (REAL *)ws->grad + unit->offset;
-    if (unit->kind != FM_W) {
-        FN(vector_gradient)(c, layer, unit, accumulate);
-    } else if (unit->layer == 0 && data->indptr) {
+    const fm_layer *layer = &ws->layers[slice->layer];
+    REAL *g = (REAL *)ws->grad + slice->offset;
+    if (slice->kind != FM_W) {
+        FN(vector_gradient)(c, layer, slice, accumulate);
+    } else if (slice->layer == 0 && data->indptr) {
         FN(mask) drawn;
         if (!accumulate)
-            memset(g, 0, (size_t)unit->length * sizeof(REAL));
-        FN(sparse_weight_gradient)(data, c->rows, c->first, c->n, c->batch_at, unit->m, unit->n_rows, layer->ld_out,
+            memset(g, 0, (size_t)slice->length * sizeof(REAL));
+        FN(sparse_weight_gradient)(data, c->rows, c->first, c->n, c->batch_at, slice->m, slice->n_rows, layer->ld_out,
                                    FN(mask_of)(c, 0, &drawn), layer->delta, g);
     } else {
         idx ld_x = layer->ld_in;
-        const REAL *x = unit->layer ? layer[-1].out : FN(input)(ws, data, c->rows, c->first, 0, &ld_x);
-        FN(weight_gradient)(c->n, unit->m, unit->n_rows, ld_x, layer->ld_out, x, layer->delta, g, accumulate, ws->blas);
+        const REAL *x = slice->layer ? layer[-1].out : FN(input)(ws, data, c->rows, c->first, 0, &ld_x);
+        FN(weight_gradient)(c->n, slice->m, slice->n_rows, ld_x, layer->ld_out, x, layer->delta, g, accumulate, ws->blas);
     }
     /* a user's formula may be infinite or NaN at the padding's 0; sums over the padded vector must not see that */
     if (layer->activation && layer->activation->slope.instructions)
-        for (idx i = layer->fan_out; i < unit->length; i += layer->ld_out)
+        for (idx i = layer->fan_out; i < slice->length; i += layer->ld_out)
             memset(g + i, 0, (size_t)(layer->ld_out - layer->fan_out) * sizeof(REAL));
 }
 
@@ -270,61 +270,62 @@ static double FN(sum_of_magnitudes)(idx n, const REAL *p)
 }
 
 /* Rows of a W per tile; other vectors are one tile. */
-static inline idx FN(tile_length)(const fm_workspace *ws, const fm_unit *unit)
+static inline idx FN(tile_length)(const fm_workspace *ws, const fm_slice *slice)
 {
-    return unit->kind == FM_W ? FM_TILE_ROWS * ws->layers[unit->layer].ld_out : unit->length;
+    return slice->kind == FM_W ? FM_TILE_ROWS * ws->layers[slice->layer].ld_out : slice->length;
 }
 
-/* Penalty of the unit's tiles with the parameters as they are. */
-static ALWAYS_INLINE void FN(unit_penalty)(fm_workspace *ws, const fm_epoch *epoch, const fm_unit *unit)
+/* Penalty of the slice's tiles with the parameters as they are. */
+static ALWAYS_INLINE void FN(slice_penalty)(fm_workspace *ws, const fm_epoch *epoch, const fm_slice *slice)
 {
-    if (unit->kind != FM_W)
+    if (slice->kind != FM_W)
         return; /* tile_penalty stays 0 */
-    const idx tile = FN(tile_length)(ws, unit);
-    const REAL *p = (REAL *)ws->params + unit->offset;
-    for (idx i = 0, k = unit->tile; i < unit->length; i += tile, k++) {
-        const idx n = unit->length - i < tile ? unit->length - i : tile;
+    const idx tile = FN(tile_length)(ws, slice);
+    const REAL *p = (REAL *)ws->params + slice->offset;
+    for (idx i = 0, k = slice->tile; i < slice->length; i += tile, k++) {
+        const idx n = slice->length - i < tile ? slice->length - i : tile;
         ws->tile_penalty[k] = 0.5 * epoch->alpha * FN(sum_of_squares)(n, p + i);
         if (epoch->l1 != 0)
             ws->tile_penalty[k] += epoch->l1 * FN(sum_of_magnitudes)(n, p + i);
     }
 }
 
-/* The unit's gradient as the caller of loss_and_grad sees it, penalty and scale included, and its squares by tiles. */
-static void FN(finish_gradient)(fm_workspace *ws, const fm_epoch *epoch, const fm_unit *unit, double scale)
+/* The slice's gradient as the caller of loss_and_grad sees it, penalty and scale included, and its squares by tiles. */
+static void FN(finish_gradient)(fm_workspace *ws, const fm_epoch *epoch, const fm_slice *slice, double scale)
 {
-    const int penalised = unit->kind == FM_W;
+    const int penalised = slice->kind == FM_W;
     const REAL a = penalised ? (REAL)epoch->alpha : 0, l1 = penalised ? (REAL)epoch->l1 : 0, s = (REAL)scale;
-    const REAL *p = (REAL *)ws->params + unit->offset;
-    REAL *g = (REAL *)ws->grad + unit->offset;
-    for (idx i = 0; i < unit->length; i++) {
+    const REAL *p = (REAL *)ws->params + slice->offset;
+    REAL *g = (REAL *)ws->grad + slice->offset;
+    for (idx i = 0; i < slice->length; i++) {
         const REAL sign = p[i] > (REAL)0 ? (REAL)1 : p[i] < (REAL)0 ? (REAL)-1 : (REAL)0;
         g[i] = penalised ? (g[i] + a * p[i] + l1 * sign) * s : g[i] * s;
     }
-    const idx tile = FN(tile_length)(ws, unit);
-    for (idx i = 0, k = unit->tile; i < unit->length; i += tile, k++)
-        ws->tile_norm[k] = FN(sum_of_squares)(unit->length - i < tile ? unit->length - i : tile, g + i);
+    const idx tile = FN(tile_length)(ws, slice);
+    for (idx i = 0, k = slice->tile; i < slice->length; i += tile, k++)
+        ws->tile_norm[k] = FN(sum_of_squares)(slice->length - i < tile ? slice->length - i : tile, g + i);
 }
 
-/* The unit's update by the gradient (g + alpha p + l1 sign p) * scale, then its part of wt. */
-static ALWAYS_INLINE void FN(unit_update)(const FN(chunk) *c, const fm_unit *unit, double alpha, double l1, double scale)
+/* The slice's update by the gradient (g + alpha p + l1 sign p) * scale, then its part of wt. */
+static ALWAYS_INLINE void FN(slice_update)(const FN(chunk) *c, const fm_slice *slice, double alpha, double l1,
+                                           double scale)
 {
     fm_workspace *ws = c->ws;
     const fm_epoch *epoch = c->epoch;
     const FN(optimizer) *optimizer = &FN(OPTIMIZERS)[epoch->rule];
-    const fm_layer *layer = &ws->layers[unit->layer];
-    const int penalised = unit->kind == FM_W;
-    REAL *p = (REAL *)ws->params + unit->offset, *g = (REAL *)ws->grad + unit->offset;
+    const fm_layer *layer = &ws->layers[slice->layer];
+    const int penalised = slice->kind == FM_W;
+    REAL *p = (REAL *)ws->params + slice->offset, *g = (REAL *)ws->grad + slice->offset;
     void *states[FM_MAX_STATES];
     for (int k = 0; k < optimizer->n_states; k++)
-        states[k] = (REAL *)ws->states[k] + unit->offset;
+        states[k] = (REAL *)ws->states[k] + slice->offset;
     const double keep = epoch->decays ? 1.0 - epoch->decays[c->step] : 1.0;
-    optimizer->rule(unit->length, p, g, states, epoch->scalars + c->step * optimizer->n_scalars,
+    optimizer->rule(slice->length, p, g, states, epoch->scalars + c->step * optimizer->n_scalars,
                     (REAL)(penalised ? alpha : 0), (REAL)(penalised ? l1 : 0), (REAL)scale, (REAL)keep);
-    if (unit->kind != FM_W)
-        FN(vector_updated)(c, layer, unit);
-    else if (unit->layer > 0)
-        FN(transpose)(layer, unit->m, unit->n_rows, (REAL *)ws->params + layer->w, layer->wt);
+    if (slice->kind != FM_W)
+        FN(vector_updated)(c, layer, slice);
+    else if (slice->layer > 0)
+        FN(transpose)(layer, slice->m, slice->n_rows, (REAL *)ws->params + layer->w, layer->wt);
 }
 
 /* What the gradient as a whole is scaled by so that its norm stays within max_norm (Pascanu et al. 2013). */
@@ -337,22 +338,22 @@ static double FN(clip_factor)(const fm_workspace *ws, double max_norm)
     return factor < 1.0 ? factor : factor >= 1.0 ? 1.0 : factor; /* lets NaN through */
 }
 
-/* The member's units, all of the batch's rows being summed: penalty, then update, or with rule -1 the finished gradient. */
-static void FN(update_units)(const FN(chunk) *c, double scale)
+/* The member's slices, all of the batch's rows being summed: penalty, then update, or with rule -1 the finished gradient. */
+static void FN(update_slices)(const FN(chunk) *c, double scale)
 {
     fm_workspace *ws = c->ws;
     const fm_epoch *epoch = c->epoch;
-    const fm_unit *begin = ws->units + ws->unit_start[c->member], *end = ws->units + ws->unit_start[c->member + 1];
-    for (const fm_unit *unit = begin; unit < end; unit++) {
-        FN(unit_penalty)(ws, epoch, unit);
-        FN(finish_gradient)(ws, epoch, unit, scale);
+    const fm_slice *begin = ws->slices + ws->slice_start[c->member], *end = ws->slices + ws->slice_start[c->member + 1];
+    for (const fm_slice *slice = begin; slice < end; slice++) {
+        FN(slice_penalty)(ws, epoch, slice);
+        FN(finish_gradient)(ws, epoch, slice, scale);
     }
     if (epoch->rule < 0)
         return;
     fm_team_barrier(ws->team);
     const double factor = FN(clip_factor)(ws, epoch->max_norm);
-    for (const fm_unit *unit = begin; unit < end; unit++)
-        FN(unit_update)(c, unit, 0, 0, factor);
+    for (const fm_slice *slice = begin; slice < end; slice++)
+        FN(slice_update)(c, slice, 0, 0, factor);
 }
 
 /* --- the epoch ----------------------------------------------------------------------------------------------------------- */
@@ -395,22 +396,22 @@ typedef struct {
     fm_epoch *epoch;
 } FN(training);
 
-/* The chunk's gradients of the member's units; with the last chunk their update, while they are in L1. */
-static void FN(units_phase)(const FN(chunk) *c, int last, double weight)
+/* The chunk's gradients of the member's slices; with the last chunk their update, while they are in L1. */
+static void FN(slices_phase)(const FN(chunk) *c, int last, double weight)
 {
     fm_workspace *ws = c->ws;
     const fm_epoch *epoch = c->epoch;
     const int at_once = epoch->rule >= 0 && epoch->max_norm == 0;
-    for (idx u = ws->unit_start[c->member]; u < ws->unit_start[c->member + 1]; u++) {
-        const fm_unit *unit = &ws->units[u];
-        FN(unit_gradient)(c, unit, c->batch_at > 0);
+    for (idx u = ws->slice_start[c->member]; u < ws->slice_start[c->member + 1]; u++) {
+        const fm_slice *slice = &ws->slices[u];
+        FN(slice_gradient)(c, slice, c->batch_at > 0);
         if (last && at_once) {
-            FN(unit_penalty)(ws, epoch, unit);
-            FN(unit_update)(c, unit, epoch->alpha, epoch->l1, 1.0 / weight);
+            FN(slice_penalty)(ws, epoch, slice);
+            FN(slice_update)(c, slice, epoch->alpha, epoch->l1, 1.0 / weight);
         }
     }
     if (last && !at_once)
-        FN(update_units)(c, 1.0 / weight);
+        FN(update_slices)(c, 1.0 / weight);
 }
 
 /* One step as member t does it.  Returns 0 if the step was not done; all members return the same. */
@@ -440,7 +441,7 @@ static int FN(train_step)(const FN(training) *job, int t, idx step)
         if (t == 0)
             for (idx i = 0; i < n; i++)
                 loss += ws->row_loss[i];
-        FN(units_phase)(&c, last, weight);
+        FN(slices_phase)(&c, last, weight);
         fm_team_barrier(ws->team);
     }
     if (t == 0) {
@@ -457,11 +458,11 @@ static void FN(train_member)(void *job_, int t)
 {
     const FN(training) *job = job_;
     fm_workspace *ws = job->ws;
-    for (idx u = ws->unit_start[t]; u < ws->unit_start[t + 1]; u++) {
-        const fm_unit *unit = &ws->units[u];
-        const fm_layer *layer = &ws->layers[unit->layer];
-        if (unit->layer > 0 && unit->kind == FM_W)
-            FN(transpose)(layer, unit->m, unit->n_rows, (REAL *)ws->params + layer->w, layer->wt);
+    for (idx u = ws->slice_start[t]; u < ws->slice_start[t + 1]; u++) {
+        const fm_slice *slice = &ws->slices[u];
+        const fm_layer *layer = &ws->layers[slice->layer];
+        if (slice->layer > 0 && slice->kind == FM_W)
+            FN(transpose)(layer, slice->m, slice->n_rows, (REAL *)ws->params + layer->w, layer->wt);
     }
     fm_team_barrier(ws->team);
     for (idx s = 0; s < job->epoch->n_steps; s++)

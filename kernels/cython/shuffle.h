@@ -1,4 +1,4 @@
-/* numpy.random.RandomState.shuffle of a vector of indices, several times sooner. */
+/* numpy.random.RandomState.shuffle of a vector of indices, several times faster. */
 #ifndef FASTMLP_SHUFFLE_H
 #define FASTMLP_SHUFFLE_H
 

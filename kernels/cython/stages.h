@@ -106,7 +106,7 @@ static void FN(bias_gradient)(idx rows, idx ld_out, const REAL *delta, REAL *gra
 #define BATCH_NORM_EPSILON 1e-5
 
 /* mean and 1 / std of columns from .. to of x (rows, ld) over the rows; whole vectors. */
-static void FN(normalize_moments)(idx rows, idx ld, idx from, idx to, const REAL *x, REAL *mean, REAL *inverse)
+static void FN(normalize_moments)(idx rows, idx ld, idx from, idx to, const REAL *x, REAL *mean, REAL *inv_std)
 {
     for (idx n = from; n < to; n += LANES) {
         VEC sum = LOAD(FN(zeros)), squares = sum;
@@ -118,20 +118,20 @@ static void FN(normalize_moments)(idx rows, idx ld, idx from, idx to, const REAL
             squares += d * d;
         }
         STORE(mean + n, m);
-        STORE(inverse + n, squares / (REAL)rows);
+        STORE(inv_std + n, squares / (REAL)rows);
         for (int j = 0; j < LANES; j++)
-            inverse[n + j] = (REAL)1 / FN(sqrt)(inverse[n + j] + (REAL)BATCH_NORM_EPSILON);
+            inv_std[n + j] = (REAL)1 / FN(sqrt)(inv_std[n + j] + (REAL)BATCH_NORM_EPSILON);
     }
 }
 
-/* y (rows, ld) = zhat * scale + shift, where zhat = (x - mean) * inverse; x may be zhat. */
-static void FN(normalize_rows)(idx rows, idx ld, const REAL *mean, const REAL *inverse, const REAL *scale,
+/* y (rows, ld) = zhat * scale + shift, where zhat = (x - mean) * inv_std; x may be zhat. */
+static void FN(normalize_rows)(idx rows, idx ld, const REAL *mean, const REAL *inv_std, const REAL *scale,
                                const REAL *shift, const REAL *x, REAL *zhat, REAL *y)
 {
     for (idx r = 0; r < rows; r++, x += ld, zhat += ld, y += ld) {
         IVDEP
         for (idx j = 0; j < ld; j++) {
-            const REAL normal = (x[j] - mean[j]) * inverse[j];
+            const REAL normal = (x[j] - mean[j]) * inv_std[j];
             zhat[j] = normal;
             y[j] = normal * scale[j] + shift[j];
         }
@@ -155,24 +155,24 @@ static void FN(normalize_sums)(idx rows, idx ld, idx from, idx to, const REAL *d
 }
 
 /* delta (rows, ld) = d loss / d y -> d loss / d x, where y = scale * zhat + shift, in a batch of n rows. */
-static void FN(normalize_delta)(idx rows, idx n, idx ld, const REAL *inverse, const REAL *scale,
+static void FN(normalize_delta)(idx rows, idx n, idx ld, const REAL *inv_std, const REAL *scale,
                                 const REAL *grad_scale, const REAL *grad_shift, const REAL *zhat, REAL *delta)
 {
     const REAL share = (REAL)1 / (REAL)n;
     for (idx r = 0; r < rows; r++, zhat += ld, delta += ld) {
         IVDEP
         for (idx j = 0; j < ld; j++)
-            delta[j] = scale[j] * inverse[j] * (delta[j] - share * (grad_shift[j] + zhat[j] * grad_scale[j]));
+            delta[j] = scale[j] * inv_std[j] * (delta[j] - share * (grad_shift[j] + zhat[j] * grad_scale[j]));
     }
 }
 
 /* running = (1 - momentum) running + momentum batch, with the unbiased variance, as PyTorch counts. */
-static void FN(update_running)(idx rows, idx ld, const REAL *mean, const REAL *inverse, REAL *running_mean,
+static void FN(update_running)(idx rows, idx ld, const REAL *mean, const REAL *inv_std, REAL *running_mean,
                                REAL *running_var)
 {
     const double momentum = 0.1, unbiased = rows > 1 ? (double)rows / (double)(rows - 1) : 1.0;
     for (idx j = 0; j < ld; j++) {
-        const double inv = (double)inverse[j], var = 1.0 / (inv * inv) - BATCH_NORM_EPSILON;
+        const double inv = (double)inv_std[j], var = 1.0 / (inv * inv) - BATCH_NORM_EPSILON;
         running_mean[j] = (REAL)((1.0 - momentum) * (double)running_mean[j] + momentum * (double)mean[j]);
         running_var[j] = (REAL)((1.0 - momentum) * (double)running_var[j] + momentum * var * unbiased);
     }
@@ -229,13 +229,13 @@ static void FN(batch_forward)(const FN(chunk) *c, int l, idx at, idx n, const FN
     const fm_layer *layer = &c->ws->layers[l];
     const idx ld = layer->ld_out;
     const REAL *x = layer->batch_norm == FM_NORM_AFTER ? layer->a : layer->zhat, *params = c->ws->params;
-    REAL *mean = layer->moments, *inverse = mean + ld;
+    REAL *mean = layer->moments, *inv_std = mean + ld;
     idx from, to;
     fm_team_barrier(c->ws->team);
     FN(columns)(c, ld, &from, &to);
-    FN(normalize_moments)(c->n, ld, from, to, x, mean, inverse);
+    FN(normalize_moments)(c->n, ld, from, to, x, mean, inv_std);
     fm_team_barrier(c->ws->team);
-    FN(normalize_rows)(n, ld, mean, inverse, params + layer->scale, params + layer->shift, x + at * ld,
+    FN(normalize_rows)(n, ld, mean, inv_std, params + layer->scale, params + layer->shift, x + at * ld,
                        ROW(layer->zhat, at, ld), s->after.z);
     FN(stage_forward)(&s->after, 0, n);
 }
@@ -246,34 +246,34 @@ static void FN(batch_backward)(const FN(chunk) *c, int l, idx at, idx n, const F
 {
     const fm_layer *layer = &c->ws->layers[l];
     const idx ld = layer->ld_out;
-    REAL *inverse = (REAL *)layer->moments + ld, *grad = c->ws->grad, *delta = ROW(layer->delta, at, ld);
+    REAL *inv_std = (REAL *)layer->moments + ld, *grad = c->ws->grad, *delta = ROW(layer->delta, at, ld);
     idx from, to;
     fm_team_barrier(c->ws->team);
     FN(columns)(c, ld, &from, &to);
     FN(normalize_sums)(c->n, ld, from, to, layer->delta, layer->zhat, grad + layer->scale, grad + layer->shift);
     fm_team_barrier(c->ws->team);
-    FN(normalize_delta)(n, c->n, ld, inverse, (REAL *)c->ws->params + layer->scale, grad + layer->scale,
+    FN(normalize_delta)(n, c->n, ld, inv_std, (REAL *)c->ws->params + layer->scale, grad + layer->scale,
                         grad + layer->shift, ROW(layer->zhat, at, ld), delta);
     FN(stage_backward)(&s->before, 0, n, delta);
 }
 
 /* Gradient of an array of the layer other than W: sums over the rows of the chunk.  Those of scale and shift are there
  * already. */
-static void FN(vector_gradient)(const FN(chunk) *c, const fm_layer *layer, const fm_unit *unit, int accumulate)
+static void FN(vector_gradient)(const FN(chunk) *c, const fm_layer *layer, const fm_slice *slice, int accumulate)
 {
-    REAL *g = (REAL *)c->ws->grad + unit->offset;
-    if (unit->kind == FM_B && layer->batch_norm == FM_NORM_BEFORE)
-        memset(g, 0, (size_t)unit->length * sizeof(REAL)); /* the mean removes it; its sum is only rounding */
-    else if (unit->kind == FM_B)
+    REAL *g = (REAL *)c->ws->grad + slice->offset;
+    if (slice->kind == FM_B && layer->batch_norm == FM_NORM_BEFORE)
+        memset(g, 0, (size_t)slice->length * sizeof(REAL)); /* the mean removes it; its sum is only rounding */
+    else if (slice->kind == FM_B)
         FN(bias_gradient)(c->n, layer->ld_out, layer->delta, g, accumulate);
-    else if (unit->kind == FM_SLOPE)
+    else if (slice->kind == FM_SLOPE)
         FN(bias_gradient)(c->n, layer->ld_out, layer->product, g, accumulate);
 }
 
 /* What follows the update of an array other than W: with shift, the running statistics of its layer. */
-static void FN(vector_updated)(const FN(chunk) *c, const fm_layer *layer, const fm_unit *unit)
+static void FN(vector_updated)(const FN(chunk) *c, const fm_layer *layer, const fm_slice *slice)
 {
-    if (unit->kind == FM_SHIFT) {
+    if (slice->kind == FM_SHIFT) {
         REAL *mean = layer->moments, *params = c->ws->params;
         FN(update_running)(c->n, layer->ld_out, mean, mean + layer->ld_out, params + layer->mean, params + layer->var);
     }

@@ -27,9 +27,9 @@
 #define CHUNK_ROWS_LARGE 1024
 
 /* Bytes of parameters whose gradient and update a thread does in one go: gradient, weights and two states fit L1. */
-#define UNIT_BYTES (12 * 1024)
-/* ... but rows per unit where a chunk's deltas are larger than SMALL_B_BYTES: every unit reads all of them. */
-#define LARGE_UNIT_ROWS 48
+#define SLICE_BYTES (12 * 1024)
+/* ... but rows per slice where a chunk's deltas are larger than SMALL_B_BYTES: every slice reads all of them. */
+#define LARGE_SLICE_ROWS 48
 
 /* Rows that softmax works on together, transposed: a vector then holds one class of many rows. */
 #define CLASS_ROWS 64

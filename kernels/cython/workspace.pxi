@@ -195,21 +195,21 @@ cdef class Workspace:
         return 0
 
     cdef int divide(self) except -1:
-        """Share the padded vector among the threads, and cut every share into units.
+        """Share the padded vector among the threads, and cut every share into slices.
 
-        Shares are contiguous, equal within a tile of rows, and cut into units of UNIT_BYTES, or of LARGE_UNIT_ROWS
-        where the deltas are read from beyond L1 for each unit; the BLAS wants layers in one piece.
+        Shares are contiguous, equal within a tile of rows, and cut into slices of SLICE_BYTES, or of LARGE_SLICE_ROWS
+        where the deltas are read from beyond L1 for each slice; the BLAS wants layers in one piece.
         """
         cdef idx item = 8 if self.is_double else 4, m, end, row, n_rows, u, tile = 0
         cdef int T = self.ws.n_threads
         cdef fm_layer *layer
-        cdef list units = [], starts = [0]
+        cdef list slices = [], starts = [0]
         for l in range(self.ws.n_layers):
             layer = &self.layers[l]
             row = layer.ld_out
-            n_rows = max(2, UNIT_BYTES // (row * item * FM_TILE_ROWS)) * FM_TILE_ROWS
+            n_rows = max(2, SLICE_BYTES // (row * item * FM_TILE_ROWS)) * FM_TILE_ROWS
             if self.ws.max_rows * row * item > SMALL_B_BYTES:
-                n_rows = LARGE_UNIT_ROWS
+                n_rows = LARGE_SLICE_ROWS
             n_rows = layer.fan_in if self.ws.blas != NULL else n_rows
             m = 0
             while m < layer.fan_in:
@@ -218,24 +218,25 @@ cdef class Workspace:
                 if len(starts) < T:
                     end = (self.ws.w_padded * len(starts) // T - layer.w) // (row * FM_TILE_ROWS) * FM_TILE_ROWS
                     if end <= m:
-                        starts.append(len(units))
+                        starts.append(len(slices))
                         continue
                 end = min(end, m + n_rows, layer.fan_in)
-                units.append((l, layer_table.ARRAYS.index("W"), m, end - m, layer.w + m * row, tile + m // FM_TILE_ROWS))
+                first_tile = tile + m // FM_TILE_ROWS
+                slices.append((l, layer_table.ARRAYS.index("W"), m, end - m, layer.w + m * row, first_tile))
                 m = end
             tile += (layer.fan_in + FM_TILE_ROWS - 1) // FM_TILE_ROWS
         vectors = [(s.layer, s.name, k) for k, s in enumerate(self.network.segments) if s.trained and s.name != "W"]
         for l, name, k in sorted(vectors, key=itemgetter(0)):  # stable: those of a layer stay in order
-            units.append((l, layer_table.ARRAYS.index(name), 0, 1, self.ws.segments[<idx>k].padded, tile))
+            slices.append((l, layer_table.ARRAYS.index(name), 0, 1, self.ws.segments[<idx>k].padded, tile))
             tile += 1
-        cdef fm_unit *p = <fm_unit *>self.buffer(len(units) * sizeof(fm_unit))
-        for u, (l, kind, m, n_rows, offset, first_tile) in enumerate(units):
+        cdef fm_slice *p = <fm_slice *>self.buffer(len(slices) * sizeof(fm_slice))
+        for u, (l, kind, m, n_rows, offset, first_tile) in enumerate(slices):
             p[u].layer, p[u].kind, p[u].m, p[u].n_rows, p[u].offset = l, kind, m, n_rows, offset
             p[u].length, p[u].tile = n_rows * self.layers[<int>l].ld_out, first_tile
-        cdef idx *unit_start = <idx *>self.buffer((T + 1) * sizeof(idx))
+        cdef idx *slice_start = <idx *>self.buffer((T + 1) * sizeof(idx))
         for t in range(T + 1):
-            unit_start[t] = starts[t] if t < len(starts) else len(units)
-        self.ws.units, self.ws.n_units, self.ws.unit_start, self.ws.n_tiles = p, len(units), unit_start, tile
+            slice_start[t] = starts[t] if t < len(starts) else len(slices)
+        self.ws.slices, self.ws.n_slices, self.ws.slice_start, self.ws.n_tiles = p, len(slices), slice_start, tile
         self.ws.tile_penalty = <double *>self.buffer(tile * sizeof(double))
         self.ws.tile_norm = <double *>self.buffer(tile * sizeof(double))
         return 0

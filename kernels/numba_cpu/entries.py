@@ -38,7 +38,7 @@ class Activation:
     needs_z : bool
         Whether the slope reads the pre-activation.
     learned : bool
-        Whether it has a parameter that each unit learns.
+        Whether it has a parameter that each neuron learns.
     parameters : ndarray of float64
     """
 

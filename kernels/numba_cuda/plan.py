@@ -89,7 +89,7 @@ def table(array: Any, dtype: Any = np.int64) -> Any:
 
 
 def _tasks(ws: Workspace, code: ModuleType) -> list[tuple[int, int, int, int]]:
-    """Return rows (kind, layer, first row, first column) of what UNITS does, each for one block."""
+    """Return rows (kind, layer, first row, first column) of what SLICES does, each for one block."""
     tasks, tile = [(code.TASK_LOSS, 0, 0, 0)], code.TILE
     trained = [segment for segment in ws.network.segments if segment.trained]
     for segment in sorted(trained, key=lambda segment: segment.layer):
@@ -102,9 +102,9 @@ def _tasks(ws: Workspace, code: ModuleType) -> list[tuple[int, int, int, int]]:
 def phases_of(ws: Workspace, plan: Plan, schedule: str, update: bool) -> list[tuple[int, int, int, int]]:
     """Return rows (kind, first, last, spread) of a step."""
     code, last, whole = plan.code, ws.n_layers - 1, ws.network.whole_batch
-    units = [(code.UNITS, 0, 0, 0), *([(code.UPDATE, 0, 0, 0)] if update else [])]
+    slices = [(code.SLICES, 0, 0, 0), *([(code.UPDATE, 0, 0, 0)] if update else [])]
     if schedule == "rows":
-        return [(code.TILES, 0, 2 * ws.n_layers, 0), *units]
+        return [(code.TILES, 0, 2 * ws.n_layers, 0), *slices]
     up, down = [(code.GATHER, 0, 0, 0)] * plan.use_input, []
     for k in range(last):
         up += [(code.TILES, k, k + 1, 1), *[(code.BATCH_FORWARD, k, 0, 0)] * whole[k]]
@@ -112,7 +112,7 @@ def phases_of(ws: Workspace, plan: Plan, schedule: str, update: bool) -> list[tu
     for k in range(last, 0, -1):
         operation = 2 * ws.n_layers - k
         down += [(code.TILES, operation, operation + 1, 1), *[(code.BATCH_BACKWARD, k - 1, 0, 0)] * whole[k - 1]]
-    return [*up, *down, *units]
+    return [*up, *down, *slices]
 
 
 def schedule_of(network: Network, rows: int, tile: CudaTile, blocks: int) -> str:

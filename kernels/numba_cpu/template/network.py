@@ -181,7 +181,7 @@ def train_step(net, layers, call, step, team, member, alpha, l1, max_norm):
             input_delta(net, layers, call, step, team, member, k, r, lo, hi - lo, n)
         barrier(team)
         loss, weight = add_rows(net, weights, member, n, loss, weight)
-        unit_gradients(net, layers, call, step, share, start + r, r, n)
+        slice_gradients(net, layers, call, step, share, start + r, r, n)
         if r + n < rows:
             barrier(team)  # the next chunk takes the place of this one
     if weight == 0.0:

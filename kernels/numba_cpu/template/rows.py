@@ -39,7 +39,7 @@ def mask_at(index, k0, k1, threshold, factor):
 
 @njit(**OPTIONS)
 def apply_mask(key, threshold, factor, first, n, width, ld, address):
-    """Drop units of rows first .. first + n of the batch, in place."""
+    """Drop neurons of rows first .. first + n of the batch, in place."""
     k0, k1, least = np.uint32(key), np.uint32(key >> np.uint64(32)), np.uint32(threshold)
     for r in range(n):
         row = reals(address + r * ld * ITEM, width)

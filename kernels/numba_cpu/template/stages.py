@@ -165,7 +165,7 @@ def activation_backward(layer, r, n):
 
 @njit(**INLINE)
 def drop(layers, call, step, k, first, n, address):
-    """Drop units of hidden layer k."""
+    """Drop neurons of hidden layer k."""
     layer = layers[k]
     key = mask_key(call[SEED], call[T] + step, k + 1)
     factor = REAL(1.0 / (1.0 - layer.view(np.float64)[RATE]))

@@ -24,7 +24,7 @@ def share_at(net, member, team):
 
 
 @njit(**OPTIONS)
-def unit_gradients(net, layers, call, step, share, first, at, n):
+def slice_gradients(net, layers, call, step, share, first, at, n):
     """Sums over the rows of the chunk, added to those of the chunks before it in the batch; a member's parameters.
 
     A formula of z may be infinite or NaN at the padding's 0, and sums over the padded vector must not see that.

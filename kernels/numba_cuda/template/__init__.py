@@ -7,7 +7,7 @@ losses, updates, network.  Names that no part defines come from that head: REAL 
 
 An epoch is one cooperative launch.  A step is a list of phases, made on the host, with a barrier of the whole grid
 after each: either one in which every block takes its rows through all layers and back, or one per layer and
-direction, whose tiles are spread over all blocks; then UNITS, in which every block takes tiles of W through gradient,
+direction, whose tiles are spread over all blocks; then SLICES, in which every block takes tiles of W through gradient,
 penalty and update.  No number is summed by more than one block, and within a block in a fixed order: the result
 does not depend on timing.  Between barriers no block reads what another writes.
 

@@ -32,7 +32,7 @@ def gather_row(d, s, i):
 
 @device
 def forward_tile(d, s, shared, k, i0, j0):
-    """Rows i0 .. and units j0 .. of layer k: the product, and what goes with it."""
+    """Rows i0 .. and neurons j0 .. of layer k: the product, and what goes with it."""
     fan_in, fan_out = entry(d, k, FAN_IN), entry(d, k, FAN_OUT)
     source, at, gathered = d.work, d.net[INPUT], 0
     if k > 0:
@@ -50,9 +50,9 @@ def forward_tile(d, s, shared, k, i0, j0):
 
 @device
 def backward_tile(d, s, shared, k, i0, j0):
-    """Rows i0 .. and units j0 .. of the layer below k: delta_k W^T, and the way back of what goes with it."""
+    """Rows i0 .. and neurons j0 .. of the layer below k: delta_k W^T, and the way back of what goes with it."""
     fan_in, fan_out = entry(d, k, FAN_IN), entry(d, k, FAN_OUT)
-    product_with_turned(
+    product_nt(
         shared, d.work, entry(d, k, DELTA), fan_out, d.order, 0, 0, d.params, entry(d, k, W), fan_out,
         s.rows, fan_in, fan_out, i0, j0,
     )  # fmt: skip
@@ -133,11 +133,11 @@ def run_phase(d, s, shared, phase, alpha, l1, max_norm):
         tiles_phase(d, s, shared, first, d.phases[U(at + LAST)], d.phases[U(at + SPREAD)])
     elif kind in (BATCH_FORWARD, BATCH_BACKWARD):
         columns_phase(d, s, shared, kind, first)
-    elif kind == UNITS:
-        units_phase(d, s, shared, alpha, l1)
+    elif kind == SLICES:
+        slices_phase(d, s, shared, alpha, l1)
     elif kind == UPDATE:
         if s.last:
-            update_units(d, s, shared, max_norm)
+            update_slices(d, s, shared, max_norm)
     else:
         i = cuda.blockIdx.x
         while i < s.rows:

@@ -27,7 +27,7 @@ def mix(x):
 
 @device
 def mask_at(d, s, n, threshold, row, width, j):
-    """What unit j in row ``row`` of the chunk is multiplied by; n: 0 for the features, k + 1 for layer k."""
+    """What neuron j in row ``row`` of the chunk is multiplied by; n: 0 for the features, k + 1 for layer k."""
     if threshold == 0 or s.training == 0:
         return ONE
     at = (s.number * d.net[N_LAYERS] + n) * 2
@@ -41,7 +41,7 @@ def mask_at(d, s, n, threshold, row, width, j):
 
 @device
 def activation_forward(d, s, k, i, j, width, z):
-    """a = f(z) of unit j in row i of hidden layer k; in training also what the way back multiplies by.
+    """a = f(z) of neuron j in row i of hidden layer k; in training also what the way back multiplies by.
 
     Where a is normalised yet, it goes to Z, and is dropped after that.
     """
@@ -69,7 +69,7 @@ def activation_forward(d, s, k, i, j, width, z):
 
 @device
 def batch_forward(d, s, shared, k, j0):
-    """y = scale zhat + shift of units j0 .. j0 + TILE of layer k, over all rows; then the stage that follows."""
+    """y = scale zhat + shift of neurons j0 .. j0 + TILE of layer k, over all rows; then the stage that follows."""
     tid, width = cuda.threadIdx.x, entry(d, k, FAN_OUT)
     j, at, first, n = j0 + tid % TILE, entry(d, k, Z), tid // TILE, REAL(s.rows)
     mean = column_sum(d, shared, at, width, j, s.rows) / n
@@ -104,7 +104,7 @@ def batch_forward(d, s, shared, k, j0):
 
 @device
 def batch_backward(d, s, shared, k, j0):
-    """From d loss / dy to d loss / dx of units j0 .. of layer k, y = scale zhat + shift; sums for scale and shift.
+    """From d loss / dy to d loss / dx of neurons j0 .. of layer k, y = scale zhat + shift; sums for scale and shift.
 
     Where x is the activation, the way back goes on through its slope, which lies in DELTA.
     """
@@ -138,7 +138,7 @@ def batch_backward(d, s, shared, k, j0):
 
 @device
 def stage_forward(d, s, shared, k, i0, j0):
-    """What goes with the product of layer k, whose rows i0 .. and units j0 .. are in ``shared``: bias, then stages."""
+    """What goes with the product of layer k, rows i0 .. and neurons j0 .. in ``shared``: bias, then the stages."""
     width, e = entry(d, k, FAN_OUT), cuda.threadIdx.x
     staged = entry(d, k, HIDDEN) != 0 and entry(d, k, BATCH_NORM) != NORM_BEFORE
     while e < TILE * TILE:

@@ -31,7 +31,7 @@ def weight_task(d, s, shared, t, k, i0, j0, alpha, l1):
         at = entry(d, k - 1, OUT)
     elif d.net[USE_INPUT] == 0:
         source, at, gathered = d.X, 0 * fan_in, s.gathered
-    product_of_turned(
+    product_tn(
         shared, source, at, fan_in, d.order, s.first, gathered, d.work, entry(d, k, DELTA), fan_out,
         fan_in, fan_out, s.rows, i0, j0,
     )  # fmt: skip
@@ -87,7 +87,7 @@ def loss_task(d, s, shared, t):
 
 
 @device
-def units_phase(d, s, shared, alpha, l1):
+def slices_phase(d, s, shared, alpha, l1):
     t = cuda.blockIdx.x
     while t < d.net[N_TASKS]:
         at = t * TASK_COLUMNS
@@ -102,7 +102,7 @@ def units_phase(d, s, shared, alpha, l1):
 
 
 @device
-def update_units(d, s, shared, max_norm):
+def update_slices(d, s, shared, max_norm):
     """New parameters from a stored gradient, shortened to max_norm (0: as it is)."""
     factor, u = ONE, uniforms(d.scalars, s.number)
     if d.net[CLIPPED]:
