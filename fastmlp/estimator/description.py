@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 from fastmlp.kernels import formulas
 from fastmlp.model import choices, stages, weights
+from fastmlp.model.network import Network
 
 #: Least number of vectors of a training with the length of the parameters: parameters, gradient, optimizer's states.
 TRAINING_VECTORS = 3
@@ -206,6 +207,12 @@ def summary(estimator: Any) -> Summary:
         )
     check_is_fitted(model, "coefs_")
     network = model._fitted_network()
+    title = f"{type(model).__name__} {'-'.join(map(str, network.widths))}, {network.dtype}"
+    return Summary(title, _layers(model, network))
+
+
+def _layers(model: Any, network: Network) -> tuple[Layer, ...]:
+    """Return what there is to say of each layer."""
     options = stages.options_of(model, len(network.activations))
     options |= {name: getattr(network, name) for name in stages.PREDICTS}
     layers = []
@@ -219,8 +226,7 @@ def summary(estimator: Any) -> Summary:
         name = f"hidden {i + 1}" if hidden else "output"
         memory = n_params * network.dtype.itemsize
         layers.append(Layer(name, fan_in, fan_out, ", ".join(words), n_params, n_trained, memory, 2 * fan_in * fan_out))
-    title = f"{type(model).__name__} {'-'.join(map(str, network.widths))}, {network.dtype}"
-    return Summary(title, tuple(layers))
+    return tuple(layers)
 
 
 # --- what displays read, too ------------------------------------------------------------------------------------------

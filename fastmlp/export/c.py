@@ -35,6 +35,13 @@ KEYWORDS = re.compile(
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 
 
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or KEYWORDS.fullmatch(name):
+        raise ValueError(
+            f"name must be a C identifier that begins with a letter and is no keyword, such as 'model', got {name!r}"
+        )
+
+
 def to_c(estimator: Any, path: str | os.PathLike[str] | None = None, *, name: str = "model") -> str:
     """Convert a fitted estimator to one C99 file without dependencies.
 
@@ -87,10 +94,7 @@ def to_c(estimator: Any, path: str | os.PathLike[str] | None = None, *, name: st
     void iris_predict_proba(const double *X, size_t n, double *out)
     void iris_predict(const double *X, size_t n, int *out)
     """
-    if not isinstance(name, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or KEYWORDS.fullmatch(name):
-        raise ValueError(
-            f"name must be a C identifier that begins with a letter and is no keyword, such as 'model', got {name!r}"
-        )
+    _check_name(name)
     model = read(estimator)
     n_iter = getattr(estimator, "n_iter_", None)
     fitted = "" if n_iter is None else f", fitted with {choices.name_of(estimator.solver)} in {n_iter} iterations"

@@ -33,6 +33,16 @@ NEEDED = (*(name for name, row in ATTRIBUTES.items() if row.needed), "_label_bin
 MAX_DEPTH = 100
 
 
+def _check_whole(estimator: Any) -> None:
+    """Raise an error if a file would not hold all of an estimator."""
+    if type(estimator) not in ESTIMATORS.values():
+        raise TypeError(
+            f"save keeps {' and '.join(ESTIMATORS)}, got {type(estimator).__name__}: of a subclass, or of an estimator"
+            " around it, it would keep a part; use joblib or skops"
+        )
+    check_is_fitted(estimator, ("coefs_", "intercepts_", "out_activation_"))
+
+
 def save(
     estimator: Any,
     path: str | os.PathLike[str],
@@ -85,12 +95,7 @@ def save(
     >>> metadata, bool((same.predict([[3.0]]) == model.predict([[3.0]])).all())
     ({'data': 'three squares'}, True)
     """
-    if type(estimator) not in ESTIMATORS.values():
-        raise TypeError(
-            f"save keeps {' and '.join(ESTIMATORS)}, got {type(estimator).__name__}: of a subclass, or of an estimator"
-            " around it, it would keep a part; use joblib or skops"
-        )
-    check_is_fitted(estimator, ("coefs_", "intercepts_", "out_activation_"))
+    _check_whole(estimator)
     plain = _plain_json({} if metadata is None else metadata)
     header, tensors = _describe(estimator, optimizer_state)
     # what a file holds is judged before it is written, as it will be when it is read
