@@ -7,6 +7,7 @@ declares here what it needs: the names of its arrays, its settings, its buffers.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -40,6 +41,8 @@ SETTINGS: dict[str, Callable[[Any, int], float]] = {
     "threshold": lambda network, k: threshold(network.dropout[k]) if network.dropout else 0,
     "rate": lambda network, k: network.dropout[k] if network.dropout else 0.0,
 }
+#: Setting, or size -> the arrays of a layer where it is not 0.
+NEEDED = {"fan_out": ("W", "b"), "batch_norm": ("scale", "shift", "mean", "var"), "learned": ("slope",)}
 #: Settings that are no integers.
 REALS = ("rate",)
 
@@ -107,7 +110,8 @@ def c_header() -> str:
     lines = ["/* Generated from kernels/layer_table.py: do not edit. */", "typedef struct {"]
     lines += [f"    {types.get(name, 'idx ')}{name};" for name in COLUMNS]
     names = [*(f"FM_{name.upper()}" for name in ARRAYS), *(f"FM_{name} = {value}" for name, value in VALUES.items())]
-    return "\n".join([*lines, "} fm_layer;", f"enum {{ {', '.join(names)} }};", ""])
+    text = "\n".join([*lines, "} fm_layer;", f"enum {{ {', '.join(names)} }};", ""])
+    return f"{text}#define FM_LAYER_TABLE {zlib.crc32(text.encode())}u\n"
 
 
 def new_table(network: Any, strides: Sequence[int], places: Sequence[int], none: int) -> np.ndarray:
@@ -115,7 +119,7 @@ def new_table(network: Any, strides: Sequence[int], places: Sequence[int], none:
 
     ``strides`` are the row strides of what each layer reads, and of what the last one makes; ``places`` those of the
     network's segments; ``none`` is the place of an array that a layer does not have.  A ValueError says that a
-    segment's name is none of ARRAYS, or that its layer does not exist.
+    segment's name is none of ARRAYS, that its layer does not exist, or that a layer lacks an array that it needs.
     """
     table = np.zeros(network.n_layers, ROW)
     for name in ARRAYS:
@@ -130,6 +134,11 @@ def new_table(network: Any, strides: Sequence[int], places: Sequence[int], none:
         if segment.name not in ARRAYS or not 0 <= segment.layer < len(table):
             raise ValueError(f"network.segments must be {ARRAYS} of its {len(table)} layers, got {segment}")
         table[segment.name.lower()][segment.layer] = place
+    for column, arrays in NEEDED.items():
+        for row in table:
+            lacking = [name for name in arrays if row[column] and row[name.lower()] == none]
+            if lacking:
+                raise ValueError(f"network.segments must have {lacking} in layer {row['number']}: it has {column}")
     return table
 
 

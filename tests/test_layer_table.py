@@ -76,3 +76,19 @@ def test_unknown_segments_are_refused(change):
 def test_a_rate_of_dropout_is_below_1(rate):
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\)"):
         layer_table.threshold(rate)
+
+
+@pytest.mark.parametrize("lacking", ["b", "shift", "slope"])
+def test_a_layer_without_an_array_that_it_needs_is_refused(lacking):
+    segments = [segment for segment in NETWORK.segments if segment.name != lacking]
+    names = "widths", "dropout", "batch_norm", "whole_batch", "unit_segments", "n_layers"
+    network = SimpleNamespace(segments=segments, **{name: getattr(NETWORK, name) for name in names})
+    with pytest.raises(ValueError, match=rf"network.segments must have \['{lacking}'\] in layer"):
+        layer_table.new_table(network, NETWORK.widths, range(len(segments)), -1)
+
+
+def test_header_of_another_table_differs_in_its_checksum(monkeypatch):
+    before = layer_table.c_header()
+    assert before.splitlines()[-1].startswith("#define FM_LAYER_TABLE ")
+    monkeypatch.setattr(layer_table, "COLUMNS", layer_table.COLUMNS[::-1])
+    assert before.splitlines()[-1] != layer_table.c_header().splitlines()[-1]

@@ -53,6 +53,7 @@ cdef extern from "fastmlp.h":
         int link, every_output
     ctypedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, void *, void *, int64_t *, void *,
                                   int64_t *, void *, void *, int64_t *) noexcept nogil
+    const unsigned FM_LAYER_TABLE  # a checksum of kernels/layer_table.py's header
     ctypedef struct fm_layer:
         idx fan_in, fan_out, ld_in, ld_out, w  # what the Python border reads; kernels/layer_table.py fills the rest
     ctypedef struct fm_segment:

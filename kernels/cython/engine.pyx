@@ -28,7 +28,7 @@ from fastmlp.kernels import formulas, language, layer_table, program as programs
 
 cnp.import_array()
 
-if layer_table.ROW.itemsize != sizeof(fm_layer):
+if layer_table.ROW.itemsize != sizeof(fm_layer) or not layer_table.c_header().endswith(f" {FM_LAYER_TABLE}u\n"):
     raise ImportError("the engine was built with another kernels/layer_table.py: build it again")
 
 
