@@ -88,7 +88,7 @@ def test_linear_layer(engine, shape, dtype):
     a = reference.activate("gelu", X)
     below = (delta @ W.T) * reference.slope("gelu", X, a)
     expected = np.tanh(X @ W + b), X.T @ delta, delta.sum(axis=0), a.T @ delta, delta.sum(axis=0), below
-    found = by_name.linear_forward(engine, X, W, b, "tanh"), *by_name.linear_backward(engine, X, W, delta)
+    found = by_name.linear_forward(engine, X, W, b, "tanh"), *by_name.linear_backward(engine, X, delta)
     for ours, theirs in zip((*found, *by_name.hidden_backward(engine, "gelu", X, W, delta)), expected, strict=True):
         assert_close(ours, theirs, terms=max(shape), scale=np.abs(theirs).max() + 3)
 

@@ -132,7 +132,7 @@ def check_linear_backward(engine, activation, z, W, delta):
     made = activation_magnitude(activation, z, X)  # the engine multiplies by its own f(z), with its own rounding
     scale = made.T @ np.abs(delta), np.abs(delta).sum(axis=0), np.abs(delta) @ np.abs(W).T
     *both, below = by_name.hidden_backward(engine, activation, z, W, delta)
-    for grad_W, grad_b in (both, by_name.linear_backward(engine, X, W, delta)):
+    for grad_W, grad_b in (both, by_name.linear_backward(engine, X, delta)):
         assert_close(grad_W, X.T @ delta, terms=n, scale=scale[0], what="grad_W")
         assert_close(grad_b, delta.sum(axis=0), terms=n, scale=scale[1], what="grad_b")
     expected = (delta @ W.T) * reference.slope(activation, z, X)
@@ -406,3 +406,34 @@ def test_shuffle_draws_from_any_bit_generator(engine):
 def test_shuffle_wants_a_random_state(engine, random_state):
     with pytest.raises(ValueError, match="random_state"):
         engine.shuffle(np.arange(9, dtype=np.intp), random_state)
+
+
+# ------------------------------------------------------------------------------- what by_name refuses
+
+
+WRONG = {
+    "W of another width": (lambda e, f: by_name.hidden_backward(e, "tanh", f((4, 3)), f((1, 2)), f((4, 2))), "W"),
+    "W of one dimension": (lambda e, f: by_name.linear_forward(e, f((4, 3)), f(3), f(1)), "W"),
+    "W a list": (lambda e, f: by_name.linear_forward(e, f((4, 1)), [[1.0]], f(1)), "W"),
+    "b of another length": (lambda e, f: by_name.linear_forward(e, f((4, 3)), f((3, 2)), f(1)), "b"),
+    "b a number": (lambda e, f: by_name.linear_forward(e, f((4, 3)), f((3, 2)), 5.0), "b"),
+    "b complex": (lambda e, f: by_name.linear_forward(e, f((4, 3)), f((3, 2)), f(2) * 1j), "b"),
+    "X of another dtype": (lambda e, f: by_name.linear_forward(e, np.float32(f((4, 3))), f((3, 2)), f(2)), "X"),
+    "delta of another dtype": (lambda e, f: by_name.linear_backward(e, f((4, 3)), np.float32(f((4, 2)))), "delta"),
+    "params a list": (lambda e, f: by_name.update(e, "sgd", [1.0], f(1), [], (0.1,)), "params"),
+    "unknown rule": (lambda e, f: by_name.update(e, "sdg", f(1), f(1), [], (0.1,)), "rule"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_by_name_refuses(engine, name):
+    call, argument = WRONG[name]
+    with pytest.raises(ValueError, match=f"^{argument} must "):
+        call(engine, np.ones)
+
+
+def test_update_refuses_a_state_that_is_params(engine):
+    params, grad = np.ones(3), np.ones(3)
+    with pytest.raises(ValueError, match="must not share memory"):
+        by_name.update(engine, "momentum", params, grad, [params], (0.1, 0.9))
+    assert params.tolist() == [1, 1, 1]

@@ -63,7 +63,7 @@ def _linear(engine: Any, reference: Any, dtype: str) -> str:
     rng = np.random.default_rng(0)
     shapes = (ROWS, BELOW), (BELOW, WIDTH), (WIDTH,), (ROWS, WIDTH)
     X, W, b, delta = (rng.normal(size=shape).astype(dtype) for shape in shapes)
-    found = by_name.linear_forward(engine, X, W, b, "tanh"), *by_name.linear_backward(engine, X, W, delta)
+    found = by_name.linear_forward(engine, X, W, b, "tanh"), *by_name.linear_backward(engine, X, delta)
     a = reference.activate("gelu", X)
     below = (delta @ W.T) * reference.slope("gelu", X, a)
     expected = np.tanh(X @ W + b), X.T @ delta, delta.sum(axis=0), a.T @ delta, delta.sum(axis=0), below

@@ -20,6 +20,7 @@ from scipy import sparse
 
 from fastmlp.engines.backends import Data
 from fastmlp.kernels import formulas, language
+from fastmlp.kernels.arguments import check_array, check_states
 from fastmlp.model.network import Network
 
 LINEAR = language.loss("def linear(y, p): return y * p")
@@ -43,7 +44,11 @@ class _Net:
         biases: Sequence[Any] = (),
         activations: Sequence[Any] = (),
     ) -> None:
-        widths = [len(weights[0]), *(W.shape[1] for W in weights)]
+        dtype: Any = getattr(weights[0], "dtype", None)
+        widths: list[int] = []
+        for W in weights:
+            check_array("W", W, dtype, (widths[-1] if widths else None, None), strided=True)
+            widths += W.shape[len(widths) > 0 :]
         self.engine, self.network = engine, Network(tuple(widths), tuple(activations), loss, weights[0].dtype)
         self.params = np.zeros(self.network.n_params, weights[0].dtype)
         for segment in self.network.segments:
@@ -51,16 +56,23 @@ class _Net:
                 self.params[segment.where] = segment.first
         views = [*self.network.coefs(self.params), *self.network.intercepts(self.params)]
         for view, given in zip(views, [*weights, *biases], strict=False):
+            check_array("W" if view.ndim == 2 else "b", given, view.dtype, view.shape, strided=True)
             view[...] = given
+
+    def _check(self, X: Any) -> None:
+        if X.dtype != self.params.dtype:
+            raise ValueError(f"X must have dtype {self.params.dtype}, as the other arrays have, got {X.dtype}")
 
     def predict(self, X: Any) -> np.ndarray:
         """Return link(logits) of all rows, (n, n_outputs)."""
+        self._check(X)
         out = np.empty((X.shape[0], self.network.widths[-1]), self.params.dtype)
         self.engine.predict(self.engine.workspace(self.network, max(1, X.shape[0]), 1), self.params, X, out)
         return out
 
     def gradient(self, X: Any, y: np.ndarray, weight: np.ndarray | None = None) -> tuple[float, list, list]:
         """Return the mean loss, and the sums over the rows of the gradients of each W and b."""
+        self._check(X)
         grad, n = np.empty_like(self.params), X.shape[0]
         workspace = self.engine.workspace(self.network, n, 1)
         value = self.engine.loss_and_grad(workspace, self.params, Data(X, y, weight), 0.0, grad)
@@ -90,7 +102,8 @@ def _carried(z: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
 
 def activate(engine: ModuleType, activation: Any, z: np.ndarray) -> np.ndarray:
     """Return f(z), z of any shape."""
-    return linear_forward(engine, z.reshape(-1, 1), np.ones((1, 1), z.dtype), 0, activation).reshape(z.shape)
+    W, b = np.ones((1, 1), z.dtype), np.zeros(1, z.dtype)
+    return linear_forward(engine, z.reshape(-1, 1), W, b, activation).reshape(z.shape)
 
 
 def slope(engine: ModuleType, activation: Any, z: np.ndarray) -> np.ndarray:
@@ -122,11 +135,13 @@ def linear_forward(engine: ModuleType, X: Any, W: np.ndarray, b: Any, activation
     return _Net(engine, "squared_error", [W, np.eye(W.shape[1], dtype=W.dtype)], [b], [activation]).predict(X)
 
 
-def linear_backward(engine: ModuleType, X: Any, W: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def linear_backward(engine: ModuleType, X: Any, delta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the gradients of the first layer, X^T delta and sum_i delta_i.
 
-    X is (n, fan_in), dense or CSR, W (fan_in, fan_out); delta (n, fan_out) is d loss / d pre-activation.
+    X is (n, fan_in), dense or CSR; delta (n, fan_out) is d loss / d pre-activation.
     """
+    check_array("delta", delta, X.dtype, (X.shape[0], None))
+    W = np.zeros((X.shape[1], delta.shape[1]), X.dtype)
     _, (grad_W,), (grad_b,) = _Net(engine, LINEAR, [W]).gradient(X, delta)
     return grad_W, grad_b
 
@@ -190,6 +205,11 @@ def update(
 
     The parameters are the weights of a network of one row [1]; its biases, which have the same gradient, are left out.
     """
+    if rule not in formulas.OPTIMIZERS:
+        raise ValueError(f"rule must be one of {sorted(formulas.OPTIMIZERS)}, got {rule!r}")
+    check_array("params", params, getattr(params, "dtype", None), (None,), out=True)
+    check_array("grad", grad, params.dtype, params.shape)
+    check_states(formulas.OPTIMIZERS[rule], states, params=params, grad=grad)
     net, n = _Net(engine, LINEAR, [params[None]]), len(params)
     wide = [np.concatenate([state, np.zeros_like(state)]) for state in states]
     optimizer = SimpleNamespace(rule=rule, states=wide, t=0, scalars=lambda n_steps: np.array([scalars], np.float64))
