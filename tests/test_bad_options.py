@@ -121,6 +121,7 @@ BAD_CLASSIFIERS = [
     ({"dropout": ["a", 0.1]}, None, r"dropout must be in \[0, 1\), got 'a'"),
     ({"dropout": "half"}, None, "'dropout' parameter"),
     ({"dropout": (0.1,)}, None, "one per hidden layer, 2, got 1"),
+    ({"dropout": ()}, None, "one per hidden layer, 2, got 0"),
     ({"batch_norm": "yes"}, None, "'batch_norm'"),
     ({"batch_norm": "behind"}, None, "'batch_norm' parameter.*before"),
     ({"batch_norm": ["after", "behind"]}, None, 'batch_norm must be False, True, "before" or "after".*\'behind\''),

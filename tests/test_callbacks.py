@@ -219,6 +219,12 @@ def test_checkpoint_refuses_no_epochs():
 # ------------------------------------------------------------------------------- ProgressBar
 
 
+def test_progress_bar_of_an_earlier_version_draws():
+    bar = object.__new__(ProgressBar)  # as unpickled: its state had other names
+    vars(bar).update({"_bar": None, "_rows_before": 0, "_seconds": 0.0})
+    MLPClassifier((3,), max_iter=2, callbacks=[bar]).fit([[0.0], [1.0]] * 5, [0, 1] * 5)
+
+
 @pytest.fixture
 def terminal(monkeypatch):
     """rich's console becomes a terminal that is a text."""

@@ -411,3 +411,11 @@ def test_round_trips_keep_predictions_and_training(way, name, parameters, y):
     ours.partial_fit(X, y), again.partial_fit(X, y)
     assert (outputs(again) == outputs(ours)).all()
     assert repr(clone(again)).partition("random_state")[0] == repr(clone(ours)).partition("random_state")[0]
+
+
+@pytest.mark.parametrize("kept_as", [tuple, np.array])
+def test_weights_of_scikit_learn_in_other_containers(kept_as):
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    theirs = neural_network.MLPRegressor(hidden_layer_sizes=(4, 4), solver="sgd", max_iter=3, random_state=0).fit(X, X)
+    theirs.coefs_, theirs.intercepts_ = kept_as(theirs.coefs_), kept_as(theirs.intercepts_)
+    np.testing.assert_allclose(fastmlp.from_sklearn(theirs).predict(X), theirs.predict(X), rtol=1e-12)

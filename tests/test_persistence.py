@@ -511,3 +511,10 @@ def test_a_parameter_that_an_older_version_had_not_has_its_default(path):
     fitted("defaults", l1_ratio=0.5).save(path)
     reseal(path, lambda header, tensors: header["parameters"].pop("l1_ratio"))
     assert load(path).l1_ratio == 0.0
+
+
+def test_paths_that_are_none():
+    with pytest.raises(TypeError, match=r"os\.PathLike"):
+        fastmlp.load(99999)
+    with pytest.raises(fastmlp.persistence.ModelFileError, match="null"):
+        fastmlp.load("a\0b")

@@ -66,7 +66,9 @@ class Network(Stages):
         if self.dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
         for name, option in OPTIONS.items():
-            object.__setattr__(self, name, option.read(getattr(self, name), len(self.activations)))
+            given = getattr(self, name)
+            kept = option.off if given is option.off else option.read(given, len(self.activations))
+            object.__setattr__(self, name, kept)
 
     @property
     def n_layers(self) -> int:

@@ -53,8 +53,6 @@ class Stages:
 def _placements(given: Any, n_hidden: int) -> tuple[str, ...]:
     """Return where each hidden layer normalises, an entry of ``PLACEMENTS`` per layer; () where none does."""
     allowed = 'False, True, "before" or "after"'
-    if isinstance(given, tuple) and not given:
-        return ()
     each = list(given) if isinstance(given, list | tuple | np.ndarray) else [given] * n_hidden
     if len(each) != n_hidden:
         raise ValueError(
@@ -79,7 +77,7 @@ def _rate(given: Any, name: str) -> float:
 def _rates(given: Any, n_hidden: int) -> tuple[float, ...]:
     """Return a rate for each hidden layer, or () for none."""
     rates = [given] * n_hidden if isinstance(given, Real) else list(given)
-    if len(rates) not in (n_hidden, 0 if isinstance(given, tuple) else n_hidden):
+    if len(rates) != n_hidden:
         raise ValueError(f"dropout must be one rate, or one per hidden layer, {n_hidden}, got {len(rates)}: {given!r}")
     found = tuple(_rate(rate, "dropout") for rate in rates)
     return found if any(found) else ()

@@ -69,7 +69,7 @@ def from_sklearn(estimator: Any) -> Any:
     copy_attributes(estimator, made)
     made.coefs_, made.intercepts_ = list(estimator.coefs_), list(estimator.intercepts_)
     network = made._fitted_network()
-    made._expose(network, _flattened(network, estimator.coefs_ + estimator.intercepts_))
+    made._expose(network, _flattened(network, [*estimator.coefs_, *estimator.intercepts_]))
     if hasattr(made, "loss_curve_"):
         made.history_ = _history(made)
     if getattr(made, "best_validation_score_", None) is not None:
@@ -100,7 +100,8 @@ def _parameters_from_sklearn(estimator: Any, cls: Any) -> dict[str, Any]:
 
 def _best_from_sklearn(estimator: Any, network: Network) -> np.ndarray | None:
     """Return the best weights so far; None if they are the very arrays of the present ones, as they mostly are."""
-    best, present = estimator._best_coefs + estimator._best_intercepts, estimator.coefs_ + estimator.intercepts_
+    best = [*estimator._best_coefs, *estimator._best_intercepts]
+    present = [*estimator.coefs_, *estimator.intercepts_]
     if all(theirs is now for theirs, now in zip(best, present, strict=True)):
         return None
     return _flattened(network, best)

@@ -131,7 +131,10 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]
 
 def _check_size(path: str | os.PathLike[str]) -> None:
     """Compare the size of a file with its first bytes, before anything is read."""
-    status = os.stat(path)  # a missing file is an OSError, as everywhere
+    try:
+        status = os.stat(os.fspath(path))  # a missing file is an OSError, as everywhere
+    except ValueError as error:
+        raise ModelFileError(path, "file", str(error)) from error
     if not stat.S_ISREG(status.st_mode):
         raise OSError(f"{os.fspath(path)} is no regular file")
     with open(path, "rb") as stream:

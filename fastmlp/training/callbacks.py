@@ -103,8 +103,9 @@ class ProgressBar:
     >>> clf = MLPClassifier(callbacks=[ProgressBar()])
     """
 
+    _task: Any = None  # the line of the display, if there is one; pickles of earlier versions do not have it
+
     def __init__(self) -> None:
-        self._task: Any = None  # the line of the display, if there is one
         self._rows_before, self._seconds = 0, 0.0
 
     def on_fit_begin(self, estimator: Any) -> None:

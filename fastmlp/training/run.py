@@ -103,7 +103,8 @@ class Run:
         optimizer = state.optimizer_for(network) if keep else None
         if optimizer is None:
             n_steps = -(-len(self.visited) // self.batch_size)
-            optimizer = make_optimizer(estimator.solver, network, vars(estimator), n_steps, estimator.max_iter)
+            parameters = {name: getattr(estimator, name) for name in type(estimator).__dataclass_fields__}
+            optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter)
             state.optimizer, state.dropout_seed = optimizer, None
         if state.dropout_seed is None:
             state.dropout_seed = _draw_dropout_seed(network, state.random_state, estimator.t_)
