@@ -266,7 +266,14 @@ def test_suite_runs_and_shows_itself(suite, monkeypatch):
 # --- engines side by side -------------------------------------------------------------------------------------------
 
 SIDE_BY_SIDE = Settings(
-    workloads=("iris",), rivals=(), backend=PAIR[0], engines=PAIR, data=("iris",), solvers=("lbfgs",), quick_check=True
+    workloads=("iris",),
+    rivals=(),
+    seconds=0.01,
+    backend=PAIR[0],
+    engines=PAIR,
+    data=("iris",),
+    solvers=("lbfgs",),
+    quick_check=True,
 )
 
 

@@ -28,7 +28,14 @@ def test_suite_runs_in_this_process(suite, monkeypatch):
 @pytest.mark.parametrize("suite", ["train", "quick"])
 def test_engines_run_side_by_side_in_this_process(suite, monkeypatch):
     run_here(monkeypatch)
-    settings = {"backend": PAIR[0], "engines": PAIR, "data": ("iris",), "solvers": ("lbfgs",), "quick_check": True}
+    settings = {
+        "seconds": 0.01,
+        "backend": PAIR[0],
+        "engines": PAIR,
+        "data": ("iris",),
+        "solvers": ("lbfgs",),
+        "quick_check": True,
+    }
     document = suites.run((suite,), {suite: Settings(workloads=("iris",), rivals=(), **settings)}, silent)
     assert suites.problems(document) == []
     result = document["suites"][suite]
