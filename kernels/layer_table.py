@@ -121,24 +121,29 @@ def new_table(network: Any, strides: Sequence[int], places: Sequence[int], none:
     network's segments; ``none`` is the place of an array that a layer does not have.  A ValueError says that a
     segment's name is none of ARRAYS, that its layer does not exist, or that a layer lacks an array that it needs.
     """
-    table = np.zeros(network.n_layers, ROW)
-    for name in ARRAYS:
-        table[name.lower()] = none
-    for k, row in enumerate(table):
-        row["number"], row["hidden"] = k, k + 1 < len(table)
-        row["fan_in"], row["fan_out"] = network.widths[k : k + 2]
-        row["ld_in"], row["ld_out"] = strides[k : k + 2]
-        for name, setting in SETTINGS.items() if row["hidden"] else ():
-            row[name] = setting(network, k)
+    layers = range(network.n_layers)
+    columns: dict[str, list] = {
+        "number": [*layers],
+        "hidden": [k + 1 < len(layers) for k in layers],
+        "fan_in": [*network.widths[:-1]],
+        "fan_out": [*network.widths[1:]],
+        "ld_in": [*strides[:-1]],
+        "ld_out": [*strides[1:]],
+        **{name.lower(): [none for _ in layers] for name in ARRAYS},
+        **{name: [*(setting(network, k) for k in layers[:-1]), 0] for name, setting in SETTINGS.items()},
+    }
     for segment, place in zip(network.segments, places, strict=True):
-        if segment.name not in ARRAYS or not 0 <= segment.layer < len(table):
-            raise ValueError(f"network.segments must be {ARRAYS} of its {len(table)} layers, got {segment}")
-        table[segment.name.lower()][segment.layer] = place
+        if segment.name not in ARRAYS or segment.layer not in layers:
+            raise ValueError(f"network.segments must be {ARRAYS} of its {len(layers)} layers, got {segment}")
+        columns[segment.name.lower()][segment.layer] = place
     for column, arrays in NEEDED.items():
-        for row in table:
-            lacking = [name for name in arrays if row[column] and row[name.lower()] == none]
+        for k in filter(columns[column].__getitem__, layers):
+            lacking = [name for name in arrays if columns[name.lower()][k] == none]
             if lacking:
-                raise ValueError(f"network.segments must have {lacking} in layer {row['number']}: it has {column}")
+                raise ValueError(f"network.segments must have {lacking} in layer {k}: it has {column}")
+    table = np.zeros(len(layers), ROW)  # a column is written at once: access to single entries is slow
+    for name, values in columns.items():
+        table[name] = values
     return table
 
 
