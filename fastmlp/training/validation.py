@@ -36,8 +36,8 @@ class _Head:
     Except for softmax each logit is a row of it, whose loss is then a mean over the outputs.
     """
 
-    def __init__(self, engine: ModuleType, network: Network, n_jobs: int | None) -> None:
-        self._engine, self._name, self._n_jobs = engine, network.loss, n_jobs
+    def __init__(self, engine: ModuleType, network: Network) -> None:
+        self._engine, self._name = engine, network.loss
         self._link, self._width = targets.link_of(network.loss), network.widths[-1]
         self._is_wide = self._link == "softmax" and self._width > WIDE
         if self._is_wide:
@@ -56,7 +56,8 @@ class _Head:
         if not self._is_wide:
             self._y = y if self._link == "softmax" else y.reshape(-1, 1)
             self._weight = None if weight is None else weight.repeat(self._columns)
-            self._workspace = self._engine.workspace(self._network, len(y) * self._columns, self._n_jobs)
+            # one thread: this is little work, and a second team of threads beside the training's would cost more
+            self._workspace = self._engine.workspace(self._network, len(y) * self._columns, 1)
 
     def loss(self, logits: np.ndarray) -> float:
         """Return the mean loss of logits (n, n_outputs)."""
@@ -102,7 +103,7 @@ class Validation:
         self._estimator, self._engine = estimator, engine
         self._network, self._params = network, params
         self._all, self._all_y = data, y
-        self._head = _Head(engine, network, estimator.n_jobs)
+        self._head = _Head(engine, network)
         self.select(rows)
 
     def select(self, rows: np.ndarray | None) -> None:
