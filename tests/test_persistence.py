@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
 import fastmlp
@@ -131,6 +132,18 @@ def test_classes_of_a_first_partial_fit_come_back(path):
         again = load(path)
         assert again.classes_.tolist() == classes
         assert (again.partial_fit(X, y).predict_proba(X) == model.partial_fit(X, y).predict_proba(X)).all()
+
+
+def test_sparse_labels_come_back(path):
+    """Predictions of a model that was fitted on sparse labels are sparse, as before; exports do not mind."""
+    model = MLPClassifier(**GIVEN).fit(X, sparse.csr_array(LABELS))
+    model.save(path)
+    for again in (load(path), pickle.loads(pickle.dumps(model)), fastmlp.from_sklearn(model.to_sklearn())):
+        assert sparse.issparse(model.predict(X)) and type(again.predict(X)) is type(model.predict(X))
+        assert (again.predict(X) != model.predict(X)).nnz == 0
+    dense = MLPClassifier(**GIVEN).fit(X, LABELS)
+    assert (model.predict(X).toarray() == dense.predict(X)).all()
+    assert model.to_c() == dense.to_c()
 
 
 def test_weights_that_a_user_replaced_come_back(path):

@@ -260,6 +260,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
         X, y = inputs.validated(self, X, y, reset=first_pass)
         self._learn_targets(y, extras.incremental)
+        y = inputs.dense_targets(self, y)
         sample_weight = inputs.validated_weight(self, sample_weight, y)
         random_state, objective = check_random_state(self.random_state), self._objective(y)
 
