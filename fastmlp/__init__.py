@@ -1,6 +1,6 @@
 """fastmlp: scikit-learn's multi-layer perceptrons on a compiled engine.
 
-Importing the package is cheap: the estimators, and the decorators of formulas, load at first use.
+Importing the package is cheap: the estimators, the decorators of formulas, and the modules load at first use.
 """
 
 from importlib import import_module
@@ -19,6 +19,15 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fastmlp import callbacks as callbacks
+    from fastmlp import displays as displays
+    from fastmlp import engines as engines
+    from fastmlp import estimator as estimator
+    from fastmlp import export as export
+    from fastmlp import persistence as persistence
+    from fastmlp import saving as saving
+    from fastmlp import tabular as tabular
+    from fastmlp import training as training
     from fastmlp.estimator.description import summary
     from fastmlp.estimators import MLPClassifier, MLPRegressor
     from fastmlp.kernels.language import activation, loss
@@ -35,12 +44,27 @@ _MODULES = {
     "summary": "fastmlp.estimator.description",
 }
 
+#: Modules for users, which ``import fastmlp`` alone makes available.
+_SUBMODULES = (
+    "callbacks",
+    "displays",
+    "engines",
+    "estimator",
+    "export",
+    "persistence",
+    "saving",
+    "tabular",
+    "training",
+)
+
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
+    if name in _SUBMODULES:
+        return import_module(f"fastmlp.{name}")
     raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_SUBMODULES])
