@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -28,21 +29,26 @@ def write_whole(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a new binary file beside `path` that takes its name when the block ends without an error.
 
-    An OSError refuses a `path` that exists and is not a regular file.
+    An OSError says that there is no such folder, or that `path` exists and is not a regular file. Its `filename`, and
+    that of all other errors of writing, is `path` as it was given.
     """
-    path = path.resolve()  # a symbolic link stays one
+    given, path = os.fspath(path), path.resolve()  # a symbolic link stays one
     if path.exists() and not path.is_file():
-        raise OSError(f"{path} is there and is no regular file")
-    # the token: a process killed here may have had this one's number
-    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+        raise OSError(errno.EINVAL, "it is there and is no regular file", given)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {os.path.dirname(given)!r}", given)
+    # the token: a process killed here may have had this one's number; a part of the name: names have a longest length
+    part = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(part)):
+            error.filename, error.filename2 = given, None
         raise
     _sync_folder(path.parent)
 

@@ -159,8 +159,5 @@ def operations(program: Program, n_inputs: int) -> tuple[list[Operation], int | 
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file whole or not at all; an OSError says that it cannot be written."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}")
-    with replacing(path) as stream:
+    with replacing(Path(path)) as stream:
         stream.write(content)
