@@ -41,11 +41,13 @@ class ModelMethods:
 
         return to_sklearn(self)
 
-    def to_onnx(self, path: str | os.PathLike[str] | None = None, *, opset: int | None = None) -> Any:
+    def to_onnx(
+        self, path: str | os.PathLike[str] | None = None, *, opset: int | None = None, dtype: Any = None
+    ) -> Any:
         """Return the fitted network as an ONNX model; see :func:`fastmlp.export.onnx.to_onnx`."""
         from fastmlp.export.onnx import to_onnx
 
-        return to_onnx(self, path, opset=opset)
+        return to_onnx(self, path, opset=opset, dtype=dtype)
 
     def to_c(self, path: str | os.PathLike[str] | None = None, *, name: str = "model") -> str:
         """Return the fitted network as one C99 file without dependencies; see :func:`fastmlp.export.c.to_c`."""

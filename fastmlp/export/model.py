@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +89,28 @@ def read(estimator: Any) -> Model:
         loss=choices.name_of(tuple(loss) if choices.is_pair(loss) else loss),
         feature_names=[str(name) for name in getattr(estimator, "feature_names_in_", ())],
     )
+
+
+def in_dtype(model: Model, dtype: Any) -> Model:
+    """Return the same network in float32 or float64, by name or as NumPy's dtype; None means the one it has.
+
+    A ValueError refuses other dtypes, and weights that are too large for float32.
+    """
+    if dtype is None:
+        return model
+    # not np.dtype(dtype): it takes what users do not mean, and raises errors of three types
+    names = {"float32": "float32", "float64": "float64", np.float32: "float32", np.float64: "float64"}
+    key = dtype.type if isinstance(dtype, np.dtype) else dtype
+    if not isinstance(key, str | type) or key not in names:
+        raise ValueError(f"dtype must be 'float32', 'float64' or None, got {dtype!r}")
+    wanted = np.dtype(names[key])
+    if wanted == model.dtype:
+        return model
+    for number, layer in enumerate(model.layers, 1):
+        largest = max(np.max(np.abs(array), initial=0.0) for array in (layer.W, layer.b, *layer.learned.values()))
+        if largest > np.finfo(wanted).max:
+            raise ValueError(f"dtype={names[key]!r} cannot hold the weights of layer {number}, up to {largest:.3g}")
+    return replace(model, dtype=wanted)
 
 
 def _labels(classes: np.ndarray) -> np.ndarray:
