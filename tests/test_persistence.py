@@ -457,7 +457,11 @@ def test_errors_of_writing_name_the_path_that_was_given(writer, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     Path("a file").touch()
     model = fitted("defaults")
-    for folder, kind in (("missing", FileNotFoundError), (os.path.join("a", "b"), FileNotFoundError), ("a file", OSError)):
+    for folder, kind in (
+        ("missing", FileNotFoundError),
+        (os.path.join("a", "b"), FileNotFoundError),
+        ("a file", OSError),
+    ):
         path = os.path.join(folder, "model.bin")
         with pytest.raises(kind, match=re.escape(f"there is no folder {folder!r}: {path!r}")) as caught:
             WRITERS[writer](model, path)

@@ -1,6 +1,5 @@
 """A fitted estimator as a file, or as scikit-learn's.
 
-Reading order: modelfile.py (the safetensors file, its header and checksums), model_writer.py, model_reader.py,
-earlier.py (parameters as earlier files have them); conversion.py and to_sklearn.py (from and to scikit-learn).
-fastmlp/persistence.py has the public names.
+Reading order: modelfile.py (the safetensors file, its header and checksums), model_writer.py, model_reader.py;
+conversion.py and to_sklearn.py (from and to scikit-learn). fastmlp/persistence.py has the public names.
 """
