@@ -9,7 +9,6 @@ import warnings
 from dataclasses import fields
 
 import joblib
-import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import InconsistentVersionWarning
