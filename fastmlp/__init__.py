@@ -16,6 +16,7 @@ __all__ = [
     "load",
     "loss",
     "summary",
+    "to_sklearn",
 ]
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from fastmlp.kernels.language import activation, loss
     from fastmlp.persistence import load
     from fastmlp.saving.conversion import from_sklearn
+    from fastmlp.saving.to_sklearn import to_sklearn
 
 _MODULES = {
     "MLPClassifier": "fastmlp.estimators",
@@ -42,6 +44,7 @@ _MODULES = {
     "load": "fastmlp.persistence",
     "loss": "fastmlp.kernels.language",
     "summary": "fastmlp.estimator.description",
+    "to_sklearn": "fastmlp.saving.to_sklearn",
 }
 
 #: Modules for users, which ``import fastmlp`` alone makes available.
