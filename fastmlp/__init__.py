@@ -13,6 +13,7 @@ __all__ = [
     "__version__",
     "activation",
     "from_sklearn",
+    "from_torch",
     "load",
     "loss",
     "summary",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from fastmlp.kernels.language import activation, loss
     from fastmlp.persistence import load
     from fastmlp.saving.conversion import from_sklearn
+    from fastmlp.saving.pytorch import from_torch
     from fastmlp.saving.to_sklearn import to_sklearn
 
 _MODULES = {
@@ -41,6 +43,7 @@ _MODULES = {
     "MLPRegressor": "fastmlp.estimators",
     "activation": "fastmlp.kernels.language",
     "from_sklearn": "fastmlp.saving.conversion",
+    "from_torch": "fastmlp.saving.pytorch",
     "load": "fastmlp.persistence",
     "loss": "fastmlp.kernels.language",
     "summary": "fastmlp.estimator.description",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import torch
+
     from fastmlp.estimator.description import Summary
 
 
@@ -40,6 +42,12 @@ class ModelMethods:
         from fastmlp.saving.to_sklearn import to_sklearn
 
         return to_sklearn(self)
+
+    def to_torch(self, *, outputs: Literal["logits", "predictions"] = "logits") -> torch.nn.Sequential:
+        """Return the fitted network as a ``torch.nn.Sequential``; see :func:`fastmlp.saving.pytorch.to_torch`."""
+        from fastmlp.saving.pytorch import to_torch
+
+        return to_torch(self, outputs=outputs)
 
     def to_onnx(
         self, path: str | os.PathLike[str] | None = None, *, opset: int | None = None, dtype: Any = None
