@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fastmlp.kernels.language import activation, loss
     from fastmlp.persistence import load
     from fastmlp.saving.conversion import from_sklearn
-    from fastmlp.saving.pytorch import from_torch
+    from fastmlp.saving.from_torch import from_torch
     from fastmlp.saving.to_sklearn import to_sklearn
 
 _MODULES = {
@@ -43,7 +43,7 @@ _MODULES = {
     "MLPRegressor": "fastmlp.estimators",
     "activation": "fastmlp.kernels.language",
     "from_sklearn": "fastmlp.saving.conversion",
-    "from_torch": "fastmlp.saving.pytorch",
+    "from_torch": "fastmlp.saving.from_torch",
     "load": "fastmlp.persistence",
     "loss": "fastmlp.kernels.language",
     "summary": "fastmlp.estimator.description",

@@ -402,7 +402,7 @@ def test_what_does_not_fit_is_refused(model, given, error, message):
 
 @pytest.mark.parametrize("estimator", [Original(), make_pipeline(MLPClassifier()), None, MLPClassifier])
 def test_other_estimators_are_refused(estimator):
-    from fastmlp.saving.pytorch import to_torch
+    from fastmlp.saving.to_torch import to_torch
 
     with pytest.raises(TypeError, match=r"to_torch converts MLPClassifier and MLPRegressor, got \w+"):
         to_torch(estimator)

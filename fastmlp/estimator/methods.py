@@ -44,8 +44,8 @@ class ModelMethods:
         return to_sklearn(self)
 
     def to_torch(self, *, outputs: Literal["logits", "predictions"] = "logits") -> torch.nn.Sequential:
-        """Return the fitted network as a ``torch.nn.Sequential``; see :func:`fastmlp.saving.pytorch.to_torch`."""
-        from fastmlp.saving.pytorch import to_torch
+        """Return the fitted network as a ``torch.nn.Sequential``; see :func:`fastmlp.saving.to_torch.to_torch`."""
+        from fastmlp.saving.to_torch import to_torch
 
         return to_torch(self, outputs=outputs)
 

@@ -2,6 +2,6 @@
 
 Reading order: modelfile.py (the safetensors file, its header and checksums), model_writer.py, model_reader.py;
 conversion.py and to_sklearn.py (from and to scikit-learn), nested.py (inside pipelines and other estimators);
-pytorch.py, torch_chain.py and torch_table.py (from and to PyTorch's modules).
+to_torch.py, from_torch.py, torch_chain.py and torch_table.py (to and from PyTorch's modules).
 fastmlp/persistence.py has the public names.
 """

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+#: What to install.
+INSTALL = '"fastmlp[torch]"'
+
 #: Of BatchNorm1d, as the engines have it.
 BATCH_NORM_MOMENTUM = 0.1
 
