@@ -485,6 +485,20 @@ def test_errors_of_writing_name_the_path_that_was_given(writer, tmp_path, monkey
         WRITERS[writer](model, "model.bin")
 
 
+def test_links_that_lead_nowhere_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, target in (("one", "other"), ("other", "one"), ("dangling", os.path.join("missing", "model"))):
+        try:
+            os.symlink(target, name)
+        except OSError:
+            pytest.skip("this system makes no symbolic links here")
+    with pytest.raises(OSError, match="symbolic links: 'one'") as caught:
+        fitted("defaults").save("one")
+    assert caught.value.errno is not None
+    with pytest.raises(FileNotFoundError, match=r"there is no folder '.+missing': 'dangling'"):
+        fitted("defaults").save("dangling")
+
+
 def test_names_may_be_as_long_as_the_file_system_allows(tmp_path):
     for name in ("m" * 255, "é" * 127):
         fitted("defaults").save(tmp_path / name)

@@ -348,6 +348,9 @@ WRONG_MODELS = {
         nn.Linear(5, 4), nn.BatchNorm1d(4), nn.LazyLinear(2), nn.Linear(2, 1)
     ),
     "has weights of torch.complex64": nn.Sequential(nn.Linear(5, 1, dtype=torch.complex64)),
+    "module 0, ParametrizedLinear": seq(nn.utils.parametrizations.weight_norm(nn.Linear(5, 1))),
+    "has hooks, which may compute anything": seq(nn.utils.spectral_norm(nn.Linear(5, 1))),
+    "has no weights yet: it is on the device 'meta'": nn.Sequential(nn.Linear(5, 1, device="meta")),
     "dropout=1 drops every unit": seq(nn.Linear(5, 4), nn.Dropout(1.0), nn.Linear(4, 1)),
 }
 
@@ -380,6 +383,8 @@ ONE, THREE = seq(*linear(5, 4, 1)), seq(*linear(5, 4, 3))
         (THREE, {"classes": ["a", "b"]}, ValueError, "classes must be 3 different labels for 3 outputs"),
         (THREE, {"classes": ["a", "b", "a"]}, ValueError, "classes must be 3 different labels"),
         (THREE, {"classes": 3}, ValueError, "classes must be 3 different labels"),
+        (THREE, {"classes": ["a", 1, None]}, ValueError, "classes must be whole numbers or texts, got"),
+        (THREE, {"classes": [0.5, 1.5, 2.5]}, ValueError, "classes must be whole numbers or texts, got"),
         (ONE, {"multilabel": True}, ValueError, "two or more outputs"),
         (THREE, {"multilabel": True, "classes": ["a", "b", "c"]}, ValueError, "classes must be left out"),
         (nn.Sequential(*THREE, nn.Softmax(dim=1)), {}, ValueError, r"Softmax.* does not fit regression.*give classes"),

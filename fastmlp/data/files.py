@@ -32,11 +32,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     An OSError says that there is no such folder, or that `path` exists and is not a regular file. Its `filename`, and
     that of all other errors of writing, is `path` as it was given.
     """
-    given, path = os.fspath(path), path.resolve()  # a symbolic link stays one
+    given = os.fspath(path)
+    try:
+        path = path.resolve()  # a symbolic link stays one
+    except RuntimeError as error:  # pathlib's, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), given) from error
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is there and is no regular file", given)
     if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, f"there is no folder {os.path.dirname(given)!r}", given)
+        folder = os.path.dirname(given)
+        missing = str(path.parent) if os.path.isdir(folder or ".") else folder  # of what a link leads to
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {missing!r}", given)
     # the token: a process killed here may have had this one's number; a part of the name: names have a longest length
     part = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
@@ -45,10 +51,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)
-    except BaseException as error:
+    except OSError as error:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(part)):
-            error.filename, error.filename2 = given, None
+        if error.errno is None or error.filename not in (None, str(part)):
+            raise
+        raise OSError(error.errno, error.strerror, given) from error
+    except BaseException:
+        part.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 

@@ -97,10 +97,13 @@ def _learn_classes(made: Any, chain: Chain, classes: Any, multilabel: bool) -> s
         made._label_binarizer = LabelBinarizer().fit(np.eye(n, dtype=int))
     else:
         labels = np.asarray(classes)
-        if labels.ndim != 1 or len(labels) != max(n, 2) or len(np.unique(labels)) != len(labels):
+        if labels.ndim != 1 or len(labels) != max(n, 2) or len(set(labels.tolist())) != len(labels):
             raise ValueError(f"classes must be {max(n, 2)} different labels for {n} outputs, got {classes!r}")
+        try:
+            made._label_binarizer = LabelBinarizer().fit(labels)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"classes must be whole numbers or texts, got {classes!r}: {error}") from error
         chain.sort_outputs(np.argsort(labels, kind="stable"))
-        made._label_binarizer = LabelBinarizer().fit(labels)
     made.classes_ = made._label_binarizer.classes_
     return targets.task_of(made._label_binarizer)
 

@@ -110,11 +110,15 @@ def read(torch: Any, model: Any) -> Chain:
     chain, modules = Chain(), list(_flat(torch, model))
     while modules and type(modules[-1][1]) is torch.nn.Identity:
         modules.pop()
-    last = max((i for i, (_, module) in enumerate(modules) if type(module) is torch.nn.Linear), default=-1)
+    last = max((i for i, (_, module) in enumerate(modules) if isinstance(module, torch.nn.Linear)), default=-1)
     if last < 0:
         raise ValueError("from_torch: the model has no torch.nn.Linear")
     for i, (name, module) in enumerate(modules):
         try:
+            if type(module).__name__.startswith("Lazy"):
+                raise ValueError("has no weights yet: call the model once")
+            if module._forward_hooks or module._forward_pre_hooks:
+                raise ValueError("has hooks, which may compute anything")
             if i > last:
                 _take_link(chain, name, module, is_end=i == len(modules) - 1)
             else:
@@ -225,8 +229,6 @@ def _activation_of(torch: Any, module: Any) -> tuple[str, dict[str, float]]:
         parameters = row.of(torch, module)
         if parameters is not None:
             return name, parameters
-    if type(module).__name__.startswith("Lazy"):
-        raise ValueError("has no weights yet: call the model once")
     known = dict.fromkeys(row.module for row in ACTIVATIONS.values())
     raise ValueError(f"is neither Linear, BatchNorm1d, Dropout nor one of the activations {', '.join(known)}")
 
@@ -242,6 +244,8 @@ def _open_layer(chain: Chain) -> Layer:
 
 def _array(torch: Any, tensor: Any) -> np.ndarray:
     """Return a tensor's numbers on the host: float64, or float32 for everything smaller."""
+    if tensor.is_meta:
+        raise ValueError("has no weights yet: it is on the device 'meta'")
     if not tensor.is_floating_point():
         raise ValueError(f"has weights of {tensor.dtype}, and must have real ones")
     dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
