@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +100,8 @@ def in_dtype(estimator, dtype):
     return other
 
 
-@pytest.mark.covers("activation", "task", "run batch_norm dtype to")
-@pytest.mark.parametrize("activation", HIDDEN)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.covers("activation task", "run batch_norm dtype to")
+@pytest.mark.parametrize("activation, task", list(zip(HIDDEN, cycle(TASKS))))
 @pytest.mark.parametrize("batch_norm", [False, "before", "after"])
 @pytest.mark.parametrize("dtype, to", [(np.float32, "float64"), (np.float64, "float32"), (np.float64, None)])
 def test_dtype_of_the_model(activation, task, batch_norm, dtype, to, run):
