@@ -2,7 +2,7 @@
 
 Where it sits: :func:`activation` and :func:`loss` turn a Python function into a :class:`Formula`, which stands wherever
 an activation's or a loss's name does.  The function is never run: its source text is read (syntax.py), differentiated
-(graph.py) and compiled to a register program (program.py) that every engine runs over blocks of numbers, without the
+(derivative.py) and compiled to a register program (program.py) that every engine runs over blocks of numbers, without the
 GIL.  A formula is its text and the numbers captured with it, so that pickle, clone and worker processes carry no code.
 
 The language is that of formulas.py: assignments and one return, ``+ - * /``, numbers, ``a if x < y else b`` with one
@@ -20,8 +20,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastmlp.kernels.codegen import FormulaError
-from fastmlp.kernels.graph import OPS, Derivative, Graph
-from fastmlp.kernels.program import Program, TooLong, compile_node, reads, run, source_of
+from fastmlp.kernels.derivative import Derivative
+from fastmlp.kernels.graph import OPS, Graph, TooLong
+from fastmlp.kernels.program import Program, compile_node, reads, run, source_of
 from fastmlp.kernels.syntax import Reader, Text
 
 __all__ = [
