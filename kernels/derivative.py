@@ -314,7 +314,11 @@ class Derivative:
         return graph.apply("select_lt", self._over(self._derivative(signed), node), part, size, graph.one)
 
     def _multiple(self, count: int, term: int) -> int:
-        return self.graph.apply("mul", self.graph.constant(float(count)), term)
+        try:
+            factor = float(count)
+        except OverflowError:
+            factor = math.inf if count > 0 else -math.inf
+        return self.graph.apply("mul", self.graph.constant(factor), term)
 
     def _terms(self, node: int) -> list[tuple[int, int]]:
         """(how often, term) of a sum; a term that is subtracted more often has a negative count."""

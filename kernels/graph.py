@@ -47,7 +47,7 @@ EVALUATE: dict[str, Callable] = {
 # --- the graph ----------------------------------------------------------------------------------------------------
 
 #: Most nodes of a graph: a formula, its slope, and what both pass on the way.
-MAX_NODES = 20_000
+MAX_NODES = 10_000
 
 
 class TooLong(Exception):

@@ -23,7 +23,7 @@ from fastmlp.kernels.codegen import FormulaError
 from fastmlp.kernels.derivative import Derivative
 from fastmlp.kernels.graph import OPS, Graph, TooLong
 from fastmlp.kernels.program import Program, compile_node, reads, run, source_of
-from fastmlp.kernels.syntax import Reader, Text
+from fastmlp.kernels.syntax import Reader, Text, check_names
 
 __all__ = [
     "LINKS",
@@ -46,6 +46,7 @@ def _read(text: Text, graph: Graph, what: str, operands: Sequence[int]) -> int:
     plain = not (tree.args.vararg or tree.args.kwarg or tree.args.kwonlyargs or tree.args.defaults)
     if len(arguments) != len(operands) or not plain:
         raise text.error(tree, f"{what} takes {len(operands)} argument{'s' * (len(operands) > 1)} and no others")
+    check_names(text)
     return Reader(text, graph, {}).read(**dict(zip(arguments, operands, strict=True)))
 
 
@@ -98,6 +99,7 @@ def program_of(
         arguments = [name for name in text.arguments if name not in parameters]
     operands = {name: graph.input(i) for i, name in enumerate(arguments)}
     operands |= {name: graph.constant(value) for name, value in parameters.items()}
+    check_names(text)
     missing = [name for name in text.arguments if name not in operands]
     if missing:
         raise text.error(text.tree, f"arguments without a value: {', '.join(missing)}")
