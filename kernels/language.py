@@ -2,8 +2,8 @@
 
 Where it sits: :func:`activation` and :func:`loss` turn a Python function into a :class:`Formula`, which stands wherever
 an activation's or a loss's name does.  The function is never run: its source text is read (syntax.py), differentiated
-(derivative.py) and compiled to a register program (program.py) that every engine runs over blocks of numbers, without the
-GIL.  A formula is its text and the numbers captured with it, so that pickle, clone and worker processes carry no code.
+(derivative.py) and compiled to a register program (program.py) that every engine runs over blocks of numbers, without
+the GIL.  A formula is its text and the numbers captured with it, so pickle, clone and worker processes carry no code.
 
 The language is that of formulas.py: assignments and one return, ``+ - * /``, numbers, ``a if x < y else b`` with one
 comparison, and the functions exp log log1p tanh erf sqrt abs; here also ``minimum(a, b)`` and ``maximum(a, b)``.

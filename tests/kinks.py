@@ -89,7 +89,7 @@ def built_in_as_formula(name):
 
 
 def check_activation(engine, entry, dtype, judged_by=None):
-    """Values and slopes at all points; ``judged_by`` is another entry that the reference takes, of the same function."""
+    """Values and slopes at all points; ``judged_by`` is the same function for the reference, if given."""
     judged_by = judged_by or entry
     z = points(dtype)
     a = reference.activate(judged_by, z)

@@ -6,7 +6,6 @@ import types
 import numpy as np
 import pytest
 from hypothesis import assume, given
-from hypothesis import strategies as st
 
 import fastmlp
 from fastmlp.kernels import codegen, derivative, formulas, graph, language, program
@@ -300,6 +299,7 @@ def test_program_of_names_its_registers():
 
 
 # --- random formulas ------------------------------------------------------------------------------------------------
+
 
 @given(EXPRESSIONS, EXPRESSIONS, POINTS)
 def test_random_formulas_have_the_function_s_value(first, second, points):

@@ -352,7 +352,10 @@ def test_only_functions_and_text(value):
         ("def f(z): return '\ud800'", r"formula, <formula>:1: .*surrogates not allowed: \"def f\(z\)"),
         ("def f(z): return " + "(" * 5000 + "z" + ")" * 5000, "formula, <formula>:1: too many nested parentheses"),
         ("def f(z): return " + "-" * 50_000 + "z", "formula, <formula>:1: too deeply nested: def f"),
-        ("# " + "x" * 3_000_000, "formula, <formula>:1: its text has 3000002 characters, at most 100000 are allowed: # x"),
+        (
+            "# " + "x" * 3_000_000,
+            "formula, <formula>:1: its text has 3000002 characters, at most 100000",
+        ),
     ],
 )
 def test_text_that_is_no_formula(source, message):
@@ -484,7 +487,7 @@ def test_formulas_have_a_limited_number_of_operations():
 def test_what_a_slope_takes_is_limited(monkeypatch):
     """Sums of sums in the denominators of sums: the walk grows as a square, and ends at its limit."""
     lines = "".join(f"    s = s + exp({k} * z)\n    t = t + 1 / s\n" for k in range(1, 120))
-    with pytest.raises(FormulaError, match=r"the slope derived from this activation is too long, it takes more than 10000"):
+    with pytest.raises(FormulaError, match=r"the slope derived from this .* is too long, it takes more than 10000"):
         fastmlp.activation(f"def f(z):\n    s = 1\n    t = z\n{lines}    return t")
 
 
