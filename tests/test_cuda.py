@@ -37,7 +37,6 @@ from helpers import (
     make_params,
     make_targets,
     make_weights,
-    name_of,
     steady_simulator,
 )
 from tiers import label
@@ -91,13 +90,6 @@ def test_activations_at_kinks(engine, entry, dtype):
 @by_dtype
 def test_learned_slopes_at_kinks(engine, dtype):
     kinks.check_learned_slopes(engine, dtype, (1, 5, 9))
-
-
-@by_dtype
-@pytest.mark.parametrize("entry", [*kinks.LOSSES, *kinks.OWN_LOSSES], ids=label)
-def test_losses_at_kinks(engine, entry, dtype):
-    row = formulas.LOSSES.get(name_of(entry)) if isinstance(entry, str | tuple) else None
-    (kinks.check_softmax_loss if row and row.link == "softmax" else kinks.check_loss)(engine, entry, dtype)
 
 
 @by_dtype
