@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,20 @@ def validated(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
     return X, y
 
 
-def validated_weight(estimator: Any, sample_weight: Any, y: np.ndarray) -> np.ndarray | None:
-    """Return the weights of the rows that have these targets, validated; None if there are none."""
+# scikit-learn 1.7 has no such check
+_ALL_ZERO = {"allow_all_zero_weights"} & signature(_check_sample_weight).parameters.keys()
+
+
+def validated_weight(estimator: Any, sample_weight: Any, y: np.ndarray, all_zero: bool = False) -> np.ndarray | None:
+    """Return the weights of the rows that have these targets, validated; None if there are none.
+
+    `all_zero` says whether no row needs a weight.
+    """
     if sample_weight is None:
         return None
+    sample_weight = device_arrays.on_host(estimator, sample_weight, "sample_weight")
     # y stands for X, which may be where scikit-learn cannot look
-    return _check_sample_weight(device_arrays.on_host(estimator, sample_weight, "sample_weight"), y)
+    return _check_sample_weight(sample_weight, y, **dict.fromkeys(_ALL_ZERO, all_zero))
 
 
 def encoded(

@@ -63,8 +63,8 @@ class Guard:
         """
         run = self._run
         self._go_back()
-        for start in range(0, len(run.visited), run.batch_size):
-            rows = run.visited[start : start + run.batch_size].copy()
+        for start in range(0, len(run.seen), run.batch_size):
+            rows = run.seen[start : start + run.batch_size].copy()
             before, t = run.params.copy(), run.optimizer.t
             if not _is_finite(run.steps(rows)(), run.params):
                 break

@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastmlp.engines.backends import Data
 from fastmlp.model.network import Network
 from fastmlp.model.stages import OPTIONS
-from fastmlp.training import snapshots, stopping
+from fastmlp.training import snapshots, stopping, weightless
 from fastmlp.training import state as states
 from fastmlp.training.diagnosis import Guard, has_own_formulas
 from fastmlp.training.optimizers import make_optimizer
@@ -91,6 +91,12 @@ class Run:
             warnings.warn(text, stacklevel=3)
         # a view of those that an epoch visits: all but what drop_last drops
         self.visited = self.order[: check_batches(estimator, len(self.order))]
+        self.seen = self.visited  # those that the latest epoch trained on: all but the batches without weight
+        self.batches = weightless.batches_of(data.sample_weight, self.batch_size)
+        if self.batches is not None and not keep_optimizer:
+            weightless.check_weight(self.batches.weight[self.order], "the {} training rows")
+            if not estimator.shuffle:
+                weightless.check_weight(self.batches.weight[self.visited], "the {} rows that drop_last=True leaves")
         self.workspace = engine.workspace(network, self.batch_size, estimator.n_jobs)
         self.finished = False  # whether a stopping rule holds
         self._take_optimizer(keep_optimizer)
@@ -139,7 +145,7 @@ class Run:
         self.options = {name: value for name, value in options.items() if value is not None}
         self.alpha = estimator.alpha * (1 - estimator.l1_ratio)
         self._random_state = self.state.random_state
-        self._visit_all = self.steps(self.visited)
+        self._visit_all = self.steps(self.visited) if self.batches is None else self._visit_those_with_weight
         self._n_losses = len(estimator.loss_curve_)
         self._n_validations = 0 if self.validation is None else len(estimator.validation_loss_curve_)
         self._ends = [time.perf_counter()]
@@ -158,7 +164,7 @@ class Run:
             self._rates.append(self.optimizer.scheduled_rate)
         estimator.n_iter_ += 1
         estimator.loss_ = loss
-        estimator.t_ += len(self.visited)
+        estimator.t_ += len(self.seen)
         estimator.loss_curve_.append(loss)
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
@@ -174,6 +180,17 @@ class Run:
         """Return what trains on these rows, batch by batch, and returns their mean loss."""
         args = self.workspace, self.params, self.data, rows, self.batch_size, self.alpha, self.optimizer
         return partial(self.engine.train_epoch, *args, **self.options)
+
+    def _visit_those_with_weight(self) -> float:
+        """Train on the batches in which a row has weight; return their mean loss, NaN if there is no such batch."""
+        batches: Any = self.batches
+        self.seen = batches.with_weight(self.visited)
+        try:
+            loss = self.steps(self.seen)() if len(self.seen) else np.nan
+        except ZeroDivisionError as error:  # an engine may round the sum of a batch to zero, if this module does not
+            raise ValueError(weightless.CANCEL.format("a batch")) from error
+        self.optimizer.leave_out(batches.count(self.visited) - batches.count(self.seen))
+        return loss
 
     def _validate(self, loss: float, score: float) -> None:
         """Note how the validation rows did, and keep the best weights."""
