@@ -58,7 +58,7 @@ def encoded(
     dtype = np.dtype(np.float64) if lbfgs else network.dtype
     device_arrays.check_dtype(X, dtype, "solver='lbfgs' works in" if lbfgs else "the weights are")
     weight = None if sample_weight is None else sample_weight.astype(dtype, copy=False)
-    return Data(engine_rows(X), estimator._encode(y, dtype, objective), weight)
+    return Data(engine_rows(X), aligned(estimator._encode(y, dtype, objective)), aligned(weight))
 
 
 def validation_rows(
@@ -84,5 +84,29 @@ def validation_rows(
 
 
 def engine_rows(X: Any) -> Any:
-    """Return X as engines take it: dense as it is, sparse as CSR."""
-    return X.tocsr() if issparse(X) else X
+    """Return X as engines take it: dense as it is, sparse as CSR; only what they cannot read is copied."""
+    return _engine_csr(X.tocsr()) if issparse(X) else aligned(X)
+
+
+def aligned(array: Any) -> Any:
+    """Return a NumPy array whose numbers lie at whole addresses: a copy of a field of a structured array, for instance.
+
+    Anything else is returned as it is.
+    """
+    if not isinstance(array, np.ndarray):
+        return array
+    whole = array.flags.aligned and not any(stride % array.itemsize for stride in array.strides)
+    return array if whole else array.copy()
+
+
+def _engine_csr(X: Any) -> Any:
+    """Return a CSR matrix of contiguous, aligned arrays in the machine's byte order, with indices of one type."""
+    is_wide = np.int64 in (X.indices.dtype.newbyteorder("="), X.indptr.dtype.newbyteorder("="))
+    index = np.int64 if is_wide else np.int32
+    parts = X.data, X.indices, X.indptr
+    clean = tuple(np.require(part, dtype, "CA") for part, dtype in zip(parts, (None, index, index), strict=True))
+    if all(a is b for a, b in zip(clean, parts, strict=True)):
+        return X
+    rows = type(X)(X.shape, dtype=X.dtype)
+    rows.data, rows.indices, rows.indptr = clean
+    return rows

@@ -246,7 +246,7 @@ class Network(Stages):
             and array.__array_interface__["data"] == view.__array_interface__["data"]
             for array, view in zip(arrays, views, strict=True)
         )
-        return base if in_place and base.flags.c_contiguous else None
+        return base if in_place and base.flags.c_contiguous and base.flags.aligned else None
 
     def check_memory(self, n_vectors: int) -> None:
         """Refuse a network whose parameter-sized vectors cannot fit this machine, before anything is allocated.
