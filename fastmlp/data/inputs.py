@@ -102,9 +102,11 @@ def aligned(array: Any) -> Any:
 def _engine_csr(X: Any) -> Any:
     """Return a CSR matrix of contiguous, aligned arrays in the machine's byte order, with indices of one type."""
     is_wide = np.int64 in (X.indices.dtype.newbyteorder("="), X.indptr.dtype.newbyteorder("="))
-    index = np.int64 if is_wide else np.int32
+    index = np.dtype(np.int64 if is_wide else np.int32)
     parts = X.data, X.indices, X.indptr
-    clean = tuple(np.require(part, dtype, "CA") for part, dtype in zip(parts, (None, index, index), strict=True))
+    clean = tuple(
+        np.require(part, dtype, ["C", "A"]) for part, dtype in zip(parts, (X.data.dtype, index, index), strict=True)
+    )
     if all(a is b for a, b in zip(clean, parts, strict=True)):
         return X
     rows = type(X)(X.shape, dtype=X.dtype)
