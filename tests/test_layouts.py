@@ -22,7 +22,7 @@ pytestmark = [
 SMALL = {"hidden_layer_sizes": (5,), "max_iter": 3, "random_state": 0, "batch_size": 16}
 ALL_BACKENDS = [name for name in backends.available() if name != "cuda"]
 
-# --- layouts: from an array to one with the same numbers ---------------------------------------------------------------
+# --- layouts: from an array to one with the same numbers ---
 
 
 def at_odd_address(a):
@@ -40,7 +40,7 @@ def field(a):
 
 
 def aligned_field(a):
-    """A field whose stride is no whole number of items, though each number is aligned: of a few types, on a few machines."""
+    """A field whose stride is no whole number of items, beside another one."""
     table = np.zeros(len(a), np.dtype([("rows", a.dtype, a.shape[1:]), ("more", "u4")]))
     table["rows"] = a
     return table["rows"]

@@ -196,9 +196,13 @@ class Optimizer:
                 f"the saved optimizer is {state['rule']!r} with state vectors of shapes {theirs}, this one is "
                 f"{self.rule!r} with {ours}"
             )
+        if any(
+            np.asarray(saved).dtype != vector.dtype for vector, saved in zip(self.states, state["states"], strict=True)
+        ):
+            raise ValueError(f"the state vectors of the saved optimizer must be of {self.states[0].dtype}")
         for vector, saved in zip(self.states, state["states"], strict=True):
             vector[...] = saved
-        self.t, self.left_out = int(state["t"]), int(state.get("left_out", 0))
+        self.t, self.left_out = attributes.count(state["t"]), attributes.count(state.get("left_out", 0))
         self.schedule.set_state(state["schedule"])
         self._forget()
 
@@ -275,7 +279,7 @@ class NAdam(Optimizer):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         super().set_state(state)
-        self._product, self._product_t = float(state["mu_product"]), self.t
+        self._product, self._product_t = float(attributes.number(state["mu_product"])), self.t
 
 
 #: Decoupled weight decay of a solver where `weight_decay` is None; 0 for the others.
@@ -384,12 +388,10 @@ def rebuild(state: Mapping[str, Any], network: Network) -> Optimizer:
     limit = None if state["max_grad_norm"] is None else attributes.number(state["max_grad_norm"])
     arguments = network, _rebuilt_schedule(state["schedule"]), hyper, attributes.number(state["weight_decay"]), limit
     optimizer = NAdam(*arguments) if rule == "nadam" else Optimizer(rule, *arguments)
-    kept: dict[str, Any] = {"mu_product": attributes.number(state["mu_product"])} if rule == "nadam" else {}
-    kept |= {"left_out": attributes.count(state["left_out"])} if "left_out" in state else {}
+    kept: dict[str, Any] = {"mu_product": state["mu_product"]} if rule == "nadam" else {}
+    kept |= {"left_out": state["left_out"]} if "left_out" in state else {}
     schedule = state["schedule"]["state"]
-    optimizer.set_state(
-        {"rule": rule, "t": attributes.count(state["t"]), "states": state["states"], "schedule": schedule, **kept}
-    )
+    optimizer.set_state({"rule": rule, "t": state["t"], "states": state["states"], "schedule": schedule, **kept})
     return optimizer
 
 
