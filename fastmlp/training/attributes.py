@@ -7,7 +7,7 @@ are views of one vector, and ``_label_binarizer``, which files take apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +54,7 @@ def vector(value: Any, network: Network) -> np.ndarray:
     return value
 
 
-def random_state(value: Any) -> Mapping[str, Any]:
+def random_state(value: Any) -> dict[str, Any]:
     """Return a state of MT19937 as ``RandomState.get_state(legacy=False)`` does; raise ValueError for anything else."""
     key, pos = value["state"]["key"], value["state"]["pos"]
     if not isinstance(key, np.ndarray) or key.dtype != np.uint32 or key.shape != (624,):
