@@ -48,7 +48,7 @@ LBFGS_VECTORS = 41
 
 
 def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, has_validation: bool) -> float:
-    """Return how many vectors of the size of the parameters a fit holds at its peak; rows and their buffers excluded."""
+    """Return how many vectors of the size of the parameters a fit holds at its peak, besides rows and their buffers."""
     solver = choices.name_of(estimator.solver)
     if solver == "lbfgs":
         return LBFGS_VECTORS * 8 / network.dtype.itemsize

@@ -99,8 +99,8 @@ class Run:
                 weightless.check_weight(self.batches.weight[self.visited], "the {} rows that drop_last=True leaves")
         self.workspace = engine.workspace(network, self.batch_size, estimator.n_jobs)
         self.finished = False  # whether a stopping rule holds
-        self._prepare_attributes()
         self._take_optimizer(keep_optimizer)
+        self._prepare_attributes()
         self.guard = Guard(self) if has_own_formulas(network) else None
 
     def _take_optimizer(self, keep: bool) -> None:
@@ -122,8 +122,7 @@ class Run:
         """Add the attributes that epochs write to, if an earlier fit or a user's weights did not create them."""
         estimator = self.estimator
         estimator.n_iter_ = 0
-        for name, first in (("t_", 0), ("loss_curve_", []), ("best_loss_", np.inf), ("history_", new_history())):
-            estimator.__dict__.setdefault(name, first)
+        estimator.__dict__.setdefault("history_", new_history())
         if self.validation is not None:
             estimator.__dict__.setdefault("validation_loss_curve_", [])
             if getattr(estimator, "validation_scores_", None) is None:
