@@ -186,6 +186,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
         sample_weight : array-like of shape (n_samples,), default=None
+            Rows without weight change nothing; before any other rows `loss_` is then NaN.
         classes : array-like of shape (n_classes,), default=None
             All classes that any call will bring; needed in the first one.
 
@@ -368,6 +369,7 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like of shape (n_samples,), default=None
+            Rows without weight change nothing; before any other rows `loss_` is then NaN.
 
         Returns
         -------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import numpy as np
 from fastmlp.data import targets
 from fastmlp.data.targets import Objective
 from fastmlp.estimator.parameters import activations_of
-from fastmlp.model import stages, weights
+from fastmlp.kernels import formulas
+from fastmlp.model import choices, stages, weights
 from fastmlp.model.initialization import initial_params
 from fastmlp.model.network import Network
+from fastmlp.training.stopping import keeps_best
 
 
 def hidden_sizes(estimator: Any) -> list[int]:
@@ -27,16 +30,42 @@ def hidden_sizes(estimator: Any) -> list[int]:
 def network_to_train(estimator: Any, X: Any, objective: Objective, first_pass: bool) -> Network:
     """Return the network of a fit: a new one for these rows, or the fitted one to train further.
 
-    A MemoryError says that a new one cannot fit this machine; a ValueError that the fitted one is of another kind than
-    the parameters ask for.
+    A ValueError says that the fitted one is of another kind than the parameters ask for.
     """
     if not first_pass:
         return _network_to_go_on_with(estimator, objective)
     widths = (X.shape[1], *(int(h) for h in hidden_sizes(estimator)), objective.n_outputs)
-    network = _network(estimator, widths, objective.loss, np.dtype(X.dtype))
-    # parameters, gradient and their best copy, or two optimizer states
-    network.check_memory(n_vectors=3)
-    return network
+    return _network(estimator, widths, objective.loss, np.dtype(X.dtype))
+
+
+def check_memory(estimator: Any, network: Network, engine: ModuleType, has_validation: bool) -> None:
+    """Raise a MemoryError for a network whose fit this machine cannot hold, before anything is allocated."""
+    network.check_memory(vectors_of_fit(estimator, network, engine, has_validation))
+
+
+#: Vectors of float64 that L-BFGS takes in all: SciPy's ten pairs, its work space and copies, and the engine's own.
+LBFGS_VECTORS = 41
+
+
+def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, has_validation: bool) -> float:
+    """Return how many vectors of the size of the parameters a fit holds at its peak, besides rows and their buffers."""
+    solver = choices.name_of(estimator.solver)
+    if solver == "lbfgs":
+        return LBFGS_VECTORS * 8 / network.dtype.itemsize
+    rule = "momentum" if solver == "sgd" and estimator.momentum != 0 else solver
+    n_states = len(formulas.OPTIMIZERS[rule].states)
+    own = 1 + n_states  # the parameters and the states of the optimizer
+    copies = engine.__name__.rpartition(".")[-1] != "reference"
+    if copies:  # padded for the kernels: both again, the gradient, the weights of all layers but the first transposed
+        above_first = sum(s.size for s in network.segments if s.name == "W" and s.layer > 0)
+        room = max(n_states, 1) if "numba" in engine.__name__ else n_states
+        found = own + 1 + room + 1 + above_first / network.n_params
+    else:  # weights and gradient layer by layer, and what NumPy's expressions hold for a moment
+        found = own + 4 + max(n_states - 1, 0) + (network.dtype == np.float32)
+    if has_validation:
+        found += copies + 2 * network.needs_whole_batch  # the weights to predict with, batch_norm folded into them
+        found += (1 + copies) * keeps_best(estimator, True)  # the best so far and the ones that take their place
+    return found
 
 
 def fitted_network(estimator: Any) -> Network:

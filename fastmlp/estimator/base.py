@@ -33,7 +33,7 @@ from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _fit_context, validate_parameter_constraints
-from fastmlp.training import checkpoint, state
+from fastmlp.training import checkpoint, state, weightless
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.run import Run, check_batches, train_stochastic
@@ -218,7 +218,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, label indicators, or values to regress on.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row in the loss.
+            Weight of each row in the loss. A batch whose weights are all zero is left out: it changes nothing, and the
+            loss of an epoch is the mean over the rows of the others.
         X_val : {array-like, sparse matrix} of shape (n_val, n_features), default=None
             Rows to validate on after each epoch, which early stopping watches instead of holding out rows of X. In a
             :class:`~sklearn.pipeline.Pipeline` with ``transform_input=["X_val"]`` they are transformed as X is.
@@ -244,7 +245,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         Raises
         ------
         ValueError
-            For invalid data or parameters, an unknown backend, or weights that diverged.
+            For invalid data or parameters, an unknown backend, sample weights that are zero for all rows or, negative,
+            cancel in a batch, or weights that diverged.
         MemoryError
             If the layer sizes cannot fit this machine.
         """
@@ -261,13 +263,16 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         X, y = inputs.validated(self, X, y, reset=first_pass)
         self._learn_targets(y, extras.incremental)
         y = inputs.dense_targets(self, y)
-        sample_weight = inputs.validated_weight(self, sample_weight, y)
+        sample_weight = inputs.validated_weight(self, sample_weight, y, all_zero=extras.incremental)
         random_state, objective = check_random_state(self.random_state), self._objective(y)
 
         network = architecture.network_to_train(self, X, objective, first_pass)
         n_epochs = 1 if extras.incremental else self.max_iter
         engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
+        architecture.check_memory(self, network, engine, self.early_stopping or extras.validation is not None)
         data = inputs.encoded(self, X, y, self._weigh(y, sample_weight), network, objective)
+        if not extras.incremental:
+            weightless.check_weight(data.sample_weight)
         given = inputs.validation_rows(self, extras.validation, y, network, objective)
         snapshot = None if extras.resume_from is None else checkpoint.load(extras.resume_from)
         self._check_before_changes(network, X, extras)
@@ -285,7 +290,9 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             training.best_params = params.copy()
         self._expose(network, params)
 
-        if choices.name_of(self.solver) == "lbfgs":
+        if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():
+            self.__dict__.setdefault("loss_", np.nan)  # rows without weight change nothing
+        elif choices.name_of(self.solver) == "lbfgs":
             self._expose(network, train_lbfgs(self, engine, network, params, data))
         else:
             rows, validation = validation_of(self, engine, network, params, data, y, given, random_state)

@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
 
 from fastmlp.data.optional import needed
 from fastmlp.model import choices
-from fastmlp.training import checkpoint, progress
+from fastmlp.training import checkpoint, progress, weightless
 
 
 @dataclass(frozen=True)
@@ -441,11 +442,13 @@ class LearningRateFinder:
         from sklearn.utils.class_weight import compute_sample_weight
         from sklearn.utils.multiclass import unique_labels
 
+        from fastmlp.data import device_arrays
         from fastmlp.sklearn_compat import _num_samples, _safe_indexing
 
         model = clone(self.estimator)
         if choices.name_of(model.solver) == "lbfgs":
             raise ValueError("solver='lbfgs' has no learning rate to find; take a stochastic solver")
+        sample_weight = device_arrays.on_host(model, sample_weight, "sample_weight")
         check_consistent_length(X, y, sample_weight)
         n = _num_samples(X)
         batch_size = min(200 if model.batch_size == "auto" else model.batch_size, n)
@@ -468,13 +471,8 @@ class LearningRateFinder:
                 weight = compute_sample_weight(model.class_weight, y)
                 sample_weight = weight if sample_weight is None else weight * np.asarray(sample_weight)
                 model.set_params(class_weight=None)
-        rng = check_random_state(model.random_state)
-        order = rng.permutation(n)
-        for step in range(self.n_steps):
-            if len(order) < batch_size:
-                order = rng.permutation(n)
-            rows, order = order[:batch_size], order[batch_size:]
-            weight = None if sample_weight is None else _safe_indexing(sample_weight, rows)
+        batches = _batches(check_random_state(model.random_state), n, batch_size, sample_weight)
+        for step, (rows, weight) in enumerate(islice(batches, self.n_steps)):
             try:
                 model.partial_fit(_safe_indexing(X, rows), _safe_indexing(y, rows), weight, **first)
             except ValueError as error:
@@ -484,6 +482,18 @@ class LearningRateFinder:
                 return
             first = {}
             yield float(model.loss_)
+
+
+def _batches(rng: Any, n: int, batch_size: int, sample_weight: Any) -> Iterator[tuple[np.ndarray, Any]]:
+    """Yield (rows, their weights) of batches drawn as in epochs, without end and without those that have no weight."""
+    weight = None if sample_weight is None else np.asarray(sample_weight)
+    weightless.check_weight(weight)
+    while True:
+        order = rng.permutation(n)
+        for start in range(0, n - batch_size + 1, batch_size):
+            rows = order[start : start + batch_size]
+            if weight is None or weight[rows].any():
+                yield rows, None if weight is None else weight[rows]
 
 
 def _diverged(losses: list[float]) -> bool:

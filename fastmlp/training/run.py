@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastmlp.engines.backends import Data
 from fastmlp.model.network import Network
 from fastmlp.model.stages import OPTIONS
-from fastmlp.training import snapshots, stopping
+from fastmlp.training import snapshots, stopping, weightless
 from fastmlp.training import state as states
 from fastmlp.training.diagnosis import Guard, has_own_formulas
 from fastmlp.training.optimizers import make_optimizer
@@ -51,6 +51,10 @@ def check_batches(estimator: Any, n_rows: int) -> int:
         if batch_size == 1 and option.whole_batch and option.asks(given):
             raise ValueError(f"{name}={given!r} makes no sense with batches of one row, which has no variance")
     return n_rows - rest if estimator.drop_last else n_rows
+
+
+def _n_batches(parts: list[tuple[np.ndarray, int]]) -> int:
+    return sum(-(-len(rows) // size) for rows, size in parts)
 
 
 class Run:
@@ -85,6 +89,14 @@ class Run:
         # a view of those that an epoch visits: all but what drop_last drops
         self.visited = self.order[: check_batches(estimator, len(self.order))]
         self.workspaces: dict[int, Any] = {}  # by the size of the batches
+        self.seen = self.parts(self.visited)  # what the latest epoch trained on: all but the batches without weight
+        self.n_seen = len(self.visited)
+        self.looks_at_weight = weightless.needs_a_look(data.sample_weight)
+        if self.looks_at_weight and not keep_optimizer:
+            weight: Any = data.sample_weight
+            weightless.check_weight(weight[self.order], "the {} training rows")
+            if not estimator.shuffle:
+                weightless.check_weight(weight[self.visited], "the {} rows that drop_last=True leaves")
         self.finished = False  # whether a stopping rule holds
         self._take_optimizer(keep_optimizer)
         self._prepare_attributes()
@@ -95,7 +107,7 @@ class Run:
         estimator, network, state = self.estimator, self.network, self.state
         optimizer = state.optimizer_for(network) if keep else None
         if optimizer is None:
-            n_steps = sum(-(-len(rows) // size) for rows, size in self.parts(self.visited))
+            n_steps = _n_batches(self.parts(self.visited))
             parameters = {name: getattr(estimator, name) for name in type(estimator).__dataclass_fields__}
             optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter)
             state.optimizer, state.dropout_seed = optimizer, None
@@ -132,7 +144,7 @@ class Run:
         self.options = {name: value for name, value in options.items() if value is not None}
         self.alpha = estimator.alpha * (1 - estimator.l1_ratio)
         self._random_state = self.state.random_state
-        self._visit_all = self.steps(self.visited)
+        self._visit_all = self._visit_those_with_weight if self.looks_at_weight else self.steps(self.visited)
         self._n_losses = len(estimator.loss_curve_)
         self._n_validations = 0 if self.validation is None else len(estimator.validation_loss_curve_)
         self._ends = [time.perf_counter()]
@@ -151,7 +163,7 @@ class Run:
             self._rates.append(self.optimizer.scheduled_rate)
         estimator.n_iter_ += 1
         estimator.loss_ = loss
-        estimator.t_ += len(self.visited)
+        estimator.t_ += self.n_seen
         estimator.loss_curve_.append(loss)
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
@@ -165,11 +177,7 @@ class Run:
 
     def steps(self, rows: np.ndarray) -> Callable[[], float]:
         """Return what trains on these rows, batch by batch, and returns their mean loss."""
-        visits = [self._visit(*part) for part in self.parts(rows)]
-        if len(visits) == 1:
-            return visits[0]
-        shares = [len(part) / len(rows) for part, _ in self.parts(rows)]
-        return lambda: sum(share * visit() for share, visit in zip(shares, visits, strict=True))
+        return self._visit(self.parts(rows))
 
     def parts(self, rows: np.ndarray) -> list[tuple[np.ndarray, int]]:
         """Return the rows of an epoch in parts, each with the size of its batches: views, nearly always a single one.
@@ -184,17 +192,38 @@ class Run:
         return [part for part in ((rows[:first], size), (rows[first:], size + 1)) if len(part[0])]
 
     def batches(self) -> Iterator[np.ndarray]:
-        """Yield the rows of each batch of the present epoch."""
-        for rows, size in self.parts(self.visited):
+        """Yield the rows of each batch of the latest epoch."""
+        for rows, size in self.seen:
             for start in range(0, len(rows), size):
                 yield rows[start : start + size].copy()
 
-    def _visit(self, rows: np.ndarray, batch_size: int) -> Callable[[], float]:
-        """Return what trains on these rows in batches of this size, and returns their mean loss."""
-        if batch_size not in self.workspaces:
-            self.workspaces[batch_size] = self.engine.workspace(self.network, batch_size, self.estimator.n_jobs)
-        args = self.workspaces[batch_size], self.params, self.data, rows, batch_size, self.alpha, self.optimizer
-        return partial(self.engine.train_epoch, *args, **self.options)
+    def _visit(self, parts: list[tuple[np.ndarray, int]]) -> Callable[[], float]:
+        """Return what trains on these parts, one after the other, and returns the mean loss of their rows."""
+        visits = []
+        for rows, size in parts:
+            if size not in self.workspaces:
+                self.workspaces[size] = self.engine.workspace(self.network, size, self.estimator.n_jobs)
+            args = self.workspaces[size], self.params, self.data, rows, size, self.alpha, self.optimizer
+            visits.append(partial(self.engine.train_epoch, *args, **self.options))
+        if len(visits) == 1:
+            return visits[0]
+        n = sum(len(rows) for rows, _ in parts)
+        shares = [len(rows) / n for rows, _ in parts]
+        return lambda: sum(share * visit() for share, visit in zip(shares, visits, strict=True))
+
+    def _visit_those_with_weight(self) -> float:
+        """Train on the batches in which a row has weight; return their mean loss, NaN if there is no such batch."""
+        weight: Any = self.data.sample_weight
+        parts = self.parts(self.visited)
+        with_weight = [(weightless.with_weight(rows, weight, size), size) for rows, size in parts]
+        self.seen = [part for part in with_weight if len(part[0])]
+        self.n_seen = sum(len(rows) for rows, _ in self.seen)
+        try:
+            loss = self._visit(self.seen)() if self.seen else np.nan
+        except ZeroDivisionError as error:  # an engine may round the sum of a batch to zero, if this module does not
+            raise ValueError(weightless.CANCEL.format("a batch")) from error
+        self.optimizer.leave_out(_n_batches(parts) - _n_batches(self.seen))
+        return loss
 
     def _validate(self, loss: float, score: float) -> None:
         """Note how the validation rows did, and keep the best weights."""

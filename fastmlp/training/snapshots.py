@@ -13,8 +13,10 @@ import numpy as np
 
 from fastmlp.model import choices
 from fastmlp.model.stages import PREDICTS
+from fastmlp.training import attributes
 from fastmlp.training.attributes import ATTRIBUTES, HISTORY
-from fastmlp.training.stopping import Stopping
+from fastmlp.training.stopping import Stopping, watches_validation
+from fastmlp.training.validation import new_history
 
 #: Attributes of an estimator that a snapshot holds under "attributes".
 KEPT = {name: row.kind for name, row in ATTRIBUTES.items() if row.trained and row.kind is not HISTORY}
@@ -45,23 +47,30 @@ def restore(run: Any, snapshot: Mapping[str, Any]) -> None:
     Raises
     ------
     ValueError
-        If the snapshot is of another network, solver or number of rows, or no snapshot at all.
+        If the snapshot is of another network, solver or number of rows, or no snapshot at all, or contradicts itself.
     """
     try:
         absent = {name: option.saved(option.off) for name, option in PREDICTS.items()}  # from files older than it
         for what, here in identity(run).items():
             there = (absent | snapshot["of"])[what]
             if there != here:
-                raise ValueError(f"resume_from: the saved training has {what} {there!r}, this one has {here!r}")
-        _restore_attributes(run.estimator, snapshot)
-        run.params[...] = snapshot["params"]
-        run.order[...] = snapshot["order"]
+                raise ValueError(
+                    f"resume_from: the saved training has {what} {there!r:.500}, this one has {here!r:.500}"
+                )
+        _restore_attributes(run, snapshot)
+        run.params[...] = attributes.vector(snapshot["params"], run.network)
+        _restore_rows(run, snapshot)
         run.state.set_state(_state_in(snapshot), run.network)
-        if snapshot["validation_rows"] is not None:
-            run.validation.select(np.asarray(snapshot["validation_rows"], dtype=np.intp))
+        _check_counters(run)
         run.finished = bool(snapshot["finished"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"resume_from: this is not the snapshot of a training: {error!r}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        if str(error).startswith("resume_from: "):
+            raise
+        # a file may hold any values, so checks and conversions may raise anything
+        reason = f"{error!r:.500}" if isinstance(error, KeyError) else f"{error!s:.500}"
+        raise ValueError(f"resume_from: this is not the snapshot of a training: {reason}") from error
     if run.guard is not None:
         run.guard.keep()
 
@@ -94,10 +103,46 @@ def _state_in(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     return state
 
 
-def _restore_attributes(estimator: Any, snapshot: Mapping[str, Any]) -> None:
+def _restore_attributes(run: Any, snapshot: Mapping[str, Any]) -> None:
+    """Give the estimator its fitted attributes; each must be of its kind, and there if training goes on with it."""
+    estimator = run.estimator
     for name, value in snapshot["attributes"].items():
         if name not in Stopping.SAVED:
             setattr(estimator, name, KEPT[name].restored(value))
     if estimator.validation_loss_curve_ is None:
         del estimator.validation_loss_curve_
     estimator.history_ = HISTORY.restored(snapshot["history"])
+    if estimator.history_.keys() != new_history().keys():
+        raise ValueError(f"history must have the columns {list(new_history())}, got {list(estimator.history_)}")
+    needed = ["loss_curve_", "loss_"]
+    needed += ["validation_loss_curve_", "validation_scores_", "best_validation_score_"] if run.has_validation else []
+    needed += [] if watches_validation(estimator, run.has_validation) else ["best_loss_"]
+    for name in needed:
+        if getattr(estimator, name, None) is None:
+            raise ValueError(f"it has no {name}")
+
+
+def _restore_rows(run: Any, snapshot: Mapping[str, Any]) -> None:
+    """Give a run its order of rows, and the rows to validate on: each row of the data once."""
+    order, rows = snapshot["order"], snapshot["validation_rows"]
+    here = None if run.validation is None else run.validation.rows
+    for name, there, ours in (("order", order, run.order), ("validation_rows", rows, here)):
+        if (there is None) != (ours is None) or (there is not None and _kind(there) != _kind(ours)):
+            raise ValueError(f"{name} must be row indices as in this training")
+    every = order if rows is None else np.concatenate([order, rows])
+    if not np.array_equal(np.sort(every), np.arange(len(every))):
+        raise ValueError("order and validation_rows must hold each row once")
+    run.order[...] = order
+    if rows is not None:
+        run.validation.select(rows.astype(np.intp, copy=False))
+
+
+def _kind(rows: Any) -> tuple[str, tuple[int, ...]]:
+    return (rows.dtype.kind, rows.shape) if isinstance(rows, np.ndarray) else ("", ())
+
+
+def _check_counters(run: Any) -> None:
+    """Refuse counters of which nothing can go on."""
+    stopping = run.state.stopping
+    if run.has_validation and (stopping.best_monitored is None or stopping.monitored not in ("score", "loss")):
+        raise ValueError("it does not say what was monitored")

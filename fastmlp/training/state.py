@@ -90,7 +90,7 @@ class TrainingState:
                 case "random_state":
                     if self.random_state is None or self.random_state is check_random_state(None):
                         self.random_state = np.random.RandomState()  # the one of a fit without a seed is everybody's
-                    self.random_state.set_state(value)
+                    self.random_state.set_state(attributes.random_state(value))
                 case "stopping":
                     self.stopping.set_state(value)
                 case _:
