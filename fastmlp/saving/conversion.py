@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from sklearn import neural_network
@@ -28,6 +28,12 @@ OURS: dict[type, type] = {
 }
 
 
+@overload
+def from_sklearn(estimator: neural_network.MLPClassifier) -> MLPClassifier: ...
+@overload
+def from_sklearn(  # type: ignore[overload-cannot-match] # to mypy, which reads no scikit-learn, the two are the same
+    estimator: neural_network.MLPRegressor,
+) -> MLPRegressor: ...
 def from_sklearn(estimator: Any) -> Any:
     """Convert scikit-learn's MLPClassifier or MLPRegressor, fitted or not.
 
