@@ -1,4 +1,4 @@
-"""What type checkers and editors see of the public names: data/typed_program.py must pass, data/typed_mistakes.py not."""
+"""What type checkers and editors see: data/typed_program.py is right, data/typed_mistakes.py has marked mistakes."""
 
 import json
 import os
@@ -89,10 +89,14 @@ def test_the_program_runs(monkeypatch):
         runpy.run_path(str(PROGRAM))
 
 
-def reported_by_pyright(folder):
-    """Return the lines that pyright reports for each program; basedpyright is pyright, with a node of its own."""
+def reported_by_pyright(folder, programs):
+    """Return the lines that pyright reports; basedpyright is pyright, with a node of its own."""
     pytest.importorskip("basedpyright")
-    config = {"include": [PROGRAM.name, MISTAKES.name], "typeCheckingMode": "standard", "pythonVersion": "3.11"}
+    config = {
+        "include": [program.name for program in programs],
+        "typeCheckingMode": "standard",
+        "pythonVersion": "3.11",
+    }
     (folder / "pyrightconfig.json").write_text(json.dumps(config), "utf-8")
     command = [sys.executable, "-m", "basedpyright", "--outputjson", "-p", str(folder)]
     done = subprocess.run([*command, "--pythonpath", sys.executable], capture_output=True, text=True, cwd=folder)
@@ -101,8 +105,8 @@ def reported_by_pyright(folder):
     return [(Path(row["file"]).name, row["range"]["start"]["line"] + 1, row["message"]) for row in errors]
 
 
-def reported_by_mypy(folder):
-    """Return the lines that mypy reports for each program, if it may read scikit-learn, which ships no types."""
+def reported_by_mypy(folder, programs):
+    """Return the lines that mypy reports if it may read scikit-learn, which ships no types."""
     pytest.importorskip("mypy")
     sections = ["[mypy]", "python_version = 3.11", "cache_dir = .mypy_cache"]
     sections += ["[mypy-sklearn.*]", "follow_untyped_imports = True", "ignore_errors = True"]
@@ -110,24 +114,29 @@ def reported_by_mypy(folder):
     (folder / "mypy.ini").write_text("\n".join(sections), "utf-8")
     command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--no-error-summary"]
     env = os.environ | {"MYPYPATH": str(folder)}
-    done = subprocess.run(
-        [*command, PROGRAM.name, MISTAKES.name], capture_output=True, text=True, cwd=folder, env=env
-    )
+    command += [program.name for program in programs]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
     rows = re.findall(r"^(\w+\.py):(\d+): error: (.*)$", done.stdout, re.MULTILINE)
     return [(file, int(line), message) for file, line, message in rows]
 
 
-@pytest.mark.parametrize(
-    "reported",
-    [reported_by_pyright, pytest.param(reported_by_mypy, marks=pytest.mark.exhaustive)],  # mypy: a minute
-)
+SLOW = pytest.mark.exhaustive  # what reads much of scikit-learn: pyright 10 s, mypy a minute
+
+
+@pytest.mark.parametrize("reported", [reported_by_pyright, pytest.param(reported_by_mypy, marks=SLOW)])
 def test_checkers_find_every_mistake_and_no_other(reported, checkout):
-    found = reported(checkout)
-    assert [row for row in found if row[0] == PROGRAM.name] == []
-    lines = {line for file, line, _ in found if file == MISTAKES.name}
+    found = reported(checkout, [MISTAKES])
+    lines = {line for _, line, _ in found}
     assert lines - WRONG == set(), [row for row in found if row[1] not in WRONG]
     assert WRONG - lines == set()
     assert len(WRONG) >= 40
+
+
+@pytest.mark.parametrize(
+    "reported", [pytest.param(reported_by_pyright, marks=SLOW), pytest.param(reported_by_mypy, marks=SLOW)]
+)
+def test_checkers_report_no_right_use(reported, checkout):
+    assert reported(checkout, [PROGRAM]) == []
 
 
 # --- editors ----------------------------------------------------------------------------------------------------------

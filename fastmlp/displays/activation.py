@@ -9,8 +9,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.displays._axes import Display
 from fastmlp.engines import backends, by_name
-from fastmlp.estimator.types import BackendName
 from fastmlp.estimator.description import describe, judged_activation, last_estimator
+from fastmlp.estimator.types import BackendName
 
 
 class ActivationDisplay(Display):

@@ -103,7 +103,9 @@ class LossCurveDisplay(Display):
         return cls.from_history(history, best="loss" if by_loss else "score", ax=ax, **options)
 
     @classmethod
-    def from_history(cls, history: Any, *, best: Literal["score", "loss"] = "score", ax: Any = None, **options: Any) -> Self:
+    def from_history(
+        cls, history: Any, *, best: Literal["score", "loss"] = "score", ax: Any = None, **options: Any
+    ) -> Self:
         """Draw a history.
 
         Parameters

@@ -381,7 +381,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         dtype = np.result_type(X.dtype, prediction.network.dtype)
         dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
-        X = inputs.engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
+        try:
+            X = inputs.engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
+        except OverflowError as error:
+            raise ValueError("X holds a number beyond the range of float64") from error
         if dtype != prediction.network.dtype:
             return prediction.in_dtype(self, X, dtype)
         return prediction.outputs(self, X)[0]

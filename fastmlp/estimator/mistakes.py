@@ -11,13 +11,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from numbers import Integral, Real
+from numbers import Rational, Real
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
-from fastmlp.model.spelling import hint, meant
+from fastmlp.model.spelling import meant
 from fastmlp.sklearn_compat import StrOptions, validate_parameter_constraints
 
 Class = TypeVar("Class", bound=type)
@@ -86,7 +86,7 @@ def explained_call(method: Method) -> Method:
                 raise TypeError(str(error).replace(called, name)) from None
             raise
         except OverflowError as error:
-            given = dict(zip(known, args, strict=False)) | kwargs
+            given = estimator.get_params(deep=False) | dict(zip(known, args, strict=False)) | kwargs
             _refuse_too_large(given, error)
             raise
 
@@ -174,24 +174,20 @@ _OTHER_VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 
 
 def _refuse_too_large(given: Mapping[str, Any], error: BaseException | None = None) -> None:
-    """Refuse ints that no float can hold, also within sequences and pairs; their digits are not printed."""
+    """Refuse numbers that no float can hold, also within sequences and pairs; their digits are not printed."""
     for name, value in given.items():
-        if isinstance(value, int):
-            too_large = not -_LARGEST <= value <= _LARGEST
-        else:
-            too_large = isinstance(value, tuple | list | dict | np.ndarray) and _holds_too_large(value)
-        if too_large:
-            raise ValueError(f"{name} holds an int beyond the range of float64, {_LARGEST:.3g}") from error
+        # most parameters are floats, bools and texts, of which the largest is a float
+        if isinstance(value, int | tuple | list | dict | np.ndarray | Rational) and _is_too_large(value):
+            raise ValueError(f"{name} holds a number beyond the range of float64, {_LARGEST:.3g}") from error
 
 
-def _holds_too_large(value: Any) -> bool:
+def _is_too_large(value: Any) -> bool:
+    if isinstance(value, int):
+        return not -_LARGEST <= value <= _LARGEST
     if isinstance(value, np.ndarray):
-        return value.dtype == object and _holds_too_large(value.ravel().tolist())
+        return value.dtype == object and any(map(_is_too_large, value.flat))
+    if isinstance(value, tuple | list):
+        return any(map(_is_too_large, value))
     if isinstance(value, dict):
-        value = value.values()
-    return any(
-        _holds_too_large(one)
-        if isinstance(one, tuple | list | dict | np.ndarray)
-        else isinstance(one, Integral) and not -_LARGEST <= int(one) <= _LARGEST
-        for one in value
-    )
+        return any(map(_is_too_large, value.values()))
+    return isinstance(value, Rational) and abs(value.numerator) > _LARGEST * value.denominator

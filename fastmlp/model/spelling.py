@@ -25,7 +25,8 @@ FOREIGN: dict[str, str] = {
     "batch_size": "batch mini_batch minibatch mini_batch_size train_batch_size bs",
     "learning_rate_init": "lr eta eta0 lr0 base_lr init_lr lr_init initial_lr initial_learning_rate learn_rate",
     "learning_rate": "lr_schedule lr_scheduler scheduler schedule lr_policy learning_rate_schedule",
-    "max_iter": "epochs epoch n_epochs num_epochs max_epochs nb_epoch nb_epochs n_iter num_iter iterations n_iterations",
+    "max_iter": "epochs epoch n_epochs num_epochs max_epochs nb_epoch nb_epochs n_iter num_iter iterations"
+    " n_iterations",
     "random_state": "seed random_seed rng rng_seed manual_seed",
     "tol": "min_delta tolerance",
     "verbose": "verbosity",

@@ -40,7 +40,7 @@ MLPRegressor(class_weight="balanced")  # wrong: of classifiers alone
 
 clf, reg = MLPClassifier().fit(X, y), MLPRegressor().fit(X, y)
 clf.predicted(X)  # wrong: misspelt
-MLPClassifier().fit(X, y).coef_  # wrong: misspelt
+print(MLPClassifier().fit(X, y).coef_)  # wrong: misspelt
 reg.predict_proba(X)  # wrong: of classifiers alone
 clf.solvr = "adam"  # wrong: misspelt
 clf.fit(X)  # wrong: no y
@@ -51,7 +51,7 @@ reg.partial_fit(X, y, classes=[0, 1])  # wrong: of classifiers alone
 labels: str = clf.predict(X)  # wrong: an array
 epochs: str = clf.n_iter_  # wrong: an int
 clf.history_["loss"].mean()  # wrong: a list
-clf.summary().layrs  # wrong: misspelt
+print(clf.summary().layrs)  # wrong: misspelt
 
 # --- callbacks, files, pictures ---------------------------------------------------------------------------------------
 
@@ -79,4 +79,4 @@ fastmlp.loads("model.safetensors")  # wrong: misspelt
 clf.save()  # wrong: no path
 LossCurveDisplay.from_estimators(clf)  # wrong: misspelt
 LossCurveDisplay.from_history(clf.history_, best="accuracy")  # wrong: unknown name
-LossCurveDisplay.from_estimator(clf).plot(scores=1).axes_  # wrong: misspelt
+print(LossCurveDisplay.from_estimator(clf).plot(score=False).axes_)  # wrong: misspelt
