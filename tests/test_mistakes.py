@@ -102,7 +102,7 @@ MEANT_PARAMETERS = {
     "optimizer": "solver",
     "seed": "random_state",
     "batchsize": "batch_size",
-    "alhpa": "alpha",
+    "alphaa": "alpha",
     "hidden_layer_size": "hidden_layer_sizes",
 }
 
@@ -231,7 +231,7 @@ VALUES = [
     (MLPRegressor, {"learning_rate": "0.01"}, "A number is learning_rate_init=0.01; learning_rate names its schedule."),
     (MLPRegressor, {"learning_rate": "cosine_annealing"}, "Did you mean 'cosine'?"),
     (MLPRegressor, {"init": "xavier"}, "Did you mean 'glorot_uniform'?"),
-    (MLPRegressor, {"batch_norm": "befor"}, "Did you mean 'before'?"),
+    (MLPRegressor, {"batch_norm": "befre"}, "Did you mean 'before'?"),
     (MLPClassifier, {"class_weight": "balance"}, "Did you mean 'balanced'?"),
     (MLPRegressor, {"max_iter": 1e3}, "Write 1000, an int."),
     (MLPRegressor, {"batch_size": 32.0}, "Write 32, an int."),

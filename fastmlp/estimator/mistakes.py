@@ -190,4 +190,5 @@ def _is_too_large(value: Any) -> bool:
         return any(map(_is_too_large, value))
     if isinstance(value, dict):
         return any(map(_is_too_large, value.values()))
-    return isinstance(value, Rational) and abs(value.numerator) > _LARGEST * value.denominator
+    number: Any = value  # to mypy, a Rational cannot be compared
+    return isinstance(value, Rational) and abs(number) > _LARGEST

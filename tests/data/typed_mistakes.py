@@ -15,7 +15,7 @@ y = np.arange(10) % 2
 
 # --- parameters -------------------------------------------------------------------------------------------------------
 
-MLPClassifier(alhpa=1e-4)  # wrong: misspelt
+MLPClassifier(alphaa=1e-4)  # wrong: misspelt
 MLPRegressor(epochs=10)  # wrong: of another library
 MLPClassifier(hidden_layer_sizes="100")  # wrong: text
 MLPClassifier((8.5,))  # wrong: no integer
@@ -32,7 +32,7 @@ MLPClassifier(alpha="small")  # wrong: text
 MLPClassifier(init="xavier")  # wrong: unknown name
 MLPClassifier(backend="gpu")  # wrong: unknown name
 MLPClassifier(batch_norm="behind")  # wrong: unknown name
-MLPClassifier(monitor="acuracy")  # wrong: unknown name
+MLPClassifier(monitor="accurac")  # wrong: unknown name
 MLPClassifier(class_weight="balancd")  # wrong: unknown name
 MLPRegressor(class_weight="balanced")  # wrong: of classifiers alone
 
@@ -72,7 +72,7 @@ MLPClassifier(callbacks=[two])  # wrong: takes one argument
 MLPClassifier(callbacks=[counting])  # wrong: returns a bool, or None
 MLPClassifier(callbacks=TimeLimit(60))  # wrong: a list
 TimeLimit("60")  # wrong: text
-Checkpoint("fit.npz", evry=10)  # wrong: misspelt
+Checkpoint("fit.npz", everry=10)  # wrong: misspelt
 fastmlp.load(3)  # wrong: no path
 fastmlp.load("model.safetensors").predct(X)  # wrong: misspelt
 fastmlp.loads("model.safetensors")  # wrong: misspelt
