@@ -6,7 +6,6 @@ the parameters' documentation in parameters.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any, ClassVar, Self, cast
@@ -20,8 +19,10 @@ from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from fastmlp.data import device_arrays, targets
 from fastmlp.data.targets import Objective
+from fastmlp.estimator import types
 from fastmlp.estimator.base import Extras, Method, _BaseMLP, entered, fit_context
 from fastmlp.estimator.methods import ModelMethods
+from fastmlp.estimator.mistakes import explained
 from fastmlp.estimator.parameters import (
     CLASSIFIER_CONSTRAINTS,
     CONSTRAINTS,
@@ -39,6 +40,11 @@ def _has_partial_fit(estimator: MLPClassifier) -> bool:
     if solver not in STOCHASTIC_SOLVERS:
         raise AttributeError(f"partial_fit is only available for stochastic optimizers. {solver} is not stochastic.")
     return True
+
+
+def _if_partial_fit(method: Method) -> Method:
+    # scikit-learn's decorators hide signatures from type checkers and editors: functions like this one do not
+    return cast(Method, available_if(_has_partial_fit)(method))
 
 
 def _has_probabilities(estimator: MLPClassifier) -> bool:
@@ -68,9 +74,8 @@ def _if_probabilities(method: Method) -> Method:
     return cast(Method, _IfProbabilities(method, _has_probabilities, attribute_name=method.__name__))
 
 
-def _available_if(check: Callable[[Any], bool]) -> Callable[[Method], Method]:
-    """Apply scikit-learn's decorator, which by itself hides signatures from type checkers."""
-    return available_if(check)
+def _if_decision_values(method: Method) -> Method:
+    return cast(Method, available_if(_has_decision_values)(method))
 
 
 def _is_hinge(estimator: MLPClassifier) -> bool:
@@ -80,6 +85,7 @@ def _is_hinge(estimator: MLPClassifier) -> bool:
 
 @entered
 @document
+@explained
 @dataclass(eq=False, repr=False)
 class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron classifier: binary, multiclass and multilabel.
@@ -127,10 +133,10 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS | CLASSIFIER_CONSTRAINTS
     _numeric_targets = False
 
-    hidden_layer_sizes: Any = (100,)
-    activation: Any = "relu"
-    loss: Any = field(default="log_loss", kw_only=True)
-    class_weight: Any = field(default=None, kw_only=True)
+    hidden_layer_sizes: types.HiddenLayerSizes = (100,)
+    activation: types.Activation = "relu"
+    loss: types.ClassifierLoss = field(default="log_loss", kw_only=True)
+    class_weight: types.ClassWeight | None = field(default=None, kw_only=True)
 
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
         if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
@@ -176,7 +182,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
         return accuracy_score(y, self._decode(output), sample_weight=sample_weight)
 
-    @_available_if(_has_partial_fit)
+    @_if_partial_fit
     @fit_context
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch, going on from the present weights and optimizer.
@@ -220,7 +226,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         """
         return self._decode(self._outputs_of(X))
 
-    @_available_if(_has_decision_values)
+    @_if_decision_values
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the decision values of the hinge losses; the predicted class has the largest.
 
@@ -286,6 +292,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 
 @entered
 @document
+@explained
 @dataclass(eq=False, repr=False)
 class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron regressor for one or several outputs.
@@ -327,9 +334,9 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS | REGRESSOR_CONSTRAINTS
     _numeric_targets = True
 
-    loss: Any = "squared_error"
-    hidden_layer_sizes: Any = (100,)
-    activation: Any = "relu"
+    loss: types.RegressorLoss = "squared_error"
+    hidden_layer_sizes: types.HiddenLayerSizes = (100,)
+    activation: types.Activation = "relu"
 
     def _objective(self, y: np.ndarray) -> Objective:
         return targets.resolve_loss("regression", self.loss, 1 if y.ndim == 1 else y.shape[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -103,7 +103,9 @@ class LossCurveDisplay(Display):
         return cls.from_history(history, best="loss" if by_loss else "score", ax=ax, **options)
 
     @classmethod
-    def from_history(cls, history: Any, *, best: str = "score", ax: Any = None, **options: Any) -> Self:
+    def from_history(
+        cls, history: Any, *, best: Literal["score", "loss"] = "score", ax: Any = None, **options: Any
+    ) -> Self:
         """Draw a history.
 
         Parameters

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
+from contextlib import suppress
+from numbers import Real
 from types import ModuleType
 from typing import Any
 
@@ -19,12 +22,27 @@ from fastmlp.training.stopping import keeps_best
 
 
 def hidden_sizes(estimator: Any) -> list[int]:
-    """Return the widths of the hidden layers, which must be positive."""
-    sizes = estimator.hidden_layer_sizes
-    sizes = list(sizes) if isinstance(sizes, Iterable) else [sizes]
-    if np.any(np.array(sizes) <= 0):
+    """Return the widths of the hidden layers: integers, else a TypeError; positive, else a ValueError."""
+    given = estimator.hidden_layer_sizes
+    try:
+        sizes = list(given) if isinstance(given, Iterable) else [given]
+    except TypeError:  # an array without an axis
+        raise TypeError(f"hidden_layer_sizes must be an int or a sequence of ints, got {given!r}") from None
+    widths = [_width(size, i, sizes) for i, size in enumerate(sizes)]
+    if any(width <= 0 for width in widths):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    return sizes
+    return widths
+
+
+def _width(size: Any, i: int, sizes: list[Any]) -> int:
+    """Return the width of a layer; like scikit-learn, take what Python takes as an index, and no bool."""
+    if not isinstance(size, bool | np.bool_) and not (isinstance(size, np.ndarray) and size.ndim):
+        with suppress(TypeError):
+            return operator.index(size)
+    if isinstance(size, Real) and size <= 0:
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    whole = f": write {size:.0f}" if isinstance(size, float) and size.is_integer() else ""
+    raise TypeError(f"hidden_layer_sizes[{i}] must be an int, got {size!r} in {sizes}{whole}")
 
 
 def network_to_train(estimator: Any, X: Any, objective: Objective, first_pass: bool) -> Network:
@@ -34,7 +52,7 @@ def network_to_train(estimator: Any, X: Any, objective: Objective, first_pass: b
     """
     if not first_pass:
         return _network_to_go_on_with(estimator, objective)
-    widths = (X.shape[1], *(int(h) for h in hidden_sizes(estimator)), objective.n_outputs)
+    widths = (X.shape[1], *hidden_sizes(estimator), objective.n_outputs)
     return _network(estimator, widths, objective.loss, np.dtype(X.dtype))
 
 

@@ -12,12 +12,13 @@ its labels, and predictions for later use.  It contains no numerics.
 from __future__ import annotations
 
 import inspect
+import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -27,12 +28,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastmlp.data import device_arrays, inputs
 from fastmlp.data.targets import Objective
 from fastmlp.engines import backends
-from fastmlp.estimator import architecture, flat_parameters, pickled
+from fastmlp.estimator import architecture, flat_parameters, pickled, types
+from fastmlp.estimator.mistakes import about_parameters, check_values, explained_call
 from fastmlp.estimator.parameters import CONSTRAINTS, Parameters, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
-from fastmlp.sklearn_compat import _fit_context, validate_parameter_constraints
+from fastmlp.sklearn_compat import _fit_context
 from fastmlp.training import checkpoint, state, weightless
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.optimizers import SOLVERS
@@ -44,11 +46,13 @@ backends.get("auto")  # imported with the estimators, so the first fit is not sl
 
 
 Method = TypeVar("Method", bound=Callable)
+#: The estimator that a method returns: editors know the class by a type variable, not by Self.
+Fitted = TypeVar("Fitted", bound="_BaseMLP")
 
 
 def fit_context(method: Method) -> Method:
-    """Apply scikit-learn's decorator of fit, which by itself hides signatures from type checkers."""
-    return _fit_context(prefer_skip_nested_validation=True)(method)
+    """Apply scikit-learn's decorator of fit, and let errors about its arguments name the estimator."""
+    return explained_call(_fit_context(prefer_skip_nested_validation=True)(method))
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     _training: state.TrainingState
 
     # parameters whose places and defaults differ
-    hidden_layer_sizes: Any
-    activation: Any
+    hidden_layer_sizes: types.HiddenLayerSizes
+    activation: types.Activation
     loss: Any
 
     # what a fit leaves, for type checkers
@@ -106,11 +110,18 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     out_activation_: str
     classes_: np.ndarray  # of classifiers
 
+    if TYPE_CHECKING:  # scikit-learn makes them at run time
+
+        def set_fit_request(self: Fitted, **requests: bool | str | None) -> Fitted: ...
+        def set_partial_fit_request(self: Fitted, **requests: bool | str | None) -> Fitted: ...
+        def set_score_request(self: Fitted, **requests: bool | str | None) -> Fitted: ...
+        def set_callbacks(self: Fitted, *callbacks: Any) -> Fitted: ...
+
     def _validate_params(self) -> None:
         # a default is valid: most parameters have theirs, and judging them all takes as long as some epochs
-        given = {name: getattr(self, name) for name in _defaults(type(self))}
-        given = {name: value for name, value in given.items() if value is not _defaults(type(self))[name]}
-        validate_parameter_constraints(self._parameter_constraints, given, caller_name=type(self).__name__)
+        defaults = _defaults(type(self)).items()
+        given = {name: value for name, default in defaults if (value := getattr(self, name)) is not default}
+        check_values(self, given)
         if "solver" in given:  # everything that follows asks for its name
             choices.entry(SOLVERS, self.solver, "solver")
 
@@ -131,7 +142,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         params = super().get_params(deep=deep)
         return params | flat_parameters.listed(self, _defaults(type(self))) if deep else params
 
-    def set_params(self, **params: Any) -> Self:
+    def set_params(self: Fitted, **params: Any) -> Fitted:
         """Set parameters of this estimator.
 
         Parameters
@@ -147,10 +158,14 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         Raises
         ------
         ValueError
-            If there is no such parameter; the message lists the valid ones.
+            If there is no such parameter; the message lists the valid ones, and says which one was probably meant.
         """
         own = {name: value for name, value in params.items() if not flat_parameters.is_flat(name)}
-        super().set_params(**own | flat_parameters.chosen(self, params))
+        flat = flat_parameters.chosen(self, params)
+        try:
+            super().set_params(**own | flat)
+        except ValueError as error:
+            raise ValueError(f"{error}{about_parameters(self, own)}") from None
         return self
 
     def _get_params_html(self, deep: bool = True, *args: Any, **kwargs: Any) -> Any:
@@ -195,7 +210,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
 
     @fit_context
     def fit(
-        self,
+        self: Fitted,
         X: Any,
         y: Any,
         sample_weight: Any = None,
@@ -204,10 +219,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         y_val: Any = None,
         sample_weight_val: Any = None,
         eval_set: Any = None,
-        coef_init: Any = None,
-        intercept_init: Any = None,
-        resume_from: Any = None,
-    ) -> Self:
+        coef_init: Sequence[Any] | None = None,
+        intercept_init: Sequence[Any] | None = None,
+        resume_from: str | os.PathLike[str] | None = None,
+    ) -> Fitted:
         """Fit the network to X and y.
 
         Parameters
@@ -374,7 +389,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         dtype = np.result_type(X.dtype, prediction.network.dtype)
         dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
-        X = inputs.engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
+        try:
+            X = inputs.engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
+        except OverflowError as error:
+            raise ValueError("X holds a number beyond the range of float64") from error
         if dtype != prediction.network.dtype:
             return prediction.in_dtype(self, X, dtype)
         return prediction.outputs(self, X)[0]

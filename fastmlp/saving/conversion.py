@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from sklearn import neural_network
+from sklearn.base import BaseEstimator
 
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.model.network import Network
@@ -27,7 +28,18 @@ OURS: dict[type, type] = {
     neural_network.MLPRegressor: MLPRegressor,
 }
 
+#: A pipeline, a search, ...: of the same class with other networks inside.
+Holder = TypeVar("Holder", bound=BaseEstimator)
 
+
+@overload
+def from_sklearn(estimator: neural_network.MLPClassifier) -> MLPClassifier: ...
+@overload
+def from_sklearn(  # type: ignore[overload-cannot-match] # to mypy, which reads no scikit-learn, the two are the same
+    estimator: neural_network.MLPRegressor,
+) -> MLPRegressor: ...
+@overload
+def from_sklearn(estimator: Holder) -> Holder: ...  # type: ignore[overload-cannot-match]
 def from_sklearn(estimator: Any) -> Any:
     """Convert scikit-learn's MLPClassifier or MLPRegressor, fitted or not, alone or inside another estimator.
 

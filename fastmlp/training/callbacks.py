@@ -221,8 +221,8 @@ class TimeLimit:
     _end: float = field(default=math.inf, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.seconds > 0:
-            raise ValueError(f"seconds must be > 0, got {self.seconds!r}")
+        if not (self.seconds > 0 and _is_float(self.seconds)):
+            raise ValueError(f"seconds must be > 0 and within float64, got {self.seconds!r}")
 
     def on_fit_begin(self, estimator: Any) -> None:
         self._end = time.monotonic() + self.seconds
@@ -297,6 +297,15 @@ class Checkpoint:
         return True
 
 
+def _is_float(value: float) -> bool:
+    """Return whether a number is within the range of float64, which an int need not be."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
 def _check_every(every: int) -> None:
     if not every >= 1:
         raise ValueError(f"every must be >= 1, got {every!r}")
@@ -354,12 +363,12 @@ class LearningRateFinder:
 
     def __post_init__(self) -> None:
         low, high = self.min_rate, self.max_rate
-        if not 0 < low < high < math.inf:
+        if not (0 < low < high < math.inf and _is_float(high)):
             raise ValueError(f"min_rate and max_rate must be 0 < min_rate < max_rate, got {low!r}, {high!r}")
         if not self.n_steps >= 10:
             raise ValueError(f"n_steps must be >= 10, got {self.n_steps!r}")
-        if not self.smoothing > 0:
-            raise ValueError(f"smoothing must be > 0, got {self.smoothing!r}")
+        if not (self.smoothing > 0 and _is_float(self.smoothing)):
+            raise ValueError(f"smoothing must be > 0 and within float64, got {self.smoothing!r}")
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Run the test on X and y, as the estimator's ``fit`` takes them.
