@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.displays._axes import Display
 from fastmlp.estimator.description import last_estimator
+from fastmlp.training.metrics import decisive
 
 #: Column of a history -> how it is drawn: label, axis, style.
 CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -99,7 +100,7 @@ class LossCurveDisplay(Display):
             raise ValueError(
                 f"{model!r} has recorded no losses: there is no curve to draw; solver='lbfgs' records none"
             )
-        by_loss = getattr(model, "monitor", "score") == "loss"
+        by_loss = decisive(getattr(model, "monitor", "score")) == "loss"
         return cls.from_history(history, best="loss" if by_loss else "score", ax=ax, **options)
 
     @classmethod

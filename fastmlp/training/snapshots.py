@@ -23,7 +23,7 @@ KEPT = {name: row.kind for name, row in ATTRIBUTES.items() if row.trained and ro
 def take(run: Any) -> dict[str, Any]:
     """Return the snapshot of a :class:`fastmlp.training.run.Run` between two epochs."""
     estimator = run.estimator
-    rows = None if run.validation is None else run.validation.rows
+    rows = run.evaluation.deciding.rows if run.has_validation else None
     state = run.state.get_state(run.network)
     seed = state["dropout_seed"]
     return {
@@ -58,7 +58,7 @@ def restore(run: Any, snapshot: Mapping[str, Any]) -> None:
         run.order[...] = snapshot["order"]
         run.state.set_state(_state_in(snapshot), run.network)
         if snapshot["validation_rows"] is not None:
-            run.validation.select(np.asarray(snapshot["validation_rows"], dtype=np.intp))
+            run.evaluation.select(run.order, np.asarray(snapshot["validation_rows"], dtype=np.intp))
         run.finished = bool(snapshot["finished"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"resume_from: this is not the snapshot of a training: {error!r}") from error
@@ -78,7 +78,7 @@ def identity(run: Any) -> dict[str, Any]:
         **{name: option.saved(getattr(network, name)) for name, option in PREDICTS.items()},
         "solver": choices.name_of(estimator.solver),
         "training rows": len(run.order),
-        "validation rows": 0 if run.validation is None else len(run.validation),
+        "validation rows": len(run.evaluation.deciding) if run.has_validation else 0,
         "batch size": run.batch_size,
         "best weights kept": bool(run.keeps_best),
     }
@@ -98,6 +98,7 @@ def _restore_attributes(estimator: Any, snapshot: Mapping[str, Any]) -> None:
     for name, value in snapshot["attributes"].items():
         if name not in Stopping.SAVED:
             setattr(estimator, name, KEPT[name].restored(value))
-    if estimator.validation_loss_curve_ is None:
-        del estimator.validation_loss_curve_
+    for name in ("validation_loss_curve_", "evals_result_"):
+        if getattr(estimator, name, None) is None:
+            estimator.__dict__.pop(name, None)
     estimator.history_ = HISTORY.restored(snapshot["history"])

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastmlp.training.attributes import COUNT, NUMBER, TEXT, Kind
+from fastmlp.training.metrics import decisive
 
 
 class Stopping:
@@ -113,7 +114,7 @@ class Stopping:
 
 def monitors_loss(estimator: Any) -> bool:
     """Return whether the best weights are those of the lowest validation loss, not of the highest score."""
-    return estimator.monitor == "loss"
+    return decisive(estimator.monitor) == "loss"
 
 
 def watches_validation(estimator: Any, has_validation: bool) -> bool:
