@@ -12,6 +12,8 @@ its labels, and predictions for later use.  It contains no numerics.
 from __future__ import annotations
 
 import inspect
+import math
+import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -34,12 +36,13 @@ from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _fit_context, validate_parameter_constraints
 from fastmlp.training import checkpoint, state
+from fastmlp.training.given_sets import given_validation
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.metrics import Score
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.run import Run, check_batches, train_stochastic
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
-from fastmlp.training.validation import evaluation_of, given_validation
+from fastmlp.training.validation import evaluation_of
 
 backends.get("auto")  # imported with the estimators, so the first fit is not slower than the next
 
@@ -343,6 +346,15 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
                 " preprocessed."
+            )
+        loss = getattr(self, "loss_", 0.0)  # none, if a user interrupted the first epoch
+        if not math.isfinite(loss):
+            warnings.warn(
+                f"the training loss is {loss}: training diverged, or the targets are too large or out of the loss's"
+                " range. So it cannot tell when to stop; scale y (TransformedTargetRegressor, StandardScaler) and X, or"
+                f" lower learning_rate_init={self.learning_rate_init!r}",
+                RuntimeWarning,
+                stacklevel=2,
             )
 
     # --- prediction ------------------------------------------------------------------------------------------------

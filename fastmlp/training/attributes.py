@@ -121,9 +121,11 @@ CURVE = Kind(_as_curve, _curve)
 HISTORY = Kind(lambda history: {name: _as_curve(column) for name, column in history.items()}, _history)
 #: set -> metric -> curve; kept as a list, since names of sets and metrics are the user's.
 EVALS_RESULT = Kind(
-    lambda sets: None
-    if sets is None
-    else [[name, metric, _as_curve(curve)] for name, curves in sets.items() for metric, curve in curves.items()],
+    lambda sets: (
+        None
+        if sets is None
+        else [[name, metric, _as_curve(curve)] for name, curves in sets.items() for metric, curve in curves.items()]
+    ),
     _evals_result,
 )
 

@@ -22,7 +22,6 @@ import numpy as np
 from fastmlp.data.optional import needed
 from fastmlp.model import choices
 from fastmlp.training import checkpoint, progress
-from fastmlp.training.metrics import decisive
 
 
 @dataclass(frozen=True)
@@ -281,6 +280,8 @@ class Checkpoint:
             checkpoint.save(os.fspath(self.path).format(epoch=info.epoch), info.snapshot())
 
     def _is_best(self, info: EpochInfo) -> bool:
+        from fastmlp.training.metrics import decisive  # imports scikit-learn, as training has done by now
+
         names = ["score", "validation_loss", "loss"]
         if decisive(getattr(info.estimator, "monitor", "score")) == "loss":
             names.remove("score")

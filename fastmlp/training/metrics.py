@@ -42,8 +42,7 @@ def metrics_of(monitor: Any) -> dict[str, Any]:
     elif isinstance(monitor, str):
         found = {monitor: monitor}
     else:
-        name = getattr(monitor, "__name__", "")
-        found = {name if name.isidentifier() and name != "loss" else "score": monitor}
+        found = {name_of(monitor): monitor}
     if not found:
         raise ValueError(f"monitor={monitor!r} names no metric")
     for name, metric in found.items():
@@ -71,6 +70,14 @@ def _check_metric(monitor: Any, name: Any, metric: Any) -> None:
         raise ValueError(f"monitor={monitor!r}: 'loss' is the name of the loss; give {metric!r} another name")
 
 
+def name_of(metric: Any) -> str:
+    """Return the name of a metric that has none in `monitor`; "score" for functions without a name of their own."""
+    if isinstance(metric, str):
+        return metric
+    name = getattr(metric, "__name__", "")
+    return name if name.isidentifier() and name != "loss" else "score"
+
+
 def scores_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics that are scores; "score" if there is only the loss, which is measured anyway."""
     return {name: metric for name, metric in metrics.items() if metric != "loss"} or {"score": "score"}
@@ -78,6 +85,8 @@ def scores_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def decisive(monitor: Any) -> Any:
     """Return the first metric of `monitor`, which decides which epoch is best."""
+    if isinstance(monitor, str):
+        return monitor
     if isinstance(monitor, Mapping):
         return next(iter(monitor.values()))
     return next(iter(monitor)) if isinstance(monitor, list | tuple | set) else monitor
@@ -94,7 +103,7 @@ def undefined(outputs: np.ndarray) -> float:
 def accuracy(correct: Callable[[np.ndarray], np.ndarray], weight: np.ndarray | None) -> Score:
     """Return the (weighted) share of rows that are `correct`, a function of outputs: accuracy_score."""
     if weight is None:
-        return lambda outputs: np.count_nonzero(correct(outputs)) / len(outputs)
+        return lambda outputs: float(np.count_nonzero(correct(outputs)) / len(outputs))
     weight = weight.astype(np.float64)
     total = weight.sum()
     if total == 0:
@@ -116,21 +125,24 @@ def r2(y: np.ndarray, weight: np.ndarray | None, dtype: np.dtype) -> Score:
     weight = None if weight is None else weight.astype(dtype, copy=False)
 
     def summed(errors: np.ndarray) -> np.ndarray:
-        squares = errors**2
-        return np.sum(squares if weight is None else weight[:, None] * squares, axis=0)
+        squares = np.square(errors)
+        return np.add.reduce(squares if weight is None else weight[:, None] * squares, axis=0)
 
     with np.errstate(over="ignore", invalid="ignore"):
         spread = summed(y - np.average(y, axis=0, weights=weight))
+    is_constant = spread == 0
+    any_constant = is_constant.any()
+    divisor = np.where(is_constant, 1, spread)
 
     def score(outputs: np.ndarray) -> float:
-        if not np.isfinite(outputs).all():
-            return np.nan
         with np.errstate(over="ignore", invalid="ignore"):
             error = summed(y - outputs)
-            scores = np.ones(len(spread), dtype)
-            np.divide(error, spread, out=scores, where=spread != 0)
-            scores = np.where(spread != 0, 1 - scores, error == 0)
-            return float(scores.mean())
+            if not np.isfinite(error).all() and not np.isfinite(outputs).all():
+                return np.nan
+            scores = 1 - error / divisor
+            if any_constant:
+                scores[is_constant] = error[is_constant] == 0
+            return float(scores.mean() if len(scores) > 1 else scores[0])
 
     return score
 
@@ -141,7 +153,9 @@ def r2(y: np.ndarray, weight: np.ndarray | None, dtype: np.dtype) -> Score:
 class _Asked:
     """The score of one set by a scorer, which sees an estimator that knows the outputs of its rows already."""
 
-    def __init__(self, name: str, metric: Any, estimator: Any, X: Any, y: np.ndarray, weight: np.ndarray | None) -> None:
+    def __init__(
+        self, name: str, metric: Any, estimator: Any, X: Any, y: np.ndarray, weight: np.ndarray | None
+    ) -> None:
         self.name, self.by_name = name, isinstance(metric, str)
         self._scorer = scorer = get_scorer(metric) if self.by_name else metric
         self._estimator, self._X, self._y = estimator, X, y

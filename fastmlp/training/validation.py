@@ -1,11 +1,12 @@
 """Which rows are evaluated after each epoch, and which of these sets decides.
 
-Rows of ``fit`` or a share of the training rows -> ``Rows``, a set each -> one forward pass per set and epoch -> its loss
-and scores.  What is measured of a set is said in metrics.py.
+Rows of ``fit`` or a share of the training rows -> ``Rows``, a set each -> one forward pass per set and epoch -> its
+loss and scores.  What is measured of a set is said in metrics.py.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,94 +23,11 @@ from fastmlp.engines.backends import Data
 from fastmlp.model import choices
 from fastmlp.model.network import Network
 from fastmlp.training import history, metrics
+from fastmlp.training.given_sets import VALIDATION, warn_of_other_scale
 from fastmlp.training.head import Head
 
-#: Name of the training rows as a set, and of validation rows that are given as X_val or held out.
-TRAIN, VALIDATION = "train", "validation"
-
-# --- rows as users give them ------------------------------------------------------------------------------------------
-
-
-def given_validation(
-    X_val: Any, y_val: Any, sample_weight_val: Any, eval_set: Any
-) -> dict[str, tuple[Any, Any, Any]]:
-    """Return the sets of a call of fit: name -> (X, y, sample_weight); the last one decides.
-
-    A ValueError says what is missing or given twice.
-    """
-    sets = {} if eval_set is None else _sets_of(eval_set)
-    if X_val is None and y_val is None:
-        if sample_weight_val is None:
-            return sets
-        if len(sets) != 1:
-            raise ValueError(
-                "sample_weight_val is given without X_val and y_val; with several sets give weights as the third entry"
-                " of each: eval_set=[(X, y, weight), ...]"
-            )
-        ((name, (X, y, weight)),) = sets.items()
-        if weight is not None:
-            raise ValueError("weights are given twice, as sample_weight_val and in eval_set: give one of them")
-        return {name: (X, y, sample_weight_val)}
-    if X_val is None or y_val is None:
-        given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
-        raise ValueError(f"{given} is given without {missing}")
-    if VALIDATION in sets:
-        raise ValueError(f"{VALIDATION!r} is the name of X_val and y_val; give the set of eval_set another name")
-    return sets | {VALIDATION: (X_val, y_val, sample_weight_val)}
-
-
-def _sets_of(eval_set: Any) -> dict[str, tuple[Any, Any, Any]]:
-    """Return the sets of `eval_set` by name."""
-    if isinstance(eval_set, Mapping):
-        named = dict(eval_set)
-    elif _is_pair(eval_set):
-        named = {"validation_0": eval_set}
-    elif isinstance(eval_set, list | tuple):
-        named = {f"validation_{i}": pair for i, pair in enumerate(eval_set)}
-    else:
-        named = {}
-    if not named or not all(isinstance(name, str) and name and _is_pair(pair) for name, pair in named.items()):
-        raise ValueError(
-            "eval_set must be one pair (X, y), a list of pairs, [(X, y), ...], or a dict of name to pair; a third entry"
-            f" of a pair is its sample weights; got {type(eval_set).__name__}"
-        )
-    return {name: (*pair, None)[:3] for name, pair in named.items()}
-
-
-def _is_pair(value: Any) -> bool:
-    """Return whether a value is (X, y) or (X, y, sample_weight): a sequence that begins with rows."""
-    return isinstance(value, list | tuple) and len(value) in (2, 3) and _n_dims(value[0]) == 2
-
-
-def _n_dims(value: Any) -> int:
-    shape = getattr(value, "shape", None)
-    if shape is not None:
-        return len(shape)
-    return 1 + _n_dims(value[0]) if isinstance(value, list | tuple) and len(value) else 0
-
-
-def warn_of_other_scale(y: np.ndarray, y_val: np.ndarray, name: str) -> None:
-    """Warn if targets of regression lie so far from those of training that they must be on another scale.
-
-    So far are ten ranges of y, or three standard deviations if y was standardised: mean 0 and variance 1 up to
-    rounding.  A meta-estimator that transforms y leaves y_val as it is.
-    """
-    y, y_val = (values.reshape(len(values), -1).astype(np.float64) for values in (y, y_val))
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, deviation = y.mean(axis=0), y.std(axis=0)
-        is_standard = (np.abs(mean) < 1e-6) & (np.abs(deviation - 1) < 1e-6)
-        far = np.where(is_standard, 3 * deviation, 10 * np.ptp(y, axis=0))
-        middle = np.median(y_val, axis=0)
-        wrong = (far > 0) & (np.abs(middle - mean) > far)
-    if wrong.any():
-        column = int(np.argmax(wrong))
-        warnings.warn(
-            f"the targets of {name} seem to be on another scale than y: their median is {middle[column]:g}, y has the"
-            f" mean {mean[column]:g} and standard deviation {deviation[column]:g}. Meta-estimators such as"
-            " TransformedTargetRegressor transform y alone: give the validation targets transformed, too",
-            stacklevel=4,
-        )
-
+#: Name of the training rows as a set.
+TRAIN = "train"
 
 # --- sets of rows -----------------------------------------------------------------------------------------------------
 
@@ -149,7 +67,7 @@ class Rows:
         measured = {"loss": self._head.loss(logits)}
         for name, score in self._scores.items():
             measured[name] = score(outputs)
-        if any(value != value for value in measured.values()) and _are_moderate(logits) and _are_moderate(outputs):
+        if math.isnan(sum(measured.values())) and _are_moderate(logits) and _are_moderate(outputs):
             self._judge(measured)
         return measured
 
@@ -202,8 +120,8 @@ def _are_moderate(numbers: np.ndarray) -> bool:
 class Evaluation:
     """All sets that are evaluated after each epoch.
 
-    One forward pass of a set, to the logits, serves its loss and all its scores.  Batch normalisation is folded, dropout
-    is off.  The estimator in training is read for ``monitor`` and its way to score.
+    One forward pass of a set, to the logits, serves its loss and all its scores.  Batch normalisation is folded,
+    dropout is off.  The estimator in training is read for ``monitor`` and its way to score.
     """
 
     def __init__(self, estimator: Any, engine: ModuleType, network: Network, objective: Objective) -> None:
@@ -230,22 +148,22 @@ class Evaluation:
             self.deciding = added
         added.check()
         self._workspace = None
-        names = [self._column(s, metric) for s in self.sets.values() for metric in ("loss", *self._score_names)]
-        twice = {name for name in names if names.count(name) > 1 or name in set(history.COLUMNS) - self._main}
-        if twice:
-            raise ValueError(f"history_ would have two columns {min(twice)!r}: give the sets of eval_set other names")
+        self._name_columns()
 
-    @property
-    def _score_names(self) -> list[str]:
-        return list(metrics.scores_of(self.metrics))
-
-    @property
-    def _main(self) -> set[str]:
-        """Return the columns of each history that the deciding set fills."""
-        return set() if self.deciding is None else {"validation_loss", "score"}
-
-    def _column(self, rows: Rows, metric: str) -> str:
-        return history.column_of(rows.name, metric, metric == self.first_score, rows is self.deciding)
+    def _name_columns(self) -> None:
+        """Give further sets and metrics their columns of the history; a ValueError refuses two of one name."""
+        self._further: dict[tuple[str, str], str] = {}
+        for name, rows in self.sets.items():
+            for metric in ("loss", *metrics.scores_of(self.metrics)):
+                decides, is_first = rows is self.deciding, metric == self.first_score
+                column = history.column_of(name, metric, is_first, decides)
+                if decides and (is_first or metric == "loss"):
+                    continue  # columns of each history
+                if column in history.COLUMNS or column in self._further.values():
+                    raise ValueError(
+                        f"history_ would have two columns {column!r}: give the sets of eval_set other names"
+                    )
+                self._further[name, metric] = column
 
     def metric_that_decides(self, rows: Rows) -> str | None:
         """Return the metric on this set whose values decide something; None if they are only recorded."""
@@ -255,9 +173,7 @@ class Evaluation:
             return None
         return "loss" if metrics.decisive(estimator.monitor) == "loss" else self.first_score
 
-    def train_and_held_out(
-        self, data: Data, y: np.ndarray, random_state: np.random.RandomState
-    ) -> np.ndarray | None:
+    def train_and_held_out(self, data: Data, y: np.ndarray, random_state: np.random.RandomState) -> np.ndarray | None:
         """Return the rows to train on (None: all), after early stopping without rows of its own has held out some."""
         estimator, rows = self.estimator, None
         if self.deciding is None and estimator.early_stopping:
@@ -291,17 +207,21 @@ class Evaluation:
             self._workspace = self.engine.workspace(self._to_logits, n, self.estimator.n_jobs)
         weights = self.network.folded(params)[1]
         measured = {name: rows(self._logits(rows, weights)) for name, rows in self.sets.items()}
-        for name, values in measured.items():
-            curves = self.estimator.__dict__.setdefault("evals_result_", {}).setdefault(name, {})
-            for metric, value in values.items():
-                curves.setdefault(metric, []).append(value)
-                column = self._column(self.sets[name], metric)
-                if column not in history.COLUMNS:
-                    self.columns.setdefault(column, []).append(value)
+        self._record(measured)
         if self.deciding is None:
             return None
         deciding = measured[self.deciding.name]
         return deciding["loss"], deciding[self.first_score]
+
+    def _record(self, measured: Mapping[str, Mapping[str, float]]) -> None:
+        results = self.estimator.__dict__.setdefault("evals_result_", {})
+        for name, values in measured.items():
+            curves = results.setdefault(name, {})
+            for metric, value in values.items():
+                curves.setdefault(metric, []).append(value)
+                column = self._further.get((name, metric))
+                if column is not None:
+                    self.columns.setdefault(column, []).append(value)
 
     def _logits(self, rows: Rows, weights: np.ndarray) -> np.ndarray:
         # new in each epoch: an engine may know arrays that come again by their identity
