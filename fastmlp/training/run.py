@@ -94,6 +94,7 @@ class Run:
         self.visited = self.order[: check_batches(estimator, len(self.order))]
         self.workspace = engine.workspace(network, self.batch_size, estimator.n_jobs)
         self.finished = False  # whether a stopping rule holds
+        self.n_judged = 0  # epochs of which validation rows have said how good they are
         self._take_optimizer(keep_optimizer)
         self._prepare_attributes()
         self.guard = Guard(self) if has_own_formulas(network) else None
@@ -187,6 +188,7 @@ class Run:
             print(f"Validation loss: {loss:f}" if by_loss else f"Validation score: {score:f}")
         if self.stopping.watch_validation(estimator, loss, score) and self.keeps_best:
             self.state.best_params = self.params.copy()
+        self.n_judged += 1
         by_loss = stopping.monitors_loss(estimator)
         self.optimizer.after_score(loss if by_loss else score, higher_is_better=not by_loss)
 
@@ -198,13 +200,12 @@ class Run:
 
     def restore_best(self) -> None:
         """Go back to the best weights; a ValueError says that no epoch was better than nothing."""
-        estimator = self.estimator
-        if estimator.n_iter_ and self.stopping.best_monitored == -np.inf:
-            what, worst = ("loss", "inf") if stopping.monitors_loss(estimator) else ("score", "-inf")
+        if self.n_judged and self.stopping.best_monitored == -np.inf:
+            what, worst = ("loss", "inf") if stopping.monitors_loss(self.estimator) else ("score", "-inf")
             raise ValueError(
-                f"no epoch is the best: after each of {estimator.n_iter_} epochs the validation {what} was NaN or"
+                f"no epoch is the best: after each of {self.n_judged} epochs the validation {what} was NaN or"
                 f" {worst}. Training has diverged, or the targets are too large: scale the data, or lower"
-                f" learning_rate_init={estimator.learning_rate_init!r}"
+                f" learning_rate_init={self.estimator.learning_rate_init!r}"
             )
         if self.state.best_params is not None:
             self.params[...] = self.state.best_params

@@ -180,7 +180,9 @@ class Evaluation:
             n_samples, stratify = data.X.shape[0], estimator._stratify(y)
             rows, held_out = validation_split(n_samples, estimator.validation_fraction, random_state, stratify)
             if data.sample_weight is not None and data.sample_weight[held_out].sum() == 0:
-                raise ValueError(f"the {len(held_out)} rows held out by early stopping have weights that add up to 0")
+                error = ValueError("Sample weights must contain at least one non-zero number.")  # scikit-learn's words
+                error.add_note(f"The {len(held_out)} rows held out by early stopping have weights that add up to 0.")
+                raise error
             self.add(VALIDATION, data, y, held_out, "held out by early stopping", decides=True)
         if estimator.train_score:
             if TRAIN in self.sets:
