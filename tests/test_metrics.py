@@ -213,6 +213,7 @@ BAD_MONITORS = {
     "no scorer": ({"a": 3}, "'a' must be a scorer's name or a function, got 3"),
     "number as a name": ({3: "f1_macro"}, "names of metrics must be texts, got 3"),
     "another loss": ({"loss": "f1_macro"}, "'loss' is the name of the loss"),
+    "no scorer, but a metric": (accuracy_score, r"write make_scorer\(accuracy_score\)"),
     "score later": (["f1_macro", "score"], "only the first may be named 'score'"),
 }
 
@@ -246,6 +247,16 @@ def test_scorers_that_cannot_serve(case):
     with pytest.raises(ValueError, match=message):
         est.set_params(**params).fit(X, Y, **GIVEN | given)
     np.testing.assert_array_equal(parity.weights(est), before)
+
+
+def test_a_scorer_that_fails_in_training_is_named():
+    est = MLPRegressor(monitor="neg_mean_squared_log_error", **SHORT)
+    with pytest.raises(
+        ValueError, match=r"neg_mean_squared_log_error' cannot judge the 40 rows of X_val: Mean Squared"
+    ):
+        est.fit(X, np.abs(V), X_val=X_VAL, y_val=np.abs(V_VAL))
+    with pytest.raises(ZeroDivisionError):
+        MLPRegressor(monitor=lambda *_: 1 / 0, **SHORT).fit(X, V, **GIVEN_VALUES)
 
 
 @pytest.mark.parametrize("value", [None, "0.5", [1.0], np.ones(2), 1j, {"a": 1}], ids=str)

@@ -69,7 +69,7 @@ class Parameters:
     input_dropout: float = parameter(0.0, Real)
     batch_norm: Any = parameter(False, "boolean", StrOptions({"before", "after"}), tuple, list)
     init: Any = parameter("auto", StrOptions(set(INITIALIZERS)), callable)
-    monitor: Any = parameter("score", str, callable, list, tuple, set, dict)
+    monitor: Any = parameter("score", str, callable, list, tuple, dict)
     restore_best: bool | None = parameter(None, "boolean", None)
     callbacks: Any = parameter(None, list, tuple, None)
     train_score: bool = parameter(False, "boolean")

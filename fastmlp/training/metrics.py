@@ -33,7 +33,7 @@ def metrics_of(monitor: Any) -> dict[str, Any]:
     """
     if isinstance(monitor, Mapping):
         found = dict(monitor)
-    elif isinstance(monitor, list | tuple | set):
+    elif isinstance(monitor, list | tuple):
         if not all(isinstance(name, str) for name in monitor):
             raise ValueError(f"monitor={monitor!r} must be a list of names; give functions as a dict, name -> scorer")
         found = {name: name for name in monitor}
@@ -64,6 +64,11 @@ def _check_metric(monitor: Any, name: Any, metric: Any) -> None:
                 f"monitor={metric!r} is unknown; valid are 'score', 'loss' and scikit-learn's scorers"
                 f" {get_scorer_names()}"
             )
+    elif inspect.isfunction(metric) and metric.__module__.startswith("sklearn.metrics."):
+        raise ValueError(
+            f"monitor: {metric.__name__} compares targets and predictions; a scorer takes (estimator, X, y): write"
+            f" make_scorer({metric.__name__}), or the name of scikit-learn's scorer"
+        )
     elif not callable(metric):
         raise ValueError(f"monitor={monitor!r}: {name!r} must be a scorer's name or a function, got {metric!r}")
     if name == "loss" and metric != "loss":
@@ -89,7 +94,7 @@ def decisive(monitor: Any) -> Any:
         return monitor
     if isinstance(monitor, Mapping):
         return next(iter(monitor.values()))
-    return next(iter(monitor)) if isinstance(monitor, list | tuple | set) else monitor
+    return next(iter(monitor)) if isinstance(monitor, list | tuple) else monitor
 
 
 # --- scikit-learn's accuracy and R2 -----------------------------------------------------------------------------------
@@ -153,10 +158,8 @@ def r2(y: np.ndarray, weight: np.ndarray | None, dtype: np.dtype) -> Score:
 class _Asked:
     """The score of one set by a scorer, which sees an estimator that knows the outputs of its rows already."""
 
-    def __init__(
-        self, name: str, metric: Any, estimator: Any, X: Any, y: np.ndarray, weight: np.ndarray | None
-    ) -> None:
-        self.name, self.by_name = name, isinstance(metric, str)
+    def __init__(self, name: str, metric: Any, estimator: Any, X: Any, y: Any, weight: Any, where: str) -> None:
+        self.name, self.by_name, self._where = name, isinstance(metric, str), where
         self._scorer = scorer = get_scorer(metric) if self.by_name else metric
         self._estimator, self._X, self._y = estimator, X, y
         self._weight = {} if weight is None else {"sample_weight": weight}
@@ -169,7 +172,8 @@ class _Asked:
     def __call__(self, outputs: np.ndarray, **attributes: Any) -> float:
         """Return the score; NaN, as for scikit-learn's own, if outputs are not finite.
 
-        `attributes` are those that the estimator does not have yet, before its first fit.
+        `attributes` are those that the estimator does not have yet, before its first fit.  A ValueError says why one of
+        scikit-learn's own scorers cannot serve; what a function of the user's raises is left as it is.
         """
         if not np.isfinite(outputs).all():
             return np.nan
@@ -177,7 +181,12 @@ class _Asked:
         twin = object.__new__(type(self._estimator))
         known = {"_outputs_of": lambda rows, *_: _known(twin, X, outputs, rows)}
         twin.__dict__ = self._estimator.__dict__ | attributes | known
-        return _number(self._scorer(twin, X, self._y, **self._weight), self.name)
+        try:
+            return _number(self._scorer(twin, X, self._y, **self._weight), self.name)
+        except Exception as error:
+            if not self.by_name:
+                raise
+            raise ValueError(f"monitor={self.name!r} cannot judge {self._where}: {error}") from error
 
 
 def _known(twin: Any, X: Any, outputs: np.ndarray, rows: Any) -> np.ndarray:
@@ -204,11 +213,11 @@ def _number(value: Any, name: str) -> float:
 
 
 def scores_on(
-    estimator: Any, metrics: Mapping[str, Any], data: Data, y: np.ndarray, rows: np.ndarray | None
+    estimator: Any, metrics: Mapping[str, Any], data: Data, y: np.ndarray, rows: np.ndarray | None, where: str
 ) -> dict[str, Score]:
     """Return the score of each metric for one set of rows, which `data` has encoded and `y` as users see it.
 
-    `rows` are those of ``data.X``; the other arrays have these rows only.
+    `rows` are those of ``data.X``; the other arrays have these rows only. `where` says in errors which rows these are.
     """
     scores: dict[str, Score] = {}
     X: Any = None
@@ -218,23 +227,15 @@ def scores_on(
             continue
         if X is None:
             X = device_arrays.host_rows(data.X, rows)  # once in a fit: scorers of the user's may look at the rows
-        scores[name] = _Asked(name, metric, estimator, X, y, data.sample_weight)
+        scores[name] = _Asked(name, metric, estimator, X, y, data.sample_weight, where)
     return scores
 
 
-def score_before_training(score: Score, outputs: np.ndarray, where: str, **attributes: Any) -> float:
-    """Return the score of made-up outputs, to learn whether there is one for these targets; 0 for users' functions.
-
-    A ValueError says why scikit-learn's scorer cannot serve here.
-    """
+def score_before_training(score: Score, outputs: np.ndarray, **attributes: Any) -> float:
+    """Return the score of made-up outputs, to learn whether there is one for these targets; 0 for users' functions."""
     if not isinstance(score, _Asked):
         return score(outputs)
-    if not score.by_name:
-        return 0.0  # a function of the user's is asked after epochs only
-    try:
-        return score(outputs, **attributes)
-    except Exception as error:
-        raise ValueError(f"monitor={score.name!r} cannot judge {where}: {error}") from error
+    return score(outputs, **attributes) if score.by_name else 0.0  # users' functions are called after epochs only
 
 
 def why_undefined(name: str, y: Any, weight: np.ndarray | None, loss: Any) -> str:

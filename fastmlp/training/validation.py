@@ -56,7 +56,8 @@ class Rows:
         self._n = len(targets)
         self._head.select(targets, self.weight)
         estimator, names = self._evaluation.estimator, self._evaluation.metrics
-        self._scores = metrics.scores_on(estimator, names, Data(X, targets, self.weight), self.y, rows)
+        data = Data(X, targets, self.weight)
+        self._scores = metrics.scores_on(estimator, names, data, self.y, rows, self._described())
 
     def __len__(self) -> int:
         return self._n
@@ -83,7 +84,7 @@ class Rows:
         measured = {"loss": 0.0 if loss_is_formula else self._head.loss(logits)}
         fitted = {"n_outputs_": logits.shape[1], "out_activation_": evaluation.link}
         for name, score in self._scores.items():
-            measured[name] = metrics.score_before_training(score, outputs, self._described(), **fitted)
+            measured[name] = metrics.score_before_training(score, outputs, **fitted)
         self._judge(measured)
         for name in self._undefined - {"loss"}:
             self._scores[name] = metrics.undefined
