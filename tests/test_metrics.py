@@ -1,6 +1,7 @@
 """What is measured after each epoch, judged by scikit-learn; metrics that are NaN, and sets whose names clash."""
 
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -340,7 +341,7 @@ def test_a_metric_that_is_nan_and_decides(case, decides):
     epochs = []
     est = est.__class__(**est.get_params(deep=False) | SHORT | decides | {"callbacks": [epochs.append]})
     with warnings.catch_warnings(), pytest.raises(ValueError, match=message):
-        warnings.simplefilter("ignore", UndefinedMetricWarning)  # scikit-learn's own
+        warnings.simplefilter("ignore")  # scikit-learn's own, and those of huge targets
         est.fit(*data, **given)
     assert not epochs
 
@@ -354,7 +355,7 @@ def test_a_metric_that_is_nan_and_only_recorded(case):
         warnings.simplefilter("always")
         est.fit(*data, **given)
     ours = [str(one.message) for one in told if "is NaN for" in str(one.message)]
-    assert len(ours) == 1 and pytest.raises(AssertionError, match=message.split(".*choose")[0]) is not None
+    assert len(ours) == 1 and re.search(message, ours[0])
     np.testing.assert_array_equal(parity.weights(est), parity.weights(plain))
     by_loss = est.monitor == "loss"
     assert np.isnan(est.history_["validation_loss" if by_loss else "score"]).all()
