@@ -169,6 +169,8 @@ def test_weights_of_a_set():
     expected = MLPClassifier(**SHORT).fit(X, Y, sample_weight_val=WEIGHT_VAL, **GIVEN).evals_result_["validation"]
     for eval_set in ((X_VAL, Y_VAL, WEIGHT_VAL), [(X, Y), (X_VAL, Y_VAL, WEIGHT_VAL)]):
         assert list(MLPClassifier(**SHORT).fit(X, Y, eval_set=eval_set).evals_result_.values())[-1] == expected
+    est = MLPClassifier(**SHORT).fit(X, Y, eval_set=[(X_VAL, Y_VAL)], sample_weight_val=WEIGHT_VAL)
+    assert est.evals_result_["validation_0"] == expected
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -425,8 +427,9 @@ def test_checkpoint_of_the_best_needs_a_score(tmp_path):
 def test_a_loss_that_overflows_is_told(solver, dtype):
     scale = 1e200 if dtype == np.float64 or solver == "lbfgs" else 1e25
     est = MLPRegressor(**SHORT | {"solver": solver})
-    with pytest.warns(RuntimeWarning, match=r"the training loss is (inf|nan).*scale y"):
+    with pytest.warns(RuntimeWarning, match=r"the training loss is (inf|nan).*scale y") as told:
         est.fit(X.astype(dtype), scale * V)
+    assert __file__ in {one.filename for one in told if one.category is RuntimeWarning}
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         est.fit(X.astype(dtype), V)

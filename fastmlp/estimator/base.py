@@ -354,7 +354,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
                 " range. So it cannot tell when to stop; scale y (TransformedTargetRegressor, StandardScaler) and X, or"
                 f" lower learning_rate_init={self.learning_rate_init!r}",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=5,
             )
 
     # --- prediction ------------------------------------------------------------------------------------------------

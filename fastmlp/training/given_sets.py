@@ -87,5 +87,5 @@ def warn_of_other_scale(y: np.ndarray, y_val: np.ndarray, name: str) -> None:
             f"the targets of {name} seem to be on another scale than y: their median is {middle[column]:g}, y has the"
             f" mean {mean[column]:g} and standard deviation {deviation[column]:g}. Meta-estimators such as"
             " TransformedTargetRegressor transform y alone: give the validation targets transformed, too",
-            stacklevel=4,
+            stacklevel=6,  # the line that calls fit, which scikit-learn wraps
         )

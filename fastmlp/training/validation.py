@@ -103,7 +103,7 @@ class Rows:
                     " another monitor"
                 )
             self._undefined.add(name)
-            warnings.warn(text, UndefinedMetricWarning, stacklevel=2)
+            warnings.warn(text, UndefinedMetricWarning, stacklevel=8)  # before training: the line that calls fit
 
     def _described(self) -> str:
         return f"the {len(self)} row{'s' * (len(self) != 1)} {self._where}"
