@@ -7,6 +7,7 @@ scikit-learn's, number for number, in a few calls of NumPy.  Which rows are eval
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
@@ -142,12 +143,14 @@ def r2(y: np.ndarray, weight: np.ndarray | None, dtype: np.dtype) -> Score:
     def score(outputs: np.ndarray) -> float:
         with np.errstate(over="ignore", invalid="ignore"):
             error = summed(y - outputs)
-            if not np.isfinite(error).all() and not np.isfinite(outputs).all():
+            if not math.isfinite(error.sum()) and not np.isfinite(outputs).all():
                 return np.nan
+            if len(error) == 1 and not any_constant:  # the usual case, in fewer calls
+                return float(1 - error[0] / divisor[0])
             scores = 1 - error / divisor
             if any_constant:
                 scores[is_constant] = error[is_constant] == 0
-            return float(scores.mean() if len(scores) > 1 else scores[0])
+            return float(scores.mean())
 
     return score
 
