@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target, unique_labels
@@ -32,6 +31,7 @@ from fastmlp.estimator.parameters import (
 )
 from fastmlp.model import choices
 from fastmlp.sklearn_compat import _AvailableIfDescriptor, _check_partial_fit_first_call
+from fastmlp.training import metrics
 from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
 
 
@@ -179,8 +179,19 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         # scikit-learn stratifies where there is one output (two classes, not more), by the encoded y as text
         return self._label_binarizer.transform(y).ravel().astype(bool).astype(str) if self.n_outputs_ == 1 else None
 
-    def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
-        return accuracy_score(y, self._decode(output), sample_weight=sample_weight)
+    def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> metrics.Score:
+        threshold, task = 0.0 if _is_hinge(self) else 0.5, self._label_binarizer.y_type_
+        # targets are class indices, or 0/1 that label smoothing has moved towards 1/2
+        truth = targets if targets.ndim == 1 else targets.argmax(axis=1) if task == "multiclass" else targets > 0.5
+
+        def correct(outputs: np.ndarray) -> np.ndarray:
+            if task == "multiclass":
+                return outputs.argmax(axis=1) == truth
+            if task == "binary" and len(self.classes_) == 1:
+                return np.ones(len(outputs), dtype=bool)
+            return ((outputs > threshold) == truth).all(axis=1)
+
+        return metrics.accuracy(correct, sample_weight)
 
     @_if_partial_fit
     @fit_context
@@ -347,10 +358,8 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     def _decode(self, output: np.ndarray) -> np.ndarray:
         return output.ravel() if output.shape[1] == 1 else output
 
-    def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
-        if not np.isfinite(output).all():
-            return np.nan
-        return r2_score(y, self._decode(output), sample_weight=sample_weight)
+    def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> metrics.Score:
+        return metrics.r2(y, sample_weight, targets.dtype)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict values.

@@ -67,26 +67,24 @@ def encoded(
 
 
 def validation_rows(
-    estimator: Any, given: tuple[Any, Any, Any] | None, y: np.ndarray, network: Network, objective: Objective
-) -> tuple[Data, np.ndarray] | None:
-    """Return the validation rows as engines take them, and their targets as users see them; None if none are given.
+    estimator: Any, given: tuple[Any, Any, Any], y: np.ndarray, network: Network, objective: Objective, name: str
+) -> tuple[Data, np.ndarray]:
+    """Return validation rows as engines take them, and their targets as users see them.
 
-    Errors are those of :func:`validated`, with a text that says that they are about validation data.
+    Errors are those of :func:`validated`, with a text that begins with the name of these rows.
     """
-    if given is None:
-        return None
     X_val, y_val, weight = given
     try:
         X_val, y_val = validated(estimator, X_val, y_val, reset=False)
         y_val = dense_targets(estimator, y_val)
         estimator._check_validation_targets(y, y_val)
         weight = estimator._weigh(y_val, validated_weight(estimator, weight, y_val))
-        if weight is not None and not np.any(weight):
+        if weight is not None and weight.sum() == 0:
             raise ValueError("no row has a weight")
         return encoded(estimator, X_val, y_val, weight, network, objective), y_val
     except (TypeError, ValueError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"validation data: {error}") from error
+        raise kind(f"{name}: {error}") from error
 
 
 def engine_rows(X: Any) -> Any:

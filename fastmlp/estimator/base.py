@@ -12,11 +12,12 @@ its labels, and predictions for later use.  It contains no numerics.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -27,6 +28,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp.data import device_arrays, inputs
 from fastmlp.data.targets import Objective
+from fastmlp.data.warned import warn
 from fastmlp.engines import backends
 from fastmlp.estimator import architecture, flat_parameters, pickled, types
 from fastmlp.estimator.mistakes import about_parameters, check_values, explained_call
@@ -36,11 +38,13 @@ from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _fit_context
 from fastmlp.training import checkpoint, state, weightless
+from fastmlp.training.given_sets import given_validation
 from fastmlp.training.lbfgs import train_lbfgs
+from fastmlp.training.metrics import Score
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.run import Run, check_batches, train_stochastic
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
-from fastmlp.training.validation import given_validation, validation_of
+from fastmlp.training.validation import evaluation_of
 
 backends.get("auto")  # imported with the estimators, so the first fit is not slower than the next
 
@@ -59,7 +63,7 @@ def fit_context(method: Method) -> Method:
 class Extras:
     """What a fit may bring besides X, y and sample_weight."""
 
-    validation: tuple[Any, Any, Any] | None = None  # X, y, sample_weight
+    validation: Mapping[str, tuple[Any, Any, Any]] = field(default_factory=dict)  # name -> X, y, sample_weight
     start: tuple[Any, ...] = ()  # coef_init, intercept_init; () if neither is given
     resume_from: Any = None
     callbacks: Sequence[Callable[[Any], Any]] = ()
@@ -101,6 +105,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     best_validation_score_: float | None
     validation_loss_curve_: list[float]
     history_: dict[str, list[float]]
+    evals_result_: dict[str, dict[str, list[float]]]
     n_iter_: int
     t_: int
     n_layers_: int
@@ -203,8 +208,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """Return the predictions from outputs (n, n_outputs)."""
 
     @abstractmethod
-    def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
-        """Return the validation score from outputs (n, n_outputs)."""
+    def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> Score:
+        """Return the score of these rows as a function of outputs (n, n_outputs); `targets` are y encoded."""
 
     # --- fitting ---------------------------------------------------------------------------------------------------
 
@@ -242,8 +247,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             Their targets.
         sample_weight_val : array-like of shape (n_val,), default=None
             Their weights.
-        eval_set : list of one tuple (X, y), default=None
-            Another way to give `X_val` and `y_val`.
+        eval_set : tuple (X, y), list of such tuples, or dict of str to tuple, default=None
+            Sets of rows to evaluate after each epoch; the third entry of a tuple, if it has one, are the weights. Those
+            in a list are called 'validation_0', 'validation_1', ... The last set is the one that early stopping
+            watches, unless `X_val` is given.
         coef_init : list of array-like of shape (fan_in, fan_out), default=None
             Weights of each layer to start from.
         intercept_init : list of array-like of shape (fan_out,), default=None
@@ -284,11 +291,12 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         network = architecture.network_to_train(self, X, objective, first_pass)
         n_epochs = 1 if extras.incremental else self.max_iter
         engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
-        architecture.check_memory(self, network, engine, self.early_stopping or extras.validation is not None)
+        architecture.check_memory(self, network, engine, self.early_stopping or bool(extras.validation))
         data = inputs.encoded(self, X, y, self._weigh(y, sample_weight), network, objective)
         if not extras.incremental:
             weightless.check_weight(data.sample_weight)
-        given = inputs.validation_rows(self, extras.validation, y, network, objective)
+        has_epochs = choices.name_of(self.solver) != "lbfgs"
+        evaluation = evaluation_of(self, engine, network, objective, y, extras.validation) if has_epochs else None
         snapshot = None if extras.resume_from is None else checkpoint.load(extras.resume_from)
         self._check_before_changes(network, X, extras)
 
@@ -307,11 +315,12 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
 
         if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():
             self.__dict__.setdefault("loss_", np.nan)  # rows without weight change nothing
-        elif choices.name_of(self.solver) == "lbfgs":
+            return self
+        if choices.name_of(self.solver) == "lbfgs":
             self._expose(network, train_lbfgs(self, engine, network, params, data))
         else:
-            rows, validation = validation_of(self, engine, network, params, data, y, given, random_state)
-            run = Run(self, engine, network, params, data, rows, validation, keep_optimizer=extras.incremental)
+            rows = None if evaluation is None else evaluation.train_and_held_out(data, y, random_state)
+            run = Run(self, engine, network, params, data, rows, evaluation, keep_optimizer=extras.incremental)
             train_stochastic(run, extras.callbacks, snapshot, single_epoch=extras.incremental)
         self._check_finite()
         return self
@@ -320,7 +329,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """Refuse parameters that are wrong for any data, or contradict each other."""
         self._hidden_sizes()
         backends.get(self.backend)
-        given = extras.validation is not None
+        given = bool(extras.validation)
         if choices.name_of(self.solver) == "lbfgs":
             check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
         elif extras.incremental:
@@ -333,7 +342,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """Refuse first weights and batches of other sizes before anything changes."""
         if extras.start:
             weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
-        if choices.name_of(self.solver) != "lbfgs" and (extras.validation is not None or not self.early_stopping):
+        if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self.early_stopping):
             check_batches(self, X.shape[0])  # what a split leaves is not known yet
 
     def _begin(self, network: Network, objective: Objective, random_state: np.random.RandomState) -> None:
@@ -361,6 +370,14 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
                 " preprocessed."
+            )
+        loss = getattr(self, "loss_", 0.0)  # none, if a user interrupted the first epoch
+        if not math.isfinite(loss):
+            warn(
+                f"the training loss is {loss}: training diverged, or the targets are too large or out of the loss's"
+                " range. So it cannot tell when to stop; scale y (TransformedTargetRegressor, StandardScaler) and X, or"
+                f" lower learning_rate_init={self.learning_rate_init!r}",
+                RuntimeWarning,
             )
 
     # --- prediction ------------------------------------------------------------------------------------------------

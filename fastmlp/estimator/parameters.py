@@ -8,7 +8,6 @@ from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
-from sklearn.metrics import get_scorer_names
 
 from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
 from fastmlp.estimator import types
@@ -16,9 +15,9 @@ from fastmlp.kernels import formulas
 from fastmlp.kernels.language import ActivationFormula, LossFormula
 from fastmlp.model import choices
 from fastmlp.model.initialization import INITIALIZERS
-from fastmlp.model.spelling import hint
 from fastmlp.model.stages import OPTIONS
 from fastmlp.sklearn_compat import Interval, Options, StrOptions
+from fastmlp.training.metrics import metrics_of
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES
 
@@ -81,9 +80,10 @@ class Parameters:
     input_dropout: float = parameter(0.0, Real)
     batch_norm: types.BatchNorm = parameter(False, "boolean", Names({"before", "after"}), tuple, list)
     init: types.Initializer = parameter("auto", Names(INITIALIZERS), callable)
-    monitor: types.Monitor = parameter("score", str, callable)
+    monitor: types.Monitor = parameter("score", str, callable, list, tuple, dict)
     restore_best: bool | None = parameter(None, "boolean", None)
     callbacks: types.Callbacks | None = parameter(None, list, tuple, None)
+    train_score: bool = parameter(False, "boolean")
 
 
 #: scikit-learn's validation of each parameter that both estimators have.
@@ -124,6 +124,7 @@ _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("max_grad_norm", bool, "it needs the true gradient"),
     ("restore_best", bool, "it has no epochs, of which one could be the best"),
     ("callbacks", bool, "it has no epochs"),
+    ("train_score", bool, "it has no epochs"),
     ("activation", lambda value: "step" in np.ravel(np.array(value, dtype=object)), "its slope is only a stand-in"),
 )
 
@@ -142,15 +143,10 @@ def check_lbfgs(estimator: Any, *, validation: bool, resumes: bool) -> None:
 def check_monitor(estimator: Any, *, has_validation: bool) -> None:
     """Refuse a monitor that does not exist, and one that has nothing to look at."""
     monitor = estimator.monitor
-    if isinstance(monitor, str) and monitor not in ("score", "loss", *get_scorer_names()):
-        scorers = get_scorer_names()
-        raise ValueError(
-            f"monitor={monitor!r} is unknown; valid are 'score', 'loss' and scikit-learn's scorers {scorers}"
-            f"{hint(monitor, ('score', 'loss', *scorers))}"
-        )
+    metrics = None if monitor in ("score", "loss") else metrics_of(monitor)
     if has_validation:
         return
-    if monitor not in ("score", "loss"):
+    if metrics is not None and not estimator.train_score:
         raise ValueError(f"monitor={monitor!r} needs validation data: X_val and y_val in fit, or early_stopping=True")
     if estimator.restore_best:
         raise ValueError(
@@ -278,9 +274,9 @@ _PARAMETERS = """
         Initial weights: 'auto' are scikit-learn's; the others have zero biases. A callable maps
         ``(random_state, fan_in, fan_out)`` to a matrix of this shape.
 
-    monitor : 'score', 'loss', scorer name or callable, default='score'
+    monitor : 'score', 'loss', scorer name, callable, list of names or dict of name to scorer, default='score'
         What early stopping watches on the validation rows: the score (accuracy or R2), the loss, or one of
-        scikit-learn's scorers, ``scorer(estimator, X, y)``.
+        scikit-learn's scorers, ``scorer(estimator, X, y)``. Of several the first is watched; all are recorded.
 
     restore_best : bool, default=None
         Whether fit ends with the weights of the epoch that did best on the validation rows. None: with early stopping.
@@ -288,6 +284,9 @@ _PARAMETERS = """
     callbacks : list of callable, default=None
         Each is called with an :class:`fastmlp.callbacks.EpochInfo` after each epoch of fit, and stops training by
         returning True. partial_fit calls none.
+
+    train_score : bool, default=False
+        Whether to evaluate the training rows, too, after each epoch: 'train_score' and 'train_loss' in `history_`.
 """
 
 _ATTRIBUTES = """
@@ -311,7 +310,11 @@ _ATTRIBUTES = """
 
     history_ : dict of list
         A row per epoch: 'loss', 'validation_loss', 'score' (NaN without validation rows), 'learning_rate' (of the
-        epoch's last step) and 'seconds' (that the epoch took).
+        epoch's last step) and 'seconds' (that the epoch took). What further sets and metrics came to is in columns
+        named ``<set>_<metric>``.
+
+    evals_result_ : dict of dict of list
+        Name of a set -> name of a metric, or 'loss' -> its value after each epoch; only if rows are evaluated.
 
     t_ : int
         Training rows seen.

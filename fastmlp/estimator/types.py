@@ -174,5 +174,6 @@ RandomState: TypeAlias = int | np.integer[Any] | np.random.RandomState
 Dropout: TypeAlias = float | Sequence[float] | np.ndarray
 BatchNorm: TypeAlias = bool | Placement | Sequence[bool | Placement]
 Initializer: TypeAlias = InitializerName | Callable[[np.random.RandomState, int, int], Any]
-Monitor: TypeAlias = Literal["score", "loss"] | ScorerName | Callable[[Any, Any, Any], float]
+Metric: TypeAlias = Literal["score", "loss"] | ScorerName | Callable[..., float]
+Monitor: TypeAlias = Metric | Sequence[Literal["score", "loss"] | ScorerName] | Mapping[str, Metric]
 Callbacks: TypeAlias = Sequence[Callable[[EpochInfo], bool | None]]

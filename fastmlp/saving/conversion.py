@@ -15,10 +15,10 @@ from fastmlp.model.network import Network
 from fastmlp.saving.to_sklearn import converted, copy_attributes, copy_requests, counterpart, to_sklearn
 from fastmlp.sklearn_compat import AdamOptimizer, SGDOptimizer
 from fastmlp.training.attributes import plain
+from fastmlp.training.history import COLUMNS
 from fastmlp.training.optimizers import Optimizer
 from fastmlp.training.schedules import Adaptive, InverseScaling, Schedule
 from fastmlp.training.state import TrainingState
-from fastmlp.training.validation import COLUMNS
 
 __all__ = ["from_sklearn", "to_sklearn"]
 

@@ -100,6 +100,17 @@ def _history(value: Any) -> dict[str, list[float] | None]:
     return {text(name): _curve(column) for name, column in value.items()}
 
 
+def _evals_result(value: Any) -> dict[str, dict[str, list[float]]] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(entry, list) and len(entry) == 3 for entry in value):
+        raise ValueError("must be a list of [set, metric, curve]")
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, metric, curve in value:
+        found.setdefault(text(name), {})[text(metric)] = _curve(curve) or []
+    return found
+
+
 def _names(value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "OU" or value.ndim != 1:
         raise ValueError("must be texts (n_features,)")
@@ -127,6 +138,15 @@ NUMBER = Kind(plain, _number_or_none)
 TEXT = Kind(_as_it_is, text)
 CURVE = Kind(_as_curve, _curve)
 HISTORY = Kind(lambda history: {name: _as_curve(column) for name, column in history.items()}, _history)
+#: set -> metric -> curve; kept as a list, since names of sets and metrics are the user's.
+EVALS_RESULT = Kind(
+    lambda sets: (
+        None
+        if sets is None
+        else [[name, metric, _as_curve(curve)] for name, curves in sets.items() for metric, curve in curves.items()]
+    ),
+    _evals_result,
+)
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -164,4 +184,5 @@ ATTRIBUTES: dict[str, Attribute] = {
     "validation_loss_curve_": Attribute(CURVE, trained=True),
     "best_validation_score_": Attribute(NUMBER, trained=True, shared=True),
     "history_": Attribute(HISTORY, trained=True),
+    "evals_result_": Attribute(EVALS_RESULT, trained=True),
 }

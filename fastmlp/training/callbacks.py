@@ -281,10 +281,18 @@ class Checkpoint:
             checkpoint.save(os.fspath(self.path).format(epoch=info.epoch), info.snapshot())
 
     def _is_best(self, info: EpochInfo) -> bool:
+        from fastmlp.training.metrics import decisive  # imports scikit-learn, as training has done by now
+
         names = ["score", "validation_loss", "loss"]
-        if getattr(info.estimator, "monitor", "score") == "loss":
+        if decisive(getattr(info.estimator, "monitor", "score")) == "loss":
             names.remove("score")
         name = next(name for name in names if getattr(info, name) is not None)
+        if math.isnan(getattr(info, name)) and math.isfinite(info.loss):
+            what = "training loss" if name == "loss" else name.replace("_", " ")
+            raise ValueError(
+                f"Checkpoint(keep_best=True): the {what} of epoch {info.epoch} is NaN, so no epoch is the best; give"
+                " validation rows and a monitor for which it is defined"
+            )
         sign = 1.0 if name == "score" else -1.0
         if self._best is None:
             # epochs before this process: of the fit that is resumed or goes on

@@ -10,7 +10,6 @@ An epoch: shuffle -> engine.train_epoch -> record -> validate -> schedule -> Sto
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import ModuleType
@@ -19,15 +18,16 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from fastmlp.data.warned import warn
 from fastmlp.engines.backends import Data
 from fastmlp.model.network import Network
 from fastmlp.model.stages import OPTIONS
-from fastmlp.training import snapshots, stopping, weightless
+from fastmlp.training import history, snapshots, stopping, weightless
 from fastmlp.training import state as states
 from fastmlp.training.diagnosis import Guard, has_own_formulas
 from fastmlp.training.optimizers import make_optimizer
 from fastmlp.training.schedules import Schedule
-from fastmlp.training.validation import Validation, new_history
+from fastmlp.training.validation import Evaluation
 
 
 def size_of_batches(estimator: Any, n_rows: int) -> int:
@@ -73,19 +73,20 @@ class Run:
         params: np.ndarray,
         data: Data,
         rows: np.ndarray | None = None,
-        validation: Validation | None = None,
+        evaluation: Evaluation | None = None,
         keep_optimizer: bool = False,
     ) -> None:
         self.estimator, self.engine, self.network, self.params, self.data = estimator, engine, network, params, data
         self.state = states.of(estimator)
         self.stopping = self.state.stopping
-        self.validation, self.has_validation = validation, validation is not None
+        self.evaluation = evaluation
+        self.has_validation = evaluation is not None and evaluation.deciding is not None
         # all rows to train on, shuffled in place
         self.order = np.arange(data.X.shape[0], dtype=np.intp) if rows is None else rows.copy()
         self.batch_size = size_of_batches(estimator, len(self.order))
         if estimator.batch_size != "auto" and estimator.batch_size > len(self.order):
             text = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
-            warnings.warn(text, stacklevel=3)
+            warn(text)
         # a view of those that an epoch visits: all but what drop_last drops
         self.visited = self.order[: check_batches(estimator, len(self.order))]
         self.workspaces: dict[int, Any] = {}  # by the size of the batches
@@ -98,6 +99,7 @@ class Run:
             if not estimator.shuffle:
                 weightless.check_weight(weight[self.visited], "the {} rows that drop_last=True leaves")
         self.finished = False  # whether a stopping rule holds
+        self.n_judged = 0  # epochs of which validation rows have said how good they are
         self._take_optimizer(keep_optimizer)
         self._prepare_attributes()
         self.guard = Guard(self) if has_own_formulas(network) else None
@@ -121,8 +123,8 @@ class Run:
         """Add the attributes that epochs write to, if an earlier fit or a user's weights did not create them."""
         estimator = self.estimator
         estimator.n_iter_ = 0
-        estimator.__dict__.setdefault("history_", new_history())
-        if self.validation is not None:
+        estimator.__dict__.setdefault("history_", history.new_history())
+        if self.has_validation:
             estimator.__dict__.setdefault("validation_loss_curve_", [])
             if getattr(estimator, "validation_scores_", None) is None:
                 estimator.validation_scores_ = []
@@ -146,7 +148,7 @@ class Run:
         self._random_state = self.state.random_state
         self._visit_all = self._visit_those_with_weight if self.looks_at_weight else self.steps(self.visited)
         self._n_losses = len(estimator.loss_curve_)
-        self._n_validations = 0 if self.validation is None else len(estimator.validation_loss_curve_)
+        self._n_validations = len(estimator.validation_loss_curve_) if self.has_validation else 0
         self._ends = [time.perf_counter()]
         self._rates: list[float] = []
 
@@ -167,11 +169,12 @@ class Run:
         estimator.loss_curve_.append(loss)
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
-        if self.validation is None:
+        validated = None if self.evaluation is None else self.evaluation(self.params)
+        if validated is None:
             self.stopping.watch_loss(estimator, loss)
             self.optimizer.after_score(loss)
         else:
-            self._validate(*self.validation())
+            self._validate(*validated)
         self.optimizer.after_epoch(estimator.t_)
         self._ends.append(time.perf_counter())
 
@@ -231,9 +234,11 @@ class Run:
         estimator.validation_loss_curve_.append(loss)
         estimator.validation_scores_.append(score)
         if estimator.verbose:
-            print(f"Validation loss: {loss:f}" if estimator.monitor == "loss" else f"Validation score: {score:f}")
+            by_loss = stopping.monitors_loss(estimator)
+            print(f"Validation loss: {loss:f}" if by_loss else f"Validation score: {score:f}")
         if self.stopping.watch_validation(estimator, loss, score) and self.keeps_best:
             self.state.best_params = self.params.copy()
+        self.n_judged += 1
         by_loss = stopping.monitors_loss(estimator)
         self.optimizer.after_score(loss if by_loss else score, higher_is_better=not by_loss)
 
@@ -242,6 +247,20 @@ class Run:
         if self.stopping.ends(self.estimator, self.has_validation, self.optimizer):
             self.finished = True
         return self.finished
+
+    def restore_best(self) -> None:
+        """Go back to the best weights; a ValueError says that no epoch was better than nothing."""
+        if self.n_judged and self.stopping.best_monitored == -np.inf:
+            what, worst = ("loss", "inf") if stopping.monitors_loss(self.estimator) else ("score", "-inf")
+            raise ValueError(
+                f"no epoch is the best: after each of {self.n_judged} epochs the validation {what} was NaN or"
+                f" {worst}. Training has diverged, or the targets are too large: scale the data, or lower"
+                f" learning_rate_init={self.estimator.learning_rate_init!r}"
+            )
+        if self.state.best_params is not None:
+            self.params[...] = self.state.best_params
+            # as in scikit-learn, a warm start trains on the very vector it calls the best so far
+            self.state.best_params = None
 
     # --- history -------------------------------------------------------------------------------------------------
 
@@ -255,12 +274,14 @@ class Run:
             "learning_rate": [self._constant_rate] * n if self._constant_rate is not None else self._rates[:n],
             "seconds": np.diff(self._ends).tolist(),
         }
-        if self.validation is not None:
+        if self.has_validation:
             losses, first = estimator.validation_loss_curve_, self._n_validations
             new["validation_loss"] = losses[first:][:n]
             new["score"] = estimator.validation_scores_[-len(losses) :][first:][:n]
-        for name, column in new.items():
-            estimator.history_[name].extend(column)
+        if self.evaluation is not None:
+            new |= self.evaluation.columns
+            self.evaluation.columns = {}
+        history.extend(estimator.history_, new, n)
         self._n_losses += n
         self._n_validations += n
         self._ends = self._ends[-1:]
@@ -271,8 +292,8 @@ class Run:
         from fastmlp.training.callbacks import EpochInfo  # imported only if there are callbacks
 
         self.write_history()
-        latest = {name: column[-1] for name, column in self.estimator.history_.items()}
-        if self.validation is None:
+        latest = {name: self.estimator.history_[name][-1] for name in history.COLUMNS}
+        if not self.has_validation:
             latest["validation_loss"] = latest["score"] = None
         return EpochInfo(
             epoch=self.estimator.n_iter_,
@@ -306,10 +327,8 @@ def train_stochastic(
             _train(run, None, single_epoch)
     finally:
         run.write_history()
-    if run.keeps_best and run.state.best_params is not None:
-        run.params[...] = run.state.best_params
-        # as in scikit-learn, a warm start trains on the very vector it calls the best so far
-        run.state.best_params = None
+    if run.keeps_best:
+        run.restore_best()
 
 
 def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bool) -> None:
@@ -323,14 +342,13 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
             if stop or single_epoch:
                 break
             if estimator.n_iter_ == estimator.max_iter:
-                warnings.warn(
+                warn(
                     f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter:d}) "
                     "reached and the optimization hasn't converged yet.",
                     ConvergenceWarning,
-                    stacklevel=2,
                 )
     except KeyboardInterrupt:
-        warnings.warn("Training interrupted by user.", stacklevel=2)
+        warn("Training interrupted by user.")
 
 
 def _draw_dropout_seed(network: Network, random_state: Any, n_seen: int) -> int | None:

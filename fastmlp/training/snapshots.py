@@ -15,8 +15,8 @@ from fastmlp.model import choices
 from fastmlp.model.stages import PREDICTS
 from fastmlp.training import attributes
 from fastmlp.training.attributes import ATTRIBUTES, HISTORY
+from fastmlp.training.history import COLUMNS
 from fastmlp.training.stopping import Stopping, watches_validation
-from fastmlp.training.validation import new_history
 
 #: Attributes of an estimator that a snapshot holds under "attributes".
 KEPT = {name: row.kind for name, row in ATTRIBUTES.items() if row.trained and row.kind is not HISTORY}
@@ -25,7 +25,7 @@ KEPT = {name: row.kind for name, row in ATTRIBUTES.items() if row.trained and ro
 def take(run: Any) -> dict[str, Any]:
     """Return the snapshot of a :class:`fastmlp.training.run.Run` between two epochs."""
     estimator = run.estimator
-    rows = None if run.validation is None else run.validation.rows
+    rows = run.evaluation.deciding.rows if run.has_validation else None
     state = run.state.get_state(run.network)
     seed = state["dropout_seed"]
     return {
@@ -87,7 +87,7 @@ def identity(run: Any) -> dict[str, Any]:
         **{name: option.saved(getattr(network, name)) for name, option in PREDICTS.items()},
         "solver": choices.name_of(estimator.solver),
         "training rows": len(run.order),
-        "validation rows": 0 if run.validation is None else len(run.validation),
+        "validation rows": len(run.evaluation.deciding) if run.has_validation else 0,
         "batch size": run.batch_size,
         "best weights kept": bool(run.keeps_best),
     }
@@ -109,11 +109,13 @@ def _restore_attributes(run: Any, snapshot: Mapping[str, Any]) -> None:
     for name, value in snapshot["attributes"].items():
         if name not in Stopping.SAVED:
             setattr(estimator, name, KEPT[name].restored(value))
-    if estimator.validation_loss_curve_ is None:
-        del estimator.validation_loss_curve_
+    for name in ("validation_loss_curve_", "evals_result_"):
+        if getattr(estimator, name, None) is None:
+            estimator.__dict__.pop(name, None)
     estimator.history_ = HISTORY.restored(snapshot["history"])
-    if estimator.history_.keys() != new_history().keys():
-        raise ValueError(f"history must have the columns {list(new_history())}, got {list(estimator.history_)}")
+    lacking = [name for name in COLUMNS if name not in estimator.history_]
+    if lacking:
+        raise ValueError(f"history must have the columns {list(COLUMNS)}, it lacks {lacking}")
     needed = ["loss_curve_", "loss_"]
     needed += ["validation_loss_curve_", "validation_scores_", "best_validation_score_"] if run.has_validation else []
     needed += [] if watches_validation(estimator, run.has_validation) else ["best_loss_"]
@@ -125,7 +127,7 @@ def _restore_attributes(run: Any, snapshot: Mapping[str, Any]) -> None:
 def _restore_rows(run: Any, snapshot: Mapping[str, Any]) -> None:
     """Give a run its order of rows, and the rows to validate on: each row of the data once."""
     order, rows = snapshot["order"], snapshot["validation_rows"]
-    here = None if run.validation is None else run.validation.rows
+    here = run.evaluation.deciding.rows if run.has_validation else None
     for name, there, ours in (("order", order, run.order), ("validation_rows", rows, here)):
         if (there is None) != (ours is None) or (there is not None and _kind(there) != _kind(ours)):
             raise ValueError(f"{name} must be row indices as in this training")
@@ -134,7 +136,7 @@ def _restore_rows(run: Any, snapshot: Mapping[str, Any]) -> None:
         raise ValueError("order and validation_rows must hold each row once")
     run.order[...] = order
     if rows is not None:
-        run.validation.select(rows.astype(np.intp, copy=False))
+        run.evaluation.select(run.order, rows.astype(np.intp, copy=False))
 
 
 def _kind(rows: Any) -> tuple[str, tuple[int, ...]]:
@@ -144,5 +146,5 @@ def _kind(rows: Any) -> tuple[str, tuple[int, ...]]:
 def _check_counters(run: Any) -> None:
     """Refuse counters of which nothing can go on."""
     stopping = run.state.stopping
-    if run.has_validation and (stopping.best_monitored is None or stopping.monitored not in ("score", "loss")):
+    if run.has_validation and (stopping.best_monitored is None or stopping.monitored is None):
         raise ValueError("it does not say what was monitored")
