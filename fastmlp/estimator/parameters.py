@@ -272,8 +272,8 @@ _PARAMETERS = """
         Whether fit ends with the weights of the epoch that did best on the validation rows. None: with early stopping.
 
     callbacks : list of callable, default=None
-        Each is called with an :class:`fastmlp.callbacks.EpochInfo` after each epoch of fit, and stops training by
-        returning True. partial_fit calls none.
+        Each is called with an :class:`fastmlp.callbacks.EpochInfo` after each epoch of fit. It stops training by
+        returning True, and lets it go on by None or False; another value is a TypeError. partial_fit calls none.
 """
 
 _ATTRIBUTES = """
@@ -298,6 +298,9 @@ _ATTRIBUTES = """
     history_ : dict of list
         A row per epoch: 'loss', 'validation_loss', 'score' (NaN without validation rows), 'learning_rate' (of the
         epoch's last step) and 'seconds' (that the epoch took).
+
+    stopped_by_ : str or None
+        Name of the callback that stopped the last fit; None if none did (stochastic solvers).
 
     t_ : int
         Training rows seen.

@@ -69,6 +69,10 @@ def _number_or_none(value: Any) -> float | None:
     return value
 
 
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else text(value)
+
+
 def _curve(value: Any) -> list[float] | None:
     if value is not None and (not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim != 1):
         raise ValueError("must be None or a tensor (n_epochs,) of float64")
@@ -145,4 +149,5 @@ ATTRIBUTES: dict[str, Attribute] = {
     "validation_loss_curve_": Attribute(CURVE, trained=True),
     "best_validation_score_": Attribute(NUMBER, trained=True, shared=True),
     "history_": Attribute(HISTORY, trained=True),
+    "stopped_by_": Attribute(Kind(_as_it_is, _text_or_none)),
 }

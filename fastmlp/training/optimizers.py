@@ -94,6 +94,8 @@ class Optimizer:
         Steps done; engines add to it.
     """
 
+    #: Whether the schedule is a constant rate that a callback set in place of the schedule that was asked for.
+    held = False
     # scalars are tabulated for at least so many steps ahead: short epochs then cost a slice each
     BLOCK = 1024
 
@@ -148,6 +150,16 @@ class Optimizer:
             self._forget()
         return stops, text
 
+    def set_learning_rate(self, value: float) -> None:
+        """Set the rate of the steps to come; a ValueError refuses what is not finite and greater than 0.
+
+        Schedules that answer to training go on from it; the others are replaced by this rate.
+        """
+        schedule = self.schedule.moved_to(schedules.checked_rate(value))
+        self.held = self.held or schedule is not self.schedule
+        self.schedule = schedule
+        self._forget()
+
     # --- what others ask for -----------------------------------------------------------------------------------------
 
     @property
@@ -173,6 +185,7 @@ class Optimizer:
             "t": int(self.t),
             "states": [state.copy() for state in self.states],
             "schedule": self.schedule.get_state(),
+            **({"held_rate": self.schedule.initial} if self.held else {}),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -189,7 +202,10 @@ class Optimizer:
         for vector, saved in zip(self.states, state["states"], strict=True):
             vector[...] = saved
         self.t = int(state["t"])
-        self.schedule.set_state(state["schedule"])
+        if "held_rate" in state:
+            self.set_learning_rate(state["held_rate"])
+        else:
+            self.schedule.set_state(state["schedule"])
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -337,8 +353,10 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
             "optimizer_state=True: the learning rate of this optimizer is a function, which a model file cannot hold;"
             " save without it"
         )
+    state = optimizer.get_state()
+    state.pop("held_rate", None)  # the schedule below is that rate
     return {
-        **optimizer.get_state(),
+        **state,
         "hyper": optimizer.hyper,
         "weight_decay": optimizer.weight_decay,
         "max_grad_norm": optimizer.max_grad_norm,

@@ -20,6 +20,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from fastmlp.engines.backends import Data
+from fastmlp.model import weights
 from fastmlp.model.network import Network
 from fastmlp.model.stages import OPTIONS
 from fastmlp.training import snapshots, stopping
@@ -109,13 +110,17 @@ class Run:
         if state.dropout_seed is None:
             state.dropout_seed = _draw_dropout_seed(network, state.random_state, estimator.t_)
         self.optimizer = optimizer
-        schedule = optimizer.schedule
+
+    def _note_constant_rate(self) -> None:
+        """Note the rate of all epochs to come, if there is a single one: then nobody need ask for it."""
+        schedule = self.optimizer.schedule
         self._constant_rate = schedule.initial if type(schedule) is Schedule else None
 
     def _prepare_attributes(self) -> None:
         """Add the attributes that epochs write to, if an earlier fit or a user's weights did not create them."""
         estimator = self.estimator
         estimator.n_iter_ = 0
+        estimator.stopped_by_ = None
         estimator.__dict__.setdefault("history_", new_history())
         if self.validation is not None:
             estimator.__dict__.setdefault("validation_loss_curve_", [])
@@ -144,6 +149,7 @@ class Run:
         self._n_validations = 0 if self.validation is None else len(estimator.validation_loss_curve_)
         self._ends = [time.perf_counter()]
         self._rates: list[float] = []
+        self._note_constant_rate()  # that of a snapshot may be another than the estimator's
 
     def epoch(self) -> None:
         """Train for an epoch and note how it went; on tiny data that must cost next to nothing."""
@@ -193,6 +199,27 @@ class Run:
             self.finished = True
         return self.finished
 
+    # --- what callbacks change -----------------------------------------------------------------------------------
+
+    def set_learning_rate(self, value: float) -> None:
+        """Set the learning rate of the epochs to come; the history has that of the epochs so far."""
+        self.write_history()
+        self.optimizer.set_learning_rate(value)
+        self._note_constant_rate()
+        if self.guard is not None:
+            self.guard.keep()
+
+    def renew_params(self) -> None:
+        """Go on in a copy of the weights as callbacks have left them: arrays that they kept stay as they are."""
+        estimator, network = self.estimator, self.network
+        self.params = weights.flat_params(estimator, network).copy()
+        estimator._expose(network, self.params)
+        if self.validation is not None:
+            self.validation.watch(self.params)
+        self._visit_all = self.steps(self.visited)
+        if self.guard is not None:
+            self.guard.keep()
+
     # --- history -------------------------------------------------------------------------------------------------
 
     def write_history(self) -> None:
@@ -229,6 +256,7 @@ class Run:
             max_iter=self.estimator.max_iter,
             estimator=self.estimator,
             snapshot=lambda: snapshots.take(self),
+            set_rate=self.set_learning_rate,
             **latest,
         )
 
@@ -248,21 +276,34 @@ def train_stochastic(
     run.begin()
     try:
         if callbacks:
-            from fastmlp.training.callbacks import watching
-
-            with watching(callbacks, run.estimator) as after_epoch:
-                _train(run, after_epoch, single_epoch)
+            _train_watched(run, callbacks, single_epoch)
         else:
             _train(run, None, single_epoch)
     finally:
         run.write_history()
-    if run.keeps_best and run.state.best_params is not None:
-        run.params[...] = run.state.best_params
-        # as in scikit-learn, a warm start trains on the very vector it calls the best so far
-        run.state.best_params = None
+
+
+def _train_watched(run: Run, callbacks: Sequence[Callable[[Any], Any]], single_epoch: bool) -> None:
+    """Train with callbacks. After those that may keep or edit weights, training goes on in another vector."""
+    from fastmlp.training.callbacks import reads_weights, watching
+
+    renews = reads_weights(callbacks)
+    with watching(callbacks, run.estimator) as ask:
+        if renews:
+            run.renew_params()
+
+        def after_epoch(info: Any) -> bool:
+            try:
+                return ask(info)
+            finally:
+                if renews:
+                    run.renew_params()
+
+        _train(run, after_epoch, single_epoch)
 
 
 def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bool) -> None:
+    """Train until a stopping rule holds or a callback asks to stop; restore the best weights if they are kept."""
     estimator = run.estimator
     try:
         while estimator.n_iter_ < estimator.max_iter and not run.finished:
@@ -281,6 +322,10 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
                 )
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=2)
+    if run.keeps_best and run.state.best_params is not None:
+        run.params[...] = run.state.best_params
+        # as in scikit-learn, a warm start trains on the very vector it calls the best so far
+        run.state.best_params = None
 
 
 def _draw_dropout_seed(network: Network, random_state: Any, n_seen: int) -> int | None:

@@ -106,6 +106,10 @@ class Validation:
         self._head = _Head(engine, network)
         self.select(rows)
 
+    def watch(self, params: np.ndarray) -> None:
+        """Validate these weights from now on: training goes on in another vector."""
+        self._params = params
+
     def select(self, rows: np.ndarray | None) -> None:
         """Validate on these rows from now on."""
         X, y, weight = self._all
