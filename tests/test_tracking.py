@@ -385,5 +385,5 @@ def test_the_guide_runs_with_the_libraries(section, module, request, monkeypatch
     if module == "tensorboard":
         assert scalars_in(names["board"].run_dir_)["loss"][0] == list(range(1, 21))
     if module == "wandb":
-        (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-        assert names["run"].summary["epoch"] == 20 and list(folder.glob("run-*.wandb"))
+        (file,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+        assert file.read_bytes().count(b"validation_loss") >= 20  # a row per epoch
