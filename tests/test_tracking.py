@@ -63,7 +63,7 @@ def test_they_are_public_and_can_be_copied(name):
 
 
 @pytest.mark.parametrize("name", [name for name in MADE if name != "OptunaPruning"])
-@pytest.mark.parametrize("every", [0, -1])
+@pytest.mark.parametrize("every", [0, -1, None, "2"])
 def test_every_must_be_positive(name, every):
     given = {"log_dir": "runs"} if name == "TensorBoard" else {}
     with pytest.raises(ValueError, match="every must be >= 1"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import numbers
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -392,7 +393,7 @@ def watched_by(info: EpochInfo) -> str:
 
 def check_every(every: int) -> None:
     """Refuse a number of epochs between two calls that is less than 1."""
-    if not every >= 1:
+    if not isinstance(every, numbers.Real) or not every >= 1:
         raise ValueError(f"every must be >= 1, got {every!r}")
 
 

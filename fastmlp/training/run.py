@@ -212,7 +212,10 @@ class Run:
     def renew_params(self) -> None:
         """Go on in a copy of the weights as callbacks have left them: arrays that they kept stay as they are."""
         estimator, network = self.estimator, self.network
-        self.params = weights.flat_params(estimator, network).copy()
+        try:
+            self.params = weights.flat_params(estimator, network).copy()
+        except (TypeError, IndexError, ValueError) as error:
+            raise ValueError(f"a callback has left weights that do not fit the network: {error}") from error
         estimator._expose(network, self.params)
         if self.validation is not None:
             self.validation.watch(self.params)
