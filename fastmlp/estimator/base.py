@@ -38,6 +38,7 @@ from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _fit_context
 from fastmlp.training import checkpoint, state, weightless
+from fastmlp.training.callbacks import check_callbacks
 from fastmlp.training.given_sets import given_validation
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.metrics import Score
@@ -106,6 +107,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     validation_loss_curve_: list[float]
     history_: dict[str, list[float]]
     evals_result_: dict[str, dict[str, list[float]]]
+    stopped_by_: str | None
     n_iter_: int
     t_: int
     n_layers_: int
@@ -339,7 +341,9 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             check_monitor(self, has_validation=given or self.early_stopping)
 
     def _check_before_changes(self, network: Network, X: Any, extras: Extras) -> None:
-        """Refuse first weights and batches of other sizes before anything changes."""
+        """Refuse first weights, batches of other sizes and what is no callback before anything changes."""
+        if extras.callbacks:
+            check_callbacks(extras.callbacks)
         if extras.start:
             weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
         if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self.early_stopping):

@@ -282,8 +282,8 @@ _PARAMETERS = """
         Whether fit ends with the weights of the epoch that did best on the validation rows. None: with early stopping.
 
     callbacks : list of callable, default=None
-        Each is called with an :class:`fastmlp.callbacks.EpochInfo` after each epoch of fit, and stops training by
-        returning True. partial_fit calls none.
+        Each is called with an :class:`fastmlp.callbacks.EpochInfo` after each epoch of fit. It stops training by
+        returning True, and lets it go on by None or False; another value is a TypeError. partial_fit calls none.
 
     train_score : bool, default=False
         Whether to evaluate the training rows, too, after each epoch: 'train_score' and 'train_loss' in `history_`.
@@ -315,6 +315,9 @@ _ATTRIBUTES = """
 
     evals_result_ : dict of dict of list
         Name of a set -> name of a metric, or 'loss' -> its value after each epoch; only if rows are evaluated.
+
+    stopped_by_ : str or None
+        Name of the callback that stopped the last fit; None if none did (stochastic solvers).
 
     t_ : int
         Training rows seen.

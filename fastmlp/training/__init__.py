@@ -5,5 +5,6 @@ next epoch needs), stopping.py (when it ends); given_sets.py (validation rows as
 rows are evaluated), metrics.py (what is measured of them), head.py (their loss), history.py (all epochs); diagnosis.py
 (which formula gave NaN), weightless.py (batches without weight); optimizers.py and schedules.py (the scalars of each
 step); attributes.py (fitted attributes, a row each), snapshots.py and checkpoint.py (a training as arrays; its file);
-callbacks.py, sklearn_callbacks.py, progress.py.
+callbacks.py, foreign_callbacks.py (those of other libraries, recognised), sklearn_callbacks.py, progress.py;
+learning_rate_finder.py (the range test).
 """

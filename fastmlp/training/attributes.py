@@ -88,6 +88,10 @@ def _shown(value: Any) -> str:
     return f"{value:#x}"[:100] if type(value) is int else f"{value!r:.100}"
 
 
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else text(value)
+
+
 def _curve(value: Any) -> list[float] | None:
     if value is not None and (not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim != 1):
         raise ValueError("must be None or a tensor (n_epochs,) of float64")
@@ -185,4 +189,5 @@ ATTRIBUTES: dict[str, Attribute] = {
     "best_validation_score_": Attribute(NUMBER, trained=True, shared=True),
     "history_": Attribute(HISTORY, trained=True),
     "evals_result_": Attribute(EVALS_RESULT, trained=True),
+    "stopped_by_": Attribute(Kind(_as_it_is, _text_or_none)),
 }

@@ -96,6 +96,8 @@ class Optimizer:
         Batches without weight, which are no steps. The schedule counts them, so that its epochs are the training's.
     """
 
+    #: Whether the schedule is a constant rate that a callback set in place of the schedule that was asked for.
+    held = False
     # scalars are tabulated for at least so many steps ahead: short epochs then cost a slice each
     BLOCK = 1024
     left_out = 0  # also of optimizers pickled by an earlier version
@@ -157,6 +159,16 @@ class Optimizer:
             self.left_out += n_batches
             self._forget()
 
+    def set_learning_rate(self, value: float) -> None:
+        """Set the rate of the steps to come; a ValueError refuses what is not finite and greater than 0.
+
+        Schedules that answer to training go on from it; the others are replaced by this rate.
+        """
+        schedule = self.schedule.moved_to(schedules.checked_rate(value))
+        self.held = self.held or schedule is not self.schedule
+        self.schedule = schedule
+        self._forget()
+
     # --- what others ask for -----------------------------------------------------------------------------------------
 
     @property
@@ -182,6 +194,7 @@ class Optimizer:
             "t": int(self.t),
             "states": [state.copy() for state in self.states],
             "schedule": self.schedule.get_state(),
+            **({"held_rate": self.schedule.initial} if self.held else {}),
         }
         return state | {"left_out": self.left_out} if self.left_out else state
 
@@ -203,7 +216,10 @@ class Optimizer:
         for vector, saved in zip(self.states, state["states"], strict=True):
             vector[...] = saved
         self.t, self.left_out = attributes.count(state["t"]), attributes.count(state.get("left_out", 0))
-        self.schedule.set_state(state["schedule"])
+        if "held_rate" in state:
+            self.set_learning_rate(attributes.number(state["held_rate"]))
+        else:
+            self.schedule.set_state(state["schedule"])
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -351,8 +367,10 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
             "optimizer_state=True: the learning rate of this optimizer is a function, which a model file cannot hold;"
             " save without it"
         )
+    state = optimizer.get_state()
+    state.pop("held_rate", None)  # the schedule below is that rate
     return {
-        **optimizer.get_state(),
+        **state,
         "hyper": optimizer.hyper,
         "weight_decay": optimizer.weight_decay,
         "max_grad_norm": optimizer.max_grad_norm,

@@ -20,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastmlp.data.warned import warn
 from fastmlp.engines.backends import Data
+from fastmlp.model import weights
 from fastmlp.model.network import Network
 from fastmlp.model.stages import OPTIONS
 from fastmlp.training import history, snapshots, stopping, weightless
@@ -116,13 +117,17 @@ class Run:
         if state.dropout_seed is None:
             state.dropout_seed = _draw_dropout_seed(network, state.random_state, estimator.t_)
         self.optimizer = optimizer
-        schedule = optimizer.schedule
+
+    def _note_constant_rate(self) -> None:
+        """Note the rate of all epochs to come, if there is a single one: then nobody need ask for it."""
+        schedule = self.optimizer.schedule
         self._constant_rate = schedule.initial if type(schedule) is Schedule else None
 
     def _prepare_attributes(self) -> None:
         """Add the attributes that epochs write to, if an earlier fit or a user's weights did not create them."""
         estimator = self.estimator
         estimator.n_iter_ = 0
+        estimator.stopped_by_ = None
         estimator.__dict__.setdefault("history_", history.new_history())
         if self.has_validation:
             estimator.__dict__.setdefault("validation_loss_curve_", [])
@@ -146,11 +151,12 @@ class Run:
         self.options = {name: value for name, value in options.items() if value is not None}
         self.alpha = estimator.alpha * (1 - estimator.l1_ratio)
         self._random_state = self.state.random_state
-        self._visit_all = self._visit_those_with_weight if self.looks_at_weight else self.steps(self.visited)
+        self._choose_visits()
         self._n_losses = len(estimator.loss_curve_)
         self._n_validations = len(estimator.validation_loss_curve_) if self.has_validation else 0
         self._ends = [time.perf_counter()]
         self._rates: list[float] = []
+        self._note_constant_rate()  # that of a snapshot may be another than the estimator's
 
     def epoch(self) -> None:
         """Train for an epoch and note how it went; on tiny data that must cost next to nothing."""
@@ -177,6 +183,10 @@ class Run:
             self._validate(*validated)
         self.optimizer.after_epoch(estimator.t_)
         self._ends.append(time.perf_counter())
+
+    def _choose_visits(self) -> None:
+        """Choose what an epoch calls, which holds the present vector of weights."""
+        self._visit_all = self._visit_those_with_weight if self.looks_at_weight else self.steps(self.visited)
 
     def steps(self, rows: np.ndarray) -> Callable[[], float]:
         """Return what trains on these rows, batch by batch, and returns their mean loss."""
@@ -262,6 +272,28 @@ class Run:
             # as in scikit-learn, a warm start trains on the very vector it calls the best so far
             self.state.best_params = None
 
+    # --- what callbacks change -----------------------------------------------------------------------------------
+
+    def set_learning_rate(self, value: float) -> None:
+        """Set the learning rate of the epochs to come; the history has that of the epochs so far."""
+        self.write_history()
+        self.optimizer.set_learning_rate(value)
+        self._note_constant_rate()
+        if self.guard is not None:
+            self.guard.keep()
+
+    def renew_params(self) -> None:
+        """Go on in a copy of the weights as callbacks have left them: arrays that they kept stay as they are."""
+        estimator, network = self.estimator, self.network
+        try:
+            self.params = weights.flat_params(estimator, network).copy()
+        except (TypeError, IndexError, ValueError) as error:
+            raise ValueError(f"a callback has left weights that do not fit the network: {error}") from error
+        estimator._expose(network, self.params)
+        self._choose_visits()
+        if self.guard is not None:
+            self.guard.keep()
+
     # --- history -------------------------------------------------------------------------------------------------
 
     def write_history(self) -> None:
@@ -300,6 +332,7 @@ class Run:
             max_iter=self.estimator.max_iter,
             estimator=self.estimator,
             snapshot=lambda: snapshots.take(self),
+            set_rate=self.set_learning_rate,
             **latest,
         )
 
@@ -319,19 +352,34 @@ def train_stochastic(
     run.begin()
     try:
         if callbacks:
-            from fastmlp.training.callbacks import watching
-
-            with watching(callbacks, run.estimator) as after_epoch:
-                _train(run, after_epoch, single_epoch)
+            _train_watched(run, callbacks, single_epoch)
         else:
             _train(run, None, single_epoch)
     finally:
         run.write_history()
-    if run.keeps_best:
-        run.restore_best()
+
+
+def _train_watched(run: Run, callbacks: Sequence[Callable[[Any], Any]], single_epoch: bool) -> None:
+    """Train with callbacks. After those that may keep or edit weights, training goes on in another vector."""
+    from fastmlp.training.callbacks import reads_weights, watching
+
+    renews = reads_weights(callbacks)
+    with watching(callbacks, run.estimator) as ask:
+        if renews:
+            run.renew_params()
+
+        def after_epoch(info: Any) -> bool:
+            try:
+                return ask(info)
+            finally:
+                if renews:
+                    run.renew_params()
+
+        _train(run, after_epoch, single_epoch)
 
 
 def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bool) -> None:
+    """Train until a stopping rule holds or a callback asks to stop; restore the best weights if they are kept."""
     estimator = run.estimator
     try:
         while estimator.n_iter_ < estimator.max_iter and not run.finished:
@@ -349,6 +397,8 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
                 )
     except KeyboardInterrupt:
         warn("Training interrupted by user.")
+    if run.keeps_best:
+        run.restore_best()
 
 
 def _draw_dropout_seed(network: Network, random_state: Any, n_seen: int) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.model import choices
+from fastmlp.model import choices, weights
 from fastmlp.model.stages import PREDICTS
 from fastmlp.training import attributes
 from fastmlp.training.attributes import ATTRIBUTES, HISTORY
@@ -30,7 +30,7 @@ def take(run: Any) -> dict[str, Any]:
     seed = state["dropout_seed"]
     return {
         "of": identity(run),
-        "params": run.params.copy(),
+        "params": weights.flat_params(estimator, run.network).copy(),  # also those that a callback has assigned
         **state,
         "dropout_seed": None if seed is None else str(seed),  # 64 bits: more than readers of JSON are sure to keep
         "order": run.order.copy(),

@@ -106,7 +106,7 @@ def begin(estimator: Any, random_state: np.random.RandomState, params: np.ndarra
     """Give an estimator the state and the public attributes of a training that begins with these weights."""
     state = estimator._training = TrainingState(random_state)
     estimator.n_iter_ = estimator.t_ = 0
-    for name in ("validation_loss_curve_", "history_", "evals_result_"):
+    for name in ("validation_loss_curve_", "history_", "evals_result_", "stopped_by_"):
         estimator.__dict__.pop(name, None)
     if estimator.early_stopping:
         state.best_params = params.copy()

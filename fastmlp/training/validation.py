@@ -46,6 +46,10 @@ class Rows:
         self._undefined: set[str] = set()  # metrics of which a warning has said that they are NaN
         self.select(rows)
 
+    def watch(self, params: np.ndarray) -> None:
+        """Validate these weights from now on: training goes on in another vector."""
+        self._params = params
+
     def select(self, rows: np.ndarray | None) -> None:
         """Take these rows from now on."""
         X, y, weight = self._all
