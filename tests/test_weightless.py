@@ -217,3 +217,19 @@ def test_the_step_of_a_users_formula_is_found(backend):
     est = MLPRegressor(**SMALL | {"activation": hole}, shuffle=False, backend=backend)
     with pytest.raises(ValueError, match=r"activation 'hole' of hidden layer 1 gave .* not finite in epoch 1"):
         est.fit(X, Y_VALUES, some_zero())
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_row_left_over_belongs_to_the_last_batch(last):
+    """With batch_norm the last of 73 rows joins the batch before it, which has weight or has none."""
+    rows, n = np.arange(73), 73
+    weight = np.ones(n)
+    weight[16:24] = 0
+    weight[64 if last else 72 :] = 0 if last else 1
+    left = np.r_[0:16, 24:64] if last else np.r_[0:16, 24:73]
+    est = MLPRegressor(**SMALL, batch_norm=True, shuffle=False)
+    ours = copy.deepcopy(est).fit(X[rows], Y_VALUES[rows], weight)
+    theirs = copy.deepcopy(est).fit(X[left], Y_VALUES[left], weight[left])
+    parity.assert_identical_models(ours, theirs)
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-12)  # shares of rows round otherwise
+    assert ours.t_ == theirs.t_ == 6 * len(left)
