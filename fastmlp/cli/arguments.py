@@ -35,7 +35,11 @@ def regular_file(path: Path | None) -> Path | None:
 
 
 DataFile = Annotated[
-    Path, typer.Argument(metavar="DATA", help="CSV (.csv, .tsv, .gz too), Parquet, Arrow (.arrow, .feather) or .npz.")
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="CSV (.csv, .tsv, .gz too), Parquet, Arrow (.arrow, .feather) or .npz; - is standard input.",
+    ),
 ]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="What `fastmlp train` wrote.")]
 JsonFile = Annotated[
@@ -63,6 +67,15 @@ Missing = Annotated[
     typer.Option(
         metavar="TEXT",
         help="CSV: a text that stands for a missing value, besides nothing, NA, NaN and null; may be repeated.",
+        rich_help_panel=FILE_PANEL,
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="ENDING",
+        help="What standard input holds, as the ending of a file would say: csv if left out, parquet, ...",
         rich_help_panel=FILE_PANEL,
     ),
 ]

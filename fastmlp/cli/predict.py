@@ -9,12 +9,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from fastmlp.cli import output
 from fastmlp.cli.arguments import (
     DataFile,
     Encoding,
+    Format,
     JsonFile,
     Missing,
     ModelFile,
@@ -23,8 +25,9 @@ from fastmlp.cli.arguments import (
     dialect,
     output_file,
 )
+from fastmlp.cli.files import data_file, guarded
 from fastmlp.tabular.coding import Coder
-from fastmlp.tabular.reading import open_source, shortened
+from fastmlp.tabular.reading import AS_IT_IS, DataError, Source, open_source, shortened
 from fastmlp.tabular.recipe import Recipe, load
 
 ENDINGS = (".csv", ".parquet", ".arrow", ".feather")
@@ -48,37 +51,50 @@ def predict(
         str,
         typer.Option(metavar="WHAT", help="What a text is that training did not see: ignore (no category) or error."),
     ] = "ignore",
+    id_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--id",
+            metavar="COLUMN",
+            help="A column to repeat in front of the predictions, may be repeated; those of `train` if left out.",
+        ),
+    ] = None,
     json_file: JsonFile = None,
     quiet: Quiet = False,
     separator: Separator = None,
     encoding: Encoding = None,
     missing: Missing = None,
+    file_format: Format = None,
 ) -> None:
     """Predict the rows of a data file of any size.
 
     Columns are found by name, in any order; others are ignored. There is a prediction per row, in the order of the
-    file, in a column with the name of the target, and with --proba a column proba_LABEL per class.
+    file, in a column with the name of the target, and with --proba a column proba_LABEL per class. A file without rows
+    gives a file without rows.
 
     Examples:
 
         fastmlp predict wine.safetensors new.csv
 
-        fastmlp predict wine.safetensors new.csv --proba -o predictions.parquet
+        fastmlp predict wine.safetensors new.csv --proba --id bottle -o predictions.parquet
+
+        zcat new.csv.gz | fastmlp predict wine.safetensors - | head
     """
     with output.one_line_errors():
         _check_options(unknown, out, json_file)
-        estimator, recipe = load(model)
-        assert recipe is not None  # it was needed
-        if proba and not hasattr(estimator, "predict_proba"):
-            what = "a regression" if recipe.task == "regression" else f"the loss {estimator.loss!r}"
-            raise ValueError(f"--proba: {what} has no probabilities")
-        source = open_source(data, dialect(separator, encoding, missing, recipe.dialect))
-        coder = Coder(recipe.columns)
-        n_rows = 0
-        with _writer(out) as write:
-            for X in recipe.blocks(source, estimator.coefs_[0].dtype, coder, unknown):
-                write(predictions(estimator, recipe, X, proba))
-                n_rows += len(X)
+        with guarded({"MODEL": model, "DATA": data}, {"--output": out, "--json": json_file}):
+            estimator, recipe = load(model)
+            assert recipe is not None  # it was needed
+            _check_proba(proba, estimator, recipe)
+            coder = Coder(recipe.columns)
+            with data_file(data, file_format) as path:
+                source = open_source(path, dialect(separator, encoding, missing, recipe.dialect), may_be_empty=True)
+                ids = _ids(recipe, source, id_column)
+                n_rows = 0
+                with _writer(out) as write:
+                    for table in _tables(estimator, recipe, source, coder, ids=ids, proba=proba, unknown=unknown):
+                        write(table)
+                        n_rows += table.num_rows
     if not quiet:
         for name, counts in coder.unseen.items():
             output.note(_unseen(name, counts))
@@ -95,6 +111,48 @@ def _check_options(unknown: str, out: Path, json_file: Path | None) -> None:
         raise ValueError(f"--output must end in {', '.join(ENDINGS)}, got {out}")
     if str(out) == "-" and str(json_file) == "-":
         raise ValueError("--output and --json cannot both be standard output")
+
+
+def _check_proba(proba: bool, estimator: Any, recipe: Recipe) -> None:
+    if proba and not hasattr(estimator, "predict_proba"):
+        what = "a regression" if recipe.task == "regression" else f"the loss {estimator.loss!r}"
+        raise ValueError(f"--proba: {what} has no probabilities")
+
+
+def _ids(recipe: Recipe, source: Source, wanted: list[str] | None) -> list[str]:
+    """Return the columns to repeat: those that are asked for, or else those of the training that the file has."""
+    names = list(dict.fromkeys(wanted if wanted is not None else recipe.ids))
+    if wanted is None:
+        for name in names:
+            if name not in source.kinds:
+                output.note(f"{source.path}: no column {name!r}, which was the --id of the training: it is left out")
+        names = [name for name in names if name in source.kinds]
+    for name in names:
+        if name == recipe.target or name.startswith("proba_"):
+            raise DataError(f"--id {name} is the name of a column of predictions")
+    return names
+
+
+def _tables(
+    estimator: Any, recipe: Recipe, source: Source, coder: Coder, *, ids: list[str], proba: bool, unknown: str
+) -> Iterator[Any]:
+    """Yield a pyarrow.Table of ids and predictions for each block of rows; one without rows if there are none."""
+    import pyarrow as pa
+
+    beside = dict.fromkeys(ids, AS_IT_IS)
+    dtype = estimator.coefs_[0].dtype
+    for X, batch in recipe.blocks_beside(source, dtype, beside, coder, unknown):
+        yield _with_ids(predictions(estimator, recipe, X, proba), {name: batch.column(name) for name in ids})
+    if source.empty:
+        one_row = predictions(estimator, recipe, np.zeros((1, len(recipe.features)), dtype), proba)
+        yield _with_ids(one_row.slice(0, 0), {name: pa.array([], pa.string()) for name in ids})
+
+
+def _with_ids(table: Any, ids: Mapping[str, Any]) -> Any:
+    """Return a table with these columns in front."""
+    for place, (name, column) in enumerate(ids.items()):
+        table = table.add_column(place, name, column)
+    return table
 
 
 def predictions(estimator: Any, recipe: Recipe, X: Any, proba: bool) -> Any:

@@ -10,7 +10,7 @@ import typer
 
 from fastmlp.cli import output
 from fastmlp.cli.arguments import JsonFile, ModelFile
-from fastmlp.cli.train import NAMES
+from fastmlp.cli.fitting import NAMES
 from fastmlp.tabular.columns import Categorical, Column, Numeric, to_json
 from fastmlp.tabular.recipe import Recipe, load
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+#: Bytes that a reservation takes: a file system that has no room for these has none for a result.
+RESERVED = 1 << 16
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -33,8 +37,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path = path.resolve()  # a symbolic link stays one
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is there and is no regular file")
-    # the token: a process killed here may have had this one's number
-    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    part = _part(path)
     try:
         with part.open("xb") as stream:
             yield stream
@@ -45,6 +48,48 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+class Reservation:
+    """Room on the device of a future file, so that a long computation does not end where nothing can be written.
+
+    It is a hidden file beside `path`, which :meth:`release` removes; the caller does so before the result is written.
+    An OSError tells that the folder cannot be written to, or that the device is full.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.part = _part(path.resolve())
+        self._stream = self.part.open("xb")
+        try:
+            self.grow(RESERVED)
+        except BaseException:
+            self.release()
+            raise
+
+    def grow(self, n_bytes: int) -> None:
+        """Take `n_bytes` in all, as far as the system can promise more than the first ``RESERVED``."""
+        if n_bytes <= RESERVED:
+            self._stream.write(bytes(n_bytes))
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        elif hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._stream.fileno(), 0, n_bytes)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+
+    def release(self) -> None:
+        """Give the room back."""
+        with contextlib.suppress(OSError):  # what was not written because the device is full
+            self._stream.close()
+        self.part.unlink(missing_ok=True)
+
+
+def _part(path: Path) -> Path:
+    """Return a new hidden name beside a path."""
+    # the token: a process that was killed may have had this one's number
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -41,9 +41,7 @@ def open_source(path: Path, dialect: Dialect) -> Source:
         with _reader(path) as reader:
             schema, empty = reader.schema, not any(batch.num_rows for batch in _record_batches(reader))
     check_names(path, list(schema.names))
-    if empty:
-        raise DataError(f"{path}: has no rows")
-    source = Binary(path)
+    source = Binary(path, empty="has no rows" if empty else None)
     for field in schema:
         source.kinds[field.name], problem = _kind(field.type)
         if problem:

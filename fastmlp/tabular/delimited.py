@@ -14,13 +14,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from fastmlp.tabular.reading import DataError, Dialect, Source, check_names, is_of_kind, one_line, shortened
+from fastmlp.tabular.reading import AS_IT_IS, DataError, Dialect, Source, check_names, is_of_kind, one_line, shortened
 
 #: pyarrow reads some blocks ahead, which is most of the memory that reading takes.
 BLOCK_BYTES = 1 << 20
 SEPARATORS = (",", ";", "\t", "|")
 
 SAY_ENCODING = "say which --encoding the file has, latin-1 for instance"
+
+NO_ROWS = "has a header and no rows"
 
 #: Share of the texts of a column that must be numbers for the others to look like mistakes.
 MOSTLY = 0.5
@@ -35,7 +37,7 @@ class Delimited(Source):
     def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
         import pyarrow as pa
 
-        types = {"numeric": pa.float64(), "boolean": pa.bool_(), "categorical": pa.string()}
+        types = {"numeric": pa.float64(), "boolean": pa.bool_(), "categorical": pa.string(), AS_IT_IS: pa.string()}
         # all columns are read, so that a row with a field too many is found whatever is used
         reader = self._reader({name: types[kind] for name, kind in kinds.items()}, kinds)
         try:
@@ -77,7 +79,7 @@ class Delimited(Source):
                 for number, row in enumerate((row for row in rows if row), start=1):
                     self._judge(number, dict(zip(names, row, strict=False)), len(row), kinds, missing)
                 if number == 0:
-                    raise DataError(f"{self.path}: has a header and no rows")
+                    self.empty = NO_ROWS
             except (csv.Error, OSError, EOFError, StopIteration) as error:
                 raise DataError(f"{self.path}: {one_line(error)}") from None
 
@@ -105,8 +107,13 @@ def open_source(path: Path, dialect: Dialect) -> Source:
         block = next(iter(source._reader({}, {})), None)
     except pa.ArrowException as error:
         raise DataError(f"{path}: {one_line(error)}") from None
+    except DataError:
+        if not source.empty:
+            raise
+        block = None
     if block is None or block.num_rows == 0:
-        raise DataError(f"{path}: has a header and no rows")
+        source.empty = NO_ROWS
+        return source
     for name, column in zip(names, block.columns, strict=True):
         source.kinds[name], problem = _kind(column)
         if problem:

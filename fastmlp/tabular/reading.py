@@ -22,6 +22,9 @@ from fastmlp.data.optional import needed
 #: What a column can be.
 KINDS = ("numeric", "boolean", "categorical")
 
+#: The kind of a column that is handed on: texts of a CSV file, the file's own type elsewhere.
+AS_IT_IS = "as it is"
+
 #: Most rows of a batch.
 BATCH_ROWS = 1 << 16
 
@@ -59,6 +62,7 @@ class Source(ABC):
     path: Path
     kinds: dict[str, str] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    empty: str | None = None  # how the file says that it has no rows, if it has none
 
     @abstractmethod
     def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
@@ -72,7 +76,7 @@ class Source(ABC):
         import pyarrow as pa
 
         row = 0
-        for batch in self._batches(kinds):
+        for batch in () if self.empty else self._batches(kinds):
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 part = batch.slice(start, BATCH_ROWS)
                 columns = [self._cast(part.column(name), name, kind, row) for name, kind in kinds.items()]
@@ -96,6 +100,8 @@ class Source(ABC):
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        if kind == AS_IT_IS:
+            return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
         wanted = {"numeric": pa.float64(), "boolean": pa.bool_(), "categorical": pa.string()}[kind]
         if array.type == wanted:
             return array
@@ -122,7 +128,7 @@ class Source(ABC):
         return DataError(f"{self.path}: row {row}, column {name!r}: {shortened(value)} is {what}")
 
 
-def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) -> Source:
+def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None, *, may_be_empty: bool = False) -> Source:
     """Open a data file.
 
     Parameters
@@ -131,6 +137,8 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) ->
         Its name ends in one of ``FORMATS``.
     dialect : Dialect, optional
         How it is written, for CSV.
+    may_be_empty : bool
+        Whether a file without rows is one to go on with; if not, it is an error.
 
     Raises
     ------
@@ -166,6 +174,8 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) ->
         raise DataError(f"{path}: {one_line(error)}") from None
     if not source.kinds:
         raise DataError(f"{path}: has no columns")
+    if source.empty and not may_be_empty:
+        raise DataError(f"{path}: {source.empty}")
     return source
 
 

@@ -32,6 +32,7 @@ class Recipe:
     task: str  # "classification" or "regression"
     dialect: Dialect = field(default_factory=Dialect)  # how missing values were written
     training: Mapping[str, Any] = field(default_factory=dict)  # rows, metrics, seconds and versions, for people
+    ids: tuple[str, ...] = ()  # columns that identify rows, which predictions repeat
 
     @property
     def features(self) -> list[str]:
@@ -62,8 +63,22 @@ class Recipe:
         DataError
             As ``Coder.blocks``.
         """
-        for codes in (coder or Coder(self.columns)).blocks(source, unknown):
-            yield np.ascontiguousarray(self.transformer.transform(codes), dtype=dtype)
+        return (X for X, _ in self.blocks_beside(source, dtype, {}, coder, unknown))
+
+    def blocks_beside(
+        self,
+        source: Source,
+        dtype: Any,
+        beside: Mapping[str, str],
+        coder: Coder | None = None,
+        unknown: str = "ignore",
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yield features as :meth:`blocks` does, and a pyarrow.RecordBatch of the same rows with more columns.
+
+        `beside` are these columns and their kinds.
+        """
+        for codes, batch in (coder or Coder(self.columns)).blocks_beside(source, beside, unknown):
+            yield np.ascontiguousarray(self.transformer.transform(codes), dtype=dtype), batch
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as metadata of a model file."""
@@ -75,6 +90,8 @@ class Recipe:
             "missing": list(self.dialect.missing),
             "training": dict(self.training),
         }
+        if self.ids:
+            entries["ids"] = list(self.ids)
         return {KEY: entries}
 
 
@@ -95,7 +112,11 @@ def from_json(metadata: Any) -> Recipe:
     missing = entries.get("missing")
     if not isinstance(missing, list) or not all(isinstance(text, str) for text in missing):
         raise DataError("missing must be a list of texts")
-    return Recipe(tables.from_json(entries.get("columns")), target, task, Dialect(missing=tuple(missing)), training)
+    ids = entries.get("ids", [])
+    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+        raise DataError("ids must be a list of texts")
+    dialect = Dialect(missing=tuple(missing))
+    return Recipe(tables.from_json(entries.get("columns")), target, task, dialect, training, tuple(ids))
 
 
 def load(path: Path, *, needed: bool = True) -> tuple[Any, Recipe | None]:
