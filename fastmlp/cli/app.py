@@ -27,6 +27,7 @@ from fastmlp.bench.suites import ALL, SUITES
 from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS
 from fastmlp.cli import output
 from fastmlp.cli.arguments import JsonFile, output_file
+from fastmlp.cli.evaluate import evaluate
 from fastmlp.cli.export import export
 from fastmlp.cli.lazy import Commands, stand_in
 from fastmlp.cli.output import WRONG_USAGE
@@ -177,11 +178,11 @@ def fastmlp(
     """
 
 
-# --- fastmlp train, predict, show, export: fastmlp/cli/ ------------------------------------------
+# --- fastmlp train, predict, evaluate, show, export: fastmlp/cli/ --------------------------------
 
 # train is a stand-in here: its options are the estimators' parameters, known when they are imported
 app.command("train")(stand_in)
-for command in (predict, show, export):
+for command in (predict, evaluate, show, export):
     app.command()(command)
 
 

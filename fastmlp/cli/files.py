@@ -45,6 +45,8 @@ def guarded(
     """
     reading = {name: path for name, path in inputs.items() if path is not None}
     writing = {name: path for name, path in outputs.items() if path is not None}
+    _check_standard(reading, sys.stdin, "input")
+    _check_standard(writing, sys.stdout, "output")
     _check_kinds(reading, writing)
     _check_identities(reading, writing)
     with ExitStack() as stack:
@@ -91,6 +93,15 @@ def data_file(path: Path, file_format: str | None) -> Iterator[Path]:
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _check_standard(files: Mapping[str, Path], stream: Any, which: str) -> None:
+    """Refuse a standard stream that is closed, or that two options name."""
+    names = [name for name, path in files.items() if str(path) == "-"]
+    if names and stream is None:
+        raise ValueError(f"{names[0]} -: standard {which} is closed")
+    if len(names) > 1:
+        raise ValueError(f"{names[0]} and {names[1]} cannot both be standard {which}")
 
 
 def _check_kinds(reading: Mapping[str, Path], writing: Mapping[str, Path]) -> None:

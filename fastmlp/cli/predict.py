@@ -81,7 +81,7 @@ def predict(
         zcat new.csv.gz | fastmlp predict wine.safetensors - | head
     """
     with output.one_line_errors():
-        _check_options(unknown, out, json_file)
+        _check_options(unknown, out)
         with guarded({"MODEL": model, "DATA": data}, {"--output": out, "--json": json_file}):
             estimator, recipe = load(model)
             assert recipe is not None  # it was needed
@@ -97,20 +97,18 @@ def predict(
                         n_rows += table.num_rows
     if not quiet:
         for name, counts in coder.unseen.items():
-            output.note(_unseen(name, counts))
+            output.note(unseen_text(name, counts))
     unseen = {name: sum(counts.values()) for name, counts in coder.unseen.items()}
     output.write_json(
         json_file, {"schema": 1, "model": str(model), "data": str(data), "rows": n_rows, "unseen": unseen}
     )
 
 
-def _check_options(unknown: str, out: Path, json_file: Path | None) -> None:
+def _check_options(unknown: str, out: Path) -> None:
     if unknown not in ("ignore", "error"):
         raise ValueError(f"--unknown must be ignore or error, got {unknown!r}")
     if str(out) != "-" and not out.name.lower().endswith(ENDINGS):
         raise ValueError(f"--output must end in {', '.join(ENDINGS)}, got {out}")
-    if str(out) == "-" and str(json_file) == "-":
-        raise ValueError("--output and --json cannot both be standard output")
 
 
 def _check_proba(proba: bool, estimator: Any, recipe: Recipe) -> None:
@@ -125,7 +123,7 @@ def _ids(recipe: Recipe, source: Source, wanted: list[str] | None) -> list[str]:
     if wanted is None:
         for name in names:
             if name not in source.kinds:
-                output.note(f"{source.path}: no column {name!r}, which was the --id of the training: it is left out")
+                output.note(f"no column {name!r}, the --id of the training: the predictions have none either")
         names = [name for name in names if name in source.kinds]
     for name in names:
         if name == recipe.target or name.startswith("proba_"):
@@ -163,13 +161,25 @@ def predictions(estimator: Any, recipe: Recipe, X: Any, proba: bool) -> Any:
         return pa.table({recipe.target: estimator.predict(X)})
     probabilities = estimator.predict_proba(X)
     labels = estimator.classes_[probabilities.argmax(axis=1)]
-    names = [f"proba_{_label(label)}" for label in estimator.classes_]
+    names = [f"proba_{label_of(label)}" for label in estimator.classes_]
     columns = dict(zip(names, probabilities.T.copy(), strict=True))
     return pa.table({recipe.target: labels, **columns})
 
 
-def _label(label: Any) -> str:
+def label_of(label: Any) -> str:
+    """Return a class as texts name it."""
     return str(label).lower() if isinstance(label, bool) or type(label).__name__.startswith("bool") else str(label)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the output in an OSError that names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = "standard output" if str(path) == "-" else str(path)
+        raise
 
 
 @contextmanager
@@ -179,7 +189,7 @@ def _writer(path: Path) -> Iterator[Any]:
 
     to_file = str(path) != "-"
     writer: Any = None
-    with replacing(path) if to_file else nullcontext(sys.stdout.buffer) as stream:
+    with _named(path), replacing(path) if to_file else nullcontext(sys.stdout.buffer) as stream:
 
         def write(table: Any) -> None:
             nonlocal writer
@@ -207,7 +217,8 @@ def _open(stream: Any, ending: str, schema: Any) -> Any:
     return pa.ipc.new_file(stream, schema)
 
 
-def _unseen(name: str, counts: Mapping[str, int]) -> str:
+def unseen_text(name: str, counts: Mapping[str, int]) -> str:
+    """Return a line about the texts of a column that training did not see."""
     total = sum(counts.values())
     most = ", ".join(shortened(text) for text, _ in Counter(counts).most_common(3))
     more = ", ..." if len(counts) > 3 else ""
