@@ -6,8 +6,11 @@ The options of `train` are the estimators' parameters; importing these takes lon
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import current_thread, main_thread
 from typing import Any
 
 import typer
@@ -20,12 +23,14 @@ class Commands(TyperGroup):
     """The commands of fastmlp; ``train`` is registered as :func:`stand_in` and exchanged at first use.
 
     It also tells in one line that standard output cannot be written, wherever a command prints. Commands turn other
-    errors of the system into lines themselves.
+    errors of the system into lines themselves. A request to end (SIGTERM) ends commands as Ctrl-C does: temporary
+    files are removed.
     """
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
+            with _ending_on_request():
+                result = super().invoke(ctx)
             if sys.stdout is not None:
                 sys.stdout.flush()
             return result
@@ -40,6 +45,19 @@ class Commands(TyperGroup):
         if cmd_name == "train" and not isinstance(found, _Train):
             found = self.commands["train"] = _train()
         return found
+
+
+@contextmanager
+def _ending_on_request() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM in the block, unless the program that runs it has an own way."""
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL or current_thread() is not main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _discard_output() -> None:
