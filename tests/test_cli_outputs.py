@@ -19,8 +19,11 @@ from fastmlp.cli import files
 from fastmlp.cli.app import app
 from fastmlp.data.files import RESERVED, Reservation
 
+from tiers import each_value_once
+
 QUICK = ("--hidden", "4", "--max-iter", "3", "--random-state", "0", "--quiet")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX systems have these")
+PROCESS = pytest.mark.exhaustive  # processes of their own, which take seconds to start
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has this device")
 
 
@@ -126,6 +129,7 @@ def _linked_folder(path):
 
 
 @POSIX
+@each_value_once
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize(("arguments", "options"), CLASHES, ids=lambda value: " ".join(value))
 def test_one_file_under_two_names_is_refused_before_any_work(here, monkeypatch, arguments, options, spelling):
@@ -146,6 +150,7 @@ def test_one_file_under_two_names_is_refused_before_any_work(here, monkeypatch, 
 
 
 @POSIX
+@PROCESS
 def test_standard_streams_are_files_too(here):
     """A shell's redirections to and from a file are seen."""
     with open("d.csv", "rb") as stdin, command("predict", "m.st", "-", "-o", "d.csv", stdin=stdin) as process:
@@ -234,6 +239,7 @@ def test_a_reservation_holds_what_it_was_asked_for(tmp_path):
 
 @FULL
 @pytest.mark.parametrize("arguments", [("info",), ("info", "--json", "-"), ("show", "m.st"), ("predict", "m.st", "-")])
+@PROCESS
 def test_standard_output_that_is_full_is_one_line(here, arguments):
     with (
         open("/dev/full", "wb") as full,
@@ -250,6 +256,7 @@ def test_standard_output_that_is_full_is_one_line(here, arguments):
 @pytest.mark.parametrize(("closed", "arguments"), [
     (1, ("info", "--json", "-")), (1, ("predict", "m.st", "d.csv")), (0, ("predict", "m.st", "-", "-o", "p.csv")),
 ])  # fmt: skip
+@PROCESS
 def test_a_closed_stream_is_one_line(here, closed, arguments):
     with command(*arguments, preexec_fn=lambda: os.close(closed)) as process:
         text = process.communicate()[1].decode()
@@ -283,6 +290,7 @@ def test_a_pipe_where_a_file_is_needed_is_refused_at_once(here, arguments, named
 
 
 @POSIX
+@PROCESS
 def test_json_may_go_to_a_pipe(here):
     os.mkfifo("pipe")
     with command("show", "m.st", "--json", "pipe") as process, open("pipe") as pipe:
@@ -292,6 +300,7 @@ def test_json_may_go_to_a_pipe(here):
 
 
 @POSIX
+@PROCESS
 def test_a_reader_that_goes_away_is_no_error(here, table):
     pd.concat([table] * 3000).to_csv("large.csv", index=False)
     with command("predict", "m.st", "large.csv") as process:
@@ -305,6 +314,7 @@ def test_a_reader_that_goes_away_is_no_error(here, table):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("arguments", [("train", "large.csv", "--target", "y", "-o", "x.st"),
                                        ("predict", "m.st", "large.csv", "-o", "p.csv")])  # fmt: skip
+@PROCESS
 def test_a_signal_leaves_no_half_written_file(here, table, arguments, name):
     pd.concat([table] * 10_000).to_csv("large.csv", index=False)
     before = set(os.listdir())
@@ -364,6 +374,7 @@ def test_the_copy_of_standard_input_is_removed(here, monkeypatch, tmp_path_facto
 # --- python -m fastmlp, -h --------------------------------------------------------------------------------------------
 
 
+@PROCESS
 def test_the_package_runs_as_a_module():
     from fastmlp import __version__
 
@@ -374,9 +385,7 @@ def test_the_package_runs_as_a_module():
     assert run.returncode == 2 and "Try 'fastmlp predict -h'" in run.stderr
 
 
-@pytest.mark.parametrize(
-    "name", [(), *((c,) for c in ("train", "predict", "evaluate", "show", "export", "bench", "info"))]
-)
+@pytest.mark.parametrize("name", [(), ("train",), ("predict",), ("evaluate",), ("show",), ("export",), ("bench",)])
 def test_every_command_has_a_short_option_for_help(name):
     assert invoke(*name, "-h").stdout == invoke(*name, "--help").stdout
     assert "-h" in invoke(*name, "-h").stdout
