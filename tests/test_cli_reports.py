@@ -149,7 +149,7 @@ def test_every_statement_of_the_report_is_true(tables, tmp_path, capsys, name):
         assert report["ended"].startswith("the limit of" if "limited" in name or table == "values" else "convergence")
     else:
         kept = report["weights_of_epoch"]
-        shorter = again.fit(max_iter=kept, early_stopping=False, restore_best=False, monitor="score", tol=-np.inf)
+        shorter = again.fit(max_iter=kept, restore_best=False)
         np.testing.assert_allclose(again.weights(shorter), again.kept.coefs_[-1], rtol=1e-12)
         assert report["loss"] == pytest.approx(shorter.loss_)
         _check_end(report, estimator, said)
@@ -399,7 +399,7 @@ def test_cross_validation_is_scikit_learns(tmp_path, task):
     numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     columns = ColumnTransformer([("a", numbers, ["a"]), ("b", OneHotEncoder(handle_unknown="ignore"), ["b"])])
     cls, folds = (MLPClassifier, StratifiedKFold) if task == "classification" else (MLPRegressor, KFold)
-    pipeline = make_pipeline(columns, cls((6,), max_iter=15, random_state=3))
+    pipeline = make_pipeline(columns, cls(hidden_layer_sizes=(6,), max_iter=15, random_state=3))
     scoring = {"accuracy": "accuracy", "log_loss": "neg_log_loss"} if task == "classification" else {
         "r2": "r2", "rmse": "neg_root_mean_squared_error"}  # fmt: skip
     cut = folds(4, shuffle=True, random_state=3)
