@@ -11,12 +11,11 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from shell import command, invoke, refused
 
 from fastmlp import MLPClassifier
 from fastmlp.bench import suites
 from fastmlp.cli import files
-from fastmlp.cli.app import app
 from fastmlp.data.files import RESERVED, Reservation
 
 from tiers import each_value_once
@@ -25,29 +24,6 @@ QUICK = ("--hidden", "4", "--max-iter", "3", "--random-state", "0", "--quiet")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX systems have these")
 PROCESS = pytest.mark.exhaustive  # processes of their own, which take seconds to start
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has this device")
-
-
-def invoke(*arguments, code=0, stdin=None):
-    result = CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
-
-
-def refused(*arguments, **more):
-    """The one line of an error."""
-    result = invoke(*arguments, code=2, **more)
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    return line.removeprefix("Error: ")
-
-
-def command(*arguments, **options):
-    """A process of the command."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fastmlp", *map(str, arguments)],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-    )
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,17 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from shell import invoke, refused
 from sklearn import metrics
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.preprocessing import label_binarize
-from test_cli_outputs import invoke, refused
-from tiers import exhaustive
 
 from fastmlp.cli import scores
 from fastmlp.cli.scores import NAMES, QUANTILES
 from fastmlp.tabular import recipe
 from fastmlp.tabular.reading import open_source
+
+from tiers import exhaustive
 
 QUICK = ("--hidden", "6", "--max-iter", "20", "--learning-rate-init", "0.02", "--random-state", "0", "--quiet")
 
@@ -69,7 +70,7 @@ def judged(folder, table, weight):
             "mae": metrics.mean_absolute_error(y, predicted, **w),
             "median_absolute_error": metrics.median_absolute_error(y, predicted, **w),
             "max_error": metrics.max_error(y, predicted),
-            "mape": metrics.mean_absolute_percentage_error(y, predicted, **w),
+            "mean_absolute_percentage_error": metrics.mean_absolute_percentage_error(y, predicted, **w),
             "bias": np.average(predicted - y, weights=weight),
         }
     classes = estimator.classes_
@@ -229,7 +230,11 @@ def test_metrics_without_a_value_are_null_and_say_why(tmp_path):
         diabetes[:rows].assign(target=0).to_csv(tmp_path / "one.csv", index=False)
         report = evaluated(tmp_path, data="one.csv")
         zero = "the target is 0 in " + ("1 row" if rows == 1 else "5 rows")
-        assert report["undefined"] == {"r2": reason, "explained_variance": reason, "mape": zero}
+        assert report["undefined"] == {
+            "r2": reason,
+            "explained_variance": reason,
+            "mean_absolute_percentage_error": zero,
+        }
         assert report["metrics"]["r2"] is None and report["metrics"]["bias"] > 0
 
 

@@ -176,7 +176,7 @@ def fastmlp(
 ) -> None:
     """Multi-layer perceptrons for scikit-learn users, compiled.
 
-    Each command has examples: `fastmlp train --help`, `fastmlp bench --help`.
+    Each command has examples: `fastmlp train -h`, `fastmlp bench -h`.
     """
 
 

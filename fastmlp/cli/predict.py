@@ -32,33 +32,38 @@ from fastmlp.tabular.recipe import Recipe, load
 
 ENDINGS = (".csv", ".parquet", ".arrow", ".feather")
 
+# options of predict alone
+Predictions = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        callback=output_file,
+        help=f"The predictions: {', '.join(ENDINGS)}, or - for CSV on standard output.",
+    ),
+]
+Proba = Annotated[bool, typer.Option("--proba", help="Classification: the probability of each class too.")]
+Unknown = Annotated[
+    str, typer.Option(metavar="WHAT", help="What a text is that training did not see: ignore (no category) or error.")
+]
+IdColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--id",
+        metavar="COLUMN",
+        help="A column to repeat in front of the predictions, may be repeated; those of `train` if left out.",
+    ),
+]
+
 
 def predict(
     model: ModelFile,
     data: DataFile,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            callback=output_file,
-            help=f"The predictions: {', '.join(ENDINGS)}, or - for CSV on standard output.",
-        ),
-    ] = Path("-"),
-    proba: Annotated[bool, typer.Option("--proba", help="Classification: the probability of each class too.")] = False,
-    unknown: Annotated[
-        str,
-        typer.Option(metavar="WHAT", help="What a text is that training did not see: ignore (no category) or error."),
-    ] = "ignore",
-    id_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--id",
-            metavar="COLUMN",
-            help="A column to repeat in front of the predictions, may be repeated; those of `train` if left out.",
-        ),
-    ] = None,
+    out: Predictions = Path("-"),
+    proba: Proba = False,
+    unknown: Unknown = "ignore",
+    id_column: IdColumns = None,
     json_file: JsonFile = None,
     quiet: Quiet = False,
     separator: Separator = None,
@@ -90,11 +95,8 @@ def predict(
             with data_file(data, file_format) as path:
                 source = open_source(path, dialect(separator, encoding, missing, recipe.dialect), may_be_empty=True)
                 ids = _ids(recipe, source, id_column)
-                n_rows = 0
-                with _writer(out) as write:
-                    for table in _tables(estimator, recipe, source, coder, ids=ids, proba=proba, unknown=unknown):
-                        write(table)
-                        n_rows += table.num_rows
+                tables = _tables(estimator, recipe, source, coder, ids=ids, proba=proba, unknown=unknown)
+                n_rows = _write(out, tables)
     if not quiet:
         for name, counts in coder.unseen.items():
             output.note(unseen_text(name, counts))
@@ -169,6 +171,16 @@ def predictions(estimator: Any, recipe: Recipe, X: Any, proba: bool) -> Any:
 def label_of(label: Any) -> str:
     """Return a class as texts name it."""
     return str(label).lower() if isinstance(label, bool) or type(label).__name__.startswith("bool") else str(label)
+
+
+def _write(path: Path, tables: Iterator[Any]) -> int:
+    """Write tables one after the other; return the number of their rows."""
+    n_rows = 0
+    with _writer(path) as write:
+        for table in tables:
+            write(table)
+            n_rows += table.num_rows
+    return n_rows
 
 
 @contextmanager

@@ -25,7 +25,7 @@ NAMES = {
     "mae": "mean absolute error",
     "median_absolute_error": "median absolute error",
     "max_error": "largest error",
-    "mape": "mean absolute percentage error",
+    "mean_absolute_percentage_error": "mean absolute percentage error",
     "bias": "bias (prediction - target)",
 }
 
@@ -210,7 +210,7 @@ def regression(y: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None) 
             "mae": lambda: metrics.mean_absolute_error(y, predicted, **weighted),
             "median_absolute_error": lambda: metrics.median_absolute_error(y, predicted, **weighted),
             "max_error": lambda: metrics.max_error(y, predicted),
-            "mape": percentage,
+            "mean_absolute_percentage_error": percentage,
             "bias": lambda: np.average(predicted - y, weights=weight),
         }
     )

@@ -165,33 +165,32 @@ def train(
         fastmlp train digits.npz --activation '["elu", {"alpha": 0.5}]' --solver adamw --dropout 0.2 -o d.safetensors
     """
     with output.one_line_errors():
-        target = target if target is not None or not data.name.lower().endswith(".npz") else "y"
         share, validation = _validation(valid)
         plan = Plan(
-            data, target, model, _one_of("--task", task, TASKS), _parameters(parameters, hidden, task),
+            data, _target(target, data), model, _one_of("--task", task, TASKS), _parameters(parameters, hidden, task),
             _seed(parameters), share, validation, cv or 0, weight, tuple(id_column or ()), tuple(drop or ()),
             dict(map(_kind, kind or ())), max_categories, _one_of("--dtype", dtype, DTYPES), scale_target,
             dialect(separator, encoding, missing, Dialect()), file_format, quiet or str(json_file) == "-",
         )  # fmt: skip
-        _check_validation(plan)
-        inputs = {"DATA": data, "--valid": validation}
-        with guarded(inputs, {"--output": model, "--plot": plot, "--json": json_file}) as held:
-            report = _trained(plan, plot, held["--output"])
+        report = _trained(plan, plot, json_file)
     if not plan.quiet:
         show(report)
     output.write_json(json_file, report)
 
 
-def _trained(plan: Plan, plot: Path | None, room: Reservation) -> dict[str, Any]:
-    """Train, save and draw; return the report. `room` is reserved for the model file."""
+def _trained(plan: Plan, plot: Path | None, json_file: Path | None) -> dict[str, Any]:
+    """Train, save and draw; return the report, which will go to a file."""
     from fastmlp.persistence import save
 
-    _check_packages(plot, plan)
-    estimator, recipe = run(plan, room)
-    room.release()
-    save(estimator, plan.output, metadata=recipe.to_json())
-    if plot is not None:
-        _draw(estimator, plot)
+    _check_validation(plan)
+    inputs = {"DATA": plan.data, "--valid": plan.validation}
+    with guarded(inputs, {"--output": plan.output, "--plot": plot, "--json": json_file}) as held:
+        _check_packages(plot, plan)
+        estimator, recipe = run(plan, held["--output"])
+        held["--output"].release()
+        save(estimator, plan.output, metadata=recipe.to_json())
+        if plot is not None:
+            _draw(estimator, plot)
     return {"schema": 1, "model": str(plan.output), "data": str(plan.data), **recipe.training}
 
 
@@ -367,6 +366,11 @@ def _entries(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
+
+
+def _target(name: str | None, data: Path) -> str | None:
+    """Return the column of the target; an archive calls it y."""
+    return "y" if name is None and data.name.lower().endswith(".npz") else name
 
 
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
