@@ -270,7 +270,7 @@ def test_a_validation_file_decides_nothing_but_when_to_stop(tmp_path):
         (lambda v: v.assign(y=["maybe", *v["y"][1:]]), "v.csv: row 1, column 'y': 'maybe' is no class of the training"),
         (lambda v: v.assign(y=[None, *v["y"][1:]]), "v.csv: row 1, column 'y': the target is missing"),
         (lambda v: v.assign(a="x"), "v.csv: row 1, column 'a': 'x' is no number"),
-        (lambda v: v[:0], "v.csv: has a header and no rows"),
+        (lambda v: v[:0], "v.csv: has no rows"),
         (lambda v: v.assign(c=3), "v.csv: row 1, column 'c': '3' is neither true nor false"),
     ],
 )

@@ -254,7 +254,7 @@ def test_a_value_that_is_not_finite_is_none():
         (lambda t: t.assign(w=[1.0, -1, *[1] * (len(t) - 2)]), ("--weight", "w"), "row 2, column 'w': -1 is no weight"),
         (lambda t: t.assign(w=0), ("--weight", "w"), "column 'w': the weights are 0 in every row"),
         (lambda t: t.assign(w=[None, *[1] * (len(t) - 1)]), ("--weight", "w"), "row 1, column 'w': the weight is miss"),
-        (lambda t: t[:0], (), "has a header and no rows"),
+        (lambda t: t[:0], (), "has no rows"),
     ],
 )
 def test_evaluate_refuses_in_one_line(tmp_path_factory, tmp_path, change, options, message):

@@ -99,6 +99,8 @@ def _read(evaluated: Evaluated, estimator: Any, recipe: Recipe, source: Source, 
         if counts.any():
             evaluated.targets.append(target[counts])
             evaluated.outputs.append(_outputs(estimator, X[counts]))
+    if not row:
+        raise DataError(f"{source.path}: has no rows")
     if not evaluated.targets:
         raise DataError(f"{source.path}: no row has a target that can be compared")
     if weight is not None and not any(part.any() for part in evaluated.weights):

@@ -93,7 +93,7 @@ def predict(
             _check_proba(proba, estimator, recipe)
             coder = Coder(recipe.columns)
             with data_file(data, file_format) as path:
-                source = open_source(path, dialect(separator, encoding, missing, recipe.dialect), may_be_empty=True)
+                source = open_source(path, dialect(separator, encoding, missing, recipe.dialect))
                 ids = _ids(recipe, source, id_column)
                 tables = _tables(estimator, recipe, source, coder, ids=ids, proba=proba, unknown=unknown)
                 n_rows = _write(out, tables)
@@ -140,10 +140,12 @@ def _tables(
     import pyarrow as pa
 
     beside = dict.fromkeys(ids, AS_IT_IS)
-    dtype = estimator.coefs_[0].dtype
+    dtype, n_rows = estimator.coefs_[0].dtype, 0
     for X, batch in recipe.blocks_beside(source, dtype, beside, coder, unknown):
-        yield _with_ids(predictions(estimator, recipe, X, proba), {name: batch.column(name) for name in ids})
-    if source.empty:
+        if len(X):
+            yield _with_ids(predictions(estimator, recipe, X, proba), {name: batch.column(name) for name in ids})
+        n_rows += len(X)
+    if not n_rows:
         one_row = predictions(estimator, recipe, np.zeros((1, len(recipe.features)), dtype), proba)
         yield _with_ids(one_row.slice(0, 0), {name: pa.array([], pa.string()) for name in ids})
 

@@ -80,7 +80,7 @@ def open_source(path: Path, dialect: Dialect) -> Source:
                 if y.shape != (n_rows,) or y.dtype.kind not in "fiubU":
                     raise DataError(f"{path}: y must have shape ({n_rows},), it is {y.dtype} of shape {y.shape}")
                 kinds["y"] = {"b": "boolean", "U": "categorical"}.get(y.dtype.kind, "numeric")
-    return Archive(path, kinds, empty=None if n_rows else "has no rows")
+    return Archive(path, kinds)
 
 
 @contextmanager

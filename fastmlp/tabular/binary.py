@@ -36,12 +36,12 @@ def open_source(path: Path, dialect: Dialect) -> Source:
 
     if path.suffix.lower() == ".parquet":
         with pq.ParquetFile(path) as file:
-            schema, empty = file.schema_arrow, file.metadata.num_rows == 0
+            schema = file.schema_arrow
     else:
         with _reader(path) as reader:
-            schema, empty = reader.schema, not any(batch.num_rows for batch in _record_batches(reader))
+            schema = reader.schema
     check_names(path, list(schema.names))
-    source = Binary(path, empty="has no rows" if empty else None)
+    source = Binary(path)
     for field in schema:
         source.kinds[field.name], problem = _kind(field.type)
         if problem:

@@ -22,8 +22,6 @@ SEPARATORS = (",", ";", "\t", "|")
 
 SAY_ENCODING = "say which --encoding the file has, latin-1 for instance"
 
-NO_ROWS = "has a header and no rows"
-
 #: Share of the texts of a column that must be numbers for the others to look like mistakes.
 MOSTLY = 0.5
 
@@ -33,10 +31,13 @@ class Delimited(Source):
     """A CSV file, maybe compressed by gzip."""
 
     dialect: Dialect = field(default_factory=Dialect)
+    empty: bool = False  # whether no row follows the header
 
     def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
         import pyarrow as pa
 
+        if self.empty:
+            return
         types = {"numeric": pa.float64(), "boolean": pa.bool_(), "categorical": pa.string(), AS_IT_IS: pa.string()}
         # all columns are read, so that a row with a field too many is found whatever is used
         reader = self._reader({name: types[kind] for name, kind in kinds.items()}, kinds)
@@ -79,7 +80,7 @@ class Delimited(Source):
                 for number, row in enumerate((row for row in rows if row), start=1):
                     self._judge(number, dict(zip(names, row, strict=False)), len(row), kinds, missing)
                 if number == 0:
-                    self.empty = NO_ROWS
+                    self.empty = True
             except (csv.Error, OSError, EOFError, StopIteration) as error:
                 raise DataError(f"{self.path}: {one_line(error)}") from None
 
@@ -112,7 +113,7 @@ def open_source(path: Path, dialect: Dialect) -> Source:
             raise
         block = None
     if block is None or block.num_rows == 0:
-        source.empty = NO_ROWS
+        source.empty = True
         return source
     for name, column in zip(names, block.columns, strict=True):
         source.kinds[name], problem = _kind(column)

@@ -62,7 +62,6 @@ class Source(ABC):
     path: Path
     kinds: dict[str, str] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-    empty: str | None = None  # how the file says that it has no rows, if it has none
 
     @abstractmethod
     def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
@@ -76,7 +75,7 @@ class Source(ABC):
         import pyarrow as pa
 
         row = 0
-        for batch in () if self.empty else self._batches(kinds):
+        for batch in self._batches(kinds):
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 part = batch.slice(start, BATCH_ROWS)
                 columns = [self._cast(part.column(name), name, kind, row) for name, kind in kinds.items()]
@@ -128,7 +127,7 @@ class Source(ABC):
         return DataError(f"{self.path}: row {row}, column {name!r}: {shortened(value)} is {what}")
 
 
-def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None, *, may_be_empty: bool = False) -> Source:
+def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) -> Source:
     """Open a data file.
 
     Parameters
@@ -137,13 +136,11 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None, *,
         Its name ends in one of ``FORMATS``.
     dialect : Dialect, optional
         How it is written, for CSV.
-    may_be_empty : bool
-        Whether a file without rows is one to go on with; if not, it is an error.
 
     Raises
     ------
     DataError
-        If the file is missing, unreadable, empty or of no known format.
+        If the file is missing, unreadable, empty or of no known format. A header without rows can be opened.
     ImportError
         If pyarrow is missing.
 
@@ -174,8 +171,6 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None, *,
         raise DataError(f"{path}: {one_line(error)}") from None
     if not source.kinds:
         raise DataError(f"{path}: has no columns")
-    if source.empty and not may_be_empty:
-        raise DataError(f"{path}: {source.empty}")
     return source
 
 
