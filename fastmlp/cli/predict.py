@@ -14,12 +14,14 @@ import typer
 from fastmlp.cli import output
 from fastmlp.cli.arguments import (
     DataFile,
+    Decimal,
     Encoding,
     JsonFile,
     Missing,
     ModelFile,
     Quiet,
     Separator,
+    Thousands,
     dialect,
     output_file,
 )
@@ -53,6 +55,8 @@ def predict(
     separator: Separator = None,
     encoding: Encoding = None,
     missing: Missing = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
 ) -> None:
     """Predict the rows of a data file of any size.
 
@@ -72,7 +76,7 @@ def predict(
         if proba and not hasattr(estimator, "predict_proba"):
             what = "a regression" if recipe.task == "regression" else f"the loss {estimator.loss!r}"
             raise ValueError(f"--proba: {what} has no probabilities")
-        source = open_source(data, dialect(separator, encoding, missing, recipe.dialect))
+        source = open_source(data, dialect(separator, encoding, missing, decimal, thousands, recipe.dialect))
         coder = Coder(recipe.columns)
         n_rows = 0
         with _writer(out) as write:

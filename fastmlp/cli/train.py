@@ -16,7 +16,18 @@ import typer
 from rich.console import Console
 
 from fastmlp.cli import output, parameters
-from fastmlp.cli.arguments import DataFile, Encoding, JsonFile, Missing, Quiet, Separator, dialect, regular_file
+from fastmlp.cli.arguments import (
+    DataFile,
+    Decimal,
+    Encoding,
+    JsonFile,
+    Missing,
+    Quiet,
+    Separator,
+    Thousands,
+    dialect,
+    regular_file,
+)
 from fastmlp.data.optional import needed
 from fastmlp.engines import environment
 from fastmlp.tabular.reading import KINDS, DataError, Dialect, Source, listed, open_source
@@ -101,6 +112,8 @@ def train(
     separator: Separator = None,
     encoding: Encoding = None,
     missing: Missing = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
     *,
     parameters: dict,
 ) -> None:
@@ -127,8 +140,8 @@ def train(
         plan = Plan(
             data, target, model, _one_of("--task", task, TASKS), _parameters(parameters, hidden, task),
             _seed(parameters), _share(valid), tuple(drop or ()), dict(map(_kind, kind or ())), max_categories,
-            _one_of("--dtype", dtype, DTYPES), scale_target, dialect(separator, encoding, missing, Dialect()),
-            quiet or str(json_file) == "-",
+            _one_of("--dtype", dtype, DTYPES), scale_target,
+            dialect(separator, encoding, missing, decimal, thousands, Dialect()), quiet or str(json_file) == "-",
         )  # fmt: skip
         report = _trained(plan, plot)
     if not plan.quiet:
@@ -170,6 +183,8 @@ def run(plan: Plan) -> tuple[Any, Recipe]:
             "rows": {"training": len(staged.X), "validation": int(held_out.sum())},
             "columns": len(staged.columns),
             "features": staged.X.shape[1],
+            "left_out": source.left_out,
+            "notes": source.notes,
             "dtype": plan.dtype,
             "seed": plan.seed,
             "target_scaled": scaled,
@@ -285,12 +300,14 @@ def show(report: Mapping[str, Any]) -> None:
     entries = {
         "rows": f"{rows['training']:,} to train on, {rows['validation']:,} to validate on",
         "columns": f"{report['columns']} -> {report['features']} features of {report['dtype']}",
+        "left out": "; ".join(f"{name!r}: {why}" for name, why in report["left_out"].items()) or None,
+        "look at": "\n".join(f"{name!r} {why}" for name, why in report["notes"].items()) or None,
         "epochs": report["epochs"],
         "seconds": f"{seconds['reading']:.2f} to read, {seconds['training']:.2f} to train",
         "seed": report["seed"],
         "model": report["model"],
     }
-    console.print(output.pairs(entries.items()))
+    console.print(output.pairs((name, value) for name, value in entries.items() if value is not None))
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -344,8 +361,7 @@ def _columns(source: Source, plan: Plan) -> dict[str, str]:
             raise DataError(f"{plan.data}: --drop {name} is the target")
         source.problems.pop(name, None)
     source.check((plan.target, *plan.drop, *plan.kinds))
-    used = {name: plan.kinds.get(name, kind) for name, kind in source.kinds.items() if name not in plan.drop}
-    used[plan.target] = used.pop(plan.target)  # the last
+    used = source.used(plan.target, plan.drop, plan.kinds)
     if len(used) == 1:
         raise DataError(f"{plan.data}: there is no column besides the target {plan.target!r}")
     source.check(used)

@@ -22,7 +22,9 @@ import numpy as np
 
 from fastmlp.tabular.coding import Learner, looked_up
 from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, feature_names, transformer
-from fastmlp.tabular.reading import DataError, Source
+from fastmlp.tabular.errors import DataError
+from fastmlp.tabular.facts import Facts
+from fastmlp.tabular.reading import Source
 
 #: Rows of a block between two passes over the codes; about as many bytes.
 BLOCK_BYTES = 1 << 22
@@ -40,6 +42,7 @@ class Codes:
     kinds: list[str]  # of the columns
     categories: dict[str, dict[str, int]]  # of each categorical column: codes of texts
     target: np.ndarray  # (n_rows,), the codes of the target
+    labelled: bool = False  # whether the file says that the numbers of the target are categories
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows, their codes (n, n_columns) without the target), block by block.
@@ -96,21 +99,25 @@ def write_codes(
 ) -> Codes:
     """Read a file to its end and write the codes of some columns, of which the target is the last, to a folder.
 
-    `on_rows` is called with the number of rows read so far. A DataError tells of any error in the file.
+    `on_rows` is called with the number of rows read so far. A DataError tells of any error in the file. What people
+    should know of the columns goes to ``source.notes``.
     """
     import pyarrow
 
-    learner = Learner(source, kinds, max_categories)
+    learner, facts = Learner(source, kinds, max_categories), Facts(kinds)
     path = folder / "codes"
     targets, n_rows = [], 0
     with path.open("wb") as stream:
         for block in learner.blocks():
             stream.write(block.data)
             targets.append(block[:, -1].copy())
+            facts.add(block)
             n_rows += len(block)
             on_rows(n_rows)
     pyarrow.default_memory_pool().release_unused()  # the blocks that were read ahead
-    return Codes(path, list(kinds), list(kinds.values()), learner.categories, np.concatenate(targets))
+    source.notes |= facts.notes(learner.categories)
+    labelled = learner.target in source.labels
+    return Codes(path, list(kinds), list(kinds.values()), learner.categories, np.concatenate(targets), labelled)
 
 
 def draw_validation(target: np.ndarray, share: float, seed: int, stratify: bool) -> np.ndarray:
