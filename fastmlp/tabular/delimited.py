@@ -22,8 +22,8 @@ from fastmlp.tabular.reading import MISSING, Dialect, Source
 BLOCK_BYTES = 1 << 20
 SEPARATORS = (",", ";", "\t", "|")
 
-#: Fields of nothing but blanks are missing, up to this length.
-BLANKS = tuple(" " * n for n in range(1, 65))
+#: Fields of blanks that are missing in any file; longer ones must be in the first block. pyarrow takes time for each.
+BLANKS = (" ", "  ", "   ", "    ")
 
 SAY_ENCODING = "say which --encoding the file has, latin-1 for instance"
 
@@ -45,6 +45,7 @@ class Delimited(Source):
     """A CSV file, maybe compressed."""
 
     header: Header | None = None
+    blanks: tuple[str, ...] = BLANKS
 
     def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
         import pyarrow as pa
@@ -91,7 +92,7 @@ class Delimited(Source):
             raise DataError(f"{self.path}: {one_line(error)}") from None
 
     def _missing(self) -> list[str]:
-        return [*MISSING, *BLANKS, *self.dialect.missing]
+        return [*MISSING, *self.blanks, *self.dialect.missing]
 
     def _explain(self, kinds: Mapping[str, str]) -> None:
         """Raise the error that names row and column, if Python's csv module finds them."""
@@ -141,6 +142,7 @@ def open_source(path: Path, dialect: Dialect) -> Source:
         raise DataError(f"{path}: {one_line(error)}") from None
     if block is None:
         return source
+    source.blanks = tuple({*BLANKS, *_blanks(block)})
     for name, column in zip(header.names, block.columns, strict=True):
         source.kinds[name], problem = _kind(source, column)
         if problem:
@@ -149,6 +151,17 @@ def open_source(path: Path, dialect: Dialect) -> Source:
             source.problems[name] = "has no name: name it, or leave it out with --drop ''"
     source.leave_out_index(block)
     return source
+
+
+def _blanks(block: Any) -> Iterator[str]:
+    """Yield the texts of a block that are nothing but blanks."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for column in block.columns:
+        if pa.types.is_string(column.type):
+            texts = column.filter(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)).drop_null()
+            yield from texts.unique().to_pylist()
 
 
 def _header(path: Path, dialect: Dialect) -> Header:
@@ -173,7 +186,7 @@ def _header(path: Path, dialect: Dialect) -> Header:
     if "\0" in line:
         raise DataError(f"{path}: the header has characters of code 0; {SAY_ENCODING.replace('latin-1', 'utf-16-le')}")
     names, separator, n_lines = _names(path, line, second, chosen)
-    if _undecoded(line):
+    if any(map(_undecoded, (line, *names))):
         raise DataError(f"{path}: the header is no {encoding} text; {SAY_ENCODING}")
     if separator == dialect.decimal:
         raise DataError(

@@ -204,6 +204,8 @@ class Source(ABC):
         import pyarrow.compute as pc
 
         if pa.types.is_dictionary(array.type):
+            if array.type.value_type == "string_view":  # pyarrow does not decode these
+                array = pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
             array = array.dictionary_decode()
         if pa.types.is_large_string(array.type) or array.type == "string_view":
             array = array.cast(pa.string())

@@ -1,6 +1,6 @@
 """Excel's workbooks: the first sheet, row by row, by openpyxl. Formulas count with the values that Excel computed.
 
-The first row that is not empty has the names; empty rows are left out.
+The first row that is not empty has the names. Empty rows at the end are left out.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _name(value: Any) -> str:
 
 @contextmanager
 def _sheet(path: Path) -> Iterator[Iterator[list[Any]]]:
-    """Yield the rows of the first sheet that have a value, without the empty cells at their ends."""
+    """Yield the rows of the first sheet from the first to the last with a value, without empty cells at their ends."""
     openpyxl = needed("openpyxl", "reading workbooks", '"fastmlp[files]"')
     try:
         _check_size(path)
@@ -72,12 +72,16 @@ def _sheet(path: Path) -> Iterator[Iterator[list[Any]]]:
 
 def _rows_of(path: Path, sheet: Any) -> Iterator[list[Any]]:
     sheet.reset_dimensions()  # what a file says of its size may be wrong
+    begun, empty = False, 0
     for cells in sheet.iter_rows(values_only=True):
         row = list(cells)
         while row and (row[-1] is None or row[-1] == ""):
             row.pop()
         if row:
+            yield from ([] for _ in range(empty))
             yield row
+        # an empty row between others is a row without values
+        begun, empty = begun or bool(row), 0 if row or not begun else empty + 1
 
 
 def _check_size(path: Path) -> None:
