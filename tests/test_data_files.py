@@ -358,6 +358,24 @@ def test_json_of_rows_with_different_keys(tmp_path, monkeypatch):
     assert source.notes == {"c": "appears in row 4 for the first time, and was not read"}
 
 
+def test_missing_texts_of_files_with_types(tmp_path):
+    """Texts are missing where the user says so; in a workbook the usual ones are missing anyway."""
+    table = pd.DataFrame({"a": ["1", "?", "NA", "3"], "b": ["x", "?", "y", None]}).astype(object)
+    for kind in ("parquet", "feather", "jsonl", "xlsx"):
+        source = open_source(saved(table, tmp_path / f"t.{kind}"), Dialect(missing=("?", "NA")))
+        (batch,) = source.batches({"a": "numeric", "b": "categorical"})
+        assert batch.to_pydict() == {"a": [1, None, None, 3], "b": ["x", None, "y", None]}
+
+
+def test_other_sheets_are_named(tmp_path):
+    with pd.ExcelWriter(tmp_path / "t.xlsx") as book:
+        for name, table in {"first": mixed(5), "empty": pd.DataFrame(), "more": mixed(3)}.items():
+            table.to_excel(book, sheet_name=name, index=False)
+    source = open_source(tmp_path / "t.xlsx")
+    assert len(values(source)) == 5
+    assert source.notes == {"more": "is another sheet of the workbook, which was not read"}
+
+
 def workbook(**cells):
     """A workbook's bytes, of one sheet with these cells."""
     import openpyxl

@@ -68,7 +68,7 @@ Missing = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TEXT",
-        help="CSV: a text that stands for a missing value, besides nothing, NA, NaN and null; may be repeated.",
+        help="A text that stands for a missing value; in CSV besides blanks, NA, NaN, None and null; may be repeated.",
         rich_help_panel=FILE_PANEL,
     ),
 ]

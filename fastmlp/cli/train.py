@@ -363,7 +363,8 @@ def _columns(source: Source, plan: Plan) -> dict[str, str]:
     source.check((plan.target, *plan.drop, *plan.kinds))
     used = source.used(plan.target, plan.drop, plan.kinds)
     if len(used) == 1:
-        raise DataError(f"{plan.data}: there is no column besides the target {plan.target!r}")
+        index = f" and the index, {listed(source.left_out)}" if source.left_out else ""
+        raise DataError(f"{plan.data}: there is no column besides the target {plan.target!r}{index}")
     source.check(used)
     return used
 

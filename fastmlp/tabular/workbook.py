@@ -39,7 +39,7 @@ def open_source(path: Path, dialect: Dialect) -> Source:
     """Return the file with the kinds of its first rows."""
     missing = (*MISSING, *dialect.missing)
     source = Workbook(path, dialect=dialect, missing=missing, texts_are_typed=False)
-    with _sheet(path) as rows:
+    with _sheet(path, source.notes) as rows:
         names = ["" if name is None else _name(name) for name in next(rows, [])]
     if not names:
         raise DataError(f"{path}: its first sheet is empty")
@@ -54,15 +54,21 @@ def _name(value: Any) -> str:
 
 
 @contextmanager
-def _sheet(path: Path) -> Iterator[Iterator[list[Any]]]:
-    """Yield the rows of the first sheet from the first to the last with a value, without empty cells at their ends."""
+def _sheet(path: Path, notes: dict[str, str] | None = None) -> Iterator[Iterator[list[Any]]]:
+    """Yield the rows of the first sheet from the first to the last with a value, without empty cells at their ends.
+
+    `notes` gets an entry for each other sheet that has values.
+    """
     openpyxl = needed("openpyxl", "reading workbooks", '"fastmlp[files]"')
     try:
         _check_size(path)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
         if not book.worksheets:
             raise DataError(f"{path}: has no sheet")
-        yield _rows_of(path, book.worksheets[0])
+        if notes is not None:
+            others = [sheet.title for sheet in book.worksheets[1:] if next(_rows_of(sheet), None)]
+            notes |= dict.fromkeys(others, "is another sheet of the workbook, which was not read")
+        yield _rows_of(book.worksheets[0])
         book.close()
     except DataError:
         raise
@@ -70,7 +76,7 @@ def _sheet(path: Path) -> Iterator[Iterator[list[Any]]]:
         raise DataError(f"{path}: cannot be read as a workbook: {one_line(error) or type(error).__name__}") from None
 
 
-def _rows_of(path: Path, sheet: Any) -> Iterator[list[Any]]:
+def _rows_of(sheet: Any) -> Iterator[list[Any]]:
     sheet.reset_dimensions()  # what a file says of its size may be wrong
     begun, empty = False, 0
     for cells in sheet.iter_rows(values_only=True):
