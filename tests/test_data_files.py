@@ -76,6 +76,37 @@ def test_texts_are_read_as_pandas_reads_them(tmp_path, name):
     assert next(iter(source.kinds.values())) == "numeric"
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("price, EUR;weight, kg\n1;2\n", ["price, EUR", "weight, kg"]),  # most commas, but no row has one
+        ("a;b,c,d\n1,5;2\n", ["a", "b,c,d"]),
+        ("a,b\tc\n1,2\n", ["a", "b\tc"]),
+        ('"a;b",c\n1,2\n', ["a;b", "c"]),
+        ("a,b;c\n", ["a", "b;c"]),
+        ("a,b\n1\n", ["a", "b"]),
+    ],
+)
+def test_the_separator_is_that_of_the_first_row_too(tmp_path, text, names):
+    (tmp_path / "t.csv").write_text(text)
+    if text == "a,b\n1\n":
+        with pytest.raises(DataError, match="row 1 has 1 field, the header has 2"):
+            open_source(tmp_path / "t.csv")
+        return
+    assert list(open_source(tmp_path / "t.csv").kinds) == names
+
+
+def test_two_separators_that_fit_are_an_error(tmp_path):
+    (tmp_path / "t.csv").write_text("price, EUR;weight\n1,5;2\n")
+    with pytest.raises(DataError, match="',' or ';' may separate the fields of the header: say which --separator"):
+        open_source(tmp_path / "t.csv")
+    source = open_source(tmp_path / "t.csv", Dialect(separator=";", decimal=","))
+    assert source.kinds == {"price, EUR": "numeric", "weight": "numeric"}
+    assert open_source(tmp_path / "t.csv", Dialect(decimal=",")).kinds == source.kinds
+    (tmp_path / "t.tsv").write_text("a, b\tc\n1,5\t2\n")
+    assert list(open_source(tmp_path / "t.tsv").kinds) == ["a, b", "c"]
+
+
 def test_blanks_and_all_usual_texts_are_missing(tmp_path):
     texts = [*MISSING[1:], " ", "   ", " " * 64]
     body = "".join(f"{i},{text},{text}\n" for i, text in enumerate(texts))
@@ -226,6 +257,8 @@ def test_groups_have_three_digits(tmp_path):
 
 
 def test_the_decimal_mark_cannot_separate_the_fields(tmp_path):
+    (tmp_path / "t.csv").write_text("a\n0,5\n")
+    assert open_source(tmp_path / "t.csv", Dialect(decimal=",")).kinds == {"a": "numeric"}
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="',' separates the fields, so it cannot be the decimal mark"):
         open_source(tmp_path / "t.csv", Dialect(decimal=","))

@@ -10,6 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,7 @@ def _header(path: Path, dialect: Dialect) -> Header:
         raise DataError(f"{path}: is empty")
     if "\0" in line:
         raise DataError(f"{path}: the header has characters of code 0; {SAY_ENCODING.replace('latin-1', 'utf-16-le')}")
-    names, separator, n_lines = _names(path, line, second, chosen)
+    names, separator, n_lines = _names(path, line, second, chosen, dialect.decimal)
     if any(map(_undecoded, (line, *names))):
         raise DataError(f"{path}: the header is no {encoding} text; {SAY_ENCODING}")
     if separator == dialect.decimal:
@@ -198,8 +199,11 @@ def _header(path: Path, dialect: Dialect) -> Header:
     return Header(names, separator, encoding, skipped + n_lines, len(line) + len(second), empty)
 
 
-def _names(path: Path, line: str, second: str, separator: str | None) -> tuple[list[str], str, int]:
-    """Return the names of the columns, the separator, and the number of lines that the names take."""
+def _names(path: Path, line: str, second: str, separator: str | None, decimal: str) -> tuple[list[str], str, int]:
+    """Return the names of the columns, the separator, and the number of lines that the names take.
+
+    If it is not given, the separator is the decimal mark only where nothing else makes two columns.
+    """
     usual = ("\t", *SEPARATORS) if ".tsv" in streams.name_inside(path).lower() else SEPARATORS
     found, why = {}, ""
     for mark in usual if separator is None else (separator,):
@@ -210,8 +214,29 @@ def _names(path: Path, line: str, second: str, separator: str | None) -> tuple[l
             why = one_line(error)
     if not found:
         raise DataError(f"{path}: the header cannot be read: {why}")
-    best = max(found, key=lambda mark: len(found[mark][0]))  # the first of equals
+    others = {mark: header for mark, header in found.items() if mark != decimal}
+    if decimal in found and others and max(len(h[0]) for h in others.values()) >= min(2, len(found[decimal][0])):
+        found = others
+    best = _likeliest(path, {mark: len(names) for mark, (names, n_lines) in found.items() if n_lines == 1}, second)
+    best = best or max(found, key=lambda mark: len(found[mark][0]))  # the first of equals
     return found[best][0], best, found[best][1]
+
+
+def _likeliest(path: Path, columns: Mapping[str, int], second: str) -> str | None:
+    """Return the separator that splits the first row into as many fields as the header; None if none does.
+
+    Of two such separators, as in ``price, EUR;weight, kg`` above ``1,5;2,5``, none is likelier: a DataError says so.
+    The tab of a .tsv file is.
+    """
+    fitting = []
+    for mark, n_columns in columns.items():
+        with suppress(csv.Error, StopIteration, TypeError, ValueError):
+            if n_columns > 1 and len(next(csv.reader([second], delimiter=mark))) == n_columns:
+                fitting.append(mark)
+    if len(fitting) > 1 and not (fitting[0] == "\t" and next(iter(columns)) == "\t"):
+        shown = " or ".join(map(repr, fitting))
+        raise DataError(f"{path}: {shown} may separate the fields of the header: say which --separator does")
+    return fitting[0] if fitting else None
 
 
 def _excel_separator(line: str) -> str | None:
