@@ -266,7 +266,7 @@ def test_the_decimal_mark_cannot_separate_the_fields(tmp_path):
     for options, message in [
         (("--decimal", ",", "--separator", ","), "--decimal and --separator are both ','"),
         (("--decimal", ",", "--thousands", ","), "--decimal and --thousands are both ','"),
-        (("--decimal", "x"), "--decimal must be one of . ,, got 'x'"),
+        (("--decimal", "x"), "--decimal must be '.' or ',', got 'x'"),
         (("--thousands", "x"), "--thousands must be one of"),
     ]:
         assert message in invoke("train", tmp_path / "t.csv", "--target", "b", *options, "-o", model, code=2).stderr

@@ -334,6 +334,12 @@ def test_bad_files_are_refused_in_one_line_that_says_where(tmp_path, name):
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         open_source(tmp_path / "no.csv")
+    with pytest.raises(DataError, match="No such file"):
+        open_source(tmp_path / "no.zip")
+    with pytest.raises(DataError, match="No such file"):
+        open_source(tmp_path / "no.jsonl")
+    with pytest.raises(DataError, match="No such file"):
+        open_source(tmp_path / "no.xlsx")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         open_source(tmp_path / "folder.csv")

@@ -100,7 +100,7 @@ def dialect(
     if separator is not None and (len(separator.encode()) != 1 or separator in '"\r\n'):
         raise ValueError(f"--separator must be one ASCII character, got {separator!r}")
     if decimal not in (None, *DECIMALS):
-        raise ValueError(f"--decimal must be one of {' '.join(DECIMALS)}, got {decimal!r}")
+        raise ValueError(f"--decimal must be {' or '.join(map(repr, DECIMALS))}, got {decimal!r}")
     thousands = {"space": " ", "none": ""}.get(thousands or "", thousands)
     if thousands not in (None, "", *THOUSANDS):
         raise ValueError(f"--thousands must be one of {' '.join(THOUSANDS).strip()}, space or none, got {thousands!r}")

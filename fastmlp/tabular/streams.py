@@ -46,7 +46,7 @@ def name_inside(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [entry.filename for entry in archive.infolist() if _is_data(entry)]
-    except BROKEN as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path}: is no zip archive: {one_line(error)}") from None
     if len(members) != 1:
         found = ", ".join(map(repr, members[:5])) + ", ..." * (len(members) > 5) or "none"
