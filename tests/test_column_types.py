@@ -283,6 +283,8 @@ def test_the_report_names_them(tmp_path):
     result = invoke(*run)
     assert "'id' numbers the rows, in order; --drop id leaves it out" in result.stdout
     assert list(json.loads((tmp_path / "r.json").read_text())["notes"]) == ["id"]
+    invoke(*run, "--kind", "id=numeric")
+    assert json.loads((tmp_path / "r.json").read_text())["notes"] == {}
     result = invoke(*run, "--drop", "id")
     assert "numbers the rows" not in result.stdout and json.loads((tmp_path / "r.json").read_text())["notes"] == {}
 

@@ -184,7 +184,8 @@ def run(plan: Plan) -> tuple[Any, Recipe]:
             "columns": len(staged.columns),
             "features": staged.X.shape[1],
             "left_out": source.left_out,
-            "notes": source.notes,
+            # who says the kind of a column has looked at it
+            "notes": {name: why for name, why in source.notes.items() if name not in plan.kinds},
             "dtype": plan.dtype,
             "seed": plan.seed,
             "target_scaled": scaled,
