@@ -294,6 +294,55 @@ def test_what_is_no_formula_is_refused(path, source):
         load(path, trust_formulas=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (5, r"the text of a formula has the entries \['constants', 'slope', 'source'\], got 5"),
+        ({"source": "def f(z): return z"}, "the text of a formula has the entries"),
+        ({"source": None, "constants": {}, "slope": None}, "the source of a formula is text that begins with def"),
+        ({"source": " def f(z): return z", "constants": {}, "slope": None}, "text that begins with def"),
+        (
+            {"source": "def f(z): return z", "constants": [1], "slope": None},
+            "constants of a formula are",
+        ),
+        (
+            {"source": "def f(z): return z", "constants": {"c": "1"}, "slope": None},
+            "constants of a formula are numbers",
+        ),
+        ({"source": "def f(z): return z", "constants": {}, "slope": False}, "the text of a formula has the entries"),
+        ({"source": "def f(z): return z\x00", "constants": {}, "slope": None}, "formula, <formula>:1: .*null bytes"),
+        ({"source": "def f(z, z): return z", "constants": {}, "slope": None}, "an activation takes 1 argument"),
+        (
+            {"source": "def f(z):\n" + "    z = z + z\n" * 5000 + "    return z", "constants": {}, "slope": None},
+            "this activation is too long, it has 5000 operations, at most 2000 are allowed",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_forged_formulas_are_refused(path, text, reason):
+    fitted("formula").save(path)
+
+    def change(header, tensors):
+        header["parameters"]["activation"][0]["formula"]["activation"] = text
+
+    reseal(path, change)
+    with pytest.raises(ModelFileError, match=r"parameters.activation: .*" + reason):
+        load(path, trust_formulas=True)
+
+
+def test_a_time_out_of_the_caller_stays_what_it_is(path, monkeypatch):
+    fitted("formula").save(path)
+    late = TimeoutError("time is up")
+
+    def interrupted(*arguments):
+        raise late
+
+    monkeypatch.setattr("fastmlp.kernels.graph.Graph.apply", interrupted)
+    with pytest.raises(TimeoutError) as caught:
+        load(path, trust_formulas=True)
+    assert caught.value is late
+
+
 # --- what is not saved ------------------------------------------------------------------------------------------------
 
 
