@@ -17,7 +17,7 @@ from sklearn.base import clone
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.data import inputs
 from fastmlp.tabular import coding, recipe, staging
-from fastmlp.tabular.reading import DataError, open_source
+from fastmlp.tabular.reading import AS_IT_IS, DataError, open_source
 from fastmlp.tabular.target import read_target
 
 from data_files import QUICK, invoke, saved, values
@@ -229,6 +229,15 @@ def test_kinds_are_those_of_training_whatever_the_file_says(tmp_path, trained, e
             first = 1 if "gap" in (name, trained) else 0
             np.testing.assert_array_equal(block[first:], expected[first:], err_msg=f"{name} in {other}")
             assert coder.unseen == ({} if trained != "gap" or first == 0 else coder.unseen)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "feather", "jsonl", "xlsx"])
+def test_a_column_can_be_handed_on_as_it_is(tmp_path, ending):
+    table = pd.DataFrame({"code": ["007", "x1", "12"], "n": [1, 2, 3], "c": pd.Categorical([3, 1, 2])})
+    source = open_source(saved(table, tmp_path / f"t.{ending}"))
+    (batch,) = source.batches(dict.fromkeys(table, AS_IT_IS))
+    whole = [str(value) if ending == "csv" else value for value in (1, 2, 3)]
+    assert batch.to_pydict() == {"code": ["007", "x1", "12"], "n": whole, "c": [whole[2], *whole[:2]]}
 
 
 def test_categories_of_whole_numbers_are_classes_with_these_labels(tmp_path):

@@ -17,7 +17,7 @@ from typing import Any
 
 from fastmlp.tabular import streams
 from fastmlp.tabular.errors import DataError, check_names, one_line, shortened
-from fastmlp.tabular.reading import MISSING, Dialect, Source
+from fastmlp.tabular.reading import AS_IT_IS, MISSING, Dialect, Source
 
 #: pyarrow reads some blocks ahead, which is most of the memory that reading takes.
 BLOCK_BYTES = 1 << 20
@@ -54,7 +54,7 @@ class Delimited(Source):
         assert self.header is not None
         if self.header.empty:
             return
-        types = {"numeric": pa.float64(), "boolean": pa.bool_(), "categorical": pa.string()}
+        types = {"numeric": pa.float64(), "boolean": pa.bool_(), "categorical": pa.string(), AS_IT_IS: pa.string()}
         if self.dialect.thousands is not None:
             types["numeric"] = pa.string()  # pyarrow knows decimal marks only
         # all columns are read, so that a row with a field too many is found whatever is used

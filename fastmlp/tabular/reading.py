@@ -28,6 +28,9 @@ from fastmlp.tabular.errors import DataError, listed, one_line, shortened
 #: What a column can be.
 KINDS = ("numeric", "boolean", "categorical")
 
+#: The kind of a column that is handed on: texts of a CSV file, the file's own type elsewhere.
+AS_IT_IS = "as it is"
+
 #: Most rows of a batch.
 BATCH_ROWS = 1 << 16
 
@@ -44,6 +47,11 @@ TABLES = {
     ".ipc": "binary",
     ".npz": "archive",
 }
+
+#: Endings of file names -> the module that reads them; .zip alone says nothing of what is inside.
+FORMATS = {
+    ending + second: module for ending, module in TEXTS.items() for second in ("", *streams.COMPRESSIONS)
+} | TABLES
 
 #: Texts for a missing value: those of pandas and of pyarrow, and pandas' missing date.
 MISSING = (
@@ -219,9 +227,9 @@ class Source(ABC):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        wanted = {"numeric": pa.float64(), "boolean": pa.bool_(), "categorical": pa.string()}[kind]
+        wanted = {"numeric": pa.float64(), "boolean": pa.bool_(), "categorical": pa.string()}.get(kind)
         array = self.decoded(array)
-        if array.type == wanted:
+        if kind == AS_IT_IS or array.type == wanted:
             return array
         if kind == "numeric" and array.type == pa.string():
             found, wrong = marks.parsed(array, self.dialect.numbers)
@@ -303,8 +311,7 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) ->
 
 def _module(name: str) -> str | None:
     """Return the module that reads files of this name, None for a name that says nothing."""
-    texts = {ending + second: module for ending, module in TEXTS.items() for second in ("", *streams.COMPRESSIONS)}
-    return next((module for ending, module in (texts | TABLES).items() if name.lower().endswith(ending)), None)
+    return next((module for ending, module in FORMATS.items() if name.lower().endswith(ending)), None)
 
 
 def _module_inside(path: Path) -> str:
