@@ -177,6 +177,12 @@ def test_a_header_without_rows_can_be_opened(tmp_path, ending):
         staging.write_codes(source, {"a": "numeric", "b": "categorical"}, tmp_path, max_categories=9)
 
 
+def test_an_archive_without_rows_can_be_opened(tmp_path):
+    np.savez(tmp_path / "t.npz", X=np.zeros((0, 2)), y=np.zeros(0))
+    source = open_source(tmp_path / "t.npz")
+    assert list(source.kinds) == ["x0", "x1", "y"] and list(source.batches(source.kinds)) == []
+
+
 # --- numbers that look like texts -------------------------------------------------------------------------------------
 
 #: Texts of a column of a semicolon file -> what the error names.
