@@ -214,7 +214,8 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Class labels, or label indicators; a NumPy array wherever X is.
+            Class labels, or label indicators; a NumPy array wherever X is. Indicators are a sparse matrix, as in
+            scikit-learn, if the first fit got them as one.
         """
         return self._decode(self._outputs_of(X))
 

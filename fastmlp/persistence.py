@@ -11,11 +11,12 @@ import os
 from typing import Any
 
 import fastmlp.estimators  # noqa: F401 - enters the classes that a file may name
+from fastmlp.estimator.pickled import InconsistentVersionWarning
 from fastmlp.saving import model_reader, modelfile
 from fastmlp.saving.model_writer import save
 from fastmlp.saving.modelfile import ModelFileError
 
-__all__ = ["ModelFileError", "load", "read_metadata", "save"]
+__all__ = ["InconsistentVersionWarning", "ModelFileError", "load", "read_metadata", "save"]
 
 
 def load(path: str | os.PathLike[str], *, trust_formulas: bool = False) -> Any:

@@ -67,6 +67,11 @@ def _are_numbers(dtype: Any) -> bool:
     return getattr(getattr(categories, "dtype", None), "kind", "") in ("i", "u", "f")
 
 
+def dense_targets(estimator: Any, y: Any) -> Any:
+    """Return sparse label indicators as an array, which engines and all scorers take; other targets as they are."""
+    return y.toarray() if issparse(y) and not estimator._numeric_targets else y
+
+
 def validated_weight(estimator: Any, sample_weight: Any, y: np.ndarray) -> np.ndarray | None:
     """Return the weights of the rows that have these targets, validated; None if there are none."""
     if sample_weight is None:
@@ -98,6 +103,7 @@ def validation_rows(
     X_val, y_val, weight = given
     try:
         X_val, y_val = validated(estimator, X_val, y_val, reset=False)
+        y_val = dense_targets(estimator, y_val)
         estimator._check_validation_targets(y, y_val)
         weight = estimator._weigh(y_val, validated_weight(estimator, weight, y_val))
         if weight is not None and not np.any(weight):

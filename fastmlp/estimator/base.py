@@ -27,7 +27,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastmlp.data import device_arrays, inputs
 from fastmlp.data.targets import Objective
 from fastmlp.engines import backends
-from fastmlp.estimator import architecture, flat_parameters
+from fastmlp.estimator import architecture, flat_parameters, pickled
 from fastmlp.estimator.parameters import CONSTRAINTS, Parameters, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import choices, weights
@@ -260,6 +260,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
         X, y = inputs.validated(self, X, y, reset=first_pass)
         self._learn_targets(y, extras.incremental)
+        y = inputs.dense_targets(self, y)
         sample_weight = inputs.validated_weight(self, sample_weight, y)
         random_state, objective = check_random_state(self.random_state), self._objective(y)
 
@@ -398,9 +399,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         kept.pop("_idle_predictions", None)
         if "_training" in kept:
             kept["_training"] = kept["_training"].copied()  # a shallow copy counts for itself
-        return kept
+        return pickled.marked(kept)
 
-    def __setstate__(self, kept: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kept = pickled.restored(self, state, _defaults(type(self)))
         super().__setstate__(kept)
         if "coefs_" in kept and "out_activation_" in kept:
             # pickling has cut the views apart; parameters that make no sense any more are predict's to complain about

@@ -11,11 +11,12 @@ from sklearn.base import is_classifier
 from sklearn.preprocessing import LabelBinarizer
 
 from fastmlp.data.targets import LOSS_OF_LINK, n_class_outputs
+from fastmlp.estimator import earlier
 from fastmlp.estimator.base import ESTIMATORS, _defaults
 from fastmlp.model import weights
 from fastmlp.model.network import Network
 from fastmlp.model.stages import UNIT_ATTRIBUTES
-from fastmlp.saving import earlier, modelfile
+from fastmlp.saving import modelfile
 from fastmlp.saving.modelfile import Decoder, Model, ModelFileError, refusing
 from fastmlp.training import state as states
 from fastmlp.training.attributes import ATTRIBUTES

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -38,7 +38,7 @@ def size_of_batches(estimator: Any, n_rows: int) -> int:
 def check_batches(estimator: Any, n_rows: int) -> int:
     """Return how many of the training rows an epoch visits: all, or with drop_last those of whole batches.
 
-    A ValueError says that no batch is left, or that an option needs several rows and gets a single one.
+    A ValueError says that no batch is left, or that an option needs several rows and batches have a single one.
     """
     batch_size = size_of_batches(estimator, n_rows)
     rest = n_rows % batch_size
@@ -47,16 +47,9 @@ def check_batches(estimator: Any, n_rows: int) -> int:
             f"drop_last=True leaves no batch: batch_size={estimator.batch_size} is more than the {n_rows} training rows"
         )
     for name, option in OPTIONS.items():
-        given = f"{name}={getattr(estimator, name)!r}"
-        if not option.whole_batch or not option.asks(getattr(estimator, name)):
-            continue
-        if batch_size == 1:
-            raise ValueError(f"{given} makes no sense with batches of one row, which has no variance")
-        if rest == 1 and not estimator.drop_last:
-            raise ValueError(
-                f"{given} makes no sense with a last batch of one row, which has no variance: {n_rows} rows come in"
-                f" batches of {batch_size}; change batch_size or set drop_last=True"
-            )
+        given = getattr(estimator, name)
+        if batch_size == 1 and option.whole_batch and option.asks(given):
+            raise ValueError(f"{name}={given!r} makes no sense with batches of one row, which has no variance")
     return n_rows - rest if estimator.drop_last else n_rows
 
 
@@ -91,7 +84,7 @@ class Run:
             warnings.warn(text, stacklevel=3)
         # a view of those that an epoch visits: all but what drop_last drops
         self.visited = self.order[: check_batches(estimator, len(self.order))]
-        self.workspace = engine.workspace(network, self.batch_size, estimator.n_jobs)
+        self.workspaces: dict[int, Any] = {}  # by the size of the batches
         self.finished = False  # whether a stopping rule holds
         self._take_optimizer(keep_optimizer)
         self._prepare_attributes()
@@ -102,7 +95,7 @@ class Run:
         estimator, network, state = self.estimator, self.network, self.state
         optimizer = state.optimizer_for(network) if keep else None
         if optimizer is None:
-            n_steps = -(-len(self.visited) // self.batch_size)
+            n_steps = sum(-(-len(rows) // size) for rows, size in self.parts(self.visited))
             parameters = {name: getattr(estimator, name) for name in type(estimator).__dataclass_fields__}
             optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter)
             state.optimizer, state.dropout_seed = optimizer, None
@@ -172,7 +165,35 @@ class Run:
 
     def steps(self, rows: np.ndarray) -> Callable[[], float]:
         """Return what trains on these rows, batch by batch, and returns their mean loss."""
-        args = self.workspace, self.params, self.data, rows, self.batch_size, self.alpha, self.optimizer
+        visits = [self._visit(*part) for part in self.parts(rows)]
+        if len(visits) == 1:
+            return visits[0]
+        shares = [len(part) / len(rows) for part, _ in self.parts(rows)]
+        return lambda: sum(share * visit() for share, visit in zip(shares, visits, strict=True))
+
+    def parts(self, rows: np.ndarray) -> list[tuple[np.ndarray, int]]:
+        """Return the rows of an epoch in parts, each with the size of its batches: views, nearly always a single one.
+
+        A single row left over has no variance. If a layer needs that of its batch, the row joins the last batch, which
+        is then a part of its own, with one row more than the others.
+        """
+        size, n = self.batch_size, len(rows)
+        if not self.network.needs_whole_batch or n <= size or n % size != 1:
+            return [(rows, size)]
+        first = n - size - 1
+        return [part for part in ((rows[:first], size), (rows[first:], size + 1)) if len(part[0])]
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """Yield the rows of each batch of the present epoch."""
+        for rows, size in self.parts(self.visited):
+            for start in range(0, len(rows), size):
+                yield rows[start : start + size].copy()
+
+    def _visit(self, rows: np.ndarray, batch_size: int) -> Callable[[], float]:
+        """Return what trains on these rows in batches of this size, and returns their mean loss."""
+        if batch_size not in self.workspaces:
+            self.workspaces[batch_size] = self.engine.workspace(self.network, batch_size, self.estimator.n_jobs)
+        args = self.workspaces[batch_size], self.params, self.data, rows, batch_size, self.alpha, self.optimizer
         return partial(self.engine.train_epoch, *args, **self.options)
 
     def _validate(self, loss: float, score: float) -> None:
