@@ -328,7 +328,7 @@ def test_standard_input_gives_what_the_file_gives(here, table):
         (("predict", "m.st", "-"), "", "standard input: is empty"),
         (("evaluate", "m.st", "-"), "a,b\n1,u\n", "standard input: no column 'y'"),
         (("train", "-", "--target", "z", "-o", "x.st"), "a,b\n1,u\n", "standard input: no column 'z'"),
-        (("predict", "m.st", "-", "--format", "doc"), "a,b\n1,u\n", "--format must be one of csv, tsv"),
+        (("predict", "m.st", "-", "--format", "doc"), "a,b\n1,u\n", "--format must be one of .csv, .tsv"),
         (("predict", "m.st", "d.csv", "--format", "csv"), "", "--format is for standard input"),
         (("train", "d.csv", "--valid", "-", "--target", "y", "-o", "x.st"), "", "--valid must be a share or a file"),
     ],

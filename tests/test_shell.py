@@ -115,7 +115,7 @@ def test_train_writes_a_model_and_says_how_good_it_is(wine, tmp_path):
 
 TRAINING = (
     *("task", "reason", "target", "classes", "rows", "columns", "features", "dtype", "seed", "target_scaled"),
-    *("epochs", "unit", "weights_of_epoch", "ended", "loss", "metrics", "seconds", "versions"),
+    *("left_out", "notes", "epochs", "unit", "weights_of_epoch", "ended", "loss", "metrics", "seconds", "versions"),
 )
 
 

@@ -11,11 +11,24 @@ import numpy as np
 import typer
 
 from fastmlp.cli import output, scores
-from fastmlp.cli.arguments import DataFile, Encoding, Format, JsonFile, Missing, ModelFile, Quiet, Separator, dialect
+from fastmlp.cli.arguments import (
+    DataFile,
+    Decimal,
+    Encoding,
+    Format,
+    JsonFile,
+    Missing,
+    ModelFile,
+    Quiet,
+    Separator,
+    Thousands,
+    dialect,
+)
 from fastmlp.cli.files import data_file, guarded
 from fastmlp.cli.predict import label_of, unseen_text
 from fastmlp.tabular.coding import Coder, check_finite, numbers
-from fastmlp.tabular.reading import DataError, Source, open_source, shortened
+from fastmlp.tabular.errors import DataError, shortened
+from fastmlp.tabular.reading import Source, open_source
 from fastmlp.tabular.recipe import Recipe, load
 from fastmlp.tabular.staging import checked_weights
 
@@ -34,6 +47,8 @@ def evaluate(
     separator: Separator = None,
     encoding: Encoding = None,
     missing: Missing = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
     file_format: Format = None,
 ) -> None:
     """Compare the predictions for a data file with the targets in it.
@@ -56,8 +71,9 @@ def evaluate(
     with output.one_line_errors(), guarded({"MODEL": model, "DATA": data}, {"--json": json_file}):
         estimator, recipe = load(model)
         assert recipe is not None  # it was needed
+        written = dialect(separator, encoding, missing, decimal, thousands, recipe.dialect)
         with data_file(data, file_format) as path:
-            source = open_source(path, dialect(separator, encoding, missing, recipe.dialect))
+            source = open_source(path, written)
             evaluated = Evaluated(Coder(recipe.columns))
             _read(evaluated, estimator, recipe, source, weight)
             report = {"schema": 1, "model": str(model), "data": str(data), **described(evaluated, estimator, recipe)}

@@ -71,7 +71,8 @@ def data_file(path: Path, file_format: str | None) -> Iterator[Path]:
     `file_format` is the ending that tells what standard input holds, CSV if None. The file is removed when the block
     ends.
     """
-    from fastmlp.tabular.reading import FORMATS, DataError
+    from fastmlp.tabular.errors import DataError
+    from fastmlp.tabular.reading import ENDINGS, KNOWN
 
     if str(path) != "-":
         if file_format is not None:
@@ -79,9 +80,8 @@ def data_file(path: Path, file_format: str | None) -> Iterator[Path]:
         yield path
         return
     ending = "." + (file_format or "csv").lower().removeprefix(".")
-    if ending not in FORMATS:
-        known = ", ".join(known.removeprefix(".") for known in FORMATS)
-        raise ValueError(f"--format must be one of {known}, got {file_format!r}")
+    if ending not in KNOWN:
+        raise ValueError(f"--format must be one of {ENDINGS}; got {file_format!r}")
     with tempfile.TemporaryDirectory(prefix="fastmlp-") as folder:
         copy = Path(folder) / f"{STANDARD_INPUT}{ending}"
         with copy.open("wb") as stream:

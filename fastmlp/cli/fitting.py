@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp.cli import output
-from fastmlp.tabular.reading import DataError
+from fastmlp.tabular.errors import DataError
 from fastmlp.tabular.staging import Codes, stage
 from fastmlp.tabular.target import Target
 

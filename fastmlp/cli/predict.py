@@ -15,6 +15,7 @@ import typer
 from fastmlp.cli import output
 from fastmlp.cli.arguments import (
     DataFile,
+    Decimal,
     Encoding,
     Format,
     JsonFile,
@@ -22,12 +23,14 @@ from fastmlp.cli.arguments import (
     ModelFile,
     Quiet,
     Separator,
+    Thousands,
     dialect,
     output_file,
 )
 from fastmlp.cli.files import data_file, guarded
 from fastmlp.tabular.coding import Coder
-from fastmlp.tabular.reading import AS_IT_IS, DataError, Source, open_source, shortened
+from fastmlp.tabular.errors import DataError, shortened
+from fastmlp.tabular.reading import AS_IT_IS, Source, open_source
 from fastmlp.tabular.recipe import Recipe, load
 
 ENDINGS = (".csv", ".parquet", ".arrow", ".feather")
@@ -69,6 +72,8 @@ def predict(
     separator: Separator = None,
     encoding: Encoding = None,
     missing: Missing = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
     file_format: Format = None,
 ) -> None:
     """Predict the rows of a data file of any size.
@@ -92,8 +97,9 @@ def predict(
             assert recipe is not None  # it was needed
             _check_proba(proba, estimator, recipe)
             coder = Coder(recipe.columns)
+            written = dialect(separator, encoding, missing, decimal, thousands, recipe.dialect)
             with data_file(data, file_format) as path:
-                source = open_source(path, dialect(separator, encoding, missing, recipe.dialect))
+                source = open_source(path, written)
                 ids = _ids(recipe, source, id_column)
                 tables = _tables(estimator, recipe, source, coder, ids=ids, proba=proba, unknown=unknown)
                 n_rows = _write(out, tables)

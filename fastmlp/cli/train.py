@@ -16,13 +16,26 @@ import typer
 from rich.console import Console
 
 from fastmlp.cli import output, parameters
-from fastmlp.cli.arguments import DataFile, Encoding, Format, JsonFile, Missing, Quiet, Separator, dialect, regular_file
+from fastmlp.cli.arguments import (
+    DataFile,
+    Decimal,
+    Encoding,
+    Format,
+    JsonFile,
+    Missing,
+    Quiet,
+    Separator,
+    Thousands,
+    dialect,
+    regular_file,
+)
 from fastmlp.cli.files import data_file, guarded
 from fastmlp.cli.fitting import NAMES, Result, Rows, check_weights, cross_validated, fit, folds_of, judged, tell
 from fastmlp.data.files import Reservation
 from fastmlp.data.optional import needed
 from fastmlp.engines import environment
-from fastmlp.tabular.reading import KINDS, DataError, Dialect, Source, listed, open_source
+from fastmlp.tabular.errors import DataError, listed
+from fastmlp.tabular.reading import KINDS, Dialect, Source, open_source
 from fastmlp.tabular.recipe import Recipe
 from fastmlp.tabular.staging import Codes, Staged, draw_validation, stage, temporary_folder, write_codes
 from fastmlp.tabular.target import TASKS, Target, check_given, read_target
@@ -138,6 +151,8 @@ def train(
     separator: Separator = None,
     encoding: Encoding = None,
     missing: Missing = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
     file_format: Format = None,
     *,
     parameters: dict,
@@ -165,12 +180,12 @@ def train(
         fastmlp train digits.npz --activation '["elu", {"alpha": 0.5}]' --solver adamw --dropout 0.2 -o d.safetensors
     """
     with output.one_line_errors():
-        share, validation = _validation(valid)
         plan = Plan(
             data, _target(target, data), model, _one_of("--task", task, TASKS), _parameters(parameters, hidden, task),
-            _seed(parameters), share, validation, cv or 0, weight, tuple(id_column or ()), tuple(drop or ()),
+            _seed(parameters), *_validation(valid), cv or 0, weight, tuple(id_column or ()), tuple(drop or ()),
             dict(map(_kind, kind or ())), max_categories, _one_of("--dtype", dtype, DTYPES), scale_target,
-            dialect(separator, encoding, missing, Dialect()), file_format, quiet or str(json_file) == "-",
+            dialect(separator, encoding, missing, decimal, thousands, Dialect()), file_format,
+            quiet or str(json_file) == "-",
         )  # fmt: skip
         report = _trained(plan, plot, json_file)
     if not plan.quiet:
@@ -202,7 +217,8 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
     """
     begin = time.perf_counter()
     with data_file(plan.data, plan.format) as path, temporary_folder(plan.output) as folder:
-        codes, target, held_out = _read(open_source(path, plan.dialect), plan, folder)
+        source = open_source(path, plan.dialect)
+        codes, target, held_out = _read(source, plan, folder)
         estimator = parameters.made(target.task, {**plan.parameters, "random_state": plan.seed})
         scaled = plan.scale_target and target.task == "regression" and parameters.has_linear_output(estimator)
         crossed = begin_cv = time.perf_counter()
@@ -221,6 +237,9 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
         seconds |= {"cross_validation": crossed - begin_cv} if plan.folds else {}
         history = _history(plan, target, training, validation, len(columns), result)
         history |= {
+            "left_out": source.left_out,
+            # who says the kind of a column has looked at it
+            "notes": {name: why for name, why in source.notes.items() if name not in plan.kinds},
             "target_scaled": scaled,
             "metrics": {"of": "training" if validation is None else "validation"}
             | judged(estimator, validation or training),
@@ -356,6 +375,8 @@ def _entries(report: Mapping[str, Any]) -> dict[str, Any]:
         "columns": f"{report['columns']} -> {report['features']} features of {report['dtype']}",
         "weights": f"column {report['weight']}" if "weight" in report else None,
         "ids": ", ".join(report["ids"]) if "ids" in report else None,
+        "left out": "; ".join(f"{name!r}: {why}" for name, why in report["left_out"].items()) or None,
+        "look at": "\n".join(f"{name!r} {why}" for name, why in report["notes"].items()) or None,
         report["unit"]: epochs,
         "ended by": report["ended"],
         "seconds": f"{seconds['reading']:.2f} to read, {seconds['training']:.2f} to train{crossed}",
@@ -442,10 +463,10 @@ def _columns(source: Source, plan: Plan) -> dict[str, str]:
     for name in (*plan.kinds, *no_features):
         source.problems.pop(name, None)
     source.check((plan.target, *no_features, *plan.kinds))
-    used = {name: plan.kinds.get(name, kind) for name, kind in source.kinds.items() if name not in no_features}
-    used[plan.target] = used.pop(plan.target)  # the last
+    used = source.used(plan.target, no_features, plan.kinds)
     if len(used) == 1:
-        raise DataError(f"{plan.data}: there is no column besides the target {plan.target!r}")
+        index = f" and the index, {listed(source.left_out)}" if source.left_out else ""
+        raise DataError(f"{plan.data}: there is no column besides the target {plan.target!r}{index}")
     source.check(used)
     return used
 

@@ -14,7 +14,8 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from fastmlp.tabular.reading import DataError, Dialect, Source, one_line
+from fastmlp.tabular.errors import DataError, one_line
+from fastmlp.tabular.reading import Dialect, Source
 
 BLOCK_BYTES = 1 << 23
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fastmlp.tabular.columns import LARGEST, Categorical, Column
-from fastmlp.tabular.reading import DataError, Source, shortened
+from fastmlp.tabular.errors import DataError, shortened
+from fastmlp.tabular.reading import Source
 
 
 class Learner:
@@ -112,14 +113,15 @@ class Coder:
             row += batch.num_rows
 
     def _codes(self, array: Any, column: Categorical) -> np.ndarray:
-        known = {text: code for code, text in enumerate(column.categories)}
+        known = column.codes
         coded = array.dictionary_encode()
         texts = coded.dictionary.to_pylist()
-        codes = np.array([known.get(text, len(known)) for text in texts], dtype=float)
+        new_code = len(column.categories)
+        codes = np.array([known.get(text, new_code) for text in texts], dtype=float)
         indices = numbers(coded.indices)
-        if (codes == len(known)).any():
+        if (codes == new_code).any():
             counts = np.bincount(indices[~np.isnan(indices)].astype(np.intp), minlength=len(texts))
-            new = {text: int(n) for text, code, n in zip(texts, codes, counts, strict=True) if code == len(known) and n}
+            new = {text: int(n) for text, code, n in zip(texts, codes, counts, strict=True) if code == new_code and n}
             self.unseen.setdefault(column.name, Counter()).update(new)
         return looked_up(indices, codes)
 

@@ -16,7 +16,9 @@ import numpy as np
 from fastmlp.tabular import columns as tables
 from fastmlp.tabular.coding import Coder
 from fastmlp.tabular.columns import Column
-from fastmlp.tabular.reading import DataError, Dialect, Source
+from fastmlp.tabular.errors import DataError
+from fastmlp.tabular.marks import DECIMALS, THOUSANDS
+from fastmlp.tabular.reading import Dialect, Source
 
 #: Key of the metadata.
 KEY = "table"
@@ -30,7 +32,7 @@ class Recipe:
     columns: list[Column]  # in the order of the file that was trained on
     target: str  # the column that is predicted
     task: str  # "classification" or "regression"
-    dialect: Dialect = field(default_factory=Dialect)  # how missing values were written
+    dialect: Dialect = field(default_factory=Dialect)  # how missing values and numbers in texts were written
     training: Mapping[str, Any] = field(default_factory=dict)  # rows, metrics, seconds and versions, for people
     ids: tuple[str, ...] = ()  # columns that identify rows, which predictions repeat
 
@@ -88,6 +90,8 @@ class Recipe:
             "target": self.target,
             "task": self.task,
             "missing": list(self.dialect.missing),
+            "decimal": self.dialect.decimal,
+            "thousands": self.dialect.thousands,
             "training": dict(self.training),
         }
         if self.ids:
@@ -115,7 +119,11 @@ def from_json(metadata: Any) -> Recipe:
     ids = entries.get("ids", [])
     if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
         raise DataError("ids must be a list of texts")
-    dialect = Dialect(missing=tuple(missing))
+    # files of earlier versions say nothing about numbers in texts
+    decimal, thousands = entries.get("decimal", "."), entries.get("thousands")
+    if decimal not in DECIMALS or thousands not in (None, *THOUSANDS) or decimal == thousands:
+        raise DataError("decimal and thousands must be different marks of numbers")
+    dialect = Dialect(missing=tuple(missing), decimal=decimal, thousands=thousands)
     return Recipe(tables.from_json(entries.get("columns")), target, task, dialect, training, tuple(ids))
 
 

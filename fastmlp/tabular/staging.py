@@ -23,7 +23,9 @@ import numpy as np
 
 from fastmlp.tabular.coding import Learner, looked_up
 from fastmlp.tabular.columns import LARGEST, Boolean, Categorical, Column, Numeric, feature_names, transformer
-from fastmlp.tabular.reading import DataError, Source
+from fastmlp.tabular.errors import DataError
+from fastmlp.tabular.facts import Facts
+from fastmlp.tabular.reading import Source
 
 #: Rows of a block between two passes over the codes; about as many bytes.
 BLOCK_BYTES = 1 << 22
@@ -43,6 +45,7 @@ class Codes:
     target: np.ndarray  # (n_rows,), the codes of the target
     weight: np.ndarray | None = None  # (n_rows,), the weights of the rows, if a column has them
     n_given: int = 0  # rows at the end that are those of a validation file
+    labelled: bool = False  # whether the file says that the numbers of the target are categories
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows, their codes (n, n_columns) without the target), block by block.
@@ -102,32 +105,42 @@ def write_codes(
     """Read a file to its end and write the codes of some columns, of which the target is the last, to a folder.
 
     `weight` is a column of weights, which is none of these. The rows of a `validation` file follow those of the first.
-    `on_rows` is called with the number of rows read so far. A DataError tells of any error in the files.
+    `on_rows` is called with the number of rows read so far. A DataError tells of any error in the files. What people
+    should know of the columns goes to ``source.notes``.
     """
     import pyarrow
 
     weights = {} if weight is None else {weight: "numeric"}
-    learner = Learner(source, {**weights, **kinds}, max_categories)
+    learner, facts = Learner(source, {**weights, **kinds}, max_categories), Facts(kinds)
     path = folder / "codes"
     targets, given, ends = [], [], [0]
     with path.open("wb") as stream:
         for learner.source in (source,) if validation is None else (source, validation):
             ends.append(ends[-1])
-            if learner.source is validation:
-                learner.max_categories = sys.maxsize  # texts that only it has become no features
             for block in learner.blocks():
                 if weight is not None:
                     given.append(checked_weights(learner.source.path, weight, block[:, 0], ends[-1] - ends[-2]))
                     block = np.ascontiguousarray(block[:, 1:])
                 stream.write(block.data)
                 targets.append(block[:, -1].copy())
+                if learner.source is source:
+                    facts.add(block)
                 ends[-1] += len(block)
                 on_rows(ends[-1])
+            if learner.source is source:
+                source.notes |= facts.notes(learner.categories)
+                learner.max_categories = sys.maxsize  # texts that only the validation file has become no features
     pyarrow.default_memory_pool().release_unused()  # the blocks that were read ahead
     return Codes(
-        path, list(kinds), list(kinds.values()), learner.categories, np.concatenate(targets),
-        np.concatenate(given) if given else None, 0 if validation is None else ends[2] - ends[1],
-    )  # fmt: skip
+        path,
+        list(kinds),
+        list(kinds.values()),
+        learner.categories,
+        np.concatenate(targets),
+        labelled=learner.target in source.labels,
+        weight=np.concatenate(given) if given else None,
+        n_given=0 if validation is None else ends[2] - ends[1],
+    )
 
 
 def checked_weights(path: Path, name: str, weights: np.ndarray, row: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastmlp.tabular.reading import DataError
+from fastmlp.tabular.errors import DataError
 from fastmlp.tabular.staging import Codes
 
 TASKS = ("auto", "classification", "regression")
@@ -32,7 +32,7 @@ def read_target(codes: Codes, task: str, where: str) -> Target:
 
     The rows of a validation file decide nothing.
 
-    The task "auto" takes texts, truths and at most ``FEW`` different whole numbers for classes, as far as
+    The task "auto" takes texts, truths, categories and at most ``FEW`` different whole numbers for classes, as far as
     scikit-learn's ``type_of_target`` does. A DataError says that the target is the same in all rows, or holds texts
     where values are wanted, or fractions where classes are.
     """
@@ -52,11 +52,15 @@ def read_target(codes: Codes, task: str, where: str) -> Target:
         if task == "classification":
             raise DataError(f"{where}: the target {name!r} {what}: no classes for --task classification")
     else:
-        what = f"holds {len(different)} different whole numbers"
+        what = f"holds {len(different)} different {'categories' if codes.labelled else 'whole numbers'}"
     reason = "as --task says"
     if task == "auto":
         task = "regression"
-        if kind != "numeric" or (len(different) <= FEW and _are_whole(values)):
+        if (
+            kind != "numeric"
+            or (codes.labelled and _are_whole(values))
+            or (len(different) <= FEW and _are_whole(values))
+        ):
             task = "classification"
         reason = f"{name!r} {what}"
     if task == "regression":
