@@ -109,6 +109,8 @@ def _read(evaluated: Evaluated, estimator: Any, recipe: Recipe, source: Source, 
     beside = {recipe.target: _kind(estimator), **({} if weight is None else {weight: "numeric"})}
     if weight == recipe.target:
         raise DataError(f"{source.path}: --weight {weight} is the target")
+    if any(column.name == weight and column.kind == "categorical" for column in recipe.columns):
+        raise DataError(f"{source.path}: --weight {weight} is a column of texts")
     row = 0
     for X, batch in recipe.blocks_beside(source, estimator.coefs_[0].dtype, beside, evaluated.coder):
         target = _targets(evaluated, estimator, source, batch, recipe.target, row)
