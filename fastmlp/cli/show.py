@@ -90,18 +90,21 @@ def _history(training: Mapping[str, Any]) -> dict[str, str]:
     """Return one line for each thing that the file says about its training; it may say anything."""
     lines: dict[str, str] = {}
     for name, value in training.items():
-        if isinstance(value, Mapping):
-            text = ", ".join(f"{NAMES.get(str(key), key)} {_short(entry)}" for key, entry in value.items())
-        elif isinstance(value, list):
-            text = ", ".join(map(_short, value))
-        else:
-            text = _short(value)
+        text = _short(value)
         if text:
             lines[str(name)] = text
     return lines
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = (
+            (name, f"({_short(entry)})" if isinstance(entry, Mapping) else _short(entry))
+            for name, entry in value.items()
+        )
+        return ", ".join(f"{NAMES.get(str(name), name)} {text}" for name, text in inner)
+    if isinstance(value, list):
+        return ", ".join(map(_short, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
