@@ -6,18 +6,9 @@ import zipfile
 import numpy as np
 import pyarrow as pa
 from pyarrow import feather
-from typer.testing import CliRunner
-
-from fastmlp.cli.app import app
 
 #: Options of a training that is over at once.
 QUICK = ("--hidden", "4", "--max-iter", "3", "--random-state", "0")
-
-
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == code, result.output
-    return result
 
 
 def values(source, kinds=None):

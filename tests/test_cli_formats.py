@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from shell import invoke, refused
 
 from fastmlp.persistence import load
 
 from data_files import saved, zipped
+from shell import invoke, refused
+from tiers import exhaustive
 
 QUICK = ("--hidden", "4", "--max-iter", "3", "--random-state", "0", "--quiet")
 ROLES = ("--target", "quality", "--id", "bottle", "--weight", "bottles")
@@ -93,7 +94,7 @@ def without(report, *names):
     return {name: value for name, value in report.items() if name not in names}
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form != "commas"])
+@pytest.mark.parametrize("form", ["decimal commas", "lines", "workbook", "index", *exhaustive("document", "arrow")])
 def test_a_table_is_the_same_in_every_form(tmp_path, plain, form):
     report, judged, predictions = done(tmp_path, form)
     assert without(report, *PATHS) == without(plain[1][0], *PATHS)
@@ -101,7 +102,7 @@ def test_a_table_is_the_same_in_every_form(tmp_path, plain, form):
     assert predictions == plain[1][2]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["decimal commas", *exhaustive(*(n for n in FORMS if n != "decimal commas"))])
 def test_standard_input_in_every_form(tmp_path, plain, form):
     ending, _, options = FORMS[form]
     train, _, test = (path.read_bytes() for path in written(tmp_path, form))
@@ -176,6 +177,13 @@ def test_what_is_not_read_is_said(tmp_path, plain):
     assert f"test.xlsx: 'more' {why}" in result.stderr
 
 
+def test_weights_are_numbers(plain):
+    arguments = ("evaluate", plain[0] / "m.st", plain[0] / "test.csv", "--weight")
+    assert "--weight colour is a column of texts" in refused(*arguments, "colour")
+    assert "column 'bottle': 'B2000' is no number" in refused(*arguments, "bottle")
+    invoke(*arguments, "organic")
+
+
 # --- ids and classes --------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +228,7 @@ def test_whole_numbers_are_one_category_with_and_without_a_point(tmp_path, gap):
 
 #: A file without rows -> what writes it.
 EMPTY = {
+    "bare.csv": lambda t, path: path.write_text(",".join(t)),
     **dict.fromkeys((".csv", ".tsv", ".csv.gz", ".csv.zip"), lambda t, path: t.to_csv(path, index=False)),
     ".xlsx": lambda t, path: t.to_excel(path, index=False),
     ".parquet": lambda t, path: t.to_parquet(path),
@@ -231,21 +240,30 @@ EMPTY = {
 }
 
 
-@pytest.mark.parametrize("form", EMPTY)
+RARE = (".csv", ".tsv", ".csv.gz", ".csv.zip", ".feather", "_lists.json")
+
+
+@pytest.mark.parametrize("form", [*(form for form in EMPTY if form not in RARE), *exhaustive(*RARE)])
 def test_a_file_without_rows_gives_predictions_without_rows(tmp_path, plain, form):
     EMPTY[form](wine(5, 0).iloc[:0], tmp_path / f"t{form}")
     arguments = plain[0] / "m.st", tmp_path / f"t{form}"
     header = plain[1][2].splitlines(keepends=True)[0]
     assert invoke("predict", *arguments, "--proba").stdout == header
-    for out in ("p.parquet", "p.feather"):
-        invoke("predict", *arguments, "--proba", "-o", tmp_path / out)
-        found = getattr(pd, f"read_{out[2:]}")(tmp_path / out)
-        assert len(found) == 0 and list(found) == ["bottle", "quality", "proba_fair", "proba_good"]
     assert "has no rows" in refused("evaluate", *arguments)
     assert "has no rows" in refused("train", arguments[1], "--target", "quality", *QUICK, "-o", tmp_path / "n.st")
-    data = plain[0] / "train.csv"
-    valid = ("train", data, *ROLES, *QUICK, "--valid", arguments[1], "-o", tmp_path / "n.st")
+    valid = ("train", plain[0] / "train.csv", *ROLES, *QUICK, "--valid", arguments[1], "-o", tmp_path / "n.st")
     assert f"t{form}: has no rows" in refused(*valid)
+
+
+@pytest.mark.parametrize("proba", [False, True])
+@pytest.mark.parametrize("ending", ["csv", "parquet", "feather", *exhaustive("arrow")])
+def test_predictions_without_rows_can_be_read(tmp_path, plain, ending, proba):
+    wine(5, 0).iloc[:0].drop(columns="quality").to_csv(tmp_path / "t.csv", index=False)
+    out = tmp_path / f"p.{ending}"
+    arguments = ("predict", plain[0] / "m.st", tmp_path / "t.csv", *["--proba"] * proba, "-o", out, "--json", "-")
+    assert json.loads(invoke(*arguments).stdout)["rows"] == 0
+    found = getattr(pd, f"read_{ending.replace('arrow', 'feather')}")(out)
+    assert list(found) == ["bottle", "quality", *["proba_fair", "proba_good"] * proba] and len(found) == 0
 
 
 def test_an_archive_without_rows_gives_predictions_without_rows(tmp_path):

@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from shell import invoke, refused
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes, load_iris
@@ -24,6 +23,7 @@ from fastmlp.tabular import recipe
 from fastmlp.tabular.reading import open_source
 from fastmlp.tabular.staging import draw_validation
 
+from shell import invoke, refused
 from tiers import exhaustive
 
 QUICK = ("--hidden", "6", "--random-state", "3", "--dtype", "float64")
@@ -71,7 +71,10 @@ TRAININGS = {
     "values, weights": ("values", ("--weight", "w", "--early-stopping", *FAST)),
     "values, lbfgs": ("values", ("--solver", "lbfgs", "--max-iter", "9")),
 }
-SPARED = ("a small share", "early stopping by another score", "drop_last", "hinge", "values", "values as they are")
+SPARED = (
+    *("a small share", "early stopping by another score", "weights", "adaptive rate", "drop_last", "hinge", "values"),
+    *("values of a file", "values as they are", "values, lbfgs"),
+)
 
 
 class Again:
@@ -355,29 +358,6 @@ def test_ids_are_repeated_by_predict_as_they_are(tmp_path, ending):
     assert "no column 'key'" in refused("predict", tmp_path / "m.st", data, "--id", "key", "-o", out)
     write(frame.assign(y=1), data)
     assert "--id y is the name of a column of predictions" in refused("predict", tmp_path / "m.st", data, "--id", "y")
-
-
-# --- files without rows -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("proba", [False, True])
-@pytest.mark.parametrize("kind", ["csv", "csv without a line's end", "parquet", "arrow"])
-def test_predictions_for_no_rows_are_none(tmp_path, kind, proba):
-    frame = frames()
-    frame.to_csv(tmp_path / "d.csv", index=False)
-    invoke("train", tmp_path / "d.csv", "--target", "y", *QUICK, "--max-iter", "5", "-q", "-o", tmp_path / "m.st")
-    ending = kind.partition(" ")[0]
-    data, out = tmp_path / f"none.{ending}", tmp_path / f"p.{ending}"
-    if ending == "csv":
-        data.write_text("a,b,c" + ("" if "without" in kind else "\n"))
-    else:
-        getattr(frame.drop(columns="y")[:0], {"parquet": "to_parquet", "arrow": "to_feather"}[ending])(data)
-    result = invoke("predict", tmp_path / "m.st", data, "-o", out, *(["--proba"] if proba else []), "--json", "-")
-    assert json.loads(result.stdout)["rows"] == 0
-    found = {"csv": pd.read_csv, "parquet": pd.read_parquet, "arrow": pd.read_feather}[ending](out)
-    assert list(found) == ["y", *(["proba_no", "proba_yes"] if proba else [])] and len(found) == 0
-    line = refused("train", data, "--target", "c", *QUICK, "-o", tmp_path / "x.st")
-    assert "rows" in line  # training needs some
 
 
 # --- --cv -------------------------------------------------------------------------------------------------------------

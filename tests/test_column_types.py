@@ -20,7 +20,8 @@ from fastmlp.tabular import coding, recipe, staging
 from fastmlp.tabular.reading import AS_IT_IS, DataError, open_source
 from fastmlp.tabular.target import read_target
 
-from data_files import QUICK, invoke, saved, values
+from data_files import QUICK, saved, values
+from shell import invoke
 
 # --- indexes ----------------------------------------------------------------------------------------------------------
 

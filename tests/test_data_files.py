@@ -18,7 +18,8 @@ from fastmlp.tabular import coding, marks, recipe, rows, staging, streams
 from fastmlp.tabular.columns import Categorical
 from fastmlp.tabular.reading import MISSING, DataError, Dialect, open_source
 
-from data_files import QUICK, TYPES, assert_same, invoke, saved, values, zipped
+from data_files import QUICK, TYPES, assert_same, saved, values, zipped
+from shell import invoke
 
 # --- texts ------------------------------------------------------------------------------------------------------------
 

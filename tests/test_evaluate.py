@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from shell import invoke, refused
 from sklearn import metrics
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.preprocessing import label_binarize
@@ -16,7 +15,8 @@ from fastmlp.cli.scores import NAMES, QUANTILES
 from fastmlp.tabular import recipe
 from fastmlp.tabular.reading import open_source
 
-from tiers import exhaustive
+from shell import invoke, refused
+from tiers import each_value_once, exhaustive
 
 QUICK = ("--hidden", "6", "--max-iter", "20", "--learning-rate-init", "0.02", "--random-state", "0", "--quiet")
 
@@ -105,6 +105,7 @@ def judged(folder, table, weight):
     return found
 
 
+@each_value_once
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.filterwarnings("ignore:The y_prob values do not sum:UserWarning")
 def test_every_metric_is_scikit_learns(case, monkeypatch, weighted):
@@ -120,6 +121,7 @@ def test_every_metric_is_scikit_learns(case, monkeypatch, weighted):
     assert set(wanted) <= set(NAMES)
 
 
+@each_value_once
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_tables_beside_the_metrics(case, weighted):
     folder, table = case

@@ -26,23 +26,9 @@ from fastmlp.tabular import recipe
 from fastmlp.tabular.reading import open_source
 from fastmlp.tabular.staging import draw_validation
 
+from shell import invoke, refused
+
 QUICK = ("--hidden", "8", "--max-iter", "5", "--random-state", "0")
-
-
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
-
-
-def refused(*arguments, code=2):
-    """The one line of an error."""
-    result = invoke(*arguments, code=code)
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert not [line for line in result.stderr.splitlines() if "Traceback" in line]
-    return line.removeprefix("Error: ")
 
 
 @pytest.fixture(scope="module")
