@@ -64,12 +64,14 @@ _SUBMODULES = (
 )
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
-    if name in _SUBMODULES:
-        return import_module(f"fastmlp.{name}")
-    raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a checker that saw it would take any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return getattr(import_module(_MODULES[name]), name)
+        if name in _SUBMODULES:
+            return import_module(f"fastmlp.{name}")
+        raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

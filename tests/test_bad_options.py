@@ -86,7 +86,7 @@ NAMES = "|".join(HIDDEN_ACTIVATIONS[:3])
 BAD_CLASSIFIERS = [
     ({"activation": "swish"}, None, rf"'activation' parameter.*({NAMES})"),
     ({"activation": "exp"}, None, "'activation' parameter"),
-    ({"activation": ["relu", "swish"]}, None, r"activation\[1\]='swish' is unknown; valid are \['identity'"),
+    ({"activation": ["relu", "swish"]}, None, r"activation\[1\]='swish' is unknown; valid are \['celu'"),
     ({"activation": ["relu"]}, None, "one per hidden layer, 2, got 1"),
     ({"activation": ("elu", {"beta": 1})}, None, r"'elu' has no parameter 'beta'; its parameters are \['alpha'\]"),
     ({"activation": ("elu", {"alpha": -1})}, None, r"alpha must be in \[0, .*got -1"),
@@ -105,7 +105,7 @@ BAD_CLASSIFIERS = [
     ({"learning_rate": lambda progress: -1.0}, None, "must return finite factors"),
     ({"weight_decay": -0.1}, None, "'weight_decay'"),
     ({"max_grad_norm": 0}, None, r"'max_grad_norm' .*\(0.0, inf\)"),
-    ({"solver": ("adamax", {})}, None, r"solver=\('adamax', .* is unknown; valid are \['lbfgs', 'sgd'"),
+    ({"solver": ("adamax", {})}, None, r"solver=\('adamax', .* is unknown; valid are \['adadelta', 'adagrad'"),
     ({"solver": ("adam",)}, None, r"solver=\('adam',\) is unknown; valid are "),
     ({"solver": ["rmsprop", "adam"]}, None, r"solver=\['rmsprop', 'adam'\] is unknown; valid are "),
     ({"solver": ("rmsprop", {"rho": 1.0})}, None, r"solver=\('rmsprop', .*rho must be in \[0, 1\), got 1.0"),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
     import torch
+    from sklearn import neural_network
 
     from fastmlp.estimator.description import Summary
+    from fastmlp.estimators import MLPClassifier, MLPRegressor
 
 
 class ModelMethods:
@@ -37,7 +39,11 @@ class ModelMethods:
 
         save(self, path, optimizer_state=optimizer_state, metadata=metadata)
 
-    def to_sklearn(self) -> Any:
+    @overload
+    def to_sklearn(self: MLPClassifier) -> neural_network.MLPClassifier: ...  # type: ignore[misc] # a class below
+    @overload
+    def to_sklearn(self: MLPRegressor) -> neural_network.MLPRegressor: ...  # type: ignore[misc]
+    def to_sklearn(self: Any) -> Any:
         """Return the same network as scikit-learn's estimator; see :func:`fastmlp.saving.to_sklearn.to_sklearn`."""
         from fastmlp.saving.to_sklearn import to_sklearn
 

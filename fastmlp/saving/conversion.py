@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from sklearn import neural_network
+from sklearn.base import BaseEstimator
 
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.model.network import Network
 from fastmlp.saving.to_sklearn import converted, copy_attributes, copy_requests, counterpart, to_sklearn
 from fastmlp.sklearn_compat import AdamOptimizer, SGDOptimizer
 from fastmlp.training.attributes import plain
+from fastmlp.training.history import COLUMNS
 from fastmlp.training.optimizers import Optimizer
 from fastmlp.training.schedules import Adaptive, InverseScaling, Schedule
 from fastmlp.training.state import TrainingState
-from fastmlp.training.validation import COLUMNS
 
 __all__ = ["from_sklearn", "to_sklearn"]
 
@@ -27,7 +28,18 @@ OURS: dict[type, type] = {
     neural_network.MLPRegressor: MLPRegressor,
 }
 
+#: A pipeline, a search, ...: of the same class with other networks inside.
+Holder = TypeVar("Holder", bound=BaseEstimator)
 
+
+@overload
+def from_sklearn(estimator: neural_network.MLPClassifier) -> MLPClassifier: ...
+@overload
+def from_sklearn(  # type: ignore[overload-cannot-match] # to mypy, which reads no scikit-learn, the two are the same
+    estimator: neural_network.MLPRegressor,
+) -> MLPRegressor: ...
+@overload
+def from_sklearn(estimator: Holder) -> Holder: ...  # type: ignore[overload-cannot-match]
 def from_sklearn(estimator: Any) -> Any:
     """Convert scikit-learn's MLPClassifier or MLPRegressor, fitted or not, alone or inside another estimator.
 

@@ -10,7 +10,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from sklearn import config_context, neural_network
@@ -26,6 +26,9 @@ from fastmlp.training.attributes import ATTRIBUTES
 from fastmlp.training.optimizers import Optimizer
 from fastmlp.training.schedules import Adaptive, InverseScaling, Schedule
 from fastmlp.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from fastmlp.estimators import MLPClassifier, MLPRegressor
 
 #: Fitted attributes that mean the same in both.
 SHARED = (*(name for name, row in ATTRIBUTES.items() if row.shared), "_label_binarizer")
@@ -63,6 +66,10 @@ SOLVERS: dict[str, tuple[str, bool | None]] = {
 }
 
 
+@overload
+def to_sklearn(estimator: MLPClassifier) -> neural_network.MLPClassifier: ...
+@overload
+def to_sklearn(estimator: MLPRegressor) -> neural_network.MLPRegressor: ...
 def to_sklearn(estimator: Any) -> Any:
     """Convert to scikit-learn's MLPClassifier or MLPRegressor, fitted or not, alone or inside another estimator.
 
@@ -71,8 +78,8 @@ def to_sklearn(estimator: Any) -> Any:
     defaults, with a warning that names them.  An estimator that is not fitted is nothing but its parameters, so there
     they are refused.
 
-    ``backend`` and ``n_jobs``, which change no result, and ``history_`` and ``validation_loss_curve_`` are dropped.
-    The state of the optimizers that scikit-learn has is kept.
+    ``backend``, ``n_jobs`` and ``train_score``, which change no result, and ``history_``, ``evals_result_`` and
+    ``validation_loss_curve_`` are dropped. The state of the optimizers that scikit-learn has is kept.
 
     Parameters
     ----------
