@@ -1,6 +1,6 @@
 """fastmlp: scikit-learn's multi-layer perceptrons on a compiled engine.
 
-Importing the package is cheap: the estimators, and the decorators of formulas, load at first use.
+Importing the package is cheap: the estimators, the decorators of formulas, and the modules load at first use.
 """
 
 from importlib import import_module
@@ -13,34 +13,66 @@ __all__ = [
     "__version__",
     "activation",
     "from_sklearn",
+    "from_torch",
     "load",
     "loss",
     "summary",
+    "to_sklearn",
 ]
 
 if TYPE_CHECKING:
+    from fastmlp import callbacks as callbacks
+    from fastmlp import displays as displays
+    from fastmlp import engines as engines
+    from fastmlp import estimator as estimator
+    from fastmlp import export as export
+    from fastmlp import persistence as persistence
+    from fastmlp import saving as saving
+    from fastmlp import tabular as tabular
+    from fastmlp import training as training
     from fastmlp.estimator.description import summary
     from fastmlp.estimators import MLPClassifier, MLPRegressor
     from fastmlp.kernels.language import activation, loss
     from fastmlp.persistence import load
     from fastmlp.saving.conversion import from_sklearn
+    from fastmlp.saving.from_torch import from_torch
+    from fastmlp.saving.to_sklearn import to_sklearn
 
 _MODULES = {
     "MLPClassifier": "fastmlp.estimators",
     "MLPRegressor": "fastmlp.estimators",
     "activation": "fastmlp.kernels.language",
     "from_sklearn": "fastmlp.saving.conversion",
+    "from_torch": "fastmlp.saving.from_torch",
     "load": "fastmlp.persistence",
     "loss": "fastmlp.kernels.language",
     "summary": "fastmlp.estimator.description",
+    "to_sklearn": "fastmlp.saving.to_sklearn",
 }
 
+#: Modules for users, which ``import fastmlp`` alone makes available.
+_SUBMODULES = (
+    "callbacks",
+    "displays",
+    "engines",
+    "estimator",
+    "export",
+    "persistence",
+    "saving",
+    "tabular",
+    "training",
+)
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
-    raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+
+if not TYPE_CHECKING:  # a checker that saw it would take any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return getattr(import_module(_MODULES[name]), name)
+        if name in _SUBMODULES:
+            return import_module(f"fastmlp.{name}")
+        raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_SUBMODULES])

@@ -1,5 +1,21 @@
-"""Callbacks for the `callbacks` parameter of the estimators; they are written in training/callbacks.py."""
+"""Callbacks for the `callbacks` parameter of the estimators; they are written in training/ and tracking/."""
 
-from fastmlp.training.callbacks import Checkpoint, EpochInfo, LearningRateFinder, Logging, ProgressBar, TimeLimit
+from fastmlp.tracking.mlflow_logger import MlflowLogger
+from fastmlp.tracking.optuna_pruning import OptunaPruning
+from fastmlp.tracking.tensorboard_events import TensorBoard
+from fastmlp.tracking.wandb_logger import WandbLogger
+from fastmlp.training.callbacks import Checkpoint, EpochInfo, Logging, ProgressBar, TimeLimit
+from fastmlp.training.learning_rate_finder import LearningRateFinder
 
-__all__ = ["Checkpoint", "EpochInfo", "LearningRateFinder", "Logging", "ProgressBar", "TimeLimit"]
+__all__ = [
+    "Checkpoint",
+    "EpochInfo",
+    "LearningRateFinder",
+    "Logging",
+    "MlflowLogger",
+    "OptunaPruning",
+    "ProgressBar",
+    "TensorBoard",
+    "TimeLimit",
+    "WandbLogger",
+]

@@ -6,22 +6,22 @@ the parameters' documentation in parameters.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from fastmlp.data import device_arrays, targets
 from fastmlp.data.targets import Objective
+from fastmlp.estimator import types
 from fastmlp.estimator.base import Extras, Method, _BaseMLP, entered, fit_context
 from fastmlp.estimator.methods import ModelMethods
+from fastmlp.estimator.mistakes import explained
 from fastmlp.estimator.parameters import (
     CLASSIFIER_CONSTRAINTS,
     CONSTRAINTS,
@@ -31,6 +31,7 @@ from fastmlp.estimator.parameters import (
 )
 from fastmlp.model import choices
 from fastmlp.sklearn_compat import _AvailableIfDescriptor, _check_partial_fit_first_call
+from fastmlp.training import metrics
 from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
 
 
@@ -39,6 +40,11 @@ def _has_partial_fit(estimator: MLPClassifier) -> bool:
     if solver not in STOCHASTIC_SOLVERS:
         raise AttributeError(f"partial_fit is only available for stochastic optimizers. {solver} is not stochastic.")
     return True
+
+
+def _if_partial_fit(method: Method) -> Method:
+    # scikit-learn's decorators hide signatures from type checkers and editors: functions like this one do not
+    return cast(Method, available_if(_has_partial_fit)(method))
 
 
 def _has_probabilities(estimator: MLPClassifier) -> bool:
@@ -68,9 +74,8 @@ def _if_probabilities(method: Method) -> Method:
     return cast(Method, _IfProbabilities(method, _has_probabilities, attribute_name=method.__name__))
 
 
-def _available_if(check: Callable[[Any], bool]) -> Callable[[Method], Method]:
-    """Apply scikit-learn's decorator, which by itself hides signatures from type checkers."""
-    return available_if(check)
+def _if_decision_values(method: Method) -> Method:
+    return cast(Method, available_if(_has_decision_values)(method))
 
 
 def _is_hinge(estimator: MLPClassifier) -> bool:
@@ -80,6 +85,7 @@ def _is_hinge(estimator: MLPClassifier) -> bool:
 
 @entered
 @document
+@explained
 @dataclass(eq=False, repr=False)
 class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron classifier: binary, multiclass and multilabel.
@@ -127,10 +133,10 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS | CLASSIFIER_CONSTRAINTS
     _numeric_targets = False
 
-    hidden_layer_sizes: Any = (100,)
-    activation: Any = "relu"
-    loss: Any = field(default="log_loss", kw_only=True)
-    class_weight: Any = field(default=None, kw_only=True)
+    hidden_layer_sizes: types.HiddenLayerSizes = (100,)
+    activation: types.Activation = "relu"
+    loss: types.ClassifierLoss = field(default="log_loss", kw_only=True)
+    class_weight: types.ClassWeight | None = field(default=None, kw_only=True)
 
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
         if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
@@ -173,10 +179,21 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         # scikit-learn stratifies where there is one output (two classes, not more), by the encoded y as text
         return self._label_binarizer.transform(y).ravel().astype(bool).astype(str) if self.n_outputs_ == 1 else None
 
-    def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
-        return accuracy_score(y, self._decode(output), sample_weight=sample_weight)
+    def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> metrics.Score:
+        threshold, task = 0.0 if _is_hinge(self) else 0.5, self._label_binarizer.y_type_
+        # targets are class indices, or 0/1 that label smoothing has moved towards 1/2
+        truth = targets if targets.ndim == 1 else targets.argmax(axis=1) if task == "multiclass" else targets > 0.5
 
-    @_available_if(_has_partial_fit)
+        def correct(outputs: np.ndarray) -> np.ndarray:
+            if task == "multiclass":
+                return outputs.argmax(axis=1) == truth
+            if task == "binary" and len(self.classes_) == 1:
+                return np.ones(len(outputs), dtype=bool)
+            return ((outputs > threshold) == truth).all(axis=1)
+
+        return metrics.accuracy(correct, sample_weight)
+
+    @_if_partial_fit
     @fit_context
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch, going on from the present weights and optimizer.
@@ -186,6 +203,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
         sample_weight : array-like of shape (n_samples,), default=None
+            Rows without weight change nothing; before any other rows `loss_` is then NaN.
         classes : array-like of shape (n_classes,), default=None
             All classes that any call will bring; needed in the first one.
 
@@ -214,11 +232,12 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Class labels, or label indicators; a NumPy array wherever X is.
+            Class labels, or label indicators; a NumPy array wherever X is. Indicators are a sparse matrix, as in
+            scikit-learn, if the first fit got them as one.
         """
         return self._decode(self._outputs_of(X))
 
-    @_available_if(_has_decision_values)
+    @_if_decision_values
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the decision values of the hinge losses; the predicted class has the largest.
 
@@ -284,6 +303,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
 
 @entered
 @document
+@explained
 @dataclass(eq=False, repr=False)
 class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     """Multi-layer perceptron regressor for one or several outputs.
@@ -325,9 +345,9 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS | REGRESSOR_CONSTRAINTS
     _numeric_targets = True
 
-    loss: Any = "squared_error"
-    hidden_layer_sizes: Any = (100,)
-    activation: Any = "relu"
+    loss: types.RegressorLoss = "squared_error"
+    hidden_layer_sizes: types.HiddenLayerSizes = (100,)
+    activation: types.Activation = "relu"
 
     def _objective(self, y: np.ndarray) -> Objective:
         return targets.resolve_loss("regression", self.loss, 1 if y.ndim == 1 else y.shape[1])
@@ -338,10 +358,8 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     def _decode(self, output: np.ndarray) -> np.ndarray:
         return output.ravel() if output.shape[1] == 1 else output
 
-    def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
-        if not np.isfinite(output).all():
-            return np.nan
-        return r2_score(y, self._decode(output), sample_weight=sample_weight)
+    def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> metrics.Score:
+        return metrics.r2(y, sample_weight, targets.dtype)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict values.
@@ -367,6 +385,7 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like of shape (n_samples,), default=None
+            Rows without weight change nothing; before any other rows `loss_` is then NaN.
 
         Returns
         -------

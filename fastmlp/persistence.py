@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import fastmlp.estimators  # noqa: F401 - enters the classes that a file may name
+from fastmlp.estimator.pickled import InconsistentVersionWarning
+from fastmlp.estimators import MLPClassifier, MLPRegressor  # and enters the classes that a file may name
 from fastmlp.saving import model_reader, modelfile
 from fastmlp.saving.model_writer import save
 from fastmlp.saving.modelfile import ModelFileError
 
-__all__ = ["ModelFileError", "load", "read_metadata", "save"]
+__all__ = ["InconsistentVersionWarning", "ModelFileError", "load", "read_metadata", "save"]
 
 
-def load(path: str | os.PathLike[str], *, trust_formulas: bool = False) -> Any:
+def load(path: str | os.PathLike[str], *, trust_formulas: bool = False) -> MLPClassifier | MLPRegressor:
     """Read an estimator that :func:`save` wrote; nothing in a file is ever executed.
 
     Parameters

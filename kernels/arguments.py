@@ -59,8 +59,11 @@ def check_array(
         raise ValueError(f"{name} must have dtype {dtype}, got {array.dtype}")
     if shape is not None and array.shape != shape and not _fits(array.shape, shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {array.shape}")
-    if not (strided or array.flags.carray or (array.flags.c_contiguous and array.flags.aligned)):
-        raise ValueError(f"{name} must be C-contiguous and aligned")
+    if strided:
+        if not array.flags.aligned:
+            raise ValueError(f"{name} must be aligned, got strides {array.strides}")
+    elif not (array.flags.carray or (array.flags.c_contiguous and array.flags.aligned)):
+        raise ValueError(f"{name} must be C-contiguous and aligned, got strides {array.strides}")
     if out and not array.flags.writeable:
         raise ValueError(f"{name} must be writable")
 
@@ -114,10 +117,12 @@ def check_csr(X: Any) -> None:
     """Check what SciPy does not, once the arrays of a CSR matrix are edited after construction."""
     if X.format != "csr":
         raise ValueError(f"X must be an array or a CSR matrix, got {X.format}")
-    check_array("X.data", X.data, float_dtype("X.data", X.data), (None,), strided=True)
+    check_array("X.data", X.data, float_dtype("X.data", X.data), (None,))
+    index = getattr(X.indices, "dtype", None)
+    if index not in (np.int32, np.int64):
+        raise ValueError(f"X.indices must be an array of dtype int32 or int64, got {index}")
     for name in ("indptr", "indices"):
-        if getattr(X, name).dtype not in (np.int32, np.int64) or getattr(X, name).ndim != 1:
-            raise ValueError(f"X.{name} must be one-dimensional, of dtype int32 or int64")
+        check_array(f"X.{name}", getattr(X, name), index, (None,))
     n, n_features = X.shape
     indptr, room = X.indptr, min(len(X.data), len(X.indices))
     if len(indptr) != n + 1 or indptr[0] != 0 or indptr[-1] > room:

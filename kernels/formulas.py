@@ -290,8 +290,9 @@ def squared_error(y, z):
 
 
 def poisson(y, z):
-    # xlogy(y, y / p) - y + p with p = exp(z); NaN for a negative y, whose logarithm it is
-    return (0.0 * z if y == 0.0 else y * (log(y) - z)) - y + exp(z)
+    # xlogy(y, y / p) - y + p with p = exp(z); NaN for a negative y, whose logarithm it is.  exp(z) - y z goes to inf
+    t = 1e4 if z > 1e4 else z
+    return (0.0 if y == 0.0 else y * (log(y) - t)) - y + exp(z)
 
 
 def binary_log_loss(y, z):

@@ -1,14 +1,11 @@
-"""Formulas as graphs: simplified and differentiated.
+"""Formulas as graphs of operations, simplified.
 
-Where it sits: syntax.py reads a formula into a :class:`Graph`, :class:`Derivative` adds its slope, program.py compiles
-a node of it into what engines run.
-
-Source: forward-mode differentiation, Griewank & Walther 2008, chapter 3.
+Where it sits: syntax.py reads a formula into a :class:`Graph`, derivative.py adds its slope, program.py compiles a node
+of it into what engines run.  Every walk visits a node once, however often it is used.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +46,13 @@ EVALUATE: dict[str, Callable] = {
 
 # --- the graph ----------------------------------------------------------------------------------------------------
 
+#: Most nodes of a graph: a formula, its slope, and what both pass on the way.
+MAX_NODES = 10_000
+
+
+class TooLong(Exception):
+    """A formula is longer than a limit; language.py adds which formula."""
+
 
 class Graph:
     """Expressions as nodes in the order of evaluation, equal ones once.
@@ -66,6 +70,8 @@ class Graph:
 
     def _node(self, key: tuple, node: tuple, inside: frozenset[str]) -> int:
         if key not in self._ids:
+            if len(self.nodes) >= MAX_NODES:
+                raise TooLong(f"it takes more than {MAX_NODES} different terms")
             self._ids[key] = len(self.nodes)
             self.nodes.append(node)
             self._inside.append(inside)
@@ -204,158 +210,3 @@ class Graph:
                 op, *x = self.nodes[node]
                 become[node] = self.apply(op, *(become.get(operand, operand) for operand in x))
         return become.get(output, output)
-
-
-# --- derivatives --------------------------------------------------------------------------------------------------
-
-
-class Derivative:
-    """Derivatives of a graph's nodes by one of its inputs, by the chain rule, node after node.
-
-    Conditional expressions are differentiated branch by branch and the condition stays; abs has slope 0 at 0.
-    A quotient or a logarithm of something with exp in it goes by relative derivatives ``x' / x``, whose limit is
-    known where exp overflows: so ``z / (1 + exp(-z))`` has slope 0 at z = -1000, and not inf / inf.
-    """
-
-    def __init__(self, graph: Graph, variable: int) -> None:
-        self.graph = graph
-        self._of: dict[int, int] = {variable: graph.one}
-        self._relative: dict[int, int] = {}
-
-    def __call__(self, node: int) -> int:
-        """d node / d variable."""
-        for earlier in range(node):  # in order, so that no recursion gets deep
-            self._derivative(earlier)
-        return self._derivative(node)
-
-    def _derivative(self, node: int) -> int:
-        if node not in self._of:
-            op, *x = self.graph.nodes[node]
-            if op in ("input", "constant") or all(self._derivative(operand) == self.graph.zero for operand in x[:2]):
-                self._of[node] = self.graph.zero
-            else:
-                self._of[node] = getattr(self, f"_{'select' if op in SELECTS else op}")(node, *x)
-        return self._of[node]
-
-    # sums and products that drop zeros: what does not depend on the variable has the derivative 0, exactly
-
-    def _plus(self, a: int, b: int) -> int:
-        return b if a == self.graph.zero else a if b == self.graph.zero else self.graph.apply("add", a, b)
-
-    def _minus(self, a: int, b: int) -> int:
-        if a == self.graph.zero:
-            return self.graph.zero if b == a else self.graph.apply("neg", b)
-        return a if b == self.graph.zero else self.graph.apply("sub", a, b)
-
-    def _times(self, a: int, b: int) -> int:
-        return self.graph.zero if self.graph.zero in (a, b) else self.graph.apply("mul", a, b)
-
-    def _over(self, a: int, b: int) -> int:
-        return a if a == self.graph.zero else self.graph.apply("div", a, b)
-
-    # one rule per operation: (node, its operands) -> derivative
-
-    def _add(self, node: int, a: int, b: int) -> int:
-        return self._plus(self._derivative(a), self._derivative(b))
-
-    def _sub(self, node: int, a: int, b: int) -> int:
-        return self._minus(self._derivative(a), self._derivative(b))
-
-    def _mul(self, node: int, a: int, b: int) -> int:
-        if a == b:
-            return self._times(self.graph.constant(2.0), self._times(a, self._derivative(a)))
-        return self._plus(self._times(self._derivative(a), b), self._times(a, self._derivative(b)))
-
-    def _div(self, node: int, a: int, b: int) -> int:  # (a / b)' = a' / b - (a / b) b' / b
-        if self.graph.contains(b, "exp"):
-            return self._minus(self._over(self._derivative(a), b), self._times(node, self._relative_to(b)))
-        return self._over(self._minus(self._derivative(a), self._times(node, self._derivative(b))), b)
-
-    def _neg(self, node: int, a: int) -> int:
-        return self._minus(self.graph.zero, self._derivative(a))
-
-    def _exp(self, node: int, a: int) -> int:
-        return self._damped(node, self._derivative(a))
-
-    def _log(self, node: int, a: int) -> int:
-        return self._relative_to(a)
-
-    def _log1p(self, node: int, a: int) -> int:
-        return self._relative_to(self.graph.apply("add", self.graph.one, a))
-
-    def _tanh(self, node: int, a: int) -> int:
-        square = self.graph.apply("mul", node, node)
-        return self._damped(self.graph.apply("sub", self.graph.one, square), self._derivative(a))
-
-    def _erf(self, node: int, a: int) -> int:
-        square = self.graph.apply("mul", a, a)
-        density = self.graph.apply("exp", self.graph.apply("neg", square))
-        scaled = self._times(self.graph.constant(2.0 / math.sqrt(math.pi)), density)
-        return self._damped(scaled, self._derivative(a))
-
-    def _sqrt(self, node: int, a: int) -> int:
-        return self._over(self._times(self.graph.constant(0.5), self._derivative(a)), node)
-
-    def _abs(self, node: int, a: int) -> int:
-        slope = self._derivative(a)
-        not_negative = self.graph.apply("select_eq", self.graph.zero, slope, a, self.graph.zero)
-        return self.graph.apply("select_lt", self.graph.apply("neg", slope), not_negative, a, self.graph.zero)
-
-    def _select(self, node: int, a: int, b: int, c: int, d: int) -> int:
-        return self.graph.apply(self.graph.nodes[node][0], self._derivative(a), self._derivative(b), c, d)
-
-    def _damped(self, factor: int, slope: int) -> int:
-        """factor * slope, and 0 where the factor has fallen to 0 while the slope may be infinite."""
-        product = self._times(factor, slope)
-        if not self.graph.contains(slope, "exp", "div"):
-            return product
-        return self.graph.apply("select_eq", self.graph.zero, product, factor, self.graph.zero)
-
-    def _relative_to(self, node: int) -> int:
-        """Derivative of a node divided by the node."""
-        if node not in self._relative:
-            self._relative[node] = self._relative_rule(node)
-        return self._relative[node]
-
-    def _relative_rule(self, node: int) -> int:
-        op, *x = self.graph.nodes[node]
-        if not self.graph.contains(node, "exp") or self._derivative(node) == self.graph.zero:
-            return self._over(self._derivative(node), node)
-        if op == "exp":
-            return self._derivative(x[0])
-        if op == "neg":
-            return self._relative_to(x[0])
-        if op == "mul":
-            return self._plus(self._relative_to(x[0]), self._relative_to(x[1]))
-        if op == "div":
-            return self._minus(self._relative_to(x[0]), self._relative_to(x[1]))
-        if op == "sqrt":
-            return self._times(self.graph.constant(0.5), self._relative_to(x[0]))
-        if op in SELECTS:
-            return self.graph.apply(op, self._relative_to(x[0]), self._relative_to(x[1]), *x[2:])
-        if op in ("add", "sub"):
-            return self._relative_sum(node)
-        return self._over(self._derivative(node), node)
-
-    def _relative_sum(self, node: int) -> int:
-        """Sum over the terms t of (t / sum) (t' / t), where an infinite t is all of the sum."""
-        graph = self.graph
-        plain, total = graph.zero, graph.zero
-        for negative, term in self._terms(node):
-            signed = graph.apply("neg", term) if negative else term
-            if graph.contains(term, "exp") and self._derivative(term) != graph.zero:
-                size, share = graph.apply("abs", term), graph.apply("div", signed, node)
-                share = graph.apply("select_eq", graph.one, share, size, graph.constant(math.inf))
-                total = self._plus(total, self._times(share, self._relative_to(term)))
-            else:
-                plain = self._plus(plain, self._derivative(signed))
-        return self._plus(self._over(plain, node), total)
-
-    def _terms(self, node: int, negative: bool = False) -> list[tuple[bool, int]]:
-        """(is subtracted, term) of a sum."""
-        op, *x = self.graph.nodes[node]
-        if op == "neg":
-            return self._terms(x[0], not negative)
-        if op in ("add", "sub"):
-            return self._terms(x[0], negative) + self._terms(x[1], negative ^ (op == "sub"))
-        return [(negative, node)]

@@ -2,8 +2,8 @@
 
 Where it sits: :func:`activation` and :func:`loss` turn a Python function into a :class:`Formula`, which stands wherever
 an activation's or a loss's name does.  The function is never run: its source text is read (syntax.py), differentiated
-(graph.py) and compiled to a register program (program.py) that every engine runs over blocks of numbers, without the
-GIL.  A formula is its text and the numbers captured with it, so that pickle, clone and worker processes carry no code.
+(derivative.py) and compiled to a register program (program.py) that every engine runs over blocks of numbers, without
+the GIL.  A formula is its text and the numbers captured with it, so pickle, clone and worker processes carry no code.
 
 The language is that of formulas.py: assignments and one return, ``+ - * /``, numbers, ``a if x < y else b`` with one
 comparison, and the functions exp log log1p tanh erf sqrt abs; here also ``minimum(a, b)`` and ``maximum(a, b)``.
@@ -20,9 +20,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastmlp.kernels.codegen import FormulaError
-from fastmlp.kernels.graph import OPS, Derivative, Graph
-from fastmlp.kernels.program import Program, TooLong, compile_node, reads, run, source_of
-from fastmlp.kernels.syntax import Reader, Text
+from fastmlp.kernels.derivative import Derivative
+from fastmlp.kernels.graph import OPS, Graph, TooLong
+from fastmlp.kernels.program import Program, compile_node, reads, run, source_of
+from fastmlp.kernels.syntax import Reader, Text, check_names
 
 __all__ = [
     "LINKS",
@@ -45,6 +46,7 @@ def _read(text: Text, graph: Graph, what: str, operands: Sequence[int]) -> int:
     plain = not (tree.args.vararg or tree.args.kwarg or tree.args.kwonlyargs or tree.args.defaults)
     if len(arguments) != len(operands) or not plain:
         raise text.error(tree, f"{what} takes {len(operands)} argument{'s' * (len(operands) > 1)} and no others")
+    check_names(text)
     return Reader(text, graph, {}).read(**dict(zip(arguments, operands, strict=True)))
 
 
@@ -97,6 +99,7 @@ def program_of(
         arguments = [name for name in text.arguments if name not in parameters]
     operands = {name: graph.input(i) for i, name in enumerate(arguments)}
     operands |= {name: graph.constant(value) for name, value in parameters.items()}
+    check_names(text)
     missing = [name for name in text.arguments if name not in operands]
     if missing:
         raise text.error(text.tree, f"arguments without a value: {', '.join(missing)}")

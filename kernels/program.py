@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmlp.kernels.graph import EVALUATE, FUNCTIONS, OPS, SELECTS, Graph
+from fastmlp.kernels.graph import EVALUATE, FUNCTIONS, OPS, SELECTS, Graph, TooLong
 
 #: Registers that an engine holds, the two inputs among them.
 MAX_REGISTERS = 16
+#: Most operations of a program: Numba compiles so many in a minute or two.
+MAX_OPERATIONS = 2000
 
 
 class Program(NamedTuple):
@@ -39,19 +41,17 @@ class Program(NamedTuple):
     output: int  # an operand: a register, maybe that of an input, or a constant
 
 
-class TooLong(Exception):
-    """A formula needs more registers than engines have; language.py adds which formula."""
-
-
 def compile_node(graph: Graph, output: int, n_inputs: int = 2) -> Program:
     """The program that computes a node.
 
     Raises
     ------
     TooLong
-        If it needs more than MAX_REGISTERS registers.
+        If it has more than MAX_OPERATIONS operations, or needs more than MAX_REGISTERS registers.
     """
     order = graph.order(output)
+    if len(order) > MAX_OPERATIONS:
+        raise TooLong(f"it has {len(order)} operations, at most {MAX_OPERATIONS} are allowed")
     last_use = {operand: i for i, node in enumerate(order) for operand in graph.nodes[node][1:]}
     last_use[output] = len(order)
     operand_of: dict[int, int] = {}

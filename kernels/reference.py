@@ -288,7 +288,8 @@ def _quantile_delta(z: Array, y: Array, quantile: float = 0.5) -> Array:
 
 
 def _poisson(z: Array, y: Array) -> Array:  # half the deviance, sum_k y_k log(y_k / p_k) - y_k + p_k with p = exp(z)
-    return np.sum(xlogy(y, y) - y * z - y + np.exp(z), axis=1)
+    t = np.minimum(z, 1e4)  # exp(inf) - inf is inf, and so is exp(inf) - 0 inf
+    return np.sum(xlogy(y, y) - np.where(y == 0, 0, y * t) - y + np.exp(z), axis=1)
 
 
 def _gamma(z: Array, y: Array) -> Array:  # half the deviance, sum_k y_k / p_k - log(y_k / p_k) - 1 with p = exp(z)

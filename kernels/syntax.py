@@ -27,6 +27,8 @@ from fastmlp.kernels.graph import FUNCTIONS, Graph
 #: Functions of two arguments that users may call; they are conditional expressions in disguise.
 _EXTREMES = ("minimum", "maximum")
 _KNOWN = (*FUNCTIONS, *_EXTREMES)
+#: Most characters of a formula's text.
+MAX_CHARACTERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,16 @@ class Text:
 
     @cached_property
     def tree(self) -> ast.FunctionDef:
-        (tree,) = ast.parse(self.source).body
-        assert isinstance(tree, ast.FunctionDef)
-        return tree
+        if not isinstance(self.source, str):
+            raise FormulaError(f"formula, <formula>:1: its text must be a string, got {self.source!r:.80}")
+        if len(self.source) > MAX_CHARACTERS:
+            what = f"its text has {len(self.source)} characters, at most {MAX_CHARACTERS} are allowed"
+            raise FormulaError(f"formula, <formula>:1: {what}: {self.source[:80].strip()}")
+        body = _parsed(self.source)
+        if len(body) != 1 or not isinstance(body[0], ast.FunctionDef) or body[0].decorator_list:
+            line = (self.source.splitlines() or [""])[0]
+            raise FormulaError(f"formula, <formula>:1: its text must be one plain function, def name(...): {line:.80}")
+        return body[0]
 
     @property
     def name(self) -> str:
@@ -78,20 +87,16 @@ class Text:
 
     @classmethod
     def _of_string(cls, source: str, constants: Mapping[str, float]) -> Text:
-        source = textwrap.dedent(source).strip() + "\n"
-        try:
-            body = ast.parse(source).body
-        except RecursionError:
-            raise FormulaError(f"formula, <formula>:1: too deeply nested: {source.splitlines()[0][:80]}") from None
-        except SyntaxError as error:
-            line = (error.text or "").strip()
-            raise FormulaError(f"formula, <formula>:{error.lineno}: {error.msg}: {line}") from None
-        if len(body) != 1 or not isinstance(body[0], ast.FunctionDef) or body[0].decorator_list:
-            line = source.splitlines()[0]
-            raise FormulaError(f"formula, <formula>:1: its text must be one plain function, def name(...): {line}")
+        if len(source) <= MAX_CHARACTERS:  # else it is refused below, unread
+            source = textwrap.dedent(source).strip() + "\n"
+        formula = cls(source).tree.name
+        if not isinstance(constants, Mapping):
+            raise FormulaError(f"formula {formula!r}: constants must be a dict of numbers, got {constants!r:.80}")
         for name, value in constants.items():
+            if not isinstance(name, str):
+                raise FormulaError(f"formula {formula!r}: the name of a constant must be text, got {name!r:.80}")
             if not _is_number(value):
-                raise FormulaError(f"formula {body[0].name!r}: the constant {name} is not a number: {value!r}")
+                raise FormulaError(f"formula {formula!r}: the constant {name} is not a number: {value!r:.80}")
         return cls(source, tuple(sorted((name, float(value)) for name, value in constants.items())))
 
     @classmethod
@@ -100,7 +105,9 @@ class Text:
         where = f"formula {function.__name__!r}, {code.co_filename}:{code.co_firstlineno}"
         try:
             lines = inspect.getsource(function).splitlines()
-        except (OSError, TypeError):
+        except (OSError, TypeError) as error:
+            if isinstance(error, OSError) and type(error) is not OSError:
+                raise  # of a signal's handler, such as TimeoutError: inspect raises the plain one
             raise FormulaError(
                 f"{where}: Python has kept no source text of it: give the text itself, activation('def ...')"
             ) from None
@@ -119,13 +126,32 @@ class Text:
         return cls(text.source, constants, text.file, text.line, strange)
 
 
+def _parsed(source: str) -> list[ast.stmt]:
+    """Return the statements of a text; a FormulaError where Python cannot read it."""
+    line = source.splitlines()[0][:80] if source.strip() else ""
+    try:
+        return ast.parse(source).body
+    except (RecursionError, MemoryError):  # the parser's own stack
+        raise FormulaError(f"formula, <formula>:1: too deeply nested: {line}") from None
+    except SyntaxError as error:
+        line = (error.text or line).strip()
+        raise FormulaError(f"formula, <formula>:{error.lineno or 1}: {error.msg}: {line}") from None
+    except ValueError as error:  # a NUL, or half of a surrogate pair
+        raise FormulaError(f"formula, <formula>:1: {error}: {line!a}") from None
+
+
 def _unindent(line: str, width: int) -> str:
     """The line without so much white space; comments may have less of it than the code."""
     return line[width:] if not line[:width].strip() else line.lstrip()
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool | np.bool_) and not math.isnan(value)
+    if not isinstance(value, Real) or isinstance(value, bool | np.bool_):
+        return False
+    try:
+        return not math.isnan(float(value))
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def _assigned(tree: ast.FunctionDef) -> set[str]:
@@ -147,6 +173,8 @@ def _captured(function: types.FunctionType, tree: ast.FunctionDef) -> tuple[tupl
                 strange[name] = f"{name} is not the mathematical function here but {value!r}"
         elif _is_number(value):
             constants[name] = float(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            strange[name] = f"{name} is too large for a floating-point number"
         else:
             strange[name] = f"{name} is no number but {type(value).__name__}"
     return tuple(constants.items()), strange
@@ -156,6 +184,15 @@ def _is_library_function(value: Any, name: str) -> bool:
     """Whether this is the function of that name from math, NumPy, SciPy or the like."""
     names = {name, "absolute", "fabs"} if name == "abs" else {name}
     return isinstance(value, types.BuiltinFunctionType | np.ufunc) and value.__name__ in names
+
+
+def check_names(text: Text) -> None:
+    """Raise FormulaError for arguments that share a name, or that are called as a function of the language is."""
+    for i, name in enumerate(text.arguments):
+        if name in text.arguments[:i]:
+            raise text.error(text.tree, f"two arguments have the name {name}")
+        if name in _KNOWN:
+            raise text.error(text.tree, f"{name} is a function of the formula language and cannot be an argument")
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

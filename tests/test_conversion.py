@@ -9,10 +9,18 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import neural_network
+from sklearn import config_context, neural_network
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
+from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import fastmlp
 from fastmlp import MLPClassifier
@@ -344,6 +352,120 @@ class Theirs(neural_network.MLPClassifier):
 def test_others_are_refused(function, wrong, message):
     with pytest.raises(TypeError, match=message):
         function(wrong)
+
+
+# --- inside other estimators ------------------------------------------------------------------------------------------
+
+
+def _mlp(module, kind="MLPClassifier", **parameters):
+    given = GIVEN | {"max_iter": 3} | parameters
+    return getattr(module, kind)(**given)
+
+
+#: name -> (a maker of an estimator around networks of a module, y).
+AROUND = {
+    "pipeline": (lambda m: make_pipeline(StandardScaler(), _mlp(m)), Y),
+    "nested pipelines": (
+        lambda m: Pipeline([("first", make_pipeline(StandardScaler())), ("last", Pipeline([("net", _mlp(m))]))]),
+        Y,
+    ),
+    "columns": (
+        lambda m: make_pipeline(
+            ColumnTransformer([("a", StandardScaler(), [0, 1]), ("b", "passthrough", [2, 3])]), _mlp(m)
+        ),
+        Y,
+    ),
+    "a lambda": (lambda m: make_pipeline(FunctionTransformer(lambda X: 2 * X), _mlp(m, "MLPRegressor")), VALUES),
+    "transformed target": (
+        lambda m: TransformedTargetRegressor(_mlp(m, "MLPRegressor"), transformer=StandardScaler()),
+        VALUES,
+    ),
+    "search": (
+        lambda m: GridSearchCV(make_pipeline(StandardScaler(), _mlp(m)), {"mlpclassifier__alpha": [1e-4, 1.0]}, cv=2),
+        Y,
+    ),
+    "voting": (lambda m: VotingClassifier([("a", _mlp(m)), ("b", _mlp(m, random_state=1))], voting="soft"), Y),
+    "stacking": (lambda m: StackingClassifier([("a", _mlp(m))], final_estimator=_mlp(m), cv=2), Y),
+    "bagging": (lambda m: BaggingClassifier(_mlp(m), n_estimators=3, random_state=0), Y),
+    "calibrated": (lambda m: CalibratedClassifierCV(_mlp(m), cv=2), Y),
+    "one against the rest": (lambda m: OneVsRestClassifier(_mlp(m)), Y),
+    "an output each": (lambda m: MultiOutputRegressor(_mlp(m, "MLPRegressor")), VALUES),
+}
+
+
+def _modules(estimator):
+    """Return the packages of all networks that an estimator holds, wherever they are."""
+    text = pickle.dumps(estimator)
+    packages = {b"fastmlp.estimators": "fastmlp", b"sklearn.neural_network._multilayer_perceptron": "sklearn"}
+    return {name for mark, name in packages.items() if mark in text}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_networks_inside_other_estimators(name):
+    build, y = AROUND[name]
+    theirs = build(neural_network)
+    to_fit = fastmlp.from_sklearn(theirs)
+    theirs.fit(X, y)
+    ours = fastmlp.from_sklearn(theirs)
+    back = fastmlp.to_sklearn(ours)
+    assert type(ours) is type(back) is type(to_fit) is type(theirs)
+    if name != "a lambda":
+        packages = [_modules(estimator) for estimator in (theirs, ours, back, to_fit)]
+        assert packages == [{"sklearn"}, {"fastmlp"}, {"sklearn"}, {"fastmlp"}]
+    for other in (ours, back, to_fit.fit(X, y)):
+        np.testing.assert_allclose(outputs(other), outputs(theirs), rtol=1e-6, atol=1e-9)
+    assert repr(clone(back)) == repr(clone(theirs)) or name == "a lambda"
+
+
+def test_a_converted_pipeline_has_its_steps_and_shares_nothing():
+    frame = pd.DataFrame(X, columns=[*"abcdef"])
+    theirs = Pipeline([("scale", StandardScaler()), ("net", _mlp(neural_network))]).fit(frame, Y)
+    ours = fastmlp.from_sklearn(theirs)
+    assert [name for name, _ in ours.steps] == ["scale", "net"] and type(ours["net"]) is MLPClassifier
+    assert type(theirs["net"]) is neural_network.MLPClassifier
+    assert list(ours.feature_names_in_) == [*"abcdef"] and (ours["scale"].mean_ == theirs["scale"].mean_).all()
+    before = theirs.predict_proba(frame), theirs["scale"].mean_.copy()
+    ours["scale"].mean_[...], ours["net"].coefs_[0][...] = 7, 7
+    assert (theirs["scale"].mean_ == before[1]).all() and (theirs.predict_proba(frame) == before[0]).all()
+    search = GridSearchCV(_mlp(neural_network), {"alpha": [0.1]}, cv=2).fit(X, Y)
+    assert fastmlp.from_sklearn(search).best_estimator_.alpha == 0.1
+    same = _mlp(neural_network)
+    voting = fastmlp.from_sklearn(VotingClassifier([("a", same), ("b", same)]))
+    assert voting.estimators[0][1] is voting.estimators[1][1]
+
+
+def test_requests_for_metadata_come_along():
+    with config_context(enable_metadata_routing=True):
+        theirs = _mlp(neural_network).set_fit_request(sample_weight=True).set_score_request(sample_weight=False)
+        ours = fastmlp.from_sklearn(make_pipeline(theirs))
+        ours.fit(X, TWO, sample_weight=1.0 + TWO)
+        np.testing.assert_allclose(outputs(ours), outputs(clone(theirs).fit(X, TWO, 1.0 + TWO)), rtol=1e-6)
+        back = fastmlp.to_sklearn(ours)[0].get_metadata_routing()
+        assert back.fit.requests == {"sample_weight": True} and back.score.requests == {"sample_weight": False}
+        ours[0].set_fit_request(sample_weight="w", X_val=True)
+    back = fastmlp.to_sklearn(ours[0])
+    with config_context(enable_metadata_routing=True):
+        assert back.get_metadata_routing().fit.requests == {"sample_weight": "w"}
+
+
+def test_errors_inside_other_estimators_say_where():
+    with pytest.raises(TypeError, match="Theirs, a subclass") as caught:
+        fastmlp.from_sklearn(make_pipeline(StandardScaler(), Theirs()))
+    assert caught.value.__notes__ == ["This is about Pipeline.steps[1][1]."]
+    ours = make_pipeline(MLPClassifier(activation="gelu", max_iter=1).fit(X, Y))
+    with pytest.raises(ValueError, match="activation='gelu' is not in scikit-learn") as caught:
+        fastmlp.to_sklearn(ours)
+    assert caught.value.__notes__ == ["This is about Pipeline.steps[0][1]."]
+    for function in (fastmlp.from_sklearn, fastmlp.to_sklearn):
+        for wrong in (make_pipeline(StandardScaler()), StandardScaler(), make_pipeline("passthrough")):
+            with pytest.raises(
+                TypeError, match=f"{function.__name__} converts .*, another class, which holds none of them"
+            ):
+                function(wrong)
+    ours = MLPClassifier(drop_last=True, max_iter=1).fit(X, Y)
+    with pytest.warns(UserWarning, match="scikit-learn has no drop_last=True") as caught:
+        fastmlp.to_sklearn(ours)
+    assert caught[0].filename == __file__
 
 
 def test_a_parameter_that_is_not_known_here_is_refused(monkeypatch):

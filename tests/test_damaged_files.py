@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import fastmlp
 from fastmlp.engines import backends
 from fastmlp.persistence import ModelFileError, load, read_metadata
 from fastmlp.saving import modelfile
@@ -301,6 +302,7 @@ REPLACED = [
 
 JUNK = [
     *(None, True, -1, 0, 1, 7, 10**9, 2**53, 0.5, -1e308, "", "x", "adam", "relu", "a" * 5000),
+    *(2**70, 10**400, {"int": "9" * 390}),
     *([], {}, [[]], [1, 2], [None] * 99, {"float": "nan"}, {"float": "-inf"}, {"int": "9" * 300}),
     *({"tuple": [3]}, {"tuple": 3}, {"dict": [["a", 1]]}, {"dict": [[[], 1]]}),
     *({"array": "coefs_.0"}, {"text": "coefs_.0"}, {"strings": "loss_curve_"}),
@@ -350,10 +352,10 @@ def _mutate_tensor(rng, tensors):
         tensors[name] = np.asarray(rng.choice(changes)() if tensor.ndim else np.zeros(4), order="C")
 
 
-def _outcome(path, expected):
+def _outcome(path, expected, trust=False):
     """Whether the file was "refused", or is "whole" or "another" model that can be used."""
     try:
-        model = load(path)
+        model = load(path, trust_formulas=trust)
     except ModelFileError as error:
         assert str(error).startswith(f"{path}: ") and len(str(error)) < 3000
         return "refused"
@@ -362,6 +364,46 @@ def _outcome(path, expected):
         return "whole"
     outputs_or_none(model, rows)
     return "another"
+
+
+@fastmlp.activation
+def swish(z):
+    return z / (1 + exp(-z))  # noqa: F821
+
+
+@fastmlp.loss
+def cauchy(y, p):
+    return log1p((y - p) * (y - p))  # noqa: F821
+
+
+def test_mutated_files_that_are_trusted(path, monkeypatch):
+    """Formulas of a file are compiled: refused, or a model that predicts and trains, or says why it cannot."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    options = {"hidden_layer_sizes": (4,), "activation": swish, "loss": cauchy, "solver": "nadam", "random_state": 0}
+    est = fastmlp.MLPRegressor(**options, learning_rate="plateau", max_iter=3).fit(X, X[:, 0])
+    est.save(path, optimizer_state=True)
+    rng, found, expected, whole = random.Random(1), Counter(), outputs(est, X), modelfile.read(path)
+    for _ in range(N_MUTATIONS):
+        header, tensors = copy.deepcopy(whole.header), dict(whole.tensors)
+        mutated_content(rng, header, tensors)
+        path.unlink()
+        modelfile.write(path, header, tensors)
+        found[_outcome(path, expected, trust=True)] += 1
+        if path.exists() and not header["parameters"].get("callbacks"):
+            _train_on(path)
+    assert found["refused"] > N_MUTATIONS / 3 and found["whole"]
+
+
+def _train_on(path):
+    """Train what can be loaded: a ValueError may say why it cannot be done."""
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            model = load(path, trust_formulas=True)
+            rows = np.ones((6, model.coefs_[0].shape[0]))
+            model.partial_fit(rows, np.zeros((6, model.n_outputs_)))
+    except ValueError as error:
+        assert str(error)
 
 
 def outputs_or_none(model, rows):

@@ -15,7 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.saving import earlier
+from fastmlp.estimator import earlier
+from fastmlp.persistence import InconsistentVersionWarning
 from fastmlp.saving.modelfile import ModelFileError
 from fastmlp.training import checkpoint
 
@@ -196,6 +197,17 @@ MOVED = [
 @pytest.mark.parametrize(("in_file", "now"), MOVED, ids=str)
 def test_where_parameters_have_moved(in_file, now):
     assert earlier.migrated({"alpha": 0.1, **in_file}) == {"alpha": 0.1, **now}
+
+
+@pytest.mark.parametrize(("pickled", "now"), MOVED[:-1], ids=str)  # the last one has no choice, as every estimator
+@pytest.mark.parametrize("number", [float, np.float64])
+def test_where_parameters_of_pickles_have_moved(pickled, now, number):
+    given = {name: number(value) if isinstance(value, float) else value for name, value in pickled.items()}
+    again = MLPClassifier.__new__(MLPClassifier)
+    with pytest.warns(InconsistentVersionWarning, match="fastmlp 0.0.9"):
+        again.__setstate__(MLPClassifier().__getstate__() | {"_fastmlp_version": "0.0.9"} | given)
+    expected = MLPClassifier().get_params(deep=False) | now
+    assert again.get_params(deep=False) == expected and vars(again).keys() == expected.keys()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import BaggingClassifier, BaggingRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.inspection import permutation_importance
-from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
@@ -389,11 +389,79 @@ def test_sparse_matrix_in_any_state(twins, container):
         assert_twins_agree(expected, got)
 
 
-def test_sparse_multilabel_targets():
+SPARSE_TARGETS = [sp.csr_matrix, sp.csc_matrix, sp.lil_matrix, sp.csr_array, sp.csc_array, sp.coo_array]
+
+
+def _partial_fits(est, X, sparse, dense):
+    return est.partial_fit(X, sparse, classes=[0, 1, 2, 3]).partial_fit(X, dense).predict(X)
+
+
+def _dense_after_sparse(est, X, sparse, dense):
+    return est.fit(X, sparse).fit(X, dense).predict(X)
+
+
+#: What is done with a sparse y, and the same y as an array -> predictions.
+WAYS_OF_SPARSE_TARGETS = {
+    "fit": lambda est, X, sparse, dense: est.fit(X, sparse).predict(X),
+    "fit of booleans": lambda est, X, sparse, dense: est.fit(X, sparse.astype(bool)).predict(X),
+    "partial_fit": _partial_fits,
+    "early stopping": lambda est, X, sparse, dense: est.set_params(early_stopping=True).fit(X, sparse).predict(X),
+    "warm start of a dense fit": lambda est, X, sparse, dense: (
+        est.set_params(warm_start=True).fit(X, dense).fit(X, sparse).predict(X)
+    ),
+    "dense after sparse": _dense_after_sparse,
+    "cross_val_predict": lambda est, X, sparse, dense: cross_val_predict(est, X, sparse, cv=3),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_OF_SPARSE_TARGETS)
+@pytest.mark.parametrize("container", SPARSE_TARGETS, ids=lambda container: container.__name__)
+def test_sparse_multilabel_targets(way, container):
     X, y, _ = parity.make_problem("multilabel")
-    for container in (sp.csr_matrix, sp.csc_array):
-        expected, got = observe_both(CLASSIFIER, lambda est: est.fit(X, container(y)).predict_proba(X), **SMALL)  # noqa: B023
-        assert_twins_agree(expected, got)
+    expected, got = observe_both(
+        CLASSIFIER, lambda est: WAYS_OF_SPARSE_TARGETS[way](est, X, container(y), y), **SMALL | {"max_iter": 5}
+    )
+    assert expected.error is None and got.error is None, got.error
+    assert type(got.value) is type(expected.value) and got.value.dtype == expected.value.dtype
+    dense = [found.toarray() if sp.issparse(found) else found for found in (got.value, expected.value)]
+    np.testing.assert_array_equal(*dense)
+
+
+def test_weights_of_sparse_multilabel_targets():
+    X, y, _ = parity.make_problem("multilabel")
+    expected, got = observe_both(CLASSIFIER, lambda est: est.fit(X, sp.csr_matrix(y)).predict_proba(X), **SMALL)
+    assert_twins_agree(expected, got)
+    clf = MLPClassifier(**SMALL).fit(X, y)
+    assert MLPClassifier(**SMALL).fit(X, sp.csc_array(y)).score(X, sp.csc_array(y)) == clf.score(X, y)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"early_stopping": True},
+        {"monitor": "f1_macro"},
+        {"monitor": "roc_auc"},
+        {"monitor": "loss"},
+        {"class_weight": "balanced"},
+        {"class_weight": [{0: 1, 1: 3}] * 3},
+        {"loss": ("log_loss", {"label_smoothing": 0.1})},
+        {"loss": "focal"},
+    ],
+    ids=str,
+)
+def test_sparse_multilabel_targets_train_as_dense_ones(parameters):
+    X, y, _ = parity.make_problem("multilabel")
+    parameters = SMALL | {"max_iter": 4} | parameters
+    dense = MLPClassifier(**parameters).fit(X, y, X_val=X[:50], y_val=y[:50])
+    for ours, theirs in ((sp.csr_array(y), sp.csc_matrix(y[:50])), (sp.csr_matrix(y), y[:50])):
+        sparse = MLPClassifier(**parameters).fit(X, ours, X_val=X[:50], y_val=theirs)
+        np.testing.assert_array_equal(sparse.coefs_[0], dense.coefs_[0])
+        np.testing.assert_array_equal(sparse.validation_scores_, dense.validation_scores_)
+        np.testing.assert_array_equal(sparse.predict(X).toarray(), dense.predict(X))
+    mixed = MLPClassifier(**parameters).fit(X, y, X_val=X[:50], y_val=sp.csr_array(y[:50]))
+    np.testing.assert_array_equal(mixed.validation_scores_, dense.validation_scores_)
+    assert type(mixed.predict(X)) is np.ndarray
 
 
 LABELS = {

@@ -328,7 +328,7 @@ def test_file_is_the_text(tmp_path):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"path=.*there is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder '.*missing': '.*missing.+'"):
         to_c(fitted("binary"), tmp_path / "missing" / "net.c")
     assert os.listdir(tmp_path) == []
 

@@ -161,7 +161,7 @@ REFUSED = [
     ({"activation__alpha": 0.5}, "activation='relu' has no parameters that can be set so"),
     ({"activation": ["elu"], "activation__alpha": 0.5}, r"activation=\['elu'\] has no parameters that can be set so"),
     ({"learning_rate": abs, "learning_rate__gamma": 0.5}, "has no parameters that can be set so"),
-    ({"loss": "focall", "loss__gamma": 0.5}, r"loss='focall' is unknown; valid are \['log_loss', 'focal', 'hinge'"),
+    ({"loss": "focall", "loss__gamma": 0.5}, r"loss='focall' is unknown; valid are \['focal', 'hinge', 'log_loss'"),
     ({"loss__gamma__more": 0.5, "loss": "focal"}, r"'loss__gamma__more' .*\['loss__gamma'\]"),
     ({"rho": 0.5}, "Invalid parameter 'rho' for estimator MLPClassifier"),
     ({"label_smoothing": 0.5}, "Invalid parameter 'label_smoothing' for estimator MLPClassifier"),

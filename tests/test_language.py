@@ -6,14 +6,14 @@ import types
 import numpy as np
 import pytest
 from hypothesis import assume, given
-from hypothesis import strategies as st
 
 import fastmlp
-from fastmlp.kernels import codegen, formulas, graph, language, program
+from fastmlp.kernels import codegen, derivative, formulas, graph, language, program
 from fastmlp.kernels.language import Formula, FormulaError, program_of, run
 from fastmlp.kernels.syntax import Reader, Text
 
 from helpers import NUMPY, plain
+from random_formulas import EXPRESSIONS, POINTS, random_formula
 
 EXTREME = np.array([-np.inf, -1e4, -100.0, -3.0, -1.0, -1e-9, 0.0, 1e-9, 1.0, 3.0, 100.0, 1e4, np.inf, np.nan])
 
@@ -281,7 +281,7 @@ def test_built_in_slopes_are_the_derivatives(name):
     scalars = {name: made.constant(value) for name, value in parameters.items()}
     text = Text.of(row.value)
     value = Reader(text, made, helpers).read(**{text.arguments[0]: z}, **scalars)
-    derived = program.compile_node(made, graph.Derivative(made, z)(value))
+    derived = program.compile_node(made, derivative.Derivative(made, z)(value))
     points = np.linspace(-8.01, 7.99, 97)
     a = run(program_of(row.value, parameters=parameters, helpers=formulas.HELPERS), points)
     stated = run(program_of(row.slope, parameters=parameters, helpers=formulas.HELPERS), points, a)
@@ -299,38 +299,6 @@ def test_program_of_names_its_registers():
 
 
 # --- random formulas ------------------------------------------------------------------------------------------------
-
-VARIABLES = st.sampled_from(["y", "p"])
-LITERALS = st.sampled_from(["0.0", "1.0", "1", "2", "0.5", "3.25", "0.001", "40.0"])
-
-
-def larger(expressions):
-    pair = st.tuples(expressions, expressions)
-    binary = st.builds(lambda op, x: f"({x[0]} {op} {x[1]})", st.sampled_from("+-*/"), pair)
-    function = st.builds(lambda name, x: f"{name}({x})", st.sampled_from(graph.FUNCTIONS), expressions)
-    smooth = st.builds(lambda x: f"1 / (1 + exp({x}))", expressions)
-    extreme = st.builds(lambda name, x: f"{name}({x[0]}, {x[1]})", st.sampled_from(["minimum", "maximum"]), pair)
-    conditional = st.builds(
-        lambda op, x, c: f"({x[0]} if {c[0]} {op} {c[1]} else {x[1]})",
-        st.sampled_from(["<", "<=", ">", ">=", "==", "!="]),
-        pair,
-        pair,
-    )
-    return st.one_of(binary, function, smooth, extreme, conditional, expressions.map(lambda x: f"-{x}"))
-
-
-EXPRESSIONS = st.recursive(VARIABLES | LITERALS, larger, max_leaves=12)
-POINTS = st.lists(st.tuples(st.floats(-6, 6), st.floats(-6, 6)), min_size=1, max_size=8)
-
-
-def random_formula(first, second):
-    """Two random expressions, the first one used again in the second; None if that is too long."""
-    source = f"def f(y, p):\n    t = {first}\n    return {second.replace('y', 't')}"
-    try:
-        return source, Formula.from_source(source)
-    except FormulaError as error:
-        assert "too long" in str(error)
-        return assume(False)
 
 
 @given(EXPRESSIONS, EXPRESSIONS, POINTS)

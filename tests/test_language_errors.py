@@ -2,12 +2,15 @@
 
 import linecache
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 
 import fastmlp
+from fastmlp.kernels import graph, language
 from fastmlp.kernels.language import Formula, FormulaError
+from fastmlp.kernels.syntax import Text
 
 from helpers import plain
 
@@ -342,6 +345,17 @@ def test_only_functions_and_text(value):
         ("@fastmlp.activation\ndef f(z): return z", "its text must be one plain function"),
         ("def f(z):\n    t = z\n    return t + c", "formula 'f', <formula>:3: unknown name 'c': c"),
         (f"def f(z): return z + {10**400}", "formula 'f', <formula>:1: this number is too large: 1000"),
+        (f"def f(z): return z + {'9' * 5000}", "formula, <formula>:1: .*Exceeds the limit"),
+        ("def f(z, z): return z", r"formula 'f', <formula>:1: an activation takes 1 argument .*: def f\(z, z\)"),
+        ("def f(exp): return exp(exp)", "formula 'f', <formula>:1: exp is a function .* cannot be an argument: def f"),
+        ("def f(z): return z\x00", "formula, <formula>:1: source code .*null bytes"),
+        ("def f(z): return '\ud800'", r"formula, <formula>:1: .*surrogates not allowed: \"def f\(z\)"),
+        ("def f(z): return " + "(" * 5000 + "z" + ")" * 5000, "formula, <formula>:1: too many nested parentheses"),
+        ("def f(z): return " + "-" * 50_000 + "z", "formula, <formula>:1: too deeply nested: def f"),
+        (
+            "# " + "x" * 3_000_000,
+            "formula, <formula>:1: its text has 3000002 characters, at most 100000",
+        ),
     ],
 )
 def test_text_that_is_no_formula(source, message):
@@ -349,9 +363,47 @@ def test_text_that_is_no_formula(source, message):
         fastmlp.activation(source)
 
 
-def test_constants_of_text_are_numbers():
-    with pytest.raises(FormulaError, match="formula 'f': the constant c is not a number: '1'"):
-        Formula.from_source("def f(z): return c * z", constants={"c": "1"})
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ({"c": "1"}, "formula 'f': the constant c is not a number: '1'"),
+        ({"c": 10**400}, "formula 'f': the constant c is not a number: 1000"),
+        ({"c": math.nan}, "formula 'f': the constant c is not a number: nan"),
+        ({5: 1.0, "c": 1.0}, "formula 'f': the name of a constant must be text, got 5"),
+        ([("c", 1.0)], r"formula 'f': constants must be a dict of numbers, got \[\('c', 1.0\)\]"),
+    ],
+)
+def test_constants_of_text_are_numbers(constants, message):
+    with pytest.raises(FormulaError, match=message):
+        Formula.from_source("def f(z): return c * z", constants=constants)
+
+
+@pytest.mark.parametrize("make", [fastmlp.loss, Formula.from_source], ids=["loss", "from_source"])
+def test_arguments_have_names_of_their_own(make):
+    with pytest.raises(FormulaError, match=r"formula 'f', <formula>:1: two arguments have the name y: def f\(y, y\)"):
+        make("def f(y, y): return y * y")
+
+
+def test_arguments_of_a_slope_have_names_of_their_own():
+    with pytest.raises(FormulaError, match="formula 'g', <formula>:1: two arguments have the name a"):
+        fastmlp.activation("def f(z): return z", slope="def g(a, a): return a")
+
+
+@pytest.mark.parametrize("source", [5, None, "def f(z) return z", "import os", "  def f(z): return z"])
+def test_text_that_was_forged(source):
+    with pytest.raises(FormulaError, match="formula, <formula>:1: "):
+        language.ActivationFormula(Text(source))
+
+
+too_large_for_a_float = 10**400
+
+
+def test_numbers_from_outside_that_no_float_holds():
+    def f(z):
+        return z * too_large_for_a_float
+
+    with pytest.raises(FormulaError, match="too_large_for_a_float is too large for a floating-point number"):
+        fastmlp.activation(f)
 
 
 def test_too_long():
@@ -362,6 +414,81 @@ def test_too_long():
     source = "def f(z):\n" + "".join(f"    {line}\n" for line in lines) + f"    return {value}"
     with pytest.raises(FormulaError, match=r"formula 'f', <formula>:1: this activation is too long, .* of 16: def f"):
         fastmlp.activation(source)
+
+
+def shared(n):
+    """A formula whose subterms are shared: written out, z alone stands there 2^n times."""
+    return "def f(z):\n" + "    z = z + z\n" * n + "    return log(exp(z) + z)"
+
+
+def count_nodes(monkeypatch, source):
+    """Nodes that a formula's graph has, and operations asked for on the way, for value and slope."""
+    graphs, applied = [], Counter()
+    init, apply = graph.Graph.__init__, graph.Graph.apply
+
+    def counted_init(self):
+        graphs.append(self)
+        init(self)
+
+    def counted_apply(self, *arguments):
+        applied["apply"] += 1
+        return apply(self, *arguments)
+
+    monkeypatch.setattr(graph.Graph, "__init__", counted_init)
+    monkeypatch.setattr(graph.Graph, "apply", counted_apply)
+    try:
+        Formula.from_source(source)
+    except FormulaError as error:
+        assert "registers of 16" in str(error)  # found out at the end
+    monkeypatch.undo()
+    return len(graphs[0].nodes), applied["apply"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "z = z + z",
+        "z = z - (z + z)",
+        "z = z * z",
+        "z = z + exp(z) * z",
+        "z = z * exp(z) + z",
+        "z = 1 / (1 + exp(z) + z)",
+        "z = sqrt(z + exp(z)) * z",
+        "z = z if z > 1 else -z",
+        "z = maximum(z, z * 2)",
+        "z = log(exp(z) + z)",
+        "z = tanh(z) + erf(z)",
+    ],
+)
+def test_shared_terms_are_walked_once(monkeypatch, line):
+    """Twice as many lines make at most four times as many nodes: a sum may be flattened once for each of its parts."""
+
+    def source(n):
+        return "def f(z):\n" + f"    {line}\n" * n + "    return log(exp(z) + z)"
+
+    (nodes, applied), (more, more_applied) = (count_nodes(monkeypatch, source(n)) for n in (8, 16))
+    assert more < 4.5 * nodes and more_applied < 4.5 * applied
+    assert more < 2000 and more_applied < 10_000
+
+
+def test_shared_terms_are_right():
+    f = fastmlp.activation(shared(10))
+    z = np.array([-1e-3, 0.0, 1e-3, 0.5])
+    e = np.exp(1024 * z)
+    np.testing.assert_allclose(f.numpy_slope(z, f(z))[1:], (1024 * (e + 1) / (e + 1024 * z))[1:], rtol=1e-12)
+
+
+def test_formulas_have_a_limited_number_of_operations():
+    assert len(fastmlp.activation(shared(1900)).program("value").instructions) == 1903
+    with pytest.raises(FormulaError, match=r"formula 'f', <formula>:1: this activation is too long, it has 2103 opera"):
+        fastmlp.activation(shared(2100))
+
+
+def test_what_a_slope_takes_is_limited(monkeypatch):
+    """Sums of sums in the denominators of sums: the walk grows as a square, and ends at its limit."""
+    lines = "".join(f"    s = s + exp({k} * z)\n    t = t + 1 / s\n" for k in range(1, 120))
+    with pytest.raises(FormulaError, match=r"the slope derived from this .* is too long, it takes more than 10000"):
+        fastmlp.activation(f"def f(z):\n    s = 1\n    t = z\n{lines}    return t")
 
 
 def test_too_deep():
@@ -391,3 +518,29 @@ def test_functions_may_be_imported():
         return tanh(z) + log1p(exp(z)) + sqrt(abs(z)) + erf(z)
 
     assert f(1.0) == pytest.approx(math.tanh(1) + math.log1p(math.e) + 1 + math.erf(1))
+
+
+# --- what others raise ----------------------------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    """What a caller's signal handler raises."""
+
+
+@pytest.mark.parametrize("error", [TimeoutError("time is up"), KeyboardInterrupt(), Stopped(), MemoryError()])
+@pytest.mark.parametrize(
+    "at", ["inspect.getsource", "fastmlp.kernels.graph.Graph.apply", "fastmlp.kernels.language.compile_node"]
+)
+def test_what_a_signal_handler_raises_stays_what_it_is(monkeypatch, error, at):
+    """Python runs handlers between any two of its instructions, as if each call could raise this."""
+
+    def f(z):
+        return z * exp(z)  # noqa: F821
+
+    def interrupted(*arguments, **keywords):
+        raise error
+
+    monkeypatch.setattr(at, interrupted)
+    with pytest.raises(type(error)) as caught:
+        fastmlp.activation(f)
+    assert caught.value is error

@@ -8,6 +8,8 @@ by name), make a lazy one. What stands under ``if TYPE_CHECKING`` is for type ch
 import ast
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +118,45 @@ GRAPH = [
     for module, path in FILES.items()
     for arrow in arrows_of(module, path.read_text(encoding="utf-8"), path.name == "__init__.py")
 ]
+
+
+# --- what `import fastmlp` leads to -----------------------------------------------------------------------------------
+
+
+def test_modules_load_when_they_are_asked_for():
+    """In a process that has imported nothing else; the import itself stays cheap."""
+    code = (
+        "import sys, fastmlp; early = [m for m in sys.modules if m.startswith(('numpy', 'sklearn', 'fastmlp.'))];"
+        "print(early, fastmlp.engines.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "fastmlp.engines"]
+    for name in fastmlp._SUBMODULES:
+        assert fastmlp.__getattr__(name) is sys.modules[f"fastmlp.{name}"] is getattr(fastmlp, name)
+
+
+def test_modules_of_the_reference_are_listed():
+    """Every module that docs/api.md names, directly or as ``fastmlp.training.checkpoint.save``, is an attribute."""
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    first_parts = set(re.findall(r"^(?:.. currentmodule:: fastmlp\.|   )([a-z_]+)\b(?=[.\n])", text, re.MULTILINE))
+    named = {part for part in first_parts if f"fastmlp.{part}" in MODULES}
+    assert {"callbacks", "displays", "export", "persistence"} <= named <= {*dir(fastmlp)}
+    assert {*fastmlp._SUBMODULES, *fastmlp.__all__} == {*dir(fastmlp)}
+    with pytest.raises(AttributeError, match="module 'fastmlp' has no attribute 'nothing'"):
+        fastmlp.nothing  # noqa: B018
+
+
+def test_type_checkers_are_told_the_names_that_load_later():
+    tree = ast.parse((ROOT / "fastmlp" / "__init__.py").read_text(encoding="utf-8"))
+    told = {
+        alias.asname or alias.name: node.module
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert told == fastmlp._MODULES | dict.fromkeys(fastmlp._SUBMODULES, "fastmlp")
 
 
 # --- the layers -------------------------------------------------------------------------------------------------------

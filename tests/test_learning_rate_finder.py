@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits, load_iris
 
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.training.callbacks import LearningRateFinder
+from fastmlp.training.learning_rate_finder import LearningRateFinder
 
 from tiers import each_value_once
 

@@ -4,12 +4,14 @@ Judges: onnx's own reference evaluator, and onnxruntime where it is installed. T
 definition; what they compute is compared with predict_proba, decision_function and predict.
 """
 
+import copy
 import doctest
 import json
 import os
 import re
 import sys
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from fastmlp.export import register_skl2onnx, to_onnx
 from fastmlp.export.onnx_nodes import MIN_OPSET, TRANSLATIONS
 from fastmlp.kernels import formulas
 from fastmlp.kernels.graph import OPS
+from fastmlp.model.stages import UNIT_ATTRIBUTES
 
 from exported import TASKS, fitted, one_unit, outputs, rows
 from tiers import each_value_once
@@ -86,6 +89,59 @@ def test_every_activation_and_task(activation, task, dtype, run):
     X = 3 * rows(dtype, seed=2)
     estimator = fitted(task, dtype, activation)
     assert_same(estimator, run(to_onnx(estimator), X), X)
+
+
+def in_dtype(estimator, dtype):
+    """The same estimator with weights of another dtype."""
+    other = copy.deepcopy(estimator)
+    for name in ("coefs_", "intercepts_", *UNIT_ATTRIBUTES.values()):
+        if hasattr(other, name):
+            setattr(other, name, [None if a is None else a.astype(dtype) for a in getattr(other, name)])
+    return other
+
+
+@pytest.mark.covers("activation task", "run batch_norm dtype to")
+@pytest.mark.parametrize("activation, task", list(zip(HIDDEN, cycle(TASKS))))
+@pytest.mark.parametrize("batch_norm", [False, "before", "after"])
+@pytest.mark.parametrize("dtype, to", [(np.float32, "float64"), (np.float64, "float32"), (np.float64, None)])
+def test_dtype_of_the_model(activation, task, batch_norm, dtype, to, run):
+    """Inputs, weights and outputs have it, whatever the network has."""
+    estimator = fitted(task, dtype, activation, batch_norm=batch_norm)
+    model = estimator.to_onnx(dtype=to)
+    wanted = np.dtype(dtype if to is None else to)
+    tensors = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    assert {tensor.dtype for tensor in tensors if tensor.dtype.kind == "f"} == {wanted}
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.helper.np_dtype_to_tensor_dtype(wanted)
+    X = 2 * rows(wanted.type, seed=2)
+    other = in_dtype(estimator, wanted)
+    got = run(model, X)
+    assert got[-1].dtype == wanted
+    tolerance = max(TOLERANCE[dtype] if batch_norm else 0, TOLERANCE[wanted.type])  # folded in the network's dtype
+    np.testing.assert_allclose(got[-1], outputs(other, X), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(got[-1], outputs(estimator, X), rtol=2e-5, atol=2e-5)
+    if isinstance(estimator, MLPClassifier):
+        np.testing.assert_array_equal(got[0], other.predict(X))
+
+
+def test_spellings_of_dtypes():
+    estimator = fitted("binary")
+    for to in ("float32", "float64"):
+        for same in (np.dtype(to), np.dtype(to).type):
+            assert to_onnx(estimator, dtype=same) == to_onnx(estimator, dtype=to)
+
+
+def test_weights_too_large_for_float32_are_refused():
+    estimator = fitted("regression")
+    estimator.coefs_[1][0, 0] = 1e39
+    with pytest.raises(ValueError, match=r"dtype='float32' cannot hold the weights of layer 2, up to 1e\+39"):
+        to_onnx(estimator, dtype="float32")
+    assert to_onnx(estimator, dtype="float64") == to_onnx(estimator)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "double precision", int, 32, "", ["float32"], np.complex128])
+def test_other_dtypes_are_refused(dtype):
+    with pytest.raises(ValueError, match=re.escape(f"dtype must be 'float32', 'float64' or None, got {dtype!r}")):
+        to_onnx(fitted("binary"), dtype=dtype)
 
 
 PARAMETERS = [
@@ -355,7 +411,7 @@ def test_file_is_the_model(tmp_path):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"path=.*there is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder '.*missing': '.*missing.+'"):
         to_onnx(fitted("binary"), tmp_path / "missing" / "model.onnx")
     assert os.listdir(tmp_path) == []
 

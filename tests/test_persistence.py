@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,12 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
 import fastmlp
-from fastmlp import MLPClassifier
+from fastmlp import MLPClassifier, callbacks
+from fastmlp.data import files
 from fastmlp.persistence import ModelFileError, load, read_metadata, save
 from fastmlp.saving import modelfile
+from fastmlp.training import checkpoint
 from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
 from fastmlp.training.schedules import SCHEDULES
 
@@ -131,6 +136,18 @@ def test_classes_of_a_first_partial_fit_come_back(path):
         again = load(path)
         assert again.classes_.tolist() == classes
         assert (again.partial_fit(X, y).predict_proba(X) == model.partial_fit(X, y).predict_proba(X)).all()
+
+
+def test_sparse_labels_come_back(path):
+    """Predictions of a model that was fitted on sparse labels are sparse, as before; exports do not mind."""
+    model = MLPClassifier(**GIVEN).fit(X, sparse.csr_array(LABELS))
+    model.save(path)
+    for again in (load(path), pickle.loads(pickle.dumps(model)), fastmlp.from_sklearn(model.to_sklearn())):
+        assert sparse.issparse(model.predict(X)) and type(again.predict(X)) is type(model.predict(X))
+        assert (again.predict(X) != model.predict(X)).nnz == 0
+    dense = MLPClassifier(**GIVEN).fit(X, LABELS)
+    assert (model.predict(X).toarray() == dense.predict(X)).all()
+    assert model.to_c() == dense.to_c()
 
 
 def test_weights_that_a_user_replaced_come_back(path):
@@ -294,6 +311,55 @@ def test_what_is_no_formula_is_refused(path, source):
         load(path, trust_formulas=True)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (5, r"the text of a formula has the entries \['constants', 'slope', 'source'\], got 5"),
+        ({"source": "def f(z): return z"}, "the text of a formula has the entries"),
+        ({"source": None, "constants": {}, "slope": None}, "the source of a formula is text that begins with def"),
+        ({"source": " def f(z): return z", "constants": {}, "slope": None}, "text that begins with def"),
+        (
+            {"source": "def f(z): return z", "constants": [1], "slope": None},
+            "constants of a formula are",
+        ),
+        (
+            {"source": "def f(z): return z", "constants": {"c": "1"}, "slope": None},
+            "constants of a formula are numbers",
+        ),
+        ({"source": "def f(z): return z", "constants": {}, "slope": False}, "the text of a formula has the entries"),
+        ({"source": "def f(z): return z\x00", "constants": {}, "slope": None}, "formula, <formula>:1: .*null bytes"),
+        ({"source": "def f(z, z): return z", "constants": {}, "slope": None}, "an activation takes 1 argument"),
+        (
+            {"source": "def f(z):\n" + "    z = z + z\n" * 5000 + "    return z", "constants": {}, "slope": None},
+            "this activation is too long, it has 5000 operations, at most 2000 are allowed",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_forged_formulas_are_refused(path, text, reason):
+    fitted("formula").save(path)
+
+    def change(header, tensors):
+        header["parameters"]["activation"][0]["formula"]["activation"] = text
+
+    reseal(path, change)
+    with pytest.raises(ModelFileError, match=r"parameters.activation: .*" + reason):
+        load(path, trust_formulas=True)
+
+
+def test_a_time_out_of_the_caller_stays_what_it_is(path, monkeypatch):
+    fitted("formula").save(path)
+    late = TimeoutError("time is up")
+
+    def interrupted(*arguments):
+        raise late
+
+    monkeypatch.setattr("fastmlp.kernels.graph.Graph.apply", interrupted)
+    with pytest.raises(TimeoutError) as caught:
+        load(path, trust_formulas=True)
+    assert caught.value is late
+
+
 # --- what is not saved ------------------------------------------------------------------------------------------------
 
 
@@ -421,6 +487,72 @@ def test_a_failed_save_leaves_the_old_file(path, monkeypatch):
         model.save(path.parent / "missing" / "model")
     with pytest.raises(OSError, match="no regular file"):
         model.save(path.parent)
+
+
+#: What writes a file whole: (fitted estimator, path) -> None.
+WRITERS = {
+    "save": lambda model, path: model.save(path),
+    "save to a Path": lambda model, path: model.save(Path(path)),
+    "to_onnx": lambda model, path: model.to_onnx(path),
+    "to_c": lambda model, path: model.to_c(path),
+    "checkpoint": lambda model, path: checkpoint.save(path, {}),
+    "callback": lambda model, path: model.set_params(callbacks=[callbacks.Checkpoint(path)]).fit(X, Y),
+    "text": lambda model, path: files.write_whole(Path(path), "text"),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_errors_of_writing_name_the_path_that_was_given(writer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a file").touch()
+    model = fitted("defaults")
+    for folder, kind in (
+        ("missing", FileNotFoundError),
+        (os.path.join("a", "b"), FileNotFoundError),
+        ("a file", OSError),
+    ):
+        path = os.path.join(folder, "model.bin")
+        with pytest.raises(kind, match=re.escape(f"there is no folder {folder!r}: {path!r}")) as caught:
+            WRITERS[writer](model, path)
+        assert caught.value.filename == path and caught.value.errno is not None
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: 'model\.bin'"):
+        WRITERS[writer](model, "model.bin")
+    assert os.listdir() == ["a file"]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+
+    def forbidden(*args):
+        raise PermissionError(13, "Permission denied", str(args[0]))
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(PermissionError, match=r"Permission denied: 'model\.bin'"):
+        WRITERS[writer](model, "model.bin")
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, target in (("one", "other"), ("other", "one"), ("dangling", os.path.join("missing", "model"))):
+        try:
+            os.symlink(target, name)
+        except OSError:
+            pytest.skip("this system makes no symbolic links here")
+    with pytest.raises(OSError, match="symbolic links: 'one'") as caught:
+        fitted("defaults").save("one")
+    assert caught.value.errno is not None
+    with pytest.raises(FileNotFoundError, match=r"there is no folder '.+missing': 'dangling'"):
+        fitted("defaults").save("dangling")
+
+
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path):
+    for name in ("m" * 255, "é" * 127):
+        fitted("defaults").save(tmp_path / name)
+        assert load(tmp_path / name).predict(X).shape == (80,)
+    assert sorted(os.listdir(tmp_path)) == ["m" * 255, "é" * 127]
 
 
 def test_without_safetensors_the_extra_is_named(path, monkeypatch):

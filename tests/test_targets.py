@@ -78,9 +78,9 @@ def test_task(kind, task):
 @pytest.mark.parametrize(
     "task, loss, n_outputs, words",
     [
-        ("binary", "poisson", 1, r"loss='poisson' is unknown; valid are \['log_loss', 'focal', 'hinge', 'squared_h"),
+        ("binary", "poisson", 1, r"loss='poisson' is unknown; valid are \['focal', 'hinge', 'log_loss', 'squared_h"),
         ("binary", "binary_focal", 1, "loss='binary_focal' is unknown"),
-        ("regression", "log_loss", 1, "loss='log_loss' is unknown; valid are .*'squared_error'.*'quantile'"),
+        ("regression", "log_loss", 1, "loss='log_loss' is unknown; valid are .*'quantile'.*'squared_error'"),
         ("multilabel", "hinge", 3, "loss='hinge' makes no sense with multilabel targets: it tells"),
         ("multilabel", "squared_hinge", 3, "loss='squared_hinge' makes no sense with multilabel"),
         ("multiclass", ("focal", {"label_smoothing": 0.1}), 3, r"'focal' has no parameter 'label_smoothing'.*'gamma'"),

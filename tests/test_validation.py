@@ -19,7 +19,9 @@ import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.kernels import reference
 from fastmlp.training.callbacks import EpochInfo, TimeLimit
-from fastmlp.training.validation import COLUMNS, WIDE, validation_split
+from fastmlp.training.head import WIDE
+from fastmlp.training.history import COLUMNS
+from fastmlp.training.validation import validation_split
 
 import parity
 from validated_training import BACKENDS, GIVEN, GIVEN_VALUES, SMALL, V_VAL, WEIGHT_VAL, X_VAL, Y_VAL, V, X, Y
@@ -204,11 +206,16 @@ BAD_VALIDATION = {
     "X alone": ({"X_val": X_VAL}, "X_val is given without y_val"),
     "y alone": ({"y_val": Y_VAL}, "y_val is given without X_val"),
     "weight alone": ({"sample_weight_val": WEIGHT_VAL}, "sample_weight_val is given without"),
-    "twice": (GIVEN | {"eval_set": [(X_VAL, Y_VAL)]}, "given twice"),
-    "two sets": ({"eval_set": [(X_VAL, Y_VAL)] * 2}, r"eval_set must be a list of one pair, \[\(X, y\)\]"),
-    "no pair": ({"eval_set": (X_VAL, Y_VAL)}, "eval_set must be a list of one pair"),
-    "three": ({"eval_set": [(X_VAL, Y_VAL, WEIGHT_VAL)]}, "eval_set must be a list of one pair"),
-    "a number": ({"eval_set": 3}, "eval_set must be a list of one pair"),
+    "weights of two": ({"eval_set": [(X_VAL, Y_VAL)] * 2, "sample_weight_val": WEIGHT_VAL}, "third entry"),
+    "weights twice": ({"eval_set": [(X_VAL, Y_VAL, WEIGHT_VAL)], "sample_weight_val": WEIGHT_VAL}, "weights are given"),
+    "X of a set": ({"eval_set": [X_VAL]}, "eval_set must be one pair"),
+    "four": ({"eval_set": [(X_VAL, Y_VAL, WEIGHT_VAL, 1)]}, "eval_set must be one pair"),
+    "a number": ({"eval_set": 3}, "eval_set must be one pair"),
+    "no set": ({"eval_set": []}, "eval_set must be one pair"),
+    "a number for a name": ({"eval_set": {1: (X_VAL, Y_VAL)}}, "eval_set must be one pair"),
+    "name of X_val": (GIVEN | {"eval_set": {"validation": (X_VAL, Y_VAL)}}, "'validation' is the name of X_val"),
+    "one column twice": ({"eval_set": {"validation": (X_VAL, Y_VAL), "b": (X_VAL, Y_VAL)}}, "two columns"),
+    "which set": ({"eval_set": [(X_VAL, Y_VAL), (X_VAL[:, :3], Y_VAL)]}, "validation data 'validation_1': X has 3"),
     "other width": ({"X_val": X_VAL[:, :3], "y_val": Y_VAL}, "validation data: X has 3 features.*expecting 6"),
     "rows differ": ({"X_val": X_VAL, "y_val": Y_VAL[1:]}, "validation data: .*inconsistent numbers of samples"),
     "nan": ({"X_val": np.where(X_VAL > 1, np.nan, X_VAL), "y_val": Y_VAL}, "validation data: .*contains NaN"),

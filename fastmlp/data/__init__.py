@@ -2,5 +2,5 @@
 
 Reading order: targets.py (labels and values <-> what a network is trained on), inputs.py (validate, encode),
 device_arrays.py (arrays that are on a GPU already); files.py writes files whole or not at all,
-optional.py imports packages that may be absent.
+optional.py imports packages that may be absent, warned.py warns at the line of the user.
 """

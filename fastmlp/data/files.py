@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -28,19 +29,33 @@ def write_whole(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a new binary file beside `path` that takes its name when the block ends without an error.
 
-    An OSError refuses a `path` that exists and is not a regular file.
+    An OSError says that there is no such folder, or that `path` exists and is not a regular file. Its `filename`, and
+    that of all other errors of writing, is `path` as it was given.
     """
-    path = path.resolve()  # a symbolic link stays one
+    given = os.fspath(path)
+    try:
+        path = path.resolve()  # a symbolic link stays one
+    except RuntimeError as error:  # pathlib's, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), given) from error
     if path.exists() and not path.is_file():
-        raise OSError(f"{path} is there and is no regular file")
-    # the token: a process killed here may have had this one's number
-    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+        raise OSError(errno.EINVAL, "it is there and is no regular file", given)
+    if not path.parent.is_dir():
+        folder = os.path.dirname(given)
+        missing = str(path.parent) if os.path.isdir(folder or ".") else folder  # of what a link leads to
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {missing!r}", given)
+    # the token: a process killed here may have had this one's number; a part of the name: names have a longest length
+    part = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno is None or error.filename not in (None, str(part)):
+            raise
+        raise OSError(error.errno, error.strerror, given) from error
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,25 @@ def validated(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
     return X, y
 
 
-def validated_weight(estimator: Any, sample_weight: Any, y: np.ndarray) -> np.ndarray | None:
-    """Return the weights of the rows that have these targets, validated; None if there are none."""
+def dense_targets(estimator: Any, y: Any) -> Any:
+    """Return sparse label indicators as an array, which engines and all scorers take; other targets as they are."""
+    return y.toarray() if issparse(y) and not estimator._numeric_targets else y
+
+
+# scikit-learn 1.7 has no such check
+_ALL_ZERO = {"allow_all_zero_weights"} & signature(_check_sample_weight).parameters.keys()
+
+
+def validated_weight(estimator: Any, sample_weight: Any, y: np.ndarray, all_zero: bool = False) -> np.ndarray | None:
+    """Return the weights of the rows that have these targets, validated; None if there are none.
+
+    `all_zero` says whether no row needs a weight.
+    """
     if sample_weight is None:
         return None
+    sample_weight = device_arrays.on_host(estimator, sample_weight, "sample_weight")
     # y stands for X, which may be where scikit-learn cannot look
-    return _check_sample_weight(device_arrays.on_host(estimator, sample_weight, "sample_weight"), y)
+    return _check_sample_weight(sample_weight, y, **dict.fromkeys(_ALL_ZERO, all_zero))
 
 
 def encoded(
@@ -49,31 +63,56 @@ def encoded(
     dtype = np.dtype(np.float64) if lbfgs else network.dtype
     device_arrays.check_dtype(X, dtype, "solver='lbfgs' works in" if lbfgs else "the weights are")
     weight = None if sample_weight is None else sample_weight.astype(dtype, copy=False)
-    return Data(engine_rows(X), estimator._encode(y, dtype, objective), weight)
+    return Data(engine_rows(X), aligned(estimator._encode(y, dtype, objective)), aligned(weight))
 
 
 def validation_rows(
-    estimator: Any, given: tuple[Any, Any, Any] | None, y: np.ndarray, network: Network, objective: Objective
-) -> tuple[Data, np.ndarray] | None:
-    """Return the validation rows as engines take them, and their targets as users see them; None if none are given.
+    estimator: Any, given: tuple[Any, Any, Any], y: np.ndarray, network: Network, objective: Objective, name: str
+) -> tuple[Data, np.ndarray]:
+    """Return validation rows as engines take them, and their targets as users see them.
 
-    Errors are those of :func:`validated`, with a text that says that they are about validation data.
+    Errors are those of :func:`validated`, with a text that begins with the name of these rows.
     """
-    if given is None:
-        return None
     X_val, y_val, weight = given
     try:
         X_val, y_val = validated(estimator, X_val, y_val, reset=False)
+        y_val = dense_targets(estimator, y_val)
         estimator._check_validation_targets(y, y_val)
         weight = estimator._weigh(y_val, validated_weight(estimator, weight, y_val))
-        if weight is not None and not np.any(weight):
+        if weight is not None and weight.sum() == 0:
             raise ValueError("no row has a weight")
         return encoded(estimator, X_val, y_val, weight, network, objective), y_val
     except (TypeError, ValueError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"validation data: {error}") from error
+        raise kind(f"{name}: {error}") from error
 
 
 def engine_rows(X: Any) -> Any:
-    """Return X as engines take it: dense as it is, sparse as CSR."""
-    return X.tocsr() if issparse(X) else X
+    """Return X as engines take it: dense as it is, sparse as CSR; only what they cannot read is copied."""
+    return _engine_csr(X.tocsr()) if issparse(X) else aligned(X)
+
+
+def aligned(array: Any) -> Any:
+    """Return a NumPy array whose numbers lie at whole addresses: a copy of a field of a structured array, for instance.
+
+    Anything else is returned as it is.
+    """
+    if not isinstance(array, np.ndarray):
+        return array
+    whole = array.flags.aligned and not any(stride % array.itemsize for stride in array.strides)
+    return array if whole else array.copy()
+
+
+def _engine_csr(X: Any) -> Any:
+    """Return a CSR matrix of contiguous, aligned arrays in the machine's byte order, with indices of one type."""
+    is_wide = np.int64 in (X.indices.dtype.newbyteorder("="), X.indptr.dtype.newbyteorder("="))
+    index = np.dtype(np.int64 if is_wide else np.int32)
+    parts = X.data, X.indices, X.indptr
+    clean = tuple(
+        np.require(part, dtype, ["C", "A"]) for part, dtype in zip(parts, (X.data.dtype, index, index), strict=True)
+    )
+    if all(a is b for a, b in zip(clean, parts, strict=True)):
+        return X
+    rows = type(X)(X.shape, dtype=X.dtype)
+    rows.data, rows.indices, rows.indptr = clean
+    return rows

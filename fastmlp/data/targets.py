@@ -132,7 +132,8 @@ def encode_classes(
 def decode_classes(binarizer: LabelBinarizer, outputs: np.ndarray, link: str = "logistic") -> np.ndarray:
     """Return the class labels (n,), or label indicators (n, n_labels), from outputs (n, n_outputs).
 
-    With the link "identity" outputs are decision values, with the threshold 0, else probabilities.
+    With the link "identity" outputs are decision values, with the threshold 0, else probabilities. Indicators are
+    sparse, as scikit-learn's binarizer makes them, if those that it was fitted on were.
     """
     classes = binarizer.classes_
     if binarizer.y_type_ == "multiclass":
@@ -140,7 +141,7 @@ def decode_classes(binarizer: LabelBinarizer, outputs: np.ndarray, link: str = "
     chosen = (outputs > (0.0 if link == "identity" else 0.5)).astype(int)
     if binarizer.y_type_ == "binary":
         return np.repeat(classes[0], len(chosen)) if len(classes) == 1 else classes[chosen.ravel()]
-    return chosen
+    return binarizer.inverse_transform(chosen) if binarizer.sparse_input_ else chosen
 
 
 def weigh_classes(

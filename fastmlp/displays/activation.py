@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastmlp.displays._axes import Display
 from fastmlp.engines import backends, by_name
 from fastmlp.estimator.description import describe, judged_activation, last_estimator
+from fastmlp.estimator.types import BackendName
 
 
 class ActivationDisplay(Display):
@@ -47,7 +48,7 @@ class ActivationDisplay(Display):
 
     @classmethod
     def from_activation(
-        cls, activation: Any, *, z: Any = None, backend: str = "auto", ax: Any = None, **options: Any
+        cls, activation: Any, *, z: Any = None, backend: BackendName = "auto", ax: Any = None, **options: Any
     ) -> Self:
         """Draw an activation.
 

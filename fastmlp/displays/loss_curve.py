@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.displays._axes import Display
 from fastmlp.estimator.description import last_estimator
+from fastmlp.training.metrics import decisive
 
 #: Column of a history -> how it is drawn: label, axis, style.
 CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -18,17 +19,20 @@ CURVES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "score": ("validation score", "score", {"color": "C2"}),
     "learning_rate": ("learning rate", "learning rate", {"color": "C7", "linestyle": ":"}),
 }
+#: Ends of the columns of further sets -> axis.
+FURTHER = {"_loss": "loss", "_score": "score"}
 
 
 class LossCurveDisplay(Display):
-    """Training loss over the epochs; validation loss, score and learning rate if they were recorded.
+    """Training loss over the epochs; validation loss, scores and learning rate if they were recorded.
 
     Made by :meth:`from_estimator` or :meth:`from_history`.
 
     Parameters
     ----------
     history : dict of ndarray of shape (n_epochs,)
-        Columns "loss" and maybe "validation_loss", "score" and "learning_rate".
+        Columns "loss" and maybe "validation_loss", "score" and "learning_rate", and ``<set>_loss`` and ``<set>_score``
+        of further sets.
     best_epoch : int, default=None
         Number of the epoch to mark, from 1.
     Attributes
@@ -99,18 +103,21 @@ class LossCurveDisplay(Display):
             raise ValueError(
                 f"{model!r} has recorded no losses: there is no curve to draw; solver='lbfgs' records none"
             )
-        by_loss = getattr(model, "monitor", "score") == "loss"
+        by_loss = decisive(getattr(model, "monitor", "score")) == "loss"
         return cls.from_history(history, best="loss" if by_loss else "score", ax=ax, **options)
 
     @classmethod
-    def from_history(cls, history: Any, *, best: str = "score", ax: Any = None, **options: Any) -> Self:
+    def from_history(
+        cls, history: Any, *, best: Literal["score", "loss"] = "score", ax: Any = None, **options: Any
+    ) -> Self:
         """Draw a history.
 
         Parameters
         ----------
         history : mapping of str to array-like of shape (n_epochs,)
             As ``history_`` of the estimators, or a data frame of it: the column "loss", and maybe "validation_loss",
-            "score" and "learning_rate". Other columns, and columns that are all NaN, are not drawn.
+            "score" and "learning_rate", and ``<set>_loss`` and ``<set>_score`` of further sets, ``train_score`` for
+            instance. Other columns, and columns that are all NaN, are not drawn.
         best : {"score", "loss"}, default="score"
             What tells the best epoch: the highest score, or the lowest validation loss.
         ax : matplotlib Axes, default=None
@@ -146,7 +153,7 @@ class LossCurveDisplay(Display):
         ax : matplotlib Axes, default=None
             Where to draw; a new figure if None.
         score : bool, default=True
-            Whether to draw the score, if there is one.
+            Whether to draw the scores, if there are any.
         learning_rate : bool, default=None
             Whether to draw the learning rate; None: if it changes.
         **kwargs
@@ -161,10 +168,10 @@ class LossCurveDisplay(Display):
         if learning_rate is None:
             learning_rate = rates is not None and len(np.unique(rates)) > 1
         self.lines_: dict[str, Any] = {}
-        self._draw("loss", ax, kwargs)
-        self._draw("validation_loss", ax, kwargs)
+        for name in self._on_axis("loss"):
+            self._draw(name, ax, kwargs)
         self.score_ax_ = self._draw_beside("score", kwargs) if score else None
-        self.learning_rate_ax_ = self._draw_beside("learning_rate", kwargs) if learning_rate else None
+        self.learning_rate_ax_ = self._draw_beside("learning rate", kwargs) if learning_rate else None
         if self.learning_rate_ax_ is not None and self.score_ax_ is not None:
             self.learning_rate_ax_.spines["right"].set_position(("outward", 48))  # beside the axis of the score
         self._mark_best()
@@ -175,23 +182,35 @@ class LossCurveDisplay(Display):
         ax.legend(handles=drawn, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize="small")
         return self
 
+    def _on_axis(self, axis: str) -> list[str]:
+        """Return the columns that belong to an axis, as the history has them."""
+        return [name for name in self.history if self._curve(name)[1] == axis]
+
+    def _curve(self, name: str) -> tuple[str, str, dict[str, Any]]:
+        """Return label, axis and style of a column."""
+        if name in CURVES:
+            return CURVES[name]
+        further = [column for column in self.history if column not in CURVES]
+        axis = next(axis for end, axis in FURTHER.items() if name.endswith(end))
+        return name.replace("_", " "), axis, {"color": f"C{3 + further.index(name)}", "linestyle": "--"}
+
     def _draw(self, name: str, ax: Any, kwargs: Mapping[str, Any]) -> None:
-        if name not in self.history:
-            return
-        label, _, style = CURVES[name]
+        label, _, style = self._curve(name)
         values = self.history[name]
         if len(values) < 2:
             style = {"marker": "o", **style}  # a line of one point is invisible
         (self.lines_[name],) = ax.plot(np.arange(1, len(values) + 1), values, **{"label": label, **style, **kwargs})
 
-    def _draw_beside(self, name: str, kwargs: Mapping[str, Any]) -> Any:
-        """Draw a curve on a twin axis in its colour; None if there is no such column."""
-        if name not in self.history:
+    def _draw_beside(self, axis: str, kwargs: Mapping[str, Any]) -> Any:
+        """Draw the curves of an axis on a twin, in the colour of the first; None if there is no such column."""
+        names = self._on_axis(axis)
+        if not names:
             return None
         twin = self.ax_.twinx()
-        self._draw(name, twin, kwargs)
-        color = self.lines_[name].get_color()
-        twin.set_ylabel(CURVES[name][1], color=color)
+        for name in names:
+            self._draw(name, twin, kwargs)
+        color = self.lines_[names[0]].get_color()
+        twin.set_ylabel(axis, color=color)
         twin.tick_params(axis="y", colors=color)
         twin.spines["right"].set_color(color)
         return twin
@@ -206,7 +225,9 @@ class LossCurveDisplay(Display):
 def _columns(history: Any) -> dict[str, np.ndarray]:
     """Return the columns that can be drawn, as arrays."""
     try:
-        columns = {name: np.asarray(history[name], dtype=np.float64).ravel() for name in CURVES if name in history}
+        further = [name for name in history if isinstance(name, str) and name.endswith(tuple(FURTHER))]
+        names = [name for name in dict.fromkeys([*CURVES, *further]) if name in history]
+        columns = {name: np.asarray(history[name], dtype=np.float64).ravel() for name in names}
     except (TypeError, ValueError) as error:
         raise ValueError(f"history must map names to numbers, one per epoch: {error}") from error
     if "loss" not in columns or not len(columns["loss"]):

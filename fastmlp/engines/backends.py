@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fastmlp.kernels.contract import CONTRACT as CONTRACT
 from fastmlp.kernels.contract import Data as Data
+from fastmlp.model import spelling
 
 if TYPE_CHECKING:
     from fastmlp.model.network import Network
@@ -69,7 +70,8 @@ def get(name: str, work: float = 0.0) -> ModuleType:
         usable = (candidate for candidate, row in BACKENDS.items() if row.pays_from <= work)
         name = next(candidate for candidate in usable if why_not(candidate) is None)
     if name not in BACKENDS:
-        raise ValueError(f"backend={name!r} is unknown; available: {['auto', *available()]}")
+        here = ["auto", *available()]
+        raise ValueError(f"backend={name!r} is unknown; available: {here}{spelling.hint(name, ['auto', *BACKENDS])}")
     row = BACKENDS[name]
     try:
         return import_module(row.module)

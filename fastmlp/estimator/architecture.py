@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
+from contextlib import suppress
+from numbers import Real
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,33 +14,76 @@ import numpy as np
 from fastmlp.data import targets
 from fastmlp.data.targets import Objective
 from fastmlp.estimator.parameters import activations_of
-from fastmlp.model import stages, weights
+from fastmlp.kernels import formulas
+from fastmlp.model import choices, stages, weights
 from fastmlp.model.initialization import initial_params
 from fastmlp.model.network import Network
+from fastmlp.training.stopping import keeps_best
 
 
 def hidden_sizes(estimator: Any) -> list[int]:
-    """Return the widths of the hidden layers, which must be positive."""
-    sizes = estimator.hidden_layer_sizes
-    sizes = list(sizes) if isinstance(sizes, Iterable) else [sizes]
-    if np.any(np.array(sizes) <= 0):
+    """Return the widths of the hidden layers: integers, else a TypeError; positive, else a ValueError."""
+    given = estimator.hidden_layer_sizes
+    try:
+        sizes = list(given) if isinstance(given, Iterable) else [given]
+    except TypeError:  # an array without an axis
+        raise TypeError(f"hidden_layer_sizes must be an int or a sequence of ints, got {given!r}") from None
+    widths = [_width(size, i, sizes) for i, size in enumerate(sizes)]
+    if any(width <= 0 for width in widths):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-    return sizes
+    return widths
+
+
+def _width(size: Any, i: int, sizes: list[Any]) -> int:
+    """Return the width of a layer; like scikit-learn, take what Python takes as an index, and no bool."""
+    if not isinstance(size, bool | np.bool_) and not (isinstance(size, np.ndarray) and size.ndim):
+        with suppress(TypeError):
+            return operator.index(size)
+    if isinstance(size, Real) and size <= 0:
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+    whole = f": write {size:.0f}" if isinstance(size, float) and size.is_integer() else ""
+    raise TypeError(f"hidden_layer_sizes[{i}] must be an int, got {size!r} in {sizes}{whole}")
 
 
 def network_to_train(estimator: Any, X: Any, objective: Objective, first_pass: bool) -> Network:
     """Return the network of a fit: a new one for these rows, or the fitted one to train further.
 
-    A MemoryError says that a new one cannot fit this machine; a ValueError that the fitted one is of another kind than
-    the parameters ask for.
+    A ValueError says that the fitted one is of another kind than the parameters ask for.
     """
     if not first_pass:
         return _network_to_go_on_with(estimator, objective)
-    widths = (X.shape[1], *(int(h) for h in hidden_sizes(estimator)), objective.n_outputs)
-    network = _network(estimator, widths, objective.loss, np.dtype(X.dtype))
-    # parameters, gradient and their best copy, or two optimizer states
-    network.check_memory(n_vectors=3)
-    return network
+    widths = (X.shape[1], *hidden_sizes(estimator), objective.n_outputs)
+    return _network(estimator, widths, objective.loss, np.dtype(X.dtype))
+
+
+def check_memory(estimator: Any, network: Network, engine: ModuleType, has_validation: bool) -> None:
+    """Raise a MemoryError for a network whose fit this machine cannot hold, before anything is allocated."""
+    network.check_memory(vectors_of_fit(estimator, network, engine, has_validation))
+
+
+#: Vectors of float64 that L-BFGS takes in all: SciPy's ten pairs, its work space and copies, and the engine's own.
+LBFGS_VECTORS = 41
+
+
+def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, has_validation: bool) -> float:
+    """Return how many vectors of the size of the parameters a fit holds at its peak, besides rows and their buffers."""
+    solver = choices.name_of(estimator.solver)
+    if solver == "lbfgs":
+        return LBFGS_VECTORS * 8 / network.dtype.itemsize
+    rule = "momentum" if solver == "sgd" and estimator.momentum != 0 else solver
+    n_states = len(formulas.OPTIMIZERS[rule].states)
+    own = 1 + n_states  # the parameters and the states of the optimizer
+    copies = engine.__name__.rpartition(".")[-1] != "reference"
+    if copies:  # padded for the kernels: both again, the gradient, the weights of all layers but the first transposed
+        above_first = sum(s.size for s in network.segments if s.name == "W" and s.layer > 0)
+        room = max(n_states, 1) if "numba" in engine.__name__ else n_states
+        found = own + 1 + room + 1 + above_first / network.n_params
+    else:  # weights and gradient layer by layer, and what NumPy's expressions hold for a moment
+        found = own + 4 + max(n_states - 1, 0) + (network.dtype == np.float32)
+    if has_validation:
+        found += copies + 2 * network.needs_whole_batch  # the weights to predict with, batch_norm folded into them
+        found += (1 + copies) * keeps_best(estimator, True)  # the best so far and the ones that take their place
+    return found
 
 
 def fitted_network(estimator: Any) -> Network:

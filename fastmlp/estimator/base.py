@@ -12,12 +12,14 @@ its labels, and predictions for later use.  It contains no numerics.
 from __future__ import annotations
 
 import inspect
+import math
+import os
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -26,36 +28,43 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp.data import device_arrays, inputs
 from fastmlp.data.targets import Objective
+from fastmlp.data.warned import warn
 from fastmlp.engines import backends
-from fastmlp.estimator import architecture, flat_parameters
+from fastmlp.estimator import architecture, flat_parameters, pickled, types
+from fastmlp.estimator.mistakes import about_parameters, check_values, explained_call
 from fastmlp.estimator.parameters import CONSTRAINTS, Parameters, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
-from fastmlp.sklearn_compat import _fit_context, validate_parameter_constraints
-from fastmlp.training import checkpoint, state
+from fastmlp.sklearn_compat import _fit_context
+from fastmlp.training import checkpoint, state, weightless
+from fastmlp.training.callbacks import check_callbacks
+from fastmlp.training.given_sets import given_validation
 from fastmlp.training.lbfgs import train_lbfgs
+from fastmlp.training.metrics import Score
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.run import Run, check_batches, train_stochastic
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
-from fastmlp.training.validation import given_validation, validation_of
+from fastmlp.training.validation import evaluation_of
 
 backends.get("auto")  # imported with the estimators, so the first fit is not slower than the next
 
 
 Method = TypeVar("Method", bound=Callable)
+#: The estimator that a method returns: editors know the class by a type variable, not by Self.
+Fitted = TypeVar("Fitted", bound="_BaseMLP")
 
 
 def fit_context(method: Method) -> Method:
-    """Apply scikit-learn's decorator of fit, which by itself hides signatures from type checkers."""
-    return _fit_context(prefer_skip_nested_validation=True)(method)
+    """Apply scikit-learn's decorator of fit, and let errors about its arguments name the estimator."""
+    return explained_call(_fit_context(prefer_skip_nested_validation=True)(method))
 
 
 @dataclass(frozen=True)
 class Extras:
     """What a fit may bring besides X, y and sample_weight."""
 
-    validation: tuple[Any, Any, Any] | None = None  # X, y, sample_weight
+    validation: Mapping[str, tuple[Any, Any, Any]] = field(default_factory=dict)  # name -> X, y, sample_weight
     start: tuple[Any, ...] = ()  # coef_init, intercept_init; () if neither is given
     resume_from: Any = None
     callbacks: Sequence[Callable[[Any], Any]] = ()
@@ -83,8 +92,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     _training: state.TrainingState
 
     # parameters whose places and defaults differ
-    hidden_layer_sizes: Any
-    activation: Any
+    hidden_layer_sizes: types.HiddenLayerSizes
+    activation: types.Activation
     loss: Any
 
     # what a fit leaves, for type checkers
@@ -97,6 +106,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     best_validation_score_: float | None
     validation_loss_curve_: list[float]
     history_: dict[str, list[float]]
+    evals_result_: dict[str, dict[str, list[float]]]
+    stopped_by_: str | None
     n_iter_: int
     t_: int
     n_layers_: int
@@ -106,11 +117,18 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     out_activation_: str
     classes_: np.ndarray  # of classifiers
 
+    if TYPE_CHECKING:  # scikit-learn makes them at run time
+
+        def set_fit_request(self: Fitted, **requests: bool | str | None) -> Fitted: ...
+        def set_partial_fit_request(self: Fitted, **requests: bool | str | None) -> Fitted: ...
+        def set_score_request(self: Fitted, **requests: bool | str | None) -> Fitted: ...
+        def set_callbacks(self: Fitted, *callbacks: Any) -> Fitted: ...
+
     def _validate_params(self) -> None:
         # a default is valid: most parameters have theirs, and judging them all takes as long as some epochs
-        given = {name: getattr(self, name) for name in _defaults(type(self))}
-        given = {name: value for name, value in given.items() if value is not _defaults(type(self))[name]}
-        validate_parameter_constraints(self._parameter_constraints, given, caller_name=type(self).__name__)
+        defaults = _defaults(type(self)).items()
+        given = {name: value for name, default in defaults if (value := getattr(self, name)) is not default}
+        check_values(self, given)
         if "solver" in given:  # everything that follows asks for its name
             choices.entry(SOLVERS, self.solver, "solver")
 
@@ -131,7 +149,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         params = super().get_params(deep=deep)
         return params | flat_parameters.listed(self, _defaults(type(self))) if deep else params
 
-    def set_params(self, **params: Any) -> Self:
+    def set_params(self: Fitted, **params: Any) -> Fitted:
         """Set parameters of this estimator.
 
         Parameters
@@ -147,10 +165,14 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         Raises
         ------
         ValueError
-            If there is no such parameter; the message lists the valid ones.
+            If there is no such parameter; the message lists the valid ones, and says which one was probably meant.
         """
         own = {name: value for name, value in params.items() if not flat_parameters.is_flat(name)}
-        super().set_params(**own | flat_parameters.chosen(self, params))
+        flat = flat_parameters.chosen(self, params)
+        try:
+            super().set_params(**own | flat)
+        except ValueError as error:
+            raise ValueError(f"{error}{about_parameters(self, own)}") from None
         return self
 
     def _get_params_html(self, deep: bool = True, *args: Any, **kwargs: Any) -> Any:
@@ -188,14 +210,14 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """Return the predictions from outputs (n, n_outputs)."""
 
     @abstractmethod
-    def _score(self, output: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None) -> float:
-        """Return the validation score from outputs (n, n_outputs)."""
+    def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> Score:
+        """Return the score of these rows as a function of outputs (n, n_outputs); `targets` are y encoded."""
 
     # --- fitting ---------------------------------------------------------------------------------------------------
 
     @fit_context
     def fit(
-        self,
+        self: Fitted,
         X: Any,
         y: Any,
         sample_weight: Any = None,
@@ -204,10 +226,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         y_val: Any = None,
         sample_weight_val: Any = None,
         eval_set: Any = None,
-        coef_init: Any = None,
-        intercept_init: Any = None,
-        resume_from: Any = None,
-    ) -> Self:
+        coef_init: Sequence[Any] | None = None,
+        intercept_init: Sequence[Any] | None = None,
+        resume_from: str | os.PathLike[str] | None = None,
+    ) -> Fitted:
         """Fit the network to X and y.
 
         Parameters
@@ -218,7 +240,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, label indicators, or values to regress on.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row in the loss.
+            Weight of each row in the loss. A batch whose weights are all zero is left out: it changes nothing, and the
+            loss of an epoch is the mean over the rows of the others.
         X_val : {array-like, sparse matrix} of shape (n_val, n_features), default=None
             Rows to validate on after each epoch, which early stopping watches instead of holding out rows of X. In a
             :class:`~sklearn.pipeline.Pipeline` with ``transform_input=["X_val"]`` they are transformed as X is.
@@ -226,8 +249,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             Their targets.
         sample_weight_val : array-like of shape (n_val,), default=None
             Their weights.
-        eval_set : list of one tuple (X, y), default=None
-            Another way to give `X_val` and `y_val`.
+        eval_set : tuple (X, y), list of such tuples, or dict of str to tuple, default=None
+            Sets of rows to evaluate after each epoch; the third entry of a tuple, if it has one, are the weights. Those
+            in a list are called 'validation_0', 'validation_1', ... The last set is the one that early stopping
+            watches, unless `X_val` is given.
         coef_init : list of array-like of shape (fan_in, fan_out), default=None
             Weights of each layer to start from.
         intercept_init : list of array-like of shape (fan_out,), default=None
@@ -244,7 +269,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         Raises
         ------
         ValueError
-            For invalid data or parameters, an unknown backend, or weights that diverged.
+            For invalid data or parameters, an unknown backend, sample weights that are zero for all rows or, negative,
+            cancel in a batch, or weights that diverged.
         MemoryError
             If the layer sizes cannot fit this machine.
         """
@@ -260,14 +286,19 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
         X, y = inputs.validated(self, X, y, reset=first_pass)
         self._learn_targets(y, extras.incremental)
-        sample_weight = inputs.validated_weight(self, sample_weight, y)
+        y = inputs.dense_targets(self, y)
+        sample_weight = inputs.validated_weight(self, sample_weight, y, all_zero=extras.incremental)
         random_state, objective = check_random_state(self.random_state), self._objective(y)
 
         network = architecture.network_to_train(self, X, objective, first_pass)
         n_epochs = 1 if extras.incremental else self.max_iter
         engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
+        architecture.check_memory(self, network, engine, self.early_stopping or bool(extras.validation))
         data = inputs.encoded(self, X, y, self._weigh(y, sample_weight), network, objective)
-        given = inputs.validation_rows(self, extras.validation, y, network, objective)
+        if not extras.incremental:
+            weightless.check_weight(data.sample_weight)
+        has_epochs = choices.name_of(self.solver) != "lbfgs"
+        evaluation = evaluation_of(self, engine, network, objective, y, extras.validation) if has_epochs else None
         snapshot = None if extras.resume_from is None else checkpoint.load(extras.resume_from)
         self._check_before_changes(network, X, extras)
 
@@ -284,11 +315,14 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             training.best_params = params.copy()
         self._expose(network, params)
 
+        if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():
+            self.__dict__.setdefault("loss_", np.nan)  # rows without weight change nothing
+            return self
         if choices.name_of(self.solver) == "lbfgs":
             self._expose(network, train_lbfgs(self, engine, network, params, data))
         else:
-            rows, validation = validation_of(self, engine, network, params, data, y, given, random_state)
-            run = Run(self, engine, network, params, data, rows, validation, keep_optimizer=extras.incremental)
+            rows = None if evaluation is None else evaluation.train_and_held_out(data, y, random_state)
+            run = Run(self, engine, network, params, data, rows, evaluation, keep_optimizer=extras.incremental)
             train_stochastic(run, extras.callbacks, snapshot, single_epoch=extras.incremental)
         self._check_finite()
         return self
@@ -297,7 +331,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """Refuse parameters that are wrong for any data, or contradict each other."""
         self._hidden_sizes()
         backends.get(self.backend)
-        given = extras.validation is not None
+        given = bool(extras.validation)
         if choices.name_of(self.solver) == "lbfgs":
             check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
         elif extras.incremental:
@@ -307,10 +341,12 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             check_monitor(self, has_validation=given or self.early_stopping)
 
     def _check_before_changes(self, network: Network, X: Any, extras: Extras) -> None:
-        """Refuse first weights and batches of other sizes before anything changes."""
+        """Refuse first weights, batches of other sizes and what is no callback before anything changes."""
+        if extras.callbacks:
+            check_callbacks(extras.callbacks)
         if extras.start:
             weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
-        if choices.name_of(self.solver) != "lbfgs" and (extras.validation is not None or not self.early_stopping):
+        if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self.early_stopping):
             check_batches(self, X.shape[0])  # what a split leaves is not known yet
 
     def _begin(self, network: Network, objective: Objective, random_state: np.random.RandomState) -> None:
@@ -339,6 +375,14 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
                 " preprocessed."
             )
+        loss = getattr(self, "loss_", 0.0)  # none, if a user interrupted the first epoch
+        if not math.isfinite(loss):
+            warn(
+                f"the training loss is {loss}: training diverged, or the targets are too large or out of the loss's"
+                " range. So it cannot tell when to stop; scale y (TransformedTargetRegressor, StandardScaler) and X, or"
+                f" lower learning_rate_init={self.learning_rate_init!r}",
+                RuntimeWarning,
+            )
 
     # --- prediction ------------------------------------------------------------------------------------------------
 
@@ -366,7 +410,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         dtype = np.result_type(X.dtype, prediction.network.dtype)
         dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
-        X = inputs.engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
+        try:
+            X = inputs.engine_rows(X if X.dtype in (np.float32, np.float64) else X.astype(dtype))
+        except OverflowError as error:
+            raise ValueError("X holds a number beyond the range of float64") from error
         if dtype != prediction.network.dtype:
             return prediction.in_dtype(self, X, dtype)
         return prediction.outputs(self, X)[0]
@@ -397,9 +444,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         kept.pop("_idle_predictions", None)
         if "_training" in kept:
             kept["_training"] = kept["_training"].copied()  # a shallow copy counts for itself
-        return kept
+        return pickled.marked(kept)
 
-    def __setstate__(self, kept: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kept = pickled.restored(self, state, _defaults(type(self)))
         super().__setstate__(kept)
         if "coefs_" in kept and "out_activation_" in kept:
             # pickling has cut the views apart; parameters that make no sense any more are predict's to complain about

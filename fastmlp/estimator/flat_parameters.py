@@ -11,7 +11,7 @@ from numbers import Real
 from typing import Any
 
 from fastmlp.kernels import formulas
-from fastmlp.model import choices
+from fastmlp.model import choices, spelling
 from fastmlp.sklearn_compat import StrOptions
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES
@@ -99,10 +99,11 @@ def _refuse(estimator: Any, argument: str, choice: Any, name: str) -> None:
         allowed = estimator._parameter_constraints[argument]
         names = [option for entry in allowed if isinstance(entry, StrOptions) for option in entry.options]
         choices.entry(TABLES[argument], choices.name_of(choice), argument, names)  # an unknown choice lists the known
-        valid = [f"{argument}__{parameter}" for parameter in _values(argument, choice)]
+        valid = sorted(f"{argument}__{parameter}" for parameter in _values(argument, choice))
     else:
         valid = []
     raise ValueError(
         f"Invalid parameter '{argument}__{name}' for estimator {estimator}: {argument}={choice!r} has"
-        f" {f'the parameters {valid}' if valid else 'no parameters that can be set so'}."
+        f" {f'the parameters {valid}' if valid else 'no parameters that can be set so'}"
+        f"{spelling.hint(f'{argument}__{name}', valid) or '.'}"
     )

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
+    import torch
+    from sklearn import neural_network
+
     from fastmlp.estimator.description import Summary
+    from fastmlp.estimators import MLPClassifier, MLPRegressor
 
 
 class ModelMethods:
@@ -35,17 +39,29 @@ class ModelMethods:
 
         save(self, path, optimizer_state=optimizer_state, metadata=metadata)
 
-    def to_sklearn(self) -> Any:
+    @overload
+    def to_sklearn(self: MLPClassifier) -> neural_network.MLPClassifier: ...  # type: ignore[misc] # a class below
+    @overload
+    def to_sklearn(self: MLPRegressor) -> neural_network.MLPRegressor: ...  # type: ignore[misc]
+    def to_sklearn(self: Any) -> Any:
         """Return the same network as scikit-learn's estimator; see :func:`fastmlp.saving.to_sklearn.to_sklearn`."""
         from fastmlp.saving.to_sklearn import to_sklearn
 
         return to_sklearn(self)
 
-    def to_onnx(self, path: str | os.PathLike[str] | None = None, *, opset: int | None = None) -> Any:
+    def to_torch(self, *, outputs: Literal["logits", "predictions"] = "logits") -> torch.nn.Sequential:
+        """Return the fitted network as a ``torch.nn.Sequential``; see :func:`fastmlp.saving.to_torch.to_torch`."""
+        from fastmlp.saving.to_torch import to_torch
+
+        return to_torch(self, outputs=outputs)
+
+    def to_onnx(
+        self, path: str | os.PathLike[str] | None = None, *, opset: int | None = None, dtype: Any = None
+    ) -> Any:
         """Return the fitted network as an ONNX model; see :func:`fastmlp.export.onnx.to_onnx`."""
         from fastmlp.export.onnx import to_onnx
 
-        return to_onnx(self, path, opset=opset)
+        return to_onnx(self, path, opset=opset, dtype=dtype)
 
     def to_c(self, path: str | os.PathLike[str] | None = None, *, name: str = "model") -> str:
         """Return the fitted network as one C99 file without dependencies; see :func:`fastmlp.export.c.to_c`."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
-from sklearn.metrics import get_scorer_names
 
 from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
+from fastmlp.estimator import types
 from fastmlp.kernels import formulas
 from fastmlp.kernels.language import ActivationFormula, LossFormula
 from fastmlp.model import choices
 from fastmlp.model.initialization import INITIALIZERS
 from fastmlp.model.stages import OPTIONS
 from fastmlp.sklearn_compat import Interval, Options, StrOptions
+from fastmlp.training.metrics import metrics_of
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES
 
@@ -26,6 +27,16 @@ HINGE_LOSSES = ("hinge", "squared_hinge")
 _AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
 _AT_LEAST_0 = Interval(Real, 0, None, closed="left")
 _BELOW_1 = Interval(Real, 0, 1, closed="left")
+
+
+class Names(StrOptions):
+    """scikit-learn's StrOptions; the list in its errors is sorted."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__(set(names))
+
+    def __str__(self) -> str:
+        return f"a str among {{{', '.join(map(repr, sorted(self.options)))}}}"
 
 
 def parameter(default: Any, *allowed: Any) -> Any:
@@ -38,17 +49,17 @@ def parameter(default: Any, *allowed: Any) -> Any:
 class Parameters:
     """The keyword arguments that both constructors have, with their defaults; kept as they are given."""
 
-    solver: str | tuple[str, dict[str, float]] | list[Any] = parameter("adam", StrOptions(set(SOLVERS)), tuple, list)
+    solver: types.Solver = parameter("adam", Names(SOLVERS), tuple, list)
     alpha: float = parameter(0.0001, _AT_LEAST_0)
-    batch_size: int | str = parameter("auto", StrOptions({"auto"}), _AT_LEAST_1)
-    learning_rate: Any = parameter("constant", StrOptions(set(SCHEDULES)), tuple, list, callable)
+    batch_size: types.BatchSize = parameter("auto", Names({"auto"}), _AT_LEAST_1)
+    learning_rate: types.LearningRate = parameter("constant", Names(SCHEDULES), tuple, list, callable)
     learning_rate_init: float = parameter(0.001, Interval(Real, 0, None, closed="neither"))
     power_t: float = parameter(0.5, _AT_LEAST_0)
     max_iter: int = parameter(200, _AT_LEAST_1)
     shuffle: bool = parameter(True, "boolean")
-    random_state: Any = parameter(None, "random_state")
+    random_state: types.RandomState | None = parameter(None, "random_state")
     tol: float = parameter(1e-4, _AT_LEAST_0)
-    verbose: bool = parameter(False, "verbose")
+    verbose: bool | int = parameter(False, "verbose")
     warm_start: bool = parameter(False, "boolean")
     momentum: float = parameter(0.9, Interval(Real, 0, 1, closed="both"))
     nesterovs_momentum: bool = parameter(True, "boolean")
@@ -59,34 +70,35 @@ class Parameters:
     epsilon: float = parameter(1e-8, Interval(Real, 0, None, closed="neither"))
     n_iter_no_change: float = parameter(10, _AT_LEAST_1, Options(Real, {np.inf}))
     max_fun: int = parameter(15000, _AT_LEAST_1)
-    backend: str = parameter("auto", str)
+    backend: types.BackendName = parameter("auto", str)
     n_jobs: int | None = parameter(None, _AT_LEAST_1, Interval(Integral, None, -1, closed="right"), None)
     weight_decay: float | None = parameter(None, _BELOW_1, None)
     max_grad_norm: float | None = parameter(None, Interval(Real, 0, None, closed="neither"), None)
     drop_last: bool = parameter(False, "boolean")
     l1_ratio: float = parameter(0.0, Interval(Real, 0, 1, closed="both"))
-    dropout: Any = parameter(0.0, Real, tuple, list, np.ndarray)
+    dropout: types.Dropout = parameter(0.0, Real, tuple, list, np.ndarray)
     input_dropout: float = parameter(0.0, Real)
-    batch_norm: Any = parameter(False, "boolean", StrOptions({"before", "after"}), tuple, list)
-    init: Any = parameter("auto", StrOptions(set(INITIALIZERS)), callable)
-    monitor: Any = parameter("score", str, callable)
+    batch_norm: types.BatchNorm = parameter(False, "boolean", Names({"before", "after"}), tuple, list)
+    init: types.Initializer = parameter("auto", Names(INITIALIZERS), callable)
+    monitor: types.Monitor = parameter("score", str, callable, list, tuple, dict)
     restore_best: bool | None = parameter(None, "boolean", None)
-    callbacks: Any = parameter(None, list, tuple, None)
+    callbacks: types.Callbacks | None = parameter(None, list, tuple, None)
+    train_score: bool = parameter(False, "boolean")
 
 
 #: scikit-learn's validation of each parameter that both estimators have.
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", _AT_LEAST_1],
-    "activation": [StrOptions(set(HIDDEN_ACTIVATIONS)), tuple, list, ActivationFormula],
+    "activation": [Names(HIDDEN_ACTIVATIONS), tuple, list, ActivationFormula],
     **{row.name: row.metadata["allowed"] for row in fields(Parameters)},
 }
 
 CLASSIFIER_CONSTRAINTS: dict[str, list[Any]] = {
-    "loss": [StrOptions(set(CLASSIFIER_LOSSES)), tuple, list],
-    "class_weight": [dict, list, StrOptions({"balanced"}), None],
+    "loss": [Names(CLASSIFIER_LOSSES), tuple, list],
+    "class_weight": [dict, list, Names({"balanced"}), None],
 }
 REGRESSOR_CONSTRAINTS: dict[str, list[Any]] = {
-    "loss": [StrOptions(set(REGRESSOR_LOSSES)), tuple, list, LossFormula],
+    "loss": [Names(REGRESSOR_LOSSES), tuple, list, LossFormula],
 }
 
 
@@ -112,6 +124,7 @@ _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("max_grad_norm", bool, "it needs the true gradient"),
     ("restore_best", bool, "it has no epochs, of which one could be the best"),
     ("callbacks", bool, "it has no epochs"),
+    ("train_score", bool, "it has no epochs"),
     ("activation", lambda value: "step" in np.ravel(np.array(value, dtype=object)), "its slope is only a stand-in"),
 )
 
@@ -130,13 +143,10 @@ def check_lbfgs(estimator: Any, *, validation: bool, resumes: bool) -> None:
 def check_monitor(estimator: Any, *, has_validation: bool) -> None:
     """Refuse a monitor that does not exist, and one that has nothing to look at."""
     monitor = estimator.monitor
-    if isinstance(monitor, str) and monitor not in ("score", "loss", *get_scorer_names()):
-        raise ValueError(
-            f"monitor={monitor!r} is unknown; valid are 'score', 'loss' and scikit-learn's scorers {get_scorer_names()}"
-        )
+    metrics = None if monitor in ("score", "loss") else metrics_of(monitor)
     if has_validation:
         return
-    if monitor not in ("score", "loss"):
+    if metrics is not None and not estimator.train_score:
         raise ValueError(f"monitor={monitor!r} needs validation data: X_val and y_val in fit, or early_stopping=True")
     if estimator.restore_best:
         raise ValueError(
@@ -264,16 +274,19 @@ _PARAMETERS = """
         Initial weights: 'auto' are scikit-learn's; the others have zero biases. A callable maps
         ``(random_state, fan_in, fan_out)`` to a matrix of this shape.
 
-    monitor : 'score', 'loss', scorer name or callable, default='score'
+    monitor : 'score', 'loss', scorer name, callable, list of names or dict of name to scorer, default='score'
         What early stopping watches on the validation rows: the score (accuracy or R2), the loss, or one of
-        scikit-learn's scorers, ``scorer(estimator, X, y)``.
+        scikit-learn's scorers, ``scorer(estimator, X, y)``. Of several the first is watched; all are recorded.
 
     restore_best : bool, default=None
         Whether fit ends with the weights of the epoch that did best on the validation rows. None: with early stopping.
 
     callbacks : list of callable, default=None
-        Each is called with an :class:`fastmlp.callbacks.EpochInfo` after each epoch of fit, and stops training by
-        returning True. partial_fit calls none.
+        Each is called with an :class:`fastmlp.callbacks.EpochInfo` after each epoch of fit. It stops training by
+        returning True, and lets it go on by None or False; another value is a TypeError. partial_fit calls none.
+
+    train_score : bool, default=False
+        Whether to evaluate the training rows, too, after each epoch: 'train_score' and 'train_loss' in `history_`.
 """
 
 _ATTRIBUTES = """
@@ -297,7 +310,14 @@ _ATTRIBUTES = """
 
     history_ : dict of list
         A row per epoch: 'loss', 'validation_loss', 'score' (NaN without validation rows), 'learning_rate' (of the
-        epoch's last step) and 'seconds' (that the epoch took).
+        epoch's last step) and 'seconds' (that the epoch took). What further sets and metrics came to is in columns
+        named ``<set>_<metric>``.
+
+    evals_result_ : dict of dict of list
+        Name of a set -> name of a metric, or 'loss' -> its value after each epoch; only if rows are evaluated.
+
+    stopped_by_ : str or None
+        Name of the callback that stopped the last fit; None if none did (stochastic solvers).
 
     t_ : int
         Training rows seen.

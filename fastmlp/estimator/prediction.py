@@ -56,7 +56,8 @@ class Prediction:
             and X.ndim == 2
             and X.shape[1] == self.n_features
             and X.shape[0] > 0
-            and X.flags.c_contiguous
+            and (flags := X.flags).c_contiguous
+            and flags.aligned
             and not self.has_names
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,6 +91,28 @@ def read(estimator: Any) -> Model:
     )
 
 
+def in_dtype(model: Model, dtype: Any) -> Model:
+    """Return the same network in float32 or float64, by name or as NumPy's dtype; None means the one it has.
+
+    A ValueError refuses other dtypes, and weights that are too large for float32.
+    """
+    if dtype is None:
+        return model
+    # not np.dtype(dtype): it takes what users do not mean, and raises errors of three types
+    names = {"float32": "float32", "float64": "float64", np.float32: "float32", np.float64: "float64"}
+    key = dtype.type if isinstance(dtype, np.dtype) else dtype
+    if not isinstance(key, str | type) or key not in names:
+        raise ValueError(f"dtype must be 'float32', 'float64' or None, got {dtype!r}")
+    wanted = np.dtype(names[key])
+    if wanted == model.dtype:
+        return model
+    for number, layer in enumerate(model.layers, 1):
+        largest = max(np.max(np.abs(array), initial=0.0) for array in (layer.W, layer.b, *layer.learned.values()))
+        if largest > np.finfo(wanted).max:
+            raise ValueError(f"dtype={names[key]!r} cannot hold the weights of layer {number}, up to {largest:.3g}")
+    return replace(model, dtype=wanted)
+
+
 def _labels(classes: np.ndarray) -> np.ndarray:
     """Return the class labels as int64 or text; a single class twice, because there are two outputs."""
     if len(classes) == 1:
@@ -159,8 +181,5 @@ def operations(program: Program, n_inputs: int) -> tuple[list[Operation], int | 
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file whole or not at all; an OSError says that it cannot be written."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}")
-    with replacing(path) as stream:
+    with replacing(Path(path)) as stream:
         stream.write(content)

@@ -15,17 +15,19 @@ import numpy as np
 
 import fastmlp
 from fastmlp.data.optional import needed
-from fastmlp.export.model import Model, read, write
+from fastmlp.export.model import Model, in_dtype, read, write
 from fastmlp.model import choices
 
 #: What one ONNX file can hold.
 MOST_BYTES = 2**31 - 1
 
 
-def to_onnx(estimator: Any, path: str | os.PathLike[str] | None = None, *, opset: int | None = None) -> Any:
+def to_onnx(
+    estimator: Any, path: str | os.PathLike[str] | None = None, *, opset: int | None = None, dtype: Any = None
+) -> Any:
     """Convert a fitted estimator to an ONNX model.
 
-    The input is "X" (n_samples, n_features) in the dtype of the weights, with any number of rows. A classifier has the
+    The input is "X" (n_samples, n_features) in the dtype of the model, with any number of rows. A classifier has the
     outputs "label" (n_samples,), int64 or text, and "probabilities" (n_samples, n_classes); for multilabel targets
     "label" is (n_samples, n_labels) of 0 and 1. With a hinge loss the second one is "scores" (n_samples, n_outputs),
     the decision values. A regressor has the output "variable" (n_samples, n_outputs).
@@ -40,6 +42,8 @@ def to_onnx(estimator: Any, path: str | os.PathLike[str] | None = None, *, opset
         Version of ONNX's operator set, at least 13. By default the oldest one in which all activations of the network
         have operators of their own: 13, or 14 for hardswish, 18 for mish and 20 for gelu in float32. In older ones
         these are written with simpler operators.
+    dtype : {'float32', 'float64'} or NumPy's, default=None
+        Dtype of inputs, weights and outputs. By default the dtype of the estimator's weights.
 
     Returns
     -------
@@ -53,7 +57,8 @@ def to_onnx(estimator: Any, path: str | os.PathLike[str] | None = None, *, opset
     TypeError
         If it is not an estimator of this package, or labels are neither integers nor text.
     ValueError
-        If the opset is too old or unknown to the installed onnx, or if the weights exceed 2 GiB.
+        If the opset is too old or unknown to the installed onnx, the dtype is another one or too small for the
+        weights, or the weights exceed 2 GiB.
     OSError
         If the file cannot be written. An old one is as it was.
     sklearn.exceptions.NotFittedError
@@ -74,7 +79,7 @@ def to_onnx(estimator: Any, path: str | os.PathLike[str] | None = None, *, opset
     checker = needed("onnx.checker", "to_onnx", '"fastmlp[onnx]"')
     import onnx
 
-    model = read(estimator)
+    model = in_dtype(read(estimator), dtype)
     proto = _proto(onnx, model, _checked_opset(onnx, model, opset))
     checker.check_model(proto, full_check=True)
     if path is not None:
@@ -101,7 +106,7 @@ def _checked_opset(onnx: Any, model: Model, opset: Any) -> int:
 def _proto(onnx: Any, model: Model, opset: int) -> Any:
     from fastmlp.export.onnx_nodes import Nodes, network_nodes
 
-    n_bytes = sum(layer.W.nbytes + layer.b.nbytes for layer in model.layers)
+    n_bytes = sum(layer.W.size + layer.b.size for layer in model.layers) * model.dtype.itemsize
     if n_bytes > MOST_BYTES - 2**20:  # the rest needs some room
         raise ValueError(f"the weights take {n_bytes / 2**30:.4g} GiB, an ONNX model holds at most 2 GiB")
     helper = onnx.helper

@@ -8,19 +8,20 @@ parameter without a range may be any finite number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from fastmlp.kernels import formulas
+from fastmlp.model import spelling
 
 #: Pairs of parameters of which the first must be the smaller one.
 ORDERED = {"hardtanh": ("min_val", "max_val")}
 
 
-def entry(table: Mapping[str, Any], value: Any, argument: str, names: Iterable[str] | None = None) -> Any:
+def entry(table: Mapping[str, Any], value: Any, argument: str, names: Collection[str] | None = None) -> Any:
     """Check a user's spec against a table of rows, and return the entry for networks and engines.
 
     The spec and the entry are a name, (name, {parameter: value}), or a user's formula; an entry without parameters is
@@ -37,15 +38,15 @@ def entry(table: Mapping[str, Any], value: Any, argument: str, names: Iterable[s
     ...
     ValueError: learning_rate=('step', {'gamma': 1.5}): gamma must be in (0, 1], got 1.5
     """
-    allowed = set(table if names is None else names)
-    valid = [name for name in table if name in allowed]
     if is_formula(value):
         _check_formula(table, value, argument)
         return value
     name, given = value if is_pair(value) else (value, {})
-    if not isinstance(name, str) or name not in valid:
+    if not isinstance(name, str) or name not in table or (names is not None and name not in names):
+        valid = sorted(table if names is None else table.keys() & names)
         raise ValueError(
             f"{argument}={value!r} is unknown; valid are {valid}, each alone or as (name, {{parameter: value}})"
+            f"{spelling.hint(name, valid)}"
         )
     if not given:
         return str(name)
@@ -55,7 +56,7 @@ def entry(table: Mapping[str, Any], value: Any, argument: str, names: Iterable[s
 
 
 def entries(
-    table: Mapping[str, Any], value: Any, argument: str, n: int, names: Iterable[str] | None = None
+    table: Mapping[str, Any], value: Any, argument: str, n: int, names: Collection[str] | None = None
 ) -> tuple[Any, ...]:
     """Return one entry for each of n layers, from one spec for all of them or a sequence with one per layer."""
     if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str) or is_pair(value):
@@ -133,7 +134,7 @@ def _check_formula(table: Mapping[str, Any], formula: Any, argument: str) -> Non
             if kind not in formula.kinds:
                 raise ValueError(f"{argument}={formula!r} is no {what}: make one with fastmlp.{what}")
             return
-    raise ValueError(f"{argument}={formula!r} is unknown; valid are {list(table)}")
+    raise ValueError(f"{argument}={formula!r} is unknown; valid are {sorted(table)}")
 
 
 def _parameters(row: Any) -> dict[str, Any]:
@@ -143,16 +144,19 @@ def _parameters(row: Any) -> dict[str, Any]:
 def _checked(row: Any, name: str, parameter: str, given: Mapping[str, Any], argument: str) -> float | None:
     """Return the value of a parameter as a float in its range, or None if that is its default."""
     value, known = given[parameter], _parameters(row)
-    where = f"{argument}={(name, dict(given))!r}: "
     if parameter not in known:
-        takes = f"its parameters are {list(known)}" if known else "it takes none"
-        raise ValueError(f"{where}{name!r} has no parameter {parameter!r}; {takes}")
+        takes = f"its parameters are {list(known)}{spelling.hint(parameter, known)}" if known else "it takes none"
+        raise ValueError(f"{argument}={(name, dict(given))!r}: {name!r} has no parameter {parameter!r}; {takes}")
     if value is None and known[parameter] is None:
         return None
     interval = range_of(row, parameter)
-    if not isinstance(value, Real) or isinstance(value, bool) or not within(float(value), interval):
-        raise ValueError(f"{where}{parameter} must be in {interval}, got {value!r}")
-    return float(value)
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else np.nan
+    except OverflowError:  # an int whose hundreds of digits nobody wants to see
+        raise ValueError(f"{argument}: {parameter} of {name!r} must be in {interval}, not beyond float64") from None
+    if not within(number, interval):
+        raise ValueError(f"{argument}={(name, dict(given))!r}: {parameter} must be in {interval}, got {value!r}")
+    return number
 
 
 def _check_order(row: Any, name: str, checked: Mapping[str, Any], argument: str) -> None:

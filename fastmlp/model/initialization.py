@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.model import spelling
 from fastmlp.model.network import Network
 
 Initializer = Callable[[np.random.RandomState, int, int], Any]
@@ -73,7 +74,8 @@ def initial_params(network: Network, init: str | Initializer, rng: np.random.Ran
     """
     if not callable(init) and (not isinstance(init, str) or init not in INITIALIZERS):
         raise ValueError(
-            f"init={init!r} is unknown; valid are {list(INITIALIZERS)} and a function (rng, fan_in, fan_out) -> W"
+            f"init={init!r} is unknown; valid are {sorted(INITIALIZERS)} and a function (rng, fan_in, fan_out) -> W"
+            f"{spelling.hint(init, INITIALIZERS)}"
         )
     draw = init if callable(init) else INITIALIZERS[init]
     if draw is None:

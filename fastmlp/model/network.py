@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -246,9 +247,9 @@ class Network(Stages):
             and array.__array_interface__["data"] == view.__array_interface__["data"]
             for array, view in zip(arrays, views, strict=True)
         )
-        return base if in_place and base.flags.c_contiguous else None
+        return base if in_place and base.flags.c_contiguous and base.flags.aligned else None
 
-    def check_memory(self, n_vectors: int) -> None:
+    def check_memory(self, n_vectors: float) -> None:
         """Refuse a network whose parameter-sized vectors cannot fit this machine, before anything is allocated.
 
         Raises
@@ -266,9 +267,12 @@ class Network(Stages):
             )
 
 
+@cache
 def _physical_memory() -> int:
-    """Bytes of memory of this machine; where the system does not tell, what can be addressed."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return int(np.iinfo(np.intp).max)
+    """Bytes of memory of this machine or container; where the system does not tell, what can be addressed."""
+    found = int(np.iinfo(np.intp).max)
+    with suppress(AttributeError, ValueError, OSError):
+        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(ValueError, OSError), open("/sys/fs/cgroup/memory.max") as limit:
+        found = min(found, int(limit.read()))  # "max" if there is none
+    return found

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from sklearn import neural_network
+from sklearn.base import BaseEstimator
 
 from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.model.network import Network
-from fastmlp.saving.to_sklearn import copy_attributes, counterpart, to_sklearn
+from fastmlp.saving.to_sklearn import converted, copy_attributes, copy_requests, counterpart, to_sklearn
 from fastmlp.sklearn_compat import AdamOptimizer, SGDOptimizer
 from fastmlp.training.attributes import plain
+from fastmlp.training.history import COLUMNS
 from fastmlp.training.optimizers import Optimizer
 from fastmlp.training.schedules import Adaptive, InverseScaling, Schedule
 from fastmlp.training.state import TrainingState
-from fastmlp.training.validation import COLUMNS
 
 __all__ = ["from_sklearn", "to_sklearn"]
 
@@ -27,9 +28,20 @@ OURS: dict[type, type] = {
     neural_network.MLPRegressor: MLPRegressor,
 }
 
+#: A pipeline, a search, ...: of the same class with other networks inside.
+Holder = TypeVar("Holder", bound=BaseEstimator)
 
+
+@overload
+def from_sklearn(estimator: neural_network.MLPClassifier) -> MLPClassifier: ...
+@overload
+def from_sklearn(  # type: ignore[overload-cannot-match] # to mypy, which reads no scikit-learn, the two are the same
+    estimator: neural_network.MLPRegressor,
+) -> MLPRegressor: ...
+@overload
+def from_sklearn(estimator: Holder) -> Holder: ...  # type: ignore[overload-cannot-match]
 def from_sklearn(estimator: Any) -> Any:
-    """Convert scikit-learn's MLPClassifier or MLPRegressor, fitted or not.
+    """Convert scikit-learn's MLPClassifier or MLPRegressor, fitted or not, alone or inside another estimator.
 
     Weights, curves and counters are copied, and so is the state of the optimizer: ``partial_fit`` and warm starts go on
     as scikit-learn's would, up to rounding.  ``history_`` gets the losses and scores; rates and seconds are NaN, since
@@ -37,17 +49,19 @@ def from_sklearn(estimator: Any) -> Any:
 
     Parameters
     ----------
-    estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
-        No subclass, which may fit or predict otherwise.  It is left as it is.
+    estimator : sklearn.neural_network.MLPClassifier or MLPRegressor, or an estimator that holds them
+        No subclass, which may fit or predict otherwise.  Or a pipeline, search, ensemble or another estimator around
+        such networks, fitted or not.  It is left as it is.
 
     Returns
     -------
-    MLPClassifier or MLPRegressor
+    MLPClassifier or MLPRegressor, or an estimator that holds them
+        Of a pipeline or another estimator, a deep copy whose networks are converted.
 
     Raises
     ------
     TypeError
-        If it is of another class.
+        If it is of another class, and holds no network of these.
     ValueError
         If it has a parameter that fastmlp does not know, with another value than its default.
 
@@ -62,8 +76,13 @@ def from_sklearn(estimator: Any) -> Any:
     >>> bool((ours.predict(X) == theirs.predict(X)).all())
     True
     """
+    return converted(estimator, OURS, "from_sklearn", _from_sklearn)
+
+
+def _from_sklearn(estimator: Any) -> Any:
     cls = counterpart(estimator, OURS, "from_sklearn")
     made = cls(**_parameters_from_sklearn(estimator, cls))
+    copy_requests(estimator, made)
     if not hasattr(estimator, "coefs_"):
         return made
     copy_attributes(estimator, made)

@@ -11,11 +11,12 @@ from sklearn.base import is_classifier
 from sklearn.preprocessing import LabelBinarizer
 
 from fastmlp.data.targets import LOSS_OF_LINK, n_class_outputs
+from fastmlp.estimator import earlier
 from fastmlp.estimator.base import ESTIMATORS, _defaults
-from fastmlp.model import weights
+from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.model.stages import UNIT_ATTRIBUTES
-from fastmlp.saving import earlier, modelfile
+from fastmlp.saving import modelfile
 from fastmlp.saving.modelfile import Decoder, Model, ModelFileError, refusing
 from fastmlp.training import state as states
 from fastmlp.training.attributes import ATTRIBUTES
@@ -139,6 +140,9 @@ def _restore_attributes(
                 if row.size is not None and size != row.size(network):
                     raise ValueError(f"must be {row.size(network)} for the weights in the file, got {size}")
                 setattr(estimator, name, value)
+    if choices.name_of(estimator.solver) != "lbfgs":  # what epochs go on from, where a file lacks it
+        for name, first in (("t_", 0), ("loss_curve_", []), ("best_loss_", np.inf)):
+            estimator.__dict__.setdefault(name, first)
     counters = states.of(estimator).stopping
     for name in Stopping.SAVED:
         if name in attributes:

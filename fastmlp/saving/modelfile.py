@@ -65,7 +65,7 @@ def refusing(path: str | os.PathLike[str], field: str) -> Iterator[None]:
     """Turn any error about a field into one :class:`ModelFileError` that names it."""
     try:
         yield
-    except (ModelFileError, MemoryError, ImportError):
+    except (ModelFileError, MemoryError, ImportError, TimeoutError):
         raise  # sizes are checked before anything is allocated, so a lack of memory is about the machine
     except Exception as error:
         # a file may hold any values, so checks and constructors may raise anything
@@ -389,24 +389,31 @@ class Decoder:
         if not isinstance(content, dict) or len(content) != 1 or not content.keys() <= {"activation", "loss"}:
             raise ValueError("this is no formula")
         ((kind, formula),) = content.items()
-        texts = [formula, formula["slope"]] if kind == "activation" and formula["slope"] else [formula]
-        given = [self._checked(text) for text in texts]
+        other = "slope" if kind == "activation" else "link"
+        texts = [self._checked(formula, other)]
+        if kind == "activation" and formula[other] is not None:
+            texts.append(self._checked(formula[other]))
         if not self.trust_formulas:
-            self.formulas += [_shown(kind, *text) for text in given]
+            self.formulas += [_shown(kind, *text) for text in texts]
             return None
         from fastmlp.kernels.language import ActivationFormula, LossFormula
         from fastmlp.kernels.syntax import Text
 
         made = []
-        for source, constants in given:
+        for source, constants in texts:
             Text.of(source, constants)  # refuses what is no formula
             made.append(Text(source, tuple(constants.items())))
         return ActivationFormula(*made) if kind == "activation" else LossFormula(made[0], formula["link"])
 
-    def _checked(self, text: Any) -> tuple[str, dict[str, float]]:
-        """Return (source, constants) of a formula's text."""
-        if not isinstance(text["source"], str):
-            raise ValueError("the source of a formula is text")
+    def _checked(self, text: Any, *others: str) -> tuple[str, dict[str, float]]:
+        """Return (source, constants) of a formula's text, which has these other entries."""
+        entries = {"source", "constants", *others}
+        if not isinstance(text, dict) or not entries <= text.keys():
+            raise ValueError(f"the text of a formula has the entries {sorted(entries)}, got {text!r:.100}")
+        if not isinstance(text["source"], str) or not text["source"].startswith("def "):
+            raise ValueError(f"the source of a formula is text that begins with def, got {text['source']!r:.100}")
+        if not isinstance(text["constants"], dict):
+            raise ValueError(f"the constants of a formula are numbers by name, got {text['constants']!r:.100}")
         constants = {name: self(value) for name, value in text["constants"].items()}
         if not all(type(value) is float for value in constants.values()):
             raise ValueError("the constants of a formula are numbers")

@@ -10,21 +10,25 @@ import copy
 import warnings
 from collections.abc import Callable
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from sklearn import neural_network
+from sklearn import config_context, neural_network
 
 from fastmlp.estimator.base import ESTIMATORS
 from fastmlp.estimator.parameters import activations_of
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.model.stages import OPTIONS, PREDICTS
+from fastmlp.saving import nested
 from fastmlp.sklearn_compat import AdamOptimizer, SGDOptimizer
 from fastmlp.training.attributes import ATTRIBUTES
 from fastmlp.training.optimizers import Optimizer
 from fastmlp.training.schedules import Adaptive, InverseScaling, Schedule
 from fastmlp.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from fastmlp.estimators import MLPClassifier, MLPRegressor
 
 #: Fitted attributes that mean the same in both.
 SHARED = (*(name for name, row in ATTRIBUTES.items() if row.shared), "_label_binarizer")
@@ -62,30 +66,34 @@ SOLVERS: dict[str, tuple[str, bool | None]] = {
 }
 
 
+@overload
+def to_sklearn(estimator: MLPClassifier) -> neural_network.MLPClassifier: ...
+@overload
+def to_sklearn(estimator: MLPRegressor) -> neural_network.MLPRegressor: ...
 def to_sklearn(estimator: Any) -> Any:
-    """Convert to scikit-learn's MLPClassifier or MLPRegressor, fitted or not.
+    """Convert to scikit-learn's MLPClassifier or MLPRegressor, fitted or not, alone or inside another estimator.
 
     A fitted network needs one of scikit-learn's activations and losses and no batch normalisation.  Options that only
     training reads (the solver adamw, dropout, ...) do not matter to its predictions: they are left at scikit-learn's
     defaults, with a warning that names them.  An estimator that is not fitted is nothing but its parameters, so there
     they are refused.
 
-    ``backend`` and ``n_jobs``, which change no result, and ``history_`` and ``validation_loss_curve_`` are dropped.
-    The state of the optimizers that scikit-learn has is kept.
+    ``backend``, ``n_jobs`` and ``train_score``, which change no result, and ``history_``, ``evals_result_`` and
+    ``validation_loss_curve_`` are dropped. The state of the optimizers that scikit-learn has is kept.
 
     Parameters
     ----------
-    estimator : MLPClassifier or MLPRegressor
-        No subclass.  It is left as it is.
+    estimator : MLPClassifier or MLPRegressor, or an estimator that holds them
+        No subclass.  Or a pipeline, search, ensemble or another estimator around such networks.  It is left as it is.
 
     Returns
     -------
-    sklearn.neural_network.MLPClassifier or MLPRegressor
+    sklearn.neural_network.MLPClassifier or MLPRegressor, or an estimator that holds them
 
     Raises
     ------
     TypeError
-        If it is of another class.
+        If it is of another class, and holds no network of these.
     ValueError
         If scikit-learn cannot represent it; the message names the parameter.
 
@@ -99,8 +107,15 @@ def to_sklearn(estimator: Any) -> Any:
     ...
     ValueError: to_sklearn: activation='gelu' is not in scikit-learn, which has ['identity', 'logistic', 'tanh', 'relu']
     """
-    theirs = {ours: getattr(neural_network, name) for name, ours in ESTIMATORS.items()}
-    cls = counterpart(estimator, theirs, "to_sklearn")
+    return converted(estimator, _theirs(), "to_sklearn", _to_sklearn)
+
+
+def _theirs() -> dict[type, type]:
+    return {ours: getattr(neural_network, name) for name, ours in ESTIMATORS.items()}
+
+
+def _to_sklearn(estimator: Any) -> Any:
+    cls = counterpart(estimator, _theirs(), "to_sklearn")
     fitted = hasattr(estimator, "coefs_")
     parameters, strange = _parameters_for_sklearn(estimator, cls)
     if strange:
@@ -109,9 +124,10 @@ def to_sklearn(estimator: Any) -> Any:
             raise ValueError(f"to_sklearn: scikit-learn has no {text}")
         warnings.warn(
             f"scikit-learn has no {text}: the converted estimator predicts the same, but would train with its defaults",
-            stacklevel=2,
+            stacklevel=4,
         )
     made = cls(**parameters)
+    copy_requests(estimator, made)
     if fitted:
         _copy_fit(estimator, made)
     return made
@@ -233,12 +249,35 @@ def _optimizer_for_sklearn(ours: Optimizer | None, made: Any, network: Network) 
 # --- both ways -------------------------------------------------------------------------------------------------------
 
 
+def converted(estimator: Any, table: dict[type, type], function: str, convert: Callable[[Any], Any]) -> Any:
+    """Return what `convert` makes of an estimator, or a copy of an estimator around some in which it did so."""
+    kinds = tuple(table)
+    if not nested.is_nest(estimator, kinds):
+        return convert(estimator)
+    copied = nested.with_converted(estimator, kinds, convert)
+    return convert(estimator) if copied is None else copied  # which refuses what is of another class
+
+
+def copy_requests(source: Any, target: Any) -> None:
+    """Give an estimator the metadata that a user has requested for the methods of another, as far as it knows them."""
+    if "_metadata_request" not in vars(source):
+        return
+    with config_context(enable_metadata_routing=True):
+        for method in ("fit", "partial_fit", "score"):
+            theirs, ours = (getattr(e.get_metadata_routing(), method).requests for e in (source, target))
+            asked = {name: value for name, value in theirs.items() if name in ours and value is not None}
+            if asked:
+                getattr(target, f"set_{method}_request")(**asked)
+
+
 def counterpart(estimator: Any, table: dict[type, type], function: str) -> Any:
     if type(estimator) in table:
         return table[type(estimator)]
     known = " and ".join(f"{cls.__module__.split('.')[0]}'s {cls.__name__}" for cls in table)
     kind = type(estimator)
     what = "a subclass, which may fit or predict otherwise" if isinstance(estimator, tuple(table)) else "another class"
+    if nested.is_nest(estimator, tuple(table)):
+        what += ", which holds none of them"
     raise TypeError(f"{function} converts {known}, got {kind.__module__}.{kind.__qualname__}, {what}")
 
 

@@ -29,15 +29,15 @@ def count(value: Any) -> int:
     """Return a whole number of at least 0; raise ValueError for anything else."""
     # fewer bits than a float64 has: schedules count in these
     if type(value) is not int or not 0 <= value < 2**48:
-        raise ValueError(f"must be a whole number in [0, 2^48), got {value!r:.100}")
+        raise ValueError(f"must be a whole number in [0, 2^48), got {_shown(value)}")
     return value
 
 
 def number(value: Any) -> float:
     """Return a number; raise ValueError for anything else."""
-    if type(value) not in (int, float):
-        raise ValueError(f"must be a number, got {value!r:.100}")
-    return value
+    if type(value) is float or (type(value) is int and abs(value) < 2**1023):  # what a float can hold
+        return value
+    raise ValueError(f"must be a number, got {_shown(value)}")
 
 
 def text(value: Any) -> str:
@@ -54,6 +54,19 @@ def vector(value: Any, network: Network) -> np.ndarray:
     return value
 
 
+def random_state(value: Any) -> dict[str, Any]:
+    """Return a state of MT19937 as ``RandomState.get_state(legacy=False)`` does; raise ValueError for anything else."""
+    key, pos = value["state"]["key"], value["state"]["pos"]
+    if not isinstance(key, np.ndarray) or key.dtype != np.uint32 or key.shape != (624,):
+        raise ValueError("the state of MT19937 has 624 words of 32 bits")
+    # NumPy takes any position, and reads there
+    if type(pos) is not int or not 0 <= pos <= 624:
+        raise ValueError("this is no state of MT19937")
+    if value["bit_generator"] != "MT19937" or value["has_gauss"] not in (0, 1) or type(value["gauss"]) is not float:
+        raise ValueError("this is no state of MT19937")
+    return value
+
+
 def classes(value: Any) -> np.ndarray:
     """Return class labels (n_classes,), sorted; raise ValueError for anything else."""
     if not isinstance(value, np.ndarray) or value.ndim != 1 or not value.size:
@@ -64,9 +77,19 @@ def classes(value: Any) -> np.ndarray:
 
 
 def _number_or_none(value: Any) -> float | None:
-    if value is not None and type(value) not in (int, float):
-        raise ValueError(f"must be a number or None, got {value!r:.100}")
-    return value
+    try:
+        return None if value is None else number(value)
+    except ValueError:
+        raise ValueError(f"must be a number or None, got {_shown(value)}") from None
+
+
+def _shown(value: Any) -> str:
+    """Return the beginning of a value's text; Python refuses to write whole numbers of thousands of digits."""
+    return f"{value:#x}"[:100] if type(value) is int else f"{value!r:.100}"
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else text(value)
 
 
 def _curve(value: Any) -> list[float] | None:
@@ -79,6 +102,17 @@ def _history(value: Any) -> dict[str, list[float] | None]:
     if not isinstance(value, dict) or any(column is None for column in value.values()):
         raise ValueError("must be a curve for each name")
     return {text(name): _curve(column) for name, column in value.items()}
+
+
+def _evals_result(value: Any) -> dict[str, dict[str, list[float]]] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(entry, list) and len(entry) == 3 for entry in value):
+        raise ValueError("must be a list of [set, metric, curve]")
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, metric, curve in value:
+        found.setdefault(text(name), {})[text(metric)] = _curve(curve) or []
+    return found
 
 
 def _names(value: Any) -> np.ndarray:
@@ -108,6 +142,15 @@ NUMBER = Kind(plain, _number_or_none)
 TEXT = Kind(_as_it_is, text)
 CURVE = Kind(_as_curve, _curve)
 HISTORY = Kind(lambda history: {name: _as_curve(column) for name, column in history.items()}, _history)
+#: set -> metric -> curve; kept as a list, since names of sets and metrics are the user's.
+EVALS_RESULT = Kind(
+    lambda sets: (
+        None
+        if sets is None
+        else [[name, metric, _as_curve(curve)] for name, curves in sets.items() for metric, curve in curves.items()]
+    ),
+    _evals_result,
+)
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -145,4 +188,6 @@ ATTRIBUTES: dict[str, Attribute] = {
     "validation_loss_curve_": Attribute(CURVE, trained=True),
     "best_validation_score_": Attribute(NUMBER, trained=True, shared=True),
     "history_": Attribute(HISTORY, trained=True),
+    "evals_result_": Attribute(EVALS_RESULT, trained=True),
+    "stopped_by_": Attribute(Kind(_as_it_is, _text_or_none)),
 }

@@ -1,27 +1,32 @@
-"""Callbacks, which watch a training, stop it, or save it.
+"""Callbacks, which watch a training, steer it, stop it, or save it.
 
-A callback is any callable ``f(info) -> stop``; training calls it after every epoch, once the epoch is in the
-estimator's history, and stops if it returns something true.  It may have the methods ``on_fit_begin(estimator)`` and
-``on_fit_end(estimator)``.  Training itself only calls :func:`watching`.  :class:`LearningRateFinder` is not a
-callback: it runs a short training of its own, before the real one.
+A callback is any callable ``f(info) -> stop``. Training calls it after every epoch, once the epoch is in the
+estimator's history. True stops training, None and False go on, and anything else is an error. A callback may have the
+methods ``on_fit_begin(estimator)`` and ``on_fit_end(estimator)``. Two attributes say what it needs: with
+``reads_weights = False`` an epoch does not copy the weights for it, with ``after_others = True`` it is called after the
+others. Training itself only calls :func:`watching`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import numbers
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
-from fastmlp.data.optional import needed
-from fastmlp.model import choices
 from fastmlp.training import checkpoint, progress
+from fastmlp.training.foreign_callbacks import advice
+
+
+def _no_training(value: float) -> None:
+    raise RuntimeError("this EpochInfo belongs to no training, whose learning rate it could set")
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class EpochInfo:
     seconds : float
         Wall time of the epoch.
     estimator : estimator
-        The one in training; ``predict`` works.
+        The one in training; ``predict`` works. ``coefs_`` and the other weights keep the values of this epoch if a
+        callback keeps the arrays. Editing or replacing them changes the weights that training goes on with.
     snapshot : callable
         Returns everything that is needed to go on from here, as a dict for :func:`fastmlp.training.checkpoint.save`.
     """
@@ -57,21 +63,52 @@ class EpochInfo:
     seconds: float
     estimator: Any = field(repr=False)
     snapshot: Callable[[], dict[str, Any]] = field(repr=False)
+    set_rate: Callable[[float], None] = field(default=_no_training, repr=False)
+
+    def set_learning_rate(self, value: float) -> None:
+        """Set the learning rate of the epochs to come.
+
+        The schedules "adaptive" and "plateau" reduce this rate further when they would have reduced their own. All
+        others are overridden: the rate stays until a callback sets another.
+
+        Parameters
+        ----------
+        value : float
+            Finite and greater than 0.
+
+        Raises
+        ------
+        ValueError
+            For any other value.
+
+        Examples
+        --------
+        A rate that follows the loss:
+
+        >>> from fastmlp import MLPClassifier
+        >>> clf = MLPClassifier(callbacks=[lambda info: info.set_learning_rate(0.01 * min(info.loss, 1.0))])
+        """
+        self.set_rate(value)
 
 
 @contextmanager
 def watching(callbacks: Iterable[Callable[[EpochInfo], Any]], estimator: Any) -> Iterator[Callable[[EpochInfo], bool]]:
     """Begin all callbacks, yield the function to call after each epoch, end all callbacks that were begun.
 
-    The yielded function calls every callback, also when one of them has asked to stop, and returns whether any has.
+    The yielded function calls every callback, also when one of them has asked to stop, and returns whether any has. The
+    estimator's ``stopped_by_`` then names those that have.
     """
     callbacks = list(callbacks)
-    for callback in callbacks:
-        _check_callback(callback)
+    check_callbacks(callbacks)
+    in_order = sorted(callbacks, key=lambda callback: getattr(callback, "after_others", False))
 
     def after_epoch(info: EpochInfo) -> bool:
-        wishes = [callback(info) for callback in callbacks]  # call all of them, also if the first stops
-        return any(wishes)
+        stopping = [callback for callback in in_order if _asks_to_stop(callback, info)]  # calls all of them
+        if stopping:
+            estimator.stopped_by_ = " and ".join(map(name_of, stopping))
+            if getattr(estimator, "verbose", False):
+                print(f"Training stopped by callback {estimator.stopped_by_} after epoch {info.epoch}.")
+        return bool(stopping)
 
     with ExitStack() as ends:
         for callback in callbacks:
@@ -82,12 +119,54 @@ def watching(callbacks: Iterable[Callable[[EpochInfo], Any]], estimator: Any) ->
         yield after_epoch
 
 
-def _check_callback(callback: Any) -> None:
-    if isinstance(callback, type):
-        raise TypeError(f"callbacks must be instances; {callback.__name__} is a class: write {callback.__name__}(...)")
-    if not callable(callback):
-        hint = "; scikit-learn's go into set_callbacks" if hasattr(callback, "on_fit_task_end") else ""
-        raise TypeError(f"callbacks must be callables f(epoch_info) -> stop, got {callback!r}{hint}")
+def check_callbacks(callbacks: Iterable[Any]) -> None:
+    """Refuse what is no callback; the TypeError says what to use instead."""
+    for callback in callbacks:
+        if isinstance(callback, type):
+            name = callback.__name__
+            raise TypeError(f"callbacks must be instances; {name} is a class: write {name}(...)")
+        foreign = advice(callback)
+        if foreign is not None:
+            raise TypeError(f"callbacks must be callables f(epoch_info) -> stop, got {callback!r:.200}: {foreign}")
+        if not callable(callback):
+            hint = "; scikit-learn's go into set_callbacks" if hasattr(callback, "on_fit_task_end") else ""
+            raise TypeError(f"callbacks must be callables f(epoch_info) -> stop, got {callback!r:.200}{hint}")
+
+
+def reads_weights(callbacks: Iterable[Any]) -> bool:
+    """Return whether a callback may keep or edit the weights: all but those that say that they do not."""
+    return any(getattr(callback, "reads_weights", True) for callback in callbacks)
+
+
+def _asks_to_stop(callback: Callable[[EpochInfo], Any], info: EpochInfo) -> bool:
+    """Return whether a callback asks to stop; a TypeError refuses a value that is not True, False or None."""
+    wish = callback(info)
+    if wish is None or isinstance(wish, bool | np.bool_):
+        return bool(wish)
+    raise TypeError(
+        f"callback {name_of(callback)} returned {wish!r:.100} of type {type(wish).__name__}. A callback returns True to"
+        " stop training, and None or False to go on. Return nothing if the value is an accident, as with"
+        " `lambda info: file.write(...)`; to stop by a condition, return bool(...)"
+    )
+
+
+def name_of(callback: Any) -> str:
+    """Return what users know a callback by: a function's name, an object's repr.
+
+    Examples
+    --------
+    >>> name_of(TimeLimit(60)), name_of(check_callbacks)
+    ('TimeLimit(seconds=60)', 'check_callbacks')
+    """
+    callback = getattr(callback, "func", callback)  # of a functools.partial
+    name = getattr(callback, "__qualname__", None)
+    if name is None:
+        plain = type(callback).__repr__ is object.__repr__  # an address, which tells nobody anything
+        name = type(callback).__name__ if plain else repr(callback)
+    code = getattr(callback, "__code__", None)
+    if "<lambda>" in name and code is not None:
+        name += f" ({os.path.basename(code.co_filename)}, line {code.co_firstlineno})"
+    return name[:200]
 
 
 class ProgressBar:
@@ -103,6 +182,7 @@ class ProgressBar:
     >>> clf = MLPClassifier(callbacks=[ProgressBar()])
     """
 
+    reads_weights: ClassVar[bool] = False
     _task: Any = None  # the line of the display, if there is one; pickles of earlier versions do not have it
 
     def __init__(self) -> None:
@@ -180,16 +260,18 @@ class Logging:
     >>> clf = MLPClassifier(callbacks=[Logging(every=10)])
     """
 
+    reads_weights: ClassVar[bool] = False
+
     logger: str = "fastmlp"
     level: int = logging.INFO
     every: int = 1
 
     def __post_init__(self) -> None:
-        _check_every(self.every)
+        check_every(self.every)
 
     def __call__(self, info: EpochInfo) -> None:
         logger = logging.getLogger(self.logger)
-        if not _is_due(info, self.every) or not logger.isEnabledFor(self.level):
+        if not is_due(info, self.every) or not logger.isEnabledFor(self.level):
             return
         names = ("epoch", "max_iter", "loss", "validation_loss", "score", "learning_rate", "seconds")
         numbers = {name: getattr(info, name) for name in names}
@@ -216,12 +298,14 @@ class TimeLimit:
     >>> clf = MLPClassifier(max_iter=100_000, callbacks=[TimeLimit(60)])
     """
 
+    reads_weights: ClassVar[bool] = False
+
     seconds: float
     _end: float = field(default=math.inf, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.seconds > 0:
-            raise ValueError(f"seconds must be > 0, got {self.seconds!r}")
+        if not (self.seconds > 0 and is_float(self.seconds)):
+            raise ValueError(f"seconds must be > 0 and within float64, got {self.seconds!r}")
 
     def on_fit_begin(self, estimator: Any) -> None:
         self._end = time.monotonic() + self.seconds
@@ -259,13 +343,16 @@ class Checkpoint:
     >>> clf = MLPClassifier(callbacks=[Checkpoint("fit.npz", every=10)])
     """
 
+    reads_weights: ClassVar[bool] = False
+    after_others: ClassVar[bool] = True  # what they change of the training belongs to the epoch
+
     path: str | os.PathLike[str]
     every: int = 1
     keep_best: bool = False
     _best: float | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _check_every(self.every)
+        check_every(self.every)
         try:
             os.fspath(self.path).format(epoch=1)
         except (LookupError, ValueError, AttributeError) as error:
@@ -276,14 +363,17 @@ class Checkpoint:
 
     def __call__(self, info: EpochInfo) -> None:
         best = not self.keep_best or self._is_best(info)
-        if best and _is_due(info, self.every):
+        if best and is_due(info, self.every):
             checkpoint.save(os.fspath(self.path).format(epoch=info.epoch), info.snapshot())
 
     def _is_best(self, info: EpochInfo) -> bool:
-        names = ["score", "validation_loss", "loss"]
-        if getattr(info.estimator, "monitor", "score") == "loss":
-            names.remove("score")
-        name = next(name for name in names if getattr(info, name) is not None)
+        name = watched_by(info)
+        if math.isnan(getattr(info, name)) and math.isfinite(info.loss):
+            what = "training loss" if name == "loss" else name.replace("_", " ")
+            raise ValueError(
+                f"Checkpoint(keep_best=True): the {what} of epoch {info.epoch} is NaN, so no epoch is the best; give"
+                " validation rows and a monitor for which it is defined"
+            )
         sign = 1.0 if name == "score" else -1.0
         if self._best is None:
             # epochs before this process: of the fit that is resumed or goes on
@@ -296,200 +386,34 @@ class Checkpoint:
         return True
 
 
-def _check_every(every: int) -> None:
-    if not every >= 1:
+def is_float(value: float) -> bool:
+    """Return whether a number is within the range of float64, which an int need not be."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def watched_by(info: EpochInfo) -> str:
+    """Return the number by which epochs are compared: score or validation loss, as the estimator's ``monitor`` says.
+
+    Without validation rows it is the training loss.
+    """
+    from fastmlp.training.metrics import decisive  # imports scikit-learn, as training has done by now
+
+    names = ["score", "validation_loss", "loss"]
+    if decisive(getattr(info.estimator, "monitor", "score")) == "loss":
+        names.remove("score")
+    return next(name for name in names if getattr(info, name) is not None)
+
+
+def check_every(every: int) -> None:
+    """Refuse a number of epochs between two calls that is less than 1."""
+    if not isinstance(every, numbers.Real) or not every >= 1:
         raise ValueError(f"every must be >= 1, got {every!r}")
 
 
-def _is_due(info: EpochInfo, every: int) -> bool:
+def is_due(info: EpochInfo, every: int) -> bool:
+    """Return whether an epoch is one of every so many, or the last that can come."""
     return info.epoch % every == 0 or info.epoch == info.max_iter
-
-
-@dataclass(eq=False, repr=False)
-class LearningRateFinder:
-    """Learning-rate range test: train for some steps with a growing rate, and find where the loss falls fastest.
-
-    Works on a clone; the estimator itself is left as it is.
-
-    Parameters
-    ----------
-    estimator : MLPClassifier or MLPRegressor
-        With a stochastic solver; its ``learning_rate`` and ``learning_rate_init`` are what is varied.
-    min_rate, max_rate : float, default=1e-6 and 10
-        The rate grows from the one to the other by the same factor at each step.
-    n_steps : int, default=100
-        Mini-batch steps.  The test ends earlier if the mean loss of five steps exceeds four times the lowest such mean.
-    smoothing : float, default=3
-        Standard deviation, in steps, of the Gaussian that smooths the losses; symmetric, so nothing is shifted.
-
-    Attributes
-    ----------
-    rates : ndarray of shape (n_steps_done,)
-        Learning rate of each step.
-    losses : ndarray of shape (n_steps_done,)
-        Loss of each step's batch before the step, penalty included.
-    smoothed : ndarray of shape (n_steps_done,)
-        The losses, smoothed.
-
-    References
-    ----------
-    Smith (2017), Cyclical learning rates for training neural networks, section 3.3, arXiv:1506.01186.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_digits
-    >>> from fastmlp import MLPClassifier
-    >>> X, y = load_digits(return_X_y=True)
-    >>> finder = LearningRateFinder(MLPClassifier((32,), random_state=0)).fit(X / 16, y)
-    >>> 1e-4 < finder.suggestion < 1
-    True
-    """
-
-    estimator: Any
-    min_rate: float = 1e-6
-    max_rate: float = 10.0
-    n_steps: int = 100
-    smoothing: float = 3.0
-
-    def __post_init__(self) -> None:
-        low, high = self.min_rate, self.max_rate
-        if not 0 < low < high < math.inf:
-            raise ValueError(f"min_rate and max_rate must be 0 < min_rate < max_rate, got {low!r}, {high!r}")
-        if not self.n_steps >= 10:
-            raise ValueError(f"n_steps must be >= 10, got {self.n_steps!r}")
-        if not self.smoothing > 0:
-            raise ValueError(f"smoothing must be > 0, got {self.smoothing!r}")
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Run the test on X and y, as the estimator's ``fit`` takes them.
-
-        Raises
-        ------
-        ValueError
-            For a solver without a learning rate, and for all that the estimator refuses.
-        """
-        from scipy.ndimage import gaussian_filter1d
-
-        losses: list[float] = []
-        for loss in self._steps(X, y, sample_weight):
-            if not math.isfinite(loss):
-                break
-            losses.append(loss)
-            if _diverged(losses):
-                break
-        if not losses:
-            raise ValueError("the loss is not finite before the first step: scale the data")
-        self.losses = np.array(losses)
-        self.rates = self._rate(np.arange(len(losses)))
-        self.smoothed = gaussian_filter1d(self.losses, self.smoothing, mode="nearest")
-        return self
-
-    @property
-    def suggestion(self) -> float:
-        """The rate at which the smoothed loss fell fastest per decade.
-
-        Raises
-        ------
-        ValueError
-            If the loss never fell, so there is nothing to suggest.
-        """
-        lowest = int(np.argmin(self.smoothed))
-        if lowest == 0:
-            raise ValueError(
-                f"the loss did not fall between the rates {self.rates[0]:g} and {self.rates[-1]:g}: "
-                "look at plot(), and try a lower min_rate or other data scales"
-            )
-        # what comes after the lowest loss is divergence
-        slopes = np.gradient(self.smoothed, np.log(self.rates)) if len(self.rates) > 1 else np.zeros(1)
-        return float(self.rates[np.argmin(slopes[: lowest + 1])])
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the losses over the rates, and the suggestion if there is one.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; a new figure if None.
-
-        Returns
-        -------
-        matplotlib Axes
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is not installed.
-        """
-        if ax is None:
-            ax = needed("matplotlib.pyplot", "plot", '"fastmlp[plot]"').subplots()[1]
-        ax.semilogx(self.rates, self.losses, ".", alpha=0.4, label="loss of a batch")
-        ax.semilogx(self.rates, self.smoothed, label="smoothed")
-        with suppress(ValueError):
-            ax.axvline(self.suggestion, linestyle="--", color="gray", label=f"steepest descent: {self.suggestion:.2g}")
-        ax.set(xlabel="learning rate", ylabel="loss")
-        ax.legend()
-        return ax
-
-    def _rate(self, step: Any) -> Any:
-        """Return the rate of steps counted from 0."""
-        return self.min_rate * (self.max_rate / self.min_rate) ** (step / (self.n_steps - 1))
-
-    def _steps(self, X: Any, y: Any, sample_weight: Any) -> Iterator[float]:
-        """Yield the losses of single steps: each is a partial_fit with a batch drawn as in an epoch."""
-        from sklearn.base import clone, is_classifier
-        from sklearn.utils import check_consistent_length, check_random_state
-        from sklearn.utils.class_weight import compute_sample_weight
-        from sklearn.utils.multiclass import unique_labels
-
-        from fastmlp.sklearn_compat import _num_samples, _safe_indexing
-
-        model = clone(self.estimator)
-        if choices.name_of(model.solver) == "lbfgs":
-            raise ValueError("solver='lbfgs' has no learning rate to find; take a stochastic solver")
-        check_consistent_length(X, y, sample_weight)
-        n = _num_samples(X)
-        batch_size = min(200 if model.batch_size == "auto" else model.batch_size, n)
-        # progress is step / n_steps: one step is one epoch of one batch
-        model.set_params(
-            learning_rate=lambda progress: self._rate(progress * self.n_steps) / self.min_rate,
-            learning_rate_init=self.min_rate,
-            max_iter=self.n_steps,
-            batch_size=batch_size,
-            early_stopping=False,
-            monitor="score",
-            restore_best=None,
-            verbose=False,
-            callbacks=None,
-        )
-        first: dict[str, Any] = {}
-        if is_classifier(model):
-            first["classes"] = unique_labels(y)
-            if model.class_weight is not None:  # a batch does not know how frequent classes are
-                weight = compute_sample_weight(model.class_weight, y)
-                sample_weight = weight if sample_weight is None else weight * np.asarray(sample_weight)
-                model.set_params(class_weight=None)
-        rng = check_random_state(model.random_state)
-        order = rng.permutation(n)
-        for step in range(self.n_steps):
-            if len(order) < batch_size:
-                order = rng.permutation(n)
-            rows, order = order[:batch_size], order[batch_size:]
-            weight = None if sample_weight is None else _safe_indexing(sample_weight, rows)
-            try:
-                model.partial_fit(_safe_indexing(X, rows), _safe_indexing(y, rows), weight, **first)
-            except ValueError as error:
-                # the weights may overflow before the loss tells; what is wrong with the data is not about that
-                if step == 0 or not any(words in str(error) for words in ("non-finite", "not finite")):
-                    raise
-                return
-            first = {}
-            yield float(model.loss_)
-
-
-def _diverged(losses: list[float]) -> bool:
-    """Return whether the mean of the last five losses exceeds four times the lowest such mean so far."""
-    if len(losses) < 5:
-        return False
-    means = np.convolve(losses, np.full(5, 0.2), mode="valid")
-    lowest = means.min()
-    return bool(means[-1] > lowest + 3 * abs(lowest))  # four times, if losses are positive

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -83,8 +84,12 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the file is not a checkpoint, is cut short or altered, or has another version; the message names the file and
         the reason.
     OSError
-        If there is no such file, or it cannot be opened.
+        If there is no such file, it is no regular file (a folder, a pipe, a device), or it cannot be opened.
+    TypeError
+        If `path` is no path.
     """
+    if not stat.S_ISREG(os.stat(os.fspath(path)).st_mode):  # before it is opened: a pipe would wait for a writer
+        raise OSError(f"{os.fspath(path)!r} is no regular file")
     with open(path, "rb") as stream:
         try:
             return _read(stream)
@@ -92,7 +97,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise  # sizes are checked before anything is allocated, so this one is about the machine
         except Exception as error:
             # whatever zipfile, json and NumPy raise on broken bytes: a dozen types, not all of them documented
-            reason = str(error) or type(error).__name__
+            reason = str(error)[:2000] or type(error).__name__
             raise ValueError(f"{os.fspath(path)!r} is no fastmlp checkpoint, or is damaged: {reason}") from error
 
 
@@ -119,17 +124,20 @@ def _encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
     )
 
 
-def _decode(value: Any, archive: zipfile.ZipFile, size: int) -> Any:
-    """Return the value that ``_encode`` has encoded."""
+def _decode(value: Any, archive: zipfile.ZipFile, size: int, taken: set[str]) -> Any:
+    """Return the value that ``_encode`` has encoded; each array may be `taken` once, so a file fills no more memory."""
     if isinstance(value, list):
-        return [_decode(item, archive, size) for item in value]
+        return [_decode(item, archive, size, taken) for item in value]
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
     if kind == "dict":
-        return {key: _decode(item, archive, size) for key, item in content.items()}
+        return {key: _decode(item, archive, size, taken) for key, item in content.items()}
     if kind != "array":
         raise ValueError(f"its header has an entry of unknown kind {kind!r}")
+    if content["name"] in taken:
+        raise ValueError(f"its header refers to {content['name']!r:.100} twice")
+    taken.add(content["name"])
     array = _member(archive, content["name"], size)
     for what, found in {"dtype": array.dtype.str, "shape": list(array.shape)}.items():
         if content[what] != found:
@@ -145,7 +153,7 @@ def _read(stream: BinaryIO) -> dict[str, Any]:
             raise ValueError("it is an .npz file of another kind")
         if header.get("version") != VERSION:
             raise ValueError(f"its format is version {header.get('version')!r}, this fastmlp reads version {VERSION}")
-        snapshot = _decode(header["snapshot"], archive, size)
+        snapshot = _decode(header["snapshot"], archive, size, set())
     if not isinstance(snapshot, dict):
         raise ValueError("its header holds no snapshot")
     return snapshot

@@ -63,8 +63,7 @@ class Guard:
         """
         run = self._run
         self._go_back()
-        for start in range(0, len(run.visited), run.batch_size):
-            rows = run.visited[start : start + run.batch_size].copy()
+        for rows in run.batches():
             before, t = run.params.copy(), run.optimizer.t
             if not _is_finite(run.steps(rows)(), run.params):
                 break

@@ -12,6 +12,7 @@ from sklearn.utils.fixes import parse_version, sp_version
 from fastmlp.engines.backends import Data
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _check_optimize_result
+from fastmlp.training import weightless
 from fastmlp.training.diagnosis import has_own_formulas, report
 
 
@@ -21,6 +22,8 @@ def train_lbfgs(estimator: Any, engine: ModuleType, network: Network, params: np
     SciPy works in float64, so `network` has float64 for any dtype of X. A ValueError says that a formula of the user's
     own left the finite numbers; `params` are then the last finite ones.
     """
+    if data.sample_weight is not None and data.sample_weight.sum() == 0:
+        raise ValueError(weightless.CANCEL.format("all rows"))
     workspace = engine.workspace(network, data.X.shape[0], estimator.n_jobs)
     watched = has_own_formulas(network)
     finite, wrong = params.copy() if watched else None, None  # the last good weights, and the first bad ones after them

@@ -92,10 +92,15 @@ class Optimizer:
         Laid out like the parameters.
     t : int
         Steps done; engines add to it.
+    left_out : int
+        Batches without weight, which are no steps. The schedule counts them, so that its epochs are the training's.
     """
 
+    #: Whether the schedule is a constant rate that a callback set in place of the schedule that was asked for.
+    held = False
     # scalars are tabulated for at least so many steps ahead: short epochs then cost a slice each
     BLOCK = 1024
+    left_out = 0  # also of optimizers pickled by an earlier version
 
     def __init__(
         self,
@@ -148,6 +153,22 @@ class Optimizer:
             self._forget()
         return stops, text
 
+    def leave_out(self, n_batches: int) -> None:
+        """Note that an epoch left out so many batches."""
+        if n_batches:
+            self.left_out += n_batches
+            self._forget()
+
+    def set_learning_rate(self, value: float) -> None:
+        """Set the rate of the steps to come; a ValueError refuses what is not finite and greater than 0.
+
+        Schedules that answer to training go on from it; the others are replaced by this rate.
+        """
+        schedule = self.schedule.moved_to(schedules.checked_rate(value))
+        self.held = self.held or schedule is not self.schedule
+        self.schedule = schedule
+        self._forget()
+
     # --- what others ask for -----------------------------------------------------------------------------------------
 
     @property
@@ -156,7 +177,7 @@ class Optimizer:
         latest = max(self.t - 1, 0)
         rates, row = self._rates, latest - self._table_start
         if not 0 <= row < len(self._table):
-            rates, row = self.schedule.rates(np.array([latest], dtype=np.float64)), 0
+            rates, row = self.schedule.rates(np.array([latest + self.left_out], dtype=np.float64)), 0
         return float(rates[row] if isinstance(rates, np.ndarray) else rates)
 
     @property
@@ -168,12 +189,14 @@ class Optimizer:
 
     def get_state(self) -> dict[str, Any]:
         """Return all that training on depends on: copies of the state vectors, and plain numbers."""
-        return {
+        state = {
             "rule": self.rule,
             "t": int(self.t),
             "states": [state.copy() for state in self.states],
             "schedule": self.schedule.get_state(),
+            **({"held_rate": self.schedule.initial} if self.held else {}),
         }
+        return state | {"left_out": self.left_out} if self.left_out else state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`get_state` returned, bit for bit; the state vectors are copied into their places.
@@ -186,10 +209,17 @@ class Optimizer:
                 f"the saved optimizer is {state['rule']!r} with state vectors of shapes {theirs}, this one is "
                 f"{self.rule!r} with {ours}"
             )
+        if any(
+            np.asarray(saved).dtype != vector.dtype for vector, saved in zip(self.states, state["states"], strict=True)
+        ):
+            raise ValueError(f"the state vectors of the saved optimizer must be of {self.states[0].dtype}")
         for vector, saved in zip(self.states, state["states"], strict=True):
             vector[...] = saved
-        self.t = int(state["t"])
-        self.schedule.set_state(state["schedule"])
+        self.t, self.left_out = attributes.count(state["t"]), attributes.count(state.get("left_out", 0))
+        if "held_rate" in state:
+            self.set_learning_rate(attributes.number(state["held_rate"]))
+        else:
+            self.schedule.set_state(state["schedule"])
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -215,7 +245,7 @@ class Optimizer:
             return first
         n = max(n_steps, self.BLOCK) if self.schedule.foreseen else n_steps
         done = np.arange(self.t, self.t + n, dtype=np.float64)
-        rate = self.schedule.rates(done)
+        rate = self.schedule.rates(done + self.left_out)
         columns = {**self.hyper, "lr": rate, **self._corrections(rate, done + 1.0)}
         self._table = np.empty((n, len(formulas.OPTIMIZERS[self.rule].scalars)))
         for k, name in enumerate(formulas.OPTIMIZERS[self.rule].scalars):
@@ -265,7 +295,7 @@ class NAdam(Optimizer):
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         super().set_state(state)
-        self._product, self._product_t = float(state["mu_product"]), self.t
+        self._product, self._product_t = float(attributes.number(state["mu_product"])), self.t
 
 
 #: Decoupled weight decay of a solver where `weight_decay` is None; 0 for the others.
@@ -337,8 +367,10 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
             "optimizer_state=True: the learning rate of this optimizer is a function, which a model file cannot hold;"
             " save without it"
         )
+    state = optimizer.get_state()
+    state.pop("held_rate", None)  # the schedule below is that rate
     return {
-        **optimizer.get_state(),
+        **state,
         "hyper": optimizer.hyper,
         "weight_decay": optimizer.weight_decay,
         "max_grad_norm": optimizer.max_grad_norm,
@@ -374,11 +406,10 @@ def rebuild(state: Mapping[str, Any], network: Network) -> Optimizer:
     limit = None if state["max_grad_norm"] is None else attributes.number(state["max_grad_norm"])
     arguments = network, _rebuilt_schedule(state["schedule"]), hyper, attributes.number(state["weight_decay"]), limit
     optimizer = NAdam(*arguments) if rule == "nadam" else Optimizer(rule, *arguments)
-    kept = {"mu_product": attributes.number(state["mu_product"])} if rule == "nadam" else {}
+    kept: dict[str, Any] = {"mu_product": state["mu_product"]} if rule == "nadam" else {}
+    kept |= {"left_out": state["left_out"]} if "left_out" in state else {}
     schedule = state["schedule"]["state"]
-    optimizer.set_state(
-        {"rule": rule, "t": attributes.count(state["t"]), "states": state["states"], "schedule": schedule, **kept}
-    )
+    optimizer.set_state({"rule": rule, "t": state["t"], "states": state["states"], "schedule": schedule, **kept})
     return optimizer
 
 

@@ -10,8 +10,7 @@ An epoch: shuffle -> engine.train_epoch -> record -> validate -> schedule -> Sto
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -19,15 +18,17 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from fastmlp.data.warned import warn
 from fastmlp.engines.backends import Data
+from fastmlp.model import weights
 from fastmlp.model.network import Network
 from fastmlp.model.stages import OPTIONS
-from fastmlp.training import snapshots, stopping
+from fastmlp.training import history, snapshots, stopping, weightless
 from fastmlp.training import state as states
 from fastmlp.training.diagnosis import Guard, has_own_formulas
 from fastmlp.training.optimizers import make_optimizer
 from fastmlp.training.schedules import Schedule
-from fastmlp.training.validation import Validation, new_history
+from fastmlp.training.validation import Evaluation
 
 
 def size_of_batches(estimator: Any, n_rows: int) -> int:
@@ -38,7 +39,7 @@ def size_of_batches(estimator: Any, n_rows: int) -> int:
 def check_batches(estimator: Any, n_rows: int) -> int:
     """Return how many of the training rows an epoch visits: all, or with drop_last those of whole batches.
 
-    A ValueError says that no batch is left, or that an option needs several rows and gets a single one.
+    A ValueError says that no batch is left, or that an option needs several rows and batches have a single one.
     """
     batch_size = size_of_batches(estimator, n_rows)
     rest = n_rows % batch_size
@@ -47,17 +48,14 @@ def check_batches(estimator: Any, n_rows: int) -> int:
             f"drop_last=True leaves no batch: batch_size={estimator.batch_size} is more than the {n_rows} training rows"
         )
     for name, option in OPTIONS.items():
-        given = f"{name}={getattr(estimator, name)!r}"
-        if not option.whole_batch or not option.asks(getattr(estimator, name)):
-            continue
-        if batch_size == 1:
-            raise ValueError(f"{given} makes no sense with batches of one row, which has no variance")
-        if rest == 1 and not estimator.drop_last:
-            raise ValueError(
-                f"{given} makes no sense with a last batch of one row, which has no variance: {n_rows} rows come in"
-                f" batches of {batch_size}; change batch_size or set drop_last=True"
-            )
+        given = getattr(estimator, name)
+        if batch_size == 1 and option.whole_batch and option.asks(given):
+            raise ValueError(f"{name}={given!r} makes no sense with batches of one row, which has no variance")
     return n_rows - rest if estimator.drop_last else n_rows
+
+
+def _n_batches(parts: list[tuple[np.ndarray, int]]) -> int:
+    return sum(-(-len(rows) // size) for rows, size in parts)
 
 
 class Run:
@@ -76,23 +74,33 @@ class Run:
         params: np.ndarray,
         data: Data,
         rows: np.ndarray | None = None,
-        validation: Validation | None = None,
+        evaluation: Evaluation | None = None,
         keep_optimizer: bool = False,
     ) -> None:
         self.estimator, self.engine, self.network, self.params, self.data = estimator, engine, network, params, data
         self.state = states.of(estimator)
         self.stopping = self.state.stopping
-        self.validation, self.has_validation = validation, validation is not None
+        self.evaluation = evaluation
+        self.has_validation = evaluation is not None and evaluation.deciding is not None
         # all rows to train on, shuffled in place
         self.order = np.arange(data.X.shape[0], dtype=np.intp) if rows is None else rows.copy()
         self.batch_size = size_of_batches(estimator, len(self.order))
         if estimator.batch_size != "auto" and estimator.batch_size > len(self.order):
             text = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
-            warnings.warn(text, stacklevel=3)
+            warn(text)
         # a view of those that an epoch visits: all but what drop_last drops
         self.visited = self.order[: check_batches(estimator, len(self.order))]
-        self.workspace = engine.workspace(network, self.batch_size, estimator.n_jobs)
+        self.workspaces: dict[int, Any] = {}  # by the size of the batches
+        self.seen = self.parts(self.visited)  # what the latest epoch trained on: all but the batches without weight
+        self.n_seen = len(self.visited)
+        self.looks_at_weight = weightless.needs_a_look(data.sample_weight)
+        if self.looks_at_weight and not keep_optimizer:
+            weight: Any = data.sample_weight
+            weightless.check_weight(weight[self.order], "the {} training rows")
+            if not estimator.shuffle:
+                weightless.check_weight(weight[self.visited], "the {} rows that drop_last=True leaves")
         self.finished = False  # whether a stopping rule holds
+        self.n_judged = 0  # epochs of which validation rows have said how good they are
         self._take_optimizer(keep_optimizer)
         self._prepare_attributes()
         self.guard = Guard(self) if has_own_formulas(network) else None
@@ -102,22 +110,26 @@ class Run:
         estimator, network, state = self.estimator, self.network, self.state
         optimizer = state.optimizer_for(network) if keep else None
         if optimizer is None:
-            n_steps = -(-len(self.visited) // self.batch_size)
+            n_steps = _n_batches(self.parts(self.visited))
             parameters = {name: getattr(estimator, name) for name in type(estimator).__dataclass_fields__}
             optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter)
             state.optimizer, state.dropout_seed = optimizer, None
         if state.dropout_seed is None:
             state.dropout_seed = _draw_dropout_seed(network, state.random_state, estimator.t_)
         self.optimizer = optimizer
-        schedule = optimizer.schedule
+
+    def _note_constant_rate(self) -> None:
+        """Note the rate of all epochs to come, if there is a single one: then nobody need ask for it."""
+        schedule = self.optimizer.schedule
         self._constant_rate = schedule.initial if type(schedule) is Schedule else None
 
     def _prepare_attributes(self) -> None:
         """Add the attributes that epochs write to, if an earlier fit or a user's weights did not create them."""
         estimator = self.estimator
         estimator.n_iter_ = 0
-        estimator.__dict__.setdefault("history_", new_history())
-        if self.validation is not None:
+        estimator.stopped_by_ = None
+        estimator.__dict__.setdefault("history_", history.new_history())
+        if self.has_validation:
             estimator.__dict__.setdefault("validation_loss_curve_", [])
             if getattr(estimator, "validation_scores_", None) is None:
                 estimator.validation_scores_ = []
@@ -139,11 +151,12 @@ class Run:
         self.options = {name: value for name, value in options.items() if value is not None}
         self.alpha = estimator.alpha * (1 - estimator.l1_ratio)
         self._random_state = self.state.random_state
-        self._visit_all = self.steps(self.visited)
+        self._choose_visits()
         self._n_losses = len(estimator.loss_curve_)
-        self._n_validations = 0 if self.validation is None else len(estimator.validation_loss_curve_)
+        self._n_validations = len(estimator.validation_loss_curve_) if self.has_validation else 0
         self._ends = [time.perf_counter()]
         self._rates: list[float] = []
+        self._note_constant_rate()  # that of a snapshot may be another than the estimator's
 
     def epoch(self) -> None:
         """Train for an epoch and note how it went; on tiny data that must cost next to nothing."""
@@ -158,22 +171,72 @@ class Run:
             self._rates.append(self.optimizer.scheduled_rate)
         estimator.n_iter_ += 1
         estimator.loss_ = loss
-        estimator.t_ += len(self.visited)
+        estimator.t_ += self.n_seen
         estimator.loss_curve_.append(loss)
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
-        if self.validation is None:
+        validated = None if self.evaluation is None else self.evaluation(self.params)
+        if validated is None:
             self.stopping.watch_loss(estimator, loss)
             self.optimizer.after_score(loss)
         else:
-            self._validate(*self.validation())
+            self._validate(*validated)
         self.optimizer.after_epoch(estimator.t_)
         self._ends.append(time.perf_counter())
 
+    def _choose_visits(self) -> None:
+        """Choose what an epoch calls, which holds the present vector of weights."""
+        self._visit_all = self._visit_those_with_weight if self.looks_at_weight else self.steps(self.visited)
+
     def steps(self, rows: np.ndarray) -> Callable[[], float]:
         """Return what trains on these rows, batch by batch, and returns their mean loss."""
-        args = self.workspace, self.params, self.data, rows, self.batch_size, self.alpha, self.optimizer
-        return partial(self.engine.train_epoch, *args, **self.options)
+        return self._visit(self.parts(rows))
+
+    def parts(self, rows: np.ndarray) -> list[tuple[np.ndarray, int]]:
+        """Return the rows of an epoch in parts, each with the size of its batches: views, nearly always a single one.
+
+        A single row left over has no variance. If a layer needs that of its batch, the row joins the last batch, which
+        is then a part of its own, with one row more than the others.
+        """
+        size, n = self.batch_size, len(rows)
+        if not self.network.needs_whole_batch or n <= size or n % size != 1:
+            return [(rows, size)]
+        first = n - size - 1
+        return [part for part in ((rows[:first], size), (rows[first:], size + 1)) if len(part[0])]
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """Yield the rows of each batch of the latest epoch."""
+        for rows, size in self.seen:
+            for start in range(0, len(rows), size):
+                yield rows[start : start + size].copy()
+
+    def _visit(self, parts: list[tuple[np.ndarray, int]]) -> Callable[[], float]:
+        """Return what trains on these parts, one after the other, and returns the mean loss of their rows."""
+        visits = []
+        for rows, size in parts:
+            if size not in self.workspaces:
+                self.workspaces[size] = self.engine.workspace(self.network, size, self.estimator.n_jobs)
+            args = self.workspaces[size], self.params, self.data, rows, size, self.alpha, self.optimizer
+            visits.append(partial(self.engine.train_epoch, *args, **self.options))
+        if len(visits) == 1:
+            return visits[0]
+        n = sum(len(rows) for rows, _ in parts)
+        shares = [len(rows) / n for rows, _ in parts]
+        return lambda: sum(share * visit() for share, visit in zip(shares, visits, strict=True))
+
+    def _visit_those_with_weight(self) -> float:
+        """Train on the batches in which a row has weight; return their mean loss, NaN if there is no such batch."""
+        weight: Any = self.data.sample_weight
+        parts = self.parts(self.visited)
+        with_weight = [(weightless.with_weight(rows, weight, size), size) for rows, size in parts]
+        self.seen = [part for part in with_weight if len(part[0])]
+        self.n_seen = sum(len(rows) for rows, _ in self.seen)
+        try:
+            loss = self._visit(self.seen)() if self.seen else np.nan
+        except ZeroDivisionError as error:  # an engine may round the sum of a batch to zero, if this module does not
+            raise ValueError(weightless.CANCEL.format("a batch")) from error
+        self.optimizer.leave_out(_n_batches(parts) - _n_batches(self.seen))
+        return loss
 
     def _validate(self, loss: float, score: float) -> None:
         """Note how the validation rows did, and keep the best weights."""
@@ -181,9 +244,11 @@ class Run:
         estimator.validation_loss_curve_.append(loss)
         estimator.validation_scores_.append(score)
         if estimator.verbose:
-            print(f"Validation loss: {loss:f}" if estimator.monitor == "loss" else f"Validation score: {score:f}")
+            by_loss = stopping.monitors_loss(estimator)
+            print(f"Validation loss: {loss:f}" if by_loss else f"Validation score: {score:f}")
         if self.stopping.watch_validation(estimator, loss, score) and self.keeps_best:
             self.state.best_params = self.params.copy()
+        self.n_judged += 1
         by_loss = stopping.monitors_loss(estimator)
         self.optimizer.after_score(loss if by_loss else score, higher_is_better=not by_loss)
 
@@ -192,6 +257,42 @@ class Run:
         if self.stopping.ends(self.estimator, self.has_validation, self.optimizer):
             self.finished = True
         return self.finished
+
+    def restore_best(self) -> None:
+        """Go back to the best weights; a ValueError says that no epoch was better than nothing."""
+        if self.n_judged and self.stopping.best_monitored == -np.inf:
+            what, worst = ("loss", "inf") if stopping.monitors_loss(self.estimator) else ("score", "-inf")
+            raise ValueError(
+                f"no epoch is the best: after each of {self.n_judged} epochs the validation {what} was NaN or"
+                f" {worst}. Training has diverged, or the targets are too large: scale the data, or lower"
+                f" learning_rate_init={self.estimator.learning_rate_init!r}"
+            )
+        if self.state.best_params is not None:
+            self.params[...] = self.state.best_params
+            # as in scikit-learn, a warm start trains on the very vector it calls the best so far
+            self.state.best_params = None
+
+    # --- what callbacks change -----------------------------------------------------------------------------------
+
+    def set_learning_rate(self, value: float) -> None:
+        """Set the learning rate of the epochs to come; the history has that of the epochs so far."""
+        self.write_history()
+        self.optimizer.set_learning_rate(value)
+        self._note_constant_rate()
+        if self.guard is not None:
+            self.guard.keep()
+
+    def renew_params(self) -> None:
+        """Go on in a copy of the weights as callbacks have left them: arrays that they kept stay as they are."""
+        estimator, network = self.estimator, self.network
+        try:
+            self.params = weights.flat_params(estimator, network).copy()
+        except (TypeError, IndexError, ValueError) as error:
+            raise ValueError(f"a callback has left weights that do not fit the network: {error}") from error
+        estimator._expose(network, self.params)
+        self._choose_visits()
+        if self.guard is not None:
+            self.guard.keep()
 
     # --- history -------------------------------------------------------------------------------------------------
 
@@ -205,12 +306,14 @@ class Run:
             "learning_rate": [self._constant_rate] * n if self._constant_rate is not None else self._rates[:n],
             "seconds": np.diff(self._ends).tolist(),
         }
-        if self.validation is not None:
+        if self.has_validation:
             losses, first = estimator.validation_loss_curve_, self._n_validations
             new["validation_loss"] = losses[first:][:n]
             new["score"] = estimator.validation_scores_[-len(losses) :][first:][:n]
-        for name, column in new.items():
-            estimator.history_[name].extend(column)
+        if self.evaluation is not None:
+            new |= self.evaluation.columns
+            self.evaluation.columns = {}
+        history.extend(estimator.history_, new, n)
         self._n_losses += n
         self._n_validations += n
         self._ends = self._ends[-1:]
@@ -221,14 +324,15 @@ class Run:
         from fastmlp.training.callbacks import EpochInfo  # imported only if there are callbacks
 
         self.write_history()
-        latest = {name: column[-1] for name, column in self.estimator.history_.items()}
-        if self.validation is None:
+        latest = {name: self.estimator.history_[name][-1] for name in history.COLUMNS}
+        if not self.has_validation:
             latest["validation_loss"] = latest["score"] = None
         return EpochInfo(
             epoch=self.estimator.n_iter_,
             max_iter=self.estimator.max_iter,
             estimator=self.estimator,
             snapshot=lambda: snapshots.take(self),
+            set_rate=self.set_learning_rate,
             **latest,
         )
 
@@ -248,21 +352,34 @@ def train_stochastic(
     run.begin()
     try:
         if callbacks:
-            from fastmlp.training.callbacks import watching
-
-            with watching(callbacks, run.estimator) as after_epoch:
-                _train(run, after_epoch, single_epoch)
+            _train_watched(run, callbacks, single_epoch)
         else:
             _train(run, None, single_epoch)
     finally:
         run.write_history()
-    if run.keeps_best and run.state.best_params is not None:
-        run.params[...] = run.state.best_params
-        # as in scikit-learn, a warm start trains on the very vector it calls the best so far
-        run.state.best_params = None
+
+
+def _train_watched(run: Run, callbacks: Sequence[Callable[[Any], Any]], single_epoch: bool) -> None:
+    """Train with callbacks. After those that may keep or edit weights, training goes on in another vector."""
+    from fastmlp.training.callbacks import reads_weights, watching
+
+    renews = reads_weights(callbacks)
+    with watching(callbacks, run.estimator) as ask:
+        if renews:
+            run.renew_params()
+
+        def after_epoch(info: Any) -> bool:
+            try:
+                return ask(info)
+            finally:
+                if renews:
+                    run.renew_params()
+
+        _train(run, after_epoch, single_epoch)
 
 
 def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bool) -> None:
+    """Train until a stopping rule holds or a callback asks to stop; restore the best weights if they are kept."""
     estimator = run.estimator
     try:
         while estimator.n_iter_ < estimator.max_iter and not run.finished:
@@ -273,14 +390,15 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
             if stop or single_epoch:
                 break
             if estimator.n_iter_ == estimator.max_iter:
-                warnings.warn(
+                warn(
                     f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter:d}) "
                     "reached and the optimization hasn't converged yet.",
                     ConvergenceWarning,
-                    stacklevel=2,
                 )
     except KeyboardInterrupt:
-        warnings.warn("Training interrupted by user.", stacklevel=2)
+        warn("Training interrupted by user.")
+    if run.keeps_best:
+        run.restore_best()
 
 
 def _draw_dropout_seed(network: Network, random_state: Any, n_seen: int) -> int | None:

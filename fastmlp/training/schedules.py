@@ -27,6 +27,8 @@ a callable f        r f(p)                                                      
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -69,6 +71,12 @@ class Schedule:
         """Return (whether to stop training, what to tell the user)."""
         return True, " Stopping."
 
+    def moved_to(self, rate: float) -> Schedule:
+        """Return the schedule of the steps to come if a callback sets their rate: here, the rate alone."""
+        held = Schedule(rate, self.n_steps_per_epoch)
+        held.n_steps = self.n_steps
+        return held
+
     def get_state(self) -> dict[str, Any]:
         """Return the state that further training needs, in plain numbers."""
         return {}
@@ -108,6 +116,14 @@ class Stateful(Schedule):
             setattr(self, name, type(getattr(self, name))(state[name]))
 
 
+class Reducing(Stateful):
+    """A rate that is reduced when training makes no progress, also from what a callback set."""
+
+    def moved_to(self, rate: float) -> Schedule:
+        self.rate = rate
+        return self
+
+
 class InverseScaling(Stateful):
     """learning_rate_init / (samples seen + 1) ** power_t, set after each epoch."""
 
@@ -120,7 +136,7 @@ class InverseScaling(Stateful):
         return True
 
 
-class Adaptive(Stateful):
+class Adaptive(Reducing):
     """Divided by five on every plateau, down to 1e-6."""
 
     def on_plateau(self) -> tuple[bool, str]:
@@ -130,7 +146,7 @@ class Adaptive(Stateful):
         return False, f" Setting learning rate to {self.rate:f}"
 
 
-class Plateau(Stateful):
+class Plateau(Reducing):
     """PyTorch's ReduceLROnPlateau: times `factor` after more than `patience` epochs without a better loss or score.
 
     Better is a change by the share `threshold`. Training, which has its own patience (n_iter_no_change, tol), goes on
@@ -309,6 +325,17 @@ class Factor(Schedule):
                 f"progress {progress[at]:g}"
             )
         return self.initial * factors
+
+
+def checked_rate(value: Any) -> float:
+    """Return a learning rate that a callback set; raise ValueError for what is not finite and greater than 0."""
+    try:
+        rate = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        rate = math.inf
+    if not 0 < rate < math.inf:
+        raise ValueError(f"the learning rate must be a finite number greater than 0, got {value!r:.100}")
+    return rate
 
 
 def _cosine(start: float, end: float, progress: np.ndarray) -> np.ndarray:

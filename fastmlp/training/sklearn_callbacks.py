@@ -48,7 +48,8 @@ def fit_task(
     gave them to ``fit``: a scorer will hand X to ``predict``. `max_epochs` is the most epochs that can come,
     ``estimator.max_iter`` if None; 0: epochs are not reported. The tuple that it yields is empty without callbacks.
     Otherwise it has one callable, to be called with an :class:`~fastmlp.callbacks.EpochInfo` after each epoch; it
-    returns whether to stop.
+    returns whether to stop. What its callbacks return is judged by scikit-learn: any true value is a wish to stop, for
+    its own estimators too.
 
     An epoch begins where the one before ended.  So if training stops by a rule of its own before ``max_epochs``,
     one epoch was begun that never ran; it is ended empty, as scikit-learn does around L-BFGS.  If training fails, tasks
@@ -76,6 +77,10 @@ class _Epochs:
     def __init__(self, root: Any, given: dict[str, Any]) -> None:
         self._root, self._given = root, given
         self._task: Any = None
+        self._callbacks = list(given["estimator"]._skl_callbacks)
+
+    def __repr__(self) -> str:
+        return f"set_callbacks({', '.join(type(callback).__name__ for callback in self._callbacks)})"
 
     def begin(self) -> None:
         self._task = self._root.subcontext(task_name="epoch")

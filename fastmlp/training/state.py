@@ -17,9 +17,9 @@ from sklearn.utils import check_random_state
 from fastmlp.model import choices
 from fastmlp.model.network import Network
 from fastmlp.training import attributes, optimizers
+from fastmlp.training.history import new_history
 from fastmlp.training.optimizers import Optimizer
 from fastmlp.training.stopping import Stopping
-from fastmlp.training.validation import new_history
 
 
 @dataclass(eq=False)
@@ -90,7 +90,7 @@ class TrainingState:
                 case "random_state":
                     if self.random_state is None or self.random_state is check_random_state(None):
                         self.random_state = np.random.RandomState()  # the one of a fit without a seed is everybody's
-                    self.random_state.set_state(value)
+                    self.random_state.set_state(attributes.random_state(value))
                 case "stopping":
                     self.stopping.set_state(value)
                 case _:
@@ -106,7 +106,7 @@ def begin(estimator: Any, random_state: np.random.RandomState, params: np.ndarra
     """Give an estimator the state and the public attributes of a training that begins with these weights."""
     state = estimator._training = TrainingState(random_state)
     estimator.n_iter_ = estimator.t_ = 0
-    for name in ("validation_loss_curve_", "history_"):
+    for name in ("validation_loss_curve_", "history_", "evals_result_", "stopped_by_"):
         estimator.__dict__.pop(name, None)
     if estimator.early_stopping:
         state.best_params = params.copy()

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastmlp.training.attributes import COUNT, NUMBER, TEXT, Kind
+from fastmlp.training.metrics import decisive, name_of
 
 
 class Stopping:
@@ -33,7 +34,7 @@ class Stopping:
         self.count = 0  # epochs in a row without improvement
         #: Best on the validation rows: a score, or minus a loss; None before the first validation.
         self.best_monitored: float | None = None
-        self.monitored: str | None = None  # which of the two: "score" or "loss"
+        self.monitored: str | None = None  # which of the two: "loss", "score", or the name of another score
 
     # --- before the first epoch --------------------------------------------------------------------------------------
 
@@ -53,9 +54,9 @@ class Stopping:
             return
         if attributes.get("best_validation_score_") is None:
             estimator.best_validation_score_ = -np.inf
-        monitored = "loss" if monitors_loss(estimator) else "score"
+        monitored = name_of(decisive(estimator.monitor))
         if self.best_monitored is None or self.monitored not in (None, monitored):
-            self.best_monitored = -np.inf  # a loss and a score cannot be compared
+            self.best_monitored = -np.inf  # two different metrics cannot be compared
         self.monitored = monitored
 
     # --- after an epoch ----------------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ class Stopping:
 
 def monitors_loss(estimator: Any) -> bool:
     """Return whether the best weights are those of the lowest validation loss, not of the highest score."""
-    return estimator.monitor == "loss"
+    return decisive(estimator.monitor) == "loss"
 
 
 def watches_validation(estimator: Any, has_validation: bool) -> bool:

@@ -1,179 +1,262 @@
-"""What is evaluated after each epoch: validation rows, their loss and score, and the history of all epochs."""
+"""Which rows are evaluated after each epoch, and which of these sets decides.
+
+Rows of ``fit`` or a share of the training rows -> ``Rows``, a set each -> one forward pass per set and epoch -> its
+loss and scores.  What is measured of a set is said in metrics.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import get_scorer
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.model_selection import train_test_split
 
-from fastmlp.data import device_arrays, targets
+from fastmlp.data import inputs
+from fastmlp.data.targets import Objective
+from fastmlp.data.warned import warn
 from fastmlp.engines.backends import Data
-from fastmlp.kernels import formulas, reference
 from fastmlp.model import choices
 from fastmlp.model.network import Network
+from fastmlp.training import history, metrics
+from fastmlp.training.given_sets import VALIDATION, warn_of_other_scale
+from fastmlp.training.head import Head
 
-#: Columns of ``history_``.
-COLUMNS = ("loss", "validation_loss", "score", "learning_rate", "seconds")
+#: Name of the training rows as a set.
+TRAIN = "train"
 
-
-def new_history() -> dict[str, list[float]]:
-    """Return a history without a row."""
-    return {name: [] for name in COLUMNS}
-
-
-#: Outputs of a softmax from which NumPy is faster than a product with the identity, of (width, width).
-WIDE = 256
+# --- sets of rows -----------------------------------------------------------------------------------------------------
 
 
-class _Head:
-    """The loss and the predictions of given logits: a network of one layer whose weights are the identity.
+class Rows:
+    """A set of rows: its loss and its scores for given logits.
 
-    Except for softmax each logit is a row of it, whose loss is then a mean over the outputs.
+    `data` has rows and targets as the network has them, `y` the targets as the user has them; `rows` are those of both
+    that belong to the set, all if left out.  `where` says in errors which rows these are.
     """
 
-    def __init__(self, engine: ModuleType, network: Network) -> None:
-        self._engine, self._name = engine, network.loss
-        self._link, self._width = targets.link_of(network.loss), network.widths[-1]
-        self._is_wide = self._link == "softmax" and self._width > WIDE
-        if self._is_wide:
-            return
-        width, self._columns = (self._width, 1) if self._link == "softmax" else (1, self._width)
-        row = None if choices.is_formula(network.loss) else formulas.LOSSES[choices.name_of(network.loss)]
-        self._outputs_summed = 1 if row and row.mean_over_outputs else self._columns
-        self._network = Network((width, width), (), network.loss, network.dtype)
-        self._params = np.zeros(self._network.n_params, network.dtype)
-        np.fill_diagonal(self._network.coefs(self._params)[0], 1)
-        self._grad = np.empty_like(self._params)
-
-    def select(self, y: np.ndarray, weight: np.ndarray | None) -> None:
-        """Take these targets and sample weights from now on."""
-        self._y, self._weight, self._weightless = y, weight, weight is not None and weight.sum() == 0
-        if not self._is_wide:
-            self._y = y if self._link == "softmax" else y.reshape(-1, 1)
-            self._weight = None if weight is None else weight.repeat(self._columns)
-            # one thread: this is little work, and a second team of threads beside the training's would cost more
-            self._workspace = self._engine.workspace(self._network, len(y) * self._columns, 1)
-
-    def loss(self, logits: np.ndarray) -> float:
-        """Return the mean loss of logits (n, n_outputs)."""
-        if self._weightless:
-            return np.nan  # a mean over nothing
-        if self._is_wide:
-            return reference.loss(self._name, logits, self._y, self._weight)[0]
-        data = Data(logits.reshape(-1, self._width // self._columns), self._y, self._weight)
-        value = self._engine.loss_and_grad(self._workspace, self._params, data, 0.0, self._grad)
-        return value * self._outputs_summed
-
-    def outputs(self, logits: np.ndarray) -> np.ndarray:
-        """Return the predictions (n, n_outputs) of these logits."""
-        if self._link == "identity":
-            return logits
-        if self._is_wide:
-            return reference.softmax(logits)
-        outputs, shape = np.empty_like(logits), (-1, self._width // self._columns)
-        self._engine.predict(self._workspace, self._params, logits.reshape(shape), outputs.reshape(shape))
-        return outputs
-
-
-class Validation:
-    """Rows to validate on, and how well the present weights do there.
-
-    One forward pass, to the logits, serves both loss and score. Batch normalisation is folded, dropout is off.
-
-    The estimator in training is read for ``monitor`` and its way to score. `params` are the weights that are trained in
-    place. `data` has rows and targets as the network has them, `y` the targets as the user has them; `rows` are those
-    of both to validate on, all if left out.
-    """
-
-    def __init__(
-        self,
-        estimator: Any,
-        engine: ModuleType,
-        network: Network,
-        params: np.ndarray,
-        data: Data,
-        y: np.ndarray,
-        rows: np.ndarray | None = None,
-    ) -> None:
-        self._estimator, self._engine = estimator, engine
-        self._network, self._params = network, params
+    def __init__(self, evaluation: Evaluation, name: str, data: Data, y: np.ndarray, rows: Any, where: str) -> None:
+        self._evaluation, self.name, self._where = evaluation, name, where
         self._all, self._all_y = data, y
-        self._head = _Head(engine, network)
+        self._head = Head(evaluation.engine, evaluation.network)
+        self._undefined: set[str] = set()  # metrics of which a warning has said that they are NaN
         self.select(rows)
 
+    def watch(self, params: np.ndarray) -> None:
+        """Validate these weights from now on: training goes on in another vector."""
+        self._params = params
+
     def select(self, rows: np.ndarray | None) -> None:
-        """Validate on these rows from now on."""
+        """Take these rows from now on."""
         X, y, weight = self._all
-        n = X.shape[0] if rows is None else len(rows)
-        self.rows = rows
-        self._X = X
-        self._targets = y if rows is None else y[rows]
-        self._y = self._all_y if rows is None else self._all_y[rows]
-        self._weight = weight if rows is None or weight is None else weight[rows]
-        # squared_error has the identity as its link: "predictions" of this network are logits
-        self._to_logits = replace(self._network.plain, loss="squared_error")
-        self._workspace = self._engine.workspace(self._to_logits, n, self._estimator.n_jobs)
-        self._head.select(self._targets, self._weight)
-        self._score = self._scorer()
+        self.rows, self.X = rows, X
+        self.y = self._all_y if rows is None else self._all_y[rows]
+        self.weight = None if weight is None else weight if rows is None else weight[rows]
+        targets = y if rows is None else y[rows]
+        self._n = len(targets)
+        self._head.select(targets, self.weight)
+        estimator, names = self._evaluation.estimator, self._evaluation.metrics
+        data = Data(X, targets, self.weight)
+        self._scores = metrics.scores_on(estimator, names, data, self.y, rows, self._described())
 
     def __len__(self) -> int:
-        return len(self._targets)
+        return self._n
 
-    def __call__(self) -> tuple[float, float]:
-        """Return (loss without penalty, score) of the present weights."""
+    def __call__(self, logits: np.ndarray) -> dict[str, float]:
+        """Return "loss" (without penalty) and the scores by name."""
+        outputs = self._head.outputs(logits)
+        measured = {"loss": self._head.loss(logits)}
+        for name, score in self._scores.items():
+            measured[name] = score(outputs)
+        if math.isnan(sum(measured.values())) and _are_moderate(logits) and _are_moderate(outputs):
+            self._judge(measured)
+        return measured
+
+    def check(self) -> None:
+        """Raise or warn before training if a metric is NaN for these targets, whatever the outputs are."""
+        evaluation, targets = self._evaluation, self._all.y if self.rows is None else self._all.y[self.rows]
+        logits = np.zeros((len(self), evaluation.network.widths[-1]), evaluation.network.dtype)
+        if evaluation.link == "identity" and evaluation.estimator._numeric_targets:
+            with np.errstate(over="ignore"):
+                logits += targets.mean(axis=0)
+        outputs = self._head.outputs(logits)
+        loss_is_formula = choices.is_formula(evaluation.network.loss)  # which may be NaN for these outputs only
+        measured = {"loss": 0.0 if loss_is_formula else self._head.loss(logits)}
+        fitted = {"n_outputs_": logits.shape[1], "out_activation_": evaluation.link}
+        for name, score in self._scores.items():
+            measured[name] = metrics.score_before_training(score, outputs, **fitted)
+        self._judge(measured)
+        for name in self._undefined - {"loss"}:
+            self._scores[name] = metrics.undefined
+
+    def _judge(self, measured: Mapping[str, float]) -> None:
+        """Raise an error if the metric that decides is NaN; warn once if another one is."""
+        evaluation = self._evaluation
+        decides = evaluation.metric_that_decides(self)
+        for name in (name for name, value in measured.items() if value != value and name not in self._undefined):
+            why = metrics.why_undefined(name, self.y, self.weight, evaluation.network.loss)
+            text = f"{'the loss' if name == 'loss' else f'the metric {name!r}'} is NaN for {self._described()}"
+            text += f": {why}" if why else ""
+            if name == decides:
+                raise ValueError(
+                    f"{text}. So no epoch is the best: give rows for which it is defined (X_val, y_val), or choose"
+                    " another monitor"
+                )
+            self._undefined.add(name)
+            warn(text, UndefinedMetricWarning)
+
+    def _described(self) -> str:
+        return f"the {len(self)} row{'s' * (len(self) != 1)} {self._where}"
+
+
+def _are_moderate(numbers: np.ndarray) -> bool:
+    """Return whether numbers are finite, and their squares too.
+
+    Otherwise training diverges, so a metric may be NaN for any targets.  It goes on then, as in scikit-learn.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.square(numbers).sum()))
+
+
+class Evaluation:
+    """All sets that are evaluated after each epoch.
+
+    One forward pass of a set, to the logits, serves its loss and all its scores.  Batch normalisation is folded,
+    dropout is off.  The estimator in training is read for ``monitor`` and its way to score.
+    """
+
+    def __init__(self, estimator: Any, engine: ModuleType, network: Network, objective: Objective) -> None:
+        self.estimator, self.engine, self.network, self.link = estimator, engine, network, objective.link
+        self.metrics = metrics.metrics_of(estimator.monitor)
+        self.first_score = next(iter(metrics.scores_of(self.metrics)))
+        self.sets: dict[str, Rows] = {}
+        #: The set that decides which epoch is best, and when to stop; None: there are no validation rows.
+        self.deciding: Rows | None = None
+        #: Columns of the history besides those that each history has, since it was written last.
+        self.columns: dict[str, list[float]] = {}
+        # squared_error has the identity as its link: "predictions" of this network are logits
+        self._to_logits = replace(network.plain, loss="squared_error")
+        self._workspace: Any = None
+
+    # --- which sets there are -------------------------------------------------------------------------------------
+
+    def add(
+        self, name: str, data: Data, y: np.ndarray, rows: np.ndarray | None, where: str, decides: bool = False
+    ) -> None:
+        """Add a set, and refuse metrics that it cannot have."""
+        self.sets[name] = added = Rows(self, name, data, y, rows, where)
+        if decides:
+            self.deciding = added
+        added.check()
+        self._workspace = None
+        self._name_columns()
+
+    def _name_columns(self) -> None:
+        """Give further sets and metrics their columns of the history; a ValueError refuses two of one name."""
+        self._further: dict[tuple[str, str], str] = {}
+        for name, rows in self.sets.items():
+            for metric in ("loss", *metrics.scores_of(self.metrics)):
+                decides, is_first = rows is self.deciding, metric == self.first_score
+                column = history.column_of(name, metric, is_first, decides)
+                if decides and (is_first or metric == "loss"):
+                    continue  # columns of each history
+                if column in history.COLUMNS or column in self._further.values():
+                    raise ValueError(
+                        f"history_ would have two columns {column!r}: give the sets of eval_set other names"
+                    )
+                self._further[name, metric] = column
+
+    def metric_that_decides(self, rows: Rows) -> str | None:
+        """Return the metric on this set whose values decide something; None if they are only recorded."""
+        estimator = self.estimator
+        by_schedule = choices.name_of(estimator.learning_rate) == "plateau"
+        if rows is not self.deciding or not (estimator.early_stopping or estimator.restore_best or by_schedule):
+            return None
+        return "loss" if metrics.decisive(estimator.monitor) == "loss" else self.first_score
+
+    def train_and_held_out(self, data: Data, y: np.ndarray, random_state: np.random.RandomState) -> np.ndarray | None:
+        """Return the rows to train on (None: all), after early stopping without rows of its own has held out some."""
+        estimator, rows = self.estimator, None
+        if self.deciding is None and estimator.early_stopping:
+            n_samples, stratify = data.X.shape[0], estimator._stratify(y)
+            rows, held_out = validation_split(n_samples, estimator.validation_fraction, random_state, stratify)
+            if data.sample_weight is not None and data.sample_weight[held_out].sum() == 0:
+                error = ValueError("Sample weights must contain at least one non-zero number.")  # scikit-learn's words
+                error.add_note(f"The {len(held_out)} rows held out by early stopping have weights that add up to 0.")
+                raise error
+            self.add(VALIDATION, data, y, held_out, "held out by early stopping", decides=True)
+        if estimator.train_score:
+            if TRAIN in self.sets:
+                raise ValueError(f"{TRAIN!r} is the name of train_score's rows: give the set of eval_set another name")
+            self.add(TRAIN, data, y, None if rows is None else np.sort(rows), "to train on")
+        return rows
+
+    def select(self, order: np.ndarray, held_out: np.ndarray) -> None:
+        """Take over the split of a training that goes on."""
+        if self.deciding is not None:
+            self.deciding.select(held_out)
+        if TRAIN in self.sets:
+            self.sets[TRAIN].select(np.sort(order))
+
+    # --- after an epoch -------------------------------------------------------------------------------------------
+
+    def __call__(self, params: np.ndarray) -> tuple[float, float] | None:
+        """Evaluate all sets and record what they came to.
+
+        Returns the loss (without penalty) and the first score of the set that decides, if there is one.
+        """
+        if self._workspace is None:
+            n = max(map(len, self.sets.values()))
+            self._workspace = self.engine.workspace(self._to_logits, n, self.estimator.n_jobs)
+        weights = self.network.folded(params)[1]
+        measured = {name: rows(self._logits(rows, weights)) for name, rows in self.sets.items()}
+        self._record(measured)
+        if self.deciding is None:
+            return None
+        deciding = measured[self.deciding.name]
+        return deciding["loss"], deciding[self.first_score]
+
+    def _record(self, measured: Mapping[str, Mapping[str, float]]) -> None:
+        results = self.estimator.__dict__.setdefault("evals_result_", {})
+        for name, values in measured.items():
+            curves = results.setdefault(name, {})
+            for metric, value in values.items():
+                curves.setdefault(metric, []).append(value)
+                column = self._further.get((name, metric))
+                if column is not None:
+                    self.columns.setdefault(column, []).append(value)
+
+    def _logits(self, rows: Rows, weights: np.ndarray) -> np.ndarray:
         # new in each epoch: an engine may know arrays that come again by their identity
-        logits = np.empty((len(self), self._network.widths[-1]), self._network.dtype)
-        self._engine.predict(self._workspace, self._network.folded(self._params)[1], self._X, logits, self.rows)
-        return self._head.loss(logits), self._score(self._head.outputs(logits))
-
-    def _scorer(self) -> Callable[[np.ndarray], float]:
-        """Return the score as a function of outputs (n, n_outputs)."""
-        estimator, monitor = self._estimator, self._estimator.monitor
-        if isinstance(monitor, str) and monitor in ("score", "loss"):
-            return lambda outputs: estimator._score(outputs, self._y, self._weight)
-        scorer = get_scorer(monitor)
-        X = device_arrays.host_rows(self._X, self.rows)  # once in a fit: scorers of the user's may look at the rows
-        weight = {} if self._weight is None else {"sample_weight": self._weight}
-
-        def score(outputs: np.ndarray) -> float:
-            twin = object.__new__(type(estimator))
-            twin.__dict__ = estimator.__dict__ | {"_outputs_of": lambda rows, *_: _known(twin, X, outputs, rows)}
-            return float(scorer(twin, X, self._y, **weight))
-
-        return score
+        logits = np.empty((len(rows), self.network.widths[-1]), self.network.dtype)
+        self.engine.predict(self._workspace, weights, rows.X, logits, rows.rows)
+        return logits
 
 
-def _known(twin: Any, X: Any, outputs: np.ndarray, rows: Any) -> np.ndarray:
-    """Return outputs of `rows`: those at hand if the rows are X itself, as they are for scikit-learn's own scorers."""
-    return outputs.copy() if rows is X else type(twin)._outputs_of(twin, rows)
-
-
-def validation_of(
+def evaluation_of(
     estimator: Any,
     engine: ModuleType,
     network: Network,
-    params: np.ndarray,
-    data: Data,
+    objective: Objective,
     y: np.ndarray,
-    given: tuple[Data, np.ndarray] | None,
-    random_state: np.random.RandomState,
-) -> tuple[np.ndarray | None, Validation | None]:
-    """Return the rows to train on (None: all of them), and the validation after each epoch, if there is one.
-
-    Validation rows are those given, or with ``early_stopping`` a share of the data.
-    """
-    if given is not None:
-        return None, Validation(estimator, engine, network, params, *given)
-    if not estimator.early_stopping:
-        return None, None
-    n_samples, stratify = data.X.shape[0], estimator._stratify(y)
-    rows, held_out = validation_split(n_samples, estimator.validation_fraction, random_state, stratify)
-    return rows, Validation(estimator, engine, network, params, data, y, held_out)
+    given: Mapping[str, tuple[Any, Any, Any]],
+) -> Evaluation | None:
+    """Return what is evaluated after each epoch, with the sets that were `given` to fit; None if there is nothing."""
+    if not (given or estimator.early_stopping or estimator.train_score):
+        return None
+    evaluation = Evaluation(estimator, engine, network, objective)
+    for i, (name, entry) in enumerate(given.items(), 1):
+        label = "validation data" if name == VALIDATION else f"validation data {name!r}"
+        data, y_val = inputs.validation_rows(estimator, entry, y, network, objective, label)
+        if estimator._numeric_targets:
+            warn_of_other_scale(y, y_val, label)
+        where = "of X_val" if name == VALIDATION else f"of eval_set's {name!r}"
+        evaluation.add(name, data, y_val, None, where, decides=i == len(given))
+    return evaluation
 
 
 def validation_split(
@@ -186,25 +269,3 @@ def validation_split(
     if len(validation) < 2:
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
     return train, validation
-
-
-def given_validation(X_val: Any, y_val: Any, sample_weight_val: Any, eval_set: Any) -> tuple[Any, Any, Any] | None:
-    """Return the validation data of a call of fit: (X, y, sample_weight), or None if there is none.
-
-    A ValueError says what is missing or given twice.
-    """
-    if eval_set is not None:
-        if X_val is not None or y_val is not None:
-            raise ValueError("validation data is given twice, as X_val and y_val and as eval_set: give one of them")
-        pair = eval_set[0] if isinstance(eval_set, list | tuple) and len(eval_set) == 1 else None
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise ValueError("eval_set must be a list of one pair, [(X, y)]")
-        X_val, y_val = pair
-    if X_val is None and y_val is None:
-        if sample_weight_val is not None:
-            raise ValueError("sample_weight_val is given without X_val and y_val")
-        return None
-    if X_val is None or y_val is None:
-        given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
-        raise ValueError(f"{given} is given without {missing}")
-    return X_val, y_val, sample_weight_val

@@ -170,18 +170,20 @@ cdef int refuse_overlap(tuple arrays, tuple names) except -1:
     return 0
 
 
-cdef int dense_rows(X, fm_data *data, idx n_features) except -1:
+cdef object dense_rows(X, fm_data *data, idx n_features):
     data.X_is_double = is_double_of(X, "X")
     cdef cnp.ndarray a = X
     cdef idx item = a.itemsize
     if a.ndim != 2 or a.shape[1] != n_features:
         raise ValueError(f"X must have shape (n, {n_features}), got {X.shape}")
-    if not cnp.PyArray_ISALIGNED(a) or a.strides[0] % item or a.strides[1] % item:
+    # of a single row or column the stride leads nowhere
+    if not cnp.PyArray_ISALIGNED(a) or a.shape[0] > 1 and a.strides[0] % item or a.shape[1] > 1 and a.strides[1] % item:
         raise ValueError(f"X must be aligned, with strides in whole items, got strides {X.strides}")
     data.X = cnp.PyArray_DATA(a)
     data.row_stride = a.strides[0] // item
     data.col_stride = a.strides[1] // item
-    return 0
+    data.n = a.shape[0]
+    return X
 
 
 ctypedef fused csr_index:
@@ -202,16 +204,17 @@ cdef bint csr_is_sound(const csr_index *indptr, const csr_index *columns, idx n,
     return True
 
 
-cdef int sparse_rows(X, fm_data *data, idx n_features) except -1:
-    if X.shape[1] != n_features:
-        raise ValueError(f"X must have shape (n, {n_features}), got {X.shape}")
+cdef object sparse_rows(X, fm_data *data, idx n_features):
+    shape = X.shape
+    if shape[1] != n_features:
+        raise ValueError(f"X must have shape (n, {n_features}), got {shape}")
     values, columns, indptr = X.data, X.indices, X.indptr
     data.X_is_double = is_double_of(values, "X.data")
     if not isinstance(columns, np.ndarray) or not isinstance(indptr, np.ndarray):
         raise ValueError("X.indices and X.indptr must be NumPy arrays")
     data.index_is_64 = cnp.PyArray_TYPE(columns) == cnp.NPY_INT64 or columns.dtype == np.int64
     cdef int typenum = cnp.NPY_INT64 if data.index_is_64 else cnp.NPY_INT32
-    cdef idx n = X.shape[0], stored = min(len(values), len(columns))
+    cdef idx n = shape[0], stored = min(len(values), len(columns))
     data.X = pointer(values, "X.data", REALS[data.X_is_double], (None,))
     data.indices = pointer(columns, "X.indices", typenum, (None,))
     data.indptr = pointer(indptr, "X.indptr", typenum, (n + 1,))
@@ -224,11 +227,15 @@ cdef int sparse_rows(X, fm_data *data, idx n_features) except -1:
         raise ValueError(
             f"X is not a sound CSR matrix: indptr must not decrease, and indices must lie in [0, {n_features})"
         )
-    return 0
+    data.n, data.stored = n, stored
+    return values, columns, indptr
 
 
-cdef int rows_of(X, fm_data *data, idx n_features) except -1:
-    """Fill `data` from a dense array or CSR matrix; every later access stays within it."""
+cdef object rows_of(X, fm_data *data, idx n_features):
+    """Fill `data` from a dense array or CSR matrix; every later access stays within it.
+
+    Return what the caller must keep: the arrays of a matrix, whose place others may take while an engine reads them.
+    """
     memset(data, 0, sizeof(fm_data))
     if isinstance(X, np.ndarray):
         return dense_rows(X, data, n_features)
@@ -239,7 +246,7 @@ cdef int rows_of(X, fm_data *data, idx n_features) except -1:
 
 cdef int targets_of(samples, fm_data *data, Workspace workspace) except -1:
     """Add y and sample weights of backends.Data to `data`."""
-    cdef idx n = samples.X.shape[0]
+    cdef idx n = data.n
     cdef int real = REALS[workspace.is_double]
     if workspace.class_targets:
         pointer(samples.y, "y", cnp.NPY_INTP, (n,))

@@ -98,6 +98,7 @@ cdef extern from "fastmlp.h":
         const void *indices
         const void *indptr
         int index_is_64
+        idx n, stored
         const void *y
         const idx *y_class
         const void *sample_weight

@@ -116,13 +116,15 @@ typedef struct {
     void *scratch;                 /* (n_threads, 3, max(max_rows, CLASS_ROWS), n_outputs) */
 } fm_workspace;
 
-/* The caller's rows.  Checked in engine.pyx: shapes, dtypes, bounds of every index. */
+/* The caller's rows.  Checked in engine.pyx: shapes, dtypes, bounds of every index.
+ * Indices of a CSR matrix are checked again where they are used. */
 typedef struct {
     const void *X;            /* dense values, or the values of the CSR matrix */
     int X_is_double;
     idx row_stride, col_stride; /* in elements, dense only */
     const void *indices, *indptr; /* CSR: int32 or int64; NULL when dense */
     int index_is_64;
+    idx n, stored;            /* rows; CSR: entries that data and indices have room for */
     const void *y;            /* (n, n_outputs) REAL, or NULL */
     const idx *y_class;       /* (n,) class indices, or NULL */
     const void *sample_weight; /* (n,) REAL, or NULL */

@@ -73,9 +73,20 @@ static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, const REAL *wt, c
 
 /* --- first layer on sparse rows (CSR): no densified copy -------------------------------------------------------- */
 
+/* The caller's other threads may write to these arrays at any time, so an index is read once (volatile) and compared
+ * with its bound where it is used.  What such a fit comes to is undefined, but no access leaves the arrays. */
 static inline idx FN(index_at)(const void *p, int is_64, idx k)
 {
-    return is_64 ? (idx)((const int64_t *)p)[k] : (idx)((const int32_t *)p)[k];
+    return is_64 ? (idx)((const volatile int64_t *)p)[k] : (idx)((const volatile int32_t *)p)[k];
+}
+
+/* The stored entries *begin .. *end of a row; none if indptr has become nonsense. */
+static inline void FN(row_entries)(const fm_data *data, idx row, idx *begin, idx *end)
+{
+    *begin = FN(index_at)(data->indptr, data->index_is_64, row);
+    *end = FN(index_at)(data->indptr, data->index_is_64, row + 1);
+    if (*begin < 0 || *end > data->stored)
+        *end = *begin;
 }
 
 static inline REAL FN(value_at)(const fm_data *data, idx k)
@@ -88,18 +99,21 @@ static inline idx FN(row_at)(const idx *rows, idx i)
     return rows ? rows[i] : i;
 }
 
-/* z = x W + b for the sparse rows[first .. first + n), then the stage; mask: dropout of x, or NULL. */
-static void FN(sparse_forward)(const fm_data *data, const idx *rows, idx first, idx n, const REAL *w, const REAL *b,
-                               const FN(mask) *mask, const FN(stage) *s)
+/* z = x W + b for the sparse rows[first .. first + n), then the stage; mask: dropout of x, or NULL.
+ * w (fan_in, ld_out), b (ld_out,); ld_out is the stage's ld. */
+static void FN(sparse_forward)(const fm_data *data, const idx *rows, idx first, idx n, idx fan_in, const REAL *w,
+                               const REAL *b, const FN(mask) *mask, const FN(stage) *s)
 {
     const idx ld_out = s->ld;
     for (idx r = 0; r < n; r++) {
-        const idx row = FN(row_at)(rows, first + r);
-        const idx end = FN(index_at)(data->indptr, data->index_is_64, row + 1);
+        idx k, end;
+        FN(row_entries)(data, FN(row_at)(rows, first + r), &k, &end);
         REAL *out = s->z + r * ld_out;
         memcpy(out, b, (size_t)ld_out * sizeof(REAL));
-        for (idx k = FN(index_at)(data->indptr, data->index_is_64, row); k < end; k++) {
+        for (; k < end; k++) {
             const idx column = FN(index_at)(data->indices, data->index_is_64, k);
+            if ((uint64_t)column >= (uint64_t)fan_in)
+                continue;
             const REAL x = FN(value_at)(data, k) *
                            (mask ? FN(mask_at)(mask, (uint32_t)(s->first + r), (uint32_t)column) : (REAL)1);
             const REAL *w_row = w + column * ld_out;
@@ -116,12 +130,12 @@ static void FN(sparse_weight_gradient)(const fm_data *data, const idx *rows, idx
                                        idx n_rows, idx ld_out, const FN(mask) *mask, const REAL *delta, REAL *grad_w)
 {
     for (idx r = 0; r < n; r++) {
-        const idx row = FN(row_at)(rows, first + r);
-        const idx end = FN(index_at)(data->indptr, data->index_is_64, row + 1);
+        idx k, end;
+        FN(row_entries)(data, FN(row_at)(rows, first + r), &k, &end);
         const REAL *d = delta + r * ld_out;
-        for (idx k = FN(index_at)(data->indptr, data->index_is_64, row); k < end; k++) {
+        for (; k < end; k++) {
             const idx column = FN(index_at)(data->indices, data->index_is_64, k) - m;
-            if (column < 0 || column >= n_rows)
+            if ((uint64_t)column >= (uint64_t)n_rows)
                 continue;
             const REAL x = FN(value_at)(data, k) *
                            (mask ? FN(mask_at)(mask, (uint32_t)(at + r), (uint32_t)(column + m)) : (REAL)1);

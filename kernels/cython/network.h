@@ -175,7 +175,8 @@ static void FN(forward)(const FN(chunk) *c, idx at, idx n)
         FN(stages) s;
         FN(stages_of)(c, l, at, &s);
         if (l == 0 && data->indptr)
-            FN(sparse_forward)(data, c->rows, c->first + at, n, params + layer->w, params + layer->b, mask, &s.before);
+            FN(sparse_forward)(data, c->rows, c->first + at, n, layer->fan_in, params + layer->w, params + layer->b, mask,
+                               &s.before);
         else
             FN(forward_product)(n, layer->fan_in, l ? layer->ld_in : ld_x, l ? ROW(layer[-1].out, at, layer->ld_in) : x,
                                 params + layer->w, params + layer->b, &s.before, ws->blas);
@@ -484,9 +485,9 @@ static int FN(finite_input)(const fm_workspace *ws, const fm_data *data, const i
 {
     if (data->indptr) {
         for (idx r = 0; r < n; r++) {
-            const idx row = FN(row_at)(rows, first + r);
-            const idx end = FN(index_at)(data->indptr, data->index_is_64, row + 1);
-            for (idx k = FN(index_at)(data->indptr, data->index_is_64, row); k < end; k++)
+            idx k, end;
+            FN(row_entries)(data, FN(row_at)(rows, first + r), &k, &end);
+            for (; k < end; k++)
                 if (!isfinite(FN(value_at)(data, k)))
                     return 0;
         }

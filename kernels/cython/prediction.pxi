@@ -23,8 +23,8 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
     cdef idx n
     if workspace.whole_batch:
         raise ValueError("predict takes networks without batch_norm: fold it into the weights first (Network.folded)")
-    rows_of(X, &data, workspace.layers[0].fan_in)
-    n = X.shape[0]
+    kept = rows_of(X, &data, workspace.layers[0].fan_in)
+    n = data.n
     if rows is not None:
         p_rows = indices(rows, "rows", n)
         n = len(rows)

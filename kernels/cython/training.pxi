@@ -54,15 +54,15 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
     cdef fm_data samples
     if workspace.whole_batch or workspace.has_dropout:
         raise ValueError("loss_and_grad takes networks without batch_norm and dropout")
-    rows_of(data.X, &samples, workspace.layers[0].fan_in)
+    kept_rows = rows_of(data.X, &samples, workspace.layers[0].fan_in)
     targets_of(data, &samples, workspace)
     cdef void *p_params = workspace.flat(params, "params")
     cdef void *p_grad = workspace.flat(grad, "grad", True)
-    if data.X.shape[0] == 0:
+    if samples.n == 0:
         raise ValueError("X must have at least one row, got none")
     cdef fm_epoch epoch
     memset(&epoch, 0, sizeof(fm_epoch))
-    epoch.n_order, epoch.batch_size, epoch.n_steps = data.X.shape[0], data.X.shape[0], 1
+    epoch.n_order, epoch.batch_size, epoch.n_steps = samples.n, samples.n, 1
     epoch.alpha, epoch.l1, epoch.rule = alpha, l1, -1
     cdef const fm_kernels *k = workspace.kernels
     workspace.begin()
@@ -142,9 +142,9 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     cdef int n_states
     if size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    rows_of(data.X, &samples, workspace.layers[0].fan_in)
+    kept_rows = rows_of(data.X, &samples, workspace.layers[0].fan_in)
     targets_of(data, &samples, workspace)
-    epoch.order = indices(order, "order", data.X.shape[0])
+    epoch.order = indices(order, "order", samples.n)
     epoch.n_order, epoch.batch_size, epoch.alpha, epoch.l1 = len(order), size, alpha, l1
     if workspace.whole_batch and size > workspace.ws.max_rows:
         raise ValueError(f"batch_size must be at most the workspace's {workspace.ws.max_rows}, got {batch_size}")

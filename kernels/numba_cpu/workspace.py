@@ -257,13 +257,10 @@ class Workspace:
         c = self.code.names
         call, alive = np.zeros(c["CALL_ENTRIES"], np.int64), [rows]
         if sparse.issparse(X):
-            long = X.indptr.dtype == np.int64 or X.indices.dtype == np.int64
-            index = np.int64 if long else np.int32
-            data = np.ascontiguousarray(X.data)
-            indptr, indices = np.ascontiguousarray(X.indptr, index), np.ascontiguousarray(X.indices, index)
+            data, indptr, indices = X.data, X.indptr, X.indices
             alive += [data, indptr, indices]
             call[c["INDPTR"]], call[c["INDICES"]] = address_of(indptr), address_of(indices)
-            call[c["INDEX_IS_64"]] = long
+            call[c["INDEX_IS_64"]], call[c["STORED"]] = indices.dtype == np.int64, min(len(data), len(indices))
         else:
             data = X
             alive.append(X)

@@ -172,6 +172,7 @@ def canonical(X: Any, dtype: np.dtype) -> Any:
     used = X.indptr[-1]
     parts = X.data[:used].astype(dtype), X.indices[:used].copy(), X.indptr.copy()
     own = sparse.csr_matrix(parts, shape=X.shape)
+    arguments.check_csr(own)  # again: another thread may have written to X since
     own.sum_duplicates()
     return own
 

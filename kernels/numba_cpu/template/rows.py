@@ -67,6 +67,15 @@ def entry_at(call, k):
     return REAL(double_at(call[X] + 8 * k)) if call[X_IS_DOUBLE] else REAL(float_at(call[X] + 4 * k))
 
 
+@njit(**INLINE)
+def entries_at(call, row):
+    """First and last + 1 of the stored entries of a sparse row; none if another thread has made nonsense of indptr."""
+    begin, end = index_at(call, call[INDPTR], row), index_at(call, call[INDPTR], row + 1)
+    if begin < 0 or end > call[STORED]:
+        end = begin
+    return begin, end
+
+
 @njit(**OPTIONS)
 def gather(call, first, n, width, ld, address):
     """out (n, ld) = rows first .. first + n of a dense X; whether they are finite."""
@@ -110,8 +119,11 @@ def sparse_forward(net, layers, call, step, first, at, n, z):
         row = row_at(call, first + r)
         copy(z + r * ld * ITEM, layer[B], ld * ITEM)
         out = reals(z + r * ld * ITEM, ld)
-        for k in range(index_at(call, call[INDPTR], row), index_at(call, call[INDPTR], row + 1)):
+        begin_row, end_row = entries_at(call, row)
+        for k in range(begin_row, end_row):
             column, x = index_at(call, call[INDICES], k), entry_at(call, k)
+            if column < 0 or column >= layer[FAN_IN]:  # written to by another thread after the check
+                continue
             finite = finite and x * REAL(0.0) == REAL(0.0)
             if drops:
                 x *= mask_at(np.uint32((at + r) * layer[FAN_IN] + column), k0, k1, least, factor)
@@ -134,7 +146,8 @@ def sparse_weight_gradient(net, layers, call, step, first, at, n, grad, begin, e
     for r in range(n):
         row = row_at(call, first + r)
         d = reals(layer[DELTA] + r * ld * ITEM, ld)
-        for k in range(index_at(call, call[INDPTR], row), index_at(call, call[INDPTR], row + 1)):
+        begin_row, end_row = entries_at(call, row)
+        for k in range(begin_row, end_row):
             column, x = index_at(call, call[INDICES], k), entry_at(call, k)
             if column < begin or column >= end:
                 continue

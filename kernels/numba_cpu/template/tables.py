@@ -47,8 +47,8 @@ SPINS = 4000  # looks before giving way to other threads: on a busy machine the 
 (
     X, ROW_BYTES, COLUMN_BYTES, X_IS_DOUBLE, INDPTR, INDICES, INDEX_IS_64, Y, SAMPLE_WEIGHT, ROWS, N_ROWS, BATCH_SIZE,
     FIRST, LAST, PACK, UNPACK, RULE, SCALARS, N_SCALARS, DECAYS, FLAT, FLAT_STATES, SEED, T, TRAINING, OUTPUT,
-    DONE, UNPACKED, X_ROWS, N_CLASSES, CALL_ENTRIES,
-) = range(31)  # fmt: skip
+    DONE, UNPACKED, X_ROWS, N_CLASSES, STORED, CALL_ENTRIES,
+) = range(32)  # fmt: skip
 
 SOFTMAX = 1  # in LINK; anything else is a function's address
 # in LOSS_KIND: terms of a row of softmax, not of a logit; y holds labels; outputs whose y is 0 have terms, too; a term

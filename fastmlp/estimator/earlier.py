@@ -1,4 +1,4 @@
-"""Parameters as earlier model files have them: what is now part of a choice, each with a parameter of its own.
+"""Parameters as earlier files and pickles have them: what is now part of a choice, each with a parameter of its own.
 
 ::
 
