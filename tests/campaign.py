@@ -168,8 +168,8 @@ DENSE = {
     "reversed": lambda X: X[::-1, ::-1].copy()[::-1, ::-1],
     "read-only": _read_only,
     "memmap": _memmap,
-    # "unaligned": _unaligned,
-    # "big-endian": lambda X: X.astype(X.dtype.newbyteorder(">")),
+    "unaligned": _unaligned,
+    "big-endian": lambda X: X.astype(X.dtype.newbyteorder(">")),
     "frame": pd.DataFrame,
     "named frame": lambda X: pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])]),
 }

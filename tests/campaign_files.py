@@ -18,7 +18,21 @@ from hypothesis import strategies as st
 #: Texts that a CSV file may have for a missing value and that pandas and fastmlp both know.
 MISSING = ("", "NA", "NaN", "null", "N/A", "None", "<NA>")
 
-TEXTS = ("red", "green", "rosé", "a b", "x;y", "p,q", 'say "so"', "two\nlines", "Ünïcode", "日本", "tab\there", "#1", "-")
+TEXTS = (
+    "red",
+    "green",
+    "rosé",
+    "a b",
+    "x;y",
+    "p,q",
+    'say "so"',
+    "two\nlines",
+    "Ünïcode",
+    "日本",
+    "tab\there",
+    "#1",
+    "-",
+)
 
 NAMES = ("x", "weight", "a b", "größe", "x,y", 'the "best"', "1", "x;y", "two\nlines", "Nr.")
 

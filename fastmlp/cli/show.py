@@ -10,7 +10,8 @@ import typer
 
 from fastmlp.cli import output
 from fastmlp.cli.arguments import JsonFile, ModelFile
-from fastmlp.cli.train import NAMES
+from fastmlp.cli.files import guarded
+from fastmlp.cli.fitting import NAMES
 from fastmlp.tabular.columns import Categorical, Column, Numeric, to_json
 from fastmlp.tabular.recipe import Recipe, load
 
@@ -24,7 +25,7 @@ def show(model: ModelFile, json_file: JsonFile = None) -> None:
 
         fastmlp show wine.safetensors --json -
     """
-    with output.one_line_errors():
+    with output.one_line_errors(), guarded({"MODEL": model}, {"--json": json_file}):
         estimator, recipe = load(model, needed=False)
         document = described(estimator, recipe)
     if str(json_file) != "-":

@@ -10,13 +10,16 @@ from it: nothing is pickled, and a file cannot run code.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fastmlp.tabular.reading import DataError
+from fastmlp.tabular.errors import DataError
+
+_WHOLE = re.compile(r"-?[0-9]+(\.0)?")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,18 @@ class Categorical:
     categories: tuple[str, ...]  # sorted, without repetition
     most_frequent: int  # its index
     kind: ClassVar[str] = "categorical"
+
+    @property
+    def codes(self) -> dict[str, int]:
+        """The code of each text; a whole number is the same with and without ".0".
+
+        Formats write the same category differently: 3 as an integer, 3.0 where a gap made the column one of floats.
+        """
+        codes = {text: code for code, text in enumerate(self.categories)}
+        for text, code in list(codes.items()):
+            if _WHOLE.fullmatch(text):
+                codes.setdefault(text.removesuffix(".0") if text.endswith(".0") else f"{text}.0", code)
+        return codes
 
 
 Column = Numeric | Boolean | Categorical
