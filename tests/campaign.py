@@ -7,7 +7,6 @@ and returns what came of it: the weights and predictions, or the error. test_cam
 import tempfile
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ class Case:
     dtype: str = "float64"
     oddity: str = "none"  # key of ODDITIES: what is strange about X
     weights: str = "none"  # key of WEIGHTS
-    validation: str = "none"  # none, given, eval_set
+    validation: str = "none"  # none, given, eval_set (two sets)
     call: str = "fit"  # fit, twice (warm_start as the parameters say), partial_fit
     form: str = "plain"  # key of FORMS: how X is held
     changes: dict[str, Any] = field(default_factory=dict)  # parameters that must not matter: n_jobs
@@ -160,7 +159,7 @@ def _unsorted(X):
     return X
 
 
-#: Dense forms of one X: what is computed must not depend on them.
+#: Dense forms of one X: what is computed must not depend on them. scikit-learn makes float64 of big-endian float32.
 DENSE = {
     "plain": np.ascontiguousarray,
     "fortran": np.asfortranarray,
@@ -269,7 +268,7 @@ def _call(case, estimator, rows):
     if case.validation == "given":
         options |= {"X_val": rows.X_val, "y_val": rows.y_val}
     elif case.validation == "eval_set":
-        options |= {"eval_set": [(rows.X_val, rows.y_val)]}
+        options |= {"eval_set": [(rows.X, rows.y), (rows.X_val, rows.y_val)]}
     for _ in range(2 if case.call == "twice" else 1):
         estimator.fit(rows.X, rows.y, **options)
 
@@ -317,7 +316,8 @@ SENSIBLE = {
     "input_dropout": st.sampled_from([0.0, 0.3]),
     "batch_norm": st.sampled_from([False, True, "before", "after"]),
     "init": st.sampled_from([*INITIALIZERS]),
-    "monitor": st.sampled_from(["score", "loss"]),
+    "monitor": st.sampled_from(["score", "loss", ["loss", "score"], {"a": "score", "b": "r2"}, "accuracy", "r2"]),
+    "train_score": st.booleans(),
     "restore_best": st.sampled_from([None, True, False]),
 }
 

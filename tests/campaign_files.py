@@ -93,7 +93,7 @@ def table_of(sheet):
         values = VALUES[column.kind](rng, sheet.rows).astype(object)
         values[rng.random(sheet.rows) < column.missing] = None
         columns[column.name] = values
-    return pd.DataFrame(columns, columns=[column.name for column in sheet.columns])
+    return pd.DataFrame(columns, columns=[column.name for column in sheet.columns], dtype=object)
 
 
 def _text(value, sheet):
@@ -108,7 +108,9 @@ def content(sheet):
     """Return the bytes of a text file."""
     table = table_of(sheet)
     out = io.StringIO()
-    writer = csv.writer(out, delimiter=sheet.separator, quoting=sheet.quoting, lineterminator=sheet.newline)
+    # beside lines that end in "\r" Python before 3.13 does not quote "\n"
+    quoting = csv.QUOTE_ALL if sheet.newline == "\r" else sheet.quoting
+    writer = csv.writer(out, delimiter=sheet.separator, quoting=quoting, lineterminator=sheet.newline)
     writer.writerow(table.columns)
     for row in table.itertuples(index=False):
         if sheet.blank_lines:
@@ -120,12 +122,15 @@ def content(sheet):
     return text.encode(sheet.encoding, "replace")
 
 
-#: Endings that pandas' compression has; the others are written as they are.
-OPEN = {
-    ".gz": lambda path: gzip.open(path, "wb"),
-    ".bz2": lambda path: bz2.open(path, "wb"),
-    ".zip": lambda path: zipfile.ZipFile(path, "w").open("data.csv", "w"),
-}
+def _zip(data):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.csv", data)
+    return out.getvalue()
+
+
+#: Endings of compressed files, as functions of their content; the others are written as they are.
+COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".zip": _zip}
 
 
 def write(sheet, folder):
@@ -134,9 +139,7 @@ def write(sheet, folder):
     if sheet.ending in BINARY:
         BINARY[sheet.ending](_indexed(sheet), path)
     else:
-        data = content(sheet)
-        with OPEN.get(path.suffix, lambda path: path.open("wb"))(path) as file:
-            file.write(data)
+        path.write_bytes(COMPRESS.get(path.suffix, bytes)(content(sheet)))
     if sheet.damage:
         path.write_bytes(_damaged(path.read_bytes(), sheet.damage))
     return path
