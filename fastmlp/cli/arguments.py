@@ -102,9 +102,10 @@ def dialect(
     missing: list[str] | None,
     decimal: str | None,
     thousands: str | None,
-    default: Dialect,
+    default: Dialect | None = None,
 ) -> Dialect:
     """Return the dialect of a data file, with the options that are given; the default has the others."""
+    default = default or Dialect()
     separator = "\t" if separator in ("tab", "\\t") else separator
     if separator is not None and (len(separator.encode()) != 1 or separator in '"\r\n'):
         raise ValueError(f"--separator must be one ASCII character, got {separator!r}")

@@ -25,8 +25,9 @@ from fastmlp.cli.arguments import (
     dialect,
 )
 from fastmlp.cli.files import data_file, guarded
-from fastmlp.cli.predict import label_of, unseen_text
+from fastmlp.cli.predict import label_of, tell_of, unseen_text
 from fastmlp.tabular.coding import Coder, check_finite, numbers
+from fastmlp.tabular.columns import with_spellings
 from fastmlp.tabular.errors import DataError, shortened
 from fastmlp.tabular.reading import Source, open_source
 from fastmlp.tabular.recipe import Recipe, load
@@ -77,9 +78,13 @@ def evaluate(
             evaluated = Evaluated(Coder(recipe.columns))
             _read(evaluated, estimator, recipe, source, weight)
             report = {"schema": 1, "model": str(model), "data": str(data), **described(evaluated, estimator, recipe)}
+        used = {*(column.name for column in recipe.columns), *recipe.ids, recipe.target, weight}
+        report["left_out"] = {name: why for name, why in source.left_out.items() if name not in used}
+        report["notes"] = source.notes
         if weight is not None:
             report["weight"] = weight
     if not quiet:
+        tell_of(data, source)
         for note in _notes(evaluated, recipe):
             output.note(note)
         if str(json_file) != "-":
@@ -137,7 +142,9 @@ def _targets(evaluated: Evaluated, estimator: Any, source: Source, batch: Any, n
         check_finite(source, values[:, None], [name], row)
         evaluated.n_missing += int(np.isnan(values).sum())
         return values
-    places = {label: float(place) for place, label in enumerate(estimator.classes_.tolist())}
+    places = {label: place for place, label in enumerate(estimator.classes_.tolist())}
+    if _kind(estimator) == "categorical":
+        places = with_spellings(places)
     found = column.to_pylist()
     evaluated.n_missing += sum(value is None for value in found)
     evaluated.unknown.update(value for value in found if value is not None and value not in places)

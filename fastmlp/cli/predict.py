@@ -27,7 +27,7 @@ from fastmlp.cli.arguments import (
     dialect,
     output_file,
 )
-from fastmlp.cli.files import data_file, guarded
+from fastmlp.cli.files import STANDARD_INPUT, data_file, guarded
 from fastmlp.tabular.coding import Coder
 from fastmlp.tabular.errors import DataError, shortened
 from fastmlp.tabular.reading import AS_IT_IS, Source, open_source
@@ -104,12 +104,12 @@ def predict(
                 tables = _tables(estimator, recipe, source, coder, ids=ids, proba=proba, unknown=unknown)
                 n_rows = _write(out, tables)
     if not quiet:
+        tell_of(data, source)
         for name, counts in coder.unseen.items():
             output.note(unseen_text(name, counts))
     unseen = {name: sum(counts.values()) for name, counts in coder.unseen.items()}
-    output.write_json(
-        json_file, {"schema": 1, "model": str(model), "data": str(data), "rows": n_rows, "unseen": unseen}
-    )
+    report = {"schema": 1, "model": str(model), "data": str(data), "rows": n_rows, "unseen": unseen}
+    output.write_json(json_file, report | {"notes": source.notes})
 
 
 def _check_options(unknown: str, out: Path) -> None:
@@ -235,6 +235,12 @@ def _open(stream: Any, ending: str, schema: Any) -> Any:
 
         return pq.ParquetWriter(stream, schema)
     return pa.ipc.new_file(stream, schema)
+
+
+def tell_of(path: Path, source: Source) -> None:
+    """Print what people should know of a data file."""
+    for name, why in source.notes.items():
+        output.note(f"{STANDARD_INPUT if str(path) == '-' else path}: {name!r} {why}")
 
 
 def unseen_text(name: str, counts: Mapping[str, int]) -> str:

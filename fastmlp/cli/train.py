@@ -31,6 +31,7 @@ from fastmlp.cli.arguments import (
 )
 from fastmlp.cli.files import data_file, guarded
 from fastmlp.cli.fitting import NAMES, Result, Rows, check_weights, cross_validated, fit, folds_of, judged, tell
+from fastmlp.cli.predict import tell_of
 from fastmlp.data.files import Reservation
 from fastmlp.data.optional import needed
 from fastmlp.engines import environment
@@ -181,11 +182,11 @@ def train(
     """
     with output.one_line_errors():
         plan = Plan(
-            data, _target(target, data), model, _one_of("--task", task, TASKS), _parameters(parameters, hidden, task),
-            _seed(parameters), *_validation(valid), cv or 0, weight, tuple(id_column or ()), tuple(drop or ()),
-            dict(map(_kind, kind or ())), max_categories, _one_of("--dtype", dtype, DTYPES), scale_target,
-            dialect(separator, encoding, missing, decimal, thousands, Dialect()), file_format,
-            quiet or str(json_file) == "-",
+            data, _target(target, data, file_format), model, _one_of("--task", task, TASKS),
+            _parameters(parameters, hidden, task), _seed(parameters), *_validation(valid), cv or 0, weight,
+            tuple(id_column or ()), tuple(drop or ()), dict(map(_kind, kind or ())), max_categories,
+            _one_of("--dtype", dtype, DTYPES), scale_target, dialect(separator, encoding, missing, decimal, thousands),
+            file_format, quiet or str(json_file) == "-",
         )  # fmt: skip
         report = _trained(plan, plot, json_file)
     if not plan.quiet:
@@ -217,8 +218,7 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
     """
     begin = time.perf_counter()
     with data_file(plan.data, plan.format) as path, temporary_folder(plan.output) as folder:
-        source = open_source(path, plan.dialect)
-        codes, target, held_out = _read(source, plan, folder)
+        codes, target, held_out, remarks = _read(open_source(path, plan.dialect), plan, folder)
         estimator = parameters.made(target.task, {**plan.parameters, "random_state": plan.seed})
         scaled = plan.scale_target and target.task == "regression" and parameters.has_linear_output(estimator)
         crossed = begin_cv = time.perf_counter()
@@ -237,9 +237,7 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
         seconds |= {"cross_validation": crossed - begin_cv} if plan.folds else {}
         history = _history(plan, target, training, validation, len(columns), result)
         history |= {
-            "left_out": source.left_out,
-            # who says the kind of a column has looked at it
-            "notes": {name: why for name, why in source.notes.items() if name not in plan.kinds},
+            **remarks,
             "target_scaled": scaled,
             "metrics": {"of": "training" if validation is None else "validation"}
             | judged(estimator, validation or training),
@@ -251,8 +249,8 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
     return estimator, Recipe(columns, target.name, target.task, plan.dialect, history, plan.ids)
 
 
-def _read(source: Source, plan: Plan, folder: Path) -> tuple[Codes, Target, np.ndarray]:
-    """Return the codes of the rows, the target, and the mask of the validation rows."""
+def _read(source: Source, plan: Plan, folder: Path) -> tuple[Codes, Target, np.ndarray, dict[str, Any]]:
+    """Return the codes of the rows, the target, the mask of the validation rows, and remarks for the report."""
     kinds = _columns(source, plan)
     validation = None if plan.validation is None else open_source(plan.validation, plan.dialect)
     if validation is not None:
@@ -279,7 +277,14 @@ def _read(source: Source, plan: Plan, folder: Path) -> tuple[Codes, Target, np.n
         held_out = np.arange(len(codes.target)) >= len(codes.target) - codes.n_given
         if target.task == "classification":
             check_given(codes, ~held_out, str(plan.validation))
-    return codes, target, held_out
+    # who says the kind of a column has looked at it
+    notes = {name: why for name, why in source.notes.items() if name not in plan.kinds}
+    remarks = {"left_out": source.left_out, "notes": notes}
+    if plan.validation is not None and validation is not None:
+        remarks["validation_notes"] = validation.notes
+        if not plan.quiet:
+            tell_of(plan.validation, validation)
+    return codes, target, held_out, remarks
 
 
 def _cross_validation(
@@ -389,9 +394,10 @@ def _entries(report: Mapping[str, Any]) -> dict[str, Any]:
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
-def _target(name: str | None, data: Path) -> str | None:
+def _target(name: str | None, data: Path, file_format: str | None) -> str | None:
     """Return the column of the target; an archive calls it y."""
-    return "y" if name is None and data.name.lower().endswith(".npz") else name
+    ending = f".{file_format}" if file_format is not None else data.name
+    return "y" if name is None and ending.lower().endswith(".npz") else name
 
 
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> str:

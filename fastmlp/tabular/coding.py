@@ -6,13 +6,14 @@ categories get their numbers as they appear (:class:`Learner`); afterwards they 
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastmlp.tabular.columns import LARGEST, Categorical, Column
+from fastmlp.tabular.columns import LARGEST, Categorical, Column, with_spellings
 from fastmlp.tabular.errors import DataError, shortened
 from fastmlp.tabular.reading import Source
 
@@ -31,6 +32,15 @@ class Learner:
         self.max_categories = max_categories
         self.categories: dict[str, dict[str, int]] = {n: {} for n, kind in kinds.items() if kind == "categorical"}
         self.target = list(kinds)[-1]
+        self._spellings: dict[str, dict[str, int]] = {}
+
+    def follow(self, source: Source) -> None:
+        """Read another file from now on, whose texts find the categories of the first in either spelling.
+
+        It may have any number of other texts: they become no features.
+        """
+        self.source, self.max_categories = source, sys.maxsize
+        self._spellings = {name: with_spellings(known) for name, known in self.categories.items()}
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield blocks of codes (n_rows, n_columns).
@@ -55,9 +65,10 @@ class Learner:
     def _codes(self, array: Any, name: str) -> np.ndarray:
         if name not in self.categories:
             return numbers(array)
-        known = self.categories[name]
+        known, spelled = self.categories[name], self._spellings.get(name, {})
         coded = array.dictionary_encode()
-        codes = [known.setdefault(text, len(known)) for text in coded.dictionary.to_pylist()]
+        texts = coded.dictionary.to_pylist()
+        codes = [spelled[text] if text in spelled else known.setdefault(text, len(known)) for text in texts]
         if name != self.target and len(known) > self.max_categories:
             raise DataError(
                 f"{self.source.path}: column {name!r} has more than {self.max_categories} different texts: leave it out"

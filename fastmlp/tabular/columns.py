@@ -54,18 +54,23 @@ class Categorical:
 
     @property
     def codes(self) -> dict[str, int]:
-        """The code of each text; a whole number is the same with and without ".0".
-
-        Formats write the same category differently: 3 as an integer, 3.0 where a gap made the column one of floats.
-        """
-        codes = {text: code for code, text in enumerate(self.categories)}
-        for text, code in list(codes.items()):
-            if _WHOLE.fullmatch(text):
-                codes.setdefault(text.removesuffix(".0") if text.endswith(".0") else f"{text}.0", code)
-        return codes
+        """The code of each text, and of its other spelling."""
+        return with_spellings({text: code for code, text in enumerate(self.categories)})
 
 
 Column = Numeric | Boolean | Categorical
+
+
+def with_spellings(codes: Mapping[str, int]) -> dict[str, int]:
+    """Return the codes of texts, with whole numbers both with and without ".0".
+
+    Formats write the same category differently: 3 as an integer, 3.0 where a gap made the column one of floats.
+    """
+    more = dict(codes)
+    for text, code in codes.items():
+        if _WHOLE.fullmatch(text):
+            more.setdefault(text.removesuffix(".0") if text.endswith(".0") else f"{text}.0", code)
+    return more
 
 
 def in_order(columns: Sequence[Column]) -> list[Column]:

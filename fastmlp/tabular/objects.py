@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastmlp.tabular import streams
 from fastmlp.tabular.errors import DataError, check_names, one_line
@@ -25,12 +25,19 @@ WHOLE_CHARS = 1 << 28
 _BROKEN = (ValueError, RecursionError, *streams.BROKEN)
 
 
+class Document(NamedTuple):
+    """What a document holds."""
+
+    rows: Sequence[Mapping[str, Any]]
+    names: list[str]  # of the columns, as far as the rows need not say them
+    levels: set[str]  # the columns of the index
+
+
 @dataclass
 class Objects(Rows):
     """Rows that are JSON objects."""
 
     document: Sequence[Mapping[str, Any]] | None = None  # None: a line per row
-    index: set[str] = field(default_factory=set)
 
     def _rows(self) -> Iterator[Sequence[Any]]:
         names = list(self.kinds)
@@ -49,15 +56,18 @@ def open_source(path: Path, dialect: Dialect) -> Source:
     """Return the file with the kinds of its first rows."""
     dialect = replace(dialect, encoding=streams.encoding_of(path, dialect.encoding))
     source = Objects(path, dialect=dialect, missing=dialect.missing)
-    if ".json" in _endings(path):
-        source.document, source.index = _document(path, dialect.encoding)
+    found = _document(path, dialect.encoding) if ".json" in _endings(path) else None
+    source.document = None if found is None else found.rows
     # rows may lack some of the columns
     for entry in itertools.islice(source._objects(), BATCH_ROWS):
         source.kinds |= dict.fromkeys(entry, "categorical")
+    if found is not None and not found.rows:
+        source.kinds = dict.fromkeys(found.names, "categorical")
     if not source.kinds:
         raise DataError(f"{path}: is empty")
     check_names(path, list(source.kinds))
-    source.left_out |= dict.fromkeys(source.index & set(source.kinds), "the index of a pandas frame")
+    if found is not None:
+        source.left_out |= dict.fromkeys(found.levels & set(source.kinds), "the index of a pandas frame")
     source.judge()
     return source
 
@@ -85,8 +95,8 @@ def _lines(path: Path, encoding: str) -> Iterator[Mapping[str, Any]]:
         raise DataError(f"{path}: row {max(1, number)} cannot be read: {one_line(error)}") from None
 
 
-def _document(path: Path, encoding: str) -> tuple[Sequence[Mapping[str, Any]] | None, set[str]]:
-    """Return the rows of a document, and the columns of its index; None for rows if there is one object per line."""
+def _document(path: Path, encoding: str) -> Document | None:
+    """Return what a document holds; None if there is one object per line."""
     try:
         with streams.text(path, encoding) as stream:
             text = stream.read(WHOLE_CHARS)
@@ -96,34 +106,39 @@ def _document(path: Path, encoding: str) -> tuple[Sequence[Mapping[str, Any]] | 
             document = json.loads(text.lstrip("\ufeff"))
         except json.JSONDecodeError as error:
             if error.msg == "Extra data" and text.lstrip("\ufeff").lstrip().startswith("{"):
-                return None, set()
+                return None
             raise
-        return _rows_of(path, document)
+        return _read(path, document)
     except DataError:
         raise
     except _BROKEN as error:
         raise DataError(f"{path}: cannot be read: {one_line(error)}") from None
 
 
-def _rows_of(path: Path, document: Any) -> tuple[list[Mapping[str, Any]], set[str]]:
+def _read(path: Path, document: Any) -> Document:
     index: set[str] = set()
+    names: list[str] = []
     if isinstance(document, dict) and {"schema", "data"} <= set(document):  # orient="table"
         schema = document["schema"] if isinstance(document["schema"], dict) else {}
         named = schema.get("primaryKey")
         index = {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
+        fields = schema.get("fields")
+        entries = [entry for entry in fields if isinstance(entry, dict)] if isinstance(fields, list) else []
+        names = [entry["name"] for entry in entries if isinstance(entry.get("name"), str)]
         document = document["data"]
     elif isinstance(document, dict) and {"columns", "data"} <= set(document):  # orient="split"
-        names, rows = document["columns"], document["data"]
-        right = isinstance(names, list) and isinstance(rows, list)
-        if not right or not all(isinstance(row, list) and len(row) == len(names) for row in rows):
+        columns, rows = document["columns"], document["data"]
+        right = isinstance(columns, list) and isinstance(rows, list)
+        if not right or not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
             raise DataError(f"{path}: data must be a list of rows, each with a value per column")
-        check_names(path, [str(name) for name in names])
-        document = [dict(zip(map(str, names), row, strict=True)) for row in rows]
+        names = [str(name) for name in columns]
+        check_names(path, names)
+        document = [dict(zip(names, row, strict=True)) for row in rows]
     elif isinstance(document, dict) and document:
-        document = _columns(path, document)
+        names, document = list(document), _columns(path, document)
     if not isinstance(document, list) or not all(isinstance(entry, dict) for entry in document):
         raise DataError(f"{path}: must be a list of objects, or an object of columns")
-    return document, index
+    return Document(document, names, index)
 
 
 def _columns(path: Path, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:

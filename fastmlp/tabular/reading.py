@@ -28,7 +28,7 @@ from fastmlp.tabular.errors import DataError, listed, one_line, shortened
 #: What a column can be.
 KINDS = ("numeric", "boolean", "categorical")
 
-#: The kind of a column that is handed on: texts of a CSV file, the file's own type elsewhere.
+#: The kind of a column that is handed on: the file's own type if its columns have types, texts elsewhere.
 AS_IT_IS = "as it is"
 
 #: Most rows of a batch.

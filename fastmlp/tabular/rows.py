@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastmlp.tabular.errors import DataError
-from fastmlp.tabular.reading import Source
+from fastmlp.tabular.reading import AS_IT_IS, Source
 
 #: Rows of a block; as Python values they take some ten times the memory of arrays.
 BLOCK_ROWS = 1 << 13
@@ -36,18 +36,24 @@ class Rows(Source):
         places = {name: i for i, name in enumerate(self.kinds)}
         start, rows = 0, self._rows()
         while block := list(itertools.islice(rows, BLOCK_ROWS)):
-            columns = [self._column([row[places[name]] for row in block], name, start) for name in kinds]
+            columns = [
+                self._column([row[places[name]] for row in block], name, start, as_texts=kind == AS_IT_IS)
+                for name, kind in kinds.items()
+            ]
             yield pa.RecordBatch.from_arrays(columns, names=list(kinds))
             start += len(block)
 
-    def _column(self, values: list[Any], name: str, start: int) -> Any:
-        """Return values as a pyarrow.Array of bool, float64 or string; they begin after `start` rows."""
+    def _column(self, values: list[Any], name: str, start: int, *, as_texts: bool = False) -> Any:
+        """Return values as a pyarrow.Array of bool, float64 or string; they begin after `start` rows.
+
+        As texts, the blocks of a column have one type, and whole numbers all their digits.
+        """
         import pyarrow as pa
 
         types = {type(value) for value in values if value is not None}
-        if types <= {bool}:
+        if types <= {bool} and not as_texts:
             return pa.array(values, pa.bool_())
-        if types <= {bool, int, float}:
+        if types <= {bool, int, float} and not as_texts:
             for i, value in enumerate(values):
                 if type(value) is int and abs(value) > 1e300:
                     raise DataError(f"{self.path}: row {start + i + 1}, column {name!r}: the number is too large")

@@ -11,7 +11,6 @@ On disk this takes 8 bytes per cell for the codes, until the matrices are writte
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -115,21 +114,22 @@ def write_codes(
     path = folder / "codes"
     targets, given, ends = [], [], [0]
     with path.open("wb") as stream:
-        for learner.source in (source,) if validation is None else (source, validation):
+        for part in (source,) if validation is None else (source, validation):
+            if part is validation:
+                learner.follow(part)
             ends.append(ends[-1])
             for block in learner.blocks():
                 if weight is not None:
-                    given.append(checked_weights(learner.source.path, weight, block[:, 0], ends[-1] - ends[-2]))
+                    given.append(checked_weights(part.path, weight, block[:, 0], ends[-1] - ends[-2]))
                     block = np.ascontiguousarray(block[:, 1:])
                 stream.write(block.data)
                 targets.append(block[:, -1].copy())
-                if learner.source is source:
+                if part is source:
                     facts.add(block)
                 ends[-1] += len(block)
                 on_rows(ends[-1])
-            if learner.source is source:
+            if part is source:
                 source.notes |= facts.notes(learner.categories)
-                learner.max_categories = sys.maxsize  # texts that only the validation file has become no features
     pyarrow.default_memory_pool().release_unused()  # the blocks that were read ahead
     return Codes(
         path,
