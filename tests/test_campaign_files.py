@@ -6,9 +6,10 @@
 import json
 import math
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from campaign_files import BINARY, MISSING, as_kind, as_pandas_reads, sheets, table_of, write
+from campaign_files import BINARY, COMPRESS, MISSING, as_kind, as_pandas_reads, sheets, table_of, write
 from hypothesis import assume, given, settings
 from test_campaign import CASES, PROFILE, no_hang
 from typer.testing import CliRunner
@@ -115,3 +116,22 @@ def test_missing_texts_are_known_to_the_reader(folder):
     for text in MISSING[1:]:
         path.write_text(f"a,b\n{text},1\n2,3\n")
         assert read(open_source(path))["a"] == ("numeric", [None, 2.0])
+
+
+def test_an_archive_with_a_wrong_checksum_is_refused(folder):
+    path = folder / "data.csv.zip"
+    data = bytearray(COMPRESS[".zip"](b"a,b\n" + b"1,2\n" * 50))
+    data[14] ^= 1  # the checksum of the member
+    at = data.index(b"PK\1\2") + 16  # and the one in the directory
+    data[at] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"data\.csv\.zip: cannot be read"):
+        read(open_source(path))
+
+
+def test_texts_of_parquet_that_are_no_utf8_are_refused(folder):
+    path = folder / "data.parquet"
+    pq.write_table(pa.table({"a": ["caf\u00e9", "tea"]}), path, compression="none", use_dictionary=False)
+    path.write_bytes(path.read_bytes().replace("caf\u00e9".encode(), b"caf\xff\xff"))
+    with pytest.raises(DataError, match=r"data\.parquet: .*UTF-?8"):
+        read(open_source(path))
