@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from inspect import signature
 from typing import Any
 
@@ -13,6 +12,7 @@ from sklearn.utils.validation import validate_data
 
 from fastmlp.data import device_arrays
 from fastmlp.data.targets import Objective
+from fastmlp.data.warned import warn
 from fastmlp.engines.backends import Data
 from fastmlp.model import choices
 from fastmlp.model.network import Network
@@ -54,11 +54,9 @@ def warn_of_categories(X: Any) -> None:
         names = [name for name, type_ in coded if type_.startswith(("int", "uint", "float", "double", "half"))]
     if names:
         shown = ", ".join(map(repr, names[:8])) + ", ..." * (len(names) > 8)
-        warnings.warn(
+        warn(
             f"columns of categories are read as numbers, 2 as twice 1: {shown}. Encode them, for instance by "
-            "make_column_transformer((OneHotEncoder(), columns), remainder='passthrough'), or convert them to numbers",
-            UserWarning,
-            stacklevel=2,
+            "make_column_transformer((OneHotEncoder(), columns), remainder='passthrough'), or convert them to numbers"
         )
 
 

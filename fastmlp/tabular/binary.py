@@ -30,12 +30,18 @@ class Binary(Source):
         try:
             if self.path.suffix.lower() == ".parquet":
                 with pq.ParquetFile(self.path) as file:
-                    yield from file.iter_batches(BATCH_ROWS, columns=list(kinds))
+                    yield from map(_sound, file.iter_batches(BATCH_ROWS, columns=list(kinds)))
             else:
                 with _reader(self.path) as reader:
-                    yield from _record_batches(reader)
-        except (pa.ArrowException, OSError) as error:
+                    yield from map(_sound, _record_batches(reader))
+        except (pa.ArrowException, UnicodeError, OSError) as error:
             raise DataError(f"{self.path}: {one_line(error)}") from None
+
+
+def _sound(batch: Any) -> Any:
+    """Return a batch; pyarrow's error says that its texts are no UTF-8, or that its offsets lead nowhere."""
+    batch.validate(full=True)
+    return batch
 
 
 def open_source(path: Path, dialect: Dialect) -> Source:

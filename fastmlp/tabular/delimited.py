@@ -61,7 +61,7 @@ class Delimited(Source):
         reader = self._reader({name: types[kind] for name, kind in kinds.items()}, kinds)
         try:
             yield from reader
-        except (pa.ArrowException, UnicodeError, *streams.BROKEN) as error:
+        except (pa.ArrowException, *streams.BROKEN) as error:
             self._explain(kinds)
             raise DataError(f"{self.path}: {one_line(error)}") from None
 
@@ -88,7 +88,7 @@ class Delimited(Source):
         try:
             stream = streams.for_arrow(self.path)
             return arrow.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert)
-        except (pa.ArrowException, UnicodeError, *streams.BROKEN) as error:
+        except (pa.ArrowException, *streams.BROKEN) as error:
             self._explain(kinds)
             raise DataError(f"{self.path}: {one_line(error)}") from None
 
@@ -107,7 +107,7 @@ class Delimited(Source):
                 rows = csv.reader(lines, delimiter=self.dialect.separator or ",")
                 for number, row in enumerate((row for row in rows if row), start=1):
                     self._judge(number, dict(zip(names, row, strict=False)), len(row), kinds, missing)
-            except (csv.Error, UnicodeError, StopIteration, *streams.BROKEN) as error:
+            except (csv.Error, StopIteration, *streams.BROKEN) as error:
                 raise DataError(f"{self.path}: {one_line(error)}") from None
 
     def _judge(self, number: int, row: dict[str, str], n_fields: int, kinds: Mapping[str, str], missing: set) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -303,7 +302,7 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) ->
     try:
         module = _module_inside(path) if path.suffix.lower() == ".zip" else _module(path.name)
         source: Source = import_module(f"fastmlp.tabular.{module}").open_source(path, dialect or Dialect())
-    except (OSError, EOFError, zlib.error) as error:
+    except streams.BROKEN as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from None
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: {one_line(error)}") from None

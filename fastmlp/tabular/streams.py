@@ -25,7 +25,7 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zip": None}
 LINE_CHARS = 1 << 24
 
 #: What may go wrong while a compressed file is read.
-BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+BROKEN = (OSError, EOFError, UnicodeError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 #: Byte order marks and their encodings; UTF-32 begins like UTF-16.
 _MARKS = {
@@ -46,7 +46,7 @@ def name_inside(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [entry.filename for entry in archive.infolist() if _is_data(entry)]
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeError, IndexError) as error:  # zipfile trusts some lengths
         raise DataError(f"{path}: is no zip archive: {one_line(error)}") from None
     if len(members) != 1:
         found = ", ".join(map(repr, members[:5])) + ", ..." * (len(members) > 5) or "none"
