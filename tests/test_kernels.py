@@ -234,7 +234,7 @@ def loss_magnitude(name, value, logits, y, w):
     with np.errstate(all="ignore"):
         log_y = np.abs(np.log(np.maximum(y, 0.1)))
         if name == "poisson":
-            terms = np.abs(y) * (1 + np.abs(logits) + log_y) + np.exp(logits)
+            terms = np.where(y == 0, 0, np.abs(y) * (1 + np.abs(logits) + log_y)) + np.exp(logits)
         else:
             terms = np.abs(y) * np.exp(-logits) * (1 + np.abs(logits)) + np.abs(logits) + log_y + 1
     return np.average(terms.sum(axis=1, dtype=np.float64), weights=w)

@@ -26,23 +26,9 @@ from fastmlp.tabular import recipe
 from fastmlp.tabular.reading import open_source
 from fastmlp.tabular.staging import draw_validation
 
+from shell import invoke, refused
+
 QUICK = ("--hidden", "8", "--max-iter", "5", "--random-state", "0")
-
-
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
-
-
-def refused(*arguments, code=2):
-    """The one line of an error."""
-    result = invoke(*arguments, code=code)
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert not [line for line in result.stderr.splitlines() if "Traceback" in line]
-    return line.removeprefix("Error: ")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +101,7 @@ def test_train_writes_a_model_and_says_how_good_it_is(wine, tmp_path):
 
 TRAINING = (
     *("task", "reason", "target", "classes", "rows", "columns", "features", "dtype", "seed", "target_scaled"),
-    *("epochs", "loss", "metrics", "seconds", "versions"),
+    *("left_out", "notes", "epochs", "unit", "weights_of_epoch", "ended", "loss", "metrics", "seconds", "versions"),
 )
 
 
@@ -318,7 +304,7 @@ def test_every_parameter_has_an_option():
     assert "Examples:" in text and "--weight-decay" in text and "--no-early-stopping" in text
 
 
-@pytest.mark.parametrize("command", ["predict", "show", "export"])
+@pytest.mark.parametrize("command", ["predict", "evaluate", "show", "export"])
 def test_help_has_examples(command):
     text = " ".join(invoke(command, "--help").stdout.split())
     assert "Examples:" in text and f"fastmlp {command}" in text
@@ -397,7 +383,6 @@ def test_the_dialect_of_training_is_kept(tmp_path):
     [
         ("alcohol,colour\n1,red\n", (), "no column 'organic', 'sugar'; it has 'alcohol', 'colour'"),
         ("alcohol,colour,organic,suger\n1,red,true,1\n", (), "no column 'sugar' (did you mean 'suger'?)"),
-        ("alcohol,colour,organic,sugar\n", (), "has a header and no rows"),
         ("", (), "is empty"),
         ("alcohol,colour,organic,sugar\n1,red,true,1\n1,red,true,much\n", (), "row 2, column 'sugar': 'much' is no"),
         ("alcohol,colour,organic,sugar\n1,red,2,1\n", (), "row 1, column 'organic': '2' is neither true nor false"),

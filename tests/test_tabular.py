@@ -287,8 +287,8 @@ GOOD = "a,b,y\n" + "".join(f"{i % 7},{i % 5},{'ny'[i % 2]}\n" for i in range(40)
 BAD_FILES = {
     "empty.csv": ("", "is empty"),
     "blank.csv": ("\n \n", "is empty"),
-    "header.csv": ("a,b,y\n", "has a header and no rows"),
-    "bare.csv": ("a,b,y", "has a header and no rows"),
+    "header.csv": ("a,b,y\n", "has no rows"),
+    "bare.csv": ("a,b,y", "has no rows"),
     "short.csv": (GOOD + "1,2\n" + GOOD[6:], "row 41 has 2 fields, the header has 3"),
     "long.csv": (GOOD + "1,2,y,4\n", "row 41 has 4 fields, the header has 3"),
     "twice.csv": (GOOD.replace("a,b", "a,a", 1), "more than one column has the name 'a'"),
@@ -304,7 +304,7 @@ BAD_FILES = {
     "dates.csv": (GOOD.replace(",0,", ",2020-01-01,").replace(",1,", ",2020-01-01,"), "column 'b' is numeric in most"),
     "date.csv": ("b,y\n2020-01-01,1\n2020-01-02,2\n", "column 'b' holds dates or times"),
     "nothing.csv": ("b,y\n,1\nNA,2\n", "column 'b' has no value in its first 2 rows"),
-    "unnamed.csv": (",y\n1,1\n2,2\n", "column '' has no name"),
+    "unnamed.csv": (",y\n1,1\n1,2\n", "column '' has no name"),
     "ids.csv": (
         "b,y\n" + "".join(f"k{i},{i % 2}\n" for i in range(200)),
         "column 'b' has more than 100 different texts",
@@ -314,7 +314,7 @@ BAD_FILES = {
     "no.parquet": ("hello", "too small|smaller than"),
     "no.arrow": ("hello", "no.arrow: "),
     "no.npz": ("hello", "is no NumPy archive"),
-    "no.xlsx": ("hello", "unknown kind of file; it must end in .csv,"),
+    "no.sas7bdat": ("hello", "unknown kind of file; it must end in .csv,"),
 }
 
 
@@ -334,6 +334,12 @@ def test_bad_files_are_refused_in_one_line_that_says_where(tmp_path, name):
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         open_source(tmp_path / "no.csv")
+    with pytest.raises(DataError, match="No such file"):
+        open_source(tmp_path / "no.zip")
+    with pytest.raises(DataError, match="No such file"):
+        open_source(tmp_path / "no.jsonl")
+    with pytest.raises(DataError, match="No such file"):
+        open_source(tmp_path / "no.xlsx")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         open_source(tmp_path / "folder.csv")
@@ -344,7 +350,6 @@ def test_missing_files_and_folders(tmp_path):
     [
         ({"Z": np.ones(3)}, "has no array X; it has Z"),
         ({"X": np.ones(3)}, "X must be a matrix of numbers"),
-        ({"X": np.ones((0, 3))}, "has no rows"),
         ({"X": np.array([["a"]])}, "X must be a matrix of numbers"),
         ({"X": np.array([[1, "a"]], dtype=object)}, "holds Python objects"),
         ({"X": np.ones((5, 2)), "y": np.ones(4)}, "y must have shape"),

@@ -9,6 +9,7 @@ data file that cannot be used or an output file that cannot be written, 3 slower
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,9 @@ from fastmlp.bench.suites import ALL, SUITES
 from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS
 from fastmlp.cli import output
 from fastmlp.cli.arguments import JsonFile, output_file
+from fastmlp.cli.evaluate import evaluate
 from fastmlp.cli.export import export
+from fastmlp.cli.files import guarded
 from fastmlp.cli.lazy import Commands, stand_in
 from fastmlp.cli.output import WRONG_USAGE
 from fastmlp.cli.predict import predict
@@ -54,6 +57,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -172,15 +176,15 @@ def fastmlp(
 ) -> None:
     """Multi-layer perceptrons for scikit-learn users, compiled.
 
-    Each command has examples: `fastmlp train --help`, `fastmlp bench --help`.
+    Each command has examples: `fastmlp train -h`, `fastmlp bench -h`.
     """
 
 
-# --- fastmlp train, predict, show, export: fastmlp/cli/ ------------------------------------------
+# --- fastmlp train, predict, evaluate, show, export: fastmlp/cli/ --------------------------------
 
 # train is a stand-in here: its options are the estimators' parameters, known when they are imported
 app.command("train")(stand_in)
-for command in (predict, show, export):
+for command in (predict, evaluate, show, export):
     app.command()(command)
 
 
@@ -242,9 +246,12 @@ def bench(
     options = dict.fromkeys(names, settings) | {"quick": replace(settings, threads=(threads or 1,))}
     if engines and not rival:
         options["train"] = replace(settings, rivals=())  # the engines among themselves
-    with output.one_line_errors():
-        old = None if compare is None else read(compare)
-    _report(_run(suite, names, options), old, html_file, json_file)
+    with ExitStack() as stack:
+        with output.one_line_errors():
+            stack.enter_context(guarded({"--compare": compare}, {"--json": json_file, "--html": html_file}))
+            old = None if compare is None else read(compare)
+        document = _run(suite, names, options)
+    _report(document, old, html_file, json_file)
 
 
 def _run(suite: str, names: tuple[str, ...], options: Mapping[str, Settings]) -> dict[str, Any]:
@@ -338,7 +345,8 @@ def info(json_file: JsonFile = None) -> None:
         fastmlp info
         fastmlp info --json -
     """
-    described = environment.describe()
+    with output.one_line_errors(), guarded({}, {"--json": json_file}):
+        described = environment.describe()
     if str(json_file) != "-":
         output.console().print(output.pairs(environment.lines(described)))
     output.write_json(json_file, described)

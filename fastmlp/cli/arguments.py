@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fastmlp.tabular.marks import DECIMALS, THOUSANDS
 from fastmlp.tabular.reading import Dialect
 
 FILE_PANEL = "Data file"
@@ -35,7 +36,12 @@ def regular_file(path: Path | None) -> Path | None:
 
 
 DataFile = Annotated[
-    Path, typer.Argument(metavar="DATA", help="CSV (.csv, .tsv, .gz too), Parquet, Arrow (.arrow, .feather) or .npz.")
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="CSV (.csv, .tsv) or JSON (.json, .jsonl), also with .gz, .bz2 or .zip; Excel (.xlsx), Parquet, Arrow "
+        "(.arrow, .feather) or .npz; - is standard input.",
+    ),
 ]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="What `fastmlp train` wrote.")]
 JsonFile = Annotated[
@@ -62,20 +68,61 @@ Missing = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TEXT",
-        help="CSV: a text that stands for a missing value, besides nothing, NA, NaN and null; may be repeated.",
+        help="A text that stands for a missing value; in CSV besides blanks, NA, NaN, None and null; may be repeated.",
+        rich_help_panel=FILE_PANEL,
+    ),
+]
+Decimal = Annotated[
+    str | None,
+    typer.Option(metavar="MARK", help="The decimal mark of numbers in texts: . or ,", rich_help_panel=FILE_PANEL),
+]
+Thousands = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MARK",
+        help="What stands between groups of digits of numbers in texts: , . ' _ or space; none if left out.",
+        rich_help_panel=FILE_PANEL,
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="ENDING",
+        help="What standard input holds, as the ending of a file would say: csv if left out, csv.gz, parquet, ...",
         rich_help_panel=FILE_PANEL,
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
-def dialect(separator: str | None, encoding: str | None, missing: list[str] | None, default: Dialect) -> Dialect:
-    """Return the dialect of a CSV file, with the options that are given; the default has the others."""
+def dialect(
+    separator: str | None,
+    encoding: str | None,
+    missing: list[str] | None,
+    decimal: str | None,
+    thousands: str | None,
+    default: Dialect | None = None,
+) -> Dialect:
+    """Return the dialect of a data file, with the options that are given; the default has the others."""
+    default = default or Dialect()
     separator = "\t" if separator in ("tab", "\\t") else separator
     if separator is not None and (len(separator.encode()) != 1 or separator in '"\r\n'):
         raise ValueError(f"--separator must be one ASCII character, got {separator!r}")
-    return Dialect(
+    if decimal not in (None, *DECIMALS):
+        raise ValueError(f"--decimal must be {' or '.join(map(repr, DECIMALS))}, got {decimal!r}")
+    thousands = {"space": " ", "none": ""}.get(thousands or "", thousands)
+    if thousands not in (None, "", *THOUSANDS):
+        raise ValueError(f"--thousands must be one of {' '.join(THOUSANDS).strip()}, space or none, got {thousands!r}")
+    made = Dialect(
         default.separator if separator is None else separator,
         default.encoding if encoding is None else encoding,
         default.missing if missing is None else tuple(missing),
+        default.decimal if decimal is None else decimal,
+        default.thousands if thousands is None else thousands or None,
     )
+    if made.decimal == made.thousands:
+        raise ValueError(f"--decimal and --thousands are both {made.decimal!r}")
+    if made.decimal == made.separator:
+        raise ValueError(f"--decimal and --separator are both {made.decimal!r}")
+    return made

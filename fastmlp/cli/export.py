@@ -12,6 +12,7 @@ import typer
 
 from fastmlp.cli import output
 from fastmlp.cli.arguments import JsonFile, ModelFile, Quiet, regular_file
+from fastmlp.cli.files import guarded
 from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, feature_names, in_order
 from fastmlp.tabular.recipe import load
 
@@ -38,7 +39,8 @@ def export(
 
         fastmlp export wine.safetensors --c wine.c --name wine
     """
-    with output.one_line_errors():
+    outputs = {"--onnx": onnx, "--c": c, "--json": json_file}
+    with output.one_line_errors(), guarded({"MODEL": model}, outputs):
         if onnx is None and c is None:
             raise ValueError("nothing to write: say --onnx FILE, --c FILE, or both")
         estimator, recipe = load(model, needed=False)

@@ -90,7 +90,7 @@ def one_line_errors() -> Iterator[None]:
     Data, models and parameters that make no sense, missing packages and files end with 2; a training that diverged or
     does not fit the memory with 1.
     """
-    from fastmlp.tabular.reading import one_line
+    from fastmlp.tabular.errors import one_line
 
     try:
         yield

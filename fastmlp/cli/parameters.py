@@ -18,7 +18,7 @@ import typer
 PANEL = "Network and training"
 
 #: Parameters with an option of another form, and parameters that make no sense in a shell.
-LEFT_OUT = ("hidden_layer_sizes", "callbacks", "verbose", "warm_start")
+LEFT_OUT = ("hidden_layer_sizes", "validation_fraction", "callbacks", "verbose", "warm_start")
 
 
 def estimators() -> dict[str, type]:

@@ -10,7 +10,8 @@ import typer
 
 from fastmlp.cli import output
 from fastmlp.cli.arguments import JsonFile, ModelFile
-from fastmlp.cli.train import NAMES
+from fastmlp.cli.files import guarded
+from fastmlp.cli.fitting import NAMES
 from fastmlp.tabular.columns import Categorical, Column, Numeric, to_json
 from fastmlp.tabular.recipe import Recipe, load
 
@@ -24,7 +25,7 @@ def show(model: ModelFile, json_file: JsonFile = None) -> None:
 
         fastmlp show wine.safetensors --json -
     """
-    with output.one_line_errors():
+    with output.one_line_errors(), guarded({"MODEL": model}, {"--json": json_file}):
         estimator, recipe = load(model, needed=False)
         document = described(estimator, recipe)
     if str(json_file) != "-":
@@ -89,18 +90,21 @@ def _history(training: Mapping[str, Any]) -> dict[str, str]:
     """Return one line for each thing that the file says about its training; it may say anything."""
     lines: dict[str, str] = {}
     for name, value in training.items():
-        if isinstance(value, Mapping):
-            text = ", ".join(f"{NAMES.get(str(key), key)} {_short(entry)}" for key, entry in value.items())
-        elif isinstance(value, list):
-            text = ", ".join(map(_short, value))
-        else:
-            text = _short(value)
+        text = _short(value)
         if text:
             lines[str(name)] = text
     return lines
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = (
+            (name, f"({_short(entry)})" if isinstance(entry, Mapping) else _short(entry))
+            for name, entry in value.items()
+        )
+        return ", ".join(f"{NAMES.get(str(name), name)} {text}" for name, text in inner)
+    if isinstance(value, list):
+        return ", ".join(map(_short, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +16,30 @@ import typer
 from rich.console import Console
 
 from fastmlp.cli import output, parameters
-from fastmlp.cli.arguments import DataFile, Encoding, JsonFile, Missing, Quiet, Separator, dialect, regular_file
+from fastmlp.cli.arguments import (
+    DataFile,
+    Decimal,
+    Encoding,
+    Format,
+    JsonFile,
+    Missing,
+    Quiet,
+    Separator,
+    Thousands,
+    dialect,
+    regular_file,
+)
+from fastmlp.cli.files import data_file, guarded
+from fastmlp.cli.fitting import NAMES, Result, Rows, check_weights, cross_validated, fit, folds_of, judged, tell
+from fastmlp.cli.predict import tell_of
+from fastmlp.data.files import Reservation
 from fastmlp.data.optional import needed
 from fastmlp.engines import environment
-from fastmlp.tabular.reading import KINDS, DataError, Dialect, Source, listed, open_source
+from fastmlp.tabular.errors import DataError, listed
+from fastmlp.tabular.reading import KINDS, Dialect, Source, open_source
 from fastmlp.tabular.recipe import Recipe
-from fastmlp.tabular.staging import Staged, draw_validation, stage, temporary_folder, write_codes
-from fastmlp.tabular.target import TASKS, Target, read_target
+from fastmlp.tabular.staging import Codes, Staged, draw_validation, stage, temporary_folder, write_codes
+from fastmlp.tabular.target import TASKS, Target, check_given, read_target
 
 DTYPES = ("float32", "float64")
 
@@ -37,13 +54,18 @@ class Plan:
     task: str
     parameters: Mapping[str, Any]
     seed: int
-    share: float  # of validation rows
+    share: float  # of validation rows, 0 with a file of them
+    validation: Path | None  # the file of validation rows
+    folds: int  # of a cross-validation, 0 for none
+    weight: str | None
+    ids: tuple[str, ...]
     drop: tuple[str, ...]
     kinds: Mapping[str, str]
     max_categories: int
     dtype: str
     scale_target: bool
     dialect: Dialect
+    format: str | None  # of standard input
     quiet: bool
 
 
@@ -62,8 +84,34 @@ Task = Annotated[
     ),
 ]
 Hidden = Annotated[str, typer.Option(metavar="SIZES", help="Neurons of the hidden layers; none for no layer.")]
-Share = Annotated[
-    float, typer.Option(metavar="SHARE", help="Share of the rows, in [0, 1), that is drawn for validation.")
+Valid = Annotated[
+    str,
+    typer.Option(
+        metavar="SHARE|FILE",
+        help="Rows to validate on: a share of the rows, in [0, 1), which is drawn; or a data file with the same "
+        "columns.",
+    ),
+]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        "--cv",
+        min=2,
+        metavar="K",
+        help="Before the training, K-fold cross-validation on the training rows: mean and deviation of each metric.",
+    ),
+]
+WeightColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="The weights of the rows, numbers of 0 or more; it is no feature."),
+]
+IdColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--id",
+        metavar="COLUMN",
+        help="A column that identifies rows: no feature; `predict` repeats it. May be repeated.",
+    ),
 ]
 Dropped = Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out; may be repeated.")]
 Kinds = Annotated[
@@ -89,7 +137,10 @@ def train(
     target: TargetColumn = None,
     task: Task = "auto",
     hidden: Hidden = "100",
-    valid: Share = 0.2,
+    valid: Valid = "0.2",
+    cv: Folds = None,
+    weight: WeightColumn = None,
+    id_column: IdColumns = None,
     drop: Dropped = None,
     kind: Kinds = None,
     max_categories: MostCategories = 1000,
@@ -101,6 +152,9 @@ def train(
     separator: Separator = None,
     encoding: Encoding = None,
     missing: Missing = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
+    file_format: Format = None,
     *,
     parameters: dict,
 ) -> None:
@@ -120,73 +174,88 @@ def train(
 
         fastmlp train flights.parquet --target delay --drop id --kind carrier=categorical -o delay.safetensors
 
+        fastmlp train wine.csv --target quality --valid wine_valid.csv --id bottle --weight bottles -o wine.safetensors
+
+        gunzip < wine.csv.gz | fastmlp train - --target quality --cv 5 -o wine.safetensors
+
         fastmlp train digits.npz --activation '["elu", {"alpha": 0.5}]' --solver adamw --dropout 0.2 -o d.safetensors
     """
     with output.one_line_errors():
-        target = target if target is not None or not data.name.lower().endswith(".npz") else "y"
         plan = Plan(
-            data, target, model, _one_of("--task", task, TASKS), _parameters(parameters, hidden, task),
-            _seed(parameters), _share(valid), tuple(drop or ()), dict(map(_kind, kind or ())), max_categories,
-            _one_of("--dtype", dtype, DTYPES), scale_target, dialect(separator, encoding, missing, Dialect()),
-            quiet or str(json_file) == "-",
+            data, _target(target, data, file_format), model, _one_of("--task", task, TASKS),
+            _parameters(parameters, hidden, task), _seed(parameters), *_validation(valid), cv or 0, weight,
+            tuple(id_column or ()), tuple(drop or ()), dict(map(_kind, kind or ())), max_categories,
+            _one_of("--dtype", dtype, DTYPES), scale_target, dialect(separator, encoding, missing, decimal, thousands),
+            file_format, quiet or str(json_file) == "-",
         )  # fmt: skip
-        report = _trained(plan, plot)
+        report = _trained(plan, plot, json_file)
     if not plan.quiet:
         show(report)
     output.write_json(json_file, report)
 
 
-def _trained(plan: Plan, plot: Path | None) -> dict[str, Any]:
-    """Train, save and draw; return the report."""
+def _trained(plan: Plan, plot: Path | None, json_file: Path | None) -> dict[str, Any]:
+    """Train, save and draw; return the report, which will go to a file."""
     from fastmlp.persistence import save
 
-    _check_packages(plot, plan)
-    estimator, recipe = run(plan)
-    save(estimator, plan.output, metadata=recipe.to_json())
-    if plot is not None:
-        _draw(estimator, plot)
+    _check_validation(plan)
+    inputs = {"DATA": plan.data, "--valid": plan.validation}
+    with guarded(inputs, {"--output": plan.output, "--plot": plot, "--json": json_file}) as held:
+        _check_packages(plot, plan)
+        estimator, recipe = run(plan, held["--output"])
+        held["--output"].release()
+        save(estimator, plan.output, metadata=recipe.to_json())
+        if plot is not None:
+            _draw(estimator, plot)
     return {"schema": 1, "model": str(plan.output), "data": str(plan.data), **recipe.training}
 
 
-def run(plan: Plan) -> tuple[Any, Recipe]:
+def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
     """Read, train and judge.
 
-    Raises a DataError for any error in the file, a FloatingPointError if training diverged, and a KeyboardInterrupt on
+    Raises a DataError for any error in the files, a FloatingPointError if training diverged, and a KeyboardInterrupt on
     Ctrl-C, also during a fit: nothing is kept.
     """
     begin = time.perf_counter()
-    source = open_source(plan.data, plan.dialect)
-    with temporary_folder(plan.output) as folder:
-        estimator, target, held_out, staged = _prepare(source, plan, folder)
-        read = time.perf_counter()
+    with data_file(plan.data, plan.format) as path, temporary_folder(plan.output) as folder:
+        codes, target, held_out, remarks = _read(open_source(path, plan.dialect), plan, folder)
+        estimator = parameters.made(target.task, {**plan.parameters, "random_state": plan.seed})
         scaled = plan.scale_target and target.task == "regression" and parameters.has_linear_output(estimator)
-        fit(estimator, staged.X, target.y[~held_out], staged.X_val, target.y[held_out], scaled, plan)
+        crossed = begin_cv = time.perf_counter()
+        scores = {}
+        if plan.folds:
+            scores = _cross_validation(plan, codes, target, held_out, scaled, folder)
+            crossed = time.perf_counter()
+        training, validation, columns = _staged(plan, codes, target, held_out, folder)
+        room.grow(_model_bytes(estimator, target, training.X))
+        staged = time.perf_counter()
+        result = fit(estimator, training, validation, scaled=scaled, bar=not plan.quiet)
         trained = time.perf_counter()
-        training = {
-            "task": target.task,
-            "reason": target.reason,
-            "target": target.name,
-            "classes": target.classes,
-            "rows": {"training": len(staged.X), "validation": int(held_out.sum())},
-            "columns": len(staged.columns),
-            "features": staged.X.shape[1],
-            "dtype": plan.dtype,
-            "seed": plan.seed,
+        if not plan.quiet:
+            tell(result.notes)
+        seconds = {"reading": staged - begin - (crossed - begin_cv), "training": trained - staged}
+        seconds |= {"cross_validation": crossed - begin_cv} if plan.folds else {}
+        history = _history(plan, target, training, validation, len(columns), result)
+        history |= {
+            **remarks,
             "target_scaled": scaled,
-            "epochs": int(estimator.n_iter_),
-            "loss": float(estimator.loss_),
-            "metrics": _metrics(estimator, staged, target, held_out),
-            "seconds": {"reading": read - begin, "training": trained - read},
+            "metrics": {"of": "training" if validation is None else "validation"}
+            | judged(estimator, validation or training),
+            **scores,
+            "seconds": seconds,
             "versions": environment.versions(),
         }
-        columns = staged.columns
-        del staged  # a mapped file cannot be removed everywhere
-    return estimator, Recipe(columns, target.name, target.task, plan.dialect, training)
+        del training, validation  # a mapped file cannot be removed everywhere
+    return estimator, Recipe(columns, target.name, target.task, plan.dialect, history, plan.ids)
 
 
-def _prepare(source: Source, plan: Plan, folder: Path) -> tuple[Any, Target, np.ndarray, Staged]:
-    """Return the file as matrices: an unfitted estimator, its target, the mask of the validation rows, the features."""
+def _read(source: Source, plan: Plan, folder: Path) -> tuple[Codes, Target, np.ndarray, dict[str, Any]]:
+    """Return the codes of the rows, the target, the mask of the validation rows, and remarks for the report."""
     kinds = _columns(source, plan)
+    validation = None if plan.validation is None else open_source(plan.validation, plan.dialect)
+    if validation is not None:
+        validation.problems.clear()  # the kinds are known
+        validation.check([*kinds, *([] if plan.weight is None else [plan.weight])])
     # where standard error is a terminal, a line there says how far reading is
     shown: Any = nullcontext() if plan.quiet else Console(stderr=True).status(f"{plan.data}", spinner="line")
     with shown as status:
@@ -195,105 +264,140 @@ def _prepare(source: Source, plan: Plan, folder: Path) -> tuple[Any, Target, np.
             kinds,
             folder,
             max_categories=plan.max_categories,
+            weight=plan.weight,
+            validation=validation,
             on_rows=lambda n: status and status.update(f"{plan.data}: {n:,} rows read"),
         )
-        target = read_target(codes, plan.task, str(plan.data))
-        if not plan.quiet:
-            typer.echo(f"{target.task}: {target.reason}", err=True)
-        estimator = parameters.made(target.task, {**plan.parameters, "random_state": plan.seed})
+    target = read_target(codes, plan.task, str(source.path))
+    if not plan.quiet:
+        typer.echo(f"{target.task}: {target.reason}", err=True)
+    if plan.validation is None:
         held_out = draw_validation(codes.target, plan.share, plan.seed, stratify=target.task == "classification")
-        try:
-            return estimator, target, held_out, stage(codes, held_out, plan.dtype, folder)
-        except DataError as error:
-            raise DataError(f"{plan.data}: {error}") from None
+    else:
+        held_out = np.arange(len(codes.target)) >= len(codes.target) - codes.n_given
+        if target.task == "classification":
+            check_given(codes, ~held_out, str(plan.validation))
+    # who says the kind of a column has looked at it
+    notes = {name: why for name, why in source.notes.items() if name not in plan.kinds}
+    remarks = {"left_out": source.left_out, "notes": notes}
+    if plan.validation is not None and validation is not None:
+        remarks["validation_notes"] = validation.notes
+        if not plan.quiet:
+            tell_of(plan.validation, validation)
+    return codes, target, held_out, remarks
 
 
-def _metrics(estimator: Any, staged: Staged, target: Target, held_out: np.ndarray) -> dict[str, Any]:
-    """Return the metrics on the validation rows, or on the training rows if there are none."""
+def _cross_validation(
+    plan: Plan, codes: Codes, target: Target, held_out: np.ndarray, scaled: bool, folder: Path
+) -> dict[str, Any]:
+    """Return the scores of K fits, as a part of the report."""
+    shown: Any = nullcontext() if plan.quiet else Console(stderr=True).status("cross-validation", spinner="line")
+    with shown:
+        scores = cross_validated(
+            lambda: parameters.made(target.task, {**plan.parameters, "random_state": plan.seed}),
+            codes,
+            target,
+            held_out,
+            folds=folds_of(codes, held_out, target.task, plan.folds, plan.seed),
+            dtype=plan.dtype,
+            scaled=scaled,
+            folder=folder,
+        )
+    return {"cross_validation": scores}
+
+
+def _staged(
+    plan: Plan, codes: Codes, target: Target, held_out: np.ndarray, folder: Path
+) -> tuple[Rows, Rows | None, list[Any]]:
+    """Return the rows to train on, those to validate on, and the columns that were learned from the former."""
+    try:
+        staged: Staged = stage(codes, held_out, plan.dtype, folder)
+    except DataError as error:
+        raise DataError(f"{plan.data}: {error}") from None
+    weights = (None, None) if codes.weight is None else (codes.weight[~held_out], codes.weight[held_out])
+    training = Rows(staged.X, target.y[~held_out], weights[0])
+    check_weights(training, "training rows")
     if staged.X_val is None:
-        return {"of": "training", **judged(estimator, staged.X, target.y)}
-    return {"of": "validation", **judged(estimator, staged.X_val, target.y[held_out])}
+        return training, None, staged.columns
+    validation = Rows(staged.X_val, target.y[held_out], weights[1])
+    check_weights(validation, "validation rows")
+    return training, validation, staged.columns
 
 
-def fit(
-    estimator: Any, X: np.ndarray, y: np.ndarray, X_val: np.ndarray | None, y_val: np.ndarray, scaled: bool, plan: Plan
-) -> None:
-    """Fit with a progress bar and validation rows; if `scaled`, on a standardised y, which the last layer takes back.
-
-    `scaled` is only for an output layer without an activation.
-    """
-    from sklearn.preprocessing import StandardScaler
-
-    from fastmlp.model import choices
-    from fastmlp.training.callbacks import ProgressBar
-
-    scaler = StandardScaler() if scaled else None
-    if scaler is not None:
-        y = scaler.fit_transform(y[:, None])[:, 0]
-        y_val = scaler.transform(y_val[:, None])[:, 0] if len(y_val) else y_val
-    stochastic = choices.name_of(estimator.solver) != "lbfgs"
-    validation = {"X_val": X_val, "y_val": y_val} if stochastic and X_val is not None else {}
-    if stochastic and not plan.quiet:
-        estimator.set_params(callbacks=[ProgressBar()])
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always")
-        # fit turns Ctrl-C into a warning and a half-trained model; here Ctrl-C means stop
-        warnings.filterwarnings("error", message="Training interrupted by user")
-        try:
-            estimator.fit(X, y, **validation)
-        except UserWarning:
-            raise KeyboardInterrupt from None
-        except ValueError as error:
-            if "finite" in str(error):
-                raise FloatingPointError(f"training diverged: {error}") from None
-            raise
-    estimator.set_params(callbacks=None)
-    for message in {} if plan.quiet else {str(entry.message): None for entry in notes}:
-        output.note(" ".join(message.split()))
-    if scaler is not None:
-        # (W a + b) * scale + mean = (W * scale) a + (b * scale + mean)
-        estimator.coefs_[-1] *= scaler.scale_[0]
-        estimator.intercepts_[-1] *= scaler.scale_[0]
-        estimator.intercepts_[-1] += scaler.mean_[0]
+def _history(
+    plan: Plan, target: Target, training: Rows, validation: Rows | None, n_columns: int, result: Result
+) -> dict[str, Any]:
+    """Return what is known of a training besides its scores."""
+    optional = {"validation": None if plan.validation is None else str(plan.validation), "weight": plan.weight}
+    return {
+        "task": target.task,
+        "reason": target.reason,
+        "target": target.name,
+        "classes": target.classes,
+        "rows": {"training": len(training.y), "validation": 0 if validation is None else len(validation.y)},
+        **{name: value for name, value in optional.items() if value is not None},
+        **({"ids": list(plan.ids)} if plan.ids else {}),
+        "columns": n_columns,
+        "features": training.X.shape[1],
+        "dtype": plan.dtype,
+        "seed": plan.seed,
+        **result.report(),
+        "unit": result.unit,
+    }
 
 
-def judged(estimator: Any, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Return accuracy and log loss, or R2 and the root of the mean squared error."""
-    from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
-
-    if not hasattr(estimator, "classes_"):
-        predicted = estimator.predict(X).astype(np.float64)
-        scores = {"rmse": root_mean_squared_error(y, predicted)}
-        return {"r2": float(r2_score(y, predicted)), **scores} if len(y) > 1 else scores
-    if not hasattr(estimator, "predict_proba"):  # hinge losses
-        return {"accuracy": float(accuracy_score(y, estimator.predict(X)))}
-    probabilities = estimator.predict_proba(X)
-    accuracy = accuracy_score(y, estimator.classes_[probabilities.argmax(axis=1)])
-    return {"accuracy": float(accuracy), "log_loss": float(log_loss(y, probabilities, labels=estimator.classes_))}
-
-
-NAMES = {"accuracy": "accuracy", "log_loss": "log loss", "r2": "R2", "rmse": "RMSE"}
+def _model_bytes(estimator: Any, target: Target, X: np.ndarray) -> int:
+    """Return about how large the model file will be."""
+    n_outputs = len(target.classes) if len(target.classes) > 2 else 1
+    sizes = [X.shape[1], *estimator._hidden_sizes(), n_outputs]
+    return X.dtype.itemsize * sum((a + 1) * b for a, b in pairwise(sizes))
 
 
 def show(report: Mapping[str, Any]) -> None:
     """Print the results as tables."""
     metrics = {name: value for name, value in report["metrics"].items() if name != "of"}
-    rows, seconds = report["rows"], report["seconds"]
+    crossed = report.get("cross_validation", {"mean": {}})
+    header = ["metric", "value", *([f"{crossed['folds']}-fold mean", "deviation"] if crossed["mean"] else [])]
+    table = []
+    for name, value in metrics.items():
+        scores = [f"{crossed[which][name]:.4g}" for which in ("mean", "std")] if name in crossed["mean"] else []
+        table.append((NAMES[name], f"{value:.4g}", *scores))
     console = output.console()
-    title = f"{report['metrics']['of']} rows"
-    console.print(output.grid(title, ["metric", "value"], [(NAMES[n], f"{v:.4g}") for n, v in metrics.items()]))
+    console.print(output.grid(f"{report['metrics']['of']} rows", header, table))
+    console.print(output.pairs(_entries(report).items()))
+
+
+def _entries(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return name -> text of everything but the metrics."""
+    rows, seconds = report["rows"], report["seconds"]
+    source = f", the rows of {report['validation']}" if "validation" in report else ""
+    epochs = str(report["epochs"])
+    if report["weights_of_epoch"] != report["epochs"]:
+        epochs += f"; the weights are those of epoch {report['weights_of_epoch']}"
+    crossed = f", {seconds['cross_validation']:.2f} to cross-validate" if "cross_validation" in seconds else ""
     entries = {
-        "rows": f"{rows['training']:,} to train on, {rows['validation']:,} to validate on",
+        "rows": f"{rows['training']:,} to train on, {rows['validation']:,} to validate on{source}",
         "columns": f"{report['columns']} -> {report['features']} features of {report['dtype']}",
-        "epochs": report["epochs"],
-        "seconds": f"{seconds['reading']:.2f} to read, {seconds['training']:.2f} to train",
+        "weights": f"column {report['weight']}" if "weight" in report else None,
+        "ids": ", ".join(report["ids"]) if "ids" in report else None,
+        "left out": "; ".join(f"{name!r}: {why}" for name, why in report["left_out"].items()) or None,
+        "look at": "\n".join(f"{name!r} {why}" for name, why in report["notes"].items()) or None,
+        report["unit"]: epochs,
+        "ended by": report["ended"],
+        "seconds": f"{seconds['reading']:.2f} to read, {seconds['training']:.2f} to train{crossed}",
         "seed": report["seed"],
         "model": report["model"],
     }
-    console.print(output.pairs(entries.items()))
+    return {name: value for name, value in entries.items() if value is not None}
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
+
+
+def _target(name: str | None, data: Path, file_format: str | None) -> str | None:
+    """Return the column of the target; an archive calls it y."""
+    ending = f".{file_format}" if file_format is not None else data.name
+    return "y" if name is None and ending.lower().endswith(".npz") else name
 
 
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
@@ -320,10 +424,27 @@ def _seed(given: Mapping[str, Any]) -> int:
     return secrets.randbelow(2**32) if seed is None else int(seed)
 
 
-def _share(valid: float) -> float:
-    if not 0 <= valid < 1:
-        raise ValueError(f"--valid must be in [0, 1), got {valid!r}")
-    return valid
+def _validation(valid: str) -> tuple[float, Path | None]:
+    """Return the share of validation rows, or the file that has them."""
+    try:
+        share = float(valid)
+    except ValueError:
+        if valid == "-":
+            raise ValueError("--valid must be a share or a file, not standard input") from None
+        return 0.0, Path(valid)
+    if not 0 <= share < 1:
+        raise ValueError(f"--valid must be in [0, 1), or a data file, got {valid}")
+    return share, None
+
+
+def _check_validation(plan: Plan) -> None:
+    """Refuse early stopping that would hold out rows which no report knows, or that has nothing to watch."""
+    if not plan.parameters.get("early_stopping"):
+        return
+    if plan.parameters.get("solver") in ("lbfgs", ["lbfgs", {}]):
+        raise ValueError("--early-stopping makes no sense with --solver lbfgs, which has no epochs")
+    if not plan.share and plan.validation is None:
+        raise ValueError("--early-stopping needs rows to validate on, --valid 0 leaves none: say --valid SHARE or FILE")
 
 
 def _kind(text: str) -> tuple[str, str]:
@@ -337,17 +458,21 @@ def _columns(source: Source, plan: Plan) -> dict[str, str]:
     """Return the columns to use and their kinds, the target last."""
     if plan.target is None:
         raise DataError(f"{plan.data}: --target must name the column to predict; it has {listed(source.kinds)}")
-    for name in plan.kinds:
+    weights = () if plan.weight is None else (plan.weight,)
+    apart = {"--drop": plan.drop, "--id": plan.ids, "--weight": weights}
+    for option, names in apart.items():
+        if plan.target in names:
+            raise DataError(f"{plan.data}: {option} {plan.target} is the target")
+    if plan.weight in (*plan.drop, *plan.ids):
+        raise DataError(f"{plan.data}: --weight {plan.weight} is a column of --drop or --id, too")
+    no_features = (*plan.drop, *plan.ids, *weights)
+    for name in (*plan.kinds, *no_features):
         source.problems.pop(name, None)
-    for name in plan.drop:
-        if name == plan.target:
-            raise DataError(f"{plan.data}: --drop {name} is the target")
-        source.problems.pop(name, None)
-    source.check((plan.target, *plan.drop, *plan.kinds))
-    used = {name: plan.kinds.get(name, kind) for name, kind in source.kinds.items() if name not in plan.drop}
-    used[plan.target] = used.pop(plan.target)  # the last
+    source.check((plan.target, *no_features, *plan.kinds))
+    used = source.used(plan.target, no_features, plan.kinds)
     if len(used) == 1:
-        raise DataError(f"{plan.data}: there is no column besides the target {plan.target!r}")
+        index = f" and the index, {listed(source.left_out)}" if source.left_out else ""
+        raise DataError(f"{plan.data}: there is no column besides the target {plan.target!r}{index}")
     source.check(used)
     return used
 

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+#: Bytes that a reservation takes: a file system that has no room for these has none for a result.
+RESERVED = 1 << 16
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader sees the old file or the new one, never half of one.
@@ -43,8 +46,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         folder = os.path.dirname(given)
         missing = str(path.parent) if os.path.isdir(folder or ".") else folder  # of what a link leads to
         raise FileNotFoundError(errno.ENOENT, f"there is no folder {missing!r}", given)
-    # the token: a process killed here may have had this one's number; a part of the name: names have a longest length
-    part = path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    part = _part(path)
     try:
         with part.open("xb") as stream:
             yield stream
@@ -60,6 +62,48 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+class Reservation:
+    """Room on the device of a future file, so that a long computation does not end where nothing can be written.
+
+    It is a hidden file beside `path`, which :meth:`release` removes; the caller does so before the result is written.
+    An OSError tells that the folder cannot be written to, or that the device is full.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.part = _part(path.resolve())
+        self._stream = self.part.open("xb")
+        try:
+            self.grow(RESERVED)
+        except BaseException:
+            self.release()
+            raise
+
+    def grow(self, n_bytes: int) -> None:
+        """Take `n_bytes` in all, as far as the system can promise more than the first ``RESERVED``."""
+        if n_bytes <= RESERVED:
+            self._stream.write(bytes(n_bytes))
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        elif hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._stream.fileno(), 0, n_bytes)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+
+    def release(self) -> None:
+        """Give the room back."""
+        with contextlib.suppress(OSError):  # what was not written because the device is full
+            self._stream.close()
+        self.part.unlink(missing_ok=True)
+
+
+def _part(path: Path) -> Path:
+    """Return a new hidden name beside a path."""
+    # the token: a killed process may have had this one's number; a part of the name: names have a longest length
+    return path.with_name(f".{path.name[:40]}.{os.getpid()}.{secrets.token_hex(4)}.part")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ from sklearn.utils.validation import validate_data
 
 from fastmlp.data import device_arrays
 from fastmlp.data.targets import Objective
+from fastmlp.data.warned import warn
 from fastmlp.engines.backends import Data
 from fastmlp.model import choices
 from fastmlp.model.network import Network
@@ -27,11 +28,42 @@ def validated(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
         check_consistent_length(X, y)
         device_arrays.check_finite(X)
     else:
+        warn_of_categories(X)
         dtypes = (np.float64, np.float32)
         X, y = validate_data(estimator, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, reset=reset, **checks)
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
     return X, y
+
+
+def warn_of_categories(X: Any) -> None:
+    """Warn if a table has categories that are numbers: scikit-learn reads their values as amounts.
+
+    X is anything that ``fit`` and predictions take; only tables of pandas and pyarrow have such columns. Categories
+    that are texts are an error of scikit-learn's.
+    """
+    if type(X) is np.ndarray:
+        return
+    names: list[Any] = []
+    if hasattr(X, "dtypes") and hasattr(X, "iloc"):
+        dtypes = X.dtypes.array if getattr(X, "ndim", 0) == 2 else ()
+        if any(hasattr(dtype, "categories") for dtype in set(dtypes)):
+            names = [name for name, dtype in zip(X.columns, dtypes, strict=True) if _are_numbers(dtype)]
+    elif hasattr(X, "schema") and hasattr(X, "to_pydict"):
+        coded = [(field.name, str(field.type.value_type)) for field in X.schema if hasattr(field.type, "index_type")]
+        names = [name for name, type_ in coded if type_.startswith(("int", "uint", "float", "double", "half"))]
+    if names:
+        shown = ", ".join(map(repr, names[:8])) + ", ..." * (len(names) > 8)
+        warn(
+            f"columns of categories are read as numbers, 2 as twice 1: {shown}. Encode them, for instance by "
+            "make_column_transformer((OneHotEncoder(), columns), remainder='passthrough'), or convert them to numbers"
+        )
+
+
+def _are_numbers(dtype: Any) -> bool:
+    """Return whether a dtype of pandas has categories, and these are numbers."""
+    categories = getattr(dtype, "categories", None)
+    return getattr(getattr(categories, "dtype", None), "kind", "") in ("i", "u", "f")
 
 
 def dense_targets(estimator: Any, y: Any) -> Any:

@@ -407,6 +407,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """Return outputs for X that needs validation."""
         if device_arrays.is_device_array(X):
             return prediction.of_device_array(self, X, in_kind and device_arrays.in_kind())
+        inputs.warn_of_categories(X)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         dtype = np.result_type(X.dtype, prediction.network.dtype)
         dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)

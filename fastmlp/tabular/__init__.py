@@ -3,8 +3,11 @@
 In the order of reading, and of the data flow:
 
 - ``reading.py``: a path -> a :class:`~fastmlp.tabular.reading.Source`, batches of rows as pyarrow has them; the formats
-  are in ``delimited.py`` (CSV), ``binary.py`` (Parquet, Arrow) and ``archive.py`` (npz);
+  are in ``delimited.py`` (CSV), ``objects.py`` (JSON) and ``workbook.py`` (Excel), whose rows go through ``rows.py``,
+  ``binary.py`` (Parquet, Arrow) and ``archive.py`` (npz); ``errors.py``, ``marks.py`` (numbers in texts) and
+  ``streams.py`` (compressed texts, lines) are what they share;
 - ``coding.py``: batches -> blocks of float64 codes, a column each;
+- ``facts.py``: which columns are likely to be no features, for people;
 - ``columns.py``: what is known about each column after training, as JSON and as a scikit-learn transformer;
 - ``target.py``: the column to predict -> the task, and labels or values to train on;
 - ``recipe.py``: the columns, the target and the history of a training, as a model file keeps them;

@@ -14,7 +14,8 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from fastmlp.tabular.reading import DataError, Dialect, Source, one_line
+from fastmlp.tabular.errors import DataError, one_line
+from fastmlp.tabular.reading import Dialect, Source
 
 BLOCK_BYTES = 1 << 23
 
@@ -72,8 +73,6 @@ def open_source(path: Path, dialect: Dialect) -> Source:
         with _member(path, archive, "X") as X:
             if len(X.shape) != 2 or X.dtype.kind not in "fiub":
                 raise DataError(f"{path}: X must be a matrix of numbers, it is {X.dtype} of shape {X.shape}")
-            if X.shape[0] == 0:
-                raise DataError(f"{path}: has no rows")
             kind = "boolean" if X.dtype.kind == "b" else "numeric"
             kinds = {f"x{i}": kind for i in range(X.shape[1])}
             n_rows = X.shape[0]

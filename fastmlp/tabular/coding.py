@@ -6,14 +6,16 @@ categories get their numbers as they appear (:class:`Learner`); afterwards they 
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastmlp.tabular.columns import LARGEST, Categorical, Column
-from fastmlp.tabular.reading import DataError, Source, shortened
+from fastmlp.tabular.columns import LARGEST, Categorical, Column, with_spellings
+from fastmlp.tabular.errors import DataError, shortened
+from fastmlp.tabular.reading import Source
 
 
 class Learner:
@@ -30,6 +32,15 @@ class Learner:
         self.max_categories = max_categories
         self.categories: dict[str, dict[str, int]] = {n: {} for n, kind in kinds.items() if kind == "categorical"}
         self.target = list(kinds)[-1]
+        self._spellings: dict[str, dict[str, int]] = {}
+
+    def follow(self, source: Source) -> None:
+        """Read another file from now on, whose texts find the categories of the first in either spelling.
+
+        It may have any number of other texts: they become no features.
+        """
+        self.source, self.max_categories = source, sys.maxsize
+        self._spellings = {name: with_spellings(known) for name, known in self.categories.items()}
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield blocks of codes (n_rows, n_columns).
@@ -41,7 +52,7 @@ class Learner:
             block = np.empty((batch.num_rows, len(self.kinds)))
             for i, name in enumerate(self.kinds):
                 block[:, i] = self._codes(batch.column(i), name)
-            _check_finite(self.source, block, list(self.kinds), row)
+            check_finite(self.source, block, list(self.kinds), row)
             gaps = np.flatnonzero(np.isnan(block[:, -1]))
             if len(gaps):
                 where = f"row {row + gaps[0] + 1}, column {self.target!r}"
@@ -54,9 +65,10 @@ class Learner:
     def _codes(self, array: Any, name: str) -> np.ndarray:
         if name not in self.categories:
             return numbers(array)
-        known = self.categories[name]
+        known, spelled = self.categories[name], self._spellings.get(name, {})
         coded = array.dictionary_encode()
-        codes = [known.setdefault(text, len(known)) for text in coded.dictionary.to_pylist()]
+        texts = coded.dictionary.to_pylist()
+        codes = [spelled[text] if text in spelled else known.setdefault(text, len(known)) for text in texts]
         if name != self.target and len(known) > self.max_categories:
             raise DataError(
                 f"{self.source.path}: column {name!r} has more than {self.max_categories} different texts: leave it out"
@@ -81,15 +93,25 @@ class Coder:
         Columns are found by name. A DataError tells of a column that the file lacks, a value of another kind, an
         infinite number, or, with unknown="error", a text that training did not see.
         """
+        return (block for block, _ in self.blocks_beside(source, {}, unknown))
+
+    def blocks_beside(
+        self, source: Source, beside: Mapping[str, str], unknown: str = "ignore"
+    ) -> Iterator[tuple[np.ndarray, Any]]:
+        """Yield blocks as :meth:`blocks` does, each with the rows' pyarrow.RecordBatch, which has more columns.
+
+        `beside` are these columns and their kinds; a column that the codes need too has the kind that training learned.
+        """
         kinds = {column.name: column.kind for column in self.columns}
+        read = {**beside, **kinds}
         # what the first rows look like does not matter: the kinds are known
         source.problems.clear()
-        source.check(kinds)
+        source.check(read)
         row = 0
-        for batch in source.batches(kinds):
+        for batch in source.batches(read):
             block = np.empty((batch.num_rows, len(kinds)))
             for i, column in enumerate(self.columns):
-                array = batch.column(i)
+                array = batch.column(column.name)
                 block[:, i] = self._codes(array, column) if isinstance(column, Categorical) else numbers(array)
                 if unknown == "error" and column.name in self.unseen:
                     at = int(np.flatnonzero(block[:, i] == len(column.categories))[0])  # type: ignore[union-attr]
@@ -97,19 +119,20 @@ class Coder:
                         f"{source.path}: row {row + at + 1}, column {column.name!r}: {shortened(array[at].as_py())}"
                         " is no category that training saw"
                     )
-            _check_finite(source, block, list(kinds), row)
-            yield block
+            check_finite(source, block, list(kinds), row)
+            yield block, batch
             row += batch.num_rows
 
     def _codes(self, array: Any, column: Categorical) -> np.ndarray:
-        known = {text: code for code, text in enumerate(column.categories)}
+        known = column.codes
         coded = array.dictionary_encode()
         texts = coded.dictionary.to_pylist()
-        codes = np.array([known.get(text, len(known)) for text in texts], dtype=float)
+        new_code = len(column.categories)
+        codes = np.array([known.get(text, new_code) for text in texts], dtype=float)
         indices = numbers(coded.indices)
-        if (codes == len(known)).any():
+        if (codes == new_code).any():
             counts = np.bincount(indices[~np.isnan(indices)].astype(np.intp), minlength=len(texts))
-            new = {text: int(n) for text, code, n in zip(texts, codes, counts, strict=True) if code == len(known) and n}
+            new = {text: int(n) for text, code, n in zip(texts, codes, counts, strict=True) if code == new_code and n}
             self.unseen.setdefault(column.name, Counter()).update(new)
         return looked_up(indices, codes)
 
@@ -121,7 +144,7 @@ def numbers(array: Any) -> np.ndarray:
     return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
-def _check_finite(source: Source, block: np.ndarray, names: Sequence[str], row: int) -> None:
+def check_finite(source: Source, block: np.ndarray, names: Sequence[str], row: int) -> None:
     """Refuse infinite and absurdly large numbers in a block that begins after `row` rows."""
     wrong = np.abs(block) >= LARGEST
     if wrong.any():

@@ -10,13 +10,16 @@ from it: nothing is pickled, and a file cannot run code.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fastmlp.tabular.reading import DataError
+from fastmlp.tabular.errors import DataError
+
+_WHOLE = re.compile(r"-?[0-9]+(\.0)?")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,25 @@ class Categorical:
     most_frequent: int  # its index
     kind: ClassVar[str] = "categorical"
 
+    @property
+    def codes(self) -> dict[str, int]:
+        """The code of each text, and of its other spelling."""
+        return with_spellings({text: code for code, text in enumerate(self.categories)})
+
 
 Column = Numeric | Boolean | Categorical
+
+
+def with_spellings(codes: Mapping[str, int]) -> dict[str, int]:
+    """Return the codes of texts, with whole numbers both with and without ".0".
+
+    Formats write the same category differently: 3 as an integer, 3.0 where a gap made the column one of floats.
+    """
+    more = dict(codes)
+    for text, code in codes.items():
+        if _WHOLE.fullmatch(text):
+            more.setdefault(text.removesuffix(".0") if text.endswith(".0") else f"{text}.0", code)
+    return more
 
 
 def in_order(columns: Sequence[Column]) -> list[Column]:

@@ -16,7 +16,9 @@ import numpy as np
 from fastmlp.tabular import columns as tables
 from fastmlp.tabular.coding import Coder
 from fastmlp.tabular.columns import Column
-from fastmlp.tabular.reading import DataError, Dialect, Source
+from fastmlp.tabular.errors import DataError
+from fastmlp.tabular.marks import DECIMALS, THOUSANDS
+from fastmlp.tabular.reading import Dialect, Source
 
 #: Key of the metadata.
 KEY = "table"
@@ -30,8 +32,9 @@ class Recipe:
     columns: list[Column]  # in the order of the file that was trained on
     target: str  # the column that is predicted
     task: str  # "classification" or "regression"
-    dialect: Dialect = field(default_factory=Dialect)  # how missing values were written
+    dialect: Dialect = field(default_factory=Dialect)  # how missing values and numbers in texts were written
     training: Mapping[str, Any] = field(default_factory=dict)  # rows, metrics, seconds and versions, for people
+    ids: tuple[str, ...] = ()  # columns that identify rows, which predictions repeat
 
     @property
     def features(self) -> list[str]:
@@ -62,8 +65,22 @@ class Recipe:
         DataError
             As ``Coder.blocks``.
         """
-        for codes in (coder or Coder(self.columns)).blocks(source, unknown):
-            yield np.ascontiguousarray(self.transformer.transform(codes), dtype=dtype)
+        return (X for X, _ in self.blocks_beside(source, dtype, {}, coder, unknown))
+
+    def blocks_beside(
+        self,
+        source: Source,
+        dtype: Any,
+        beside: Mapping[str, str],
+        coder: Coder | None = None,
+        unknown: str = "ignore",
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yield features as :meth:`blocks` does, and a pyarrow.RecordBatch of the same rows with more columns.
+
+        `beside` are these columns and their kinds.
+        """
+        for codes, batch in (coder or Coder(self.columns)).blocks_beside(source, beside, unknown):
+            yield np.ascontiguousarray(self.transformer.transform(codes), dtype=dtype), batch
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as metadata of a model file."""
@@ -73,8 +90,12 @@ class Recipe:
             "target": self.target,
             "task": self.task,
             "missing": list(self.dialect.missing),
+            "decimal": self.dialect.decimal,
+            "thousands": self.dialect.thousands,
             "training": dict(self.training),
         }
+        if self.ids:
+            entries["ids"] = list(self.ids)
         return {KEY: entries}
 
 
@@ -95,7 +116,15 @@ def from_json(metadata: Any) -> Recipe:
     missing = entries.get("missing")
     if not isinstance(missing, list) or not all(isinstance(text, str) for text in missing):
         raise DataError("missing must be a list of texts")
-    return Recipe(tables.from_json(entries.get("columns")), target, task, Dialect(missing=tuple(missing)), training)
+    ids = entries.get("ids", [])
+    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+        raise DataError("ids must be a list of texts")
+    # files of earlier versions say nothing about numbers in texts
+    decimal, thousands = entries.get("decimal", "."), entries.get("thousands")
+    if decimal not in DECIMALS or thousands not in (None, *THOUSANDS) or decimal == thousands:
+        raise DataError("decimal and thousands must be different marks of numbers")
+    dialect = Dialect(missing=tuple(missing), decimal=decimal, thousands=thousands)
+    return Recipe(tables.from_json(entries.get("columns")), target, task, dialect, training, tuple(ids))
 
 
 def load(path: Path, *, needed: bool = True) -> tuple[Any, Recipe | None]:

@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from fastmlp.tabular.coding import Learner, looked_up
-from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, feature_names, transformer
-from fastmlp.tabular.reading import DataError, Source
+from fastmlp.tabular.columns import LARGEST, Boolean, Categorical, Column, Numeric, feature_names, transformer
+from fastmlp.tabular.errors import DataError
+from fastmlp.tabular.facts import Facts
+from fastmlp.tabular.reading import Source
 
 #: Rows of a block between two passes over the codes; about as many bytes.
 BLOCK_BYTES = 1 << 22
@@ -40,6 +42,9 @@ class Codes:
     kinds: list[str]  # of the columns
     categories: dict[str, dict[str, int]]  # of each categorical column: codes of texts
     target: np.ndarray  # (n_rows,), the codes of the target
+    weight: np.ndarray | None = None  # (n_rows,), the weights of the rows, if a column has them
+    n_given: int = 0  # rows at the end that are those of a validation file
+    labelled: bool = False  # whether the file says that the numbers of the target are categories
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows, their codes (n, n_columns) without the target), block by block.
@@ -92,25 +97,60 @@ def write_codes(
     folder: Path,
     *,
     max_categories: int,
+    weight: str | None = None,
+    validation: Source | None = None,
     on_rows: Callable[[int], object] = lambda n: None,
 ) -> Codes:
     """Read a file to its end and write the codes of some columns, of which the target is the last, to a folder.
 
-    `on_rows` is called with the number of rows read so far. A DataError tells of any error in the file.
+    `weight` is a column of weights, which is none of these. The rows of a `validation` file follow those of the first.
+    `on_rows` is called with the number of rows read so far. A DataError tells of any error in the files. What people
+    should know of the columns goes to ``source.notes``.
     """
     import pyarrow
 
-    learner = Learner(source, kinds, max_categories)
+    weights = {} if weight is None else {weight: "numeric"}
+    learner, facts = Learner(source, {**weights, **kinds}, max_categories), Facts(kinds)
     path = folder / "codes"
-    targets, n_rows = [], 0
+    targets, given, ends = [], [], [0]
     with path.open("wb") as stream:
-        for block in learner.blocks():
-            stream.write(block.data)
-            targets.append(block[:, -1].copy())
-            n_rows += len(block)
-            on_rows(n_rows)
+        for part in (source,) if validation is None else (source, validation):
+            if part is validation:
+                learner.follow(part)
+            ends.append(ends[-1])
+            for block in learner.blocks():
+                if weight is not None:
+                    given.append(checked_weights(part.path, weight, block[:, 0], ends[-1] - ends[-2]))
+                    block = np.ascontiguousarray(block[:, 1:])
+                stream.write(block.data)
+                targets.append(block[:, -1].copy())
+                if part is source:
+                    facts.add(block)
+                ends[-1] += len(block)
+                on_rows(ends[-1])
+            if part is source:
+                source.notes |= facts.notes(learner.categories)
     pyarrow.default_memory_pool().release_unused()  # the blocks that were read ahead
-    return Codes(path, list(kinds), list(kinds.values()), learner.categories, np.concatenate(targets))
+    return Codes(
+        path,
+        list(kinds),
+        list(kinds.values()),
+        learner.categories,
+        np.concatenate(targets),
+        labelled=learner.target in source.labels,
+        weight=np.concatenate(given) if given else None,
+        n_given=0 if validation is None else ends[2] - ends[1],
+    )
+
+
+def checked_weights(path: Path, name: str, weights: np.ndarray, row: int) -> np.ndarray:
+    """Return a copy of the weights (n,) of rows that follow `row` others; refuse those that are no weights."""
+    wrong = np.flatnonzero(~((weights >= 0) & (weights < LARGEST)))
+    if len(wrong):
+        value = weights[wrong[0]]
+        what = "the weight is missing" if np.isnan(value) else f"{value:g} is no weight, which is 0 or more"
+        raise DataError(f"{path}: row {row + wrong[0] + 1}, column {name!r}: {what}")
+    return weights.copy()
 
 
 def draw_validation(target: np.ndarray, share: float, seed: int, stratify: bool) -> np.ndarray:
@@ -175,11 +215,11 @@ def learn_columns(codes: Codes, training: np.ndarray) -> tuple[list[Column], dic
     return columns, renumbered
 
 
-def stage(codes: Codes, held_out: np.ndarray, dtype: Any, folder: Path) -> Staged:
+def stage(codes: Codes, held_out: np.ndarray, dtype: Any, folder: Path, *, keep_codes: bool = False) -> Staged:
     """Learn the columns from the rows that are not held out, write all features to a folder, map them.
 
     `held_out` is a mask (n_rows,); the features are of this dtype, float32 or float64. The file of the codes is
-    removed. A DataError names a column without a value in the training rows.
+    removed, unless it is to be kept. A DataError names a column without a value in the training rows.
     """
     columns, renumbered = learn_columns(codes, ~held_out)
     made = transformer(columns)
@@ -197,7 +237,8 @@ def stage(codes: Codes, held_out: np.ndarray, dtype: Any, folder: Path) -> Stage
             mask = held_out[rows]
             training.write(features[~mask].data)
             validation.write(features[mask].data)
-    codes.path.unlink()
+    if not keep_codes:
+        codes.path.unlink()
     X = np.asarray(np.load(paths[0], mmap_mode="r"))  # a plain array over the same pages
     X_val = np.asarray(np.load(paths[1], mmap_mode="r")) if n_val else None
     return Staged(X, X_val, columns)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastmlp.tabular.reading import DataError
+from fastmlp.tabular.errors import DataError
 from fastmlp.tabular.staging import Codes
 
 TASKS = ("auto", "classification", "regression")
@@ -30,11 +30,14 @@ class Target:
 def read_target(codes: Codes, task: str, where: str) -> Target:
     """Return the target of a file, the last column of its codes; `where` is the file, for messages.
 
-    The task "auto" takes texts, truths and at most ``FEW`` different whole numbers for classes, as far as
+    The rows of a validation file decide nothing.
+
+    The task "auto" takes texts, truths, categories and at most ``FEW`` different whole numbers for classes, as far as
     scikit-learn's ``type_of_target`` does. A DataError says that the target is the same in all rows, or holds texts
     where values are wanted, or fractions where classes are.
     """
-    name, kind, values = codes.names[-1], codes.kinds[-1], codes.target
+    name, kind = codes.names[-1], codes.kinds[-1]
+    values = codes.target[: len(codes.target) - codes.n_given]
     different = np.unique(values)
     if len(different) == 1:
         first = next(iter(codes.categories[name])) if kind == "categorical" else f"{different[0]:g}"
@@ -49,21 +52,42 @@ def read_target(codes: Codes, task: str, where: str) -> Target:
         if task == "classification":
             raise DataError(f"{where}: the target {name!r} {what}: no classes for --task classification")
     else:
-        what = f"holds {len(different)} different whole numbers"
+        what = f"holds {len(different)} different {'categories' if codes.labelled else 'whole numbers'}"
     reason = "as --task says"
     if task == "auto":
         task = "regression"
-        if kind != "numeric" or (len(different) <= FEW and _are_whole(values)):
+        if (
+            kind != "numeric"
+            or (codes.labelled and _are_whole(values))
+            or (len(different) <= FEW and _are_whole(values))
+        ):
             task = "classification"
         reason = f"{name!r} {what}"
     if task == "regression":
-        return Target(name, task, reason, values, [])
+        return Target(name, task, reason, codes.target, [])
+    y = _labels(codes)
+    return Target(name, task, reason, y, np.unique(y[: len(values)]).tolist())
+
+
+def check_given(codes: Codes, training: np.ndarray, where: str) -> None:
+    """Refuse classes of a validation file, the last rows, that none of the `training` rows has, a mask (n_rows,)."""
+    first = len(codes.target) - codes.n_given
+    unknown = np.flatnonzero(~np.isin(codes.target[first:], codes.target[training]))
+    if len(unknown):
+        value, name = codes.target[first + unknown[0]], codes.names[-1]
+        shown = f"{value:g}"
+        if codes.kinds[-1] != "numeric":
+            shown = repr(list(codes.categories[name])[int(value)] if name in codes.categories else bool(value))
+        raise DataError(f"{where}: row {unknown[0] + 1}, column {name!r}: {shown} is no class of the training rows")
+
+
+def _labels(codes: Codes) -> np.ndarray:
+    """Return the target as classes (n_rows,)."""
+    name, kind = codes.names[-1], codes.kinds[-1]
     if kind == "categorical":
         # one text per class, not one per row
-        y = np.array(list(codes.categories[name]), dtype=object)[values.astype(np.intp)]
-    else:
-        y = values.astype(bool if kind == "boolean" else np.int64)
-    return Target(name, task, reason, y, np.unique(y).tolist())
+        return np.array(list(codes.categories[name]), dtype=object)[codes.target.astype(np.intp)]
+    return codes.target.astype(bool if kind == "boolean" else np.int64)
 
 
 def _are_whole(values: np.ndarray) -> bool:
