@@ -1,6 +1,6 @@
 """Where formulas have corners, zeros and ends: points for every activation and loss, and what to check there.
 
-Used for the engines on CPUs (test_kinks.py) and for the CUDA engine (test_cuda.py), all judged by the reference.
+Used for the engines on CPUs (test_kinks.py) and for the CUDA engine (test_cuda_kinks.py), all judged by the reference.
 """
 
 import numpy as np
@@ -169,14 +169,40 @@ def check_loss(engine, entry, dtype):
     ends = np.array([750, -750, largest, -largest, np.inf, -np.inf, np.nan], dtype)
     for number, y in enumerate(targets_of(entry, dtype)):
         logits = np.concatenate([points(dtype), near(y, dtype)])[:, None]
-        delta = by_name.loss(engine, entry, logits, np.full_like(logits, y))[1]
-        expected = reference.loss(entry, logits, np.full_like(logits, y))[1]
-        what = f"delta of {entry}, y={y}, at {logits.ravel()}"
-        assert_close(delta, expected, terms=4, scale=size_of(entry, y, logits, expected), what=what)
+        check_delta(entry, y, logits, by_name.loss(engine, entry, logits, np.full_like(logits, y))[1])
         for z in [logits[np.abs(logits) <= 100][:, None], *(ends[:, None, None] if number < 3 else ())]:
-            value, expected = (by(entry, z, np.full_like(z, y))[0] for by in (loss_of(engine), reference.loss))
-            scale = size_of(entry, y, z, expected).mean()
-            assert_close(value, expected, dtype=dtype, terms=4, scale=scale, what=f"{entry}, y={y}, z={z}")
+            check_value(entry, y, z, by_name.loss(engine, entry, z, np.full_like(z, y))[0])
+
+
+def check_loss_in_parts(engine, entry, dtype, size=8):
+    """The same, a few rows in a call, each row that may spoil the others in a call of its own.
+
+    An engine that makes sparse rows dense multiplies the deltas of all rows by the zeros of each one, and its simulator
+    is the faster, the fewer these are.
+    """
+    for y in targets_of(entry, dtype):
+        logits = np.concatenate([points(dtype), near(y, dtype)])[:, None]
+        expected = reference.loss(entry, logits, np.full_like(logits, y))[1]
+        moderate = (np.isfinite(expected) & (np.abs(logits) <= 100)).ravel()
+        together, alone = np.flatnonzero(moderate), np.flatnonzero(~moderate)
+        for rows in [*np.split(together, range(size, len(together), size)), *alone[:, None]]:
+            z = logits[rows]
+            value, delta = by_name.loss(engine, entry, z, np.full_like(z, y))
+            check_delta(entry, y, z, delta)
+            check_value(entry, y, z, value)
+
+
+def check_delta(entry, y, logits, delta):
+    expected = reference.loss(entry, logits, np.full_like(logits, y))[1]
+    what = f"delta of {entry}, y={y}, at {logits.ravel()}"
+    assert_close(delta, expected, terms=4, scale=size_of(entry, y, logits, expected), what=what)
+
+
+def check_value(entry, y, logits, value):
+    expected = reference.loss(entry, logits, np.full_like(logits, y))[0]
+    scale = size_of(entry, y, logits, expected).mean()
+    what = f"{entry}, y={y}, at {logits.ravel()}"
+    assert_close(value, expected, dtype=logits.dtype, terms=4, scale=scale, what=what)
 
 
 def loss_of(engine):

@@ -2,7 +2,7 @@
 
 In the simulator a GPU's threads are Python's: sizes here are small, and odd on purpose.  It checks which number goes
 where, not races; the barriers are argued in kernels/numba_cuda/template/.  What needs neither is in test_cuda_code.py
-and test_cuda_driver.py.
+and test_cuda_driver.py, formulas at their kinks in test_cuda_kinks.py.
 """
 
 import importlib
@@ -22,7 +22,6 @@ from fastmlp.kernels import formulas, reference
 from fastmlp.kernels.numba_cuda import driver, settings, training
 from fastmlp.model.network import Network
 
-import kinks
 from helpers import (
     ACTIVATIONS,
     HIDDEN,
@@ -39,7 +38,6 @@ from helpers import (
     make_weights,
     steady_simulator,
 )
-from tiers import label
 
 USABLE = "cuda" in backends.available()
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
@@ -79,17 +77,6 @@ def test_activations(engine, activation, dtype):
     if activation in ACTIVATIONS and activation not in HIDDEN:
         return
     assert_close(by_name.slope(engine, activation, z), reference.slope(activation, z, a), terms=4, scale=1)
-
-
-@by_dtype
-@pytest.mark.parametrize("entry", [*kinks.ACTIVATIONS, *kinks.OWN_ACTIVATIONS], ids=label)
-def test_activations_at_kinks(engine, entry, dtype):
-    kinks.check_activation(engine, entry, dtype)
-
-
-@by_dtype
-def test_learned_slopes_at_kinks(engine, dtype):
-    kinks.check_learned_slopes(engine, dtype, (1, 5, 9))
 
 
 @by_dtype

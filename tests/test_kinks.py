@@ -1,13 +1,14 @@
 """Every activation, slope and loss where formulas have corners and ends: zeros of both signs, kinks, infinities, NaN.
 
 Built-in ones, a user's, and built-in ones as a user would write them, in every engine on CPUs and on every instruction
-set.  What is checked is in kinks.py, which test_cuda.py uses too.
+set.  What is checked is in kinks.py, which test_cuda_kinks.py uses too.
 """
 
 import numpy as np
 import pytest
 
-from fastmlp.kernels import formulas, reference
+from fastmlp.data.targets import link_of
+from fastmlp.kernels import reference
 
 import kinks
 from helpers import HIDDEN, name_of
@@ -28,10 +29,6 @@ def engine(engine_on_every_isa):
     return engine_on_every_isa
 
 
-def is_softmax(entry):
-    return formulas.LOSSES[name_of(entry)].link == "softmax"
-
-
 @each_entry
 @pytest.mark.parametrize("entry", kinks.ACTIVATIONS, ids=str)
 def test_activations(engine, dtype, entry):
@@ -49,13 +46,13 @@ def test_learned_slopes(engine, dtype):
 
 
 @each_entry
-@pytest.mark.parametrize("entry", [entry for entry in kinks.LOSSES if not is_softmax(entry)], ids=str)
+@pytest.mark.parametrize("entry", [entry for entry in kinks.LOSSES if link_of(entry) != "softmax"], ids=str)
 def test_losses(engine, dtype, entry):
     kinks.check_loss(engine, entry, dtype)
 
 
 @each_entry
-@pytest.mark.parametrize("entry", [entry for entry in kinks.LOSSES if is_softmax(entry)], ids=str)
+@pytest.mark.parametrize("entry", [entry for entry in kinks.LOSSES if link_of(entry) == "softmax"], ids=str)
 def test_losses_of_softmax(engine, dtype, entry):
     kinks.check_softmax_loss(engine, entry, dtype)
 

@@ -15,7 +15,7 @@ from gpu import look, surroundings
 from gpu.children import last_line, read_json, run_all
 
 SCRIPT = Path(__file__).resolve().parents[1] / "gpu_check.py"
-DEVICE_TESTS = ("test_cuda.py", "test_cuda_faults.py", "test_device_arrays.py")
+DEVICE_TESTS = ("test_cuda.py", "test_cuda_faults.py", "test_cuda_kinks.py", "test_device_arrays.py")
 TESTS_SIMULATED = 150  # of so many tests one runs in the simulator, where .ci/run runs all of them
 SANITIZERS = ("racecheck", "memcheck", "synccheck")
 SANITIZER_FOUND = 9  # its exit code where it has found something

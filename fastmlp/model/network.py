@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.model.segments import Segment, segments_of
-from fastmlp.model.stages import OPTIONS, PREDICTS, Stages, whole_batch
+from fastmlp.model.stages import OPTIONS, PREDICTS, Fold, Stages, whole_batch
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,11 @@ class Network(Stages):
     def _stripped(self) -> Network:
         return replace(self, **{name: option.off for name, option in OPTIONS.items()})
 
+    @cached_property
+    def folds(self) -> list[Fold]:
+        """What makes weights and biases of the options that it has; empty where there is nothing to fold."""
+        return [option.fold for name, option in PREDICTS.items() if option.fold and getattr(self, name)]
+
     def folded(self, params: np.ndarray) -> tuple[Network, np.ndarray]:
         """The network and the flat vector to predict with: what lies between two products becomes weights and biases.
 
@@ -176,8 +181,7 @@ class Network(Stages):
         params : ndarray of shape (plain.n_params,)
             The same vector where there is nothing to fold, else a new one.
         """
-        folds = [option.fold for name, option in PREDICTS.items() if option.fold and getattr(self, name)]
-        if not folds:
+        if not self.folds:
             return self.plain, params
         folded = np.empty(self.plain.n_params, dtype=self.dtype)
         folded[: self.n_linear] = params[: self.n_linear]
@@ -185,7 +189,7 @@ class Network(Stages):
         for i, kept in enumerate(self.plain.unit_parameters(folded)):
             for name, values in kept.items():
                 values[...] = units[i][name]
-        for fold in folds:
+        for fold in self.folds:
             fold(self, params, self.plain.coefs(folded), self.plain.intercepts(folded))
         return self.plain, folded
 

@@ -29,6 +29,7 @@ class Head:
         if self._is_wide:
             return
         width, self._columns = (self._width, 1) if self._link == "softmax" else (1, self._width)
+        self._divides = self._columns > 1  # whether a row of logits becomes several
         row = None if choices.is_formula(network.loss) else formulas.LOSSES[choices.name_of(network.loss)]
         self._outputs_summed = 1 if row and row.mean_over_outputs else self._columns
         self._network = Network((width, width), (), network.loss, network.dtype)
@@ -51,7 +52,7 @@ class Head:
             return np.nan  # a mean over nothing
         if self._is_wide:
             return reference.loss(self._name, logits, self._y, self._weight)[0]
-        data = Data(logits.reshape(-1, self._width // self._columns), self._y, self._weight)
+        data = Data(logits.reshape(-1, 1) if self._divides else logits, self._y, self._weight)
         value = self._engine.loss_and_grad(self._workspace, self._params, data, 0.0, self._grad)
         return value * self._outputs_summed
 
@@ -61,6 +62,7 @@ class Head:
             return logits
         if self._is_wide:
             return reference.softmax(logits)
-        outputs, shape = np.empty_like(logits), (-1, self._width // self._columns)
-        self._engine.predict(self._workspace, self._params, logits.reshape(shape), outputs.reshape(shape))
+        outputs = np.empty(logits.shape, logits.dtype)
+        rows, out = (logits.reshape(-1, 1), outputs.reshape(-1, 1)) if self._divides else (logits, outputs)
+        self._engine.predict(self._workspace, self._params, rows, out)
         return outputs

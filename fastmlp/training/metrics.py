@@ -131,8 +131,8 @@ def r2(y: np.ndarray, weight: np.ndarray | None, dtype: np.dtype) -> Score:
     y = y.reshape(len(y), -1).astype(dtype, copy=False)
     weight = None if weight is None else weight.astype(dtype, copy=False)
 
-    def summed(errors: np.ndarray) -> np.ndarray:
-        squares = np.square(errors)
+    def summed(errors: np.ndarray) -> np.ndarray:  # which are overwritten
+        squares = np.square(errors, out=errors)
         return np.add.reduce(squares if weight is None else weight[:, None] * squares, axis=0)
 
     with np.errstate(over="ignore", invalid="ignore"):
@@ -140,14 +140,15 @@ def r2(y: np.ndarray, weight: np.ndarray | None, dtype: np.dtype) -> Score:
     is_constant = spread == 0
     any_constant = is_constant.any()
     divisor = np.where(is_constant, 1, spread)
+    is_usual = len(spread) == 1 and not any_constant
 
     def score(outputs: np.ndarray) -> float:
         with np.errstate(over="ignore", invalid="ignore"):
             error = summed(y - outputs)
+            if is_usual and math.isfinite(error[0]):  # in fewer calls
+                return float(1 - error[0] / divisor[0])
             if not math.isfinite(error.sum()) and not np.isfinite(outputs).all():
                 return np.nan
-            if len(error) == 1 and not any_constant:  # the usual case, in fewer calls
-                return float(1 - error[0] / divisor[0])
             scores = 1 - error / divisor
             if any_constant:
                 scores[is_constant] = error[is_constant] == 0

@@ -243,13 +243,12 @@ class Run:
         estimator = self.estimator
         estimator.validation_loss_curve_.append(loss)
         estimator.validation_scores_.append(score)
+        by_loss = stopping.monitors_loss(estimator)
         if estimator.verbose:
-            by_loss = stopping.monitors_loss(estimator)
             print(f"Validation loss: {loss:f}" if by_loss else f"Validation score: {score:f}")
         if self.stopping.watch_validation(estimator, loss, score) and self.keeps_best:
             self.state.best_params = self.params.copy()
         self.n_judged += 1
-        by_loss = stopping.monitors_loss(estimator)
         self.optimizer.after_score(loss if by_loss else score, higher_is_better=not by_loss)
 
     def judge(self) -> bool:

@@ -57,19 +57,19 @@ class Rows:
         self.y = self._all_y if rows is None else self._all_y[rows]
         self.weight = None if weight is None else weight if rows is None else weight[rows]
         targets = y if rows is None else y[rows]
-        self._n = len(targets)
+        self.shape = len(targets), self._evaluation.network.widths[-1]  # of the logits
         self._head.select(targets, self.weight)
         estimator, names = self._evaluation.estimator, self._evaluation.metrics
         data = Data(X, targets, self.weight)
         self._scores = metrics.scores_on(estimator, names, data, self.y, rows, self._described())
 
     def __len__(self) -> int:
-        return self._n
+        return self.shape[0]
 
     def __call__(self, logits: np.ndarray) -> dict[str, float]:
         """Return "loss" (without penalty) and the scores by name."""
-        outputs = self._head.outputs(logits)
-        measured = {"loss": self._head.loss(logits)}
+        head = self._head
+        outputs, measured = head.outputs(logits), {"loss": head.loss(logits)}
         for name, score in self._scores.items():
             measured[name] = score(outputs)
         if math.isnan(sum(measured.values())) and _are_moderate(logits) and _are_moderate(outputs):
@@ -79,7 +79,7 @@ class Rows:
     def check(self) -> None:
         """Raise or warn before training if a metric is NaN for these targets, whatever the outputs are."""
         evaluation, targets = self._evaluation, self._all.y if self.rows is None else self._all.y[self.rows]
-        logits = np.zeros((len(self), evaluation.network.widths[-1]), evaluation.network.dtype)
+        logits = np.zeros(self.shape, evaluation.network.dtype)
         if evaluation.link == "identity" and evaluation.estimator._numeric_targets:
             with np.errstate(over="ignore"):
                 logits += targets.mean(axis=0)
@@ -212,7 +212,7 @@ class Evaluation:
         if self._workspace is None:
             n = max(map(len, self.sets.values()))
             self._workspace = self.engine.workspace(self._to_logits, n, self.estimator.n_jobs)
-        weights = self.network.folded(params)[1]
+        weights = self.network.folded(params)[1] if self.network.folds else params
         measured = {name: rows(self._logits(rows, weights)) for name, rows in self.sets.items()}
         self._record(measured)
         if self.deciding is None:
@@ -221,18 +221,17 @@ class Evaluation:
         return deciding["loss"], deciding[self.first_score]
 
     def _record(self, measured: Mapping[str, Mapping[str, float]]) -> None:
-        results = self.estimator.__dict__.setdefault("evals_result_", {})
+        results, further = self.estimator.__dict__.setdefault("evals_result_", {}), self._further
         for name, values in measured.items():
             curves = results.setdefault(name, {})
             for metric, value in values.items():
                 curves.setdefault(metric, []).append(value)
-                column = self._further.get((name, metric))
-                if column is not None:
+                if further and (column := further.get((name, metric))) is not None:
                     self.columns.setdefault(column, []).append(value)
 
     def _logits(self, rows: Rows, weights: np.ndarray) -> np.ndarray:
         # new in each epoch: an engine may know arrays that come again by their identity
-        logits = np.empty((len(rows), self.network.widths[-1]), self.network.dtype)
+        logits = np.empty(rows.shape, self.network.dtype)
         self.engine.predict(self._workspace, weights, rows.X, logits, rows.rows)
         return logits
 
