@@ -7,6 +7,7 @@ loss and scores.  What is measured of a set is said in metrics.py.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from types import ModuleType
@@ -46,10 +47,6 @@ class Rows:
         self._undefined: set[str] = set()  # metrics of which a warning has said that they are NaN
         self.select(rows)
 
-    def watch(self, params: np.ndarray) -> None:
-        """Validate these weights from now on: training goes on in another vector."""
-        self._params = params
-
     def select(self, rows: np.ndarray | None) -> None:
         """Take these rows from now on."""
         X, y, weight = self._all
@@ -87,8 +84,10 @@ class Rows:
         loss_is_formula = choices.is_formula(evaluation.network.loss)  # which may be NaN for these outputs only
         measured = {"loss": 0.0 if loss_is_formula else self._head.loss(logits)}
         fitted = {"n_outputs_": logits.shape[1], "out_activation_": evaluation.link}
-        for name, score in self._scores.items():
-            measured[name] = metrics.score_before_training(score, outputs, **fitted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)  # what is undefined for made-up outputs only
+            for name, score in self._scores.items():
+                measured[name] = metrics.score_before_training(score, outputs, **fitted)
         self._judge(measured)
         for name in self._undefined - {"loss"}:
             self._scores[name] = metrics.undefined
