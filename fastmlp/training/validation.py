@@ -7,7 +7,6 @@ loss and scores.  What is measured of a set is said in metrics.py.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from types import ModuleType
@@ -77,17 +76,17 @@ class Rows:
         """Raise or warn before training if a metric is NaN for these targets, whatever the outputs are."""
         evaluation, targets = self._evaluation, self._all.y if self.rows is None else self._all.y[self.rows]
         logits = np.zeros((len(self), evaluation.network.widths[-1]), evaluation.network.dtype)
-        if evaluation.link == "identity" and evaluation.estimator._numeric_targets:
-            with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):
+            if not evaluation.estimator._numeric_targets:  # predictions without a fault: no class is missing in them
+                logits += targets * 2 - 1 if targets.ndim == 2 else targets[:, None] == np.arange(logits.shape[1])
+            elif evaluation.link == "identity":
                 logits += targets.mean(axis=0)
         outputs = self._head.outputs(logits)
         loss_is_formula = choices.is_formula(evaluation.network.loss)  # which may be NaN for these outputs only
         measured = {"loss": 0.0 if loss_is_formula else self._head.loss(logits)}
         fitted = {"n_outputs_": logits.shape[1], "out_activation_": evaluation.link}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UndefinedMetricWarning)  # what is undefined for made-up outputs only
-            for name, score in self._scores.items():
-                measured[name] = metrics.score_before_training(score, outputs, **fitted)
+        for name, score in self._scores.items():
+            measured[name] = metrics.score_before_training(score, outputs, **fitted)
         self._judge(measured)
         for name in self._undefined - {"loss"}:
             self._scores[name] = metrics.undefined
