@@ -201,7 +201,7 @@ SCORES = ("validation_scores_", "best_validation_score_")
 
 
 # Fitted attributes that scikit-learn does not have.
-OURS_ALONE = {"history_", "validation_loss_curve_", "evals_result_"}
+OURS_ALONE = {"history_", "validation_loss_curve_", "evals_result_", "stopped_by_"}
 
 
 def fitted_attributes(estimator):
