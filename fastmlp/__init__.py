@@ -18,6 +18,7 @@ __all__ = [
     "loss",
     "summary",
     "to_sklearn",
+    "to_torch",
 ]
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from fastmlp.saving.conversion import from_sklearn
     from fastmlp.saving.from_torch import from_torch
     from fastmlp.saving.to_sklearn import to_sklearn
+    from fastmlp.saving.to_torch import to_torch
 
 _MODULES = {
     "MLPClassifier": "fastmlp.estimators",
@@ -48,6 +50,7 @@ _MODULES = {
     "loss": "fastmlp.kernels.language",
     "summary": "fastmlp.estimator.description",
     "to_sklearn": "fastmlp.saving.to_sklearn",
+    "to_torch": "fastmlp.saving.to_torch",
 }
 
 #: Modules for users, which ``import fastmlp`` alone makes available.

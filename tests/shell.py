@@ -8,8 +8,9 @@ import typer.testing
 
 from fastmlp.cli.app import app
 
-# to make the commands takes as long as most of them run
-typer.testing._get_command = cache(typer.testing._get_command)
+# to make the commands takes as long as most of them run; a typer without this name makes them anew
+if hasattr(typer.testing, "_get_command"):
+    typer.testing._get_command = cache(typer.testing._get_command)
 
 
 def invoke(*arguments, code=0, stdin=None):

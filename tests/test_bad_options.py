@@ -138,8 +138,8 @@ BAD_CLASSIFIERS = [
         None,
         "monitor='exactness' is unknown; valid are 'score'",
     ),
-    ({"monitor": "roc_auc"}, None, "monitor='roc_auc' needs validation data"),
-    ({"restore_best": True}, None, "restore_best=True needs validation data"),
+    ({"monitor": "roc_auc"}, None, "monitor='roc_auc' needs validation data: .* eval_set"),
+    ({"restore_best": True}, None, "restore_best=True needs validation data.* eval_set"),
     ({"callbacks": 3}, None, "'callbacks'"),
     ({"callbacks": [3]}, None, "callbacks must be callables"),
 ]
@@ -202,7 +202,7 @@ def test_what_lbfgs_cannot_do(small, params, method):
 
 def test_lbfgs_refuses_data_for_epochs(small):
     est = MLPRegressor(solver="lbfgs", **small)
-    with pytest.raises(ValueError, match="X_val, y_val makes no sense with solver='lbfgs'"):
+    with pytest.raises(ValueError, match=r"validation data \(X_val or eval_set\) makes no sense with solver='lbfgs'"):
         est.fit(X, Y_VALUES, X_val=X, y_val=Y_VALUES)
     with pytest.raises(ValueError, match="resume_from makes no sense"):
         est.fit(X, Y_VALUES, resume_from="fit.npz")

@@ -152,6 +152,19 @@ def test_who_stopped_survives_and_the_next_fit_forgets_it(tmp_path):
     assert copy.deepcopy(est).partial_fit(X, Y).stopped_by_ is None
     lbfgs = copy.deepcopy(est).set_params(solver="lbfgs", max_iter=3).fit(X, Y)
     assert not hasattr(lbfgs, "stopped_by_")  # it has no epochs
+    warm = copy.deepcopy(est).set_params(solver="lbfgs", max_iter=3, warm_start=True).fit(X, Y)
+    assert not hasattr(warm, "stopped_by_")
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_callback_may_end_or_begin_early_stopping(early):
+    def switch(info):
+        info.estimator.early_stopping = info.epoch < 3 if early else info.epoch >= 3
+
+    est = MLPClassifier(callbacks=[switch], **SMALL | {"early_stopping": early}).fit(X, Y, **GIVEN)
+    assert est.n_iter_ == len(est.validation_scores_) == SMALL["max_iter"]
+    assert est.best_validation_score_ == max(est.validation_scores_)
+    assert est.best_loss_ == min(est.loss_curve_[3:] if early else est.loss_curve_[:3])
 
 
 def test_who_stopped_is_not_part_of_a_checkpoint(tmp_path):

@@ -37,8 +37,8 @@ FITS = {
     ),
     "plain": (MLPRegressor(**SMALL), {"X": X, "y": Y_VALUES}),
 }
-# 204 in the quick tier, 2000 in all
-N_MUTATIONS = int(os.environ.get("FASTMLP_MUTATIONS", 204 if settings.default.max_examples < 25 else 2000))
+# 99 in the quick tier, 2000 in all
+N_MUTATIONS = int(os.environ.get("FASTMLP_MUTATIONS", 99 if settings.default.max_examples < 25 else 2000))
 
 JUNK = [
     *(None, True, False, -1, 0, 1, 7, 10**9, 2**53, 2**70, 10**400, 0.5, -1e308, 1e308, float("nan"), float("inf")),

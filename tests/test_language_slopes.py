@@ -213,7 +213,7 @@ SMALL = st.recursive(
 FORMULAS = EXPRESSIONS | st.builds(mixed, st.sampled_from(SHAPES), st.tuples(SMALL, SMALL, SMALL))
 
 
-@settings(max_examples=300)
+@settings(max_examples=12 * settings.default.max_examples)  # 72 in the quick tier, 300 in all
 @given(FORMULAS, POINTS)
 @example("p / (1 + p * exp(-p))", [(0.0, 0.0)])
 @example("1 / (2 + p * exp(p))", [(0.0, 0.0)])

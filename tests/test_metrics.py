@@ -364,6 +364,15 @@ def test_a_metric_that_is_nan_and_only_recorded(case):
     assert np.isnan(est.history_["validation_loss" if by_loss else "score"]).all()
 
 
+def test_nothing_is_said_of_outputs_that_never_were():
+    """Metrics are tried before the first epoch; precision is undefined if no output is positive."""
+    y, params = X[:, 0] > -0.5, SHORT | {"hidden_layer_sizes": (16,)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UndefinedMetricWarning)
+        est = MLPClassifier(monitor=["precision"], **params).fit(X, y, X_val=X, y_val=y)
+    assert min(est.history_["score"]) > 0
+
+
 @pytest.mark.parametrize("params", [{"early_stopping": True}, {"restore_best": True}], ids=label)
 def test_a_function_that_returns_nan(params):
     scores = iter([0.3, 0.5, np.nan, 0.7])

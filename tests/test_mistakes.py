@@ -382,7 +382,7 @@ def test_data_beyond_floats(name, given):
 def test_other_numbers_beyond_floats():
     with pytest.raises(ValueError, match=r"^X holds a number beyond the range of float64"):
         MLPRegressor(**SMALL).fit(X, Y).predict([[HUGE] * X.shape[1]])
-    with pytest.raises(ValueError, match="seconds must be > 0 and within float64"):
+    with pytest.raises(ValueError, match="seconds must be a number > 0, within float64"):
         TimeLimit(HUGE)
     for params in ({"max_rate": HUGE}, {"smoothing": HUGE}):
         with pytest.raises(ValueError, match="must be"):

@@ -118,7 +118,7 @@ def test_activations(activation, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_tasks_there_and_back(task, dtype):
     estimator, X, tolerance = fitted(task, dtype), rows(dtype, seed=3), TOLERANCE[dtype]
-    logits = estimator.to_torch()
+    logits = fastmlp.to_torch(estimator)
     assert [type(module).__name__ for module in logits] == ["Linear", "Tanh", "Linear", "Tanh", "Linear"]
     assert not logits.training and {p.dtype for p in logits.parameters()} == {getattr(torch, np.dtype(dtype).name)}
     again = fastmlp.from_torch(logits, **given_of(estimator))

@@ -344,6 +344,12 @@ def test_wandb_gets_each_epoch_and_the_parameters(monkeypatch):
     assert "callbacks" not in run.values
 
 
+@pytest.mark.parametrize("run", ["name", 3, {}], ids=repr)
+def test_wandb_refuses_what_is_no_run(run):
+    with pytest.raises(TypeError, match=r"run must be a run of Weights & Biases, as wandb\.init returns it, got"):
+        WandbLogger(run)
+
+
 def test_wandb_logs_copies_to_the_same_run_and_pickles_to_none(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None))
     run = WandbRun()

@@ -135,9 +135,13 @@ def check_lbfgs(estimator: Any, *, validation: bool, resumes: bool) -> None:
         value = getattr(estimator, name)
         if asks(value):
             raise ValueError(f"{name}={value!r} makes no sense with solver='lbfgs': {why}")
-    for argument, given in (("X_val, y_val", validation), ("resume_from", resumes)):
+    for argument, given in (("validation data (X_val or eval_set)", validation), ("resume_from", resumes)):
         if given:
             raise ValueError(f"{argument} makes no sense with solver='lbfgs': it has no epochs")
+
+
+#: Where validation data come from.
+_VALIDATION = "X_val and y_val, or eval_set, in fit, or early_stopping=True"
 
 
 def check_monitor(estimator: Any, *, has_validation: bool) -> None:
@@ -147,12 +151,9 @@ def check_monitor(estimator: Any, *, has_validation: bool) -> None:
     if has_validation:
         return
     if metrics is not None and not estimator.train_score:
-        raise ValueError(f"monitor={monitor!r} needs validation data: X_val and y_val in fit, or early_stopping=True")
+        raise ValueError(f"monitor={monitor!r} needs validation data: {_VALIDATION}")
     if estimator.restore_best:
-        raise ValueError(
-            "restore_best=True needs validation data to tell which weights are best: X_val and y_val in fit, or"
-            " early_stopping=True"
-        )
+        raise ValueError(f"restore_best=True needs validation data to tell which weights are best: {_VALIDATION}")
 
 
 # --- documentation ---------------------------------------------------------------------------------------------------

@@ -78,8 +78,9 @@ def to_sklearn(estimator: Any) -> Any:
     defaults, with a warning that names them.  An estimator that is not fitted is nothing but its parameters, so there
     they are refused.
 
-    ``backend``, ``n_jobs`` and ``train_score``, which change no result, and ``history_``, ``evals_result_`` and
-    ``validation_loss_curve_`` are dropped. The state of the optimizers that scikit-learn has is kept.
+    ``backend``, ``n_jobs`` and ``train_score``, which change no result, and ``history_``, ``evals_result_``,
+    ``stopped_by_`` and ``validation_loss_curve_`` are dropped. The state of the optimizers that scikit-learn has is
+    kept.
 
     Parameters
     ----------

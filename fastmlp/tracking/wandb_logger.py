@@ -26,6 +26,8 @@ class WandbLogger:
     ------
     ValueError
         If `every` is less than 1.
+    TypeError
+        If `run` is no run.
     ImportError
         In a fit: if wandb is not installed.
     RuntimeError
@@ -45,6 +47,8 @@ class WandbLogger:
 
     def __post_init__(self) -> None:
         check_every(self.every)
+        if self.run is not None and not hasattr(self.run, "define_metric"):
+            raise TypeError(f"run must be a run of Weights & Biases, as wandb.init returns it, got {self.run!r:.100}")
 
     def on_fit_begin(self, estimator: Any) -> None:
         run = self.run if self.run is not None else needed("wandb", "WandbLogger", '"fastmlp[wandb]"').run

@@ -42,7 +42,8 @@ class EpochInfo:
     loss : float
         Mean training loss of the epoch, penalty included.
     validation_loss, score : float or None
-        Of the validation rows after the epoch, if there are any.
+        Of the validation rows after the epoch, if there are any: of the set and the metric that decide.  Those of other
+        sets and metrics are in ``estimator.history_``.
     learning_rate : float
         Of the epoch's last step.
     seconds : float
@@ -63,7 +64,7 @@ class EpochInfo:
     seconds: float
     estimator: Any = field(repr=False)
     snapshot: Callable[[], dict[str, Any]] = field(repr=False)
-    set_rate: Callable[[float], None] = field(default=_no_training, repr=False)
+    _set_rate: Callable[[float], None] = field(default=_no_training, repr=False)
 
     def set_learning_rate(self, value: float) -> None:
         """Set the learning rate of the epochs to come.
@@ -88,7 +89,7 @@ class EpochInfo:
         >>> from fastmlp import MLPClassifier
         >>> clf = MLPClassifier(callbacks=[lambda info: info.set_learning_rate(0.01 * min(info.loss, 1.0))])
         """
-        self.set_rate(value)
+        self._set_rate(value)
 
 
 @contextmanager
@@ -304,8 +305,8 @@ class TimeLimit:
     _end: float = field(default=math.inf, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not (self.seconds > 0 and is_float(self.seconds)):
-            raise ValueError(f"seconds must be > 0 and within float64, got {self.seconds!r}")
+        if not (isinstance(self.seconds, numbers.Real) and self.seconds > 0 and is_float(self.seconds)):
+            raise ValueError(f"seconds must be a number > 0, within float64, got {self.seconds!r}")
 
     def on_fit_begin(self, estimator: Any) -> None:
         self._end = time.monotonic() + self.seconds

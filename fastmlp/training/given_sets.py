@@ -49,12 +49,32 @@ def _sets_of(eval_set: Any) -> dict[str, tuple[Any, Any, Any]]:
         named = {f"validation_{i}": pair for i, pair in enumerate(eval_set)}
     else:
         named = {}
-    if not named or not all(isinstance(name, str) and name and _is_pair(pair) for name, pair in named.items()):
+    wrong = None if named else f"got {'an empty ' * _is_empty(eval_set)}{type(eval_set).__name__}"
+    for name, pair in named.items():
+        wrong = wrong or _about(name, pair)
+    if wrong:
         raise ValueError(
             "eval_set must be one pair (X, y), a list of pairs, [(X, y), ...], or a dict of name to pair; a third entry"
-            f" of a pair is its sample weights; got {type(eval_set).__name__}"
+            f" of a pair is its sample weights; {wrong}"
         )
     return {name: (*pair, None)[:3] for name, pair in named.items()}
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, list | tuple | Mapping) and not value
+
+
+def _about(name: Any, pair: Any) -> str | None:
+    """Return what is wrong with a set and its name; None if nothing is."""
+    if not isinstance(name, str) or not name:
+        return f"a name must be a text, got {name!r:.100}"
+    if _is_pair(pair):
+        return None
+    if not isinstance(pair, list | tuple):
+        return f"{name!r} is of type {type(pair).__name__}"
+    if len(pair) not in (2, 3):
+        return f"{name!r} has {len(pair)} entries"
+    return f"X of {name!r} must have 2 dimensions, got {_n_dims(pair[0])}"
 
 
 def _is_pair(value: Any) -> bool:

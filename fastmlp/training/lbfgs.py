@@ -22,6 +22,7 @@ def train_lbfgs(estimator: Any, engine: ModuleType, network: Network, params: np
     SciPy works in float64, so `network` has float64 for any dtype of X. A ValueError says that a formula of the user's
     own left the finite numbers; `params` are then the last finite ones.
     """
+    vars(estimator).pop("stopped_by_", None)  # of epochs before a warm start
     if data.sample_weight is not None and data.sample_weight.sum() == 0:
         raise ValueError(weightless.CANCEL.format("all rows"))
     workspace = engine.workspace(network, data.X.shape[0], estimator.n_jobs)

@@ -331,7 +331,7 @@ class Run:
             max_iter=self.estimator.max_iter,
             estimator=self.estimator,
             snapshot=lambda: snapshots.take(self),
-            set_rate=self.set_learning_rate,
+            _set_rate=self.set_learning_rate,
             **latest,
         )
 

@@ -63,7 +63,7 @@ class Stopping:
 
     def watch_loss(self, estimator: Any, loss: float) -> None:
         """Count the epochs in which the training loss did not fall by more than ``tol``."""
-        best = estimator.best_loss_
+        best = np.inf if estimator.best_loss_ is None else estimator.best_loss_  # a callback ended early stopping
         self.count = self.count + 1 if loss > best - estimator.tol else 0
         if loss < best:
             estimator.best_loss_ = loss

@@ -46,10 +46,6 @@ class Rows:
         self._undefined: set[str] = set()  # metrics of which a warning has said that they are NaN
         self.select(rows)
 
-    def watch(self, params: np.ndarray) -> None:
-        """Validate these weights from now on: training goes on in another vector."""
-        self._params = params
-
     def select(self, rows: np.ndarray | None) -> None:
         """Take these rows from now on."""
         X, y, weight = self._all
@@ -80,8 +76,10 @@ class Rows:
         """Raise or warn before training if a metric is NaN for these targets, whatever the outputs are."""
         evaluation, targets = self._evaluation, self._all.y if self.rows is None else self._all.y[self.rows]
         logits = np.zeros(self.shape, evaluation.network.dtype)
-        if evaluation.link == "identity" and evaluation.estimator._numeric_targets:
-            with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):
+            if not evaluation.estimator._numeric_targets:  # predictions without a fault: no class is missing in them
+                logits += targets * 2 - 1 if targets.ndim == 2 else targets[:, None] == np.arange(logits.shape[1])
+            elif evaluation.link == "identity":
                 logits += targets.mean(axis=0)
         outputs = self._head.outputs(logits)
         loss_is_formula = choices.is_formula(evaluation.network.loss)  # which may be NaN for these outputs only
