@@ -229,12 +229,12 @@ class Outcome:
             return (self.error and self.error[0]) == (other.error and other.error[0])
         return (
             all(a.tobytes() == b.tobytes() for a, b in zip(self.weights, other.weights, strict=True))
-            and _dense(self.predictions).tobytes() == _dense(other.predictions).tobytes()
+            and dense(self.predictions).tobytes() == dense(other.predictions).tobytes()
             and np.array(self.curve).tobytes() == np.array(other.curve).tobytes()
         )
 
 
-def _dense(values):
+def dense(values):
     return values.toarray() if sp.issparse(values) else np.asarray(values)
 
 
