@@ -310,6 +310,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             network = network.with_dtype(np.float64)
         self.n_outputs_ = network.widths[-1]
         params = weights.flat_params(self, network)
+        if not params.flags.writeable:  # a user's own vector, of a memory map for instance
+            params = params.copy()
         if extras.start:
             weights.start_from(network, params, *extras.start)
             training.best_params = params.copy()

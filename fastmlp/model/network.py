@@ -240,7 +240,7 @@ class Network(Stages):
     def _base(self, coefs: Sequence[Any], intercepts: Sequence[Any]) -> np.ndarray | None:
         """The flat vector, of whatever dtype, of which these arrays are the views, or None."""
         base: Any = getattr(coefs[0], "base", None)
-        if not isinstance(base, np.ndarray) or base.shape != (self.n_params,):
+        if not isinstance(base, np.ndarray) or base.shape != (self.n_params,) or base.dtype.kind != "f":
             return None
         views = [*self.coefs(base), *self.intercepts(base)]
         arrays = [*coefs, *intercepts]
