@@ -4,7 +4,6 @@ A :class:`Case` holds plain values only, so it can be printed, shrunk, and sent 
 and returns what came of it: the weights and predictions, or the error. test_campaign.py draws cases and compares.
 """
 
-import tempfile
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +20,7 @@ from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES
 
 from helpers import HIDDEN
+from layouts import MATRIX
 
 ESTIMATORS = {"classifier": MLPClassifier, "regressor": MLPRegressor}
 
@@ -118,32 +118,6 @@ WEIGHTS = {
 }
 
 
-def _strided(X):
-    wide = np.zeros((2 * X.shape[0], 3 * X.shape[1]), X.dtype)
-    wide[::2, 1::3] = X
-    return wide[::2, 1::3]
-
-
-def _unaligned(X):
-    buffer = np.zeros(X.nbytes + 1, np.uint8)
-    view = buffer[1:].view(X.dtype).reshape(X.shape)
-    view[...] = X
-    return view
-
-
-def _read_only(X):
-    X = X.copy()
-    X.flags.writeable = False
-    return X
-
-
-def _memmap(X):
-    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-        np.save(file, X)
-        file.flush()
-        return np.load(file.name, mmap_mode="r")  # the mapping outlives the file's name
-
-
 def _wide_indices(X):
     X = sp.csr_matrix(X)
     X.indices, X.indptr = X.indices.astype(np.int64), X.indptr.astype(np.int64)
@@ -162,13 +136,7 @@ def _unsorted(X):
 #: Dense forms of one X: what is computed must not depend on them. scikit-learn makes float64 of big-endian float32.
 DENSE = {
     "plain": np.ascontiguousarray,
-    "fortran": np.asfortranarray,
-    "strided": _strided,
-    "reversed": lambda X: X[::-1, ::-1].copy()[::-1, ::-1],
-    "read-only": _read_only,
-    "memmap": _memmap,
-    "unaligned": _unaligned,
-    "big-endian": lambda X: X.astype(X.dtype.newbyteorder(">")),
+    **MATRIX,
     "frame": pd.DataFrame,
     "named frame": lambda X: pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])]),
 }

@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 
-import campaign
 import numpy as np
 import pytest
-from campaign import DENSE, SPARSE, cases, outcome
 from hypothesis import HealthCheck, given, settings
 from sklearn.base import clone
+
+import campaign
+from campaign import DENSE, SPARSE, cases, outcome
 
 CASES = int(os.environ.get("FASTMLP_CAMPAIGN", 300))
 PROFILE = settings(

@@ -9,13 +9,14 @@ import math
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from campaign_files import BINARY, COMPRESS, MISSING, as_kind, as_pandas_reads, sheets, table_of, write
 from hypothesis import assume, given, settings
 from test_campaign import CASES, PROFILE, no_hang
 from typer.testing import CliRunner
 
 from fastmlp.cli.app import app
 from fastmlp.tabular.reading import DataError, Dialect, open_source
+
+from campaign_files import BINARY, COMPRESS, MISSING, as_kind, as_pandas_reads, sheets, table_of, write
 
 
 @pytest.fixture(scope="module")

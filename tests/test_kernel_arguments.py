@@ -21,6 +21,7 @@ from helpers import (
     make_optimizer,
     make_params,
 )
+from layouts import at_odd_address, read_only
 
 # Every call below is correct; each test spoils one argument of it.  An array is "in" or "out".
 ARRAYS = {
@@ -105,19 +106,6 @@ def other_dtype(a):
 def every_second(a):
     wide = np.repeat(a, 2, axis=-1)
     return wide[..., ::2]
-
-
-def unaligned(a):
-    raw = np.zeros(a.nbytes + 1, np.uint8)
-    view = raw[1:].view(a.dtype).reshape(a.shape)
-    view[...] = a
-    return view
-
-
-def read_only(a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a
 
 
 SPOIL = {
@@ -206,12 +194,12 @@ def test_unaligned_arrays_are_rejected(engine, dtype, name):
     """Memory that no vector load may touch as if it were aligned."""
     for path in ARRAYS[name]:
         kwargs = good_call(engine, name, dtype)
-        put(kwargs, path, unaligned(look_up(kwargs, path)))
+        put(kwargs, path, at_odd_address(look_up(kwargs, path)))
         assert_rejected(engine, name, kwargs, match="aligned")
 
 
 @pytest.mark.parametrize("part", ["data", "indices", "indptr"])
-@pytest.mark.parametrize("spoil", [unaligned, every_second, lambda a: a.astype(a.dtype.newbyteorder())])
+@pytest.mark.parametrize("spoil", [at_odd_address, every_second, lambda a: a.astype(a.dtype.newbyteorder())])
 def test_odd_arrays_of_a_sparse_matrix_are_rejected(engine, dtype, part, spoil):
     kwargs = good_call(engine, "predict", dtype)
     kwargs["X"] = sp.csr_matrix(kwargs["X"])
