@@ -1,7 +1,7 @@
 """Errors about arguments that the estimators do not have, or values that they do not take: what was probably meant.
 
 scikit-learn's and Python's own errors keep their class and the beginning of their text. Arguments that are right pay
-for none of this.
+for one more call of Python.
 """
 
 from __future__ import annotations
@@ -30,25 +30,21 @@ _LARGEST = int(sys.float_info.max)
 
 
 def explained(cls: Class) -> Class:
-    """Let the constructor of a dataclass say what an unknown argument was probably meant to be.
-
-    The constructor is compiled again with ``**unknown`` behind its parameters. A wrapper, or a metaclass, would make
-    every estimator slower.
-    """
+    """Let the constructor of a class say what an unknown argument was probably meant to be."""
     made: Any = cls.__init__  # type: ignore[misc]
-    parameters = list(inspect.signature(made).parameters.values())[1:]
-    by_place = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    by_name = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    arguments = [*(f"{name}=None" for name in by_place), "*", *(f"{name}=None" for name in by_name)]
-    lines = [
-        f"def __init__(self, {', '.join(arguments)}, **unknown):",
-        *(f"self.{p.name} = {p.name}" for p in parameters),
-    ]
-    namespace: dict[str, Any] = {"refuse": _refuse_arguments}
-    exec("\n    ".join([*lines, "if unknown: refuse(self, unknown)"]), namespace)
-    init = namespace["__init__"]
-    init.__defaults__, init.__kwdefaults__ = made.__defaults__, made.__kwdefaults__
-    cls.__init__ = wraps(made)(init)  # type: ignore[misc]
+    known = tuple(inspect.signature(made).parameters)[1:]
+
+    @wraps(made)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            made(self, *args, **kwargs)
+        except TypeError:
+            unknown = [name for name in kwargs if name not in known]
+            if unknown:
+                _refuse_arguments(self, unknown)
+            raise
+
+    cls.__init__ = init  # type: ignore[misc]
     return cls
 
 
@@ -58,7 +54,7 @@ def _refuse_arguments(estimator: Any, unknown: Iterable[str]) -> NoReturn:
     raise TypeError(
         f"{cls}.__init__() got an unexpected keyword argument {first!r}{_hints(unknown, valid)}"
         f" Valid arguments are: {valid}."
-    )
+    ) from None
 
 
 def about_parameters(estimator: Any, names: Iterable[str]) -> str:
