@@ -7,7 +7,6 @@ version had.  :func:`restored` gives it those of this version, with a warning.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from sklearn import exceptions
 
 from fastmlp import __version__
+from fastmlp.data.warned import warn
 from fastmlp.estimator import earlier
 from fastmlp.training.attributes import plain
 from fastmlp.training.state import TrainingState
@@ -83,7 +83,7 @@ def restored(estimator: Any, state: Mapping[str, Any], defaults: Mapping[str, An
     if strange:
         repairs += f" This version does not know {', '.join(strange)}, and ignores it."
     name = type(estimator).__name__
-    warnings.warn(InconsistentVersionWarning(estimator_name=name, original=version, repairs=repairs), stacklevel=3)
+    warn(InconsistentVersionWarning(estimator_name=name, original=version, repairs=repairs))
     return kept | added
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp import __version__
+from fastmlp.data.warned import warn
 from fastmlp.estimator.base import ESTIMATORS, _defaults
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
@@ -190,7 +190,7 @@ def _warn_of_the_rest(estimator: Any) -> None:
     if estimator.callbacks:
         rest.insert(0, "callbacks")
     if rest:
-        warnings.warn(f"the model file does not keep {', '.join(rest)}", stacklevel=3)
+        warn(f"the model file does not keep {', '.join(rest)}")
 
 
 def _plain_json(metadata: Any, where: str = "metadata") -> Any:

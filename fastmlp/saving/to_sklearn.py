@@ -7,7 +7,6 @@ one flat vector), the optimizer's state (here vectors with the same layout) and 
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING, Any, overload
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from sklearn import config_context, neural_network
 
+from fastmlp.data.warned import warn
 from fastmlp.estimator.base import ESTIMATORS
 from fastmlp.estimator.parameters import activations_of
 from fastmlp.model import choices, weights
@@ -123,9 +123,8 @@ def _to_sklearn(estimator: Any) -> Any:
         text = ", ".join(f"{name}={getattr(estimator, name)!r}" for name in strange)
         if not fitted:
             raise ValueError(f"to_sklearn: scikit-learn has no {text}")
-        warnings.warn(
-            f"scikit-learn has no {text}: the converted estimator predicts the same, but would train with its defaults",
-            stacklevel=4,
+        warn(
+            f"scikit-learn has no {text}: the converted estimator predicts the same, but would train with its defaults"
         )
     made = cls(**parameters)
     copy_requests(estimator, made)

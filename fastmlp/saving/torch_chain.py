@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from fastmlp.data.warned import warn
 from fastmlp.kernels import formulas
 from fastmlp.model.stages import BATCH_NORM_EPS, UNIT_ATTRIBUTES
 from fastmlp.saving.torch_table import ACTIVATIONS, BATCH_NORM_MOMENTUM, LINKS
@@ -197,10 +197,7 @@ def _take_batch_norm(torch: Any, chain: Chain, module: Any) -> None:
     if module.eps != BATCH_NORM_EPS:
         raise ValueError(f"has eps={module.eps:g}, batch_norm has {BATCH_NORM_EPS:g}")
     if module.momentum != BATCH_NORM_MOMENTUM:
-        warnings.warn(
-            f"from_torch: {module} has momentum={module.momentum}, training goes on with {BATCH_NORM_MOMENTUM}",
-            stacklevel=6,
-        )
+        warn(f"from_torch: {module} has momentum={module.momentum}, training goes on with {BATCH_NORM_MOMENTUM}")
     mean, var = _array(torch, module.running_mean), _array(torch, module.running_var)
     scale = np.ones_like(mean) if module.weight is None else _array(torch, module.weight)
     shift = np.zeros_like(mean) if module.bias is None else _array(torch, module.bias)
