@@ -263,8 +263,10 @@ def test_parameters_are_judged_before_the_file_is_read(tmp_path):
         assert "'--output'" in result.output
 
 
-def test_training_that_diverges_ends_with_1(wine, tmp_path):
-    options = ("--target", "points", "--drop", "quality", "--solver", "sgd", "--learning-rate-init", "1e30")
+@pytest.mark.parametrize("watched", [(), ("--early-stopping",), ("--early-stopping", "--monitor", "loss")], ids=len)
+def test_training_that_diverges_ends_with_1(wine, tmp_path, watched):
+    options = ("--target", "points", "--drop", "quality", "--solver", "sgd", "--learning-rate-init", "1e30", *watched)
+    options = (*options, "--activation", "identity", "--batch-size", "5")
     line = refused("train", wine / "wine.csv", *options, *QUICK, "-o", tmp_path / "m.safetensors", code=1)
     assert line.startswith("training diverged: ")
     assert list(tmp_path.iterdir()) == []

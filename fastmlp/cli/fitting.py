@@ -89,7 +89,7 @@ def _watched(call: Callable[[], Any]) -> list[warnings.WarningMessage]:
         except UserWarning:
             raise KeyboardInterrupt from None
         except ValueError as error:
-            if "finite" in str(error):
+            if any(word in str(error) for word in ("finite", "diverged")):  # with and without validation rows
                 raise FloatingPointError(f"training diverged: {error}") from None
             raise
     return caught
