@@ -7,6 +7,7 @@ compares the signatures.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -20,13 +21,24 @@ if TYPE_CHECKING:
     from fastmlp.model.network import Network
 
 
+def _packed(n_states: int, above_first: float) -> float:
+    """Return the vectors of an engine that pads parameters and states, and transposes weights above the first layer."""
+    return (1 + n_states) + 1 + above_first  # 1: the gradient
+
+
 @dataclass(frozen=True)
 class Row:
-    """One engine."""
+    """One engine.
+
+    `holds` maps the number of an optimizer's states, and the share of the parameters that are weights above the first
+    layer, to the memory of a training: in vectors of the size of the parameters, besides these and the states.
+    """
 
     module: str  # that implements it; importing it is cheap, and fails if the engine cannot work
     install: str  # what to do if it does not import
     pays_from: float = 0.0  # floating-point operations of a fit from which "auto" takes it; infinity: only by name
+    holds: Callable[[int, float], float] = _packed
+    packs: bool = True  # whether it works on copies of the parameters that it is given
 
 
 # Loading compiled code takes half a second; compiling it takes 20 seconds, once per machine.  For more operations than
@@ -37,9 +49,20 @@ COMPILING_PAYS = 1e10
 # same fit uses the same engine.  A GPU rounds differently and is shared with others: it is used only if it is named.
 BACKENDS: dict[str, Row] = {
     "cython": Row("fastmlp.kernels._engine", "reinstall fastmlp where a C compiler is present: pip install fastmlp"),
-    "numba": Row("fastmlp.kernels.numba_cpu", 'pip install "fastmlp[numba]"', COMPILING_PAYS),
+    "numba": Row(
+        "fastmlp.kernels.numba_cpu",
+        'pip install "fastmlp[numba]"',
+        COMPILING_PAYS,
+        lambda n_states, above_first: _packed(max(n_states, 1), above_first),
+    ),
     "cuda": Row("fastmlp.kernels.numba_cuda.engine", 'pip install "fastmlp[cuda]"', math.inf),
-    "reference": Row("fastmlp.kernels.reference", "reinstall fastmlp: pip install fastmlp"),
+    "reference": Row(
+        "fastmlp.kernels.reference",
+        "reinstall fastmlp: pip install fastmlp",
+        # weights and gradient layer by layer, and what NumPy's expressions hold for a moment
+        holds=lambda n_states, above_first: 4.5 + max(n_states - 1, 0),
+        packs=False,
+    ),
 }
 
 
@@ -79,6 +102,11 @@ def get(name: str, work: float = 0.0) -> ModuleType:
         if error.name is None:  # installed, and finds that it cannot work
             raise ImportError(f"backend={name!r} cannot be used here: {error}") from error
         raise ImportError(f"backend={name!r} is not installed ({error}); {row.install}", name=error.name) from error
+
+
+def row_of(engine: ModuleType) -> Row:
+    """Return the row of an engine that :func:`get` returned."""
+    return next(row for row in BACKENDS.values() if row.module == engine.__name__)
 
 
 def work_of_fit(network: Network, n_rows: int, n_epochs: int) -> float:

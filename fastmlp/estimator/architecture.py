@@ -13,6 +13,7 @@ import numpy as np
 
 from fastmlp.data import targets
 from fastmlp.data.targets import Objective
+from fastmlp.engines import backends
 from fastmlp.estimator.parameters import activations_of
 from fastmlp.kernels import formulas
 from fastmlp.model import choices, stages, weights
@@ -71,18 +72,12 @@ def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, has_val
     if solver == "lbfgs":
         return LBFGS_VECTORS * 8 / network.dtype.itemsize
     rule = "momentum" if solver == "sgd" and estimator.momentum != 0 else solver
-    n_states = len(formulas.OPTIMIZERS[rule].states)
-    own = 1 + n_states  # the parameters and the states of the optimizer
-    copies = engine.__name__.rpartition(".")[-1] != "reference"
-    if copies:  # padded for the kernels: both again, the gradient, the weights of all layers but the first transposed
-        above_first = sum(s.size for s in network.segments if s.name == "W" and s.layer > 0)
-        room = max(n_states, 1) if "numba" in engine.__name__ else n_states
-        found = own + 1 + room + 1 + above_first / network.n_params
-    else:  # weights and gradient layer by layer, and what NumPy's expressions hold for a moment
-        found = own + 4 + max(n_states - 1, 0) + (network.dtype == np.float32)
+    n_states, row = len(formulas.OPTIMIZERS[rule].states), backends.row_of(engine)
+    above_first = sum(s.size for s in network.segments if s.name == "W" and s.layer > 0) / network.n_params
+    found = 1 + n_states + row.holds(n_states, above_first)  # 1: the parameters
     if has_validation:
-        found += copies + 2 * network.needs_whole_batch  # the weights to predict with, batch_norm folded into them
-        found += (1 + copies) * keeps_best(estimator, True)  # the best so far and the ones that take their place
+        found += row.packs + 2 * network.needs_whole_batch  # the weights to predict with, batch_norm folded into them
+        found += (1 + row.packs) * keeps_best(estimator, True)  # the best so far and the ones that take their place
     return found
 
 
