@@ -390,7 +390,7 @@ def test_empty_rows_of_a_workbook_are_rows_but_for_the_last(tmp_path):
 
 
 def test_json_of_rows_with_different_keys(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastmlp.tabular.objects.BATCH_ROWS", 2)
+    monkeypatch.setattr("fastmlp.tabular.json_files.BATCH_ROWS", 2)
     (tmp_path / "t.jsonl").write_text('{"a": 1}\n\n{"a": 2, "b": "x"}\n{"b": "y"}\n{"c": 3}\n')
     source = open_source(tmp_path / "t.jsonl")
     (batch,) = source.batches(source.kinds)
@@ -482,7 +482,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_files_are_refused_in_one_line(tmp_path, monkeypatch, name):
-    for limit in ("streams.LINE_CHARS", "objects.WHOLE_CHARS", "workbook.WHOLE_BYTES"):
+    for limit in ("streams.LINE_CHARS", "json_files.WHOLE_CHARS", "workbook.WHOLE_BYTES"):
         monkeypatch.setattr(f"fastmlp.tabular.{limit}", 150_000)
     content, message = BROKEN[name]
     path = tmp_path / name

@@ -3,7 +3,7 @@
 In the order of reading, and of the data flow:
 
 - ``reading.py``: a path -> a :class:`~fastmlp.tabular.reading.Source`, batches of rows as pyarrow has them; the formats
-  are in ``delimited.py`` (CSV), ``objects.py`` (JSON) and ``workbook.py`` (Excel), whose rows go through ``rows.py``,
+  are in ``delimited.py`` (CSV), ``json_files.py`` and ``workbook.py`` (Excel), whose rows go through ``rows.py``,
   ``binary.py`` (Parquet, Arrow) and ``archive.py`` (npz); ``errors.py``, ``marks.py`` (numbers in texts) and
   ``streams.py`` (compressed texts, lines) are what they share;
 - ``coding.py``: batches -> blocks of float64 codes, a column each;

@@ -50,9 +50,8 @@ class Facts:
 
     def _may_count(self, i: int, values: np.ndarray) -> bool:
         """Return whether the values of a column so far may be the numbers of the rows, in any order."""
-        if not (
-            values[0] % 1 == 0 and (values % 1 == 0).all()
-        ):  # most columns end here, at the first value; so do gaps
+        # most columns end here, at the first value; so do gaps
+        if values[0] % 1 != 0 or not (values % 1 == 0).all():
             return False
         first = self._first.setdefault(i, values[0])
         low, high = self._range.get(i, (first, first))

@@ -34,7 +34,13 @@ AS_IT_IS = "as it is"
 BATCH_ROWS = 1 << 16
 
 #: Endings of texts, which may be compressed -> the module that reads them.
-TEXTS = {".csv": "delimited", ".tsv": "delimited", ".json": "objects", ".jsonl": "objects", ".ndjson": "objects"}
+TEXTS = {
+    ".csv": "delimited",
+    ".tsv": "delimited",
+    ".json": "json_files",
+    ".jsonl": "json_files",
+    ".ndjson": "json_files",
+}
 
 #: Endings of other files -> the module that reads them.
 TABLES = {

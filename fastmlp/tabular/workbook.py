@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,14 +62,13 @@ def _sheet(path: Path, notes: dict[str, str] | None = None) -> Iterator[Iterator
     openpyxl = needed("openpyxl", "reading workbooks", '"fastmlp[files]"')
     try:
         _check_size(path)
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
-        if not book.worksheets:
-            raise DataError(f"{path}: has no sheet")
-        if notes is not None:
-            others = [sheet.title for sheet in book.worksheets[1:] if next(_rows_of(sheet), None)]
-            notes |= dict.fromkeys(others, "is another sheet of the workbook, which was not read")
-        yield _rows_of(book.worksheets[0])
-        book.close()
+        with closing(openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)) as book:
+            if not book.worksheets:
+                raise DataError(f"{path}: has no sheet")
+            if notes is not None:
+                others = [sheet.title for sheet in book.worksheets[1:] if next(_rows_of(sheet), None)]
+                notes |= dict.fromkeys(others, "is another sheet of the workbook, which was not read")
+            yield _rows_of(book.worksheets[0])
     except DataError:
         raise
     except Exception as error:  # openpyxl raises whatever a damaged part leads to
