@@ -46,6 +46,7 @@ from fastmlp.training.metrics import Score
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.run import Run, check_batches, train_stochastic
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
+from fastmlp.training.standardized import warn_of_large_targets
 from fastmlp.training.validation import evaluation_of
 
 backends.get("auto")  # imported with the estimators, so the first fit is not slower than the next
@@ -199,6 +200,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """Return the labels by which the validation split is stratified, if it is."""
         return None
 
+    def _standardizes(self) -> bool:
+        """Return whether training sees standardised targets."""
+        return False
+
     def _segment_factors(self, network: Network) -> Factors | None:
         """Return the factors of the learning rate, decay and epsilon of each segment, if there are any."""
         return None
@@ -321,6 +326,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         if extras.start:
             weights.start_from(network, params, *extras.start)
             training.best_params = params.copy()
+            given = zip(("W", "b"), extras.start, strict=True)
+            training.drawn = tuple(name for name, arrays in given if arrays is None and name in training.drawn)
         self._expose(network, params)
 
         if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():
@@ -333,6 +340,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             run = Run(self, engine, network, params, data, rows, evaluation, keep_optimizer=extras.incremental)
             train_stochastic(run, extras.callbacks, snapshot, single_epoch=extras.incremental)
         self._check_finite()
+        if not extras.incremental:
+            warn_of_large_targets(self, network, data)
         return self
 
     def _check_parameters(self, extras: Extras) -> None:
@@ -387,7 +396,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         if not math.isfinite(loss):
             warn(
                 f"the training loss is {loss}: training diverged, or the targets are too large or out of the loss's"
-                " range. So it cannot tell when to stop; scale y (TransformedTargetRegressor, StandardScaler) and X, or"
+                " range. So it cannot tell when to stop; scale y (standardize_y, TransformedTargetRegressor) and X, or"
                 f" lower learning_rate_init={self.learning_rate_init!r}",
                 RuntimeWarning,
             )
