@@ -159,7 +159,8 @@ class Engine(Protocol):
         norm is larger than ``optimizer.max_grad_norm`` is scaled down to it; before the update, params =
         params * (1 - decay).  Both concern all entries that are trained: those before the running statistics.
 
-        Ctrl-C is seen between calls of a bounded amount of work; the steps done are kept.
+        Ctrl-C is seen between calls of a bounded amount of work, and so is the request of another thread to stop
+        (interrupts.py); the steps done are kept.
 
         Parameters
         ----------

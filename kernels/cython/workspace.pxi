@@ -20,6 +20,10 @@ cdef idx leading_dimension(idx width, int lanes, idx item):
 
 cdef int poll() noexcept nogil:
     with gil:
+        stop = INTERRUPTS.stop  # no Python code runs here: a signal within it would be lost
+        if stop is not None and stop.wanted:
+            PyErr_SetNone(KeyboardInterrupt)
+            return -1
         return PyErr_CheckSignals()
 
 
