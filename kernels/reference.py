@@ -30,6 +30,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import expit, ndtr, xlogy
 
+from fastmlp.kernels import interrupts
 from fastmlp.kernels.arguments import (
     batch_size_of,
     check_array,
@@ -48,7 +49,7 @@ from fastmlp.kernels.arguments import (
     row_of,
     seed_of,
 )
-from fastmlp.kernels.contract import Data, Optimizer
+from fastmlp.kernels.contract import Data, Optimizer, refuse
 
 Array = np.ndarray
 
@@ -497,6 +498,7 @@ def workspace(network: Any, batch_size: int, n_jobs: int | None = None) -> Works
     """What the other calls need besides their arguments."""
     _loss(network.loss)
     check_network(network)
+    refuse("reference", network)
     for activation in network.activations:
         _slope(activation)
     return Workspace(network, batch_size_of(batch_size))
@@ -740,6 +742,7 @@ def loss_and_grad(workspace: Any, params: Array, data: Data, alpha: float, grad:
     _parameters(params, network)
     check_loss_and_grad(network, params, grad, drops=bool(network.input_dropout or any(network.dropout)))
     X, y, w = _data(data, network)
+    interrupts.check()
     masks = _no_masks(network)
     passes = _forward(network, params, X, masks)
     value, grad[...] = _backprop(network, params, passes, masks, y, w, float(alpha), float(l1))
@@ -778,6 +781,7 @@ def train_epoch(
     scalars, decays, largest = check_schedule(optimizer, row, steps)
     accumulated = 0.0
     for step in range(steps):
+        interrupts.check()
         batch = order[step * batch_size : (step + 1) * batch_size]
         X_batch = X[batch]
         masks = _masks(network, X_batch, seed, optimizer.t)

@@ -20,6 +20,10 @@ cdef idx leading_dimension(idx width, int lanes, idx item):
 
 cdef int poll() noexcept nogil:
     with gil:
+        stop = INTERRUPTS.stop  # no Python code runs here: a signal within it would be lost
+        if stop is not None and stop.wanted:
+            PyErr_SetNone(KeyboardInterrupt)
+            return -1
         return PyErr_CheckSignals()
 
 
@@ -56,6 +60,7 @@ cdef class Workspace:
 
     def __cinit__(self, network, idx batch_size, n_jobs):
         network.check_memory(n_vectors=1)
+        refuse("cython", network)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.network = network
