@@ -161,7 +161,8 @@ def _splits(estimator: Any, prepared: Prepared, random_state: np.random.RandomSt
     stratified = is_classifier(estimator) and y.ndim == 1
     seed = random_state.randint(np.iinfo(np.int32).max)
     kind = StratifiedKFold if stratified else KFold
-    folds = kind(n_folds, shuffle=True, random_state=seed).split(np.empty((n, 0)), y if stratified else None)
+    folding = kind(n_folds, shuffle=True, random_state=seed)
+    folds: list[Any] = warned.of_library(list, folding.split(np.empty((n, 0)), y if stratified else None))
     return [Split(rows, held_out, f"of fold {i} of {n_folds}") for i, (rows, held_out) in enumerate(folds, 1)]
 
 
