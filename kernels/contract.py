@@ -43,8 +43,13 @@ class Optimizer(Protocol):
     states : arrays (n_params,), in the order of the rule's row
     t : steps done so far; grows with each step
 
-    It may also have ``decays(n_steps)``, float64 (n_steps,) or None: a decoupled weight decay, the factor of each step;
-    and ``max_grad_norm``, a number above 0 or None: the norm to which a longer gradient is scaled down.
+    It may also have, each of them None where it is not wanted:
+
+    decays(n_steps) : float64 (n_steps,), the decoupled weight decay of each step: params *= 1 - decay
+    max_grad_norm : a number above 0, to which the norm of a longer gradient is scaled down
+    factors : float64 (n_segments, n_scalars), which multiply the scalars of a step in each of ``network.segments``
+    decay_factors : float64 (n_segments,), which multiply the decay likewise
+    dropouts(n_steps) : float64 (n_steps,), which multiply the rates of dropout
     """
 
     rule: str
@@ -193,6 +198,28 @@ class Engine(Protocol):
         order : ndarray of shape (n,), dtype intp (IN, OUT)
         random_state : numpy.random.RandomState (IN, OUT)
         """
+
+
+#: Fields of a network that not every engine has, with their value where they are off.
+NETWORK_FEATURES = {"inputs": (), "input_scale": False, "members": 1, "parametric_activations": False}
+
+
+def refuse(engine: str, network: Any) -> None:
+    """Raise a ValueError if a network has what this engine does not have."""
+    _refuse(engine, [name for name, off in NETWORK_FEATURES.items() if getattr(network, name, off) != off])
+
+
+def refuse_plans(engine: str, optimizer: Any, n_steps: int) -> None:
+    """Raise a ValueError if an optimizer asks for what this engine does not have."""
+    asked = [name for name in ("factors", "decay_factors") if getattr(optimizer, name, None) is not None]
+    if hasattr(optimizer, "dropouts") and optimizer.dropouts(n_steps) is not None:
+        asked.append("dropouts")
+    _refuse(engine, asked)
+
+
+def _refuse(engine: str, asked: list[str]) -> None:
+    if asked:
+        raise ValueError(f"backend={engine!r} has no {', '.join(asked)}: use backend='cython' or 'reference'")
 
 
 #: Names of the functions that every engine has.

@@ -21,7 +21,7 @@ VALUES = {"NO_NORM": 0, "NORM_BEFORE": 1, "NORM_AFTER": 2}
 #: Of a layer; engines that pad rows to whole vectors have wider row strides ``ld_in`` and ``ld_out``.
 SIZES = ("number", "hidden", "fan_in", "fan_out", "ld_in", "ld_out")
 #: Names of the network's segments.  An array's column holds its place; its number here says which one a task is about.
-ARRAYS = ("W", "b", "scale", "shift", "slope", "mean", "var")
+ARRAYS = ("W", "b", "scale", "shift", "slope", "mix", "mean", "var")
 #: How an engine finds the activation: a struct (C); addresses of functions and parameters, or a number (Numba).
 ACTIVATION = ("keeps_z", "activation", "value", "forward", "backward", "parameters", "kind")
 

@@ -49,7 +49,7 @@ from fastmlp.kernels.arguments import (
     row_of,
     seed_of,
 )
-from fastmlp.kernels.contract import Data, Optimizer
+from fastmlp.kernels.contract import Data, Optimizer, refuse
 
 Array = np.ndarray
 
@@ -498,6 +498,7 @@ def workspace(network: Any, batch_size: int, n_jobs: int | None = None) -> Works
     """What the other calls need besides their arguments."""
     _loss(network.loss)
     check_network(network)
+    refuse("reference", network)
     for activation in network.activations:
         _slope(activation)
     return Workspace(network, batch_size_of(batch_size))

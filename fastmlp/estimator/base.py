@@ -43,6 +43,7 @@ from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _fit_context
 from fastmlp.training import checkpoint, state, weightless
 from fastmlp.training.callbacks import check_callbacks
+from fastmlp.training.factors import Factors
 from fastmlp.training.given_sets import given_validation
 from fastmlp.training.many import Task
 from fastmlp.training.metrics import Score
@@ -201,6 +202,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
 
     def _stratify(self, y: np.ndarray) -> np.ndarray | None:
         """Return the labels by which the validation split is stratified, if it is."""
+        return None
+
+    def _segment_factors(self, network: Network) -> Factors | None:
+        """Return the factors of the learning rate, decay and epsilon of each segment, if there are any."""
         return None
 
     @abstractmethod

@@ -73,6 +73,7 @@ ScheduleName: TypeAlias = Literal[
     "one_cycle",
     "plateau",
     "warmup_cosine",
+    "flat_cos",
     "coslog4",
 ]
 InitializerName: TypeAlias = Literal[

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.kernels import feature_table
 from fastmlp.model.segments import Segment, segments_of
 from fastmlp.model.stages import OPTIONS, PREDICTS, Fold, Stages, whole_batch
 
@@ -34,16 +35,32 @@ class Network(Stages):
         Likewise for ``kernels.formulas.LOSSES``; its link is the output activation.
     dtype : numpy dtype
         float32 or float64: of the parameters and of all arithmetic.
+    inputs : tuple of Block
+        Feature blocks between X and the first layer (:mod:`fastmlp.kernels.feature_table`); () means X itself.
+    input_scale : bool
+        Whether each column of the first layer's input has a trained factor.
+    members : int
+        Networks that share weights (Gorishniy et al. 2024, arXiv:2410.24210): each row of a batch passes through all of
+        them. They differ in their factors of the first layer's input and in their last layers. The loss is the mean of
+        their losses, and predictions are means of theirs.
+    batch_ensemble : bool
+        Whether members also differ in factors of what each layer reads and makes, and in all biases (TabM); otherwise
+        hidden layers are the same for all members (TabM-mini).
+    average : bool
+        Whether predictions are means over the members; otherwise the engines predict (n, members * n_outputs).
+    parametric_activations : bool
+        Whether hidden activations are z + (f(z) - z) * mix with a trained factor per neuron.
     **options
         What lies between two products: see :class:`fastmlp.model.stages.Stages`.
 
     Notes
     -----
-    The flat parameter vector is ``[W0 .. Wn | b0 .. bn | unit parameters | running statistics]``, each W (fan_in,
-    fan_out) in C order: the penalty covers a prefix, an optimizer step is one pass, and L-BFGS takes the vector as it
-    is. Unit parameters, for one hidden layer after the other: with batch_norm its scale and its shift, for prelu its
-    slope, each (fan_out,). Running statistics, with batch_norm only and likewise: mean and variance, each (fan_out,).
-    Most networks have neither. :mod:`fastmlp.model.segments` declares this layout.
+    The flat parameter vector is ``[W0 .. Wn | b0 .. bn | inputs' arrays | unit parameters | running statistics]``, each
+    W (fan_in, fan_out) in C order: the penalty covers a prefix, an optimizer step is one pass, and L-BFGS takes the
+    vector as it is. Inputs' arrays, block by block, are those of feature blocks, then the factors of columns and of
+    members. Unit parameters, for one hidden layer after the other: with batch_norm its scale and its shift, for prelu
+    its slope, each (fan_out,). Running statistics, with batch_norm only and likewise: mean and variance, each
+    (fan_out,). Most networks have neither. :mod:`fastmlp.model.segments` declares this layout.
 
     Examples
     --------
@@ -56,6 +73,12 @@ class Network(Stages):
     activations: tuple[Any, ...]
     loss: Any
     dtype: np.dtype
+    inputs: tuple[feature_table.Block, ...] = ()
+    input_scale: bool = False
+    members: int = 1
+    batch_ensemble: bool = False
+    average: bool = True
+    parametric_activations: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or any(width < 1 for width in self.widths):
@@ -70,6 +93,27 @@ class Network(Stages):
             given = getattr(self, name)
             kept = option.off if given is option.off else option.read(given, len(self.activations))
             object.__setattr__(self, name, kept)
+        self._check_inputs()
+
+    def _check_inputs(self) -> None:
+        object.__setattr__(self, "inputs", feature_table.checked(self.inputs))
+        made = sum(block.width for block in self.inputs)
+        if self.inputs and made != self.widths[0]:
+            raise ValueError(f"inputs must make the {self.widths[0]} columns that the first layer reads, got {made}")
+        if self.inputs and self.input_dropout:
+            raise ValueError("input_dropout is for networks that read X itself, not for feature blocks")
+        if self.members < 1 or (self.batch_ensemble and self.members == 1):
+            raise ValueError(f"members must be at least 1, and 2 with batch_ensemble, got {self.members}")
+        if self.members > 1 and (self.batch_norm or not self.input_scale):
+            raise ValueError("members need input_scale, by which they differ, and no batch_norm")
+        names = [entry[0] if isinstance(entry, tuple) else entry for entry in self.activations]
+        if self.parametric_activations and "prelu" in names:
+            raise ValueError("parametric_activations are not for 'prelu', which learns its own slopes")
+
+    @cached_property
+    def n_columns(self) -> int:
+        """Columns of X that the network needs: the first layer's, or those that the feature blocks read."""
+        return 1 + max(max(block.columns) for block in self.inputs) if self.inputs else self.widths[0]
 
     @property
     def n_layers(self) -> int:
@@ -104,7 +148,7 @@ class Network(Stages):
     @cached_property
     def n_linear(self) -> int:
         """Length of the prefix that holds weights and biases."""
-        return sum(segment.size for segment in self.segments if not segment.of_units)
+        return sum(segment.size for segment in self.segments if segment.name in ("W", "b"))
 
     @cached_property
     def n_trained(self) -> int:
@@ -115,6 +159,15 @@ class Network(Stages):
     def n_params(self) -> int:
         """Length of the flat vector."""
         return sum(segment.size for segment in self.segments)
+
+    @cached_property
+    def input_segments(self) -> list[dict[str, Segment]]:
+        """The segments of each feature block, by name."""
+        blocks: list[dict[str, Segment]] = [{} for _ in self.inputs]
+        for segment in self.segments:
+            if segment.name in feature_table.ARRAYS:
+                blocks[segment.layer][segment.name] = segment
+        return blocks
 
     @cached_property
     def unit_segments(self) -> list[dict[str, Segment]]:
@@ -184,11 +237,9 @@ class Network(Stages):
         if not self.folds:
             return self.plain, params
         folded = np.empty(self.plain.n_params, dtype=self.dtype)
-        folded[: self.n_linear] = params[: self.n_linear]
-        units = self.unit_parameters(params)
-        for i, kept in enumerate(self.plain.unit_parameters(folded)):
-            for name, values in kept.items():
-                values[...] = units[i][name]
+        ours = {(segment.layer, segment.name): segment for segment in self.segments}
+        for kept in self.plain.segments:
+            folded[kept.where] = params[ours[kept.layer, kept.name].where]
         for fold in self.folds:
             fold(self, params, self.plain.coefs(folded), self.plain.intercepts(folded))
         return self.plain, folded
@@ -196,13 +247,17 @@ class Network(Stages):
     def initial_params(self, rng: np.random.RandomState, gain: float) -> np.ndarray:
         """Glorot-uniform weights and biases, drawn in scikit-learn's order: per layer W, then b.
 
-        The bound is sqrt(gain / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16, where gain is 6).
+        The bound is sqrt(gain / (fan_in + fan_out)) (Glorot and Bengio 2010, eq. 16, where gain is 6). Arrays of
+        feature blocks are drawn after all layers, standard normal.
         """
         params = np.empty(self.n_params, dtype=self.dtype)
         for W, b in zip(self.coefs(params), self.intercepts(params), strict=True):
-            bound = np.sqrt(gain / sum(W.shape))
+            bound = np.sqrt(gain / sum(W.shape[-2:]))
             W[...] = rng.uniform(-bound, bound, W.shape)
             b[...] = rng.uniform(-bound, bound, b.shape)
+        for segment in self.segments:
+            if segment.of_inputs and segment.first is None:
+                params[segment.where] = rng.standard_normal(segment.size)
         self.reset_units(params)
         return params
 

@@ -226,6 +226,7 @@ UNITS = (
     Unit("mean", "bn_means_", _normalised(0.0), trained=False),
     Unit("var", "bn_vars_", _normalised(1.0), trained=False),
     Unit("slope", "prelu_slopes_", _learned("slope")),
+    Unit("mix", "activation_mixes_", lambda network, layer: 1.0 if network.parametric_activations else None),
 )
 
 #: Name of an array of hidden units -> attribute of the estimator: a list with an entry per hidden layer.

@@ -115,7 +115,8 @@ class Run:
         if optimizer is None:
             n_steps = _n_batches(self.parts(self.visited))
             parameters = {name: getattr(estimator, name) for name in type(estimator).__dataclass_fields__}
-            optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter)
+            factors = estimator._segment_factors(network)
+            optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter, factors)
             state.optimizer, state.dropout_seed = optimizer, None
         if state.dropout_seed is None:
             state.dropout_seed = _draw_dropout_seed(network, state.random_state, estimator.t_)

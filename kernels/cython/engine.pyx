@@ -25,6 +25,7 @@ from numpy.random cimport bitgen_t
 from declarations cimport *
 
 from fastmlp.kernels import formulas, interrupts, language, layer_table, program as programs
+from fastmlp.kernels.contract import refuse
 
 cnp.import_array()
 

@@ -60,6 +60,7 @@ cdef class Workspace:
 
     def __cinit__(self, network, idx batch_size, n_jobs):
         network.check_memory(n_vectors=1)
+        refuse("cython", network)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.network = network

@@ -20,7 +20,7 @@ from fastmlp.kernels.arguments import (
     check_weights,
     row_of,
 )
-from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer
+from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, refuse_plans
 from fastmlp.kernels.numba_cpu.cache import Code
 from fastmlp.kernels.numba_cpu.memory import address_of
 from fastmlp.kernels.numba_cpu.workspace import Workspace
@@ -105,6 +105,7 @@ class Epoch:
 
     def schedule(self, optimizer: Optimizer) -> tuple[int, float]:
         """Take scalars and decays of the coming steps; return (address of the decays or 0, largest norm or 0)."""
+        refuse_plans("numba", optimizer, self.steps)
         scalars, decays, max_norm = check_schedule(optimizer, self.row, self.steps)
         self.scalars[...] = scalars
         if decays is not None:

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from fastmlp.kernels import formulas, layer_table
 from fastmlp.kernels.arguments import batch_size_of, check_network
+from fastmlp.kernels.contract import refuse
 from fastmlp.kernels.numba_cpu.cache import code_of
 from fastmlp.kernels.numba_cpu.entries import Activation, Loss
 from fastmlp.kernels.numba_cpu.memory import address_of, aligned, row_length
@@ -47,6 +48,7 @@ class Workspace:
         if self.batch_size > sys.maxsize:
             raise OverflowError(f"batch_size must be a number of rows, got {batch_size}")
         self.dtype = check_network(network)
+        refuse("numba", network)
         self.code = code_of(self.dtype)
         self.loss = Loss(self.code, network.loss)
         self.activations = [Activation(self.code, entry) for entry in network.activations]

@@ -28,7 +28,7 @@ from fastmlp.kernels.arguments import (
     row_of,
     seed_of,
 )
-from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, busy
+from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, busy, refuse_plans
 from fastmlp.kernels.numba_cuda import driver
 from fastmlp.kernels.numba_cuda.memory import check_samples, device_view, on_device
 from fastmlp.kernels.numba_cuda.prediction import Blocks, prediction_of
@@ -123,6 +123,7 @@ def train_epoch(
         row = row_of("optimizer.rule", formulas.OPTIMIZERS, optimizer.rule)
         check_states(row, optimizer.states, params=params)
         counts, sums = sums_of_weights(rows, order, batch_size)
+        refuse_plans("cuda", optimizer, len(counts))
         given, decays, norm = check_schedule(optimizer, row, len(counts))
         max_norm = 0.0 if norm is None else float(norm)
         training = training_of(ws, rows, len(order), batch_size, optimizer.rule, clipped=max_norm > 0)

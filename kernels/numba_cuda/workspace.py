@@ -16,6 +16,7 @@ import numpy as np
 
 from fastmlp.kernels import layer_table
 from fastmlp.kernels.arguments import batch_size_of, check_network
+from fastmlp.kernels.contract import refuse
 from fastmlp.kernels.numba_cuda import driver
 from fastmlp.kernels.numba_cuda.code import activation_code, loss_code, module_of, tile_of
 from fastmlp.kernels.numba_cuda.memory import Mirror, Rows, check_samples
@@ -45,6 +46,7 @@ class Workspace:
         if self.batch_size > sys.maxsize:
             raise OverflowError(f"batch_size must be a number of rows, got {batch_size}")
         self.dtype = check_network(network)
+        refuse("cuda", network)
         self.loss, activations = loss_code(network.loss), [activation_code(entry) for entry in network.activations]
         self.distinct = tuple(dict.fromkeys(activations))
         self.kinds = [self.distinct.index(activation) for activation in activations]
