@@ -376,7 +376,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         self._idle_predictions: list[Prediction] = []
 
     def _check_finite(self) -> None:
-        arrays = (*self.coefs_, *self.intercepts_, *weights.unit_arrays(self))
+        arrays = (*self.coefs_, *self.intercepts_, *weights.further_arrays(self))
         if not all(np.isfinite(w).all() for w in arrays if w is not None):
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
