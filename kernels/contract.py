@@ -200,6 +200,8 @@ class Engine(Protocol):
         """
 
 
+#: Engines that have every feature of a network and every plan of an optimizer.
+COMPLETE = ("cython", "reference")
 #: Fields of a network that not every engine has, with their value where they are off.
 NETWORK_FEATURES = {"inputs": (), "input_scale": False, "members": 1, "parametric_activations": False}
 
@@ -219,7 +221,9 @@ def refuse_plans(engine: str, optimizer: Any, n_steps: int) -> None:
 
 def _refuse(engine: str, asked: list[str]) -> None:
     if asked:
-        raise ValueError(f"backend={engine!r} has no {', '.join(asked)}: use backend='cython' or 'reference'")
+        raise ValueError(
+            f"backend={engine!r} has no {', '.join(asked)}: use backend={' or '.join(map(repr, COMPLETE))}"
+        )
 
 
 #: Names of the functions that every engine has.
