@@ -254,6 +254,12 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         values = self._outputs_of(X, True)
         return values.ravel() if self.n_outputs_ == 1 else values
 
+    def _keep_out_of_fold(self, outputs: np.ndarray) -> None:
+        if _is_hinge(self):
+            self.oof_decision_function_ = outputs.ravel() if self.n_outputs_ == 1 else outputs
+        else:
+            self.oof_predict_proba_ = self._probabilities(outputs)
+
     @_if_probabilities
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class (or label).
@@ -268,7 +274,10 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
             Columns in the order of ``classes_``; rows sum to one, except for multilabel targets. For X on a GPU, with
             scikit-learn's ``array_api_dispatch``, an array of X's own library.
         """
-        proba = self._outputs_of(X, True)
+        return self._probabilities(self._outputs_of(X, True))
+
+    def _probabilities(self, proba: Any) -> Any:
+        """Return the probabilities of all classes, from outputs (n, n_outputs)."""
         if self.n_outputs_ > 1:
             return proba
         if type(proba) is not np.ndarray:
@@ -357,6 +366,9 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
 
     def _decode(self, output: np.ndarray) -> np.ndarray:
         return output.ravel() if output.shape[1] == 1 else output
+
+    def _keep_out_of_fold(self, outputs: np.ndarray) -> None:
+        self.oof_prediction_ = self._decode(outputs)
 
     def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> metrics.Score:
         return metrics.r2(y, sample_weight, targets.dtype)

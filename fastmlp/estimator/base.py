@@ -3,7 +3,9 @@
 ``fit`` goes in one direction, and each step is a call of one module::
 
     validate (inputs) -> encode (targets) -> Network (architecture) -> Data (inputs) -> first values (initialization,
-    state) -> Run (training) -> epochs -> views (weights)
+    state) -> Task (training) -> epochs -> views (weights)
+
+From the first values on, an ensemble does the same for each of its members (ensemble.py).
 
 An estimator keeps nothing private but ``_training``, a :class:`fastmlp.training.state.TrainingState`, the encoder of
 its labels, and predictions for later use.  It contains no numerics.
@@ -19,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -30,10 +33,11 @@ from fastmlp.data import device_arrays, inputs
 from fastmlp.data.targets import Objective
 from fastmlp.data.warned import warn
 from fastmlp.engines import backends
-from fastmlp.estimator import architecture, flat_parameters, pickled, types
+from fastmlp.engines.backends import Data
+from fastmlp.estimator import architecture, ensemble, flat_parameters, pickled, types
 from fastmlp.estimator.mistakes import about_parameters, check_values, explained_call
 from fastmlp.estimator.parameters import CONSTRAINTS, Parameters, check_lbfgs, check_monitor
-from fastmlp.estimator.prediction import Prediction
+from fastmlp.estimator.prediction import EnsemblePrediction, Prediction
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _fit_context
@@ -41,10 +45,10 @@ from fastmlp.training import checkpoint, state, weightless
 from fastmlp.training.callbacks import check_callbacks
 from fastmlp.training.factors import Factors
 from fastmlp.training.given_sets import given_validation
-from fastmlp.training.lbfgs import train_lbfgs
+from fastmlp.training.many import Task
 from fastmlp.training.metrics import Score
 from fastmlp.training.optimizers import SOLVERS
-from fastmlp.training.run import Run, check_batches, train_stochastic
+from fastmlp.training.run import check_batches
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
 from fastmlp.training.validation import evaluation_of
 
@@ -108,6 +112,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     validation_loss_curve_: list[float]
     history_: dict[str, list[float]]
     evals_result_: dict[str, dict[str, list[float]]]
+    estimators_: list[Any]  # of ensembles
+    oof_score_: float
     stopped_by_: str | None
     n_iter_: int
     t_: int
@@ -215,6 +221,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """Return the predictions from outputs (n, n_outputs)."""
 
     @abstractmethod
+    def _keep_out_of_fold(self, outputs: np.ndarray) -> None:
+        """Keep outputs (n, n_outputs) as the attribute of out-of-fold predictions."""
+
+    @abstractmethod
     def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> Score:
         """Return the score of these rows as a function of outputs (n, n_outputs); `targets` are y encoded."""
 
@@ -281,9 +291,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """
         validation = given_validation(X_val, y_val, sample_weight_val, eval_set)
         start = () if coef_init is None and intercept_init is None else (coef_init, intercept_init)
-        max_epochs = 0 if choices.name_of(self.solver) == "lbfgs" else self.max_iter
+        # scikit-learn's callbacks know a single sequence of epochs
+        max_epochs = 0 if choices.name_of(self.solver) == "lbfgs" or ensemble.size(self) > 1 else self.max_iter
         with fit_task(self, X, y, sample_weight, max_epochs=max_epochs) as reporters:
-            callbacks = (*(self.callbacks or ()), *reporters)
+            callbacks = (*(self.callbacks or ()), *(reporters if max_epochs else ()))
             return self._fit(X, y, sample_weight, Extras(validation, start, resume_from, callbacks))
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
@@ -298,7 +309,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         network = architecture.network_to_train(self, X, objective, first_pass)
         n_epochs = 1 if extras.incremental else self.max_iter
         engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
-        architecture.check_memory(self, network, engine, self.early_stopping or bool(extras.validation))
+        architecture.check_memory(self, network, engine, self._has_validation(extras))
         data = inputs.encoded(self, X, y, self._weigh(y, sample_weight), network, objective)
         if not extras.incremental:
             weightless.check_weight(data.sample_weight)
@@ -307,8 +318,28 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         snapshot = None if extras.resume_from is None else checkpoint.load(extras.resume_from)
         self._check_before_changes(network, X, extras)
 
+        if ensemble.size(self) > 1:
+            prepared = ensemble.Prepared(engine, network, objective, data, y, evaluation, extras.callbacks)
+            ensemble.fit(self, prepared, random_state)
+            return self
         if first_pass:
+            ensemble.forget(self)
             self._begin(network, objective, random_state)
+        task = self._ready(engine, network, data, random_state, extras.start)
+        if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():
+            self.__dict__.setdefault("loss_", np.nan)  # rows without weight change nothing
+            return self
+        if evaluation is not None:
+            split = evaluation.split(data, y, random_state)
+            task.evaluation, task.rows = evaluation, evaluation.train_and_held_out(data, y, split)
+        task.callbacks, task.snapshot, task.single_epoch = extras.callbacks, snapshot, extras.incremental
+        task.train()
+        return self
+
+    def _ready(
+        self, engine: ModuleType, network: Network, data: Data, random_state: np.random.RandomState, start: Any = ()
+    ) -> Task:
+        """Return the training on all rows of the data that goes on from the present weights, or from `start`."""
         training = state.of(self)
         training.random_state = random_state
         if choices.name_of(self.solver) == "lbfgs":
@@ -317,35 +348,29 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         params = weights.flat_params(self, network)
         if not params.flags.writeable:  # a user's own vector, of a memory map for instance
             params = params.copy()
-        if extras.start:
-            weights.start_from(network, params, *extras.start)
+        if start:
+            weights.start_from(network, params, *start)
             training.best_params = params.copy()
         self._expose(network, params)
+        return Task(self, engine, network, params, data)
 
-        if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():
-            self.__dict__.setdefault("loss_", np.nan)  # rows without weight change nothing
-            return self
-        if choices.name_of(self.solver) == "lbfgs":
-            self._expose(network, train_lbfgs(self, engine, network, params, data))
-        else:
-            rows = None if evaluation is None else evaluation.train_and_held_out(data, y, random_state)
-            run = Run(self, engine, network, params, data, rows, evaluation, keep_optimizer=extras.incremental)
-            train_stochastic(run, extras.callbacks, snapshot, single_epoch=extras.incremental)
-        self._check_finite()
-        return self
+    def _has_validation(self, extras: Extras) -> bool:
+        return bool(extras.validation) or self.early_stopping or self.n_cv > 1
 
     def _check_parameters(self, extras: Extras) -> None:
         """Refuse parameters that are wrong for any data, or contradict each other."""
         self._hidden_sizes()
         backends.get(self.backend)
         given = bool(extras.validation)
+        if ensemble.size(self) > 1:
+            ensemble.check(self, given, extras.start, extras.resume_from, extras.incremental)
         if choices.name_of(self.solver) == "lbfgs":
             check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
         elif extras.incremental:
             if self.early_stopping:
                 raise ValueError("partial_fit does not support early_stopping=True")
         else:
-            check_monitor(self, has_validation=given or self.early_stopping)
+            check_monitor(self, has_validation=self._has_validation(extras))
 
     def _check_before_changes(self, network: Network, X: Any, extras: Extras) -> None:
         """Refuse first weights, batches of other sizes and what is no callback before anything changes."""
@@ -353,7 +378,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             check_callbacks(extras.callbacks)
         if extras.start:
             weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
-        if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self.early_stopping):
+        if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self._has_validation(extras)):
             check_batches(self, X.shape[0])  # what a split leaves is not known yet
 
     def _begin(self, network: Network, objective: Objective, random_state: np.random.RandomState) -> None:
@@ -398,19 +423,19 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
 
         A NumPy array; with `in_kind`, X on a GPU and scikit-learn's array_api_dispatch, one of X's own library.
         """
-        idle: list[Prediction] = self.__dict__.get("_idle_predictions", [])
+        idle: list[Prediction | EnsemblePrediction] = self.__dict__.get("_idle_predictions", [])
         # out of the list while in use: a concurrent call makes its own
         prediction = idle.pop() if idle else None
         if prediction is None or not prediction.fits(self):
             check_is_fitted(self)
-            prediction = Prediction(self)
+            prediction = EnsemblePrediction(self) if ensemble.is_ensemble(self) else Prediction(self)
         out = prediction(self, X) if prediction.takes(X) else None
         if out is None:
             out = self._outputs_of_any(prediction, X, in_kind)
         idle.append(prediction)
         return out
 
-    def _outputs_of_any(self, prediction: Prediction, X: Any, in_kind: bool) -> Any:
+    def _outputs_of_any(self, prediction: Prediction | EnsemblePrediction, X: Any, in_kind: bool) -> Any:
         """Return outputs for X that needs validation."""
         if device_arrays.is_device_array(X):
             return prediction.of_device_array(self, X, in_kind and device_arrays.in_kind())
@@ -425,6 +450,13 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         if dtype != prediction.network.dtype:
             return prediction.in_dtype(self, X, dtype)
         return prediction.outputs(self, X)[0]
+
+    if not TYPE_CHECKING:  # which would find every name then
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ensemble.OF_MEMBERS and ensemble.is_ensemble(self):
+                raise AttributeError(ensemble.no_such_attribute(self, name), name=name, obj=self)
+            return object.__getattribute__(self, name)  # raises what it raised before
 
     # --- scikit-learn's names, which its own tests use ---------------------------------------------------------------
 

@@ -1,8 +1,9 @@
-"""What repeated predictions of one fitted estimator share: network, engine, workspace."""
+"""What repeated predictions of one fitted estimator share: network, engine, workspace; the mean over an ensemble."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -102,3 +103,59 @@ class Prediction:
         workspace = self.engine.workspace(network, X.shape[0], estimator.n_jobs)
         self.engine.predict(workspace, self.params(estimator).astype(dtype), X, out)
         return out
+
+
+class EnsemblePrediction:
+    """Predictions of an ensemble with the weights that its members have now: the mean of their outputs.
+
+    It offers what :class:`Prediction` does.  X is validated once; the members share one workspace.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self.members = tuple(estimator.estimators_)
+        self.predictions = [Prediction(member) for member in self.members]
+        self.network, self.takes = self.predictions[0].network, self.predictions[0].takes
+
+    def fits(self, estimator: Any) -> bool:
+        """Return whether the estimator still has the networks, and they have the arrays, that this was made for."""
+        now = estimator.estimators_
+        return (
+            len(now) == len(self.members)
+            and all(map(operator.is_, now, self.members))
+            and all(map(Prediction.fits, self.predictions, now))
+        )
+
+    def __call__(self, estimator: Any, X: Any) -> np.ndarray | None:
+        """Return outputs (n, n_outputs); None if X is not finite, which scikit-learn's validation has to judge."""
+        out, finite = self.outputs(estimator, X)
+        return out if finite else None
+
+    def outputs(self, estimator: Any, X: Any) -> tuple[np.ndarray, bool]:
+        """Return outputs (n, n_outputs), and whether X is finite."""
+        finite, first = True, self.predictions[0]
+
+        def of_member(prediction: Prediction, member: Any) -> np.ndarray:
+            nonlocal finite
+            if prediction.network == first.network:
+                prediction.workspace, prediction.rows = first.workspace, first.rows
+            out, is_finite = prediction.outputs(member, X)
+            finite &= is_finite
+            return out
+
+        return self._mean(of_member), finite
+
+    def of_device_array(self, estimator: Any, X: Any, in_kind: bool) -> Any:
+        """Return outputs (n, n_outputs) for X on the device, read in place; an array of X's library if asked for."""
+        return self._mean(lambda prediction, member: prediction.of_device_array(member, X, in_kind))
+
+    def in_dtype(self, estimator: Any, X: Any, dtype: np.dtype) -> np.ndarray:
+        """Return outputs (n, n_outputs) of the same networks in another dtype."""
+        return self._mean(lambda prediction, member: prediction.in_dtype(member, X, dtype))
+
+    def _mean(self, of_member: Callable[[Prediction, Any], Any]) -> Any:
+        """Return the mean of what the members come to, added in their order."""
+        total, *others = map(of_member, self.predictions, self.members)
+        for out in others:
+            total += out
+        total /= len(self.members)
+        return total

@@ -30,6 +30,9 @@ from fastmlp.training.optimizers import make_optimizer
 from fastmlp.training.schedules import Schedule
 from fastmlp.training.validation import Evaluation
 
+#: What a warning says after Ctrl-C.
+INTERRUPTED = "Training interrupted by user."
+
 
 def size_of_batches(estimator: Any, n_rows: int) -> int:
     """Return the number of rows in a batch, at most all of them."""
@@ -396,7 +399,7 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
                     ConvergenceWarning,
                 )
     except KeyboardInterrupt:
-        warn("Training interrupted by user.")
+        warn(INTERRUPTED)
     if run.keeps_best:
         run.restore_best()
 

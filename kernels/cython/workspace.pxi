@@ -251,6 +251,11 @@ cdef class Workspace:
         return pointer(vector, name, REALS[self.is_double], (self.n_params,), writable)
 
     @property
+    def uses_blas(self):
+        """Whether products are the BLAS's, which has threads of its own."""
+        return self.ws.blas != NULL
+
+    @property
     def nbytes(self):
         return sum(b.nbytes for b in self.buffers)
 
