@@ -114,8 +114,7 @@ class Run:
         optimizer = state.optimizer_for(network) if keep else None
         if optimizer is None:
             n_steps = _n_batches(self.parts(self.visited))
-            parameters = {name: getattr(estimator, name) for name in type(estimator).__dataclass_fields__}
-            factors = estimator._segment_factors(network)
+            parameters, factors = estimator._training_parameters(), estimator._segment_factors(network)
             optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter, factors)
             state.optimizer, state.dropout_seed = optimizer, None
         if state.dropout_seed is None:
