@@ -173,8 +173,9 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         Parameters
         ----------
         **params : object
-            Arguments of the constructor, and parameters of `activation`, `loss`, `solver` and `learning_rate` under
-            flat names: ``loss__gamma=1.5``. A choice is set before its parameters, in whatever order they come.
+            Arguments of the constructor, and parameters of `activation`, `loss`, `solver`, `learning_rate` and the
+            other schedules under flat names: ``loss__gamma=1.5``. A choice is set before its parameters, in whatever
+            order they come.
 
         Returns
         -------

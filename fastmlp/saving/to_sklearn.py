@@ -38,15 +38,22 @@ def _zero_or_none(value: Any) -> bool:
     return value is None or not np.any(value)
 
 
+def _is_constant(value: Any) -> bool:
+    return choices.name_of(value) == "constant"
+
+
 #: Parameters that scikit-learn lacks and that only training reads -> whether a value asks for nothing.
 INERT: dict[str, Callable[[Any], bool]] = {
     "weight_decay": _zero_or_none,
+    "weight_decay_schedule": _is_constant,
     "max_grad_norm": lambda value: value is None,
     "drop_last": lambda value: not value,
     "l1_ratio": _zero_or_none,
     "init": lambda value: isinstance(value, str) and value == "auto",
     "monitor": lambda value: isinstance(value, str) and value == "score",
     "restore_best": lambda value: value is None,
+    "patience_growth": _zero_or_none,
+    "dropout_schedule": _is_constant,
     "callbacks": lambda value: not value,
     "class_weight": lambda value: value is None,
 }
@@ -226,7 +233,7 @@ def _optimizer_for_sklearn(ours: Optimizer | None, made: Any, network: Network) 
     kinds = (Schedule, InverseScaling, Adaptive)
     if ours is None or ours.rule not in SOLVERS or type(ours.schedule) not in kinds:
         return None
-    if ours.weight_decay or ours.max_grad_norm is not None:
+    if ours.weight_decay or ours.max_grad_norm is not None or ours.factors is not None:
         return None
     params, schedule = made.coefs_ + made.intercepts_, ours.schedule
     vectors = [list(chain(*_separate(network, state))) for state in ours.states]

@@ -42,14 +42,10 @@ def size_of_batches(estimator: Any, n_rows: int) -> int:
 def check_batches(estimator: Any, n_rows: int) -> int:
     """Return how many of the training rows an epoch visits: all, or with drop_last those of whole batches.
 
-    A ValueError says that no batch is left, or that an option needs several rows and batches have a single one.
+    A ValueError says that an option needs several rows and batches have a single one.
     """
     batch_size = size_of_batches(estimator, n_rows)
     rest = n_rows % batch_size
-    if estimator.drop_last and estimator.batch_size != "auto" and estimator.batch_size > n_rows:
-        raise ValueError(
-            f"drop_last=True leaves no batch: batch_size={estimator.batch_size} is more than the {n_rows} training rows"
-        )
     for name, option in OPTIONS.items():
         given = getattr(estimator, name)
         if batch_size == 1 and option.whole_batch and option.asks(given):
@@ -391,7 +387,7 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
                 stop = after_epoch(run.info()) or stop
             if stop or single_epoch:
                 break
-            if estimator.n_iter_ == estimator.max_iter:
+            if estimator.n_iter_ == estimator.max_iter and not _is_planned(estimator):
                 warn(
                     f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter:d}) "
                     "reached and the optimization hasn't converged yet.",
@@ -401,6 +397,14 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
         warn(INTERRUPTED)
     if run.keeps_best:
         run.restore_best()
+
+
+def _is_planned(estimator: Any) -> bool:
+    """Return whether `max_iter` epochs are what was asked for, since nothing else ends training.
+
+    scikit-learn's tests want the ConvergenceWarning of a warm start all the same.
+    """
+    return estimator.n_iter_no_change == np.inf and not estimator.warm_start
 
 
 def _draw_dropout_seed(network: Network, random_state: Any, n_seen: int) -> int | None:
