@@ -135,30 +135,28 @@ class _Values(RegressorMixin, BaseTabular):
     _numeric_targets = True
     clamp_output: bool | None
 
-    def _learn_scale(self, y: np.ndarray) -> None:
-        y = y.reshape(len(y), -1).astype(np.float64)
-        self.target_range_ = np.array([y.min(axis=0), y.max(axis=0)])
-        self.target_mean_, self.target_scale_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
-        loss = choices.name_of(self.loss)
-        if not choices.is_formula(self.loss) and targets.link_of(loss) == "identity":
-            self.target_mean_, spread = y.mean(axis=0), y.std(axis=0)
-            self.target_scale_ = np.where(spread > 0, spread, 1.0)
+    def _standardizes(self) -> bool:
+        # losses of positive targets cannot, and a formula means the targets as they are
+        return not choices.is_formula(self.loss) and targets.link_of(choices.name_of(self.loss)) == "identity"
+
+    def _note_targets(self, y: np.ndarray) -> None:
+        y = y.reshape(len(y), -1)
+        self.target_range_ = np.array([y.min(axis=0), y.max(axis=0)], np.float64)
 
     def _objective(self, y: np.ndarray) -> Objective:
         return targets.resolve_loss("regression", self.loss, 1 if y.ndim == 1 else y.shape[1])
 
     def _encode(self, y: np.ndarray, dtype: np.dtype, objective: Objective) -> np.ndarray:
-        values = targets.encode_values(y, np.dtype(np.float64), objective.loss)
-        return ((values - self.target_mean_) / self.target_scale_).astype(dtype)
+        # standardised before they are rounded to the network's dtype
+        return targets.encode_values(y, np.dtype(np.float64) if self._standardizes() else dtype, objective.loss)
 
     def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> metrics.Score:
-        return metrics.r2(targets, sample_weight, targets.dtype)  # the same as of unscaled values
+        return metrics.r2(y, sample_weight, targets.dtype)
 
     def _decode(self, output: np.ndarray) -> np.ndarray:
-        values = output.astype(np.float64) * self.target_scale_ + self.target_mean_
-        if self.clamp_output:
-            np.clip(values, *self.target_range_, out=values)
-        return values.ravel() if values.shape[1] == 1 else values
+        if self._clamps():
+            output = np.clip(output, *self.target_range_.astype(output.dtype))
+        return output.ravel() if output.shape[1] == 1 else output
 
     def _keep_out_of_fold(self, outputs: np.ndarray) -> None:
         self.oof_prediction_ = self._decode(outputs)
@@ -172,7 +170,7 @@ class _Values(RegressorMixin, BaseTabular):
 
         Returns
         -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs), float64
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
         return self._decode(self._outputs_of(X))
 
@@ -225,7 +223,7 @@ class _RealMLP(BaseTabular):
 
     def _first_params(self, network: Network, random_state: np.random.RandomState, look: Any) -> np.ndarray:
         if self.preset == "td-s":
-            return tabular_initialization.normal_params(network, random_state, self.plr_sigma)
+            return tabular_initialization.normal_params(network, random_state)
         return tabular_initialization.data_driven_params(network, random_state, look, self.plr_sigma)
 
     def _segment_factors(self, network: Network) -> Factors:
@@ -353,9 +351,6 @@ class RealMLPRegressor(_RealMLP, _Values, RealMLPParameters):
 
     Attributes
     ----------
-    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
-        Mean and standard deviation of the training targets; 0 and 1 for losses of positive targets, and for formulas.
-
     target_range_ : ndarray of shape (2, n_outputs)
         Smallest and largest training target.
 
@@ -438,9 +433,6 @@ class TabMRegressor(_TabM, _Values, TabMParameters):
 
     Attributes
     ----------
-    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
-        Mean and standard deviation of the training targets; 0 and 1 for losses of positive targets, and for formulas.
-
     target_range_ : ndarray of shape (2, n_outputs)
         Smallest and largest training target.
 

@@ -216,6 +216,10 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         """Return the labels by which the validation split is stratified, if it is."""
         return None
 
+    def _standardizes(self) -> bool:
+        """Return whether training sees standardised targets."""
+        return False
+
     def _segment_factors(self, network: Network) -> Factors | None:
         """Return the factors of the learning rate, decay and epsilon of each segment, if there are any."""
         return None
@@ -398,6 +402,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         if start:
             weights.start_from(network, params, *start)
             training.best_params = params.copy()
+            given = zip(("W", "b"), start, strict=True)
+            training.drawn = tuple(name for name, arrays in given if arrays is None and name in training.drawn)
         self._expose(network, params)
         return Task(self, engine, network, params, data)
 
@@ -460,7 +466,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         if not math.isfinite(loss):
             warn(
                 f"the training loss is {loss}: training diverged, or the targets are too large or out of the loss's"
-                " range. So it cannot tell when to stop; scale y (TransformedTargetRegressor, StandardScaler) and X, or"
+                " range. So it cannot tell when to stop; scale y (standardize_y, TransformedTargetRegressor) and X, or"
                 f" lower learning_rate_init={self.learning_rate_init!r}",
                 RuntimeWarning,
             )

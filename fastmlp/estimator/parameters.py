@@ -104,6 +104,7 @@ CLASSIFIER_CONSTRAINTS: dict[str, list[Any]] = {
 }
 REGRESSOR_CONSTRAINTS: dict[str, list[Any]] = {
     "loss": [Names(REGRESSOR_LOSSES), tuple, list, LossFormula],
+    "standardize_y": ["boolean"],
 }
 
 

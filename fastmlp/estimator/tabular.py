@@ -57,8 +57,6 @@ class BaseTabular(BaseNetwork):
     # what a fit leaves, for type checkers
     coder_: ColumnCoder
     network_: Network
-    target_mean_: np.ndarray
-    target_scale_: np.ndarray
     target_range_: np.ndarray
 
     # --- what a model defines ----------------------------------------------------------------------------------------
@@ -74,8 +72,8 @@ class BaseTabular(BaseNetwork):
     def _note_rows(self, n_rows: int) -> None:
         """Settle parameters that depend on the number of training rows."""
 
-    def _learn_scale(self, y: np.ndarray) -> None:
-        """Learn how targets are scaled, from those of the training rows."""
+    def _note_targets(self, y: np.ndarray) -> None:
+        """Note what is to be known about the targets of the training rows."""
 
     # --- fit ---------------------------------------------------------------------------------------------------------
 
@@ -168,7 +166,7 @@ class BaseTabular(BaseNetwork):
                 *validation_split(n_rows, self.validation_fraction, random_state, stratify), "held out for validation"
             )
         rows = None if split is None else split.rows
-        self._learn_scale(y if rows is None else y[rows])
+        self._note_targets(y if rows is None else y[rows])
         self._note_rows(len(y) if rows is None else len(rows))
         self.coder_ = self._coder().fit(X, rows, random_state)
         return self._matrix(X), split

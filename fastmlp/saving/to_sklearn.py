@@ -56,6 +56,7 @@ INERT: dict[str, Callable[[Any], bool]] = {
     "dropout_schedule": _is_constant,
     "callbacks": lambda value: not value,
     "class_weight": lambda value: value is None,
+    "standardize_y": lambda value: not value,
 }
 
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
@@ -164,7 +165,8 @@ def _copy_training(training: TrainingState, made: Any, network: Network) -> None
     best = training.best_for(network)
     if best is not None:
         made._best_coefs, made._best_intercepts = _separate(network, best)
-    optimizer = _optimizer_for_sklearn(training.optimizer_for(network), made, network)
+    kept = training.optimizer_for(network) if training.standardized is None else None  # of other units than sklearn's
+    optimizer = _optimizer_for_sklearn(kept, made, network)
     if optimizer is not None:
         made._optimizer = optimizer
 

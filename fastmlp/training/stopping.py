@@ -84,10 +84,12 @@ class Stopping:
     def ends(self, estimator: Any, has_validation: bool, optimizer: Any) -> bool:
         """Return whether training ends now; the optimizer's schedule may reduce the learning rate instead."""
         patience = estimator.n_iter_no_change
-        if estimator.patience_growth:
-            patience += estimator.patience_growth * max(estimator.n_iter_ - self.count, 0)
         if not self.count > patience:
             return False
+        if estimator.patience_growth:
+            patience += estimator.patience_growth * max(estimator.n_iter_ - self.count, 0)
+            if not self.count > patience:
+                return False
         stops, text = optimizer.on_plateau()
         if estimator.verbose:
             what = "Training loss"

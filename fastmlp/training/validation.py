@@ -25,6 +25,7 @@ from fastmlp.model.network import Network
 from fastmlp.training import history, metrics
 from fastmlp.training.given_sets import VALIDATION, warn_of_other_scale
 from fastmlp.training.head import Head
+from fastmlp.training.standardized import Scale
 
 #: Name of the training rows as a set.
 TRAIN = "train"
@@ -52,12 +53,21 @@ class Rows:
         self.rows, self.X = rows, X
         self.y = self._all_y if rows is None else self._all_y[rows]
         self.weight = None if weight is None else weight if rows is None else weight[rows]
-        targets = y if rows is None else y[rows]
+        self._targets = targets = y if rows is None else y[rows]
         self.shape = len(targets), self._evaluation.network.widths[-1]  # of the logits
-        self._head.select(targets, self.weight)
+        self.standardize()
         estimator, names = self._evaluation.estimator, self._evaluation.metrics
         data = Data(X, targets, self.weight)
         self._scores = metrics.scores_on(estimator, names, data, self.y, rows, self._described())
+
+    def standardize(self) -> None:
+        """Take the units of the training for the loss, which is the training's; scores are in the units of y."""
+        targets, network, scale = self._targets, self._evaluation.network, self._evaluation.scale
+        if scale is not None:
+            targets = scale.targets(targets, network.dtype)
+        elif targets.dtype.kind == "f":
+            targets = targets.astype(network.dtype, copy=False)
+        self._head.select(targets, self.weight)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -66,6 +76,8 @@ class Rows:
         """Return "loss" (without penalty) and the scores by name."""
         head = self._head
         outputs, measured = head.outputs(logits), {"loss": head.loss(logits)}
+        if self._evaluation.scale is not None:
+            outputs = self._evaluation.scale.outputs(outputs)
         for name, score in self._scores.items():
             measured[name] = score(outputs)
         if math.isnan(sum(measured.values())) and _are_moderate(logits) and _are_moderate(outputs):
@@ -142,6 +154,8 @@ class Evaluation:
         self.sets: dict[str, Rows] = {}
         #: The set that decides which epoch is best, and when to stop; None: there are no validation rows.
         self.deciding: Rows | None = None
+        #: Units of the training; None: those of y.
+        self.scale: Scale | None = None
         #: Columns of the history besides those that each history has, since it was written last.
         self.columns: dict[str, list[float]] = {}
         # squared_error has the identity as its link: "predictions" of this network are logits
@@ -222,6 +236,12 @@ class Evaluation:
             self.deciding.select(held_out)
         if TRAIN in self.sets:
             self.sets[TRAIN].select(np.sort(order))
+
+    def standardize(self, scale: Scale) -> None:
+        """Evaluate a network in training whose targets are in these units."""
+        self.scale = scale
+        for rows in self.sets.values():
+            rows.standardize()
 
     # --- after an epoch -------------------------------------------------------------------------------------------
 

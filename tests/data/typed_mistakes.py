@@ -37,6 +37,7 @@ MLPClassifier(batch_norm="behind")  # wrong: unknown name
 MLPClassifier(monitor="accurac")  # wrong: unknown name
 MLPClassifier(class_weight="balancd")  # wrong: unknown name
 MLPRegressor(class_weight="balanced")  # wrong: of classifiers alone
+MLPClassifier(standardize_y=True)  # wrong: of regressors alone
 
 # --- methods and attributes -------------------------------------------------------------------------------------------
 

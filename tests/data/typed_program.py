@@ -107,6 +107,7 @@ MLPRegressor(dropout_schedule=lambda progress: 1 - progress, restore_best="last"
 MLPClassifier(early_stopping=True, monitor=best_of_ones, callbacks=[after_epoch, never, TimeLimit(60)])
 MLPClassifier(callbacks=(ProgressBar(), Logging(every=10), Checkpoint(folder / "fit.npz"), lambda info: None))
 MLPRegressor("huber", (8,), "tanh", learning_rate="step")
+MLPRegressor(standardize_y=True, loss="absolute_error")
 MLPRegressor(loss=("quantile", {"quantile": 0.9}), alpha=0, tol=0, momentum=1)
 
 # --- what scikit-learn makes of them ----------------------------------------------------------------------------------
