@@ -10,6 +10,10 @@ __version__ = "0.1.0"
 __all__ = [
     "MLPClassifier",
     "MLPRegressor",
+    "RealMLPClassifier",
+    "RealMLPRegressor",
+    "TabMClassifier",
+    "TabMRegressor",
     "__version__",
     "activation",
     "from_sklearn",
@@ -39,10 +43,15 @@ if TYPE_CHECKING:
     from fastmlp.saving.from_torch import from_torch
     from fastmlp.saving.to_sklearn import to_sklearn
     from fastmlp.saving.to_torch import to_torch
+    from fastmlp.tabular_estimators import RealMLPClassifier, RealMLPRegressor, TabMClassifier, TabMRegressor
 
 _MODULES = {
     "MLPClassifier": "fastmlp.estimators",
     "MLPRegressor": "fastmlp.estimators",
+    "RealMLPClassifier": "fastmlp.tabular_estimators",
+    "RealMLPRegressor": "fastmlp.tabular_estimators",
+    "TabMClassifier": "fastmlp.tabular_estimators",
+    "TabMRegressor": "fastmlp.tabular_estimators",
     "activation": "fastmlp.kernels.language",
     "from_sklearn": "fastmlp.saving.conversion",
     "from_torch": "fastmlp.saving.from_torch",

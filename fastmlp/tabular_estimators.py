@@ -24,6 +24,7 @@ from fastmlp.estimator.tabular_parameters import RealMLPParameters, TabMParamete
 from fastmlp.model import choices, tabular_initialization
 from fastmlp.model.network import Network
 from fastmlp.preprocessing.coder import ColumnCoder
+from fastmlp.preprocessing.learned import Categorical, Numeric
 from fastmlp.training import metrics
 from fastmlp.training.factors import Factors
 
@@ -140,8 +141,9 @@ class _Values(RegressorMixin, BaseTabular):
         return not choices.is_formula(self.loss) and targets.link_of(choices.name_of(self.loss)) == "identity"
 
     def _note_targets(self, y: np.ndarray) -> None:
-        y = y.reshape(len(y), -1)
-        self.target_range_ = np.array([y.min(axis=0), y.max(axis=0)], np.float64)
+        if self.clamp_output:
+            y = y.reshape(len(y), -1).astype(np.float64)
+            self.target_range_ = np.array([y.min(axis=0), y.max(axis=0)])
 
     def _objective(self, y: np.ndarray) -> Objective:
         return targets.resolve_loss("regression", self.loss, 1 if y.ndim == 1 else y.shape[1])
@@ -151,12 +153,19 @@ class _Values(RegressorMixin, BaseTabular):
         return targets.encode_values(y, np.dtype(np.float64) if self._standardizes() else dtype, objective.loss)
 
     def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> metrics.Score:
-        return metrics.r2(y, sample_weight, targets.dtype)
+        score = metrics.r2(y, sample_weight, targets.dtype)
+        return lambda outputs: score(self._within_range(outputs))
 
     def _decode(self, output: np.ndarray) -> np.ndarray:
-        if self._clamps():
-            output = np.clip(output, *self.target_range_.astype(output.dtype))
+        output = self._within_range(output)
         return output.ravel() if output.shape[1] == 1 else output
+
+    def _within_range(self, output: np.ndarray) -> np.ndarray:
+        """Return outputs (n, n_outputs) within the range of the training targets, if predictions stay there."""
+        if "target_range_" not in vars(self):
+            return output
+        low, high = self.target_range_.astype(output.dtype)
+        return np.clip(output, low, high)
 
     def _keep_out_of_fold(self, outputs: np.ndarray) -> None:
         self.oof_prediction_ = self._decode(outputs)
@@ -287,11 +296,21 @@ class _TabM(BaseTabular):
         return {"input_scale": True, "members": self.k, "batch_ensemble": self.arch_type == "tabm"}
 
     def _first_params(self, network: Network, random_state: np.random.RandomState, look: Any) -> np.ndarray:
-        return tabular_initialization.member_params(network, random_state, self.coder_.widths)
+        return tabular_initialization.member_params(network, random_state, _widths(self.coder_, network))
 
     def _segment_factors(self, network: Network) -> Factors:
         still = ("b", "piecewise_weight", "piecewise_bias")
         return Factors(decay=np.array([float(segment.name not in still) for segment in network.segments]))
+
+
+def _widths(coder: ColumnCoder, network: Network) -> list[int]:
+    """Return how many columns of the first layer's input each feature makes; all 0 and 1 of a feature are its own."""
+    embedded = [block for block in network.inputs if block.kind != "plain"]
+    shown = [column.width for column in coder.columns if isinstance(column, Categorical) and column.width]
+    n_others = network.widths[0] - sum(shown) - sum(block.width for block in embedded)
+    n_indicators = sum(isinstance(column, Numeric) and bool(column.indicator) for column in coder.columns)
+    widths = [block.size for block in embedded for _ in range(block.n_features)]
+    return [*widths, *[1] * (n_others - n_indicators), *shown, *[1] * n_indicators]
 
 
 # ruff: noqa: RUF009 - field() is made once
@@ -352,7 +371,7 @@ class RealMLPRegressor(_RealMLP, _Values, RealMLPParameters):
     Attributes
     ----------
     target_range_ : ndarray of shape (2, n_outputs)
-        Smallest and largest training target.
+        Smallest and largest training target; only if predictions are clamped.
 
     %(attributes)s
 
@@ -434,7 +453,7 @@ class TabMRegressor(_TabM, _Values, TabMParameters):
     Attributes
     ----------
     target_range_ : ndarray of shape (2, n_outputs)
-        Smallest and largest training target.
+        Smallest and largest training target; only if predictions are clamped.
 
     %(attributes)s
 

@@ -24,7 +24,6 @@ from fastmlp.estimator import architecture, tables
 from fastmlp.estimator.base import BaseNetwork, Extras, fit_context
 from fastmlp.estimator.parameters import activations_of, check_monitor
 from fastmlp.estimator.prediction import Prediction
-from fastmlp.kernels.feature_table import Block
 from fastmlp.model import stages
 from fastmlp.model.network import Network
 from fastmlp.preprocessing.coder import ColumnCoder
@@ -222,14 +221,10 @@ class BaseTabular(BaseNetwork):
         return tags
 
 
+#: Private attributes that a fit leaves.
+_FITTED = ("_training", "_label_binarizer", "_idle_predictions")
+
+
 def _is_fitted(name: str) -> bool:
     """Return whether an attribute is what a fit leaves."""
-    return name.endswith("_") or (name.startswith("_") and not name.startswith("_skl") and not name.startswith("_sk"))
-
-
-def widths_of_features(blocks: tuple[Block, ...], groups: list[int]) -> list[int]:
-    """Return how many columns of the first layer's input each feature makes; `groups` are those of plain columns."""
-    found: list[int] = []
-    for block in blocks:
-        found += groups if block.kind == "plain" else [block.size] * block.n_features
-    return found or groups
+    return name in _FITTED or (name.endswith("_") and not name.startswith("_"))
