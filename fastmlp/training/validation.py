@@ -7,7 +7,7 @@ loss and scores.  What is measured of a set is said in metrics.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -132,6 +132,19 @@ def _are_moderate(numbers: np.ndarray) -> bool:
         return bool(np.isfinite(np.square(numbers).sum()))
 
 
+def _log(outputs: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny, out=outputs), out=outputs)
+
+
+#: Link -> the logits of predictions, which are overwritten.
+UNLINKED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "softmax": _log,
+    "exp": _log,
+    "logistic": lambda outputs: _log(outputs.copy()) - _log(1 - outputs),
+    "identity": lambda outputs: outputs,
+}
+
+
 class Split(NamedTuple):
     """Rows to train on, rows to validate on, and what the latter are called in errors."""
 
@@ -158,8 +171,10 @@ class Evaluation:
         self.scale: Scale | None = None
         #: Columns of the history besides those that each history has, since it was written last.
         self.columns: dict[str, list[float]] = {}
-        # squared_error has the identity as its link: "predictions" of this network are logits
-        self._to_logits = replace(network.plain, loss="squared_error")
+        # squared_error has the identity as its link: "predictions" of this network are logits, but members agree on
+        # the mean of their predictions, not of their logits
+        self._unlinked = UNLINKED[link] if network.members > 1 else None
+        self._to_logits = network.plain if self._unlinked else replace(network.plain, loss="squared_error")
         self._workspace: Any = None
 
     # --- which sets there are -------------------------------------------------------------------------------------
@@ -274,7 +289,7 @@ class Evaluation:
         # new in each epoch: an engine may know arrays that come again by their identity
         logits = np.empty(rows.shape, self.network.dtype)
         self.engine.predict(self._workspace, weights, rows.X, logits, rows.rows)
-        return logits
+        return logits if self._unlinked is None else self._unlinked(logits)
 
 
 def evaluation_of(
