@@ -215,7 +215,7 @@ class _RealMLP(BaseTabular):
             {name: value for name, value in recipe.items() if name in given}, given, not self._numeric_targets
         )
 
-    def _coder(self) -> ColumnCoder:
+    def _coder(self, n_rows: int) -> ColumnCoder:
         limit = self.max_one_hot_cat_size
         return ColumnCoder(
             categorical_features=self.categorical_features,
@@ -281,15 +281,15 @@ class _TabM(BaseTabular):
     def _note_rows(self, n_rows: int) -> None:
         if self.batch_size == "auto":
             self.batch_size = recipes.tabm_batch_size(n_rows)
-        self.num_emb_n_bins = max(min(self.num_emb_n_bins, n_rows - 1), 1)
+        super()._note_rows(n_rows)
 
-    def _coder(self) -> ColumnCoder:
+    def _coder(self, n_rows: int) -> ColumnCoder:
         return ColumnCoder(
             categorical_features=self.categorical_features,
             scaling="quantile_normal",
             numeric_embedding="piecewise" if self.num_emb_type == "pwl" else None,
             numeric_size=self.d_embedding,
-            n_bins=self.num_emb_n_bins,
+            n_bins=max(min(self.num_emb_n_bins, n_rows - 1), 1),  # fewer than rows
         )
 
     def _shape(self) -> dict[str, Any]:

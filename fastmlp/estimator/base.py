@@ -416,7 +416,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         backends.get(self.backend)
         given = bool(extras.validation)
         if ensemble.size(self) > 1:
-            ensemble.check(self, given, extras.start, extras.resume_from, extras.incremental)
+            ensemble.check(self, given, extras.start, extras.resume_from)
         if choices.name_of(self.solver) == "lbfgs":
             check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
         elif extras.incremental:
@@ -531,6 +531,9 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     @_no_improvement_count.setter
     def _no_improvement_count(self, count: int) -> None:
         state.of(self).stopping.count = count
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "coefs_" in vars(self) or ensemble.is_ensemble(self)
 
     # --- copies ------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from types import ModuleType
 from typing import Any
 
@@ -62,8 +63,9 @@ class Prepared:
 
 
 def size(estimator: Any) -> int:
-    """Return how many networks a fit trains."""
-    return int(estimator.n_ens * estimator.n_cv)
+    """Return how many networks a fit trains; 1 also for values that no fit takes."""
+    n_ens, n_cv = estimator.n_ens, estimator.n_cv
+    return n_ens * n_cv if isinstance(n_ens, Integral) and isinstance(n_cv, Integral) else 1
 
 
 def is_ensemble(estimator: Any) -> bool:
@@ -83,12 +85,11 @@ def forget(estimator: Any, names: Any = OF_ENSEMBLES) -> None:
         vars(estimator).pop(name, None)
 
 
-def check(estimator: Any, has_validation: bool, start: Any, resume_from: Any, incremental: bool) -> None:
+def check(estimator: Any, has_validation: bool, start: Any, resume_from: Any) -> None:
     """Refuse what makes no sense with several networks; the ValueError names the parameter and the reason."""
     name = "n_cv" if estimator.n_cv > 1 else "n_ens"
     asked = f"{name}={getattr(estimator, name)}"
     refused = {
-        "partial_fit": (incremental, "it trains one network further; call partial_fit of each of estimators_"),
         "warm_start=True": (estimator.warm_start, "each fit draws new networks; fit one of estimators_ further"),
         "coef_init or intercept_init": (bool(start), "all networks would start from the same weights"),
         "resume_from": (resume_from is not None, "a checkpoint holds one training"),

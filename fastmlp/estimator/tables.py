@@ -43,6 +43,11 @@ def validated_with_targets(estimator: Any, X: Any, y: Any, reset: bool) -> tuple
     return X, y
 
 
+def n_rows_of(X: Any) -> int:
+    """Return the number of rows of a validated table."""
+    return int(X.shape[0])
+
+
 def _is_frame(X: Any) -> bool:
     """Return whether X is a frame: something with columns of their own types."""
     return not isinstance(X, np.ndarray) and hasattr(X, "columns") and getattr(X, "shape", None) is not None

@@ -14,22 +14,34 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from fastmlp.data.warned import Warned, kept, warn_once_each
 from fastmlp.engines import backends
-from fastmlp.estimator import architecture, tables
+from fastmlp.estimator import architecture, ensemble, tables
 from fastmlp.estimator.base import BaseNetwork, Extras, fit_context
 from fastmlp.estimator.parameters import activations_of, check_monitor
 from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import stages
 from fastmlp.model.network import Network
 from fastmlp.preprocessing.coder import ColumnCoder
+from fastmlp.training.callbacks import check_callbacks
 from fastmlp.training.given_sets import given_validation
+from fastmlp.training.many import Task
 from fastmlp.training.sklearn_callbacks import fit_task
 from fastmlp.training.validation import Split, validation_split
+
+
+class Coded(NamedTuple):
+    """A table in numbers."""
+
+    coder: ColumnCoder
+    matrix: np.ndarray  # (n_rows, n_columns)
+    split: Split | None
 
 
 class BaseTabular(BaseNetwork):
@@ -49,6 +61,7 @@ class BaseTabular(BaseNetwork):
 
     # parameters
     validation_fraction: float
+    batch_size: Any
     categorical_features: Any
     dtype: str
     n_ens: int
@@ -65,11 +78,12 @@ class BaseTabular(BaseNetwork):
         """Return the values of parameters that are None."""
 
     @abstractmethod
-    def _coder(self) -> ColumnCoder:
-        """Return the coder of the columns, not fitted yet."""
+    def _coder(self, n_rows: int) -> ColumnCoder:
+        """Return the coder of the columns for so many training rows, not fitted yet."""
 
     def _note_rows(self, n_rows: int) -> None:
-        """Settle parameters that depend on the number of training rows."""
+        """Settle parameters that depend on the number of training rows: no batch has more."""
+        self.batch_size = min(self.batch_size, n_rows)
 
     def _note_targets(self, y: np.ndarray) -> None:
         """Note what is to be known about the targets of the training rows."""
@@ -123,6 +137,8 @@ class BaseTabular(BaseNetwork):
             If the layer sizes cannot fit this machine.
         """
         validation = given_validation(X_val, y_val, sample_weight_val, eval_set)
+        if ensemble.size(self) > 1:
+            return self._fit_ensemble(X, y, sample_weight, Extras(validation))
         member = self._member()
         with fit_task(member, X, y, sample_weight, max_epochs=member.max_iter) as reporters:
             extras = Extras(validation, callbacks=(*(self.callbacks or ()), *reporters))
@@ -132,23 +148,50 @@ class BaseTabular(BaseNetwork):
 
     def _member(self, **given: Any) -> Self:
         """Return a copy of the estimator, not fitted yet, whose parameters all have values."""
-        parameters = self.get_params(deep=False)
         member: Any = object.__new__(type(self))
         vars(member).update({name: value for name, value in vars(self).items() if not _is_fitted(name)})
-        vars(member).update(parameters | dict(self._recipe()) | given)
+        vars(member).update(dict(self._recipe()) | given)
         return member
 
     def _take_over(self, member: Any) -> None:
         """Take what a member learned, in place of what an earlier fit left."""
         for name in [name for name in vars(self) if _is_fitted(name)]:
             del vars(self)[name]
-        member._training.optimizer = member._training.random_state = None  # nothing goes on with them
+        _forget_training(member)
         vars(self).update({name: value for name, value in vars(member).items() if _is_fitted(name)})
+
+    def _fit_ensemble(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
+        """Train several networks; those of a split share its coder and its matrix."""
+        ensemble.check(self, bool(extras.validation), (), None, False)
+        check_callbacks(self.callbacks or ())
+        whole, random_state, heard = self._member(), check_random_state(self.random_state), list[Warned]()
+        table, labels = whole._validated(X, y, reset=True)
+        whole._learn_targets(labels, False)
+        whole._note_targets(labels)
+        seeds, tasks = ensemble.draw_seeds(self, random_state), list[Task]()
+        splits: list[Split | None] = [*ensemble.folds_of(self, labels, random_state)] if self.n_cv > 1 else []
+        with kept(heard):  # what is wrong with the data is so for every network
+            for split in splits or [whole._split(labels, extras, random_state)]:
+                coded = whole._code(table, split, random_state)
+                for seed in seeds[len(tasks) : len(tasks) + self.n_ens]:
+                    member = self._member(n_ens=1, n_cv=1, random_state=seed, callbacks=None, _coded=coded)
+                    task = member._task(X, y, sample_weight, extras)
+                    assert task is not None, "rows without weight are refused"
+                    tasks.append(task)
+        warn_once_each(heard)
+        ensemble.train(whole, tasks, labels, splits or [None], self.callbacks or ())
+        for member in whole.estimators_:
+            _forget_training(member)
+        for name in ("out_activation_", "n_layers_", "n_outputs_"):
+            setattr(whole, name, getattr(whole.estimators_[0], name))
+        self._take_over(whole)
+        return self
 
     def _check_parameters(self, extras: Extras) -> None:
         self._hidden_sizes()
         backends.get(self.backend)
-        if self.validation_fraction == 0 and not extras.validation:
+        is_fold = getattr(vars(self).get("_coded"), "split", None) is not None
+        if self.validation_fraction == 0 and not extras.validation and not is_fold:
             self.early_stopping = False
         check_monitor(self, has_validation=self._has_validation(extras))
 
@@ -158,17 +201,28 @@ class BaseTabular(BaseNetwork):
     def _prepared(
         self, X: Any, y: np.ndarray, extras: Extras, random_state: np.random.RandomState
     ) -> tuple[Any, Split | None]:
-        split = None
-        if self.early_stopping and not extras.validation:
-            n_rows, stratify = len(y), self._stratify(y)
-            split = Split(
-                *validation_split(n_rows, self.validation_fraction, random_state, stratify), "held out for validation"
-            )
+        coded = vars(self).pop("_coded", None)
+        if coded is None:
+            coded = self._code(X, self._split(y, extras, random_state), random_state)
+        self.coder_, matrix, split = coded
+        y = y if split is None else y[split.rows]
+        self._note_targets(y)
+        self._note_rows(len(y))
+        return matrix, split
+
+    def _split(self, y: np.ndarray, extras: Extras, random_state: np.random.RandomState) -> Split | None:
+        """Return the rows to train on and those to validate on; None if all are to train on."""
+        if extras.validation or self.validation_fraction == 0:
+            return None
+        rows, held_out = validation_split(len(y), self.validation_fraction, random_state, self._stratify(y))
+        return Split(rows, held_out, "held out for validation")
+
+    def _code(self, X: Any, split: Split | None, random_state: np.random.RandomState) -> Coded:
+        """Return what is learned about the columns of the training rows, and all rows in numbers."""
         rows = None if split is None else split.rows
-        self._note_targets(y if rows is None else y[rows])
-        self._note_rows(len(y) if rows is None else len(rows))
-        self.coder_ = self._coder().fit(X, rows, random_state)
-        return self._matrix(X), split
+        n_rows = tables.n_rows_of(X) if rows is None else len(rows)
+        coder = self._coder(n_rows).fit(X, rows, random_state)
+        return Coded(coder, coder.transform(X, np.dtype(self.dtype)), split)
 
     def _matrix(self, X: Any) -> np.ndarray:
         return self.coder_.transform(X, np.dtype(self.dtype))
@@ -205,8 +259,18 @@ class BaseTabular(BaseNetwork):
 
     def _outputs_of(self, X: Any, in_kind: bool = False) -> np.ndarray:
         check_is_fitted(self)
-        matrix = self._matrix(tables.validated(self, X, reset=False))
-        idle: list[Any] = self.__dict__.get("_idle_predictions", [])
+        X = tables.validated(self, X, reset=False)
+        members = getattr(self, "estimators_", (self,))
+        total: Any = 0
+        for i, member in enumerate(members):
+            if i == 0 or member.coder_ is not members[i - 1].coder_:
+                matrix = member._matrix(X)
+            total = total + member._outputs_of_matrix(matrix) if i else member._outputs_of_matrix(matrix)
+        return total if len(members) == 1 else total / len(members)
+
+    def _outputs_of_matrix(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the outputs (n, n_outputs) of one network."""
+        idle: list[Any] = self.__dict__.setdefault("_idle_predictions", [])
         prediction = idle.pop() if idle else None  # out of the list while in use: a concurrent call makes its own
         if prediction is None or not prediction.fits(self):
             prediction = Prediction(self)
@@ -223,6 +287,12 @@ class BaseTabular(BaseNetwork):
 
 #: Private attributes that a fit leaves.
 _FITTED = ("_training", "_label_binarizer", "_idle_predictions")
+
+
+def _forget_training(member: Any) -> None:
+    """Drop what only further training would need."""
+    if "_training" in vars(member):
+        member._training.optimizer = member._training.random_state = member._training.standardized = None
 
 
 def _is_fitted(name: str) -> bool:

@@ -166,8 +166,8 @@ def _wait(futures: Mapping[Future[None], Task], stop: interrupts.Stop, on_end: C
             done, pending = wait(pending, SLICE, FIRST_EXCEPTION)
             stop.wanted |= any(future.exception() is not None for future in done)
             if on_end is not None:
-                for future in done:
-                    on_end(futures[future])
+                for task in (task for future, task in futures.items() if future in done):
+                    on_end(task)
             interrupts.check()  # this thread may itself be one that another waits for
         except KeyboardInterrupt:
             stop.wanted = interrupted = True
