@@ -192,7 +192,7 @@ class _RealMLP(BaseTabular):
 
     tol: ClassVar[float] = 0.0
     drop_last: ClassVar[bool] = True
-    restore_best: ClassVar[Any] = "last"
+    restore_best = "last"
 
     preset: str
     use_parametric_act: bool | None
@@ -263,7 +263,6 @@ class _TabM(BaseTabular):
 
     tol: ClassVar[float] = 1e-12  # an epoch as good as the best one is no improvement
     drop_last: ClassVar[bool] = False
-    restore_best: ClassVar[Any] = True
 
     arch_type: str
     k: int

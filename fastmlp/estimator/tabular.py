@@ -55,6 +55,7 @@ class BaseTabular(BaseNetwork):
     shuffle: ClassVar[bool] = True
     warm_start: ClassVar[Any] = False
     early_stopping: Any = True
+    restore_best: Any = True
     batch_norm: ClassVar[bool] = False
     input_dropout: ClassVar[float] = 0.0
     patience_growth: Any = 0.0
@@ -162,7 +163,7 @@ class BaseTabular(BaseNetwork):
 
     def _fit_ensemble(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
         """Train several networks; those of a split share its coder and its matrix."""
-        ensemble.check(self, bool(extras.validation), (), None, False)
+        ensemble.check(self, bool(extras.validation), (), None)
         check_callbacks(self.callbacks or ())
         whole, random_state, heard = self._member(), check_random_state(self.random_state), list[Warned]()
         table, labels = whole._validated(X, y, reset=True)
@@ -192,7 +193,7 @@ class BaseTabular(BaseNetwork):
         backends.get(self.backend)
         is_fold = getattr(vars(self).get("_coded"), "split", None) is not None
         if self.validation_fraction == 0 and not extras.validation and not is_fold:
-            self.early_stopping = False
+            self.early_stopping, self.restore_best = False, None
         check_monitor(self, has_validation=self._has_validation(extras))
 
     def _validated(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
