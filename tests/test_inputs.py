@@ -19,7 +19,7 @@ from fastmlp.kernels.contract import Data
 from fastmlp.kernels.feature_table import KINDS, Block
 from fastmlp.model.network import Network
 
-from helpers import Steps, make_targets, name_of, seeds
+from helpers import Steps, dropout_mask, make_targets, name_of, seeds
 from tabular_networks import ENGINES, Case, Plans, cases, large_case, make_plans
 
 
@@ -252,12 +252,8 @@ def members_one_by_one(case, params):
         own = np.empty(plain.n_params)
         for segment in plain.segments:
             values = ours[segment.name, segment.layer].view(params)
-            key = segment.name, segment.layer
-            if (
-                segment.name == "input_scale"
-                or (key in (("W", last), ("b", last)))
-                or (network.batch_ensemble and segment.name == "b")
-            ):
+            own_biases = segment.name == "b" and (network.batch_ensemble or segment.layer == last)
+            if segment.name == "input_scale" or own_biases or (segment.name, segment.layer) == ("W", last):
                 values = values[i]
             elif network.batch_ensemble and segment.name == "W":
                 values = values * ours["member_out", segment.layer].view(params)[i]
@@ -288,8 +284,6 @@ def test_members_are_networks(engine, batch_ensemble, loss):
 
 def test_masks_of_members_differ(engine):
     """A row's mask is that of its virtual row r k + i: with identical members the predictions still differ."""
-    from helpers import dropout_mask
-
     network = Network((2, 3, 1), ("identity",), "squared_error", np.dtype("float64"), (), True, 2, dropout=0.5)
     params = np.ones(network.n_params)
     for b in network.intercepts(params):

@@ -6,8 +6,9 @@ g = fan_in^-1/2.  A step of Adam on W is one on W' with lr' = g lr and epsilon' 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -54,9 +55,9 @@ class Recipe(NamedTuple):
     lr: float
     lr_schedule: Callable = constant
     betas: tuple = (0.9, 0.95)
-    lr_factors: dict = {}
+    lr_factors: Mapping = MappingProxyType({})
     weight_decay: float = 0.0
-    decay_factors: dict = {}
+    decay_factors: Mapping = MappingProxyType({})
     decay_schedule: Callable = constant
     dropout_schedule: Callable = constant
     max_norm: float | None = None
