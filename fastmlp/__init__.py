@@ -12,6 +12,10 @@ __all__ = [
     "EnsembleSearchRegressor",
     "MLPClassifier",
     "MLPRegressor",
+    "RealMLPClassifier",
+    "RealMLPRegressor",
+    "TabMClassifier",
+    "TabMRegressor",
     "__version__",
     "activation",
     "from_sklearn",
@@ -43,12 +47,17 @@ if TYPE_CHECKING:
     from fastmlp.saving.to_sklearn import to_sklearn
     from fastmlp.saving.to_torch import to_torch
     from fastmlp.search.estimators import EnsembleSearchClassifier, EnsembleSearchRegressor
+    from fastmlp.tabular_estimators import RealMLPClassifier, RealMLPRegressor, TabMClassifier, TabMRegressor
 
 _MODULES = {
     "EnsembleSearchClassifier": "fastmlp.search.estimators",
     "EnsembleSearchRegressor": "fastmlp.search.estimators",
     "MLPClassifier": "fastmlp.estimators",
     "MLPRegressor": "fastmlp.estimators",
+    "RealMLPClassifier": "fastmlp.tabular_estimators",
+    "RealMLPRegressor": "fastmlp.tabular_estimators",
+    "TabMClassifier": "fastmlp.tabular_estimators",
+    "TabMRegressor": "fastmlp.tabular_estimators",
     "activation": "fastmlp.kernels.language",
     "from_sklearn": "fastmlp.saving.conversion",
     "from_torch": "fastmlp.saving.from_torch",

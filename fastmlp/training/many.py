@@ -32,6 +32,7 @@ from fastmlp.model import choices
 from fastmlp.model.network import Network
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.run import INTERRUPTED, Run, train_stochastic
+from fastmlp.training.standardized import warn_of_large_targets
 from fastmlp.training.validation import Evaluation
 
 #: Seconds between two looks for Ctrl-C where a wait cannot be interrupted.
@@ -82,6 +83,8 @@ class Task:
             run = Run(*args, self.data, self.rows, self.evaluation, keep_optimizer=self.single_epoch)
             train_stochastic(run, self.callbacks, self.snapshot, self.single_epoch)
         estimator._check_finite()
+        if not self.single_epoch:
+            warn_of_large_targets(estimator, network, self.data)
 
     def _without_other_rows(self) -> Data:
         """Return the data for L-BFGS, which sees all rows: those that are not to train on have no weight."""
@@ -163,8 +166,8 @@ def _wait(futures: Mapping[Future[None], Task], stop: interrupts.Stop, on_end: C
             done, pending = wait(pending, SLICE, FIRST_EXCEPTION)
             stop.wanted |= any(future.exception() is not None for future in done)
             if on_end is not None:
-                for future in done:
-                    on_end(futures[future])
+                for task in (task for future, task in futures.items() if future in done):
+                    on_end(task)
             interrupts.check()  # this thread may itself be one that another waits for
         except KeyboardInterrupt:
             stop.wanted = interrupted = True
