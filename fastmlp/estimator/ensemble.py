@@ -10,6 +10,7 @@ share X and y; a split is a list of row numbers.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,8 +65,8 @@ class Prepared:
 
 def size(estimator: Any) -> int:
     """Return how many networks a fit trains; 1 also for values that no fit takes."""
-    n_ens, n_cv = estimator.n_ens, estimator.n_cv
-    return n_ens * n_cv if isinstance(n_ens, Integral) and isinstance(n_cv, Integral) else 1
+    factors = estimator.n_ens, estimator.n_cv
+    return math.prod(map(int, factors)) if all(isinstance(factor, Integral) for factor in factors) else 1
 
 
 def is_ensemble(estimator: Any) -> bool:
