@@ -345,6 +345,11 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
 
     %(parameters)s
 
+    standardize_y : bool, default=False
+        Whether to train on ``(y - mean) / std``, by the training rows and for each output. Predictions, scores and the
+        fitted weights are in the units of y: std and mean are folded into the last layer. Losses, `tol` and parameters
+        of the loss (Huber's delta) are in units of std. Not for losses whose targets have a range of their own.
+
     Attributes
     ----------
     %(attributes)s
@@ -371,12 +376,20 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     loss: types.RegressorLoss = "squared_error"
     hidden_layer_sizes: types.HiddenLayerSizes = (100,)
     activation: types.Activation = "relu"
+    standardize_y: bool = field(default=False, kw_only=True)
+
+    def _standardizes(self) -> bool:
+        return self.standardize_y
 
     def _objective(self, y: np.ndarray) -> Objective:
-        return targets.resolve_loss("regression", self.loss, 1 if y.ndim == 1 else y.shape[1])
+        objective = targets.resolve_loss("regression", self.loss, 1 if y.ndim == 1 else y.shape[1])
+        if self.standardize_y:
+            targets.check_standardizable(objective)
+        return objective
 
     def _encode(self, y: np.ndarray, dtype: np.dtype, objective: Objective) -> np.ndarray:
-        return targets.encode_values(y, dtype, objective.loss)
+        # standardised before they are rounded to the network's dtype
+        return targets.encode_values(y, np.dtype(np.float64) if self.standardize_y else dtype, objective.loss)
 
     def _decode(self, output: np.ndarray) -> np.ndarray:
         return output.ravel() if output.shape[1] == 1 else output

@@ -14,6 +14,7 @@ An activation or a loss is given as a name, a pair (name, {parameter: value}), o
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -200,13 +201,16 @@ class Engine(Protocol):
         """
 
 
+#: Engines that have every feature of a network and every plan of an optimizer.
+COMPLETE = ("cython", "reference")
 #: Fields of a network that not every engine has, with their value where they are off.
 NETWORK_FEATURES = {"inputs": (), "input_scale": False, "members": 1, "parametric_activations": False}
 
 
-def refuse(engine: str, network: Any) -> None:
-    """Raise a ValueError if a network has what this engine does not have."""
-    _refuse(engine, [name for name, off in NETWORK_FEATURES.items() if getattr(network, name, off) != off])
+def refuse(engine: str, network: Any, has: Sequence[str] = ()) -> None:
+    """Raise a ValueError if a network has a feature that this engine does not have; ``has``: those that it has."""
+    wanted = [name for name, off in NETWORK_FEATURES.items() if getattr(network, name, off) != off]
+    _refuse(engine, [name for name in wanted if name not in has])
 
 
 def refuse_plans(engine: str, optimizer: Any, n_steps: int) -> None:
@@ -219,7 +223,9 @@ def refuse_plans(engine: str, optimizer: Any, n_steps: int) -> None:
 
 def _refuse(engine: str, asked: list[str]) -> None:
     if asked:
-        raise ValueError(f"backend={engine!r} has no {', '.join(asked)}: use backend='cython' or 'reference'")
+        raise ValueError(
+            f"backend={engine!r} has no {', '.join(asked)}: use backend={' or '.join(map(repr, COMPLETE))}"
+        )
 
 
 #: Names of the functions that every engine has.

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fastmlp.kernels import layer_table
+from fastmlp.kernels import feature_table, layer_table
 from fastmlp.model.network import Network
 from fastmlp.model.stages import OPTIONS, UNITS, Stages
 
@@ -31,7 +31,7 @@ def test_no_template_gives_a_column_another_number(path):
 
 
 def test_names_are_those_of_the_network():
-    assert {"W", "b", *(unit.name for unit in UNITS)} == set(layer_table.ARRAYS)
+    assert {"W", "b", *feature_table.SCALES, *(unit.name for unit in UNITS)} == set(layer_table.ARRAYS)
     assert OPTIONS.keys() == Stages.__dataclass_fields__.keys()
 
 

@@ -5,7 +5,8 @@
     validate (inputs) -> encode (targets) -> Network (architecture) -> Data (inputs) -> first values (initialization,
     state) -> Task (training) -> epochs -> views (weights)
 
-From the first values on, an ensemble does the same for each of its members (ensemble.py).
+From the first values on, an ensemble does the same for each of its members (ensemble.py).  Estimators for tables
+(tabular.py) have steps of their own where these have methods: they split the rows first, and code the columns.
 
 An estimator keeps nothing private but ``_training``, a :class:`fastmlp.training.state.TrainingState`, the encoder of
 its labels, and predictions for later use.  It contains no numerics.
@@ -40,6 +41,7 @@ from fastmlp.estimator.parameters import CONSTRAINTS, Parameters, check_lbfgs, c
 from fastmlp.estimator.prediction import EnsemblePrediction, Prediction
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
+from fastmlp.model.tabular_initialization import Look
 from fastmlp.sklearn_compat import _fit_context
 from fastmlp.training import checkpoint, state, weightless
 from fastmlp.training.callbacks import check_callbacks
@@ -50,14 +52,14 @@ from fastmlp.training.metrics import Score
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.run import check_batches
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
-from fastmlp.training.validation import evaluation_of
+from fastmlp.training.validation import Split, evaluation_of
 
 backends.get("auto")  # imported with the estimators, so the first fit is not slower than the next
 
 
 Method = TypeVar("Method", bound=Callable)
 #: The estimator that a method returns: editors know the class by a type variable, not by Self.
-Fitted = TypeVar("Fitted", bound="_BaseMLP")
+Fitted = TypeVar("Fitted", bound="BaseNetwork")
 
 
 def fit_context(method: Method) -> Method:
@@ -88,18 +90,27 @@ def entered(cls: Estimator) -> Estimator:
     return cls
 
 
-class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
-    """Fit and the forward pass of both estimators."""
+class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+    """Fit and the forward pass of all estimators."""
 
-    _parameter_constraints: ClassVar[dict] = CONSTRAINTS
+    _parameter_constraints: ClassVar[dict]
     #: Whether targets are numbers.
     _numeric_targets: ClassVar[bool]
     _training: state.TrainingState
 
     # parameters whose places and defaults differ
-    hidden_layer_sizes: types.HiddenLayerSizes
-    activation: types.Activation
+    hidden_layer_sizes: Any
+    activation: Any
     loss: Any
+    solver: types.Solver
+    max_iter: int
+    learning_rate_init: Any
+    random_state: types.RandomState | None
+    early_stopping: bool
+    warm_start: bool
+    backend: types.BackendName
+    callbacks: types.Callbacks | None
+    n_cv: int
 
     # what a fit leaves, for type checkers
     coefs_: list[np.ndarray]
@@ -162,8 +173,9 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         Parameters
         ----------
         **params : object
-            Arguments of the constructor, and parameters of `activation`, `loss`, `solver` and `learning_rate` under
-            flat names: ``loss__gamma=1.5``. A choice is set before its parameters, in whatever order they come.
+            Arguments of the constructor, and parameters of `activation`, `loss`, `solver`, `learning_rate` and the
+            other schedules under flat names: ``loss__gamma=1.5``. A choice is set before its parameters, in whatever
+            order they come.
 
         Returns
         -------
@@ -204,9 +216,40 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """Return the labels by which the validation split is stratified, if it is."""
         return None
 
+    def _standardizes(self) -> bool:
+        """Return whether training sees standardised targets."""
+        return False
+
     def _segment_factors(self, network: Network) -> Factors | None:
         """Return the factors of the learning rate, decay and epsilon of each segment, if there are any."""
         return None
+
+    # --- what estimators for tables do otherwise -------------------------------------------------------------------
+
+    def _validated(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        """Return X and y validated; `reset` says whether X tells the features."""
+        return inputs.validated(self, X, y, reset)
+
+    def _prepared(
+        self, X: Any, y: np.ndarray, extras: Extras, random_state: np.random.RandomState
+    ) -> tuple[Any, Split | None]:
+        """Return the matrix that the network reads, and the split of its rows if it had to be drawn for that."""
+        return X, None
+
+    def _matrix(self, X: Any) -> Any:
+        """Return the matrix that the network reads, for rows validated after the training rows."""
+        return X
+
+    def _network_to_train(self, X: Any, objective: Objective, first_pass: bool) -> Network:
+        return architecture.network_to_train(self, X, objective, first_pass)
+
+    def _first_params(self, network: Network, random_state: np.random.RandomState, look: Look | None) -> np.ndarray:
+        """Return the flat vector (n_params,) that training starts from; tabular nets `look` at training rows."""
+        return architecture.first_params(self, network, random_state)
+
+    def _training_parameters(self) -> dict[str, Any]:
+        """Return the parameters that an optimizer is made of."""
+        return {name: getattr(self, name) for name in type(self).__dataclass_fields__}  # type: ignore[attr-defined]
 
     @abstractmethod
     def _objective(self, y: np.ndarray) -> Objective:
@@ -298,15 +341,23 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             return self._fit(X, y, sample_weight, Extras(validation, start, resume_from, callbacks))
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
+        task = self._task(X, y, sample_weight, extras)
+        if task is not None:
+            task.train()
+        return self
+
+    def _task(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Task | None:
+        """Return the training that is ready to begin; None if there is nothing to train, or an ensemble was trained."""
         self._check_parameters(extras)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
-        X, y = inputs.validated(self, X, y, reset=first_pass)
+        X, y = self._validated(X, y, reset=first_pass)
         self._learn_targets(y, extras.incremental)
         y = inputs.dense_targets(self, y)
         sample_weight = inputs.validated_weight(self, sample_weight, y, all_zero=extras.incremental)
         random_state, objective = check_random_state(self.random_state), self._objective(y)
+        X, split = self._prepared(X, y, extras, random_state)
 
-        network = architecture.network_to_train(self, X, objective, first_pass)
+        network = self._network_to_train(X, objective, first_pass)
         n_epochs = 1 if extras.incremental else self.max_iter
         engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
         architecture.check_memory(self, network, engine, self._has_validation(extras))
@@ -321,20 +372,20 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         if ensemble.size(self) > 1:
             prepared = ensemble.Prepared(engine, network, objective, data, y, evaluation, extras.callbacks)
             ensemble.fit(self, prepared, random_state)
-            return self
+            return None
         if first_pass:
             ensemble.forget(self)
-            self._begin(network, objective, random_state)
+            look = Look(engine, data.X, None if split is None else split.rows, self.n_jobs)
+            self._begin(network, objective, random_state, look)
         task = self._ready(engine, network, data, random_state, extras.start)
         if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():
             self.__dict__.setdefault("loss_", np.nan)  # rows without weight change nothing
-            return self
+            return None
         if evaluation is not None:
-            split = evaluation.split(data, y, random_state)
+            split = evaluation.split(data, y, random_state) if split is None else split
             task.evaluation, task.rows = evaluation, evaluation.train_and_held_out(data, y, split)
         task.callbacks, task.snapshot, task.single_epoch = extras.callbacks, snapshot, extras.incremental
-        task.train()
-        return self
+        return task
 
     def _ready(
         self, engine: ModuleType, network: Network, data: Data, random_state: np.random.RandomState, start: Any = ()
@@ -351,6 +402,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         if start:
             weights.start_from(network, params, *start)
             training.best_params = params.copy()
+            given = zip(("W", "b"), start, strict=True)
+            training.drawn = tuple(name for name, arrays in given if arrays is None and name in training.drawn)
         self._expose(network, params)
         return Task(self, engine, network, params, data)
 
@@ -381,11 +434,13 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self._has_validation(extras)):
             check_batches(self, X.shape[0])  # what a split leaves is not known yet
 
-    def _begin(self, network: Network, objective: Objective, random_state: np.random.RandomState) -> None:
+    def _begin(
+        self, network: Network, objective: Objective, random_state: np.random.RandomState, look: Look | None = None
+    ) -> None:
         """Give a first fit its weights and fitted attributes, in scikit-learn's order of random draws."""
         self.out_activation_ = objective.link
         self.n_layers_ = network.n_layers + 1
-        params = architecture.first_params(self, network, random_state)
+        params = self._first_params(network, random_state, look)
         self._expose(network, params)
         state.begin(self, random_state, params)
 
@@ -401,7 +456,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         self._idle_predictions: list[Prediction] = []
 
     def _check_finite(self) -> None:
-        arrays = (*self.coefs_, *self.intercepts_, *weights.unit_arrays(self))
+        arrays = (*self.coefs_, *self.intercepts_, *weights.further_arrays(self))
         if not all(np.isfinite(w).all() for w in arrays if w is not None):
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
@@ -411,7 +466,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         if not math.isfinite(loss):
             warn(
                 f"the training loss is {loss}: training diverged, or the targets are too large or out of the loss's"
-                " range. So it cannot tell when to stop; scale y (TransformedTargetRegressor, StandardScaler) and X, or"
+                " range. So it cannot tell when to stop; scale y (standardize_y, TransformedTargetRegressor) and X, or"
                 f" lower learning_rate_init={self.learning_rate_init!r}",
                 RuntimeWarning,
             )
@@ -502,6 +557,12 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+class _BaseMLP(Parameters, BaseNetwork):
+    """What MLPClassifier and MLPRegressor share."""
+
+    _parameter_constraints: ClassVar[dict] = CONSTRAINTS
 
 
 @lru_cache(maxsize=64)

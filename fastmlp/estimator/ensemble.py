@@ -118,19 +118,38 @@ def fit(estimator: Any, prepared: Prepared, random_state: np.random.RandomState)
     network = prepared.network
     estimator.out_activation_, estimator.n_layers_ = prepared.objective.link, network.n_layers + 1
     estimator.n_outputs_ = network.widths[-1]
-    seeds = random_state.randint(np.iinfo(np.int32).max, size=size(estimator)).tolist()
+    seeds = draw_seeds(estimator, random_state)
     heard: list[warned.Warned] = []
     with warned.kept(heard):  # what is wrong with the data is so for every member
         splits = _splits(estimator, prepared, random_state)
         of_member = [split for split in splits for _ in range(estimator.n_ens)]
         tasks = [_task(estimator, prepared, *args) for args in zip(seeds, of_member, strict=True)]
     warned.warn_once_each(heard)
+    train(estimator, tasks, prepared.y, splits, prepared.callbacks)
 
-    n_threads = n_side_by_side(prepared.engine, network, len(tasks), estimator.n_jobs)
+
+def draw_seeds(estimator: Any, random_state: np.random.RandomState) -> list[int]:
+    """Return the seed of each network."""
+    seeds: list[int] = random_state.randint(np.iinfo(np.int32).max, size=size(estimator)).tolist()
+    return seeds
+
+
+def train(
+    estimator: Any,
+    tasks: Sequence[Task],
+    y: np.ndarray,
+    splits: Sequence[Split | None],
+    callbacks: Sequence[Callable[[Any], Any]],
+) -> None:
+    """Train networks that are ready to begin, `n_ens` for each split, and give the estimator what they come to.
+
+    `y` are the targets of all rows, as users see them.
+    """
+    n_threads = n_side_by_side(tasks[0].engine, tasks[0].network, len(tasks), estimator.n_jobs)
     while_training = {"verbose": False, "n_jobs": 1 if n_threads > 1 else estimator.n_jobs}
-    with _sharing(prepared.callbacks, estimator) as callbacks:
+    with _sharing(callbacks, estimator) as shared:
         for task in tasks:
-            task.callbacks = callbacks
+            task.callbacks = shared
             vars(task.estimator).update(while_training)
         fit_many(tasks, n_threads, _reporter(tasks) if estimator.verbose else None)
     for task in tasks:
@@ -139,23 +158,29 @@ def fit(estimator: Any, prepared: Prepared, random_state: np.random.RandomState)
     # Ctrl-C may have come before a network was trained at all
     trained = [task for task in tasks if task.estimator.n_iter_ > 0] or tasks[:1]
     if len(trained) < len(tasks):
-        warned.warn(f"{len(trained)} of {len(tasks)} networks were trained, the ensemble leaves out the others")
+        warned.warn(
+            f"{len(trained)} of {len(tasks)} networks were trained before the interruption: the others are left out"
+        )
     estimator.estimators_ = [task.estimator for task in trained]
     estimator.n_iter_ = max(member.n_iter_ for member in estimator.estimators_)
     estimator._idle_predictions = []
     if estimator.n_cv > 1:
-        members = [task.estimator if task in trained else None for task in tasks]
-        folds = [members[i : i + estimator.n_ens] for i in range(0, len(members), estimator.n_ens)]
-        _keep_out_of_fold(estimator, prepared, splits, folds)
+        n_ens = estimator.n_ens
+        folds = [[task for task in tasks[i : i + n_ens] if task in trained] for i in range(0, len(tasks), n_ens)]
+        _keep_out_of_fold(estimator, y, splits, folds)
 
 
 def _splits(estimator: Any, prepared: Prepared, random_state: np.random.RandomState) -> list[Split | None]:
     """Return the split of each fold; without folds the one of early stopping, None if there is none."""
-    data, y, n_folds = prepared.data, prepared.y, estimator.n_cv
-    if n_folds == 1:
-        evaluation = prepared.evaluation
-        return [None if evaluation is None else evaluation.split(data, y, random_state)]
-    n = data.X.shape[0]
+    if estimator.n_cv > 1:
+        return list(folds_of(estimator, prepared.y, random_state))
+    evaluation = prepared.evaluation
+    return [None if evaluation is None else evaluation.split(prepared.data, prepared.y, random_state)]
+
+
+def folds_of(estimator: Any, y: np.ndarray, random_state: np.random.RandomState) -> list[Split]:
+    """Return the splits of cross-validation, stratified by class; a ValueError says that there are too few rows."""
+    n_folds, n = estimator.n_cv, len(y)
     if n_folds > n:
         raise ValueError(f"n_cv={n_folds} must be at most the number of rows, {n}")
     stratified = is_classifier(estimator) and y.ndim == 1
@@ -163,7 +188,7 @@ def _splits(estimator: Any, prepared: Prepared, random_state: np.random.RandomSt
     kind = StratifiedKFold if stratified else KFold
     folding = kind(n_folds, shuffle=True, random_state=seed)
     folds: list[Any] = warned.of_library(list, folding.split(np.empty((n, 0)), y if stratified else None))
-    return [Split(rows, held_out, f"of fold {i} of {n_folds}") for i, (rows, held_out) in enumerate(folds, 1)]
+    return [Split(*fold, f"of fold {number} of {n_folds}") for number, fold in enumerate(folds, 1)]
 
 
 def _task(estimator: Any, prepared: Prepared, seed: int, split: Split | None) -> Task:
@@ -225,15 +250,15 @@ def _sharing(callbacks: Sequence[Callable[[Any], Any]], estimator: Any) -> Itera
 
 
 def _keep_out_of_fold(
-    estimator: Any, prepared: Prepared, splits: Sequence[Split | None], folds: Sequence[Sequence[Any | None]]
+    estimator: Any, y: np.ndarray, splits: Sequence[Split | None], folds: Sequence[Sequence[Task]]
 ) -> None:
     """Give the estimator its out-of-fold predictions and their score; NaN for folds without a trained network."""
-    data, y = prepared.data, prepared.y
-    outputs = np.full((data.X.shape[0], estimator.n_outputs_), np.nan, estimator.estimators_[0].coefs_[0].dtype)
-    for split, fold in zip(splits, folds, strict=True):
-        members = [member for member in fold if member is not None]
-        if split is not None and members:
-            outputs[split.held_out] = sum(_of_rows(member, data.X, split.held_out) for member in members) / len(members)
+    data, member = next((task.data, task.estimator) for fold in folds for task in fold)
+    outputs = np.full((len(y), member.n_outputs_), np.nan, member.coefs_[0].dtype)
+    for split, tasks in zip(splits, folds, strict=True):
+        if split is not None and tasks:
+            found = [_of_rows(task.estimator, task.data.X, split.held_out) for task in tasks]
+            outputs[split.held_out] = sum(found) / len(found)
     estimator._keep_out_of_fold(outputs)
     known = ~np.isnan(outputs).any(axis=1)
     weight = None if data.sample_weight is None else data.sample_weight[known]

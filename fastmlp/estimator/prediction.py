@@ -10,13 +10,12 @@ import numpy as np
 
 from fastmlp.data import device_arrays
 from fastmlp.engines import backends
-from fastmlp.model.stages import UNIT_ATTRIBUTES
-from fastmlp.model.weights import flat_params, shared_params, unit_arrays
+from fastmlp.model.weights import FURTHER_ATTRIBUTES, flat_params, further_arrays, shared_params
 
 #: Bytes of X that an ensemble's networks read one after the other.
 BLOCK_BYTES = 1 << 20
 
-_UNITS = frozenset(UNIT_ATTRIBUTES.values())
+_FURTHER = frozenset(FURTHER_ATTRIBUTES)
 
 
 class Prediction:
@@ -33,7 +32,7 @@ class Prediction:
         self.network = self.fitted.plain
         # NumPy keeps one object per native dtype, so a comparison by identity misses no clean array
         self.dtype = np.dtype(self.network.dtype.type)
-        self.n_features, self.n_outputs = self.network.widths[0], self.network.widths[-1]
+        self.n_features, self.n_outputs = self.network.n_columns, self.network.widths[-1]
         self.engine = backends.get(estimator.backend)
         self.has_names = hasattr(estimator, "feature_names_in_")
         self.shared = shared_params(estimator, self.fitted)
@@ -45,7 +44,7 @@ class Prediction:
         # looked at in every prediction, hence the dict and not its attributes
         now = estimator.__dict__
         arrays = (*now["coefs_"], *now["intercepts_"], now["backend"], now["n_jobs"], now["activation"])
-        return arrays if now.keys().isdisjoint(_UNITS) else arrays + unit_arrays(estimator)
+        return arrays if now.keys().isdisjoint(_FURTHER) else arrays + further_arrays(estimator)
 
     def fits(self, estimator: Any) -> bool:
         """Return whether the estimator still has the arrays this was made for."""

@@ -200,7 +200,7 @@ def _restore_counters(estimator: Any, attributes: Mapping[str, Any], decoder: De
 
 def _restore_training(estimator: Any, header: Mapping[str, Any], network: Network, decoder: Decoder, path: str) -> None:
     """Give an estimator the state that partial_fit goes on with."""
-    names = ("optimizer", "dropout_seed", "best_params")
+    names = ("optimizer", "dropout_seed", "best_params", "standardized")
     training = _section(header, path, "training", set(names))
     for name in names:
         if name in training:

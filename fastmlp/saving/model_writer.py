@@ -196,6 +196,8 @@ def _training_of(estimator: Any, network: Network, tensors: Tensors) -> dict[str
     # lbfgs neither reads nor writes the best weights
     if state["best_params"] is not None and choices.name_of(estimator.solver) != "lbfgs":
         training["best_params"] = state["best_params"]
+    if "standardized" in state:
+        training["standardized"] = state["standardized"]
     return {name: encode(value, tensors, f"training.{name}") for name, value in training.items()}
 
 

@@ -43,17 +43,25 @@ def _zero_or_none(value: Any) -> bool:
     return value is None or not np.any(value)
 
 
+def _is_constant(value: Any) -> bool:
+    return choices.name_of(value) == "constant"
+
+
 #: Parameters that scikit-learn lacks and that only training reads -> whether a value asks for nothing.
 INERT: dict[str, Callable[[Any], bool]] = {
     "weight_decay": _zero_or_none,
+    "weight_decay_schedule": _is_constant,
     "max_grad_norm": lambda value: value is None,
     "drop_last": lambda value: not value,
     "l1_ratio": _zero_or_none,
     "init": lambda value: isinstance(value, str) and value == "auto",
     "monitor": lambda value: isinstance(value, str) and value == "score",
     "restore_best": lambda value: value is None,
+    "patience_growth": _zero_or_none,
+    "dropout_schedule": _is_constant,
     "callbacks": lambda value: not value,
     "class_weight": lambda value: value is None,
+    "standardize_y": lambda value: not value,
     "n_ens": lambda value: value == 1,
     "n_cv": lambda value: value == 1,
 }
@@ -191,7 +199,8 @@ def _copy_training(training: TrainingState, made: Any, network: Network) -> None
     best = training.best_for(network)
     if best is not None:
         made._best_coefs, made._best_intercepts = _separate(network, best)
-    optimizer = _optimizer_for_sklearn(training.optimizer_for(network), made, network)
+    kept = training.optimizer_for(network) if training.standardized is None else None  # of other units than sklearn's
+    optimizer = _optimizer_for_sklearn(kept, made, network)
     if optimizer is not None:
         made._optimizer = optimizer
 
@@ -260,7 +269,7 @@ def _optimizer_for_sklearn(ours: Optimizer | None, made: Any, network: Network) 
     kinds = (Schedule, InverseScaling, Adaptive)
     if ours is None or ours.rule not in SOLVERS or type(ours.schedule) not in kinds:
         return None
-    if ours.weight_decay or ours.max_grad_norm is not None:
+    if ours.weight_decay or ours.max_grad_norm is not None or ours.factors is not None:
         return None
     params, schedule = made.coefs_ + made.intercepts_, ours.schedule
     vectors = [list(chain(*_separate(network, state))) for state in ours.states]

@@ -54,6 +54,16 @@ def vector(value: Any, network: Network) -> np.ndarray:
     return value
 
 
+def scale(mean: Any, std: Any, network: Network) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each output's targets; raise ValueError for anything else."""
+    for value in (mean, std):
+        if not isinstance(value, np.ndarray) or value.shape != network.widths[-1:] or value.dtype != np.float64:
+            raise ValueError(f"mean and std must be ({network.widths[-1]},) of float64")
+    if not (np.isfinite(mean).all() and (std > 0).all() and np.isfinite(std).all()):
+        raise ValueError("mean must be finite, std finite and above 0")
+    return mean, std
+
+
 def random_state(value: Any) -> dict[str, Any]:
     """Return a state of MT19937 as ``RandomState.get_state(legacy=False)`` does; raise ValueError for anything else."""
     key, pos = value["state"]["key"], value["state"]["pos"]

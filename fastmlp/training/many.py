@@ -32,6 +32,7 @@ from fastmlp.model import choices
 from fastmlp.model.network import Network
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.run import INTERRUPTED, Run, train_stochastic
+from fastmlp.training.standardized import warn_of_large_targets
 from fastmlp.training.validation import Evaluation
 
 #: Seconds between two looks for Ctrl-C where a wait cannot be interrupted.
@@ -82,6 +83,8 @@ class Task:
             run = Run(*args, self.data, self.rows, self.evaluation, keep_optimizer=self.single_epoch)
             train_stochastic(run, self.callbacks, self.snapshot, self.single_epoch)
         estimator._check_finite()
+        if not self.single_epoch:
+            warn_of_large_targets(estimator, network, self.data)
 
     def _without_other_rows(self) -> Data:
         """Return the data for L-BFGS, which sees all rows: those that are not to train on have no weight."""

@@ -7,7 +7,7 @@ loss and scores.  What is measured of a set is said in metrics.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from fastmlp.model.network import Network
 from fastmlp.training import history, metrics
 from fastmlp.training.given_sets import VALIDATION, warn_of_other_scale
 from fastmlp.training.head import Head
+from fastmlp.training.standardized import Scale
 
 #: Name of the training rows as a set.
 TRAIN = "train"
@@ -52,12 +53,21 @@ class Rows:
         self.rows, self.X = rows, X
         self.y = self._all_y if rows is None else self._all_y[rows]
         self.weight = None if weight is None else weight if rows is None else weight[rows]
-        targets = y if rows is None else y[rows]
+        self._targets = targets = y if rows is None else y[rows]
         self.shape = len(targets), self._evaluation.network.widths[-1]  # of the logits
-        self._head.select(targets, self.weight)
+        self.standardize()
         estimator, names = self._evaluation.estimator, self._evaluation.metrics
         data = Data(X, targets, self.weight)
         self._scores = metrics.scores_on(estimator, names, data, self.y, rows, self._described())
+
+    def standardize(self) -> None:
+        """Take the units of the training for the loss, which is the training's; scores are in the units of y."""
+        targets, network, scale = self._targets, self._evaluation.network, self._evaluation.scale
+        if scale is not None:
+            targets = scale.targets(targets, network.dtype)
+        elif targets.dtype.kind == "f":
+            targets = targets.astype(network.dtype, copy=False)
+        self._head.select(targets, self.weight)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -66,6 +76,8 @@ class Rows:
         """Return "loss" (without penalty) and the scores by name."""
         head = self._head
         outputs, measured = head.outputs(logits), {"loss": head.loss(logits)}
+        if self._evaluation.scale is not None:
+            outputs = self._evaluation.scale.outputs(outputs)
         for name, score in self._scores.items():
             measured[name] = score(outputs)
         if math.isnan(sum(measured.values())) and _are_moderate(logits) and _are_moderate(outputs):
@@ -120,6 +132,19 @@ def _are_moderate(numbers: np.ndarray) -> bool:
         return bool(np.isfinite(np.square(numbers).sum()))
 
 
+def _log(outputs: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny, out=outputs), out=outputs)
+
+
+#: Link -> the logits of predictions, which are overwritten.
+UNLINKED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "softmax": _log,
+    "exp": _log,
+    "logistic": lambda outputs: _log(outputs.copy()) - _log(1 - outputs),
+    "identity": lambda outputs: outputs,
+}
+
+
 class Split(NamedTuple):
     """Rows to train on, rows to validate on, and what the latter are called in errors."""
 
@@ -142,10 +167,14 @@ class Evaluation:
         self.sets: dict[str, Rows] = {}
         #: The set that decides which epoch is best, and when to stop; None: there are no validation rows.
         self.deciding: Rows | None = None
+        #: Units of the training; None: those of y.
+        self.scale: Scale | None = None
         #: Columns of the history besides those that each history has, since it was written last.
         self.columns: dict[str, list[float]] = {}
-        # squared_error has the identity as its link: "predictions" of this network are logits
-        self._to_logits = replace(network.plain, loss="squared_error")
+        # squared_error has the identity as its link: "predictions" of this network are logits, but members agree on
+        # the mean of their predictions, not of their logits
+        self._unlinked = UNLINKED[link] if network.members > 1 else None
+        self._to_logits = network.plain if self._unlinked else replace(network.plain, loss="squared_error")
         self._workspace: Any = None
 
     # --- which sets there are -------------------------------------------------------------------------------------
@@ -223,6 +252,12 @@ class Evaluation:
         if TRAIN in self.sets:
             self.sets[TRAIN].select(np.sort(order))
 
+    def standardize(self, scale: Scale) -> None:
+        """Evaluate a network in training whose targets are in these units."""
+        self.scale = scale
+        for rows in self.sets.values():
+            rows.standardize()
+
     # --- after an epoch -------------------------------------------------------------------------------------------
 
     def __call__(self, params: np.ndarray) -> tuple[float, float] | None:
@@ -254,7 +289,7 @@ class Evaluation:
         # new in each epoch: an engine may know arrays that come again by their identity
         logits = np.empty(rows.shape, self.network.dtype)
         self.engine.predict(self._workspace, weights, rows.X, logits, rows.rows)
-        return logits
+        return logits if self._unlinked is None else self._unlinked(logits)
 
 
 def evaluation_of(

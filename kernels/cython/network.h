@@ -136,21 +136,32 @@ static void FN(gather_targets)(const fm_workspace *ws, const fm_data *data, cons
 
 /* --- phase "rows": forward, loss, deltas ------------------------------------------------------------------------------- */
 
-/* Rows in sequence, dense, in the network's dtype: the first layer reads them where they are. */
-static inline int FN(reads_in_place)(const fm_data *data, const idx *rows)
-{
-    return !rows && !data->indptr && data->col_stride == 1 && data->X_is_double == (sizeof(REAL) == sizeof(double));
-}
-
 /* The first layer's input for rows[first ..): X itself or the chunk's buffer from row `at` on; *ld its row stride. */
 static const REAL *FN(input)(const fm_workspace *ws, const fm_data *data, const idx *rows, idx first, idx at, idx *ld)
 {
-    if (FN(reads_in_place)(data, rows)) {
-        *ld = data->row_stride;
-        return (const REAL *)data->X + first * data->row_stride;
-    }
+    if (!ws->front)
+        return FN(rows_of_x)(ws, data, rows, first, at, ld);
     *ld = ws->layers[0].ld_in;
-    return (const REAL *)ws->input + at * *ld;
+    return (const REAL *)ws->input + at * ws->members * *ld;
+}
+
+/* The member's rows at .. at + n of the chunk -> the input of the first layer; *mask: dropout of the input, or NULL. */
+static void FN(read_rows)(const FN(chunk) *c, idx at, idx n, const FN(mask) *mask)
+{
+    fm_workspace *ws = c->ws;
+    const fm_data *data = c->data;
+    if (data->indptr)
+        return;
+    idx ld;
+    const REAL *x = FN(rows_of_x)(ws, data, c->rows, c->first + at, at, &ld);
+    if (!FN(reads_in_place)(data, c->rows)) {
+        REAL *gathered = (REAL *)(ws->columns ? ws->columns : ws->features ? ws->features : ws->input) + at * ld;
+        FN(gather)(data, c->rows, c->first + at, n, ws->n_columns, ld, gathered);
+        if (mask)
+            FN(apply_mask)(mask, c->batch_at + at, n, ld, gathered, gathered);
+    }
+    if (ws->front)
+        FN(inputs_forward)(c, at, n, x, ld);
 }
 
 /* The member's rows at .. at + n of the chunk through all layers: a[1] .. a[L] (logits). */
@@ -159,17 +170,11 @@ static void FN(forward)(const FN(chunk) *c, idx at, idx n)
     fm_workspace *ws = c->ws;
     const REAL *params = ws->params;
     const fm_data *data = c->data;
-    const fm_layer *bottom = &ws->layers[0];
     idx ld_x;
     const REAL *x = FN(input)(ws, data, c->rows, c->first + at, at, &ld_x);
     FN(mask) drawn;
     const FN(mask) *mask = FN(mask_of)(c, 0, &drawn);
-    if (!data->indptr && !FN(reads_in_place)(data, c->rows)) {
-        REAL *gathered = ROW(ws->input, at, bottom->ld_in);
-        FN(gather)(data, c->rows, c->first + at, n, bottom->fan_in, bottom->ld_in, gathered);
-        if (mask)
-            FN(apply_mask)(mask, c->batch_at + at, n, bottom->ld_in, gathered, gathered);
-    }
+    FN(read_rows)(c, at, n, mask);
     for (int l = 0; l < ws->n_layers; l++) {
         const fm_layer *layer = &ws->layers[l];
         FN(stages) s;
@@ -210,6 +215,13 @@ static void FN(loss_and_deltas)(const FN(chunk) *c, idx at, idx n)
         if (below->whole_batch)
             FN(batch_backward)(c, l - 1, at, n, &s);
     }
+    if (!ws->input_delta)
+        return;
+    const fm_layer *bottom = &ws->layers[0];
+    const FN(stage) none = {.ld = bottom->ld_in};
+    FN(input_delta)(n, bottom->fan_out, bottom->ld_out, bottom->wt, ROW(bottom->delta, at, bottom->ld_out), &none,
+                    ROW(ws->input_delta, at, bottom->ld_in), ws->blas);
+    FN(inputs_backward)(c, at, n);
 }
 
 /* --- phase "slices": gradient and update of a slice of the parameters --------------------------------------------------- */
@@ -219,8 +231,16 @@ static void FN(slice_gradient)(const FN(chunk) *c, const fm_slice *slice, int ac
 {
     fm_workspace *ws = c->ws;
     const fm_data *data = c->data;
-    const fm_layer *layer = &ws->layers[slice->layer];
     REAL *g = (REAL *)ws->grad + slice->offset;
+    if (slice->kind == FM_OF_BLOCK) {
+        FN(block_gradient)(c, slice, accumulate);
+        return;
+    }
+    const fm_layer *layer = &ws->layers[slice->layer];
+    if (slice->kind == FM_INPUT_SCALE) {
+        FN(scale_gradient)(c, g, accumulate);
+        return;
+    }
     if (slice->kind != FM_W) {
         FN(vector_gradient)(c, layer, slice, accumulate);
     } else if (slice->layer == 0 && data->indptr) {
@@ -307,6 +327,18 @@ static void FN(finish_gradient)(fm_workspace *ws, const fm_epoch *epoch, const f
         ws->tile_norm[k] = FN(sum_of_squares)(slice->length - i < tile ? slice->length - i : tile, g + i);
 }
 
+/* What is made of a slice's parameters once they are new: its part of wt, or running statistics. */
+static ALWAYS_INLINE void FN(slice_updated)(const FN(chunk) *c, const fm_slice *slice)
+{
+    if (slice->kind == FM_OF_BLOCK)
+        return;
+    const fm_layer *layer = &c->ws->layers[slice->layer];
+    if (slice->kind != FM_W)
+        FN(vector_updated)(c, layer, slice);
+    else if (layer->returns)
+        FN(transpose)(layer, slice->m, slice->n_rows, (REAL *)c->ws->params + layer->w, layer->wt);
+}
+
 /* The slice's update by the gradient (g + alpha p + l1 sign p) * scale, then its part of wt. */
 static ALWAYS_INLINE void FN(slice_update)(const FN(chunk) *c, const fm_slice *slice, double alpha, double l1,
                                            double scale)
@@ -314,19 +346,23 @@ static ALWAYS_INLINE void FN(slice_update)(const FN(chunk) *c, const fm_slice *s
     fm_workspace *ws = c->ws;
     const fm_epoch *epoch = c->epoch;
     const FN(optimizer) *optimizer = &FN(OPTIMIZERS)[epoch->rule];
-    const fm_layer *layer = &ws->layers[slice->layer];
     const int penalised = slice->kind == FM_W;
     REAL *p = (REAL *)ws->params + slice->offset, *g = (REAL *)ws->grad + slice->offset;
     void *states[FM_MAX_STATES];
     for (int k = 0; k < optimizer->n_states; k++)
         states[k] = (REAL *)ws->states[k] + slice->offset;
-    const double keep = epoch->decays ? 1.0 - epoch->decays[c->step] : 1.0;
-    optimizer->rule(slice->length, p, g, states, epoch->scalars + c->step * optimizer->n_scalars,
-                    (REAL)(penalised ? alpha : 0), (REAL)(penalised ? l1 : 0), (REAL)scale, (REAL)keep);
-    if (slice->kind != FM_W)
-        FN(vector_updated)(c, layer, slice);
-    else if (slice->layer > 0)
-        FN(transpose)(layer, slice->m, slice->n_rows, (REAL *)ws->params + layer->w, layer->wt);
+    const double *scalars = epoch->scalars + c->step * optimizer->n_scalars;
+    double of_segment[FM_MAX_SCALARS], keep = epoch->decays ? 1.0 - epoch->decays[c->step] : 1.0;
+    if (epoch->decays && epoch->decay_factors)
+        keep = 1.0 - epoch->decays[c->step] * epoch->decay_factors[slice->segment];
+    if (epoch->factors) {
+        for (int k = 0; k < optimizer->n_scalars; k++)
+            of_segment[k] = scalars[k] * epoch->factors[slice->segment * optimizer->n_scalars + k];
+        scalars = of_segment;
+    }
+    optimizer->rule(slice->length, p, g, states, scalars, (REAL)(penalised ? alpha : 0), (REAL)(penalised ? l1 : 0),
+                    (REAL)scale, (REAL)keep);
+    FN(slice_updated)(c, slice);
 }
 
 /* What the gradient as a whole is scaled by so that its norm stays within max_norm (Pascanu et al. 2013). */
@@ -372,7 +408,7 @@ static void FN(share)(idx n, int t, int T, idx *lo, idx *hi)
 /* Member 0 counts the work of n rows (`passes`: 1 forward, 3 with backward) and looks for Ctrl-C now and then. */
 static void FN(look_for_interrupt)(fm_workspace *ws, idx n, int passes)
 {
-    ws->work += 2.0 * (double)n * (double)ws->w_padded * passes;
+    ws->work += 2.0 * (double)n * ws->row_work * passes;
     if (ws->work > WORK_PER_POLL) {
         ws->work = 0;
         if (ws->poll())
@@ -461,8 +497,10 @@ static void FN(train_member)(void *job_, int t)
     fm_workspace *ws = job->ws;
     for (idx u = ws->slice_start[t]; u < ws->slice_start[t + 1]; u++) {
         const fm_slice *slice = &ws->slices[u];
+        if (slice->kind != FM_W)
+            continue;
         const fm_layer *layer = &ws->layers[slice->layer];
-        if (slice->layer > 0 && slice->kind == FM_W)
+        if (layer->returns)
             FN(transpose)(layer, slice->m, slice->n_rows, (REAL *)ws->params + layer->w, layer->wt);
     }
     fm_team_barrier(ws->team);
@@ -493,9 +531,9 @@ static int FN(finite_input)(const fm_workspace *ws, const fm_data *data, const i
         }
         return 1;
     }
-    const idx width = ws->layers[0].fan_in;
+    const idx width = ws->n_columns;
     idx ld;
-    const REAL *x = FN(input)(ws, data, rows, first, at, &ld);
+    const REAL *x = FN(rows_of_x)(ws, data, rows, first, at, &ld);
     if (ld == width)
         return FN(all_finite)(n * width, x);
     for (idx r = 0; r < n; r++)

@@ -30,11 +30,18 @@ static const FN(mask) *FN(mask_of)(const FN(chunk) *c, int l, FN(mask) *mask)
 {
     const fm_workspace *ws = c->ws;
     const fm_layer *below = &ws->layers[l ? l - 1 : 0];
-    const idx threshold = l ? below->threshold : ws->input_threshold;
+    idx threshold = l ? below->threshold : ws->input_threshold;
+    double rate = l ? below->rate : ws->input_rate;
     if (!c->epoch || !threshold)
         return NULL;
-    *mask = FN(new_mask)(threshold, l ? below->rate : ws->input_rate, l ? below->fan_out : ws->layers[0].fan_in,
-                         c->epoch->seed, c->epoch->t + (uint64_t)c->step, l);
+    if (c->epoch->dropouts) {
+        rate *= c->epoch->dropouts[c->step];
+        threshold = (idx)rint(rate * 16777216.0);
+        if (!threshold)
+            return NULL;
+    }
+    *mask = FN(new_mask)(threshold, rate, l ? below->fan_out : ws->n_columns, c->epoch->seed,
+                         c->epoch->t + (uint64_t)c->step, l);
     return mask;
 }
 
@@ -46,25 +53,67 @@ typedef struct {
     int training;           /* stage_backward will follow: z may hold the slope from then on */
     idx ld, first;          /* row stride of all; index of the first row in the batch */
     REAL *z, *a, *out;      /* (rows, ld) */
-    REAL *product;          /* (rows, ld) for learned slopes, else NULL */
+    REAL *product;          /* (rows, ld) for learned slopes and mixes, else NULL */
+    const REAL *mix;        /* (ld,) of a parametric activation, else NULL */
 } FN(stage);
+
+/* Rows r .. r + n of a parametric activation: out = (z + (f(z) - z) mix) * mask.  What the way back multiplies by, the
+ * slope in z and the product, takes the mask too, so that it is drawn once. */
+static void FN(mixed_forward)(const FN(stage) *s, idx r, idx n)
+{
+    const idx at = r * s->ld;
+    REAL *slope = s->z + at, *a = s->a + at, *out = s->out + at, *product = s->training ? s->product + at : NULL;
+    FN(apply_mixed)(s->f, n, s->ld, s->mix, slope, a, product);
+    if (!s->mask) {
+        if (out != a)
+            memcpy(out, a, (size_t)(n * s->ld) * sizeof(REAL));
+        return;
+    }
+    const FN(mask) m = *s->mask;
+    for (idx i = 0; i < n; i++, slope += s->ld, a += s->ld, out += s->ld, product += s->ld) {
+        const uint32_t row = (uint32_t)(s->first + r + i);
+        IVDEP
+        for (uint32_t j = 0; j < (uint32_t)s->ld; j++) {
+            const REAL factor = FN(mask_at)(&m, row, j);
+            out[j] = a[j] * factor;
+            slope[j] *= factor;
+            product[j] *= factor;
+        }
+    }
+}
 
 /* Rows r .. r + n: a = f(z), out = a * mask. */
 static inline void FN(stage_forward)(const FN(stage) *s, idx r, idx n)
 {
     const idx at = r * s->ld;
+    if (s->mix) {
+        FN(mixed_forward)(s, r, n);
+        return;
+    }
     if (s->f && s->training)
         FN(apply_keeping_slope)(s->f, n, s->ld, s->z + at, s->a + at);
     else if (s->f)
         FN(apply)(s->f, n, s->ld, s->z + at, s->a + at);
     if (s->mask)
         FN(apply_mask)(s->mask, s->first + r, n, s->ld, s->a + at, s->out + at);
+    else if (s->out != s->a) /* a step, or a prediction, that drops nothing */
+        memcpy(s->out + at, s->a + at, (size_t)(n * s->ld) * sizeof(REAL));
 }
 
 /* Rows r .. r + n: delta = d loss / d out -> d loss / d z. */
 static void FN(stage_backward)(const FN(stage) *s, idx r, idx n, REAL *delta)
 {
     const idx at = r * s->ld;
+    if (s->mix) {
+        const REAL *slope = s->z + at;
+        REAL *d = delta + at, *product = s->product + at;
+        IVDEP
+        for (idx i = 0; i < n * s->ld; i++) {
+            product[i] *= d[i];
+            d[i] *= slope[i];
+        }
+        return;
+    }
     if (s->mask)
         FN(apply_mask)(s->mask, s->first + r, n, s->ld, delta + at, delta + at);
     if (!s->f)
@@ -195,20 +244,23 @@ static void FN(stages_of)(const FN(chunk) *c, int l, idx at, FN(stages) *s)
                           .mask = layer->hidden ? FN(mask_of)(c, l + 1, &s->drawn) : NULL,
                           .training = c->epoch != NULL,
                           .ld = ld,
-                          .first = c->batch_at + at,
+                          .first = c->batch_at * c->ws->members + at,
                           .z = ROW(layer->z, at, ld),
                           .a = ROW(layer->a, at, ld),
                           .out = ROW(layer->out, at, ld),
-                          .product = ROW(layer->product, at, ld)};
+                          .product = ROW(layer->product, at, ld),
+                          .mix = layer->mixed ? (const REAL *)c->ws->params + layer->mix : NULL};
     if (!layer->whole_batch)
         return;
     s->after = s->before;
     s->before.mask = NULL;
     if (layer->batch_norm == FM_NORM_BEFORE) {
         s->before.f = NULL;
+        s->before.mix = NULL;
         s->before.z = s->before.a = ROW(layer->zhat, at, ld);
     } else {
         s->after.f = NULL;
+        s->after.mix = NULL;
         s->after.z = s->after.a = s->after.out;
     }
     s->before.out = s->before.a;
@@ -266,7 +318,7 @@ static void FN(vector_gradient)(const FN(chunk) *c, const fm_layer *layer, const
         memset(g, 0, (size_t)slice->length * sizeof(REAL)); /* the mean removes it; its sum is only rounding */
     else if (slice->kind == FM_B)
         FN(bias_gradient)(c->n, layer->ld_out, layer->delta, g, accumulate);
-    else if (slice->kind == FM_SLOPE)
+    else if (slice->kind == FM_SLOPE || slice->kind == FM_MIX)
         FN(bias_gradient)(c->n, layer->ld_out, layer->product, g, accumulate);
 }
 
