@@ -396,6 +396,20 @@ def test_engines_are_told_of_the_dropout_of_each_step(small, how, monkeypatch):
     assert told[4:] == [None] * 4  # nothing is dropped, so there is nothing to lower
 
 
+def test_dropout_by_a_schedule(small):
+    """A share of 0 drops nothing, one of a half is half the rate; without shuffles the masks' key changes no draw."""
+    params = small | {"backend": "reference", "shuffle": False, "batch_size": 20}
+    none, over = (MLPClassifier(**params | changes).fit(X, Y) for changes in (
+        {}, {"dropout": 0.5, "input_dropout": 0.2, "dropout_schedule": lambda p: 0}
+    ))  # fmt: skip
+    parity.assert_identical_models(over, none)
+    whole, quarter, half = (MLPClassifier(**params | changes).fit(X, Y) for changes in (
+        {"dropout": 0.5}, {"dropout": 0.25}, {"dropout": 0.5, "dropout_schedule": lambda p: 0.5}
+    ))  # fmt: skip
+    parity.assert_identical_models(half, quarter)
+    assert not np.array_equal(parity.weights(half), parity.weights(whole))
+
+
 @pytest.mark.parametrize("rates", [{"dropout": 0.4}, {"dropout": (0.0, 0.5)}, {"input_dropout": 0.2}])
 def test_dropout_is_reproducible_and_off_in_predict(small, rates):
     params = small | rates

@@ -48,6 +48,8 @@ def listed(estimator: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for argument in TABLES:
+        if argument not in defaults:
+            continue
         choice = getattr(estimator, argument)
         if isinstance(choice, str) and choice == defaults[argument]:
             continue

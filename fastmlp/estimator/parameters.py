@@ -87,6 +87,8 @@ class Parameters:
     restore_best: bool | types.Last | None = parameter(None, "boolean", Names({"last"}), None)
     callbacks: types.Callbacks | None = parameter(None, list, tuple, None)
     train_score: bool = parameter(False, "boolean")
+    n_ens: int = parameter(1, _AT_LEAST_1)
+    n_cv: int = parameter(1, _AT_LEAST_1)
 
 
 #: scikit-learn's validation of each parameter that both estimators have.
@@ -314,6 +316,14 @@ _PARAMETERS = """
 
     train_score : bool, default=False
         Whether to evaluate the training rows, too, after each epoch: 'train_score' and 'train_loss' in `history_`.
+
+    n_ens : int, default=1
+        Networks to train on the same rows, each from its own first weights. Predictions are their mean: of
+        probabilities, decision values or values. They train side by side, one thread each.
+
+    n_cv : int, default=1
+        Folds of cross-validation; with more than 1 there are `n_ens` networks per fold. Each trains on the rows outside
+        its fold and has those of the fold as validation rows. Predictions are the mean over all networks.
 """
 
 _ATTRIBUTES = """
@@ -348,6 +358,17 @@ _ATTRIBUTES = """
 
     t_ : int
         Training rows seen.
+
+    estimators_ : list of estimator
+        The fitted networks, each an estimator of its own, fold by fold; only with `n_ens` or `n_cv`. Losses, curves and
+        weights are theirs: the ensemble has none of its own, except that `n_iter_` is the largest.
+
+    oof_predict_proba_, oof_decision_function_, oof_prediction_ : ndarray of shape (n_samples, ...)
+        Out-of-fold predictions, each row by the networks that were not trained on it; only with `n_cv`. The first is
+        of classifiers, the second of those with a hinge loss, the third of regressors.
+
+    oof_score_ : float
+        Accuracy or R2 of the out-of-fold predictions, weighted as the loss is; only with `n_cv`.
 
     coefs_ : list of ndarray of shape (fan_in, fan_out)
         Weights of each layer, views of one flat vector after fit.  Editing or replacing them changes predictions.

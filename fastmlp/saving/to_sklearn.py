@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from sklearn import config_context, neural_network
+from sklearn.base import is_classifier
+from sklearn.ensemble import VotingClassifier, VotingRegressor
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import Bunch
 
 from fastmlp.data.warned import warn
+from fastmlp.estimator import ensemble
 from fastmlp.estimator.base import ESTIMATORS
 from fastmlp.estimator.parameters import activations_of
 from fastmlp.model import choices, weights
@@ -57,6 +62,8 @@ INERT: dict[str, Callable[[Any], bool]] = {
     "callbacks": lambda value: not value,
     "class_weight": lambda value: value is None,
     "standardize_y": lambda value: not value,
+    "n_ens": lambda value: value == 1,
+    "n_cv": lambda value: value == 1,
 }
 
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
@@ -80,6 +87,8 @@ def to_sklearn(estimator: MLPClassifier) -> neural_network.MLPClassifier: ...
 def to_sklearn(estimator: MLPRegressor) -> neural_network.MLPRegressor: ...
 def to_sklearn(estimator: Any) -> Any:
     """Convert to scikit-learn's MLPClassifier or MLPRegressor, fitted or not, alone or inside another estimator.
+
+    A fitted ensemble (`n_ens`, `n_cv`) becomes a VotingClassifier with ``voting="soft"``, or a VotingRegressor.
 
     A fitted network needs one of scikit-learn's activations and losses and no batch normalisation.  Options that only
     training reads (the solver adamw, dropout, ...) do not matter to its predictions: they are left at scikit-learn's
@@ -125,6 +134,8 @@ def _theirs() -> dict[type, type]:
 
 def _to_sklearn(estimator: Any) -> Any:
     cls = counterpart(estimator, _theirs(), "to_sklearn")
+    if ensemble.is_ensemble(estimator):
+        return _vote(estimator)
     fitted = hasattr(estimator, "coefs_")
     parameters, strange = _parameters_for_sklearn(estimator, cls)
     if strange:
@@ -138,6 +149,29 @@ def _to_sklearn(estimator: Any) -> Any:
     copy_requests(estimator, made)
     if fitted:
         _copy_fit(estimator, made)
+    return made
+
+
+def _vote(estimator: Any) -> Any:
+    """Return scikit-learn's ensemble that takes the mean over the same networks; a ValueError says why it cannot."""
+    if estimator.n_outputs_ > 1 and (
+        not is_classifier(estimator) or estimator._label_binarizer.y_type_ != "multiclass"
+    ):
+        raise ValueError(
+            "to_sklearn: scikit-learn's voting ensembles have no multilabel or multi-output predictions; convert each"
+            " of estimators_"
+        )
+    members = [(f"network_{i}", _to_sklearn(member)) for i, member in enumerate(estimator.estimators_)]
+    if is_classifier(estimator):
+        made: Any = VotingClassifier(members, voting="soft")
+        made.le_ = LabelEncoder().fit(estimator.classes_)
+        made.classes_ = made.le_.classes_
+    else:
+        made = VotingRegressor(members)
+    made.estimators_ = [member for _, member in members]
+    made.named_estimators_ = Bunch(**dict(members))
+    if hasattr(estimator, "feature_names_in_"):
+        made.feature_names_in_ = estimator.feature_names_in_
     return made
 
 

@@ -108,6 +108,12 @@ def _curve(value: Any) -> list[float] | None:
     return None if value is None else value.tolist()
 
 
+def _numbers(value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.dtype not in (np.float32, np.float64) or value.ndim not in (1, 2):
+        raise ValueError("must be numbers (n_samples,) or (n_samples, n_outputs)")
+    return value
+
+
 def _history(value: Any) -> dict[str, list[float] | None]:
     if not isinstance(value, dict) or any(column is None for column in value.values()):
         raise ValueError("must be a curve for each name")
@@ -200,4 +206,8 @@ ATTRIBUTES: dict[str, Attribute] = {
     "history_": Attribute(HISTORY, trained=True),
     "evals_result_": Attribute(EVALS_RESULT, trained=True),
     "stopped_by_": Attribute(Kind(_as_it_is, _text_or_none)),
+    "oof_predict_proba_": Attribute(Kind(_as_it_is, _numbers)),
+    "oof_decision_function_": Attribute(Kind(_as_it_is, _numbers)),
+    "oof_prediction_": Attribute(Kind(_as_it_is, _numbers)),
+    "oof_score_": Attribute(NUMBER),
 }

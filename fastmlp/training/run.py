@@ -30,6 +30,9 @@ from fastmlp.training.optimizers import make_optimizer
 from fastmlp.training.schedules import Schedule
 from fastmlp.training.validation import Evaluation
 
+#: What a warning says after Ctrl-C.
+INTERRUPTED = "Training interrupted by user."
+
 
 def size_of_batches(estimator: Any, n_rows: int) -> int:
     """Return the number of rows in a batch, at most all of them."""
@@ -136,8 +139,7 @@ class Run:
         optimizer = state.optimizer_for(network) if keep else None
         if optimizer is None:
             n_steps = _n_batches(self.parts(self.visited))
-            parameters = {name: getattr(estimator, name) for name in type(estimator).__dataclass_fields__}
-            factors = estimator._segment_factors(network)
+            parameters, factors = estimator._training_parameters(), estimator._segment_factors(network)
             optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter, factors)
             state.optimizer, state.dropout_seed = optimizer, None
         if state.dropout_seed is None:
@@ -429,7 +431,7 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
                     ConvergenceWarning,
                 )
     except KeyboardInterrupt:
-        warn("Training interrupted by user.")
+        warn(INTERRUPTED)
     if run.keeps_best:
         run.restore_best()
 
