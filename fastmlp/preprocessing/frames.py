@@ -14,7 +14,6 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import issparse
 
 #: No number of a column is as large; its square is a float still.
 LARGEST = 1e150
@@ -160,18 +159,18 @@ def table_of(X: Any) -> Table:
     """
     if isinstance(X, np.ndarray):
         return _numpy(X)
-    if issparse(X):
+    if hasattr(X, "tocsr"):
         raise TypeError("Sparse data was passed for X, but dense data is required. Use '.toarray()' to convert it.")
-    library = type(X).__module__.partition(".")[0]
-    if library == "pandas" and hasattr(X, "iloc") and hasattr(X, "columns"):
+    libraries = {cls.__module__.partition(".")[0] for cls in type(X).__mro__}  # a GeoDataFrame is a frame of pandas
+    if "pandas" in libraries and hasattr(X, "iloc") and hasattr(X, "columns"):
         return _pandas(X)
-    if library == "polars" and hasattr(X, "collect"):
+    if "polars" in libraries and hasattr(X, "collect"):
         raise TypeError("X is a LazyFrame of polars: collect it first, X.collect()")
-    if library == "polars" and hasattr(X, "get_columns"):
+    if "polars" in libraries and hasattr(X, "get_columns"):
         return _polars(X)
-    if library == "pyarrow" and hasattr(X, "schema"):
+    if "pyarrow" in libraries and hasattr(X, "schema"):
         return _arrow(X)
-    if hasattr(X, "__arrow_c_stream__") and library not in ("pandas", "polars", "pyarrow"):
+    if hasattr(X, "__arrow_c_stream__") and not libraries & {"pandas", "polars", "pyarrow"}:
         import pyarrow
 
         return _arrow(pyarrow.table(X))
@@ -290,7 +289,7 @@ class Refused:
 def _plain(value: Any) -> Any:
     """Return a category as Python has it: a text or a number; anything else is returned as it is."""
     if isinstance(value, str):
-        return str(value)
+        return str.__str__(value)  # the text of a member of an enumeration, too
     if isinstance(value, Decimal):
         return float(value)
     return value.item() if isinstance(value, np.generic) else value
