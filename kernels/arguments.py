@@ -144,6 +144,27 @@ def check_samples(X: Any, n_features: int) -> None:
         raise ValueError(f"X must have {n_features} columns, got {X.shape[1]}")
 
 
+def check_dense(X: Any, network: Any) -> None:
+    """Refuse a sparse X for a network that computes something of its columns before the first product."""
+    if sparse.issparse(X) and (network.inputs or network.input_scale or network.members > 1):
+        raise ValueError("X must be dense for a network with inputs, input_scale or members, got a CSR matrix")
+
+
+def check_codes(X: Any, blocks: Any, rows: np.ndarray | None = None) -> None:
+    """Check that the columns of embeddings hold codes, in ``rows`` of X or in all; X has the network's dtype."""
+    for block in blocks:
+        if block.kind != "embedding":
+            continue
+        for column, count in zip(block.columns, block.counts, strict=True):
+            codes = X[:, column] if rows is None else X[rows, column]
+            wrong = ~((codes >= 0) & (codes < count) & (codes == np.floor(codes)))
+            if wrong.any():
+                raise ValueError(
+                    f"X[:, {column}] must hold whole numbers in [0, {count}), codes of an embedding, "
+                    f"got {codes[wrong][0]}"
+                )
+
+
 def check_weights(sample_weight: Any, n: int, dtype: Any) -> np.ndarray | None:
     """Check the weights of n rows, and return them."""
     if sample_weight is not None:
@@ -211,6 +232,29 @@ def check_schedule(optimizer: Any, row: Any, n_steps: int) -> tuple[np.ndarray, 
     if max_norm is not None and not max_norm > 0:
         raise ValueError(f"optimizer.max_grad_norm must be above 0 or None, got {max_norm}")
     return scalars, decays, max_norm
+
+
+def check_plans(
+    optimizer: Any, row: Any, n_segments: int, n_steps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return (factors, decay_factors, dropouts or None) of the coming steps, checked.
+
+    Factors are 1 where the optimizer has none.
+    """
+    factors = getattr(optimizer, "factors", None)
+    decay_factors = getattr(optimizer, "decay_factors", None)
+    dropouts = optimizer.dropouts(n_steps) if hasattr(optimizer, "dropouts") else None
+    if factors is None:
+        factors = np.ones((n_segments, len(row.scalars)))
+    if decay_factors is None:
+        decay_factors = np.ones(n_segments)
+    check_array("optimizer.factors", factors, _DOUBLE, (n_segments, len(row.scalars)))
+    check_array("optimizer.decay_factors", decay_factors, _DOUBLE, (n_segments,))
+    if dropouts is not None:
+        check_array("optimizer.dropouts", dropouts, _DOUBLE, (n_steps,))
+        if not ((dropouts >= 0) & (dropouts <= 1)).all():
+            raise ValueError(f"optimizer.dropouts must lie in [0, 1], got {dropouts.min()} .. {dropouts.max()}")
+    return factors, decay_factors, dropouts
 
 
 def check_shuffle(order: Any, random_state: Any) -> None:

@@ -18,10 +18,11 @@ PLACEMENTS = ("", "before", "after")
 #: The values of the setting batch_norm, in the same order.
 VALUES = {"NO_NORM": 0, "NORM_BEFORE": 1, "NORM_AFTER": 2}
 
-#: Of a layer; engines that pad rows to whole vectors have wider row strides ``ld_in`` and ``ld_out``.
-SIZES = ("number", "hidden", "fan_in", "fan_out", "ld_in", "ld_out")
+#: Of a layer; engines that pad rows to whole vectors have wider row strides ``ld_in`` and ``ld_out``.  ``heads`` is the
+#: number of its matrices W; ``returns`` says whether the loss is differentiated in what the layer reads.
+SIZES = ("number", "hidden", "fan_in", "fan_out", "ld_in", "ld_out", "heads", "returns")
 #: Names of the network's segments.  An array's column holds its place; its number here says which one a task is about.
-ARRAYS = ("W", "b", "scale", "shift", "slope", "mix", "mean", "var")
+ARRAYS = ("W", "b", "input_scale", "member_in", "member_out", "scale", "shift", "slope", "mix", "mean", "var")
 #: How an engine finds the activation: a struct (C); addresses of functions and parameters, or a number (Numba).
 ACTIVATION = ("keeps_z", "activation", "value", "forward", "backward", "parameters", "kind")
 
@@ -38,11 +39,21 @@ SETTINGS: dict[str, Callable[[Any, int], float]] = {
     "whole_batch": lambda network, k: network.whole_batch[k],
     "batch_norm": lambda network, k: PLACEMENTS.index(network.batch_norm[k]) if network.batch_norm else 0,
     "learned": lambda network, k: "slope" in network.unit_segments[k],
+    "mixed": lambda network, k: "mix" in network.unit_segments[k],
+    # factors of members in what the layer makes, and in what the next one reads of it
+    "ensemble": lambda network, k: network.batch_ensemble,
+    "feeds": lambda network, k: network.batch_ensemble and k + 1 < len(network.activations),
     "threshold": lambda network, k: threshold(network.dropout[k]) if network.dropout else 0,
     "rate": lambda network, k: network.dropout[k] if network.dropout else 0.0,
 }
 #: Setting, or size -> the arrays of a layer where it is not 0.
-NEEDED = {"fan_out": ("W", "b"), "batch_norm": ("scale", "shift", "mean", "var"), "learned": ("slope",)}
+NEEDED = {
+    "fan_out": ("W", "b"),
+    "batch_norm": ("scale", "shift", "mean", "var"),
+    "learned": ("slope",),
+    "mixed": ("mix",),
+    "ensemble": ("member_out",),
+}
 #: Settings that are no integers.
 REALS = ("rate",)
 
@@ -61,19 +72,27 @@ class Buffer(NamedTuple):
     training: bool = True  # whether only training needs it
 
 
-#: Of the engines on CPUs.  The product goes to z, or to zhat where its result is normalised; the activation to a; what
-#: the next layer reads is out.
+#: Of the engines on CPUs.  The product goes to z, to zhat where its result is normalised, or to raw where it has factors;
+#: the activation to a; what is left after dropout to dropped; what the next layer reads is out.
 BUFFERS = (
     Buffer("a", training=False),
-    Buffer("z", lambda layer: layer["keeps_z"] or layer["learned"], "a"),  # else no slope reads it
-    Buffer("out", lambda layer: layer["threshold"] or layer["batch_norm"] == VALUES["NORM_AFTER"], "a"),
+    Buffer("z", lambda layer: layer["keeps_z"] or layer["learned"] or layer["mixed"], "a"),  # else no slope reads it
+    Buffer("dropped", lambda layer: layer["threshold"] or layer["batch_norm"] == VALUES["NORM_AFTER"], "a"),
+    Buffer("out", lambda layer: layer["feeds"], "dropped", training=False),
+    Buffer("fed", lambda layer: layer["feeds"]),  # d loss / d factor of each row in what the next layer reads
+    Buffer("raw", lambda layer: layer["ensemble"], training=False),
     Buffer("zhat", lambda layer: layer["batch_norm"]),  # what is normalised, then normalised
     # mean and 1 / std of the batch: (2, ld_out)
     Buffer("moments", lambda layer: layer["batch_norm"], size=lambda rows, layer: 2 * int(layer["ld_out"])),
-    Buffer("product", lambda layer: layer["learned"]),  # d loss / d slope of each row
+    Buffer("product", lambda layer: layer["learned"] or layer["mixed"]),  # d loss / d slope, or mix, of each row
     Buffer("delta"),
-    # W transposed: (fan_out, ld_in)
-    Buffer("wt", lambda layer: layer["number"] > 0, size=lambda rows, layer: int(layer["fan_out"] * layer["ld_in"])),
+    Buffer("product_delta", lambda layer: layer["ensemble"], "delta"),  # of the product without its factors
+    # W transposed: (heads, fan_out, ld_in)
+    Buffer(
+        "wt",
+        lambda layer: layer["returns"],
+        size=lambda rows, layer: int(layer["heads"] * layer["fan_out"] * layer["ld_in"]),
+    ),
 )
 #: Of the engine on GPUs.  The product's tile goes through the activation before it is stored; delta holds what the way
 #: back multiplies by, until it comes.
@@ -114,6 +133,11 @@ def c_header() -> str:
     return f"{text}#define FM_LAYER_TABLE {zlib.crc32(text.encode())}u\n"
 
 
+def learns_in_front(network: Any) -> bool:
+    """Return whether something is trained in front of the first layer."""
+    return bool(network.input_scale or any(block.arrays for block in network.inputs))
+
+
 def new_table(network: Any, strides: Sequence[int], places: Sequence[int], none: int) -> np.ndarray:
     """Return the table of a network, with its sizes, the places of its arrays, and its settings.
 
@@ -129,10 +153,14 @@ def new_table(network: Any, strides: Sequence[int], places: Sequence[int], none:
         "fan_out": [*network.widths[1:]],
         "ld_in": [*strides[:-1]],
         "ld_out": [*strides[1:]],
+        "heads": [*(1 for _ in layers[:-1]), network.members],
+        "returns": [learns_in_front(network), *(True for _ in layers[1:])],
         **{name.lower(): [none for _ in layers] for name in ARRAYS},
         **{name: [*(setting(network, k) for k in layers[:-1]), 0] for name, setting in SETTINGS.items()},
     }
     for segment, place in zip(network.segments, places, strict=True):
+        if segment.of_inputs and segment.name not in ARRAYS:
+            continue  # of a feature block, which has a row of its own
         if segment.name not in ARRAYS or segment.layer not in layers:
             raise ValueError(f"network.segments must be {ARRAYS} of its {len(layers)} layers, got {segment}")
         columns[segment.name.lower()][segment.layer] = place
@@ -156,7 +184,8 @@ def allocate(
     """
     for row in table:
         for buffer in buffers:
-            if buffer.training == training and buffer.when(row):
+            own = buffer.when(row)
+            if buffer.training == training and own:
                 row[buffer.name] = room(buffer.size(rows, row))
-            elif buffer.otherwise and (buffer.training or not training):
+            elif buffer.otherwise and not (own and training):
                 row[buffer.name] = row[buffer.otherwise]

@@ -6,8 +6,8 @@ second time and imports nothing from formulas.py.  A new activation, loss or opt
 in a table below and one row in formulas.py.
 
 Reading order: the three tables, single functions, the whole network (layout, forward, backward,
-dropout), the calls, entries of the tables.  Arguments of the calls, their shapes
-and what is raised are documented in contract.py.  The file is longer than others: a judge is read
+dropout), the calls, entries of the tables; feature blocks are in reference_inputs.py.  Arguments of the
+calls, their shapes and what is raised are documented in contract.py.  The file is longer than others: a judge is read
 as a whole, beside a textbook, and must not depend on parts that engines share.
 
 An activation or a loss is a name, a pair (name, {parameter: value}), or a formula of the user's
@@ -30,13 +30,18 @@ import numpy as np
 from scipy import sparse
 from scipy.special import expit, ndtr, xlogy
 
+from fastmlp.kernels import interrupts
+from fastmlp.kernels import reference_inputs as inputs
 from fastmlp.kernels.arguments import (
     batch_size_of,
     check_array,
+    check_codes,
+    check_dense,
     check_indices,
     check_loss_and_grad,
     check_network,
     check_order,
+    check_plans,
     check_predict,
     check_samples,
     check_schedule,
@@ -48,7 +53,7 @@ from fastmlp.kernels.arguments import (
     row_of,
     seed_of,
 )
-from fastmlp.kernels.contract import Data, Optimizer, refuse
+from fastmlp.kernels.contract import Data, Optimizer
 
 Array = np.ndarray
 
@@ -497,38 +502,78 @@ def workspace(network: Any, batch_size: int, n_jobs: int | None = None) -> Works
     """What the other calls need besides their arguments."""
     _loss(network.loss)
     check_network(network)
-    refuse("reference", network)
     for activation in network.activations:
         _slope(activation)
     return Workspace(network, batch_size_of(batch_size))
 
 
+def _layout(network: Any) -> list[tuple[str, int, tuple[int, ...]]]:
+    """(name, layer, shape) of each array of the flat vector, in order; an array of a block has its block for a layer.
+
+    [W0 .. Wn | b0 .. bn | arrays of feature blocks | input_scale | member_in | member_out | unit parameters | running
+    statistics].  With k members the last layer has k matrices and k biases.  input_scale has a row per member; with
+    batch_ensemble so have the biases, member_in of all hidden layers but the first, and member_out of all hidden
+    layers.  Unit parameters and running statistics, each (fan_out,), come layer by layer: scale, shift (batch_norm),
+    slope (prelu), mix (parametric_activations) | mean, var (batch_norm).
+    """
+    fans = [*enumerate(pairwise(network.widths))]
+    hidden, last = fans[:-1], fans[-1][0]
+    heads = (network.members,) if network.members > 1 else ()
+    of_layer = {i: heads if i == last or network.batch_ensemble else () for i, _ in fans}
+    found: list[tuple[str, int, tuple[int, ...]]] = []
+    found += [("W", i, (*(heads if i == last else ()), *fan)) for i, fan in fans]
+    found += [("b", i, (*of_layer[i], fan_out)) for i, (_, fan_out) in fans]
+    found += [(name, i, s) for i, block in enumerate(network.inputs) for name, s in inputs.shapes(block).items()]
+    if network.input_scale:
+        found.append(("input_scale", 0, (*heads, network.widths[0])))
+    if network.batch_ensemble:
+        found += [("member_in", i, (*heads, fan_in)) for i, (fan_in, _) in hidden[1:]]
+        found += [("member_out", i, (*heads, fan_out)) for i, (_, fan_out) in hidden]
+    placements = _placements(network)
+    for i, (_, fan_out) in hidden:
+        has = {"scale": placements[i], "shift": placements[i], "slope": _is_prelu(network.activations[i])}
+        has["mix"] = network.parametric_activations
+        found += [(name, i, (fan_out,)) for name, it_has in has.items() if it_has]
+    return found + [(name, i, (fan_out,)) for i, (_, fan_out) in hidden if placements[i] for name in RUNNING]
+
+
+#: What no optimizer touches.
+RUNNING = ("mean", "var")
+
+
+def _pieces(network: Any) -> list[slice]:
+    """Where each array of the layout lies in the flat vector."""
+    ends = np.cumsum([math.prod(shape) for _, _, shape in _layout(network)]).tolist()
+    return [slice(start, end) for start, end in pairwise([0, *ends])]
+
+
+def _views(network: Any, params: Array) -> dict[tuple[str, int], Array]:
+    """Views of the arrays in the flat vector, by (name, layer)."""
+    pieces = zip(_layout(network), _pieces(network), strict=True)
+    return {(name, layer): params[piece].reshape(shape) for (name, layer, shape), piece in pieces}
+
+
 def _layers(network: Any, params: Array) -> list[tuple[Array, Array]]:
-    """Views (W, b) of each layer in the flat vector [W0 .. Wn | b0 .. bn | ...]."""
-    shapes = list(pairwise(network.widths))
-    sizes = [fan_in * fan_out for fan_in, fan_out in shapes] + [fan_out for _, fan_out in shapes]
-    pieces = np.split(params, np.cumsum(sizes))
-    weights, biases = pieces[: len(shapes)], pieces[len(shapes) : 2 * len(shapes)]
-    return [(W.reshape(s), b) for W, b, s in zip(weights, biases, shapes, strict=True)]
+    """Views (W, b) of each layer; of the last one with k members (k, fan_in, fan_out), (k, fan_out)."""
+    views = _views(network, params)
+    return [(views["W", i], views["b", i]) for i in range(len(network.widths) - 1)]
 
 
 def _units(network: Any, params: Array) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
-    """Views of what the units of each hidden layer learn besides, and of their running statistics.
+    """Views of what the units of each hidden layer learn besides, and of their running statistics."""
+    views = _views(network, params)
+    names = ("scale", "shift", "slope", "mix"), RUNNING
+    learned, running = (
+        [{name: views[name, i] for name in some if (name, i) in views} for i in range(len(network.activations))]
+        for some in names
+    )
+    return learned, running
 
-    Behind the biases the flat vector goes on with [unit parameters | running statistics], both
-    layer by layer, each (fan_out,): scale, shift (batch_norm), slope (prelu) | mean, var (batch_norm).
-    """
-    learned: list[tuple[str, ...]] = []
-    running: list[tuple[str, ...]] = []
-    for placement, entry in zip(_placements(network), network.activations, strict=True):
-        learned.append((*(("scale", "shift") if placement else ()), *(("slope",) if _is_prelu(entry) else ())))
-        running.append(("mean", "var") if placement else ())
-    start = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(network.widths))
-    found = []
-    for names, width in zip([*learned, *running], [*network.widths[1:-1]] * 2, strict=True):
-        found.append({name: params[start + k * width :][:width] for k, name in enumerate(names)})
-        start += len(names) * width
-    return found[: len(learned)], found[len(learned) :]
+
+def _blocks(network: Any, params: Array) -> list[dict[str, Array]]:
+    """Views of the arrays of each feature block."""
+    views = _views(network, params)
+    return [{name: views[name, i] for name in inputs.shapes(block)} for i, block in enumerate(network.inputs)]
 
 
 def _placements(network: Any) -> tuple[str, ...]:
@@ -538,40 +583,98 @@ def _placements(network: Any) -> tuple[str, ...]:
 
 def _n_params(network: Any) -> tuple[int, int]:
     """(entries that are trained, all entries) of the flat vector."""
-    trained = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(network.widths))
-    trained += sum(
-        width for entry, width in zip(network.activations, network.widths[1:], strict=False) if _is_prelu(entry)
-    )
-    normalised = sum(width for where, width in zip(_placements(network), network.widths[1:], strict=False) if where)
-    return trained + 2 * normalised, trained + 4 * normalised
+    sizes = [(name, math.prod(shape)) for name, _, shape in _layout(network)]
+    return sum(size for name, size in sizes if name not in RUNNING), sum(size for _, size in sizes)
+
+
+# With k members each row r of a batch passes through the layers k times: virtual row v = r k + i is row r in member i.
+# Arrays over virtual rows, (n k, width), are multiplied by arrays of members, (k, width), as (n, k, width).
+#
+#   reads = x r_i              r: input_scale in the first layer, member_in in the other hidden layers, else 1
+#   z     = (reads W) s_i + b  s: member_out, else 1; in the last layer each member has its own W
+#   out   = z + (f(z) - z) mix with parametric_activations, else f(z)
+#
+# and backwards, from delta = d loss / d z:
+#
+#   db = sum delta,  ds_i = sum delta (reads W),  delta' = delta s_i,  dW = sum reads^T delta'
+#   dr_i = sum x (delta' W^T),  dx = (delta' W^T) r_i
+#   dmix = sum d (f(z) - z),  delta = d (1 + (f'(z) - 1) mix), where d = d loss / d out
 
 
 class Pass(NamedTuple):
     """A layer on the way forward: what the way back needs of it."""
 
-    reads: Any  # (n, fan_in): X or the activations below, after dropout; its product with W follows
-    z: np.ndarray  # (n, fan_out): what the activation reads, normalised where that comes before it
-    a: Any = None  # (n, fan_out): the activation, not yet normalised or dropped; None for the output layer
+    reads: Any  # (n k, fan_in): X or the activations below, after dropout and factors; its product with W follows
+    z: np.ndarray  # (n k, fan_out): what the activation reads, normalised where that comes before it
+    a: Any = None  # (n k, fan_out): f(z), not yet mixed, normalised or dropped; None for the output layer
     norm: Any = None  # with batch_norm: (normalised, mean, var)
+    enters: Any = None  # (n k, fan_in): before the factors; of the first layer a0 (n, fan_in)
+    product: Any = None  # (n k, fan_out): reads W
+    rows: Any = None  # of the first layer: the rows of X
 
 
-def _forward(network: Any, params: Array, A: Any, masks: list) -> list[Pass]:
+def _forward(network: Any, params: Array, X: Any, masks: list) -> list[Pass]:
     """The passes through all layers; ``masks``: what the input of each is multiplied by, or None."""
-    layers, (units, _), placements = _layers(network, params), _units(network, params), _placements(network)
+    views, (units, _), placements = _views(network, params), _units(network, params), _placements(network)
+    k = network.members
+    rows = A = _times(X, masks[0])
+    if network.inputs:
+        A = inputs.forward(network.inputs, rows, _blocks(network, params))
     passes: list[Pass] = []
-    for i, (W, b) in enumerate(layers):
-        A = _times(A, masks[i])
-        z, norm = A @ W + b, None
+    for i in range(len(network.widths) - 1):
+        enters = A = _times(A, masks[i]) if i > 0 else A
+        if i == 0 and network.input_scale:
+            A = (A[:, None] * views["input_scale", 0]).reshape(-1, network.widths[0])  # n rows -> n k rows
+        A = _by_member(A, views.get(("member_in", i)), k)
+        product = _product(A, views["W", i], k)
+        z = _by_member(product, views.get(("member_out", i)), k)
+        z, norm = (z.reshape(-1, k, z.shape[1]) + views["b", i]).reshape(z.shape), None
         if i == len(units):
             break
         if placements[i] == "before":
             z, norm = _normalize_forward(z, units[i]["scale"], units[i]["shift"])
         out = a = _activation(network.activations[i], units[i].get("slope"))(z)
+        if "mix" in units[i]:
+            out = z + (a - z) * units[i]["mix"]
         if placements[i] == "after":
-            out, norm = _normalize_forward(a, units[i]["scale"], units[i]["shift"])
-        passes.append(Pass(A, z, a, norm))
+            out, norm = _normalize_forward(out, units[i]["scale"], units[i]["shift"])
+        passes.append(Pass(A, z, a, norm, enters, product, rows))
         A = out
-    return [*passes, Pass(A, z)]
+    return [*passes, Pass(A, z, None, None, enters, product, rows)]
+
+
+def _by_member(A: Any, factors: Array | None, k: int) -> Any:
+    """Each virtual row times the factors of its member, (k, width); None stands for 1."""
+    return A if factors is None else (A.reshape(-1, *factors.shape) * factors).reshape(A.shape)
+
+
+def _sum_over_rows(A: Array, like: Array, k: int) -> Array:
+    """The sum over the rows of the batch: of each member, if ``like`` has a row for each, else of all."""
+    sums = A.reshape(-1, k, A.shape[1]).sum(axis=0)
+    return sums if like.ndim == 2 else sums.sum(axis=0)
+
+
+def _heads(A: Array, k: int) -> Array:
+    """(n k, width) -> (k, n, width)."""
+    return A.reshape(-1, k, A.shape[1]).swapaxes(0, 1)
+
+
+def _rows_of(A: Array) -> Array:
+    """(k, n, width) -> (n k, width)."""
+    return A.swapaxes(0, 1).reshape(-1, A.shape[2])
+
+
+def _product(A: Any, W: Array, k: int) -> Array:
+    """A W; where W is (k, fan_in, fan_out), each member's rows times its own."""
+    return A @ W if W.ndim == 2 else _rows_of(_heads(A, k) @ W)
+
+
+def _product_backward(A: Any, W: Array, delta: Array, k: int) -> tuple[Array, Array]:
+    """(d loss / d W, d loss / d A) of :func:`_product`."""
+    if W.ndim == 2:
+        return A.T @ delta, delta @ W.T
+    heads = _heads(delta, k)
+    return _heads(A, k).swapaxes(1, 2) @ heads, _rows_of(heads @ W.swapaxes(1, 2))
 
 
 def _normalize_forward(x: Array, scale: Array, shift: Array) -> tuple[Array, Any]:
@@ -594,38 +697,82 @@ def _normalize_backward(
 def _backprop(
     network: Any, params: Array, passes: list[Pass], masks: list, y: Array, w: Array | None, alpha: float, l1: float
 ) -> tuple[float, Array]:
-    """Penalised mean loss of one batch and its gradient, from its passes forward."""
-    layers, (units, _), row = _layers(network, params), _units(network, params), _loss(network.loss)
-    n, z = len(y), passes[-1].z
-    sw_sum = n if w is None else w.sum()
-    weights = np.concatenate([W.ravel() for W, _ in layers])
+    """Penalised mean loss of one batch and its gradient, from its passes forward.
+
+    The loss is the mean of the members' losses, so each virtual row counts 1 / k of its row.
+    """
+    views, row, k = _views(network, params), _loss(network.loss), network.members
+    sw_sum = len(y) if w is None else w.sum()
+    y, w = np.repeat(y, k, axis=0), None if w is None else np.repeat(w, k)
+    z = passes[-1].z
+    weights = np.concatenate([W.ravel() for W, _ in _layers(network, params)])
     value = np.average(row.rows(z, y), weights=w) + 0.5 * alpha * (weights @ weights) / sw_sum
     value += l1 * np.abs(weights).sum() / sw_sum
     grad = np.zeros_like(params)
-    grad_layers, (grad_units, _) = _layers(network, grad), _units(network, grad)
-    delta = row.delta(z, y) * (1 if w is None else w[:, None])
-    for i in reversed(range(len(layers))):
-        W, (grad_W, grad_b) = layers[i][0], grad_layers[i]
-        grad_W[...] = (passes[i].reads.T @ delta + alpha * W + l1 * np.sign(W)) / sw_sum
-        grad_b[...] = delta.sum(axis=0) / sw_sum
+    grads, (units, _), (grad_units, _) = _views(network, grad), _units(network, params), _units(network, grad)
+    delta = row.delta(z, y) * (1 if w is None else w[:, None]) / k
+    for i in reversed(range(len(passes))):
+        delta = _layer_backward(i, passes[i], views, delta, grads, k)
+        W = views["W", i]
+        grads["W", i][...] = (grads["W", i] + alpha * W + l1 * np.sign(W)) / sw_sum
+        for name in ("b", "member_in", "member_out"):
+            if (name, i) in grads:
+                grads[name, i][...] /= sw_sum
         if i < len(units) and _placements(network)[i] == "before":
-            grad_b[...] = 0  # whatever the bias, the batch's mean takes it away: the sum is nothing but rounding
+            grads["b", i][...] = 0  # whatever the bias, the batch's mean takes it away: the sum is nothing but rounding
         if i > 0:
-            delta = _times(delta @ W.T, masks[i])
+            delta = _times(delta, masks[i])
             delta = _hidden_backward(network, i - 1, passes[i - 1], units[i - 1], delta, grad_units[i - 1], sw_sum)
+    _inputs_backward(network, params, passes[0], delta, grad, sw_sum)
     return float(value), grad
+
+
+def _layer_backward(
+    i: int, this: Pass, views: dict[tuple[str, int], Array], delta: Array, grads: dict[tuple[str, int], Array], k: int
+) -> Array:
+    """From delta = d loss / dz to d loss / d(what enters layer i); ``grads`` (OUT): sums over the rows.
+
+    Of the first layer d loss / d(what its product reads): the factors in front of it are those of the inputs.
+    """
+    grads["b", i][...] = _sum_over_rows(delta, views["b", i], k)
+    if ("member_out", i) in views:
+        grads["member_out", i][...] = _sum_over_rows(delta * this.product, views["member_out", i], k)
+        delta = _by_member(delta, views["member_out", i], k)
+    grads["W", i][...], delta = _product_backward(this.reads, views["W", i], delta, k)
+    if ("member_in", i) in views:
+        grads["member_in", i][...] = _sum_over_rows(delta * this.enters, views["member_in", i], k)
+        delta = _by_member(delta, views["member_in", i], k)
+    return delta
+
+
+def _inputs_backward(network: Any, params: Array, first: Pass, delta: Array, grad: Array, sw_sum: float) -> None:
+    """From delta = d loss / d(what the first product reads) to the gradients (OUT) of scale and feature blocks."""
+    if network.input_scale:
+        scale, members = _views(network, params)["input_scale", 0], delta.reshape(-1, network.members, delta.shape[1])
+        along = (members * first.enters[:, None]).sum(axis=0) / sw_sum  # (k, fan_in)
+        _views(network, grad)["input_scale", 0][...] = along.reshape(scale.shape)
+        delta = (members * scale).sum(axis=1)  # n k rows -> n rows
+    if network.inputs:
+        found = inputs.backward(network.inputs, first.rows, _blocks(network, params), delta)
+        for arrays, sums in zip(_blocks(network, grad), found, strict=True):
+            for name, values in sums.items():
+                arrays[name][...] = values.reshape(arrays[name].shape) / sw_sum
 
 
 def _hidden_backward(
     network: Any, i: int, this: Pass, units: dict[str, Array], delta: Array, grad: dict[str, Array], sw_sum: float
 ) -> Array:
-    """From d loss / d(what hidden layer i hands on) to d loss / d(X W + b); ``grad`` (OUT) of its units."""
+    """From d loss / d(what hidden layer i hands on) to d loss / dz; ``grad`` (OUT) of its units."""
     placement = _placements(network)[i]
     if placement == "after":
         delta = _normalize_backward(delta, this.norm, units, grad, sw_sum)
     if "slope" in units:  # da / d slope = z where z <= 0
         grad["slope"][...] = np.sum(delta * np.where(this.z > 0, 0, this.z), axis=0) / sw_sum
-    delta = delta * _slope(network.activations[i], units.get("slope"))(this.z, this.a)
+    slopes = _slope(network.activations[i], units.get("slope"))(this.z, this.a)
+    if "mix" in units:
+        grad["mix"][...] = np.sum(delta * (this.a - this.z), axis=0) / sw_sum
+        slopes = 1 + (slopes - 1) * units["mix"]
+    delta = delta * slopes
     if placement == "before":
         delta = _normalize_backward(delta, this.norm, units, grad, sw_sum)
     return delta
@@ -659,16 +806,18 @@ def _no_masks(network: Any) -> list:
     return [None] * (len(network.widths) - 1)
 
 
-def _masks(network: Any, X: Any, seed: int, t: int) -> list:
+def _masks(network: Any, X: Any, seed: int, t: int, factor: float = 1.0) -> list:
     """Factors of step t for the input of each layer: 0 or 1 / (1 - rate); None where nothing drops.
 
-    With a sparse X the first holds one factor for each entry that X stores.
+    The rates are those of the network times ``factor``.  With a sparse X the first mask holds one factor for each entry
+    that X stores.  Masks of hidden layers have a row for each virtual row.
     """
     n = X.shape[0]
     rates = [network.input_dropout, *(network.dropout or [0.0] * len(network.activations))]
     masks: list = []
-    for layer, (rate, width) in enumerate(zip(rates, network.widths, strict=False)):
-        rows, columns = np.arange(n)[:, None], np.arange(width)
+    for layer, (full_rate, width) in enumerate(zip(rates, network.widths, strict=False)):
+        rate = full_rate * factor
+        rows, columns = np.arange(n if layer == 0 else n * network.members)[:, None], np.arange(width)
         if layer == 0 and sparse.issparse(X):
             rows, columns = np.repeat(np.arange(n), np.diff(X.indptr)), X.indices
         if round(rate * 2**24) == 0:
@@ -709,16 +858,21 @@ def _mix(x: Any) -> Any:
 
 
 def predict(workspace: Any, params: Array, X: Any, out: Array, rows: Array | None = None) -> bool:
-    """Predictions of the network: out = link(logits)."""
+    """Predictions of the network: out = link(logits), the mean of the members'; without ``average`` their logits."""
     network = _network(workspace)
     check_predict(network)
     _parameters(params, network)
     X = _samples(X, network)
     if rows is not None:
         X = X[check_indices("rows", rows, X.shape[0])]
-    check_array("out", out, network.dtype, (X.shape[0], network.widths[-1]), out=True)
+    check_codes(X, network.inputs)
+    n, k, n_outputs = X.shape[0], network.members, network.widths[-1]
+    check_array("out", out, network.dtype, (n, n_outputs if network.average else k * n_outputs), out=True)
     logits = _forward(network, params, X, _no_masks(network))[-1].z
-    out[...] = _loss(network.loss).link(logits)
+    if network.average:  # over the members
+        out[...] = _loss(network.loss).link(logits).reshape(n, k, n_outputs).mean(axis=1)
+    else:
+        out[...] = logits.reshape(n, k * n_outputs)
     return bool(np.isfinite(X.data[: X.indptr[-1]] if sparse.issparse(X) else X).all())
 
 
@@ -741,6 +895,8 @@ def loss_and_grad(workspace: Any, params: Array, data: Data, alpha: float, grad:
     _parameters(params, network)
     check_loss_and_grad(network, params, grad, drops=bool(network.input_dropout or any(network.dropout)))
     X, y, w = _data(data, network)
+    interrupts.check()
+    check_codes(X, network.inputs)
     masks = _no_masks(network)
     passes = _forward(network, params, X, masks)
     value, grad[...] = _backprop(network, params, passes, masks, y, w, float(alpha), float(l1))
@@ -765,7 +921,7 @@ def train_epoch(
     and then dropout (a = a * keep / (1 - rate)).  A gradient whose norm is larger than
     ``optimizer.max_grad_norm`` is scaled down to it; before the update, params = params * (1 -
     decay).  Both concern all entries that are trained, which are those in front of the running
-    statistics.
+    statistics.  Each array of the flat vector has its own factors of decay and of the update's scalars.
     """
     network = _network(workspace)
     _parameters(params, network, out=True)
@@ -777,31 +933,39 @@ def train_epoch(
     row = row_of("optimizer.rule", OPTIMIZERS, optimizer.rule)
     check_states(row, optimizer.states, params=params)
     scalars, decays, largest = check_schedule(optimizer, row, steps)
+    factors, decay_factors, dropouts = check_plans(optimizer, row, len(_layout(network)), steps)
+    check_codes(X, network.inputs, order)
     accumulated = 0.0
     for step in range(steps):
+        interrupts.check()
         batch = order[step * batch_size : (step + 1) * batch_size]
         X_batch = X[batch]
-        masks = _masks(network, X_batch, seed, optimizer.t)
+        masks = _masks(network, X_batch, seed, optimizer.t, 1.0 if dropouts is None else float(dropouts[step]))
         passes = _forward(network, params, X_batch, masks)
         batch_w = None if w is None else w[batch]
         value, grad = _backprop(network, params, passes, masks, y[batch], batch_w, float(alpha), float(l1))
         _track(network, params, passes)
         decay = 0.0 if decays is None else decays[step]
-        _step(network, params, grad, optimizer, scalars[step], decay, largest)
+        _clip_norm(grad, largest)
+        _step(network, params, grad, optimizer, scalars[step] * factors, decay * decay_factors)
         optimizer.t += 1
         accumulated += value * len(batch)
     return accumulated / len(order)
 
 
-def _step(
-    network: Any, params: Array, grad: Array, optimizer: Optimizer, scalars: Array, decay: float, largest: float | None
-) -> None:
-    """Clip the gradient to the norm ``largest``, decay the parameters, update: of what is trained."""
-    trained = slice(_n_params(network)[0])
+def _clip_norm(grad: Array, largest: float | None) -> None:
+    """Scale a gradient down to the norm ``largest``, in place."""
     if largest is not None:  # NaN passes: min would drop it
         grad *= np.minimum(1, largest / (np.linalg.norm(grad) + 1e-6)).astype(grad.dtype)
-    params[trained] *= 1 - float(decay)
-    update(optimizer.rule, params[trained], grad[trained], [state[trained] for state in optimizer.states], scalars)
+
+
+def _step(network: Any, params: Array, grad: Array, optimizer: Optimizer, scalars: Array, decays: Array) -> None:
+    """Decay the parameters, then update, array by array: each has its scalars and its decay."""
+    for i, ((name, _, _), piece) in enumerate(zip(_layout(network), _pieces(network), strict=True)):
+        if name not in RUNNING:
+            params[piece] *= 1 - float(decays[i])
+            states = [state[piece] for state in optimizer.states]
+            update(optimizer.rule, params[piece], grad[piece], states, scalars[i])
 
 
 # --- entries of the tables, arguments of the calls -----------------------------------------------
@@ -874,7 +1038,8 @@ def _parameters(params: Array, network: Any, out: bool = False) -> None:
 
 def _samples(X: Any, network: Any) -> Any:
     """X in the network's dtype, dense or CSR."""
-    check_samples(X, network.widths[0])
+    check_samples(X, inputs.n_columns(network.inputs) if network.inputs else network.widths[0])
+    check_dense(X, network)
     return X.astype(network.dtype)
 
 

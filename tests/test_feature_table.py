@@ -80,6 +80,7 @@ def test_members_have_scales_and_heads_of_their_own():
         ((BLOCKS["plain"],), {"members": 0}, "members"),
         ((BLOCKS["plain"],), {"batch_ensemble": True}, "batch_ensemble"),
         ((BLOCKS["plain"],), {"members": 2}, "input_scale"),
+        ((BLOCKS["plain"],), {"average": False}, "average=False"),
         ((BLOCKS["plain"],), {"members": 2, "input_scale": True, "batch_norm": True}, "batch_norm"),
     ],
 )

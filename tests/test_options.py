@@ -6,12 +6,14 @@ from a constructor's parameter to the engine, and from fitted arrays to predicti
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import get_tags
 
 import fastmlp
@@ -310,6 +312,66 @@ def test_drop_last(small):
     np.testing.assert_array_equal(parity.weights(est), parity.weights(MLPClassifier(**params).fit(X[:64], Y[:64])))
     whole = MLPClassifier(drop_last=True, **small | {"batch_size": 20}).fit(X, Y)
     parity.assert_identical_models(whole, MLPClassifier(**small | {"batch_size": 20}).fit(X, Y))
+
+
+@pytest.mark.filterwarnings("ignore:Got `batch_size`")
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("estimator, y", [(MLPClassifier, Y), (MLPRegressor, Y.astype(float))])
+def test_a_batch_of_more_rows_than_there_are_is_whole(small, estimator, y, early_stopping):
+    params = small | {"batch_size": 81, "early_stopping": early_stopping}
+    last, all_rows = (estimator(drop_last=drop, **params).fit(X, y) for drop in (True, False))
+    parity.assert_identical_models(last, all_rows)
+    assert last.t_ == (72 if early_stopping else 80) * last.n_iter_
+
+
+@pytest.mark.filterwarnings("ignore:Got `batch_size`")
+def test_a_batch_of_more_rows_than_partial_fit_gets_is_whole(small):
+    one = MLPClassifier(drop_last=True, **small | {"batch_size": 50}).partial_fit(X[:30], Y[:30], classes=[0, 1, 2])
+    assert one.t_ == 30
+
+
+@pytest.mark.parametrize("estimator, y", [(MLPClassifier, Y), (MLPRegressor, Y.astype(float))])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_epochs_without_patience_are_a_plan(small, estimator, y, early_stopping):
+    params = small | {"n_iter_no_change": np.inf, "early_stopping": early_stopping}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        est = estimator(**params).fit(X, y)
+    assert est.n_iter_ == est.max_iter
+    with pytest.warns(ConvergenceWarning, match="Maximum iterations"):  # patience that is only long is none
+        est.set_params(n_iter_no_change=10_000).fit(X, y)
+
+
+@pytest.mark.parametrize("estimator, y", [(MLPClassifier, Y), (MLPRegressor, Y.astype(float))])
+def test_the_last_of_equally_good_epochs(small, estimator, y):
+    """With a rate of nearly nothing all epochs tie: the first weights, or the last ones."""
+    params = small | {"learning_rate_init": 1e-12, "monitor": lambda est, X, y: 0.5, "max_iter": 4}
+    kept = {}
+    for restore in (True, "last", False):
+        weights = []
+        keep = [lambda info, seen=weights: seen.append(parity.weights(info.estimator).copy())]
+        est = estimator(restore_best=restore, callbacks=keep, **params)
+        kept[restore] = parity.weights(est.fit(X, y, X_val=X, y_val=y)), weights
+    np.testing.assert_array_equal(kept[True][0], kept[True][1][0])
+    np.testing.assert_array_equal(kept["last"][0], kept["last"][1][-1])
+    np.testing.assert_array_equal(kept["last"][0], kept[False][0])
+
+
+def test_weight_decay_by_a_schedule(small):
+    """A decay that is over at once is none; one that ends after half of the steps has been one."""
+    params = small | {"weight_decay": 0.5, "n_iter_no_change": np.inf}
+    none, over, half, whole = (
+        MLPClassifier(**params | changes).fit(X, Y)
+        for changes in (
+            {"weight_decay": 0.0},
+            {"weight_decay_schedule": lambda p: 0},
+            {"weight_decay_schedule": lambda p: p < 0.5},
+            {},
+        )
+    )
+    parity.assert_identical_models(over, none)
+    sizes = [np.linalg.norm(parity.weights(est)) for est in (whole, half, none)]
+    assert sizes[0] < sizes[1] < sizes[2]
 
 
 # ------------------------------------------------------------------------------ dropout

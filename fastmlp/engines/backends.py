@@ -39,6 +39,7 @@ class Row:
     pays_from: float = 0.0  # floating-point operations of a fit from which "auto" takes it; infinity: only by name
     holds: Callable[[int, float], float] = _packed
     packs: bool = True  # whether it works on copies of the parameters that it is given
+    side_by_side: bool = True  # whether several threads may train, each with a workspace of its own
 
 
 # Loading compiled code takes half a second; compiling it takes 20 seconds, once per machine.  For more operations than
@@ -55,13 +56,19 @@ BACKENDS: dict[str, Row] = {
         COMPILING_PAYS,
         lambda n_states, above_first: _packed(max(n_states, 1), above_first),
     ),
-    "cuda": Row("fastmlp.kernels.numba_cuda.engine", 'pip install "fastmlp[cuda]"', math.inf),
+    "cuda": Row(
+        "fastmlp.kernels.numba_cuda.engine",
+        'pip install "fastmlp[cuda]"',
+        math.inf,
+        side_by_side=False,  # a launch takes the whole device
+    ),
     "reference": Row(
         "fastmlp.kernels.reference",
         "reinstall fastmlp: pip install fastmlp",
         # weights and gradient layer by layer, and what NumPy's expressions hold for a moment
         holds=lambda n_states, above_first: 4.5 + max(n_states - 1, 0),
         packs=False,
+        side_by_side=False,  # NumPy's BLAS has threads of its own
     ),
 }
 

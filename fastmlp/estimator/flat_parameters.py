@@ -14,7 +14,7 @@ from fastmlp.kernels import formulas
 from fastmlp.model import choices, spelling
 from fastmlp.sklearn_compat import StrOptions
 from fastmlp.training.optimizers import SOLVERS
-from fastmlp.training.schedules import SCHEDULES
+from fastmlp.training.schedules import SCHEDULES, SHARES
 
 #: The constructor's parameters that are choices, and the rows that they choose from.
 TABLES: dict[str, Mapping[str, Any]] = {
@@ -22,6 +22,8 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "loss": formulas.LOSSES,
     "solver": SOLVERS,
     "learning_rate": SCHEDULES,
+    "weight_decay_schedule": SHARES,
+    "dropout_schedule": SHARES,
 }
 
 #: Parameters of choices that the constructor has too: a choice that does not give them leaves them to it.
@@ -46,6 +48,8 @@ def listed(estimator: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for argument in TABLES:
+        if argument not in defaults:
+            continue
         choice = getattr(estimator, argument)
         if isinstance(choice, str) and choice == defaults[argument]:
             continue

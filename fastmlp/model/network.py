@@ -47,7 +47,8 @@ class Network(Stages):
         Whether members also differ in factors of what each layer reads and makes, and in all biases (TabM); otherwise
         hidden layers are the same for all members (TabM-mini).
     average : bool
-        Whether predictions are means over the members; otherwise the engines predict (n, members * n_outputs).
+        Whether predictions are means over the members; otherwise the engines predict the logits of each member,
+        (n, members * n_outputs).
     parametric_activations : bool
         Whether hidden activations are z + (f(z) - z) * mix with a trained factor per neuron.
     **options
@@ -104,6 +105,8 @@ class Network(Stages):
             raise ValueError("input_dropout is for networks that read X itself, not for feature blocks")
         if self.members < 1 or (self.batch_ensemble and self.members == 1):
             raise ValueError(f"members must be at least 1, and 2 with batch_ensemble, got {self.members}")
+        if not self.average and self.members == 1:
+            raise ValueError("average=False is for members above 1: it asks for the predictions of each")
         if self.members > 1 and (self.batch_norm or not self.input_scale):
             raise ValueError("members need input_scale, by which they differ, and no batch_norm")
         names = [entry[0] if isinstance(entry, tuple) else entry for entry in self.activations]

@@ -101,7 +101,11 @@ def _locate(network: Network, params: np.ndarray, data: Data, seed: int, t: int)
     z, name = passes[-1].z, choices.name_of(network.loss)
     if not np.isfinite(z).all():
         return "the weighted sum of the output layer"
-    loss, delta = reference.loss(network.loss, z, data.y, data.sample_weight)
+    y, weight = data.y, data.sample_weight
+    if network.members > 1:  # each row has a row of logits per member
+        y = np.repeat(y, network.members, axis=0)
+        weight = None if weight is None else np.repeat(weight, network.members)
+    loss, delta = reference.loss(network.loss, z, y, weight)
     if not np.isfinite(loss):
         return f"loss {name!r} at the output layer"
     if not np.isfinite(delta).all():

@@ -8,7 +8,9 @@ For each row of the tables the header holds array loops that a C compiler vector
 
 * function of the language: ``evaluate(n, x, out)``, for measuring its error
 * activation: ``value(n, z, a, parameters)`` and ``backward(n, z, a, delta, parameters)`` with ``delta *= slope``; where
-  the slope reads z, also ``forward(n, z, a, parameters)``, which leaves the slope in z and shares what both compute
+  the slope reads z, also ``forward(n, z, a, parameters)``, which leaves the slope in z and shares what both compute;
+  ``mixed(n, z, a, product, mix, parameters)`` is the forward pass of ``a = z + (f(z) - z) mix``, which leaves the slope
+  in z and ``f(z) - z`` in product
 * loss: ``value(n, y, z, out, parameters)``, and ``delta`` likewise where the link is not the canonical one
 * loss of a row of softmax: ``value(n, n_outputs, y, log_p, p, q, out, parameters)`` and ``slope`` likewise
 * optimizer: ``rule(n, p, g, states, scalars, alpha, l1, scale, keep)``: a step from ``p * keep`` along the gradient
@@ -60,7 +62,20 @@ def _map(
     return f"static void FN({symbol})({counts}, {arguments})\n{{\n    {body}\n}}\n"
 
 
-def _forward(symbol: str, value: CFormula, slope: CFormula, parameters: list[str]) -> str:
+_FORWARD_STORES = ["a_[i] = a;", "z_[i] = d;"]
+#: a parametric activation: z + (f(z) - z) mix, its slope in z, and its slope in mix
+_MIXED_STORES = [
+    "const REAL difference = a - z;",
+    "a_[i] = z + difference * mix_[i];",
+    "z_[i] = (REAL)1.0 + (d - (REAL)1.0) * mix_[i];",
+    "product_[i] = difference;",
+]
+
+
+def _forward(
+    symbol: str, value: CFormula, slope: CFormula, parameters: list[str], stores: list[str] = _FORWARD_STORES,
+    more: str = "",
+) -> str:  # fmt: skip
     """``a[i] = f(z[i])``, then ``z[i] = f'(z[i])``, in one loop: the compiler shares what the two have in common."""
     used = [(k, name) for k, name in enumerate(parameters) if name in value.names_used | slope.names_used]
     lines = [f"const double {name} = parameters[{k}];" for k, name in used]
@@ -75,9 +90,10 @@ def _forward(symbol: str, value: CFormula, slope: CFormula, parameters: list[str
         for name in sorted(names, key=len, reverse=True):
             body = [re.sub(rf"\b{name}\b", names[name], line) for line in body]
         lines += ["    {", *(f"        {line}" for line in body), "    }"]
-    lines += ["    a_[i] = a;", "    z_[i] = d;", "}"]
+    lines += [*(f"    {store}" for store in stores), "}"]
     body_text = "\n    ".join(lines)
-    return f"static void FN({symbol})(idx n, REAL *z_, REAL *a_, const double *parameters)\n{{\n    {body_text}\n}}\n"
+    arguments = f"idx n, REAL *z_, REAL *a_, {more}const double *parameters"
+    return f"static void FN({symbol})({arguments})\n{{\n    {body_text}\n}}\n"
 
 
 def _rule(name: str, function: Callable, states: tuple[str, ...], scalars: tuple[str, ...], helpers: list[str]) -> str:
@@ -169,7 +185,7 @@ def _activations(formulas: ModuleType, helpers: list[str]) -> list[str]:
         parameters = list(activation.parameters)
         value = translate(activation.value, parameters, helpers)
         parts.append(_map(f"{name}_value", value, ["z"], "a", "=", parameters))
-        backward, forward, needs_z = "0", "0", 0
+        backward, forward, mixed, needs_z = "0", "0", "0", 0
         if activation.slope is not None:
             slope = translate(activation.slope, parameters, helpers)
             parts.append(_map(f"{name}_backward", slope, ["z", "a"], "delta", "*=", parameters))
@@ -177,7 +193,12 @@ def _activations(formulas: ModuleType, helpers: list[str]) -> list[str]:
             if needs_z and not activation.learned:
                 parts.append(_forward(f"{name}_forward", value, slope, parameters))
                 forward = f"FN({name}_forward)"
-        rows.append(f'    {{"{name}", FN({name}_value), {backward}, {forward}, {needs_z}, {len(parameters)}}},')
+            if not activation.learned:
+                of_mix = "REAL *product_, const REAL *mix_, "
+                parts.append(_forward(f"{name}_mixed", value, slope, parameters, _MIXED_STORES, of_mix))
+                mixed = f"FN({name}_mixed)"
+        fields = f"{backward}, {forward}, {mixed}, {needs_z}, {len(parameters)}"
+        rows.append(f'    {{"{name}", FN({name}_value), {fields}}},')
     return [*parts, _table("activation", "ACTIVATIONS", rows)]
 
 

@@ -244,6 +244,51 @@ cdef object rows_of(X, fm_data *data, idx n_features):
     raise ValueError(f"X must be a NumPy array or a CSR matrix, got {type(X).__name__}")
 
 
+cdef double column_entry(const fm_data *data, idx row, idx column, bint is_double) noexcept nogil:
+    """X[row, column] in the network's dtype."""
+    cdef idx at = row * data.row_stride + column * data.col_stride
+    cdef double value = (<const double *>data.X)[at] if data.X_is_double else (<const float *>data.X)[at]
+    return value if is_double else <double><float>value
+
+
+cdef idx first_wrong_code(const fm_data *data, const idx *rows, idx n, idx column, idx count, bint is_double) noexcept nogil:
+    """The first row whose entry is no code, a whole number in [0, count); -1 if there is none."""
+    cdef idx i, row
+    cdef double code
+    for i in range(n):
+        row = rows[i] if rows != NULL else i
+        code = column_entry(data, row, column, is_double)
+        if not (code >= 0 and code < count and code == <double><idx>code):
+            return row
+    return -1
+
+
+cdef object rows_for(X, fm_data *data, Workspace workspace):
+    """As rows_of; only networks that read X itself read a sparse one."""
+    kept = rows_of(X, data, workspace.ws.n_columns)
+    if data.indptr != NULL and workspace.ws.front:
+        raise ValueError("X must be dense for a network with inputs, input_scale or members, got a CSR matrix")
+    return kept
+
+
+cdef int check_codes(const fm_data *data, const idx *rows, idx n, Workspace workspace) except -1:
+    """Check the columns of embeddings in rows[0 .. n) of X; rows NULL: in the first n rows."""
+    cdef idx wrong, f
+    cdef int i
+    cdef const fm_block *b
+    for i in range(workspace.ws.n_blocks):
+        b = &workspace.ws.blocks[i]
+        for f in range(b.n_features if b.kind == FM_EMBEDDING else 0):
+            with nogil:
+                wrong = first_wrong_code(data, rows, n, b.columns[f], b.counts[f], workspace.is_double)
+            if wrong >= 0:
+                raise ValueError(
+                    f"X[:, {b.columns[f]}] must hold whole numbers in [0, {b.counts[f]}), codes of an embedding, "
+                    f"got {column_entry(data, wrong, b.columns[f], workspace.is_double)}"
+                )
+    return 0
+
+
 cdef int targets_of(samples, fm_data *data, Workspace workspace) except -1:
     """Add y and sample weights of backends.Data to `data`."""
     cdef idx n = data.n

@@ -33,7 +33,8 @@ cdef extern from "shuffle.h":
 
 cdef extern from "fastmlp.h":
     ctypedef Py_ssize_t idx
-    enum: FM_MAX_STATES, FM_TILE_ROWS, FM_MAX_PARAMETERS, FM_MAX_REGISTERS
+    enum: FM_MAX_STATES, FM_TILE_ROWS, FM_MAX_PARAMETERS, FM_MAX_REGISTERS, FM_MAX_SCALARS, FM_OF_BLOCK
+    enum: FM_PLAIN, FM_PERIODIC, FM_PIECEWISE, FM_EMBEDDING, FM_KINDS
     ctypedef struct fm_instruction:
         int32_t op, dst, a, b, c, d
     ctypedef struct fm_program:
@@ -55,19 +56,34 @@ cdef extern from "fastmlp.h":
                                   int64_t *, void *, void *, int64_t *) noexcept nogil
     const unsigned FM_LAYER_TABLE  # a checksum of kernels/layer_table.py's header
     ctypedef struct fm_layer:
-        idx fan_in, fan_out, ld_in, ld_out, w  # what the Python border reads; kernels/layer_table.py fills the rest
+        idx fan_in, fan_out, ld_in, ld_out, heads, w  # what the border reads; kernels/layer_table.py fills the rest
+    ctypedef struct fm_block:
+        int kind
+        idx n_features, size, frequencies
+        const idx *columns
+        const idx *counts
+        const idx *starts
+        idx at
+        idx arrays[4]
+        idx ld[4]
+        void *kept
+        void *sums
     ctypedef struct fm_segment:
         idx flat, padded, rows, width, ld
     ctypedef struct fm_slice:
-        int layer, kind
-        idx m, n_rows, offset, length, tile
+        int layer, kind, segment, array
+        idx head, m, n_rows, offset, length, tile
     ctypedef struct fm_workspace:
         int n_layers
         const fm_layer *layers
         fm_loss loss
         idx input_threshold
         double input_rate
+        const fm_block *blocks
+        idx n_blocks, n_columns, ld_columns, members
+        int front, averages
         idx n_padded, w_padded, max_rows
+        double row_work
         const fm_segment *segments
         idx n_segments
         int n_threads
@@ -85,10 +101,15 @@ cdef extern from "fastmlp.h":
         double *tile_penalty
         double *tile_norm
         idx n_tiles
+        void *columns
+        void *features
         void *input
+        void *input_delta
+        void *features_delta
         void *y
         idx *y_class
         void *weight
+        void *member_weight
         double *row_loss
         void *scratch
     ctypedef struct fm_data:
@@ -110,6 +131,9 @@ cdef extern from "fastmlp.h":
         int rule
         const double *scalars
         const double *decays
+        const double *factors
+        const double *decay_factors
+        const double *dropouts
         double max_norm
         double loss
         idx done

@@ -10,12 +10,11 @@ The parts below are one module; each uses those above it.
 
 import os
 import sys
-from operator import itemgetter
 
 import numpy as np
 
 cimport numpy as cnp
-from cpython.exc cimport PyErr_Occurred
+from cpython.exc cimport PyErr_Occurred, PyErr_SetNone
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.string cimport memset
@@ -24,13 +23,16 @@ from numpy.random cimport bitgen_t
 
 from declarations cimport *
 
-from fastmlp.kernels import formulas, language, layer_table, program as programs
-from fastmlp.kernels.contract import refuse
+from fastmlp.kernels import feature_table, formulas, interrupts, language, layer_table, program as programs
 
 cnp.import_array()
 
+cdef object INTERRUPTS = interrupts.THREAD
+
 if layer_table.ROW.itemsize != sizeof(fm_layer) or not layer_table.c_header().endswith(f" {FM_LAYER_TABLE}u\n"):
     raise ImportError("the engine was built with another kernels/layer_table.py: build it again")
+if [*feature_table.KINDS] != ["plain", "periodic", "piecewise", "embedding"] or FM_KINDS != 4:
+    raise ImportError("the engine was built for other feature blocks than kernels/feature_table.py's")
 
 
 # --- instruction sets --------------------------------------------------------------------------------------------------

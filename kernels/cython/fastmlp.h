@@ -2,6 +2,7 @@
  *
  * Data flow of one training step, all on buffers of the workspace:
  *   rows --gather--> input --forward--> logits --loss--> delta of the top layer --backward--> grad --rule--> params
+ * With feature blocks, a scale or members: rows --gather--> columns --blocks--> features --scale--> input (inputs.h).
  *
  * "Padded" means: every matrix row is widened with zeros to a whole number of vectors (`lanes`), so that no loop
  * has a remainder.  Padding columns of weights and gradients stay zero through every pass; padding columns of
@@ -21,6 +22,7 @@ typedef ptrdiff_t idx;
 
 #define FM_MAX_STATES 4
 #define FM_MAX_PARAMETERS 4
+#define FM_MAX_SCALARS 8
 
 /* A user's formula: a program of vector operations on registers (kernels/language.py compiles it, program.h runs it).
  * Registers 0 and 1 are the inputs, which no instruction writes to.  An operand below zero is a constant: constants[-1 - operand]. */
@@ -64,19 +66,41 @@ typedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, vo
  * layer has none; ld_in and ld_out are padded widths: row strides of what the layer reads, and of W and all its buffers. */
 #include "generated/layer.h"
 
+/* Kinds of feature blocks, in the order of kernels/feature_table.py. */
+enum { FM_PLAIN, FM_PERIODIC, FM_PIECEWISE, FM_EMBEDDING, FM_KINDS };
+#define FM_MAX_BLOCK_ARRAYS 4
+
+/* A feature block: n_features features, of which each makes `size` of the first layer's inputs. */
+typedef struct {
+    int kind;
+    idx n_features, size, frequencies;
+    const idx *columns;      /* of X, (n_features,); of FM_PIECEWISE (2, n_features) */
+    const idx *counts, *starts; /* (n_features,) rows of each feature in an array that has many, and the first of them */
+    idx at;                  /* the first input that it makes */
+    idx arrays[FM_MAX_BLOCK_ARRAYS]; /* their places in the padded vector, in the order of feature_table.py */
+    idx ld[FM_MAX_BLOCK_ARRAYS];     /* their row strides */
+    void *kept;              /* what its backward pass reads again, see inputs.h; NULL: nothing, or only predictions */
+    void *sums;              /* FM_PIECEWISE: prefix sums of its bins */
+} fm_block;
+
 /* A piece of the parameters in both layouts: rows of `width` numbers, padded to `ld`. */
 typedef struct {
     idx flat, padded, rows, width, ld;
 } fm_segment;
 
 /* A slice of the parameters whose gradient and update one member of the team does in one go:
- * rows m .. m + n_rows of a layer's W (kept small enough for L1), or a whole vector of the layer. */
+ * rows m .. m + n_rows of a layer's W (kept small enough for L1), a whole vector of the layer, or rows of an array of a
+ * feature block. */
 typedef struct {
-    int layer, kind;         /* kind: the number of the array, FM_W, FM_B .. */
+    int layer, kind;         /* kind: the number of the array, FM_W, FM_B .. or FM_OF_BLOCK */
+    int segment;             /* its array's number among the segments */
+    int array;               /* of a block: number of the array in the block, whose number is `layer` */
+    idx head;                /* number of its W in a layer that has several */
     idx m, n_rows;
     idx offset, length;      /* in the padded vector */
-    idx tile;                /* number of the slice's first tile among all; a tile: FM_TILE_ROWS rows of W, or a vector */
+    idx tile;                /* number of the slice's first tile among all; a tile: FM_TILE_ROWS rows of W, or a slice */
 } fm_slice;
+#define FM_OF_BLOCK (-1)
 
 /* Everything one fit needs; owned by engine.pyx, allocated once. */
 typedef struct {
@@ -85,7 +109,14 @@ typedef struct {
     fm_loss loss;
     idx input_threshold;     /* dropout of the input: of 2^24, neurons whose number falls below are dropped; 0: none */
     double input_rate;
+    const fm_block *blocks;  /* (n_blocks,) between X and the first layer */
+    idx n_blocks;
+    idx n_columns, ld_columns; /* of X, and of `columns` */
+    idx members;             /* rows of the layers' buffers for each row of X */
+    int front;               /* whether there is anything between X and the first layer: blocks or a scale */
+    int averages;            /* whether predictions are means over the members */
     idx n_padded, w_padded;  /* length of the padded vector; of its prefix of weights */
+    double row_work;         /* multiplications of a row's forward pass */
     const fm_segment *segments; /* (n_segments,) all of the padded vector */
     idx n_segments;
     idx max_rows;            /* rows per chunk */
@@ -108,12 +139,17 @@ typedef struct {
     double *tile_penalty;          /* (n_tiles,) penalty of the weights of each tile */
     double *tile_norm;             /* (n_tiles,) sum of squares of the gradient of each tile */
     idx n_tiles;
-    void *input;                   /* (max_rows, ld_in) the gathered rows */
-    void *y;                       /* (max_rows, n_outputs) targets of the chunk */
-    idx *y_class;                  /* (max_rows,) class indices of the chunk */
+    void *columns;                 /* (max_rows, ld_columns) the gathered rows; NULL: without blocks they go to features */
+    void *features;                /* (max_rows, ld_in) what the blocks make, or rows; NULL: they go to input */
+    void *input;                   /* (max_rows * members, ld_in) what the first layer reads */
+    void *input_delta;             /* (max_rows * members, ld_in) d loss / d input; NULL: nothing in front learns */
+    void *features_delta;          /* (max_rows, ld_in) d loss / d features; NULL: no block learns */
+    void *y;                       /* (max_rows * members, n_outputs) targets of the chunk */
+    idx *y_class;                  /* (max_rows * members,) class indices of the chunk */
     void *weight;                  /* (max_rows,) sample weights of the chunk */
-    double *row_loss;              /* (max_rows,) weighted loss of each row of the chunk */
-    void *scratch;                 /* (n_threads, 3, max(max_rows, CLASS_ROWS), n_outputs) */
+    void *member_weight;           /* (max_rows * members,) the shares of members in them; NULL: one member */
+    double *row_loss;              /* (max_rows * members,) weighted loss of each row of the chunk */
+    void *scratch;                 /* (n_threads, 3, max(max_rows * members, CLASS_ROWS), n_outputs) */
 } fm_workspace;
 
 /* The caller's rows.  Checked in engine.pyx: shapes, dtypes, bounds of every index.
@@ -139,6 +175,9 @@ typedef struct {
     int rule;               /* row of OPTIMIZERS; -1: leave the gradient in workspace.grad, update nothing */
     const double *scalars;  /* (n_steps, n_scalars) */
     const double *decays;   /* (n_steps,) p *= 1 - decay before the rule; or NULL */
+    const double *factors;  /* (n_segments, n_scalars) of the scalars in each segment; or NULL */
+    const double *decay_factors; /* (n_segments,) of the decays in each segment; or NULL */
+    const double *dropouts; /* (n_steps,) of the rates of dropout; or NULL */
     double max_norm;        /* of the gradient as a whole; 0: any */
     double loss;            /* OUT: sum over steps of batch loss * rows */
     idx done;               /* OUT: steps done; fewer if interrupted or a batch's sample weights sum to zero */

@@ -23,21 +23,23 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
     cdef idx n
     if workspace.whole_batch:
         raise ValueError("predict takes networks without batch_norm: fold it into the weights first (Network.folded)")
-    kept = rows_of(X, &data, workspace.layers[0].fan_in)
+    kept = rows_for(X, &data, workspace)
     n = data.n
     if rows is not None:
         p_rows = indices(rows, "rows", n)
         n = len(rows)
+    check_codes(&data, p_rows, n, workspace)
+    width = workspace.n_outputs * (1 if workspace.network.average else workspace.ws.members)
     cdef void *p_params = workspace.flat(params, "params")
-    cdef void *p_out = pointer(out, "out", REALS[workspace.is_double], (n, workspace.n_outputs), True)
+    cdef void *p_out = pointer(out, "out", REALS[workspace.is_double], (n, width), True)
     cdef const fm_kernels *k = workspace.kernels
     cdef fm_workspace ws
     workspace.begin()
     try:
-        if 2.0 * n * workspace.ws.w_padded > THREADS_MIN_PREDICT:
+        if 2.0 * n * workspace.ws.row_work > THREADS_MIN_PREDICT:
             workspace.prepare_team()
         ws = workspace.ws  # the buffers are shared, the choice of threads is not
-        if 2.0 * n * ws.w_padded <= THREADS_MIN_PREDICT:
+        if 2.0 * n * ws.row_work <= THREADS_MIN_PREDICT:
             ws.n_threads, ws.team = 1, NULL
         ws.interrupted = ws.saw_non_finite = 0
         with nogil:

@@ -160,6 +160,31 @@ static void FN(apply_keeping_slope)(const fm_activation *f, idx rows, idx ld, RE
     }
 }
 
+/* a (rows, ld) = z + (f(z) - z) mix, where mix (ld,) is learned per neuron.  product: (rows, ld) on the way to a backward
+ * pass, then it becomes f(z) - z, and z the slope 1 + (f'(z) - 1) mix; NULL otherwise, z may then be a. */
+static void FN(apply_mixed)(const fm_activation *f, idx rows, idx ld, const REAL *mix, REAL *z, REAL *a, REAL *product)
+{
+    REAL copy[PROGRAM_BLOCK] ALIGNED, unused[PROGRAM_BLOCK] ALIGNED, slope[PROGRAM_BLOCK] ALIGNED;
+    for (idx r = 0; r < rows; r++)
+        for (idx j = 0; j < ld; j += PROGRAM_BLOCK) {
+            const idx n = ld - j < PROGRAM_BLOCK ? ld - j : PROGRAM_BLOCK;
+            REAL *zj = z + r * ld + j, *aj = a + r * ld + j, *pj = product ? product + r * ld + j : unused;
+            if (!product)
+                zj = memcpy(copy, zj, (size_t)n * sizeof(REAL));
+            if (!f->value.instructions) {
+                FN(ACTIVATIONS)[f->row].mixed(n, zj, aj, pj, mix + j, f->parameters);
+                continue;
+            }
+            FN(run_block)(&f->value, n, zj, NULL, aj);
+            FN(run_block)(&f->slope, n, zj, aj, slope);
+            for (idx i = 0; i < n; i++) {
+                pj[i] = aj[i] - zj[i];
+                aj[i] = zj[i] + pj[i] * mix[j + i];
+                zj[i] = (REAL)1 + (slope[i] - (REAL)1) * mix[j + i];
+            }
+        }
+}
+
 /* Whether apply_keeping_slope leaves the slope in z. */
 static inline int FN(keeps_slope)(const fm_activation *f)
 {

@@ -10,6 +10,8 @@ typedef struct {
     void (*value)(idx n, const REAL *z, REAL *a, const double *parameters);
     void (*backward)(idx n, const REAL *z, const REAL *a, REAL *delta, const double *parameters); /* delta *= f'(z) */
     void (*forward)(idx n, REAL *z, REAL *a, const double *parameters); /* a = f(z), then z = f'(z); NULL: a suffices */
+    /* a = z + (f(z) - z) mix, then product = f(z) - z and z = 1 + (f'(z) - 1) mix */
+    void (*mixed)(idx n, REAL *z, REAL *a, REAL *product, const REAL *mix, const double *parameters);
     int needs_z, n_parameters;
 } FN(activation);
 
@@ -62,4 +64,5 @@ typedef struct {
 #include "gemm.h"
 #include "stages.h"
 #include "layers.h"
+#include "inputs.h"
 #include "network.h"

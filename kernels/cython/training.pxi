@@ -54,8 +54,9 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
     cdef fm_data samples
     if workspace.whole_batch or workspace.has_dropout:
         raise ValueError("loss_and_grad takes networks without batch_norm and dropout")
-    kept_rows = rows_of(data.X, &samples, workspace.layers[0].fan_in)
+    kept_rows = rows_for(data.X, &samples, workspace)
     targets_of(data, &samples, workspace)
+    check_codes(&samples, NULL, samples.n, workspace)
     cdef void *p_params = workspace.flat(params, "params")
     cdef void *p_grad = workspace.flat(grad, "grad", True)
     if samples.n == 0:
@@ -82,22 +83,33 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
     return epoch.loss / epoch.n_order
 
 
-cdef tuple read_steps(optimizer, fm_epoch *epoch, int *n_states):
-    """Fill rule, scalars, decays and max_norm of `epoch`, and the rule's number of states; return the arrays to keep."""
+cdef const double *plan(values, str name, tuple shape) except? NULL:
+    """The data of an array of an optimizer; NULL for None."""
+    return NULL if values is None else <const double *>pointer(values, name, cnp.NPY_FLOAT64, shape)
+
+
+cdef tuple read_steps(optimizer, fm_epoch *epoch, idx n_segments, int *n_states):
+    """Fill what `epoch` has of the optimizer, and the rule's number of states; return the arrays to keep."""
     number, row = row_of(OPTIMIZER_ROWS, optimizer.rule, "optimizer.rule")
     cdef idx n = epoch.n_steps
     epoch.rule, n_states[0] = number, row["n_states"]
     scalars = optimizer.scalars(n)
     epoch.scalars = <const double *>pointer(scalars, "optimizer.scalars", cnp.NPY_FLOAT64, (n, row["n_scalars"]))
     decays = optimizer.decays(n) if hasattr(optimizer, "decays") else None
-    if decays is not None:
-        epoch.decays = <const double *>pointer(decays, "optimizer.decays", cnp.NPY_FLOAT64, (n,))
+    epoch.decays = plan(decays, "optimizer.decays", (n,))
+    factors, decay_factors = getattr(optimizer, "factors", None), getattr(optimizer, "decay_factors", None)
+    epoch.factors = plan(factors, "optimizer.factors", (n_segments, row["n_scalars"]))
+    epoch.decay_factors = plan(decay_factors, "optimizer.decay_factors", (n_segments,))
+    dropouts = optimizer.dropouts(n) if hasattr(optimizer, "dropouts") else None
+    epoch.dropouts = plan(dropouts, "optimizer.dropouts", (n,))
+    if dropouts is not None and not ((dropouts >= 0) & (dropouts <= 1)).all():
+        raise ValueError(f"optimizer.dropouts must lie in [0, 1], got {dropouts.min()} .. {dropouts.max()}")
     max_norm = getattr(optimizer, "max_grad_norm", None)
     if max_norm is not None:
         epoch.max_norm = max_norm
         if not epoch.max_norm > 0:
             raise ValueError(f"optimizer.max_grad_norm must be above 0 or None, got {max_norm}")
-    return scalars, decays
+    return scalars, decays, factors, decay_factors, dropouts
 
 
 def train_epoch(Workspace workspace not None, params, data, order, batch_size, alpha, optimizer, l1=0.0, seed=0):
@@ -116,8 +128,9 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
         Strength of the L2 penalty.
     optimizer : object
         ``rule``, ``states``, ``scalars(n_steps)`` and the step count ``t``, which grows by the steps done; and, where
-        it has them, ``decays(n_steps)``, the shares of the parameters that decay before each step (or None), and
-        ``max_grad_norm``, the largest norm of the gradient (or None).
+        it has them, ``decays(n_steps)``, the shares of the parameters that decay before each step (or None),
+        ``max_grad_norm``, the largest norm of the gradient (or None), and the factors of segments and steps
+        (see ``contract.Optimizer``).
     l1 : float
         Strength of the L1 penalty.
     seed : int in [0, 2**64)
@@ -142,9 +155,10 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     cdef int n_states
     if size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    kept_rows = rows_of(data.X, &samples, workspace.layers[0].fan_in)
+    kept_rows = rows_for(data.X, &samples, workspace)
     targets_of(data, &samples, workspace)
     epoch.order = indices(order, "order", samples.n)
+    check_codes(&samples, epoch.order, len(order), workspace)
     epoch.n_order, epoch.batch_size, epoch.alpha, epoch.l1 = len(order), size, alpha, l1
     if workspace.whole_batch and size > workspace.ws.max_rows:
         raise ValueError(f"batch_size must be at most the workspace's {workspace.ws.max_rows}, got {batch_size}")
@@ -152,7 +166,7 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
         raise ValueError(f"seed must lie in [0, 2**64), got {seed}")
     epoch.seed, epoch.t = seed, optimizer.t
     n_steps = epoch.n_steps = (epoch.n_order + size - 1) // size
-    kept = read_steps(optimizer, &epoch, &n_states)  # epoch points into what is kept
+    kept = read_steps(optimizer, &epoch, workspace.ws.n_segments, &n_states)  # epoch points into what is kept
     cdef void *p_params = workspace.flat(params, "params", True)
     cdef void *p_states[FM_MAX_STATES]
     states = optimizer.states

@@ -1,5 +1,7 @@
 # Memory and threads of one network.
 
+cdef int W_KIND = layer_table.ARRAYS.index("W")
+
 
 cdef object zeros(idx n_bytes):
     """A zeroed byte buffer whose data starts on a cache line."""
@@ -20,12 +22,39 @@ cdef idx leading_dimension(idx width, int lanes, idx item):
 
 cdef int poll() noexcept nogil:
     with gil:
+        stop = INTERRUPTS.stop  # no Python code runs here: a signal within it would be lost
+        if stop is not None and stop.wanted:
+            PyErr_SetNone(KeyboardInterrupt)
+            return -1
         return PyErr_CheckSignals()
 
 
 cdef int raise_pending() except -1:
     """Turn the exception that poll() left behind (KeyboardInterrupt) into a raised one, before anything else runs."""
     return -1 if PyErr_Occurred() else 0
+
+
+# Arrays of feature blocks whose rows are padded one by one; those of an embedding are one after the other, because they
+# may be short and many.
+cdef tuple FLAT_ARRAYS = ("embedding",)
+
+
+cdef tuple shape_of(network, segment):
+    """(rows, width) that a segment must have, by the sizes of the network."""
+    widths, members, last, name = network.widths, network.members, network.n_layers - 1, segment.name
+    if segment.of_inputs and name not in layer_table.ARRAYS:
+        if not 0 <= segment.layer < len(network.inputs):
+            raise ValueError(f"network.segments must be of its {len(network.inputs)} feature blocks, got {segment}")
+        return network.inputs[segment.layer].arrays.get(name, (0, 0))
+    if not 0 <= segment.layer <= last:
+        raise ValueError(f"network.segments must be of its {network.n_layers} layers, got {segment}")
+    fan_in, fan_out = widths[segment.layer], widths[segment.layer + 1]
+    if name == "W":
+        return (members if segment.layer == last else 1) * fan_in, fan_out
+    if name in ("input_scale", "member_in"):
+        return members, fan_in
+    of_members = name == "member_out" or (name == "b" and (segment.layer == last or network.batch_ensemble))
+    return members if of_members else 1, fan_out
 
 
 cdef class Workspace:
@@ -49,6 +78,7 @@ cdef class Workspace:
     cdef const fm_kernels *kernels
     cdef object table
     cdef fm_layer *layers
+    cdef fm_block *blocks
     cdef list buffers, formula_arrays
     cdef bint is_double, class_targets, whole_batch, has_dropout
     cdef fm_claim claim
@@ -56,7 +86,6 @@ cdef class Workspace:
 
     def __cinit__(self, network, idx batch_size, n_jobs):
         network.check_memory(n_vectors=1)
-        refuse("cython", network)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.network = network
@@ -70,19 +99,23 @@ cdef class Workspace:
         self.ws.poll = poll
         self.class_targets = read_loss(network.loss, &self.ws.loss, self.formula_arrays)
         self.whole_batch = network.needs_whole_batch
+        self.ws.members, self.ws.averages = network.members, network.average
         self.lay_out()
+        self.read_blocks()
         cdef idx largest = max(self.layers[l].fan_in * self.layers[l].ld_out for l in range(self.ws.n_layers))
         self.ws.blas = blas_for(self.is_double, largest)
         cdef idx rows, item = network.dtype.itemsize
-        self.ws.max_rows = min(batch_size, CHUNK_ROWS if largest * item <= LARGE_WEIGHT_BYTES else CHUNK_ROWS_LARGE)
+        rows = CHUNK_ROWS if largest * item <= LARGE_WEIGHT_BYTES else CHUNK_ROWS_LARGE
+        self.ws.row_work = self.work_of_a_row()
+        self.ws.max_rows = min(batch_size, max(1, rows // self.ws.members))
         if self.whole_batch:
             self.ws.max_rows = batch_size
         self.n_threads = self.choose_threads(batch_size, n_jobs)
         self.ws.n_threads = 1  # until a team is there
 
-        rows = self.ws.max_rows
+        rows = self.ws.max_rows * self.ws.members
         self.ws.params = self.buffer(self.ws.n_padded * item)
-        self.ws.input = self.buffer(rows * self.layers[0].ld_in * item)
+        self.make_room_in_front()
         self.read_activations()
         self.allocate(training=False)
         self.ws.scratch = self.buffer(self.n_threads * 3 * max(rows, CLASS_ROWS) * self.n_outputs * item)
@@ -96,22 +129,24 @@ cdef class Workspace:
     cdef int lay_out(self) except -1:
         """Make the table of the layers, and the segments of the padded vector, one for each of the flat one."""
         network = self.network
-        cdef idx item = network.dtype.itemsize, rows, flat = 0, offset = 0
+        cdef idx item = network.dtype.itemsize, rows, width, ld, flat = 0, offset = 0
         cdef int lanes = self.kernels.lanes, k
         cdef list strides = [leading_dimension(width, lanes, item) for width in network.widths], places = []
         cdef fm_segment *p = <fm_segment *>self.buffer(len(network.segments) * sizeof(fm_segment))
         for k, segment in enumerate(network.segments):
             places.append(offset)
-            if not 0 <= segment.layer < network.n_layers:
-                raise ValueError(f"network.segments must be of its {network.n_layers} layers, got {segment}")
-            rows = network.widths[segment.layer] if segment.name == "W" else 1
-            width = network.widths[segment.layer + 1]
+            rows, width = shape_of(network, segment)
             if (segment.start, segment.rows, segment.width) != (flat, rows, width):
-                raise ValueError(f"network.segments must follow from network.widths, got {segment}")
-            p[k].flat, p[k].padded, p[k].rows = flat, offset, rows
-            p[k].width, p[k].ld = width, strides[segment.layer + 1]
-            flat += rows * p[k].width
-            offset += rows * p[k].ld
+                raise ValueError(f"network.segments must follow from network.widths and its inputs, got {segment}")
+            if segment.name not in layer_table.ARRAYS:
+                if segment.name in FLAT_ARRAYS:
+                    rows, width = 1, rows * width
+                ld = padded(width, lanes)
+            else:
+                ld = strides[segment.layer + (segment.name not in ("input_scale", "member_in"))]
+            p[k].flat, p[k].padded, p[k].rows, p[k].width, p[k].ld = flat, offset, rows, width, ld
+            flat += rows * width
+            offset += rows * ld
             if segment.name == "W":
                 self.ws.w_padded = offset
         self.ws.n_padded, self.ws.segments, self.ws.n_segments = offset, p, len(network.segments)
@@ -123,6 +158,83 @@ cdef class Workspace:
         self.ws.input_threshold, self.ws.input_rate = layer_table.threshold(network.input_dropout), network.input_dropout
         self.has_dropout = self.ws.input_threshold > 0 or self.table["threshold"].any()
         return 0
+
+    cdef const idx *numbers(self, values) except? NULL:
+        """A copy of some integers, of which there is at least one place."""
+        cdef idx i
+        cdef idx *p = <idx *>self.buffer(max(1, len(values)) * sizeof(idx))
+        for i in range(len(values)):
+            p[i] = values[i]
+        return p
+
+    cdef int read_blocks(self) except -1:
+        """Make the table of the feature blocks."""
+        network, kinds = self.network, [*feature_table.KINDS]
+        cdef fm_block *block = <fm_block *>self.buffer(max(1, len(network.inputs)) * sizeof(fm_block))
+        cdef idx at = 0
+        cdef int k, i
+        self.ws.blocks, self.ws.n_blocks, self.blocks = block, len(network.inputs), block
+        self.ws.n_columns = network.n_columns
+        self.ws.ld_columns = padded(network.n_columns, self.kernels.lanes)
+        self.ws.front = bool(network.inputs or network.input_scale)
+        numbered = {(segment.name, segment.layer): k for k, segment in enumerate(network.segments)}
+        for i, given in enumerate(network.inputs):
+            block.kind, block.at = kinds.index(given.kind), at
+            block.n_features, block.size, block.frequencies = given.n_features, given.size, given.frequencies
+            block.columns, block.counts = self.numbers(given.columns), self.numbers(given.counts)
+            block.starts = self.numbers(given.starts)
+            for k, name in enumerate(given.arrays):
+                segment = numbered[name, i]
+                block.arrays[k] = self.ws.segments[<idx>segment].padded
+                block.ld[k] = given.size if name in FLAT_ARRAYS else self.ws.segments[<idx>segment].ld
+            if block.kind == FM_PIECEWISE:
+                block.sums = self.buffer(sum(given.counts) * block.ld[2] * network.dtype.itemsize)
+            at += given.width
+            block += 1
+        return 0
+
+    cdef int make_room_in_front(self) except -1:
+        """Get the buffers of what the first layer reads, and of what that is made of."""
+        cdef idx item = self.network.dtype.itemsize, rows = self.ws.max_rows, ld = self.layers[0].ld_in
+        self.ws.input = self.buffer(rows * self.ws.members * ld * item)
+        if self.ws.n_blocks:
+            self.ws.columns = self.buffer(rows * self.ws.ld_columns * item)
+            self.ws.features = self.ws.input
+        if self.network.input_scale:
+            self.ws.features = self.buffer(rows * ld * item)
+        return 0
+
+    cdef int make_room_behind(self) except -1:
+        """Get the buffers of the deltas in front of the first layer, and of what the blocks keep for them."""
+        cdef idx item = self.network.dtype.itemsize, rows = self.ws.max_rows, ld = self.layers[0].ld_in
+        cdef int i
+        cdef fm_block *b
+        if not layer_table.learns_in_front(self.network):
+            return 0
+        self.ws.input_delta = self.buffer(rows * self.ws.members * ld * item)
+        if any(block.arrays for block in self.network.inputs):
+            self.ws.features_delta = self.ws.input_delta
+            if self.network.input_scale:
+                self.ws.features_delta = self.buffer(rows * ld * item)
+        for i in range(self.ws.n_blocks):
+            b = &self.blocks[i]
+            if b.kind == FM_PERIODIC:
+                n = b.n_features * (2 * b.frequencies + 1 + b.size)
+                b.kept = self.buffer(n * padded(rows, self.kernels.lanes) * item)
+            elif b.kind == FM_PIECEWISE:
+                b.kept = self.buffer(sum(self.network.inputs[i].counts) * b.ld[2] * item)
+        return 0
+
+    cdef double work_of_a_row(self):
+        """Multiplications of a row's forward pass."""
+        cdef double work = 0
+        cdef const fm_block *b
+        for l in range(self.ws.n_layers):
+            work += self.layers[<int>l].fan_in * self.layers[<int>l].ld_out * self.ws.members
+        for i in range(self.ws.n_blocks):
+            b = &self.ws.blocks[<int>i]
+            work += b.n_features * (b.frequencies * (16 + b.size) + 4 * b.size)  # 16: sine and cosine
+        return work
 
     cdef int read_activations(self) except -1:
         """Note the activation of each hidden layer in its row."""
@@ -138,16 +250,18 @@ cdef class Workspace:
 
     cdef int allocate(self, bint training) except -1:
         """Get the buffers of all layers: those that only training needs, or the others."""
-        layer_table.allocate(self.table, layer_table.BUFFERS, self.ws.max_rows, self._room, training=training)
+        rows = self.ws.max_rows * self.ws.members
+        layer_table.allocate(self.table, layer_table.BUFFERS, rows, self._room, training=training)
         return 0
 
     cdef int choose_threads(self, idx batch_size, n_jobs) except -1:
         """n_jobs if given; else as many as are allowed, if a step has the work for them (tiers.h)."""
-        cdef double work = 6.0 * self.ws.w_padded * batch_size
+        cdef double work = 6.0 * self.ws.row_work * batch_size
         if self.ws.blas != NULL or (n_jobs is None and work < THREADS_MIN_STEP):
             return 1  # the BLAS brings its own threads
         from fastmlp.kernels.threads import allowed
-        cdef idx tiles = (self.ws.max_rows + 7) // 8
+        # as the kernels share rows: whole register tiles, which one row of many members fills
+        cdef idx tiles = self.ws.max_rows if self.ws.members >= 8 else (self.ws.max_rows + 7) // 8
         return max(1, min(allowed(n_jobs), tiles))
 
     cdef int prepare_team(self) except -1:
@@ -180,13 +294,16 @@ cdef class Workspace:
 
     cdef int prepare_training(self, int n_states) except -1:
         """Get what only training needs: threads, gradient, deltas, transposed weights, targets, states."""
-        cdef idx item = 8 if self.is_double else 4, rows = self.ws.max_rows
+        cdef idx item = 8 if self.is_double else 4, rows = self.ws.max_rows * self.ws.members
         if self.ws.grad == NULL:
             self.prepare_team()
             self.allocate(training=True)
+            self.make_room_behind()
             self.ws.y = self.buffer(rows * self.n_outputs * item)
             self.ws.y_class = <idx *>self.buffer(rows * sizeof(idx))
-            self.ws.weight = self.buffer(rows * item)
+            self.ws.weight = self.buffer(self.ws.max_rows * item)
+            if self.ws.members > 1:
+                self.ws.member_weight = self.buffer(rows * item)
             self.ws.row_loss = <double *>self.buffer(rows * sizeof(double))
             self.divide()
             self.ws.grad = self.buffer(self.ws.n_padded * item)
@@ -198,53 +315,137 @@ cdef class Workspace:
     cdef int divide(self) except -1:
         """Share the padded vector among the threads, and cut every share into slices.
 
-        Shares are contiguous, equal within a tile of rows, and cut into slices of SLICE_BYTES, or of LARGE_SLICE_ROWS
-        where the deltas are read from beyond L1 for each slice; the BLAS wants layers in one piece.
+        Shares of the weights are contiguous, equal within a tile of rows, and cut into slices of SLICE_BYTES, or of
+        LARGE_SLICE_ROWS where the deltas are read from beyond L1 for each slice; the BLAS wants layers in one piece.
+        The last thread takes the other arrays of the layers, because it has the least of the weights; arrays of
+        feature blocks go where there is the least of them.
         """
-        cdef idx item = 8 if self.is_double else 4, m, end, row, n_rows, u, tile = 0
-        cdef int T = self.ws.n_threads
+        cdef int T = self.ws.n_threads, t
+        cdef idx n_tiles, u, i = 0
+        slices, starts, n_tiles = self.slices_of_weights()
+        shares = [slices[start:end] for start, end in zip(starts, [*starts[1:], len(slices)])]
+        shares += [[] for _ in range(T - len(shares))]
+        for slice_ in self.slices_of_vectors():
+            shares[T - 1].append((*slice_, n_tiles))
+            n_tiles += 1
+        loads = [0] * T
+        for task in self.slices_of_blocks():
+            t = loads.index(min(loads))
+            for slice_ in task:
+                loads[t] += slice_[7]
+                shares[t].append((*slice_, n_tiles))
+                n_tiles += 1
+        cdef fm_slice *p = <fm_slice *>self.buffer(max(1, sum(map(len, shares))) * sizeof(fm_slice))
+        cdef idx *slice_start = <idx *>self.buffer((T + 1) * sizeof(idx))
+        for t in range(T):
+            for layer, kind, segment, array, head, m, n_rows, length, offset, tile in shares[t]:
+                p[i].layer, p[i].kind, p[i].segment, p[i].array, p[i].head = layer, kind, segment, array, head
+                p[i].m, p[i].n_rows, p[i].offset, p[i].length, p[i].tile = m, n_rows, offset, length, tile
+                i += 1
+            slice_start[t + 1] = i
+        self.ws.slices, self.ws.n_slices, self.ws.slice_start, self.ws.n_tiles = p, i, slice_start, n_tiles
+        self.ws.tile_penalty = <double *>self.buffer(n_tiles * sizeof(double))
+        self.ws.tile_norm = <double *>self.buffer(n_tiles * sizeof(double))
+        return 0
+
+    cdef tuple slices_of_weights(self):
+        """(slices, the number of each thread's first one, tiles) of the weights.
+
+        A slice: layer, kind, segment, array, head, m, n_rows, length, offset, tile; see fm_slice.
+        """
+        cdef idx item = 8 if self.is_double else 4, m, end, row, n_rows, tile = 0, head, w, work = 0, whole = 0, times
+        cdef int T = self.ws.n_threads, l
         cdef fm_layer *layer
         cdef list slices = [], starts = [0]
         for l in range(self.ws.n_layers):
             layer = &self.layers[l]
-            row = layer.ld_out
+            whole += layer.fan_in * layer.ld_out * self.ws.members  # each head sees the rows of one member
+        for l in range(self.ws.n_layers):
+            layer = &self.layers[l]
+            row, times = layer.ld_out, self.ws.members // layer.heads
             n_rows = max(2, SLICE_BYTES // (row * item * FM_TILE_ROWS)) * FM_TILE_ROWS
-            if self.ws.max_rows * row * item > SMALL_B_BYTES:
+            if self.ws.max_rows * times * row * item > SMALL_B_BYTES:
                 n_rows = LARGE_SLICE_ROWS
             n_rows = layer.fan_in if self.ws.blas != NULL else n_rows
-            m = 0
-            while m < layer.fan_in:
-                # the first row at which the next share begins, if in this layer
-                end = layer.fan_in
-                if len(starts) < T:
-                    end = (self.ws.w_padded * len(starts) // T - layer.w) // (row * FM_TILE_ROWS) * FM_TILE_ROWS
-                    if end <= m:
-                        starts.append(len(slices))
-                        continue
-                end = min(end, m + n_rows, layer.fan_in)
-                first_tile = tile + m // FM_TILE_ROWS
-                slices.append((l, layer_table.ARRAYS.index("W"), m, end - m, layer.w + m * row, first_tile))
-                m = end
-            tile += (layer.fan_in + FM_TILE_ROWS - 1) // FM_TILE_ROWS
-        vectors = [(s.layer, s.name, k) for k, s in enumerate(self.network.segments) if s.trained and s.name != "W"]
-        for l, name, k in sorted(vectors, key=itemgetter(0)):  # stable: those of a layer stay in order
-            slices.append((l, layer_table.ARRAYS.index(name), 0, 1, self.ws.segments[<idx>k].padded, tile))
-            tile += 1
-        cdef fm_slice *p = <fm_slice *>self.buffer(len(slices) * sizeof(fm_slice))
-        for u, (l, kind, m, n_rows, offset, first_tile) in enumerate(slices):
-            p[u].layer, p[u].kind, p[u].m, p[u].n_rows, p[u].offset = l, kind, m, n_rows, offset
-            p[u].length, p[u].tile = n_rows * self.layers[<int>l].ld_out, first_tile
-        cdef idx *slice_start = <idx *>self.buffer((T + 1) * sizeof(idx))
-        for t in range(T + 1):
-            slice_start[t] = starts[t] if t < len(starts) else len(slices)
-        self.ws.slices, self.ws.n_slices, self.ws.slice_start, self.ws.n_tiles = p, len(slices), slice_start, tile
-        self.ws.tile_penalty = <double *>self.buffer(tile * sizeof(double))
-        self.ws.tile_norm = <double *>self.buffer(tile * sizeof(double))
-        return 0
+            for head in range(layer.heads):
+                m, w = 0, layer.w + head * layer.fan_in * row
+                while m < layer.fan_in:
+                    # the first row at which the next share begins, if in this matrix
+                    end = layer.fan_in
+                    if len(starts) < T:
+                        end = (whole * len(starts) // T - work) // (times * row * FM_TILE_ROWS) * FM_TILE_ROWS
+                        if end <= m:
+                            starts.append(len(slices))
+                            continue
+                    end = min(end, m + n_rows, layer.fan_in)
+                    slices.append((l, W_KIND, l, 0, head, m, end - m, (end - m) * row, w + m * row,
+                                   tile + m // FM_TILE_ROWS))
+                    m = end
+                tile += (layer.fan_in + FM_TILE_ROWS - 1) // FM_TILE_ROWS
+                work += layer.fan_in * row * times
+        return slices, starts, tile
+
+    cdef list slices_of_vectors(self):
+        """The slices, without tile, of what the layers learn besides weights, layer by layer."""
+        cdef list found = []
+        cdef const fm_segment *s
+        for k, segment in sorted(enumerate(self.network.segments), key=lambda item: item[1].layer):
+            if not segment.trained or segment.name == "W" or segment.name not in layer_table.ARRAYS:
+                continue
+            s = &self.ws.segments[<idx>k]
+            kind = layer_table.ARRAYS.index(segment.name)
+            found.append((segment.layer, kind, k, 0, 0, 0, s.rows, s.rows * s.ld, s.padded))
+        return found
+
+    cdef list slices_of_blocks(self):
+        """The slices, without tile, of the feature blocks' arrays, in tasks that one thread does."""
+        cdef idx item = 8 if self.is_double else 4, lanes = self.kernels.lanes, m, n, rows, length
+        cdef int i, k
+        cdef fm_block *b
+        cdef list tasks = []
+        for i, (given, named) in enumerate(zip(self.network.inputs, self.network.input_segments)):
+            b = &self.blocks[i]
+            numbers = [self.network.segments.index(named[name]) for name in given.arrays]
+            if given.kind == "periodic":
+                n = max(1, SLICE_BYTES // (sum(b.ld[k] for k in range(4)) * item))
+                for m in range(0, b.n_features, n):
+                    rows = min(n, b.n_features - m)
+                    tasks.append([
+                        (i, FM_OF_BLOCK, numbers[k], k, 0, m, rows, rows * b.ld[k], b.arrays[k] + m * b.ld[k])
+                        for k in range(4)
+                    ])  # fmt: skip
+            elif given.kind == "piecewise":
+                m = 0
+                while m < b.n_features:
+                    rows, length = m, 0  # features m .. rows, with `length` bins
+                    while rows < b.n_features and (rows == m or (length + b.counts[rows]) * b.ld[2] * item <= SLICE_BYTES):
+                        length += b.counts[rows]
+                        rows += 1
+                    n = rows - m
+                    first = b.starts[m]
+                    tasks.append([
+                        (i, FM_OF_BLOCK, numbers[0], 0, 0, m, n, n * b.ld[0], b.arrays[0] + m * b.ld[0]),
+                        (i, FM_OF_BLOCK, numbers[1], 1, 0, m, n, n * b.ld[1], b.arrays[1] + m * b.ld[1]),
+                        (i, FM_OF_BLOCK, numbers[2], 2, 0, m, n, length * b.ld[2], b.arrays[2] + first * b.ld[2]),
+                    ])  # fmt: skip
+                    m = rows
+            elif given.kind == "embedding":
+                # whole vectors: rows in multiples of the lanes
+                n = max(1, SLICE_BYTES // (b.size * lanes * item)) * lanes
+                for m in range(0, sum(given.counts), n):
+                    rows = min(n, sum(given.counts) - m)
+                    length = padded(rows * b.size, lanes)
+                    tasks.append([(i, FM_OF_BLOCK, numbers[0], 0, 0, m, rows, length, b.arrays[0] + m * b.size)])
+        return tasks
 
     cdef void *flat(self, vector, str name, bint writable=False) except? NULL:
         """A flat vector [W0 .. Wn | b0 .. bn] of this network."""
         return pointer(vector, name, REALS[self.is_double], (self.n_params,), writable)
+
+    @property
+    def uses_blas(self):
+        """Whether products are the BLAS's, which has threads of its own."""
+        return self.ws.blas != NULL
 
     @property
     def nbytes(self):
