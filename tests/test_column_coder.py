@@ -592,7 +592,9 @@ def test_what_float32_cannot_hold_is_refused(scaling):
         (np.zeros((2, 2), complex), "Complex data not supported"),
         (sparse.eye(3).tocsr(), "Sparse data was passed"),
         (np.array([["2020-01-01"]], "M8[D]"), "convert its values to numbers or texts"),
-        ([[1, "a"], [{"a": 1}, "b"]], "argument must be .* string.* number"),
+        ([[1, "a"], [{"a": 1}, "b"]], "column 0 of X: argument must be .* string.* number.*, got dict, int"),
+        (np.array([[10**400], [1]], object), "infinity or a value too large: an int in column 0"),
+        (np.array([[b"\xff"]]), "column 0 of X has bytes that are no text in UTF-8"),
         (pd.DataFrame({"a": [1], 5: [2]}), "all input features have string names"),
     ],
     ids=str,
@@ -702,6 +704,11 @@ def test_pickles_are_small():
     size = len(pickle.dumps(coder))
     coder.transform(X)
     assert len(pickle.dumps(coder)) == size < 1500
+
+
+def test_other_dtypes_are_refused():
+    with pytest.raises(ValueError, match="dtype must be float32 or float64, got int32"):
+        ColumnCoder().fit(numbers()).transform(numbers(), np.int32)
 
 
 def test_a_coder_that_is_not_fitted_says_so():

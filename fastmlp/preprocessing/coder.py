@@ -236,6 +236,8 @@ class ColumnCoder:
         """
         if not hasattr(self, "columns"):
             raise AttributeError("this ColumnCoder is not fitted yet: call fit first")
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
         return self.coded(self._matched(table_of(X)), dtype, rows)
 
     def coded(self, table: Table, dtype: Any, rows: Any = None) -> np.ndarray:

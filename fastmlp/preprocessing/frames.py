@@ -75,13 +75,12 @@ class Categories:
         """The column as categories, in no particular order; a TypeError refuses what are no texts or numbers."""
         codes, values = self.read()
         plain = [_plain(value) for value in values]
-        names = sorted({type(value).__name__ for value in plain if not isinstance(value, str | int | float)})
-        if names or len({isinstance(value, str) for value in plain}) > 1:
-            names = names or sorted({type(value).__name__ for value in plain})
-            raise TypeError(
-                f"column {self.label} of X: the categories of a column, as scikit-learn's argument must be uniformly "
-                f"strings or numbers, got {', '.join(names)}"
-            )
+        if len({isinstance(value, str) for value in plain}) > 1 or not all(
+            isinstance(value, str | int | float) for value in plain
+        ):
+            types = {value.name if isinstance(value, Refused) else type(value).__name__ for value in plain}
+            got = ", ".join(sorted(types))
+            raise TypeError(f"column {self.label} of X: argument must be uniformly strings or numbers, got {got}")
         for value in plain:
             if isinstance(value, float) and not abs(value) < np.inf:
                 raise ValueError(f"column {self.label} of X: Input X contains infinity among its categories")
@@ -229,7 +228,10 @@ def array_column(label: str, values: np.ndarray) -> Column:
     if kind in "biuf":
         return Numbers(label, values)
     if kind == "S":
-        values, kind = np.char.decode(values, "utf-8"), "U"
+        try:
+            values, kind = np.char.decode(values, "utf-8"), "U"
+        except UnicodeDecodeError as error:
+            raise ValueError(f"column {label} of X has bytes that are no text in UTF-8: {error}") from None
     if kind == "U":
         return Categories(label, lambda: _unique(values))
     return _object_column(label, values if kind == "O" else values.astype(object))
@@ -247,7 +249,10 @@ def _object_column(label: str, values: np.ndarray) -> Column:
     if all(_is_missing_type(type_) or issubclass(type_, Real | Decimal | np.bool_) for type_ in types):
         if any(type_.__name__ in NOTHING for type_ in types):  # NumPy knows None alone
             values = np.array([None if _is_missing(value) else value for value in values], object)
-        return Numbers(label, values.astype(float))
+        try:
+            return Numbers(label, values.astype(float))
+        except OverflowError:
+            raise ValueError(f"Input X contains infinity or a value too large: an int in column {label}") from None
     return Categories(label, lambda: _factorized(values))
 
 
