@@ -13,6 +13,10 @@ from fastmlp.bench.workloads import EVERY_WORKLOAD, Workload
 SIDE_BY_SIDE = ("quick", "train")  # suites in which engines race each other
 
 
+class Unusable(Exception):
+    """What a run was asked for cannot be done; the message says why."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Options of a run."""
@@ -36,7 +40,8 @@ class Settings:
     wheels: Path | None = None  # folder with packages of tables that are not installed
     against: str | None = None  # rival that `tabular` compares the others with; None: its default
     show: bool = False  # `tabular` shows the results that it finds and runs nothing
-    results: Path | None = None  # file in which `tabular` keeps its results, and finds earlier ones
+    results: Path | None = None  # file in which `tabular` keeps its results after every answer
+    held: Mapping[str, Any] | None = None  # the document in that file, of an earlier run
     quick_check: bool = False  # everything at its smallest, to see that it runs; the times mean little
 
     def of_suite(self, rounds: int) -> Settings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -62,26 +61,16 @@ def run(
         suite = module(name)
         rounds = getattr(suite, "ENGINE_ROUNDS", suite.ROUNDS) if options[name].engines else suite.ROUNDS
         settings = options[name].of_suite(rounds)
-        kept = settings.results if str(settings.results) != "-" else None
-        run = Run(name, settings, tell, held=_held(name, kept))
+        run = Run(name, settings, tell, held=settings.held["suites"].get(name) if settings.held else None)
 
-        def keep(result: Mapping[str, Any], run: Run = run, kept: Path | None = kept) -> None:
+        def keep(result: Mapping[str, Any], run: Run = run) -> None:
             results[run.suite] = {"settings": run.settings.shown(), **result, "problems": run.problems}
-            if kept is not None:
-                write_whole(kept, as_json(document()))
+            if run.settings.results is not None:
+                write_whole(run.settings.results, as_json(document()))
 
         run.keep = keep
         keep(suite.run(run))
     return document()
-
-
-def _held(suite: str, path: Path | None) -> dict[str, Any] | None:
-    """Return what a file keeps of a suite; None if there is no file, or nothing in it."""
-    from fastmlp.bench.compare import read
-
-    if path is None or not path.exists() or not path.stat().st_size:
-        return None
-    return read(path)["suites"].get(suite)
 
 
 def _document(described: Mapping[str, Any], results: Mapping[str, Any], skipped: Mapping[str, str]) -> dict[str, Any]:

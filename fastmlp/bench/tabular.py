@@ -26,6 +26,7 @@ from fastmlp.bench.datasets import packages, reading, splits
 from fastmlp.bench.datasets.declared import TABLES, Declared
 from fastmlp.bench.race import Run
 from fastmlp.bench.rivals.models import MODELS, OURS
+from fastmlp.bench.settings import Unusable
 from fastmlp.bench.standings import Standings
 from fastmlp.bench.tables import Points, Table, percent, scaled
 
@@ -85,7 +86,7 @@ def _held(held: Mapping[str, Any] | None, how: Mapping[str, Any]) -> dict[str, A
         return {}
     other = [f"{name} {held['how'].get(name)}" for name, value in how.items() if held["how"].get(name) != value]
     if other:
-        raise ValueError(f"the file holds results of a run with other settings: {', '.join(other)}")
+        raise Unusable(f"the file holds results of a run with other settings: {', '.join(other)}")
     return dict(held)
 
 
@@ -114,7 +115,7 @@ def _rows(run: Run) -> list[Declared]:
     if absent:
         run.tell(f"tabular: left out: tables of {', '.join(absent)}")
     if not any(there.values()):
-        raise ImportError(f"no package of tables is installed: pip install {' '.join(absent)}")
+        raise Unusable(f"no package of these tables is installed: pip install {' '.join(absent)}")
     return [row for row in rows if there[row.package]]
 
 
@@ -137,7 +138,7 @@ def _prepare(
     used = {"task": row.task, "package": row.package, "used": len(task.y), "test_rows": len(task.splits[0].test)}
     facts = {**used, **frame.facts(row.task)}
     if before is not None and dict(before) != facts:
-        raise ValueError(f"the file holds results of another version of the table {row.name}")
+        raise Unusable(f"the file holds results of other rows of the table {row.name}")
     return facts
 
 
@@ -250,7 +251,7 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     """Return the standing of all rivals, each against one of them, errors and times per table, and the tables."""
     standings = Standings.of(result)
     if not standings.records:
-        return [_of_tables(result)]
+        return [of_tables(result)]
     rivals = standings.rivals
     return [
         standing(standings, result),
@@ -258,10 +259,11 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         _per_table(standings, rivals, "Error: means over splits", "error", 1.0, ERROR_NOTES),
         _per_table(standings, rivals, "Seconds of a fit: means over splits", "fit_seconds"),
         _per_table(standings, rivals, f"Milliseconds of predicting {PREDICTED} rows", "predict_seconds", 1e3),
-        _of_tables(result),
+        of_tables(result),
     ]
 
 
+OF_TABLES = "Tables"
 ERROR_NOTES = (
     "Classification: 1 - accuracy. Regression: root mean squared error over the standard deviation of all targets.",
 )
@@ -353,7 +355,8 @@ def _per_table(
     return Table.of(title, rows, notes)
 
 
-def _of_tables(result: Mapping[str, Any]) -> Table:
+def of_tables(result: Mapping[str, Any]) -> Table:
+    """Return the facts of the tables."""
     rows = [
         {
             "table": name,
@@ -368,7 +371,7 @@ def _of_tables(result: Mapping[str, Any]) -> Table:
         }
         for name, facts in result["tables"].items()
     ]
-    return Table.of("Tables", rows, ["most categories: of one column; classes: - for regression."])
+    return Table.of(OF_TABLES, rows, ["most categories: of one column; classes: - for regression."])
 
 
 def charts(result: Mapping[str, Any]) -> list[Points]:

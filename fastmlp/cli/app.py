@@ -25,7 +25,7 @@ from fastmlp.bench.compare import table as comparison_table
 from fastmlp.bench.datasets.declared import TABLES
 from fastmlp.bench.rivals import RIVALS
 from fastmlp.bench.rivals.models import MODELS
-from fastmlp.bench.settings import Settings
+from fastmlp.bench.settings import Settings, Unusable
 from fastmlp.bench.suites import ALL, SUITES
 from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS
 from fastmlp.cli import output
@@ -284,26 +284,9 @@ def bench(
         fastmlp bench tabular --max-rows 5000 --splits 2 --json tabular.json
         fastmlp bench tabular --json tabular.json --show --against catboost
     """
-    of_tabular: dict[str, Any] = {"max_rows": max_rows, "wheels": wheels, "against": against, "show": show}
-    of_some = {"data": data, "solver": solver, "workload": workload, "rival": rival, "dtype": dtype, "engines": engines}
-    names = _suites(suite, **of_some, table=table, **of_tabular)
-    side_by_side = _side_by_side(engines, backend)
-    settings = Settings(
-        rounds=rounds,
-        threads=(threads,) if threads else tuple(sorted({1, environment.cpus()})),
-        workloads=tuple(workload or EVERY_WORKLOAD),
-        rivals=tuple(rival or RIVALS),
-        dtype=dtype or "float32",
-        data=tuple(data or ()),
-        solvers=tuple(solver or ()),
-        backend=side_by_side[0] if side_by_side else backend,
-        engines=side_by_side,
-        seconds=0.05 if quick_check else 1.0,
-        tables=tuple(table or ()),
-        results=json_file if suite == "tabular" else None,
-        quick_check=quick_check,
-        **of_tabular,
-    )
+    chosen = locals()
+    names = _suites(suite, chosen)
+    settings = _settings(chosen)
     options = dict.fromkeys(names, settings) | {"quick": replace(settings, threads=(threads or 1,))}
     if engines and not rival:
         options["train"] = replace(settings, rivals=())  # the engines among themselves
@@ -311,16 +294,50 @@ def bench(
         with output.one_line_errors():
             stack.enter_context(guarded({"--compare": compare}, {"--json": json_file, "--html": html_file}))
             old = None if compare is None else read(compare)
+            if suite == "tabular":
+                options[suite] = _going_on(settings, json_file)
         document = _run(suite, names, options)
     _report(document, old, html_file, json_file)
+
+
+def _settings(chosen: Mapping[str, Any]) -> Settings:
+    """Return what the suites are asked for, from the options of the command by name."""
+    side_by_side = _side_by_side(chosen["engines"], chosen["backend"])
+    return Settings(
+        rounds=chosen["rounds"],
+        threads=(chosen["threads"],) if chosen["threads"] else tuple(sorted({1, environment.cpus()})),
+        workloads=tuple(chosen["workload"] or EVERY_WORKLOAD),
+        rivals=tuple(chosen["rival"] or RIVALS),
+        dtype=chosen["dtype"] or "float32",
+        data=tuple(chosen["data"] or ()),
+        solvers=tuple(chosen["solver"] or ()),
+        backend=side_by_side[0] if side_by_side else chosen["backend"],
+        engines=side_by_side,
+        seconds=0.05 if chosen["quick_check"] else 1.0,
+        tables=tuple(chosen["table"] or ()),
+        quick_check=chosen["quick_check"],
+        **{name: chosen[name] for name in ("max_rows", "wheels", "against", "show")},
+    )
 
 
 def _run(suite: str, names: tuple[str, ...], options: Mapping[str, Settings]) -> dict[str, Any]:
     """Return the results of the suites that can run here."""
     names, skipped = _runnable(suite, names)
     # where standard error is a terminal, a line there says what is running
-    with Console(stderr=True).status("", spinner="line") as status:
-        return suites.run(names, options, status.update, skipped)
+    try:
+        with Console(stderr=True).status("", spinner="line") as status:
+            return suites.run(names, options, status.update, skipped)
+    except Unusable as error:
+        output.fail(str(error), WRONG_USAGE)
+
+
+def _going_on(settings: Settings, json_file: Path | None) -> Settings:
+    """Return the settings with the file in which results are kept, and what an earlier run left there."""
+    kept = None if json_file is None or str(json_file) == "-" else json_file
+    held = read(kept) if kept is not None and kept.is_file() and kept.stat().st_size else None
+    if settings.show and held is None:
+        raise ValueError("--show needs a file of results: --json FILE.")
+    return replace(settings, results=kept, held=held, threads=settings.threads[-1:])
 
 
 def _report(
@@ -361,13 +378,14 @@ def _runnable(suite: str, names: tuple[str, ...]) -> tuple[tuple[str, ...], dict
     return tuple(name for name in names if name not in skipped), skipped
 
 
-def _suites(suite: str, **chosen: Any) -> tuple[str, ...]:
+def _suites(suite: str, chosen: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the suites that a name means; raise if an option given with it has no meaning there."""
     if suite not in (*SUITES, ALL):
         output.fail(f"{suite!r} is not one of {', '.join((*SUITES, ALL))}.", WRONG_USAGE)
     for option, of in OPTIONS_OF.items():
-        if chosen[option] and suite not in (*of, ALL):
-            output.fail(f"--{option} is an option of {', '.join(of)}, not of {suite}.", WRONG_USAGE)
+        of_all = suite == ALL and set(of) & set(suites.names(ALL))
+        if chosen[option] and suite not in of and not of_all:
+            output.fail(f"--{option.replace('_', '-')} is an option of {', '.join(of)}, not of {suite}.", WRONG_USAGE)
     if chosen["dtype"] not in (None, "float32", "float64"):
         output.fail(f"--dtype {chosen['dtype']!r} is not one of float32, float64.", WRONG_USAGE)
     of_suite = {"train": WORKLOADS, "cuda": DEVICE_WORKLOADS}.get(suite, EVERY_WORKLOAD)

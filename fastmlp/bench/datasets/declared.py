@@ -83,12 +83,13 @@ _ROWS = (
     _common("puma32h", "puma32h/puma32h.dat", "thetadd6", NUMBERS),
     _common("wine-white", "winequality_white/winequality-white.csv", "quality", NUMBERS, options={"sep": ";"}),
     Declared("abalone", COMMON, "data/classification/abalone/abalone.data.txt", -1, NUMBERS, options=UNNAMED),
+    # the three columns are missing for one league alone
     _common(
         "skillcraft",
         "skillcraft1/SkillCraft1_Dataset.csv",
         "LeagueIndex",
         NUMBERS,
-        drop=("GameID",),
+        drop=("GameID", "Age", "HoursPerWeek", "TotalHours"),
         options={"na_values": "?"},
     ),
     # state is a category; county, community and its name number the rows; the fifth numbers folds
