@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from fastmlp.bench.tables import Bars, Points, number
 
@@ -83,10 +84,12 @@ def point_figure(points: Points, size: tuple[float, float] = (WIDTH, 4.2)) -> Fi
     colours = [COLOURS[0] if name in points.marked else COLOURS[2] for name in points.points]
     xs, ys = zip(*points.points.values(), strict=True)
     axes.scatter(xs, ys, s=36, c=colours, zorder=3)
-    axes.margins(x=0.15, y=0.1)
+    axes.margins(x=0.2, y=0.1)
     axes.grid(alpha=0.25)
     axes.spines["left"].set_visible(True)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
     axes.set_xlabel(points.x)
     axes.set_ylabel(points.y)
     FigureCanvasAgg(figure).draw()  # places are known now

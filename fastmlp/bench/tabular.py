@@ -38,6 +38,7 @@ AT_ONCE = 60.0  # seconds: a process begins no further split after this
 LIMIT = 6 * 3600.0  # seconds that a process may take
 PREDICTED = 1000  # rows of a timed prediction
 WARMING = 200  # rows of the fit that is not timed
+MOST_COLUMNS = 10  # rivals side by side in a table
 
 
 def why_not() -> str | None:
@@ -252,13 +253,12 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     standings = Standings.of(result)
     if not standings.records:
         return [of_tables(result)]
-    rivals = standings.rivals
     return [
         standing(standings, result),
         against(standings, result["against"] or _ours(standings)),
-        _per_table(standings, rivals, "Error: means over splits", "error", 1.0, ERROR_NOTES),
-        _per_table(standings, rivals, "Seconds of a fit: means over splits", "fit_seconds"),
-        _per_table(standings, rivals, f"Milliseconds of predicting {PREDICTED} rows", "predict_seconds", 1e3),
+        *_per_table(standings, "Error: means over splits", "error", 1.0, ERROR_NOTES),
+        *_per_table(standings, "Seconds of a fit: means over splits", "fit_seconds"),
+        *_per_table(standings, f"Milliseconds of predicting {PREDICTED} rows", "predict_seconds", 1e3),
         of_tables(result),
     ]
 
@@ -340,19 +340,19 @@ def against(standings: Standings, name: str) -> Table:
 
 
 def _per_table(
-    standings: Standings,
-    rivals: Sequence[str],
-    title: str,
-    what: str,
-    scale: float = 1.0,
-    notes: Sequence[str] = (),
-) -> Table:
-    rows = []
-    for table in standings.facts:
-        means = {rival: standings.mean(table, rival, what) for rival in rivals}
-        if any(value is not None for value in means.values()):
+    standings: Standings, title: str, what: str, scale: float = 1.0, notes: Sequence[str] = ()
+) -> list[Table]:
+    """Return means by table and rival, in as many tables as a terminal needs."""
+    parts = -(-len(standings.rivals) // MOST_COLUMNS)
+    width = -(-len(standings.rivals) // parts)
+    found = []
+    for start in range(0, len(standings.rivals), width):
+        rivals, rows = standings.rivals[start : start + width], []
+        for table in standings.facts:
+            means = {rival: standings.mean(table, rival, what) for rival in rivals}
             rows.append({"table": table, **{rival: scaled(value, scale) for rival, value in means.items()}})
-    return Table.of(title, rows, notes)
+        found.append(Table.of(title, rows, notes if start + width >= len(standings.rivals) else ()))
+    return found
 
 
 def of_tables(result: Mapping[str, Any]) -> Table:
@@ -386,7 +386,7 @@ def rank_chart(standings: Standings) -> Points:
     """Return mean rank against seconds of a fit, one point per ranked rival."""
     seconds = standings.seconds("fit_seconds")
     return Points(
-        f"Mean rank of the test error on {len(standings.common)} tables",
+        f"Mean rank of the test error on {len(standings.common)} tables: the upper left is best",
         {name: (float(seconds[k]), float(standings.ranks[k])) for k, name in enumerate(standings.ranked)},
         "seconds of a fit, geometric mean over tables",
         "mean rank, the best on top",
