@@ -398,16 +398,22 @@ class ColumnCoder:
         options = state["options"]
         if not isinstance(options, Mapping) or set(options) != set(_OPTIONS):
             raise ValueError(f"options must have the entries {', '.join(sorted(_OPTIONS))}")
-        coder, columns, names = cls(**options), learned.from_state(state["columns"]), state["names"]
+        columns, names = learned.from_state(state["columns"]), state["names"]
         if names is not None:
             texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
             if not texts or len(names) != len(columns):
                 raise ValueError("names must be None, or a text for each column")
+        return cls.of_columns(columns, names, **options)
+
+    @classmethod
+    def of_columns(cls, columns: Sequence[Learned], names: Sequence[str] | None, **options: Any) -> ColumnCoder:
+        """Return a fitted coder of columns that are known; a ValueError says that one contradicts the options."""
+        coder = cls(**options)
         for i, column in enumerate(columns):
             wrong = coder._contradiction(column)
             if wrong:
                 raise ValueError(f"columns[{i}].{wrong}")
-        coder._set(columns, names)
+        coder._set(list(columns), None if names is None else list(names))
         return coder
 
     def _contradiction(self, column: Learned) -> str:

@@ -22,6 +22,9 @@ LARGEST = 1e150
 #: Frames of so many cells may be copied.
 SMALL = 1 << 16
 
+#: Types of pandas' missing values.
+NOTHING = ("NAType", "NaTType")
+
 #: A value of a category.
 Value = str | int | float
 
@@ -241,14 +244,16 @@ def _unique(values: np.ndarray) -> Factors:
 
 def _object_column(label: str, values: np.ndarray) -> Column:
     """Return objects as numbers if none of them is anything else, otherwise as categories; None is missing."""
-    types = {type_ for type_ in set(map(type, values.tolist())) if not _is_missing_type(type_)}
-    if all(issubclass(type_, Real | Decimal | np.bool_) for type_ in types):
-        return Numbers(label, np.array([np.nan if _is_missing(value) else value for value in values], float))
+    types = set(map(type, values.tolist()))
+    if all(_is_missing_type(type_) or issubclass(type_, Real | Decimal | np.bool_) for type_ in types):
+        if any(type_.__name__ in NOTHING for type_ in types):  # NumPy knows None alone
+            values = np.array([None if _is_missing(value) else value for value in values], object)
+        return Numbers(label, values.astype(float))
     return Categories(label, lambda: _factorized(values))
 
 
 def _is_missing_type(type_: type) -> bool:
-    return type_ is type(None) or type_.__name__ in ("NAType", "NaTType")
+    return type_ is type(None) or type_.__name__ in NOTHING
 
 
 def _is_missing(value: Any) -> bool:
@@ -348,7 +353,7 @@ def _pandas_matrix(X: Any) -> np.ndarray | None:
 def _pandas_column(label: str, series: Any) -> Column:
     dtype = series.dtype
     if hasattr(dtype, "categories"):
-        return Categories(label, lambda: Factors(series.cat.codes.to_numpy(), series.cat.categories.tolist()))
+        return Categories(label, lambda: Factors(series.array.codes, series.array.categories.tolist()))
     kind = getattr(dtype, "kind", "O")
     if kind in "biuf":
         if isinstance(dtype, np.dtype):
