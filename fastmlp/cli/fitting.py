@@ -50,31 +50,22 @@ class Result:
 def fit(estimator: Any, training: Rows, validation: Rows | None, *, scaled: bool, bar: bool) -> Result:
     """Fit, with validation rows after each epoch if there are any; if `scaled`, on a standardised target.
 
-    The last layer takes the scale back, so `scaled` is only for an output layer without an activation. `bar` asks for a
-    progress bar. Raises a FloatingPointError if training diverged, and a KeyboardInterrupt on Ctrl-C.
+    `scaled` is only for an output layer without an activation. `bar` asks for a progress bar. Raises a
+    FloatingPointError if training diverged, and a KeyboardInterrupt on Ctrl-C.
     """
-    from sklearn.preprocessing import StandardScaler
-
     from fastmlp.model import choices
     from fastmlp.training.callbacks import ProgressBar
 
-    y, more = training.y, {}
-    scaler = StandardScaler() if scaled else None
-    if scaler is not None:
-        y = scaler.fit_transform(y[:, None])[:, 0]
+    more = {}
+    if scaled:
+        estimator.set_params(standardize_y=True)
     stochastic = choices.name_of(estimator.solver) != "lbfgs"
     if validation is not None and stochastic:
-        y_val = validation.y if scaler is None else scaler.transform(validation.y[:, None])[:, 0]
-        more = {"X_val": validation.X, "y_val": y_val, "sample_weight_val": validation.weight}
+        more = {"X_val": validation.X, "y_val": validation.y, "sample_weight_val": validation.weight}
     if stochastic and bar:
         estimator.set_params(callbacks=[ProgressBar()])
-    caught = _watched(lambda: estimator.fit(training.X, y, training.weight, **more))
+    caught = _watched(lambda: estimator.fit(training.X, training.y, training.weight, **more))
     estimator.set_params(callbacks=None)
-    if scaler is not None:
-        # (W a + b) * scale + mean = (W * scale) a + (b * scale + mean)
-        estimator.coefs_[-1] *= scaler.scale_[0]
-        estimator.intercepts_[-1] *= scaler.scale_[0]
-        estimator.intercepts_[-1] += scaler.mean_[0]
     return _result(estimator, stochastic, bool(more), caught)
 
 
@@ -110,7 +101,7 @@ def _result(estimator: Any, stochastic: bool, validates: bool, caught: list[warn
         return Result(epochs, "iterations", epochs, float(estimator.loss_), ended, notes)
     by_loss = stopping.monitors_loss(estimator)
     ended = limit
-    if estimator._no_improvement_count > estimator.n_iter_no_change:
+    if estimator._no_improvement_count > estimator._training.stopping.patience(estimator):
         watched = "training loss, which no longer fell"
         if stopping.watches_validation(estimator, validates):
             watched = "validation loss, which no longer fell" if by_loss else "validation score, which no longer rose"

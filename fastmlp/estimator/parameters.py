@@ -84,7 +84,7 @@ class Parameters:
     batch_norm: types.BatchNorm = parameter(False, "boolean", Names({"before", "after"}), tuple, list)
     init: types.Initializer = parameter("auto", Names(INITIALIZERS), callable)
     monitor: types.Monitor = parameter("score", str, callable, list, tuple, dict)
-    restore_best: types.RestoreBest | None = parameter(None, "boolean", Names({"last"}), None)
+    restore_best: bool | types.Last | None = parameter(None, "boolean", Names({"last"}), None)
     callbacks: types.Callbacks | None = parameter(None, list, tuple, None)
     train_score: bool = parameter(False, "boolean")
     n_ens: int = parameter(1, _AT_LEAST_1)

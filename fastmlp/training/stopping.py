@@ -81,15 +81,15 @@ class Stopping:
             self.watch_loss(estimator, estimator.loss_)
         return is_best
 
+    def patience(self, estimator: Any) -> float:
+        """Return how many epochs without improvement there may be after the latest one that had some."""
+        improved = max(estimator.n_iter_ - self.count, 0)
+        return estimator.n_iter_no_change + (estimator.patience_growth * improved if estimator.patience_growth else 0)
+
     def ends(self, estimator: Any, has_validation: bool, optimizer: Any) -> bool:
         """Return whether training ends now; the optimizer's schedule may reduce the learning rate instead."""
-        patience = estimator.n_iter_no_change
-        if not self.count > patience:
+        if not self.count > estimator.n_iter_no_change or not self.count > self.patience(estimator):
             return False
-        if estimator.patience_growth:
-            patience += estimator.patience_growth * max(estimator.n_iter_ - self.count, 0)
-            if not self.count > patience:
-                return False
         stops, text = optimizer.on_plateau()
         if estimator.verbose:
             what = "Training loss"
@@ -97,7 +97,7 @@ class Stopping:
                 what = "Validation loss" if monitors_loss(estimator) else "Validation score"
             print(
                 f"{what} did not improve more than tol={estimator.tol:f} for "
-                f"{int(patience):d} consecutive epochs.{text}"
+                f"{int(self.patience(estimator)):d} consecutive epochs.{text}"
             )
         if not stops:
             self.count = 0
