@@ -10,6 +10,7 @@ share X and y; a split is a list of row numbers.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,8 +65,8 @@ class Prepared:
 
 def size(estimator: Any) -> int:
     """Return how many networks a fit trains; 1 also for values that no fit takes."""
-    n_ens, n_cv = estimator.n_ens, estimator.n_cv
-    return n_ens * n_cv if isinstance(n_ens, Integral) and isinstance(n_cv, Integral) else 1
+    factors = estimator.n_ens, estimator.n_cv
+    return math.prod(map(int, factors)) if all(isinstance(factor, Integral) for factor in factors) else 1
 
 
 def is_ensemble(estimator: Any) -> bool:
@@ -185,8 +186,9 @@ def folds_of(estimator: Any, y: np.ndarray, random_state: np.random.RandomState)
     stratified = is_classifier(estimator) and y.ndim == 1
     seed = random_state.randint(np.iinfo(np.int32).max)
     kind = StratifiedKFold if stratified else KFold
-    folds = kind(n_folds, shuffle=True, random_state=seed).split(np.empty((n, 0)), y if stratified else None)
-    return [Split(*fold, f"of fold {number} of {n_folds}") for number, fold in enumerate(folds, 1)]
+    folding = kind(n_folds, shuffle=True, random_state=seed)
+    folds: list[Any] = warned.of_library(list, folding.split(np.empty((n, 0)), y if stratified else None))
+    return [Split(rows, held_out, f"of fold {i} of {n_folds}") for i, (rows, held_out) in enumerate(folds, 1)]
 
 
 def _task(estimator: Any, prepared: Prepared, seed: int, split: Split | None) -> Task:
