@@ -17,15 +17,15 @@ LABELS = targets_of("RealMLPClassifier", VALUES)
 EPOCHS, STEPS = 8, 2  # 96 training rows in whole batches of 40
 
 
-def trainings(estimator, X, y):
-    """Fit and return the estimator in training, before and after each epoch: (weights, state of the optimizer)."""
+def optimizer_of(estimator, X, y):
+    """Fit and return the optimizer."""
     seen = []
 
     def look(info):
-        seen.append(info.estimator)
+        seen.append(info.estimator._optimizer)
 
     estimator.set_params(callbacks=[look]).fit(X, y)
-    return seen
+    return seen[0]
 
 
 def first_values(estimator, X, y, monkeypatch):
@@ -139,8 +139,8 @@ def test_factors_are_those_of_the_ntk_parametrisation():
         "RealMLPRegressor", scale_lr_factor=5.0, bias_lr_factor=0.2, act_lr_factor=0.3, plr_lr_factor=0.4,
         first_layer_lr_factor=0.5,
     )  # fmt: skip
-    member = trainings(estimator, FRAME, VALUES)[0]
-    network, optimizer = estimator.network_, member._training.optimizer
+    optimizer = optimizer_of(estimator, FRAME, VALUES)
+    network = estimator.network_
     names = ("step_size", "root_2", "beta_1", "beta_2", "epsilon")
     expected = {"input_scale": 5.0, "mix": 0.3, "embedding": 1.0}
     for segment, row, decay in zip(network.segments, optimizer.factors, optimizer.decay_factors, strict=True):
@@ -158,8 +158,7 @@ def test_factors_are_those_of_the_ntk_parametrisation():
 
 def test_schedules_are_those_of_the_paper():
     estimator = small("RealMLPClassifier", batch_size=40, max_iter=EPOCHS)
-    member = trainings(estimator, FRAME, LABELS)[0]
-    optimizer = member._training.optimizer
+    optimizer = optimizer_of(estimator, FRAME, LABELS)
     assert optimizer.t == EPOCHS * STEPS
     optimizer.t = 0
     n = EPOCHS * STEPS

@@ -8,7 +8,7 @@ from fastmlp import TabMClassifier, TabMRegressor
 from fastmlp.estimator.recipes import tabm_batch_size
 
 from tabular_fits import small, table, targets_of
-from test_realmlp import first_values, trainings
+from test_realmlp import first_values, optimizer_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning")
 
@@ -72,7 +72,7 @@ def test_first_values(arch_type, num_emb_type, monkeypatch):
 
 def test_biases_and_linear_embeddings_do_not_decay():
     estimator = small("TabMRegressor")
-    optimizer = trainings(estimator, FRAME, VALUES)[0]._training.optimizer
+    optimizer = optimizer_of(estimator, FRAME, VALUES)
     decays = {s.name: f for s, f in zip(estimator.network_.segments, optimizer.decay_factors, strict=True)}
     still = {name for name, factor in decays.items() if factor == 0}
     assert still == {"b", "piecewise_weight", "piecewise_bias"} and {*decays.values()} == {0.0, 1.0}
