@@ -126,7 +126,7 @@ def test_first_values_of_td_s(monkeypatch):
 def test_first_values_of_many_rows_look_at_a_part(monkeypatch):
     X, y = make_friedman1(MOST_ROWS + 2000, random_state=0)
     estimator = RealMLPRegressor(hidden_layer_sizes=(8,), max_iter=1, validation_fraction=0, random_state=0)
-    member, first = first_values(estimator, X, y, monkeypatch)
+    _, first = first_values(estimator, X, y, monkeypatch)
     assert np.isfinite(first["W", 0]).all()
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from sklearn.datasets import make_friedman1
+from test_realmlp import first_values, optimizer_of
 
 from fastmlp import TabMClassifier, TabMRegressor
 from fastmlp.estimator.recipes import tabm_batch_size
 
 from tabular_fits import small, table, targets_of
-from test_realmlp import first_values, optimizer_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning")
 
@@ -81,7 +81,9 @@ def test_biases_and_linear_embeddings_do_not_decay():
 
 def test_training_waits_for_the_members_mean():
     X, y = make_friedman1(150, random_state=0)
-    estimator = TabMRegressor(k=2, hidden_layer_sizes=(16,), n_iter_no_change=2, random_state=0, learning_rate_init=0.02)
+    estimator = TabMRegressor(
+        k=2, hidden_layer_sizes=(16,), n_iter_no_change=2, random_state=0, learning_rate_init=0.02
+    )
     estimator.fit(X, y)
     best = int(np.argmax(estimator.validation_scores_)) + 1
     assert estimator.n_iter_ == best + 3  # more than 2 epochs without improvement

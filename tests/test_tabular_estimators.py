@@ -336,7 +336,7 @@ def test_the_users_metric_sees_the_users_rows(name, kind):
 
 @each_kind
 def test_weights_matter(name):
-    y, weight = targets_of(name, VALUES), np.where(VALUES > np.median(VALUES), 1.0, 1e-3)
+    y, weight = targets_of(name, VALUES), np.where(np.median(VALUES) < VALUES, 1.0, 1e-3)
     plain, weighted = small(name).fit(FRAME, y), small(name).fit(FRAME, y, sample_weight=weight)
     assert not np.array_equal(predictions(plain, FRAME), predictions(weighted, FRAME))
     with pytest.raises(ValueError, match=r"[Ss]ample"):
