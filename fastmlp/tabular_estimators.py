@@ -312,7 +312,6 @@ def _widths(coder: ColumnCoder, network: Network) -> list[int]:
     return [*widths, *[1] * (n_others - n_indicators), *shown, *[1] * n_indicators]
 
 
-# ruff: noqa: RUF009 - field() is made once
 @document
 @explained
 @dataclass(eq=False, repr=False)
@@ -360,8 +359,8 @@ class RealMLPClassifier(_RealMLP, _Classes, RealMLPParameters):
 class RealMLPRegressor(_RealMLP, _Values, RealMLPParameters):
     """RealMLP, a tuned multi-layer perceptron for tables: regression on one or several outputs.
 
-    Tables go straight in: texts, categories, booleans and missing values are coded, numbers are scaled robustly, targets
-    are standardised. The defaults are the published ones, tuned on 118 data sets.
+    Tables go straight in: texts, categories, booleans and missing values are coded, numbers are scaled robustly, and
+    targets are standardised. The defaults are the published ones, tuned on 118 data sets.
 
     Parameters
     ----------
@@ -389,7 +388,9 @@ class RealMLPRegressor(_RealMLP, _Values, RealMLPParameters):
     True
     """
 
-    _parameter_constraints: ClassVar[dict] = constraints_of(RealMLPParameters, False) | {"clamp_output": ["boolean", None]}
+    _parameter_constraints: ClassVar[dict] = constraints_of(RealMLPParameters, False) | {
+        "clamp_output": ["boolean", None]
+    }
 
     loss: types.RegressorLoss | None = field(default=None, kw_only=True)
     clamp_output: bool | None = field(default=None, kw_only=True)

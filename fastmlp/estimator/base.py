@@ -240,6 +240,10 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         """Return the matrix that the network reads, for rows validated after the training rows."""
         return X
 
+    def _shown_rows(self, X: Any, rows: np.ndarray | None) -> Any:
+        """Return some rows of the matrix that the network reads, or all, as the user's scorers take them."""
+        return device_arrays.host_rows(X, rows)
+
     def _network_to_train(self, X: Any, objective: Objective, first_pass: bool) -> Network:
         return architecture.network_to_train(self, X, objective, first_pass)
 

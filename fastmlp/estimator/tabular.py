@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.data.warned import Warned, kept, warn_once_each
@@ -66,6 +66,9 @@ class BaseTabular(BaseNetwork):
     categorical_features: Any
     dtype: str
     n_ens: int
+
+    #: Matrices and the tables that they were made of, of a member in training.
+    _tables: list[tuple[np.ndarray, Any]]
 
     # what a fit leaves, for type checkers
     coder_: ColumnCoder
@@ -206,6 +209,7 @@ class BaseTabular(BaseNetwork):
         if coded is None:
             coded = self._code(X, self._split(y, extras, random_state), random_state)
         self.coder_, matrix, split = coded
+        self._tables = [(matrix, X)]
         y = y if split is None else y[split.rows]
         self._note_targets(y)
         self._note_rows(len(y))
@@ -226,7 +230,13 @@ class BaseTabular(BaseNetwork):
         return Coded(coder, coder.transform(X, np.dtype(self.dtype)), split)
 
     def _matrix(self, X: Any) -> np.ndarray:
-        return self.coder_.transform(X, np.dtype(self.dtype))
+        matrix = self.coder_.transform(X, np.dtype(self.dtype))
+        self._tables.append((matrix, X))
+        return matrix
+
+    def _shown_rows(self, X: Any, rows: np.ndarray | None) -> Any:
+        table = next(table for matrix, table in self._tables if matrix is X)
+        return table if rows is None else _safe_indexing(table, rows)
 
     def _network_to_train(self, X: Any, objective: Any, first_pass: bool) -> Network:
         blocks = self.coder_.blocks
@@ -265,7 +275,7 @@ class BaseTabular(BaseNetwork):
         total: Any = 0
         for i, member in enumerate(members):
             if i == 0 or member.coder_ is not members[i - 1].coder_:
-                matrix = member._matrix(X)
+                matrix = member.coder_.transform(X, np.dtype(member.dtype))
             total = total + member._outputs_of_matrix(matrix) if i else member._outputs_of_matrix(matrix)
         return total if len(members) == 1 else total / len(members)
 
@@ -278,6 +288,9 @@ class BaseTabular(BaseNetwork):
         out = prediction.outputs(self, matrix)[0]
         idle.append(prediction)
         return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_tables"}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -292,6 +305,7 @@ _FITTED = ("_training", "_label_binarizer", "_idle_predictions")
 
 def _forget_training(member: Any) -> None:
     """Drop what only further training would need."""
+    vars(member).pop("_tables", None)
     if "_training" in vars(member):
         member._training.optimizer = member._training.random_state = member._training.standardized = None
 
