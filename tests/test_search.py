@@ -23,7 +23,7 @@ from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import check_estimator
 
 import fastmlp
-from fastmlp import EnsembleSearchClassifier, EnsembleSearchRegressor, MLPClassifier, MLPRegressor
+from fastmlp import EnsembleSearchClassifier, EnsembleSearchRegressor, MLPClassifier, MLPRegressor, RealMLPClassifier
 from fastmlp.callbacks import TimeLimit
 from fastmlp.search import LogUniform, Mixture, ensembling, space_of, spaces, trials
 
@@ -414,10 +414,11 @@ def test_an_error_of_the_first_trial_is_raised():
 WRONG = {
     "estimator of the other task": (search(MLPRegressor()), {}, "estimator must be a classifier, got MLPRegressor"),
     "no probabilities": (search(small(loss="hinge")), {}, "estimator must have probabilities.*MLPClassifier as given"),
-    "no space": (search(SVC(probability=True), None), {}, "param_distributions must be given for SVC"),
+    "no space of its own": (search(SVC(probability=True), None), {}, "param_distributions must be given for SVC"),
     "unknown parameter": (search(space={"alhpa": [1.0]}), {}, "alhpa.*alpha"),
     "empty list": (search(space={"alpha": []}), {}, "alpha"),
     "number for a list": (search(space={"alpha": 3.0}), {}, "alpha"),
+    "no space": (search(space=[3]), {}, "not a dict"),
     "time_limit": (search(time_limit=0), {}, "'time_limit' parameter .* Got 0"),
     "n_trials": (search(n_trials=0), {}, "'n_trials' parameter .* Got 0"),
     "n_jobs": (search(n_jobs=0), {}, "'n_jobs' parameter .* Got 0"),
@@ -503,3 +504,26 @@ def test_scikit_learns_searches_take_the_space():
         small(), space_of(small()) | {"hidden_layer_sizes": [(4,)]}, n_iter=2, cv=2, random_state=0
     )
     assert found.fit(X, Y).best_params_["solver"] == "adamw"
+
+
+# --- RealMLP, the default ---------------------------------------------------------------------------------------------
+
+
+def test_the_default_is_realmlp_on_a_table():
+    import pandas as pd
+
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"size": draw.normal(size=200), "shape": draw.choice(["round", "flat", "deep"], size=200)})
+    label = np.where((frame["size"] > 0) == (frame["shape"] == "flat"), "yes", "no")
+    frame.loc[::9, "size"] = np.nan
+    found = EnsembleSearchClassifier(scoring="roc_auc", time_limit=2.0, n_trials=3, random_state=0).fit(frame, label)
+    assert all(isinstance(clf, RealMLPClassifier) and clf.monitor == "roc_auc" for clf in found.estimators_)
+    assert found.ensemble_score_ > 0.9
+    assert found.feature_names_in_.tolist() == ["size", "shape"]
+    assert set(found.predict(frame.iloc[::-1])) == {"yes", "no"}
+
+
+def test_half_of_the_losses_smooth_labels():
+    draw = np.random.RandomState(0)
+    losses = [spaces.Smoothed(uniform(0, 0.1)).rvs(random_state=draw) for _ in range(300)]
+    assert 100 < losses.count("log_loss") < 200
