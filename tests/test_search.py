@@ -2,8 +2,10 @@
 
 import _thread
 import pickle
+import re
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,6 +196,12 @@ def test_same_results_for_any_number_of_threads_and_a_trial_is_the_same_for_any_
         assert (other.cv_results_["mean_test_score"] == found[0].cv_results_["mean_test_score"]).all()
     more = search(n_trials=6, cv=2, scoring="neg_log_loss").fit(X, Y)
     assert (more.cv_results_["mean_test_score"][:4] == found[0].cv_results_["mean_test_score"]).all()
+
+
+def test_parameters_of_choices_have_flat_names():
+    space = [{"loss": ["log_loss"], "loss__label_smoothing": uniform(0, 0.2)}, {"loss": ["focal"]}]
+    found = search(space=space, n_trials=6).fit(X, Y)
+    assert {"param_loss", "param_loss__label_smoothing"} <= set(found.cv_results_)
 
 
 def test_a_seed_of_the_estimator_stays():
@@ -527,3 +535,20 @@ def test_half_of_the_losses_smooth_labels():
     draw = np.random.RandomState(0)
     losses = [spaces.Smoothed(uniform(0, 0.1)).rvs(random_state=draw) for _ in range(300)]
     assert 100 < losses.count("log_loss") < 200
+
+
+# --- the page about it ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exhaustive  # ten seconds
+def test_code_for_optuna_runs():
+    """The blocks of docs/tuning.md that need Optuna, after the others."""
+    optuna = pytest.importorskip("optuna")
+    page = (Path(__file__).resolve().parents[1] / "docs" / "tuning.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:python|py)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names = {}
+    for block in blocks[1:]:  # the first is about a table of the reader's
+        exec(block, names)
+    assert 1 <= len(names["finished"]) <= len(names["study"].trials) <= 12
+    assert names["weights"].sum() == pytest.approx(1)
+    optuna.logging.set_verbosity(optuna.logging.INFO)

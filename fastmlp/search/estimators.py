@@ -265,11 +265,9 @@ class _EnsembleSearch(MetaEstimatorMixin, metaclass=ABCMeta):
     ) -> tuple[list[dict[str, Any]], list[list[int]]]:
         """Return the parameters of all trials, and a seed for each split; the first trial has the estimator's own."""
         space = spaces.space_of(base) if self.param_distributions is None else self.param_distributions
-        ParameterSampler(space, 1)  # refuses what is no space
-        known = base.get_params()
-        for name in {name for part in spaces.parts_of(space) for name in part}:
-            if name not in known:
-                clone(base).set_params(**{name: None})  # raises what the estimator says of unknown names
+        for part in ParameterSampler(space, 1).param_distributions:  # refuses what is no space
+            (tried,) = ParameterSampler(part, 1, random_state=0)
+            clone(base).set_params(**tried)  # an unknown name is an error
         n_drawn = self.n_trials - 1
         if not spaces.draws_numbers(space):
             n_drawn = min(n_drawn, len(ParameterGrid(space)))

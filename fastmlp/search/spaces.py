@@ -77,8 +77,7 @@ class Mixture:
         --------
         No dropout in half of the draws:
 
-        >>> import numpy as np
-    from scipy.stats import uniform
+        >>> from scipy.stats import uniform
         >>> drawn = [Mixture((0.0, uniform(0, 0.5))).rvs(random_state=seed) for seed in range(20)]
         >>> 0.0 in drawn, max(drawn) < 0.5
         (True, True)
