@@ -2,8 +2,10 @@
 
 import _thread
 import pickle
+import re
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import check_estimator
 
 import fastmlp
-from fastmlp import EnsembleSearchClassifier, EnsembleSearchRegressor, MLPClassifier, MLPRegressor
+from fastmlp import EnsembleSearchClassifier, EnsembleSearchRegressor, MLPClassifier, MLPRegressor, RealMLPClassifier
 from fastmlp.callbacks import TimeLimit
 from fastmlp.search import LogUniform, Mixture, ensembling, space_of, spaces, trials
 
@@ -194,6 +196,12 @@ def test_same_results_for_any_number_of_threads_and_a_trial_is_the_same_for_any_
         assert (other.cv_results_["mean_test_score"] == found[0].cv_results_["mean_test_score"]).all()
     more = search(n_trials=6, cv=2, scoring="neg_log_loss").fit(X, Y)
     assert (more.cv_results_["mean_test_score"][:4] == found[0].cv_results_["mean_test_score"]).all()
+
+
+def test_parameters_of_choices_have_flat_names():
+    space = [{"loss": ["log_loss"], "loss__label_smoothing": uniform(0, 0.2)}, {"loss": ["focal"]}]
+    found = search(space=space, n_trials=6).fit(X, Y)
+    assert {"param_loss", "param_loss__label_smoothing"} <= set(found.cv_results_)
 
 
 def test_a_seed_of_the_estimator_stays():
@@ -414,10 +422,11 @@ def test_an_error_of_the_first_trial_is_raised():
 WRONG = {
     "estimator of the other task": (search(MLPRegressor()), {}, "estimator must be a classifier, got MLPRegressor"),
     "no probabilities": (search(small(loss="hinge")), {}, "estimator must have probabilities.*MLPClassifier as given"),
-    "no space": (search(SVC(probability=True), None), {}, "param_distributions must be given for SVC"),
+    "no space of its own": (search(SVC(probability=True), None), {}, "param_distributions must be given for SVC"),
     "unknown parameter": (search(space={"alhpa": [1.0]}), {}, "alhpa.*alpha"),
     "empty list": (search(space={"alpha": []}), {}, "alpha"),
     "number for a list": (search(space={"alpha": 3.0}), {}, "alpha"),
+    "no space": (search(space=[3]), {}, "not a dict"),
     "time_limit": (search(time_limit=0), {}, "'time_limit' parameter .* Got 0"),
     "n_trials": (search(n_trials=0), {}, "'n_trials' parameter .* Got 0"),
     "n_jobs": (search(n_jobs=0), {}, "'n_jobs' parameter .* Got 0"),
@@ -503,3 +512,43 @@ def test_scikit_learns_searches_take_the_space():
         small(), space_of(small()) | {"hidden_layer_sizes": [(4,)]}, n_iter=2, cv=2, random_state=0
     )
     assert found.fit(X, Y).best_params_["solver"] == "adamw"
+
+
+# --- RealMLP, the default ---------------------------------------------------------------------------------------------
+
+
+def test_the_default_is_realmlp_on_a_table():
+    import pandas as pd
+
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"size": draw.normal(size=200), "shape": draw.choice(["round", "flat", "deep"], size=200)})
+    label = np.where((frame["size"] > 0) == (frame["shape"] == "flat"), "yes", "no")
+    frame.loc[::9, "size"] = np.nan
+    found = EnsembleSearchClassifier(scoring="roc_auc", time_limit=2.0, n_trials=3, random_state=0).fit(frame, label)
+    assert all(isinstance(clf, RealMLPClassifier) and clf.monitor == "roc_auc" for clf in found.estimators_)
+    assert found.ensemble_score_ > 0.9
+    assert found.feature_names_in_.tolist() == ["size", "shape"]
+    assert set(found.predict(frame.iloc[::-1])) == {"yes", "no"}
+
+
+def test_half_of_the_losses_smooth_labels():
+    draw = np.random.RandomState(0)
+    losses = [spaces.Smoothed(uniform(0, 0.1)).rvs(random_state=draw) for _ in range(300)]
+    assert 100 < losses.count("log_loss") < 200
+
+
+# --- the page about it ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exhaustive  # ten seconds
+def test_code_for_optuna_runs():
+    """The blocks of docs/tuning.md that need Optuna, after the others."""
+    optuna = pytest.importorskip("optuna")
+    page = (Path(__file__).resolve().parents[1] / "docs" / "tuning.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:python|py)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names = {}
+    for block in blocks[1:]:  # the first is about a table of the reader's
+        exec(block, names)
+    assert 1 <= len(names["finished"]) <= len(names["study"].trials) <= 12
+    assert names["weights"].sum() == pytest.approx(1)
+    optuna.logging.set_verbosity(optuna.logging.INFO)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -35,7 +36,8 @@ _OVERTIME = 0.05
 _PARAMETERS = """
     estimator : estimator, default=None
         What to tune: an estimator of fastmlp or any other of scikit-learn's kind, also a Pipeline. None is
-        :class:`RealMLP{task}`. The first trial has its parameters as they are.
+        :class:`~fastmlp.RealMLP{task}`, whose best epoch is chosen by `scoring`. The first trial has its parameters as
+        they are.
 
     param_distributions : dict or list of dict, default=None
         Names of parameters and what to draw: lists, or distributions with ``rvs``, such as SciPy's; the same that
@@ -217,9 +219,12 @@ class _EnsembleSearch(MetaEstimatorMixin, metaclass=ABCMeta):
         self._keep(plan, [trial for trial in found if trial.status != "not begun"])
         return self
 
+    def _own_estimator(self) -> Any:
+        return spaces.default_estimator(self._task, self.scoring) if self.estimator is None else self.estimator
+
     def _base(self) -> Any:
         """Return the estimator to tune; a ValueError says what is wrong with it."""
-        base = spaces.default_estimator(self._task) if self.estimator is None else self.estimator
+        base = self._own_estimator()
         name, kind = type(base).__name__, self._task.lower()
         if get_tags(base).estimator_type != kind:
             raise ValueError(f"estimator must be a {kind}, got {name}")
@@ -260,10 +265,9 @@ class _EnsembleSearch(MetaEstimatorMixin, metaclass=ABCMeta):
     ) -> tuple[list[dict[str, Any]], list[list[int]]]:
         """Return the parameters of all trials, and a seed for each split; the first trial has the estimator's own."""
         space = spaces.space_of(base) if self.param_distributions is None else self.param_distributions
-        known = base.get_params()
-        for name in {name for part in (space if isinstance(space, list) else [space]) for name in part}:
-            if name not in known:
-                clone(base).set_params(**{name: None})  # raises what the estimator says of unknown names
+        for part in ParameterSampler(space, 1).param_distributions:  # refuses what is no space
+            (tried,) = ParameterSampler(part, 1, random_state=0)
+            clone(base).set_params(**tried)  # an unknown name is an error
         n_drawn = self.n_trials - 1
         if not spaces.draws_numbers(space):
             n_drawn = min(n_drawn, len(ParameterGrid(space)))
@@ -367,10 +371,7 @@ class _EnsembleSearch(MetaEstimatorMixin, metaclass=ABCMeta):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        base = spaces.default_estimator(self._task) if self.estimator is None else self.estimator
-        of_base = get_tags(base).input_tags
-        tags.input_tags.sparse, tags.input_tags.allow_nan = of_base.sparse, of_base.allow_nan
-        tags.input_tags.string = of_base.string
+        tags.input_tags = deepcopy(get_tags(self._own_estimator()).input_tags)
         return tags
 
 

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.utils.validation import has_fit_parameter
 
 from fastmlp.engines import backends
-from fastmlp.estimator.base import _BaseMLP
+from fastmlp.estimator.base import BaseNetwork
 from fastmlp.kernels import interrupts, threads
 from fastmlp.model import choices
 from fastmlp.search.rows import Rows, Split
@@ -243,7 +243,7 @@ def _one_thread(estimator: Any) -> dict[str, int]:
 def _networks(estimator: Any) -> dict[str, Any]:
     """Return fastmlp's estimators by their paths with `__`; the estimator itself has the path ""."""
     found = {"": estimator, **estimator.get_params()}
-    return {path: value for path, value in found.items() if isinstance(value, _BaseMLP)}
+    return {path: value for path, value in found.items() if isinstance(value, BaseNetwork)}
 
 
 def _callbacks(estimator: Any, limit: float) -> dict[str, list[Any]]:
@@ -257,7 +257,7 @@ def _callbacks(estimator: Any, limit: float) -> dict[str, list[Any]]:
 
 
 def _is_lbfgs(estimator: Any) -> bool:
-    return isinstance(estimator, _BaseMLP) and choices.name_of(estimator.solver) == "lbfgs"
+    return isinstance(estimator, BaseNetwork) and choices.name_of(estimator.solver) == "lbfgs"
 
 
 def _stop_if_asked(info: EpochInfo) -> None:
