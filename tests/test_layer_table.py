@@ -81,7 +81,7 @@ def test_a_rate_of_dropout_is_below_1(rate):
 @pytest.mark.parametrize("lacking", ["b", "shift", "slope"])
 def test_a_layer_without_an_array_that_it_needs_is_refused(lacking):
     segments = [segment for segment in NETWORK.segments if segment.name != lacking]
-    names = ["widths", "dropout", "batch_norm", "whole_batch", "unit_segments", "n_layers", "inputs", "input_scale", "members", "batch_ensemble"]
+    names = "widths dropout batch_norm whole_batch unit_segments n_layers inputs input_scale members batch_ensemble".split()
     network = SimpleNamespace(segments=segments, **{name: getattr(NETWORK, name) for name in names})
     with pytest.raises(ValueError, match=rf"network.segments must have \['{lacking}'\] in layer"):
         layer_table.new_table(network, NETWORK.widths, range(len(segments)), -1)
