@@ -194,7 +194,7 @@ class _RealMLP(BaseTabular):
     drop_last: ClassVar[bool] = True
     restore_best = "last"
 
-    preset: str
+    preset: Any
     use_parametric_act: bool | None
     num_emb_type: Any
     plr_sigma: float
@@ -264,7 +264,7 @@ class _TabM(BaseTabular):
     tol: ClassVar[float] = 1e-12  # an epoch as good as the best one is no improvement
     drop_last: ClassVar[bool] = False
 
-    arch_type: str
+    arch_type: Any
     k: int
     batch_size: Any
     num_emb_type: Any

@@ -21,6 +21,7 @@ import fastmlp
 from fastmlp.data.targets import REGRESSOR_LOSSES
 from fastmlp.estimator.recipes import REALMLP, is_of_probabilities
 
+from parity import name_of_a_check
 from tabular_fits import CLASSIFIERS, KINDS, REGRESSORS, small, table, targets_of
 from tiers import each_value_once
 
@@ -39,11 +40,12 @@ def predictions(estimator, X):
 ROWS_DRAWN = "weights are no repetitions: the rows held out, and the statistics of columns, are other ones"
 
 
-def kind_and_check(params):
-    return {"kind": type(params["estimator"]).__name__, "check": str(params["check"])}
+def factors_of_a_check(params):
+    name = type(params["estimator"]).__name__
+    return {"check": name_of_a_check(params["check"]), "task": name in CLASSIFIERS, "kind": name}
 
 
-@pytest.mark.covers("check", factors=kind_and_check)
+@pytest.mark.covers("check task", factors=factors_of_a_check)
 @parametrize_with_checks(
     [small(name, hidden_layer_sizes=(32,), max_iter=20) for name in KINDS],
     expected_failed_checks=lambda estimator: {"check_sample_weight_equivalence_on_dense_data": ROWS_DRAWN},
@@ -399,7 +401,7 @@ def test_callbacks_see_an_estimator_that_predicts(name):
         return info.epoch == 2
 
     estimator = small(name, callbacks=[look]).fit(FRAME, y)
-    assert len(seen) == 2 == estimator.n_iter_ and estimator.stopped_by_ == "look"
+    assert len(seen) == 2 == estimator.n_iter_ and estimator.stopped_by_.endswith("look")
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

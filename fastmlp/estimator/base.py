@@ -253,7 +253,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _training_parameters(self) -> dict[str, Any]:
         """Return the parameters that an optimizer is made of."""
-        return {name: getattr(self, name) for name in type(self).__dataclass_fields__}  # type: ignore[attr-defined]
+        return {name: getattr(self, name) for name in type(self).__dataclass_fields__}
 
     @abstractmethod
     def _objective(self, y: np.ndarray) -> Objective:

@@ -48,12 +48,12 @@ class BaseTabular(BaseNetwork):
     """Fit and predict tables."""
 
     # parameters of trainings that the recipes leave no choice about
-    solver: ClassVar[Any] = "adamw"
+    solver: Any = "adamw"
     alpha: ClassVar[float] = 0.0
     l1_ratio: ClassVar[float] = 0.0
     power_t: ClassVar[float] = 0.5
     shuffle: ClassVar[bool] = True
-    warm_start: ClassVar[Any] = False
+    warm_start: Any = False
     early_stopping: Any = True
     restore_best: Any = True
     batch_norm: ClassVar[bool] = False
@@ -64,7 +64,7 @@ class BaseTabular(BaseNetwork):
     validation_fraction: float
     batch_size: Any
     categorical_features: Any
-    dtype: str
+    dtype: Any
     n_ens: int
 
     #: Matrices and the tables that they were made of, of a member in training.
@@ -95,7 +95,7 @@ class BaseTabular(BaseNetwork):
     # --- fit ---------------------------------------------------------------------------------------------------------
 
     @fit_context
-    def fit(
+    def fit(  # type: ignore[override] # first weights, and checkpoints, are of networks without a coder
         self,
         X: Any,
         y: Any,
@@ -159,10 +159,9 @@ class BaseTabular(BaseNetwork):
 
     def _take_over(self, member: Any) -> None:
         """Take what a member learned, in place of what an earlier fit left."""
-        for name in [name for name in vars(self) if _is_fitted(name)]:
-            del vars(self)[name]
+        own = {name: value for name, value in vars(self).items() if not _is_fitted(name)}
         _forget_training(member)
-        vars(self).update({name: value for name, value in vars(member).items() if _is_fitted(name)})
+        self.__dict__ = own | {name: value for name, value in vars(member).items() if _is_fitted(name)}
 
     def _fit_ensemble(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
         """Train several networks; those of a split share its coder and its matrix."""
@@ -205,7 +204,7 @@ class BaseTabular(BaseNetwork):
     def _prepared(
         self, X: Any, y: np.ndarray, extras: Extras, random_state: np.random.RandomState
     ) -> tuple[Any, Split | None]:
-        coded = vars(self).pop("_coded", None)
+        coded = self.__dict__.pop("_coded", None)
         if coded is None:
             coded = self._code(X, self._split(y, extras, random_state), random_state)
         self.coder_, matrix, split = coded

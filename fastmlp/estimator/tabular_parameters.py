@@ -113,7 +113,7 @@ _LOSSES = {
 
 def constraints_of(parameters: type, is_classifier: bool) -> dict[str, list[Any]]:
     """Return scikit-learn's validation of each parameter."""
-    found = {row.name: row.metadata["allowed"] for row in fields(parameters)}  # type: ignore[arg-type]
+    found = {row.name: row.metadata["allowed"] for row in fields(parameters)}
     of_classes: dict[str, list[Any]] = {"class_weight": [dict, list, Names({"balanced"}), None]}
     return found | {"loss": _LOSSES[is_classifier]} | (of_classes if is_classifier else {})
 
