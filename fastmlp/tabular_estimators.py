@@ -342,7 +342,7 @@ class RealMLPClassifier(_RealMLP, _Classes, RealMLPParameters):
     >>> from sklearn.datasets import load_iris
     >>> from fastmlp import RealMLPClassifier
     >>> X, y = load_iris(return_X_y=True, as_frame=True)
-    >>> clf = RealMLPClassifier(hidden_layer_sizes=(32, 32), max_iter=32, random_state=0).fit(X, y)
+    >>> clf = RealMLPClassifier(hidden_layer_sizes=(32, 32), max_iter=64, random_state=0).fit(X, y)
     >>> clf.score(X, y) > 0.9
     True
     """
