@@ -19,6 +19,7 @@ from fastmlp.data import targets
 from fastmlp.data.targets import Objective
 from fastmlp.estimator import recipes, types
 from fastmlp.estimator.mistakes import explained
+from fastmlp.estimator.parameters import activations_of
 from fastmlp.estimator.tabular import BaseTabular
 from fastmlp.estimator.tabular_parameters import RealMLPParameters, TabMParameters, constraints_of, document
 from fastmlp.model import choices, tabular_initialization
@@ -228,6 +229,12 @@ class _RealMLP(BaseTabular):
         )
 
     def _shape(self) -> dict[str, Any]:
+        names = map(choices.name_of, activations_of(self.activation, len(self._hidden_sizes())))
+        if self.use_parametric_act and "prelu" in names:
+            raise ValueError(
+                "use_parametric_act=True, as with preset='td', makes no sense with activation 'prelu', which learns"
+                " its own slopes: set use_parametric_act=False"
+            )
         return {"input_scale": True, "parametric_activations": bool(self.use_parametric_act)}
 
     def _first_params(self, network: Network, random_state: np.random.RandomState, look: Any) -> np.ndarray:

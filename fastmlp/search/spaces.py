@@ -68,19 +68,19 @@ class LogUniform:
 class Mixture:
     """Distribution that is one of several values or distributions, each as likely.
 
-        Parameters
-        ----------
-        parts : tuple
-            Values, and distributions with ``rvs``.
+    Parameters
+    ----------
+    parts : tuple
+        Values, and distributions with ``rvs``.
 
-        Examples
-        --------
-        No dropout in half of the draws:
+    Examples
+    --------
+    No dropout in half of the draws:
 
-        >>> from scipy.stats import uniform
-        >>> drawn = [Mixture((0.0, uniform(0, 0.5))).rvs(random_state=seed) for seed in range(20)]
-        >>> 0.0 in drawn, max(drawn) < 0.5
-        (True, True)
+    >>> from scipy.stats import uniform
+    >>> drawn = [Mixture((0.0, uniform(0, 0.5))).rvs(random_state=seed) for seed in range(20)]
+    >>> 0.0 in drawn, max(drawn) < 0.5
+    (True, True)
     """
 
     parts: tuple[Any, ...]
