@@ -376,7 +376,7 @@ def test_sparse_rows_are_refused(engine, options):
 def test_columns_are_counted(engine):
     network = identity_of(Block("embedding", (3,), 2, (3,)), Block("plain", (0,)))
     params = np.zeros(network.n_params)
-    with pytest.raises(ValueError, match="X must have 4 columns, got 3"):
+    with pytest.raises(ValueError, match=r"X must have .*4.* got .*3"):
         engine.predict(engine.workspace(network, 2), params, np.zeros((2, 3)), np.empty((2, 3)))
 
 

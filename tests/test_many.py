@@ -348,6 +348,26 @@ def test_ctrl_c_leaves_what_was_trained(several):
         assert 0 < classifier.oof_score_ < 1
 
 
+def test_ctrl_c_while_the_threads_start(monkeypatch):
+    """No network has an epoch yet: the first one is left, with its first weights."""
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name.startswith("fastmlp-fit"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    classifier = MLPClassifier(**SMALL | {"max_iter": 10**7, "n_iter_no_change": np.inf}, n_ens=4, n_jobs=2)
+    with pytest.warns(UserWarning) as caught:
+        classifier.fit(X, Y)
+    assert "Training interrupted by user." in {str(one.message) for one in caught}
+    assert 1 <= len(classifier.estimators_) <= 2
+    assert classifier.predict(X).shape == Y.shape
+    time.sleep(0.1)
+    assert not any(thread.name.startswith("fastmlp-fit") for thread in threading.enumerate())
+
+
 def test_ctrl_c_ends_lbfgs():
     rng = np.random.default_rng(0)
     rows, y = rng.normal(size=(20_000, 40)), rng.normal(size=20_000)
@@ -358,6 +378,7 @@ def test_ctrl_c_ends_lbfgs():
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         regressor.fit(rows, y)
+    time.sleep(0.1)
     assert not any(thread.name.startswith("fastmlp-fit") for thread in threading.enumerate())
 
 
