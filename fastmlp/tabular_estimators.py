@@ -194,7 +194,7 @@ class _RealMLP(BaseTabular):
     drop_last: ClassVar[bool] = True
     restore_best = "last"
 
-    preset: str
+    preset: Any
     use_parametric_act: bool | None
     num_emb_type: Any
     plr_sigma: float
@@ -264,7 +264,7 @@ class _TabM(BaseTabular):
     tol: ClassVar[float] = 1e-12  # an epoch as good as the best one is no improvement
     drop_last: ClassVar[bool] = False
 
-    arch_type: str
+    arch_type: Any
     k: int
     batch_size: Any
     num_emb_type: Any
@@ -312,7 +312,6 @@ def _widths(coder: ColumnCoder, network: Network) -> list[int]:
     return [*widths, *[1] * (n_others - n_indicators), *shown, *[1] * n_indicators]
 
 
-# ruff: noqa: RUF009 - field() is made once
 @document
 @explained
 @dataclass(eq=False, repr=False)
@@ -360,8 +359,8 @@ class RealMLPClassifier(_RealMLP, _Classes, RealMLPParameters):
 class RealMLPRegressor(_RealMLP, _Values, RealMLPParameters):
     """RealMLP, a tuned multi-layer perceptron for tables: regression on one or several outputs.
 
-    Tables go straight in: texts, categories, booleans and missing values are coded, numbers are scaled robustly, targets
-    are standardised. The defaults are the published ones, tuned on 118 data sets.
+    Tables go straight in: texts, categories, booleans and missing values are coded, numbers are scaled robustly, and
+    targets are standardised. The defaults are the published ones, tuned on 118 data sets.
 
     Parameters
     ----------
@@ -389,7 +388,9 @@ class RealMLPRegressor(_RealMLP, _Values, RealMLPParameters):
     True
     """
 
-    _parameter_constraints: ClassVar[dict] = constraints_of(RealMLPParameters, False) | {"clamp_output": ["boolean", None]}
+    _parameter_constraints: ClassVar[dict] = constraints_of(RealMLPParameters, False) | {
+        "clamp_output": ["boolean", None]
+    }
 
     loss: types.RegressorLoss | None = field(default=None, kw_only=True)
     clamp_output: bool | None = field(default=None, kw_only=True)

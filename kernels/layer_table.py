@@ -40,6 +40,9 @@ SETTINGS: dict[str, Callable[[Any, int], float]] = {
     "batch_norm": lambda network, k: PLACEMENTS.index(network.batch_norm[k]) if network.batch_norm else 0,
     "learned": lambda network, k: "slope" in network.unit_segments[k],
     "mixed": lambda network, k: "mix" in network.unit_segments[k],
+    # factors of members in what the layer makes, and in what the next one reads of it
+    "ensemble": lambda network, k: network.batch_ensemble,
+    "feeds": lambda network, k: network.batch_ensemble and k + 1 < len(network.activations),
     "threshold": lambda network, k: threshold(network.dropout[k]) if network.dropout else 0,
     "rate": lambda network, k: network.dropout[k] if network.dropout else 0.0,
 }
@@ -49,6 +52,7 @@ NEEDED = {
     "batch_norm": ("scale", "shift", "mean", "var"),
     "learned": ("slope",),
     "mixed": ("mix",),
+    "ensemble": ("member_out",),
 }
 #: Settings that are no integers.
 REALS = ("rate",)
@@ -68,17 +72,21 @@ class Buffer(NamedTuple):
     training: bool = True  # whether only training needs it
 
 
-#: Of the engines on CPUs.  The product goes to z, or to zhat where its result is normalised; the activation to a; what
-#: the next layer reads is out.
+#: Of the engines on CPUs.  The product goes to z, to zhat where its result is normalised, or to raw where it has
+#: factors; the activation to a; what is left after dropout to dropped; what the next layer reads is out.
 BUFFERS = (
     Buffer("a", training=False),
     Buffer("z", lambda layer: layer["keeps_z"] or layer["learned"] or layer["mixed"], "a"),  # else no slope reads it
-    Buffer("out", lambda layer: layer["threshold"] or layer["batch_norm"] == VALUES["NORM_AFTER"], "a"),
+    Buffer("dropped", lambda layer: layer["threshold"] or layer["batch_norm"] == VALUES["NORM_AFTER"], "a"),
+    Buffer("out", lambda layer: layer["feeds"], "dropped", training=False),
+    Buffer("fed", lambda layer: layer["feeds"]),  # d loss / d factor of each row in what the next layer reads
+    Buffer("raw", lambda layer: layer["ensemble"], training=False),
     Buffer("zhat", lambda layer: layer["batch_norm"]),  # what is normalised, then normalised
     # mean and 1 / std of the batch: (2, ld_out)
     Buffer("moments", lambda layer: layer["batch_norm"], size=lambda rows, layer: 2 * int(layer["ld_out"])),
     Buffer("product", lambda layer: layer["learned"] or layer["mixed"]),  # d loss / d slope, or mix, of each row
     Buffer("delta"),
+    Buffer("product_delta", lambda layer: layer["ensemble"], "delta"),  # of the product without its factors
     # W transposed: (heads, fan_out, ld_in)
     Buffer(
         "wt",
@@ -176,7 +184,8 @@ def allocate(
     """
     for row in table:
         for buffer in buffers:
-            if buffer.training == training and buffer.when(row):
+            own = buffer.when(row)
+            if buffer.training == training and own:
                 row[buffer.name] = room(buffer.size(rows, row))
-            elif buffer.otherwise and (buffer.training or not training):
+            elif buffer.otherwise and not (own and training):
                 row[buffer.name] = row[buffer.otherwise]

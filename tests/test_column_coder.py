@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -215,6 +216,56 @@ def test_huge_numbers_are_clipped_and_not_lost():
     np.testing.assert_allclose(ColumnCoder().fit(huge).transform(huge, np.float64)[:, 0], robust(huge[:, 0] / 1e149))
 
 
+# --- the recipes' own programs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", ["td-s", "td"])
+def test_pytabkit_agrees(recipe):
+    """Order, thresholds and values of RealMLP's preprocessing, in float32."""
+    pytest.importorskip("pytabkit")
+    import torch
+    from pytabkit.models.data.conversion import ToDictDatasetConverter
+    from pytabkit.models.data.data import DictDataset, TensorInfo
+    from pytabkit.models.nn_models import base, categorical, models
+
+    X = frame().drop(columns=["gaps", "count", "flag", "never"])
+    X["eight"], X["nine"] = RNG.choice(list("abcdefgh"), N), RNG.choice(list("abcdefghi"), N)
+    X = X.astype(dict.fromkeys(("letter", "one", "eight", "nine"), object))
+    X["word"] = X["word"].where(X["word"].notna(), np.nan)  # the judge takes None for a category
+    steps = ["one_hot", "median_center", "robust_scale", "smooth_clip", "embedding"]
+    config = {"tfms": steps, "max_one_hot_cat_size": 9} if recipe == "td" else {"tfms": steps[:-1]}
+    found = ToDictDatasetConverter().fit_transform(X)
+    zeros, info = torch.zeros(N, 1, dtype=torch.long), TensorInfo(cat_sizes=[2])
+    rows = DictDataset({**found.tensors, "y": zeros}, {**found.tensor_infos, "y": info})
+    one_hot = categorical.EncodingFactory(categorical.SingleOneHotFactory(**config), enc_output_name="x_one_hot")
+    judge = base.SequentialFactory([one_hot, models.PreprocessingFactory(**{**config, "embedding_size": 8})])
+    want = judge.create(rows.tensor_infos).fit_transform(rows)[1].tensors["x_cont"].detach().numpy()
+    got = ColumnCoder(one_hot_limit=config.get("max_one_hot_cat_size")).fit(X).transform(X)
+    n_codes = 2 if recipe == "td" else 0  # "letter" and "nine", of which the judge has made 8 numbers each
+    assert got.shape[1] - n_codes == want.shape[1] - 8 * n_codes
+    np.testing.assert_allclose(got[:, : got.shape[1] - n_codes], want[:, : got.shape[1] - n_codes], atol=2e-6)
+
+
+def test_rtdl_num_embeddings_agrees():
+    """Bins, and the encoding that the places stand for."""
+    package = pytest.importorskip("pytabkit.models.nn_models.rtdl_num_embeddings")
+    import torch
+
+    X = numbers(300)
+    coder = ColumnCoder(**RECIPES["tabm"]).fit(X, random_state=0)
+    M = coder.transform(X, np.float64)
+    n = X.shape[1]
+    x = torch.tensor(M[:, :n], dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a column of one bin
+        bins = package.compute_bins(x, n_bins=48)
+    parts = package._PiecewiseLinearEncodingImpl(bins)(x).numpy()
+    for k, count in enumerate(coder.blocks[0].counts):
+        np.testing.assert_allclose(coder.columns[k].bins, bins[k].numpy(), atol=2e-5)  # float32 interpolates
+        there = [*range(count - 1), parts.shape[2] - 1]  # the judge has the last bin in the last place
+        np.testing.assert_allclose(components(M[:, n + k], count), parts[:, k, there], atol=1e-3)
+
+
 # --- categories -------------------------------------------------------------------------------------------------------
 
 
@@ -285,11 +336,7 @@ def libraries(X):
     made["batch"] = made["pyarrow"].to_batches()[0]
     made["pandas of pyarrow"] = made["pyarrow"].to_pandas(types_mapper=pd.ArrowDtype)
     made["chunks"] = pa.concat_tables([made["pyarrow"].slice(0, 3), made["pyarrow"].slice(3)])
-    try:
-        import polars
-    except ImportError:
-        return made
-    made["polars"] = polars.from_pandas(X)
+    made["polars"] = pl.from_pandas(X)
     return made
 
 
@@ -442,7 +489,6 @@ def test_other_kinds_are_refused_by_name(kind):
 
 
 def test_other_kinds_of_polars_are_refused_by_name():
-    pl = pytest.importorskip("polars")
     wrong = {"dates": [datetime.date(2020, 1, 1)], "lists": [[1]], "times": [datetime.timedelta(1)], "bytes": [b"a"]}
     for values in wrong.values():
         with pytest.raises(TypeError, match="column 'wrong' of X"):
@@ -546,7 +592,9 @@ def test_what_float32_cannot_hold_is_refused(scaling):
         (np.zeros((2, 2), complex), "Complex data not supported"),
         (sparse.eye(3).tocsr(), "Sparse data was passed"),
         (np.array([["2020-01-01"]], "M8[D]"), "convert its values to numbers or texts"),
-        ([[1, "a"], [{"a": 1}, "b"]], "argument must be .* string.* number"),
+        ([[1, "a"], [{"a": 1}, "b"]], "column 0 of X: argument must be .* string.* number.*, got dict, int"),
+        (np.array([[10**400], [1]], object), "infinity or a value too large: an int in column 0"),
+        (np.array([[b"\xff"]]), "column 0 of X has bytes that are no text in UTF-8"),
         (pd.DataFrame({"a": [1], 5: [2]}), "all input features have string names"),
     ],
     ids=str,
@@ -656,6 +704,11 @@ def test_pickles_are_small():
     size = len(pickle.dumps(coder))
     coder.transform(X)
     assert len(pickle.dumps(coder)) == size < 1500
+
+
+def test_other_dtypes_are_refused():
+    with pytest.raises(ValueError, match="dtype must be float32 or float64, got int32"):
+        ColumnCoder().fit(numbers()).transform(numbers(), np.int32)
 
 
 def test_a_coder_that_is_not_fitted_says_so():

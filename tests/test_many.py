@@ -8,6 +8,7 @@ import threading
 import time
 import tracemalloc
 import warnings
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.callbacks import Checkpoint
 from fastmlp.displays import LossCurveDisplay
 from fastmlp.engines import backends
+from fastmlp.estimator import prediction
 from fastmlp.estimator.ensemble import OF_ENSEMBLES, OF_MEMBERS
 from fastmlp.kernels import interrupts
 from fastmlp.model.network import Network
@@ -198,6 +200,10 @@ def test_predictions_are_the_mean_of_the_members(task, several):
         elif method == "predict_proba":
             chosen = got > 0.5 if task == "multilabel" else got[:, 1] > 0.5
             assert (ensemble.predict(X) == ensemble.classes_.take(chosen)).all()
+    with mock.patch.object(prediction, "BLOCK_BYTES", 1000):  # several blocks
+        assert (getattr(ensemble, method)(X) == got).all()
+        with pytest.raises(ValueError, match="NaN"):
+            ensemble.predict(np.where(np.arange(len(X))[:, None] == 40, np.nan, X))
     members[0].coefs_[0][...] = 0  # edited weights are seen
     assert not np.allclose(getattr(ensemble, method)(X), got)
     if "n_cv" not in several:
@@ -262,6 +268,11 @@ def test_networks_that_this_machine_cannot_hold_are_refused_together(monkeypatch
             MLPRegressor(**SMALL, n_ens=n_ens, n_jobs=n_jobs).fit(X, Y_VALUES)
     single, one_by_one, two_by_two = sorted({n for n in asked if n > 1})[:3]
     assert one_by_one == single + 7 * 3 and two_by_two == 2 * single + 6 * 3  # parameters and Adam's two states
+
+
+def test_the_error_about_memory_names_the_number_of_networks():
+    with pytest.raises(MemoryError, match="for 1000 networks"):
+        MLPRegressor(hidden_layer_sizes=(20_000, 20_000), n_ens=1000).fit(X, Y_VALUES)
 
 
 def test_how_many_run_side_by_side(engine):
@@ -337,6 +348,26 @@ def test_ctrl_c_leaves_what_was_trained(several):
         assert 0 < classifier.oof_score_ < 1
 
 
+def test_ctrl_c_while_the_threads_start(monkeypatch):
+    """No network has an epoch yet: the first one is left, with its first weights."""
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name.startswith("fastmlp-fit"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    classifier = MLPClassifier(**SMALL | {"max_iter": 10**7, "n_iter_no_change": np.inf}, n_ens=4, n_jobs=2)
+    with pytest.warns(UserWarning) as caught:
+        classifier.fit(X, Y)
+    assert "Training interrupted by user." in {str(one.message) for one in caught}
+    assert 1 <= len(classifier.estimators_) <= 2
+    assert classifier.predict(X).shape == Y.shape
+    time.sleep(0.1)
+    assert not any(thread.name.startswith("fastmlp-fit") for thread in threading.enumerate())
+
+
 def test_ctrl_c_ends_lbfgs():
     rng = np.random.default_rng(0)
     rows, y = rng.normal(size=(20_000, 40)), rng.normal(size=20_000)
@@ -347,6 +378,7 @@ def test_ctrl_c_ends_lbfgs():
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         regressor.fit(rows, y)
+    time.sleep(0.1)
     assert not any(thread.name.startswith("fastmlp-fit") for thread in threading.enumerate())
 
 
@@ -369,12 +401,18 @@ def test_an_error_in_one_member_stops_the_others():
 
 
 @pytest.mark.parametrize("several", [{"n_ens": 3}, {"n_cv": 3}], ids=str)
-def test_warnings_come_once_at_the_line_of_the_user(several):
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_warnings_come_once_at_the_line_of_the_user(solver, several):
+    """Those of scikit-learn's and SciPy's too, which come from the threads or from before."""
+    y = np.r_[Y[:-1], 7]  # a class of one row
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        MLPClassifier(**SMALL | {"batch_size": 999}, **several, n_jobs=2).fit(X, Y)
-    texts = sorted(str(one.message)[:25] for one in caught)
-    assert texts == ["Got `batch_size` less tha", "Stochastic Optimizer: Max"]
+        MLPClassifier(**SMALL | {"batch_size": 999, "solver": solver}, **several, n_jobs=2).fit(X, y)
+    wanted = {
+        "adam": ["Got `batch_size` less than", "Stochastic Optimizer: Maxi"],
+        "lbfgs": ["lbfgs failed to converge a"],
+    }[solver] + ["The least populated class "] * ("n_cv" in several)
+    assert sorted(str(one.message)[:26] for one in caught) == sorted(wanted)
     assert {one.filename for one in caught} == {__file__}
 
 

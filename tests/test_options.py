@@ -20,7 +20,7 @@ import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
-from fastmlp.kernels import formulas
+from fastmlp.kernels import formulas, reference
 from fastmlp.model.initialization import INITIALIZERS
 from fastmlp.model.stages import BATCH_NORM_EPS
 from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
@@ -375,6 +375,39 @@ def test_weight_decay_by_a_schedule(small):
 
 
 # ------------------------------------------------------------------------------ dropout
+
+
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+def test_engines_are_told_of_the_dropout_of_each_step(small, how, monkeypatch):
+    """80 rows in batches of 32 are three steps an epoch; max_iter epochs take the share from 1 to 0."""
+    told, train_epoch = [], reference.train_epoch
+
+    def listening(workspace, params, data, order, batch_size, alpha, optimizer, **options):
+        told.append(optimizer.dropouts(3))
+        return train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, **options)
+
+    monkeypatch.setattr(reference, "train_epoch", listening)
+    params = small | {"backend": "reference", "batch_size": 32, "max_iter": 4, "n_iter_no_change": np.inf}
+    est = MLPRegressor(dropout_schedule=lambda p: 1 - p, input_dropout=0.1, **params)
+    for _ in range(1 if how == "fit" else 4):
+        getattr(est, how)(X, Y.astype(float))
+    np.testing.assert_allclose(np.concatenate(told), 1 - np.arange(12) / 12, rtol=1e-12)
+    MLPRegressor(dropout_schedule=lambda p: 1 - p, **params).fit(X, Y.astype(float))
+    assert told[4:] == [None] * 4  # nothing is dropped, so there is nothing to lower
+
+
+def test_dropout_by_a_schedule(small):
+    """A share of 0 drops nothing, one of a half is half the rate; without shuffles the masks' key changes no draw."""
+    params = small | {"backend": "reference", "shuffle": False, "batch_size": 20}
+    none, over = (MLPClassifier(**params | changes).fit(X, Y) for changes in (
+        {}, {"dropout": 0.5, "input_dropout": 0.2, "dropout_schedule": lambda p: 0}
+    ))  # fmt: skip
+    parity.assert_identical_models(over, none)
+    whole, quarter, half = (MLPClassifier(**params | changes).fit(X, Y) for changes in (
+        {"dropout": 0.5}, {"dropout": 0.25}, {"dropout": 0.5, "dropout_schedule": lambda p: 0.5}
+    ))  # fmt: skip
+    parity.assert_identical_models(half, quarter)
+    assert not np.array_equal(parity.weights(half), parity.weights(whole))
 
 
 @pytest.mark.parametrize("rates", [{"dropout": 0.4}, {"dropout": (0.0, 0.5)}, {"input_dropout": 0.2}])

@@ -25,8 +25,8 @@ rows = st.integers(1, 40)
 
 def test_engines_that_have_everything():
     """The error of the others names them."""
-    assert "reference" in ENGINES
-    assert {*ENGINES} <= {*contract.COMPLETE} <= {*backends.BACKENDS}
+    assert {*ENGINES} == {*contract.COMPLETE} & {*backends.available()}
+    assert {*contract.COMPLETE} <= {*backends.BACKENDS}
 
 
 @pytest.fixture(scope="module", params=[name for name in ENGINES if name != "reference"] or ["reference"])
@@ -111,7 +111,8 @@ def test_train_epoch(engine, rule, n, n_jobs, weighted, planned, data):
     case, rng = drawn(data, True)
     order = rng.integers(0, n, data.draw(st.integers(2, 30)))
     if any(case.network.batch_norm):
-        order = np.resize(order, max(len(order), 8))
+        n = max(n, 8)
+        order = rng.permutation(n)  # rows that are alike have no variance but that of rounding
     norm, decay = data.draw(st.sampled_from([(None, None), (0.5, None), (None, 0.1), (2.0, 0.3)]))
     optimizer = make_plans(rng, rule, case.network, planned=planned, max_grad_norm=norm, weight_decay=decay)
     batch_size = data.draw(st.integers(2, 40))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import joblib
 import sklearn
 
 _OWN = (str(Path(__file__).parents[1]), sklearn.__path__[0], joblib.__path__[0])  # joblib runs searches
+
+Result = TypeVar("Result")
 
 #: A message and its category.
 Warned = tuple[str | Warning, type[Warning]]
@@ -36,6 +39,20 @@ def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+#: catch_warnings changes what all threads share.
+_LOCK = threading.Lock()
+
+
+def of_library(function: Callable[..., Result], *args: Any) -> Result:
+    """Return ``function(*args)`` of another library, and warn of what it warns of as :func:`warn` does."""
+    with _LOCK, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = function(*args)
+    for one in caught:
+        warn(one.message, one.category)
+    return result
 
 
 @contextmanager

@@ -65,7 +65,12 @@ def check_memory(estimator: Any, network: Network, engine: ModuleType, has_valid
     if n > 1:  # all have their weights from the beginning, and keep their states to the end
         at_work = n_side_by_side(engine, network, n, estimator.n_jobs)
         in_training = at_work * in_training + (n - at_work) * (1 + _n_states(estimator))
-    network.check_memory(in_training)
+    try:
+        network.check_memory(in_training)
+    except MemoryError as error:
+        if n > 1:
+            raise MemoryError(f"{error}, for {n} networks (n_ens, n_cv)") from None
+        raise
 
 
 #: Vectors of float64 that L-BFGS takes in all: SciPy's ten pairs, its work space and copies, and the engine's own.

@@ -240,6 +240,10 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         """Return the matrix that the network reads, for rows validated after the training rows."""
         return X
 
+    def _shown_rows(self, X: Any, rows: np.ndarray | None) -> Any:
+        """Return some rows of the matrix that the network reads, or all, as the user's scorers take them."""
+        return device_arrays.host_rows(X, rows)
+
     def _network_to_train(self, X: Any, objective: Objective, first_pass: bool) -> Network:
         return architecture.network_to_train(self, X, objective, first_pass)
 
@@ -249,7 +253,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _training_parameters(self) -> dict[str, Any]:
         """Return the parameters that an optimizer is made of."""
-        return {name: getattr(self, name) for name in type(self).__dataclass_fields__}  # type: ignore[attr-defined]
+        return {name: getattr(self, name) for name in type(self).__dataclass_fields__}
 
     @abstractmethod
     def _objective(self, y: np.ndarray) -> Objective:

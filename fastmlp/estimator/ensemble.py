@@ -186,7 +186,8 @@ def folds_of(estimator: Any, y: np.ndarray, random_state: np.random.RandomState)
     stratified = is_classifier(estimator) and y.ndim == 1
     seed = random_state.randint(np.iinfo(np.int32).max)
     kind = StratifiedKFold if stratified else KFold
-    folds = kind(n_folds, shuffle=True, random_state=seed).split(np.empty((n, 0)), y if stratified else None)
+    folding = kind(n_folds, shuffle=True, random_state=seed)
+    folds: list[Any] = warned.of_library(list, folding.split(np.empty((n, 0)), y if stratified else None))
     return [Split(*fold, f"of fold {number} of {n_folds}") for number, fold in enumerate(folds, 1)]
 
 

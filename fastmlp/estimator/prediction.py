@@ -12,6 +12,9 @@ from fastmlp.data import device_arrays
 from fastmlp.engines import backends
 from fastmlp.model.weights import FURTHER_ATTRIBUTES, flat_params, further_arrays, shared_params
 
+#: Bytes of X that an ensemble's networks read one after the other.
+BLOCK_BYTES = 1 << 20
+
 _FURTHER = frozenset(FURTHER_ATTRIBUTES)
 
 
@@ -131,7 +134,18 @@ class EnsemblePrediction:
         return out if finite else None
 
     def outputs(self, estimator: Any, X: Any) -> tuple[np.ndarray, bool]:
-        """Return outputs (n, n_outputs), and whether X is finite."""
+        """Return outputs (n, n_outputs), and whether X is finite.
+
+        A block of rows goes through all networks while it is in cache.  So X is read once.
+        """
+        n = X.shape[0]
+        n_block = max(1, BLOCK_BYTES // (self.network.widths[0] * X.dtype.itemsize))
+        if n <= n_block or not isinstance(X, np.ndarray):
+            return self._outputs_of_block(X)
+        blocks = [self._outputs_of_block(X[start : start + n_block]) for start in range(0, n, n_block)]
+        return np.concatenate([out for out, _ in blocks]), all(finite for _, finite in blocks)
+
+    def _outputs_of_block(self, X: Any) -> tuple[np.ndarray, bool]:
         finite, first = True, self.predictions[0]
 
         def of_member(prediction: Prediction, member: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Users' tables, of NumPy, pandas, polars or pyarrow, validated by scikit-learn's rules; columns are left as they are."""
+"""Users' tables, of NumPy, pandas, polars or pyarrow, validated by scikit-learn's rules; columns stay as they are."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ def validated(estimator: Any, X: Any, reset: bool) -> Any:
     """
     if _is_frame(X):
         n_rows, n_columns = X.shape
-        for n, what, axis in ((n_rows, "sample", 0), (n_columns, "feature", 1)):
+        for n, what in ((n_rows, "sample"), (n_columns, "feature")):
             if n == 0:
-                raise ValueError(f"Found array with 0 {what}(s) (shape={tuple(X.shape)}) while a minimum of 1 is required.")
+                raise ValueError(
+                    f"Found array with 0 {what}(s) (shape={tuple(X.shape)}) while a minimum of 1 is required."
+                )
         return validate_data(estimator, X, reset=reset, skip_check_array=True)
     if isinstance(X, list | tuple):
         X = _array_of(X)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.data.warned import Warned, kept, warn_once_each
@@ -48,12 +48,12 @@ class BaseTabular(BaseNetwork):
     """Fit and predict tables."""
 
     # parameters of trainings that the recipes leave no choice about
-    solver: ClassVar[Any] = "adamw"
+    solver: Any = "adamw"
     alpha: ClassVar[float] = 0.0
     l1_ratio: ClassVar[float] = 0.0
     power_t: ClassVar[float] = 0.5
     shuffle: ClassVar[bool] = True
-    warm_start: ClassVar[Any] = False
+    warm_start: Any = False
     early_stopping: Any = True
     restore_best: Any = True
     batch_norm: ClassVar[bool] = False
@@ -64,8 +64,11 @@ class BaseTabular(BaseNetwork):
     validation_fraction: float
     batch_size: Any
     categorical_features: Any
-    dtype: str
+    dtype: Any
     n_ens: int
+
+    #: Matrices and the tables that they were made of, of a member in training.
+    _tables: list[tuple[np.ndarray, Any]]
 
     # what a fit leaves, for type checkers
     coder_: ColumnCoder
@@ -92,7 +95,7 @@ class BaseTabular(BaseNetwork):
     # --- fit ---------------------------------------------------------------------------------------------------------
 
     @fit_context
-    def fit(
+    def fit(  # type: ignore[override] # first weights, and checkpoints, are of networks without a coder
         self,
         X: Any,
         y: Any,
@@ -156,10 +159,9 @@ class BaseTabular(BaseNetwork):
 
     def _take_over(self, member: Any) -> None:
         """Take what a member learned, in place of what an earlier fit left."""
-        for name in [name for name in vars(self) if _is_fitted(name)]:
-            del vars(self)[name]
+        own = {name: value for name, value in vars(self).items() if not _is_fitted(name)}
         _forget_training(member)
-        vars(self).update({name: value for name, value in vars(member).items() if _is_fitted(name)})
+        self.__dict__ = own | {name: value for name, value in vars(member).items() if _is_fitted(name)}
 
     def _fit_ensemble(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
         """Train several networks; those of a split share its coder and its matrix."""
@@ -202,10 +204,11 @@ class BaseTabular(BaseNetwork):
     def _prepared(
         self, X: Any, y: np.ndarray, extras: Extras, random_state: np.random.RandomState
     ) -> tuple[Any, Split | None]:
-        coded = vars(self).pop("_coded", None)
+        coded = self.__dict__.pop("_coded", None)
         if coded is None:
             coded = self._code(X, self._split(y, extras, random_state), random_state)
         self.coder_, matrix, split = coded
+        self._tables = [(matrix, X)]
         y = y if split is None else y[split.rows]
         self._note_targets(y)
         self._note_rows(len(y))
@@ -226,7 +229,13 @@ class BaseTabular(BaseNetwork):
         return Coded(coder, coder.transform(X, np.dtype(self.dtype)), split)
 
     def _matrix(self, X: Any) -> np.ndarray:
-        return self.coder_.transform(X, np.dtype(self.dtype))
+        matrix = self.coder_.transform(X, np.dtype(self.dtype))
+        self._tables.append((matrix, X))
+        return matrix
+
+    def _shown_rows(self, X: Any, rows: np.ndarray | None) -> Any:
+        table = next(table for matrix, table in self._tables if matrix is X)
+        return table if rows is None else _safe_indexing(table, rows)
 
     def _network_to_train(self, X: Any, objective: Any, first_pass: bool) -> Network:
         blocks = self.coder_.blocks
@@ -265,7 +274,7 @@ class BaseTabular(BaseNetwork):
         total: Any = 0
         for i, member in enumerate(members):
             if i == 0 or member.coder_ is not members[i - 1].coder_:
-                matrix = member._matrix(X)
+                matrix = member.coder_.transform(X, np.dtype(member.dtype))
             total = total + member._outputs_of_matrix(matrix) if i else member._outputs_of_matrix(matrix)
         return total if len(members) == 1 else total / len(members)
 
@@ -278,6 +287,9 @@ class BaseTabular(BaseNetwork):
         out = prediction.outputs(self, matrix)[0]
         idle.append(prediction)
         return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_tables"}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -292,6 +304,7 @@ _FITTED = ("_training", "_label_binarizer", "_idle_predictions")
 
 def _forget_training(member: Any) -> None:
     """Drop what only further training would need."""
+    vars(member).pop("_tables", None)
     if "_training" in vars(member):
         member._training.optimizer = member._training.random_state = member._training.standardized = None
 

@@ -113,7 +113,7 @@ _LOSSES = {
 
 def constraints_of(parameters: type, is_classifier: bool) -> dict[str, list[Any]]:
     """Return scikit-learn's validation of each parameter."""
-    found = {row.name: row.metadata["allowed"] for row in fields(parameters)}  # type: ignore[arg-type]
+    found = {row.name: row.metadata["allowed"] for row in fields(parameters)}
     of_classes: dict[str, list[Any]] = {"class_weight": [dict, list, Names({"balanced"}), None]}
     return found | {"loss": _LOSSES[is_classifier]} | (of_classes if is_classifier else {})
 
@@ -193,7 +193,7 @@ _REALMLP = """
         Schedule of the learning rate.
 
     learning_rate_init : float, default=None
-        Largest learning rate, in the NTK parametrisation. None is 0.04 for classes; for values 0.2, or 0.07 with 'td-s'.
+        Largest learning rate, in the NTK parametrisation. None is 0.04 for classes; for values 0.2, 0.07 with 'td-s'.
 
     beta_2 : float, default=0.95
         Decay of Adam's second moment.
@@ -255,7 +255,7 @@ _CLASS_WEIGHT = """
 
 _TABM = """
     arch_type : {{'tabm', 'tabm-mini'}}, default='tabm'
-        Whether members differ in factors of all layers and in their biases, or only in those of the first layer's input.
+        Whether members differ in factors of all layers and in biases, or only in factors of the first layer's input.
 
     k : int, default=32
         Members: networks that share most of their weights.

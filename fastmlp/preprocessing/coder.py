@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from fastmlp.kernels.feature_table import Block
 from fastmlp.preprocessing import learned, statistics
@@ -141,6 +140,8 @@ class ColumnCoder:
         TypeError
             About a column that is neither numbers nor categories, for instance one of dates.
         """
+        from sklearn.utils import check_random_state
+
         table = table_of(X)
         mask = categorical_mask(table, self.categorical_features)
         chosen = _rows(rows, table.n_rows)
@@ -235,6 +236,8 @@ class ColumnCoder:
         """
         if not hasattr(self, "columns"):
             raise AttributeError("this ColumnCoder is not fitted yet: call fit first")
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
         return self.coded(self._matched(table_of(X)), dtype, rows)
 
     def coded(self, table: Table, dtype: Any, rows: Any = None) -> np.ndarray:

@@ -14,7 +14,6 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import issparse
 
 #: No number of a column is as large; its square is a float still.
 LARGEST = 1e150
@@ -76,13 +75,12 @@ class Categories:
         """The column as categories, in no particular order; a TypeError refuses what are no texts or numbers."""
         codes, values = self.read()
         plain = [_plain(value) for value in values]
-        names = sorted({type(value).__name__ for value in plain if not isinstance(value, str | int | float)})
-        if names or len({isinstance(value, str) for value in plain}) > 1:
-            names = names or sorted({type(value).__name__ for value in plain})
-            raise TypeError(
-                f"column {self.label} of X: the categories of a column, as scikit-learn's argument must be uniformly "
-                f"strings or numbers, got {', '.join(names)}"
-            )
+        if len({isinstance(value, str) for value in plain}) > 1 or not all(
+            isinstance(value, str | int | float) for value in plain
+        ):
+            types = {value.name if isinstance(value, Refused) else type(value).__name__ for value in plain}
+            got = ", ".join(sorted(types))
+            raise TypeError(f"column {self.label} of X: argument must be uniformly strings or numbers, got {got}")
         for value in plain:
             if isinstance(value, float) and not abs(value) < np.inf:
                 raise ValueError(f"column {self.label} of X: Input X contains infinity among its categories")
@@ -160,18 +158,18 @@ def table_of(X: Any) -> Table:
     """
     if isinstance(X, np.ndarray):
         return _numpy(X)
-    if issparse(X):
+    if hasattr(X, "tocsr"):
         raise TypeError("Sparse data was passed for X, but dense data is required. Use '.toarray()' to convert it.")
-    library = type(X).__module__.partition(".")[0]
-    if library == "pandas" and hasattr(X, "iloc") and hasattr(X, "columns"):
+    libraries = {cls.__module__.partition(".")[0] for cls in type(X).__mro__}  # a GeoDataFrame is a frame of pandas
+    if "pandas" in libraries and hasattr(X, "iloc") and hasattr(X, "columns"):
         return _pandas(X)
-    if library == "polars" and hasattr(X, "collect"):
+    if "polars" in libraries and hasattr(X, "collect"):
         raise TypeError("X is a LazyFrame of polars: collect it first, X.collect()")
-    if library == "polars" and hasattr(X, "get_columns"):
+    if "polars" in libraries and hasattr(X, "get_columns"):
         return _polars(X)
-    if library == "pyarrow" and hasattr(X, "schema"):
+    if "pyarrow" in libraries and hasattr(X, "schema"):
         return _arrow(X)
-    if hasattr(X, "__arrow_c_stream__") and library not in ("pandas", "polars", "pyarrow"):
+    if hasattr(X, "__arrow_c_stream__") and not libraries & {"pandas", "polars", "pyarrow"}:
         import pyarrow
 
         return _arrow(pyarrow.table(X))
@@ -230,7 +228,10 @@ def array_column(label: str, values: np.ndarray) -> Column:
     if kind in "biuf":
         return Numbers(label, values)
     if kind == "S":
-        values, kind = np.char.decode(values, "utf-8"), "U"
+        try:
+            values, kind = np.char.decode(values, "utf-8"), "U"
+        except UnicodeDecodeError as error:
+            raise ValueError(f"column {label} of X has bytes that are no text in UTF-8: {error}") from None
     if kind == "U":
         return Categories(label, lambda: _unique(values))
     return _object_column(label, values if kind == "O" else values.astype(object))
@@ -248,7 +249,10 @@ def _object_column(label: str, values: np.ndarray) -> Column:
     if all(_is_missing_type(type_) or issubclass(type_, Real | Decimal | np.bool_) for type_ in types):
         if any(type_.__name__ in NOTHING for type_ in types):  # NumPy knows None alone
             values = np.array([None if _is_missing(value) else value for value in values], object)
-        return Numbers(label, values.astype(float))
+        try:
+            return Numbers(label, values.astype(float))
+        except OverflowError:
+            raise ValueError(f"Input X contains infinity or a value too large: an int in column {label}") from None
     return Categories(label, lambda: _factorized(values))
 
 
@@ -290,7 +294,7 @@ class Refused:
 def _plain(value: Any) -> Any:
     """Return a category as Python has it: a text or a number; anything else is returned as it is."""
     if isinstance(value, str):
-        return str(value)
+        return str.__str__(value)  # the text of a member of an enumeration, too
     if isinstance(value, Decimal):
         return float(value)
     return value.item() if isinstance(value, np.generic) else value

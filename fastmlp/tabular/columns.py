@@ -83,11 +83,7 @@ def in_order(columns: Sequence[Column]) -> list[Column]:
 
 def feature_names(columns: Sequence[Column]) -> list[str]:
     """Return the names of the features of the network, in their order: ``column`` or ``column=category``."""
-    names = []
-    for column in in_order(columns):
-        categories = column.categories if isinstance(column, Categorical) else None
-        names += [column.name] if categories is None else [f"{column.name}={category}" for category in categories]
-    return names
+    return coder(columns).feature_names
 
 
 def coder(columns: Sequence[Column]) -> ColumnCoder:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.optimize
 from sklearn.utils.fixes import parse_version, sp_version
 
+from fastmlp.data.warned import of_library
 from fastmlp.engines.backends import Data
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _check_optimize_result
@@ -68,5 +69,5 @@ def _minimize(estimator: Any, engine: ModuleType, network: Network, params: np.n
     if wrong is not None and not (np.isfinite(result.fun) and np.isfinite(result.jac).all()):
         params[...] = finite
         raise report(network, wrong, data, f"iteration {result.nit + 1}", "of the last finite loss")
-    estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
+    estimator.n_iter_ = of_library(_check_optimize_result, "lbfgs", result, estimator.max_iter)
     return result.x

@@ -14,8 +14,9 @@ The engines release the GIL.  Ctrl-C reaches the main thread only, so the caller
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
 from types import ModuleType
@@ -35,7 +36,7 @@ from fastmlp.training.run import INTERRUPTED, Run, train_stochastic
 from fastmlp.training.standardized import warn_of_large_targets
 from fastmlp.training.validation import Evaluation
 
-#: Seconds between two looks for Ctrl-C where a wait cannot be interrupted.
+#: Seconds between two looks for Ctrl-C where a signal does not end a wait.
 SLICE = 0.1
 
 
@@ -132,50 +133,91 @@ def fit_many(tasks: Sequence[Task], n_threads: int, on_end: Callable[[Task], Non
     not begun keep their first weights, with ``n_iter_`` 0.  A warning says so.  Warnings of the tasks are issued in
     the calling thread, each text once.
     """
-    stop, found = interrupts.Stop(), [list[warned.Warned]() for _ in tasks]
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="fastmlp-fit")
-    try:
-        futures: dict[Future[None], Task] = {}
-        for task, into in zip(tasks, found, strict=True):
-            futures[pool.submit(copy_context().run, _train, task, stop, into, get_config())] = task
-        interrupted = _wait(futures, stop, on_end)
-    except BaseException:
-        stop.wanted = True
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    _raise_first([future.exception() for future in futures])
+    trainings = _Trainings(tasks)
+    interrupted = trainings.run(n_threads, on_end)
+    trainings.raise_first_error()
     if interrupted:
-        found[0].append((INTERRUPTED, UserWarning))
-    warned.warn_once_each(entry for entries in found for entry in entries)
+        trainings.found[0].append((INTERRUPTED, UserWarning))
+    warned.warn_once_each(entry for entries in trainings.found for entry in entries)
 
 
-def _train(task: Task, stop: interrupts.Stop, into: list[warned.Warned], config: dict[str, Any]) -> None:
-    """Train a task on the present thread, with scikit-learn's settings of the caller's."""
-    if stop.wanted:
-        return
-    with interrupts.stoppable(stop), warned.kept(into), config_context(**config):
-        task.train()
+class _Trainings:
+    """Tasks on their way through threads.
 
+    A signal may come between any two operations of the main thread, which then must neither lose a task nor leave one
+    behind.  So threads take the number of a task from `todo` and put it into `ended`; the main thread only looks.
+    """
 
-def _wait(futures: Mapping[Future[None], Task], stop: interrupts.Stop, on_end: Callable[[Task], None] | None) -> bool:
-    """Wait until all tasks have ended; return whether Ctrl-C has ended them."""
-    pending, interrupted = set(futures), False
-    while pending:
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.tasks, self.stop = tasks, interrupts.Stop()
+        self.todo, self.ended = deque(range(len(tasks))), set[int]()
+        self.errors: dict[int, BaseException] = {}
+        self.found = [list[warned.Warned]() for _ in tasks]
+        self._contexts, self._config = [copy_context() for _ in tasks], get_config()
+        self._wake = threading.Event()
+
+    def run(self, n_threads: int, on_end: Callable[[Task], None] | None) -> bool:
+        """Train all tasks; return whether Ctrl-C has ended them."""
+        workers = iter([threading.Thread(target=self._work, name=f"fastmlp-fit-{i}") for i in range(n_threads)])
+        told, interrupted = set[int](), False
         try:
-            done, pending = wait(pending, SLICE, FIRST_EXCEPTION)
-            stop.wanted |= any(future.exception() is not None for future in done)
-            if on_end is not None:
-                for task in (task for future, task in futures.items() if future in done):
-                    on_end(task)
-            interrupts.check()  # this thread may itself be one that another waits for
-        except KeyboardInterrupt:
-            stop.wanted = interrupted = True
-    return interrupted
+            while True:
+                try:
+                    for worker in workers:
+                        worker.start()
+                    if len(self.ended) == len(self.tasks):
+                        return interrupted
+                    self._wait()
+                    if self.errors:
+                        self._end()
+                    for i in sorted(self.ended - told) if on_end is not None else ():
+                        told.add(i)
+                        on_end(self.tasks[i])  # type: ignore[misc] # which is not None
+                    interrupts.check()  # this thread may itself be one that another waits for
+                except KeyboardInterrupt:
+                    interrupted = True
+                    self._end()
+        finally:
+            self._end()
+            while len(self.ended) < len(self.tasks):  # an error of ours, or another Ctrl-C
+                self._wait()
 
+    def raise_first_error(self) -> None:
+        """Raise the first of the tasks' errors; those that were stopped because of another one do not count."""
+        raised = [self.errors[i] for i in sorted(self.errors)]
+        if raised:
+            raise next((error for error in raised if not isinstance(error, KeyboardInterrupt)), raised[0])
 
-def _raise_first(errors: Sequence[BaseException | None]) -> None:
-    """Raise the first of the tasks' errors; those that were stopped because of another one do not count."""
-    raised = [error for error in errors if error is not None]
-    if raised:
-        raise next((error for error in raised if not isinstance(error, KeyboardInterrupt)), raised[0])
+    def _wait(self) -> None:
+        """Wait until a task has ended, or for a while."""
+        self._wake.wait(SLICE)
+        self._wake.clear()
+
+    def _end(self) -> None:
+        """Stop the tasks in training; those that have not begun are over.  To do it again changes nothing."""
+        self.stop.wanted = True
+        self.ended.update(self.todo.copy())  # a thread that takes one of them now does nothing
+        self.todo.clear()
+
+    def _next(self) -> int | None:
+        """Take the number of a task that nobody has begun; None if there is none."""
+        try:
+            return self.todo.popleft()
+        except IndexError:
+            return None
+
+    def _work(self) -> None:
+        """Train one task after the other, on a thread of its own, with the settings of the calling thread."""
+        for i in iter(self._next, None):
+            try:
+                self._contexts[i].run(self._train, i)
+            except BaseException as error:
+                self.errors[i] = error
+            self.ended.add(i)
+            self._wake.set()
+
+    def _train(self, i: int) -> None:
+        if self.stop.wanted:
+            return
+        with interrupts.stoppable(self.stop), warned.kept(self.found[i]), config_context(**self._config):
+            self.tasks[i].train()

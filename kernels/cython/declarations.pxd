@@ -109,6 +109,7 @@ cdef extern from "fastmlp.h":
         void *y
         idx *y_class
         void *weight
+        void *member_weight
         double *row_loss
         void *scratch
     ctypedef struct fm_data:

@@ -24,7 +24,6 @@ from numpy.random cimport bitgen_t
 from declarations cimport *
 
 from fastmlp.kernels import feature_table, formulas, interrupts, language, layer_table, program as programs
-from fastmlp.kernels.contract import refuse
 
 cnp.import_array()
 

@@ -144,11 +144,12 @@ typedef struct {
     void *input;                   /* (max_rows * members, ld_in) what the first layer reads */
     void *input_delta;             /* (max_rows * members, ld_in) d loss / d input; NULL: nothing in front learns */
     void *features_delta;          /* (max_rows, ld_in) d loss / d features; NULL: no block learns */
-    void *y;                       /* (max_rows, n_outputs) targets of the chunk */
-    idx *y_class;                  /* (max_rows,) class indices of the chunk */
+    void *y;                       /* (max_rows * members, n_outputs) targets of the chunk */
+    idx *y_class;                  /* (max_rows * members,) class indices of the chunk */
     void *weight;                  /* (max_rows,) sample weights of the chunk */
-    double *row_loss;              /* (max_rows,) weighted loss of each row of the chunk */
-    void *scratch;                 /* (n_threads, 3, max(max_rows, CLASS_ROWS), n_outputs) */
+    void *member_weight;           /* (max_rows * members,) the shares of members in them; NULL: one member */
+    double *row_loss;              /* (max_rows * members,) weighted loss of each row of the chunk */
+    void *scratch;                 /* (n_threads, 3, max(max_rows * members, CLASS_ROWS), n_outputs) */
 } fm_workspace;
 
 /* The caller's rows.  Checked in engine.pyx: shapes, dtypes, bounds of every index.

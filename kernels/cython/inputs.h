@@ -245,6 +245,88 @@ static void FN(embedding_gradient)(const FN(chunk) *c, const fm_block *b, idx m,
     }
 }
 
+/* --- piecewise-linear features: weight x + bias + sum_{j < k} bins_j + (t - k) bins_k, k = floor(t) within the bins -------
+ *
+ * The sums over j < k are kept (sums, as bins) and renewed with the bins, so a row reads two rows of the table.  Likewise
+ * on the way back a row adds its delta in one place, of `kept` (as bins), and sums over j > k follow once for all rows. */
+
+/* The bin of feature f, and *rest = t - k. */
+static inline idx FN(bin_of)(const fm_block *b, idx f, const REAL *x, REAL *rest)
+{
+    const REAL t = *(const volatile REAL *)(x + b->columns[b->n_features + f]);
+    const idx k = !(t >= 1) ? 0 : t < (REAL)b->counts[f] ? (idx)t : b->counts[f] - 1;
+    *rest = t - (REAL)k;
+    return k;
+}
+
+static void FN(piecewise_forward)(const FN(chunk) *c, const fm_block *b, idx n, const REAL *x, idx ld_x, REAL *out, idx ld)
+{
+    const REAL *params = c->ws->params;
+    for (idx f = 0; f < b->n_features; f++) {
+        const REAL *weight = params + b->arrays[0] + f * b->ld[0], *bias = params + b->arrays[1] + f * b->ld[1];
+        for (idx r = 0; r < n; r++) {
+            REAL rest, value = x[r * ld_x + b->columns[f]], *e = out + r * ld + b->at + f * b->size;
+            const idx row = (b->starts[f] + FN(bin_of)(b, f, x + r * ld_x, &rest)) * b->ld[2];
+            const REAL *bin = params + b->arrays[2] + row, *sum = (const REAL *)b->sums + row;
+            IVDEP
+            for (idx j = 0; j < b->size; j++)
+                e[j] = value * weight[j] + bias[j] + sum[j] + rest * bin[j];
+        }
+    }
+}
+
+/* Gradients of all three arrays, for features m .. m + n_features, over the n rows of the chunk. */
+static void FN(piecewise_gradient)(const FN(chunk) *c, const fm_block *b, idx m, idx n_features, const REAL *delta, idx ld,
+                                   int accumulate)
+{
+    REAL *grad = c->ws->grad;
+    const size_t row_bytes = (size_t)b->ld[2] * sizeof(REAL);
+    idx ld_x;
+    const REAL *x = FN(rows_of_x)(c->ws, c->data, c->rows, c->first, 0, &ld_x);
+    for (idx f = m; f < m + n_features; f++) {
+        REAL *g_weight = grad + b->arrays[0] + f * b->ld[0], *g_bias = grad + b->arrays[1] + f * b->ld[1];
+        REAL *g_bins = grad + b->arrays[2] + b->starts[f] * b->ld[2], *whole = (REAL *)b->kept + b->starts[f] * b->ld[2];
+        memset(whole, 0, (size_t)b->counts[f] * row_bytes);
+        if (!accumulate) {
+            memset(g_weight, 0, (size_t)b->ld[0] * sizeof(REAL));
+            memset(g_bias, 0, (size_t)b->ld[1] * sizeof(REAL));
+            memset(g_bins, 0, (size_t)b->counts[f] * row_bytes);
+        }
+        for (idx r = 0; r < c->n; r++) {
+            const REAL *d = delta + r * ld + b->at + f * b->size, value = x[r * ld_x + b->columns[f]];
+            REAL rest;
+            const idx row = FN(bin_of)(b, f, x + r * ld_x, &rest) * b->ld[2];
+            REAL *g_bin = g_bins + row, *all = whole + row;
+            IVDEP
+            for (idx j = 0; j < b->size; j++) {
+                g_weight[j] += value * d[j];
+                g_bias[j] += d[j];
+                g_bin[j] += rest * d[j];
+                all[j] += d[j];
+            }
+        }
+        for (idx k = b->counts[f] - 2; k >= 0; k--) { /* bins below a row's own count in full */
+            REAL *below = whole + k * b->ld[2], *above = below + b->ld[2];
+            for (idx j = 0; j < b->size; j++) {
+                g_bins[k * b->ld[2] + j] += above[j];
+                below[j] += above[j];
+            }
+        }
+    }
+}
+
+/* sums = of the bins below each, of features m .. m + n_features. */
+static void FN(sum_bins)(const fm_workspace *ws, const fm_block *b, idx m, idx n_features)
+{
+    for (idx f = m; f < m + n_features; f++) {
+        const REAL *bins = (const REAL *)ws->params + b->arrays[2] + b->starts[f] * b->ld[2];
+        REAL *sums = (REAL *)b->sums + b->starts[f] * b->ld[2];
+        memset(sums, 0, (size_t)b->ld[2] * sizeof(REAL));
+        for (idx i = 0; i < (b->counts[f] - 1) * b->ld[2]; i++)
+            sums[b->ld[2] + i] = sums[i] + bins[i];
+    }
+}
+
 /* --- all blocks ------------------------------------------------------------------------------------------------------------ */
 
 static void FN(plain_forward)(const fm_block *b, idx n, const REAL *x, idx ld_x, REAL *out, idx ld)
@@ -260,6 +342,8 @@ static void FN(blocks_forward)(const FN(chunk) *c, idx at, idx n, const REAL *x,
     for (const fm_block *b = c->ws->blocks; b < c->ws->blocks + c->ws->n_blocks; b++) {
         if (b->kind == FM_PERIODIC)
             FN(periodic_forward)(c, b, at, n, x, ld_x, out, ld);
+        else if (b->kind == FM_PIECEWISE)
+            FN(piecewise_forward)(c, b, n, x, ld_x, out, ld);
         else if (b->kind == FM_EMBEDDING)
             FN(embedding_forward)(c, b, n, x, ld_x, out, ld);
         else
@@ -278,11 +362,29 @@ static void FN(block_gradient)(const FN(chunk) *c, const fm_slice *slice, int ac
         return;
     if (b->kind == FM_PERIODIC)
         FN(periodic_gradient)(c, b, slice->m, slice->n_rows, accumulate);
+    if (b->kind == FM_PIECEWISE)
+        FN(piecewise_gradient)(c, b, slice->m, slice->n_rows, ws->features_delta, ws->layers[0].ld_in, accumulate);
     if (b->kind == FM_EMBEDDING) {
         if (!accumulate)
             memset(g, 0, (size_t)slice->length * sizeof(REAL));
         FN(embedding_gradient)(c, b, slice->m, slice->n_rows, ws->features_delta, ws->layers[0].ld_in, g);
     }
+}
+
+/* What is made of a slice of a block's array once it is new. */
+static void FN(block_updated)(const fm_workspace *ws, const fm_slice *slice)
+{
+    const fm_block *b = &ws->blocks[slice->layer];
+    if (b->kind == FM_PIECEWISE && slice->array == 2)
+        FN(sum_bins)(ws, b, slice->m, slice->n_rows);
+}
+
+/* The same for whole blocks, in front of a prediction. */
+static void FN(blocks_updated)(const fm_workspace *ws)
+{
+    for (const fm_block *b = ws->blocks; b < ws->blocks + ws->n_blocks; b++)
+        if (b->kind == FM_PIECEWISE)
+            FN(sum_bins)(ws, b, 0, b->n_features);
 }
 
 /* --- the scale: a factor for each feature and member ---------------------------------------------------------------------- */

@@ -39,16 +39,56 @@ static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, 
     }
 }
 
-/* grad_w (+)= x^T delta: rows m .. m + n_rows of (fan_in, ld_out), over all rows of x (rows, ld_in). */
-static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_out, const REAL *x, const REAL *delta,
-                                REAL *grad_w, int accumulate, fm_blas_gemm blas)
+/* The same for a layer of the members: z = u * factors + b, members in turn, where u = x W is kept in raw (rows, ld_out);
+ * factors and b (members, ld_out). */
+static void FN(ensemble_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, const REAL *w, const REAL *factors,
+                                 const REAL *b, idx members, REAL *raw, const FN(stage) *s, fm_blas_gemm blas)
+{
+    const int by_blas = blas && FN(gemm_is_large)(rows, s->ld, fan_in);
+    const idx ld = s->ld, block = by_blas ? rows : FN(block_rows)(ld, fan_in);
+    const FN(start) zero = {NULL, 0};
+    if (by_blas)
+        FN(gemm_blas)(blas, rows, ld, fan_in, x, ld_in, 0, w, ld, raw, ld, 0);
+    for (idx r = 0; r < rows; r += block) {
+        const idx n = rows - r < block ? rows - r : block;
+        if (!by_blas)
+            FN(gemm)(n, ld, fan_in, x + r * ld_in, ld_in, 1, w, ld, raw + r * ld, ld, zero, block);
+        for (idx i = r; i < r + n; i++) {
+            const REAL *u = raw + i * ld, *f = factors + i % members * ld, *bias = b + i % members * ld;
+            REAL *z = s->z + i * ld;
+            IVDEP
+            for (idx j = 0; j < ld; j++)
+                z[j] = u[j] * f[j] + bias[j];
+        }
+        FN(stage_forward)(s, r, n);
+    }
+}
+
+/* The same for heads: rows are those of members in turn, of which each has a W and a b of its own; n rows of each member,
+ * w (members, fan_in, ld_out), b (members, ld_out). */
+static void FN(heads_product)(idx n, idx members, idx fan_in, idx ld_in, const REAL *x, const REAL *w, const REAL *b,
+                              const FN(stage) *s)
+{
+    const idx ld = s->ld;
+    for (idx i = 0; i < members; i++) {
+        const FN(start) bias = {b + i * ld, 0};
+        FN(gemm)(n, ld, fan_in, x + i * ld_in, members * ld_in, 1, w + i * fan_in * ld, ld, s->z + i * ld, members * ld, bias,
+                 BLOCK_ROWS);
+    }
+    FN(stage_forward)(s, 0, n * members);
+}
+
+/* grad_w (+)= x^T delta: rows m .. m + n_rows of (fan_in, ld_out), over all rows of x (rows, ld_in) and of delta, whose
+ * row stride is ld_delta. */
+static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_out, idx ld_delta, const REAL *x,
+                                const REAL *delta, REAL *grad_w, int accumulate, fm_blas_gemm blas)
 {
     if (blas && FN(gemm_is_large)(n_rows, ld_out, rows)) {
-        FN(gemm_blas)(blas, n_rows, ld_out, rows, x + m, ld_in, 1, delta, ld_out, grad_w, ld_out, (REAL)accumulate);
+        FN(gemm_blas)(blas, n_rows, ld_out, rows, x + m, ld_in, 1, delta, ld_delta, grad_w, ld_out, (REAL)accumulate);
         return;
     }
     const FN(start) start = {accumulate ? grad_w : NULL, ld_out};
-    FN(gemm)(n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_out, grad_w, ld_out, start, BLOCK_ROWS);
+    FN(gemm)(n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_delta, grad_w, ld_out, start, BLOCK_ROWS);
 }
 
 /* below = delta W^T, then backward through the stage of the layer below.  rows of delta (rows, ld_out);
@@ -69,6 +109,18 @@ static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, const REAL *wt, c
         FN(gemm)(n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, below + r * ld_in, ld_in, zero, block);
         FN(stage_backward)(s, r, n, below);
     }
+}
+
+/* The same for heads, n rows of each member; wt (members, fan_out, ld_in). */
+static void FN(heads_delta)(idx n, idx members, idx fan_out, idx ld_out, const REAL *wt, const REAL *delta,
+                            const FN(stage) *s, REAL *below)
+{
+    const idx ld = s->ld;
+    const FN(start) zero = {NULL, 0};
+    for (idx i = 0; i < members; i++)
+        FN(gemm)(n, ld, fan_out, delta + i * ld_out, members * ld_out, 1, wt + i * fan_out * ld, ld, below + i * ld,
+                 members * ld, zero, BLOCK_ROWS);
+    FN(stage_backward)(s, 0, n * members, below);
 }
 
 /* --- first layer on sparse rows (CSR): no densified copy -------------------------------------------------------- */

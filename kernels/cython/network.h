@@ -116,10 +116,33 @@ static void FN(gather)(const fm_data *data, const idx *rows, idx first, idx n, i
     }
 }
 
+/* As gather_targets, where each row is one of each member: its targets are those of all, its weight their share. */
+static void FN(gather_shares)(const fm_workspace *ws, const fm_data *data, const idx *rows, idx first, idx at, idx n)
+{
+    const idx n_outputs = ws->layers[ws->n_layers - 1].fan_out, members = ws->members;
+    for (idx r = 0; r < n; r++) {
+        const idx row = FN(row_at)(rows, first + r), to = (at + r) * members;
+        const REAL weight = data->sample_weight ? ((const REAL *)data->sample_weight)[row] : (REAL)1;
+        ((REAL *)ws->weight)[at + r] = weight;
+        for (idx i = to; i < to + members; i++) {
+            ((REAL *)ws->member_weight)[i] = weight / (REAL)members;
+            if (data->y_class)
+                ws->y_class[i] = data->y_class[row];
+            else
+                memcpy((REAL *)ws->y + i * n_outputs, (const REAL *)data->y + row * n_outputs,
+                       (size_t)n_outputs * sizeof(REAL));
+        }
+    }
+}
+
 /* Targets and sample weights of rows[first .. first + n) -> rows at .. at + n of the chunk's buffers. */
 static void FN(gather_targets)(const fm_workspace *ws, const fm_data *data, const idx *rows, idx first, idx at, idx n)
 {
     const idx n_outputs = ws->layers[ws->n_layers - 1].fan_out;
+    if (ws->members > 1) {
+        FN(gather_shares)(ws, data, rows, first, at, n);
+        return;
+    }
     for (idx r = 0; r < n; r++) {
         const idx row = FN(row_at)(rows, first + r);
         if (data->y_class && rows && r + PREFETCH_ROWS < n)
@@ -164,10 +187,12 @@ static void FN(read_rows)(const FN(chunk) *c, idx at, idx n, const FN(mask) *mas
         FN(inputs_forward)(c, at, n, x, ld);
 }
 
-/* The member's rows at .. at + n of the chunk through all layers: a[1] .. a[L] (logits). */
+/* The member's rows at .. at + n of the chunk through all layers: a[1] .. a[L] (logits).  In the layers' buffers each row is
+ * one of each member of the network. */
 static void FN(forward)(const FN(chunk) *c, idx at, idx n)
 {
     fm_workspace *ws = c->ws;
+    const idx k = ws->members;
     const REAL *params = ws->params;
     const fm_data *data = c->data;
     idx ld_x;
@@ -178,13 +203,19 @@ static void FN(forward)(const FN(chunk) *c, idx at, idx n)
     for (int l = 0; l < ws->n_layers; l++) {
         const fm_layer *layer = &ws->layers[l];
         FN(stages) s;
-        FN(stages_of)(c, l, at, &s);
-        if (l == 0 && data->indptr)
+        FN(stages_of)(c, l, at * k, &s);
+        const REAL *read = l ? ROW(layer[-1].out, at * k, layer->ld_in) : x;
+        if (layer->heads > 1)
+            FN(heads_product)(n, k, layer->fan_in, layer->ld_in, read, params + layer->w, params + layer->b, &s.before);
+        else if (layer->ensemble)
+            FN(ensemble_product)(n * k, layer->fan_in, layer->ld_in, read, params + layer->w, params + layer->member_out,
+                                 params + layer->b, k, ROW(layer->raw, at * k, layer->ld_out), &s.before, ws->blas);
+        else if (l == 0 && data->indptr)
             FN(sparse_forward)(data, c->rows, c->first + at, n, layer->fan_in, params + layer->w, params + layer->b, mask,
                                &s.before);
         else
-            FN(forward_product)(n, layer->fan_in, l ? layer->ld_in : ld_x, l ? ROW(layer[-1].out, at, layer->ld_in) : x,
-                                params + layer->w, params + layer->b, &s.before, ws->blas);
+            FN(forward_product)(n * k, layer->fan_in, l ? layer->ld_in : ld_x, read, params + layer->w, params + layer->b,
+                                &s.before, ws->blas);
         if (layer->whole_batch)
             FN(batch_forward)(c, l, at, n, &s);
     }
@@ -193,8 +224,22 @@ static void FN(forward)(const FN(chunk) *c, idx at, idx n)
 /* Member t's scratch. */
 static REAL *FN(scratch)(const fm_workspace *ws, int t)
 {
-    const idx rows = ws->max_rows > CLASS_ROWS ? ws->max_rows : CLASS_ROWS;
+    const idx most = ws->max_rows * ws->members, rows = most > CLASS_ROWS ? most : CLASS_ROWS;
     return (REAL *)ws->scratch + t * 3 * rows * ws->layers[ws->n_layers - 1].fan_out;
+}
+
+/* below = d loss / d(what layer l reads), rows at .. at + n of the chunk, then back through the stage s below it. */
+static void FN(layer_delta)(const FN(chunk) *c, const fm_layer *layer, idx at, idx n, const FN(stage) *s, REAL *below)
+{
+    const idx k = c->ws->members, rows = n * k;
+    REAL *delta = ROW(layer->product_delta, at * k, layer->ld_out);
+    if (layer->ensemble)
+        FN(times_factors)(0, rows, layer->ld_out, k, (const REAL *)c->ws->params + layer->member_out,
+                          ROW(layer->delta, at * k, layer->ld_out), delta);
+    if (layer->heads > 1)
+        FN(heads_delta)(n, k, layer->fan_out, layer->ld_out, layer->wt, delta, s, below);
+    else
+        FN(input_delta)(rows, layer->fan_out, layer->ld_out, layer->wt, delta, s, below, c->ws->blas);
 }
 
 /* Logits and targets of the member's rows at .. at + n -> row_loss and the deltas of every layer. */
@@ -203,15 +248,18 @@ static void FN(loss_and_deltas)(const FN(chunk) *c, idx at, idx n)
     fm_workspace *ws = c->ws;
     const int last = ws->n_layers - 1;
     const fm_layer *top = &ws->layers[last];
-    FN(loss)(&ws->loss, n, top->fan_out, top->ld_out, ROW(top->a, at, top->ld_out), ROW(ws->y, at, top->fan_out),
-             ws->y_class + at, c->data->sample_weight ? ROW(ws->weight, at, 1) : NULL, ROW(top->delta, at, top->ld_out),
-             ws->row_loss + at, FN(scratch)(ws, c->member));
+    const idx first = at * ws->members;
+    const REAL *weight = c->data->sample_weight ? ROW(ws->weight, at, 1) : NULL;
+    if (ws->members > 1)
+        weight = ROW(ws->member_weight, first, 1);
+    FN(loss)(&ws->loss, n * ws->members, top->fan_out, top->ld_out, ROW(top->a, first, top->ld_out),
+             ROW(ws->y, first, top->fan_out), ws->y_class + first, weight, ROW(top->delta, first, top->ld_out),
+             ws->row_loss + first, FN(scratch)(ws, c->member));
     for (int l = last; l > 0; l--) {
         const fm_layer *layer = &ws->layers[l], *below = layer - 1;
         FN(stages) s;
-        FN(stages_of)(c, l - 1, at, &s);
-        FN(input_delta)(n, layer->fan_out, layer->ld_out, layer->wt, ROW(layer->delta, at, layer->ld_out),
-                        below->whole_batch ? &s.after : &s.before, ROW(below->delta, at, layer->ld_in), ws->blas);
+        FN(stages_of)(c, l - 1, first, &s);
+        FN(layer_delta)(c, layer, at, n, below->whole_batch ? &s.after : &s.before, ROW(below->delta, first, layer->ld_in));
         if (below->whole_batch)
             FN(batch_backward)(c, l - 1, at, n, &s);
     }
@@ -219,12 +267,18 @@ static void FN(loss_and_deltas)(const FN(chunk) *c, idx at, idx n)
         return;
     const fm_layer *bottom = &ws->layers[0];
     const FN(stage) none = {.ld = bottom->ld_in};
-    FN(input_delta)(n, bottom->fan_out, bottom->ld_out, bottom->wt, ROW(bottom->delta, at, bottom->ld_out), &none,
-                    ROW(ws->input_delta, at, bottom->ld_in), ws->blas);
+    FN(layer_delta)(c, bottom, at, n, &none, ROW(ws->input_delta, first, bottom->ld_in));
     FN(inputs_backward)(c, at, n);
 }
 
 /* --- phase "slices": gradient and update of a slice of the parameters --------------------------------------------------- */
+
+/* Zeros in the padding of g, rows of ld numbers. */
+static void FN(clear_padding)(idx length, idx width, idx ld, REAL *g)
+{
+    for (idx i = width; i < length; i += ld)
+        memset(g + i, 0, (size_t)(ld - width) * sizeof(REAL));
+}
 
 /* The slice's gradient: sums over the rows of the chunk. */
 static void FN(slice_gradient)(const FN(chunk) *c, const fm_slice *slice, int accumulate)
@@ -252,12 +306,22 @@ static void FN(slice_gradient)(const FN(chunk) *c, const fm_slice *slice, int ac
     } else {
         idx ld_x = layer->ld_in;
         const REAL *x = slice->layer ? layer[-1].out : FN(input)(ws, data, c->rows, c->first, 0, &ld_x);
-        FN(weight_gradient)(c->n, slice->m, slice->n_rows, ld_x, layer->ld_out, x, layer->delta, g, accumulate, ws->blas);
+        const REAL *delta = layer->product_delta;
+        if (layer->heads > 1) /* every so many rows are the member's */
+            FN(weight_gradient)(c->n, slice->m, slice->n_rows, ld_x * ws->members, layer->ld_out,
+                                layer->ld_out * ws->members, x + slice->head * ld_x, delta + slice->head * layer->ld_out, g,
+                                accumulate, ws->blas);
+        else
+            FN(weight_gradient)(c->n * ws->members, slice->m, slice->n_rows, ld_x, layer->ld_out, layer->ld_out, x, delta, g,
+                                accumulate, ws->blas);
+    }
+    if (slice->kind == FM_MEMBER_IN) {
+        FN(clear_padding)(slice->length, layer->fan_in, layer->ld_in, g);
+        return;
     }
     /* a user's formula may be infinite or NaN at the padding's 0; sums over the padded vector must not see that */
     if (layer->activation && layer->activation->slope.instructions)
-        for (idx i = layer->fan_out; i < slice->length; i += layer->ld_out)
-            memset(g + i, 0, (size_t)(layer->ld_out - layer->fan_out) * sizeof(REAL));
+        FN(clear_padding)(slice->length, layer->fan_out, layer->ld_out, g);
 }
 
 /* sum of squares of p[0 .. n), n a multiple of LANES. */
@@ -327,16 +391,25 @@ static void FN(finish_gradient)(fm_workspace *ws, const fm_epoch *epoch, const f
         ws->tile_norm[k] = FN(sum_of_squares)(slice->length - i < tile ? slice->length - i : tile, g + i);
 }
 
-/* What is made of a slice's parameters once they are new: its part of wt, or running statistics. */
+/* The slice's part of wt, if its layer has one. */
+static void FN(transpose_slice)(const fm_workspace *ws, const fm_slice *slice)
+{
+    const fm_layer *layer = &ws->layers[slice->layer];
+    if (layer->returns)
+        FN(transpose)(layer, slice->m, slice->n_rows,
+                      (REAL *)ws->params + layer->w + slice->head * layer->fan_in * layer->ld_out,
+                      (REAL *)layer->wt + slice->head * layer->fan_out * layer->ld_in);
+}
+
+/* What is made of a slice's parameters once they are new: its part of wt, running statistics, prefix sums. */
 static ALWAYS_INLINE void FN(slice_updated)(const FN(chunk) *c, const fm_slice *slice)
 {
     if (slice->kind == FM_OF_BLOCK)
-        return;
-    const fm_layer *layer = &c->ws->layers[slice->layer];
-    if (slice->kind != FM_W)
-        FN(vector_updated)(c, layer, slice);
-    else if (layer->returns)
-        FN(transpose)(layer, slice->m, slice->n_rows, (REAL *)c->ws->params + layer->w, layer->wt);
+        FN(block_updated)(c->ws, slice);
+    else if (slice->kind == FM_W)
+        FN(transpose_slice)(c->ws, slice);
+    else
+        FN(vector_updated)(c, &c->ws->layers[slice->layer], slice);
 }
 
 /* The slice's update by the gradient (g + alpha p + l1 sign p) * scale, then its part of wt. */
@@ -395,12 +468,13 @@ static void FN(update_slices)(const FN(chunk) *c, double scale)
 
 /* --- the epoch ----------------------------------------------------------------------------------------------------------- */
 
-/* Rows lo .. hi of a chunk of n that member t of T takes: whole register tiles. */
-static void FN(share)(idx n, int t, int T, idx *lo, idx *hi)
+/* Rows lo .. hi of a chunk of n that member t of the team takes: whole register tiles, of which a row fills some where the
+ * network has many members. */
+static void FN(share)(const fm_workspace *ws, idx n, int t, idx *lo, idx *hi)
 {
-    const idx tiles = (n + MR - 1) / MR;
-    *lo = tiles * t / T * MR;
-    *hi = tiles * (t + 1) / T * MR;
+    const idx unit = ws->members < MR ? MR : 1, tiles = (n + unit - 1) / unit, T = ws->n_threads;
+    *lo = tiles * t / T * unit;
+    *hi = tiles * (t + 1) / T * unit;
     *lo = *lo < n ? *lo : n;
     *hi = *hi < n ? *hi : n;
 }
@@ -464,7 +538,7 @@ static int FN(train_step)(const FN(training) *job, int t, idx step)
         const int last = r + n == rows;
         const FN(chunk) c = {ws, job->data, epoch->order, epoch, step, start + r, r, n, t};
         idx lo, hi;
-        FN(share)(n, t, ws->n_threads, &lo, &hi);
+        FN(share)(ws, n, t, &lo, &hi);
         FN(gather_targets)(ws, job->data, epoch->order, start + r + lo, lo, hi - lo);
         FN(forward)(&c, lo, hi - lo);
         FN(loss_and_deltas)(&c, lo, hi - lo);
@@ -476,7 +550,7 @@ static int FN(train_step)(const FN(training) *job, int t, idx step)
         if (ws->interrupted || (last && weight == 0))
             return 0;
         if (t == 0)
-            for (idx i = 0; i < n; i++)
+            for (idx i = 0; i < n * ws->members; i++)
                 loss += ws->row_loss[i];
         FN(slices_phase)(&c, last, weight);
         fm_team_barrier(ws->team);
@@ -497,11 +571,10 @@ static void FN(train_member)(void *job_, int t)
     fm_workspace *ws = job->ws;
     for (idx u = ws->slice_start[t]; u < ws->slice_start[t + 1]; u++) {
         const fm_slice *slice = &ws->slices[u];
-        if (slice->kind != FM_W)
-            continue;
-        const fm_layer *layer = &ws->layers[slice->layer];
-        if (layer->returns)
-            FN(transpose)(layer, slice->m, slice->n_rows, (REAL *)ws->params + layer->w, layer->wt);
+        if (slice->kind == FM_W)
+            FN(transpose_slice)(ws, slice);
+        else if (slice->kind == FM_OF_BLOCK)
+            FN(block_updated)(ws, slice);
     }
     fm_team_barrier(ws->team);
     for (idx s = 0; s < job->epoch->n_steps; s++)
@@ -552,6 +625,29 @@ typedef struct {
     REAL *out;
 } FN(prediction);
 
+/* Predictions of n rows from the logits of all members, which they overwrite: the means of link(logits), or the logits. */
+static void FN(predict_members)(const fm_workspace *ws, idx n, REAL *logits, REAL *out, REAL *scratch)
+{
+    const fm_layer *top = &ws->layers[ws->n_layers - 1];
+    const idx k = ws->members, n_outputs = top->fan_out, ld = top->ld_out;
+    if (!ws->averages) {
+        for (idx i = 0; i < n * k; i++)
+            memcpy(out + i * n_outputs, logits + i * ld, (size_t)n_outputs * sizeof(REAL));
+        return;
+    }
+    if (ws->loss.link < 0)
+        FN(softmax)(n * k, n_outputs, ld, logits, ld, logits, scratch);
+    else
+        FN(link)(&ws->loss, n * k * ld, logits, logits);
+    for (idx r = 0; r < n; r++, logits += k * ld, out += n_outputs)
+        for (idx j = 0; j < n_outputs; j++) {
+            REAL sum = 0;
+            for (idx i = 0; i < k; i++)
+                sum += logits[i * ld + j];
+            out[j] = sum / (REAL)k;
+        }
+}
+
 /* Member t's rows, in pieces that fit its share of the chunk's buffers. */
 static void FN(predict_member)(void *job_, int t)
 {
@@ -560,17 +656,19 @@ static void FN(predict_member)(void *job_, int t)
     const fm_layer *top = &ws->layers[ws->n_layers - 1];
     const idx n_outputs = top->fan_out;
     idx at, at_end, lo, hi;
-    FN(share)(ws->max_rows, t, ws->n_threads, &at, &at_end);
-    FN(share)(job->n, t, ws->n_threads, &lo, &hi);
-    REAL *logits = ROW(top->a, at, top->ld_out);
+    FN(share)(ws, ws->max_rows, t, &at, &at_end);
+    FN(share)(ws, job->n, t, &lo, &hi);
+    REAL *logits = ROW(top->a, at * ws->members, top->ld_out);
     for (idx r = lo; r < hi && !ws->interrupted; r += at_end - at) {
         const idx n = hi - r < at_end - at ? hi - r : at_end - at;
-        REAL *out = job->out + r * n_outputs;
+        REAL *out = job->out + r * n_outputs * (ws->averages ? 1 : ws->members);
         const FN(chunk) c = {.ws = ws, .data = job->data, .rows = job->rows, .first = r - at, .n = n, .member = t};
         FN(forward)(&c, at, n);
         if (!FN(finite_input)(ws, job->data, job->rows, r, at, n))
             ws->saw_non_finite = 1;
-        if (ws->loss.link < 0) {
+        if (!ws->averages || ws->members > 1) {
+            FN(predict_members)(ws, n, logits, out, FN(scratch)(ws, t));
+        } else if (ws->loss.link < 0) {
             FN(softmax)(n, n_outputs, top->ld_out, logits, n_outputs, out, FN(scratch)(ws, t));
         } else {
             for (idx i = 0; i < n; i++)
@@ -587,6 +685,7 @@ static void FN(predict_member)(void *job_, int t)
 static void FN(predict)(fm_workspace *ws, const fm_data *data, const idx *rows, idx n, void *out)
 {
     FN(prediction) job = {ws, data, rows, n, out};
+    FN(blocks_updated)(ws);
     fm_team_run(ws->team, FN(predict_member), &job);
 }
 

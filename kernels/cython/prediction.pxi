@@ -29,8 +29,9 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
         p_rows = indices(rows, "rows", n)
         n = len(rows)
     check_codes(&data, p_rows, n, workspace)
+    width = workspace.n_outputs * (1 if workspace.network.average else workspace.ws.members)
     cdef void *p_params = workspace.flat(params, "params")
-    cdef void *p_out = pointer(out, "out", REALS[workspace.is_double], (n, workspace.n_outputs), True)
+    cdef void *p_out = pointer(out, "out", REALS[workspace.is_double], (n, width), True)
     cdef const fm_kernels *k = workspace.kernels
     cdef fm_workspace ws
     workspace.begin()

@@ -55,7 +55,21 @@ typedef struct {
     REAL *z, *a, *out;      /* (rows, ld) */
     REAL *product;          /* (rows, ld) for learned slopes and mixes, else NULL */
     const REAL *mix;        /* (ld,) of a parametric activation, else NULL */
+    idx members;            /* of which the rows are in turn */
+    const REAL *factors;    /* (members, ld) of what the next layer reads of out, else NULL */
+    REAL *read, *fed;       /* (rows, ld) out * factors; d loss / d factor of each row */
 } FN(stage);
+
+/* y (rows, ld) = x * factors (members, ld), rows first .. first + rows of members in turn; y may be x. */
+static void FN(times_factors)(idx first, idx rows, idx ld, idx members, const REAL *factors, const REAL *x, REAL *y)
+{
+    for (idx r = first; r < first + rows; r++, x += ld, y += ld) {
+        const REAL *f = factors + r % members * ld;
+        IVDEP
+        for (idx j = 0; j < ld; j++)
+            y[j] = x[j] * f[j];
+    }
+}
 
 /* Rows r .. r + n of a parametric activation: out = (z + (f(z) - z) mix) * mask.  What the way back multiplies by, the
  * slope in z and the product, takes the mask too, so that it is drawn once. */
@@ -86,24 +100,32 @@ static void FN(mixed_forward)(const FN(stage) *s, idx r, idx n)
 static inline void FN(stage_forward)(const FN(stage) *s, idx r, idx n)
 {
     const idx at = r * s->ld;
-    if (s->mix) {
+    if (s->mix)
         FN(mixed_forward)(s, r, n);
-        return;
-    }
-    if (s->f && s->training)
+    else if (s->f && s->training)
         FN(apply_keeping_slope)(s->f, n, s->ld, s->z + at, s->a + at);
     else if (s->f)
         FN(apply)(s->f, n, s->ld, s->z + at, s->a + at);
-    if (s->mask)
+    if (s->mix)
+        ; /* has taken the mask */
+    else if (s->mask)
         FN(apply_mask)(s->mask, s->first + r, n, s->ld, s->a + at, s->out + at);
     else if (s->out != s->a) /* a step, or a prediction, that drops nothing */
         memcpy(s->out + at, s->a + at, (size_t)(n * s->ld) * sizeof(REAL));
+    if (s->factors)
+        FN(times_factors)(r, n, s->ld, s->members, s->factors, s->out + at, s->read + at);
 }
 
 /* Rows r .. r + n: delta = d loss / d out -> d loss / d z. */
 static void FN(stage_backward)(const FN(stage) *s, idx r, idx n, REAL *delta)
 {
     const idx at = r * s->ld;
+    if (s->factors) {
+        IVDEP
+        for (idx i = at; i < at + n * s->ld; i++)
+            s->fed[i] = delta[i] * s->out[i];
+        FN(times_factors)(r, n, s->ld, s->members, s->factors, delta + at, delta + at);
+    }
     if (s->mix) {
         const REAL *slope = s->z + at;
         REAL *d = delta + at, *product = s->product + at;
@@ -229,7 +251,7 @@ static void FN(update_running)(idx rows, idx ld, const REAL *mean, const REAL *i
 
 /* --- all stages of a layer ------------------------------------------------------------------------------------------- */
 
-/* The stages of a layer from row `at` of the chunk on, in two parts: `before` and `after` what needs the
+/* The stages of a layer from row `at` of its buffers on, in two parts: `before` and `after` what needs the
  * whole batch.  The first goes with the product; where no option needs the whole batch, it is all. */
 typedef struct {
     FN(mask) drawn;
@@ -247,9 +269,15 @@ static void FN(stages_of)(const FN(chunk) *c, int l, idx at, FN(stages) *s)
                           .first = c->batch_at * c->ws->members + at,
                           .z = ROW(layer->z, at, ld),
                           .a = ROW(layer->a, at, ld),
-                          .out = ROW(layer->out, at, ld),
+                          .out = ROW(layer->dropped, at, ld),
                           .product = ROW(layer->product, at, ld),
                           .mix = layer->mixed ? (const REAL *)c->ws->params + layer->mix : NULL};
+    if (layer->feeds) {
+        s->before.members = c->ws->members;
+        s->before.factors = (const REAL *)c->ws->params + layer[1].member_in;
+        s->before.read = ROW(layer->out, at, ld);
+        s->before.fed = ROW(layer->fed, at, ld);
+    }
     if (!layer->whole_batch)
         return;
     s->after = s->before;
@@ -309,17 +337,39 @@ static void FN(batch_backward)(const FN(chunk) *c, int l, idx at, idx n, const F
     FN(stage_backward)(&s->before, 0, n, delta);
 }
 
+/* g (ld,) (+)= column sums of x * y, both (rows, ld). */
+static void FN(product_gradient)(idx rows, idx ld, const REAL *x, const REAL *y, REAL *g, int accumulate)
+{
+    for (idx n = 0; n < ld; n += LANES) {
+        VEC s0 = accumulate ? LOAD(g + n) : LOAD(FN(zeros)), s1 = LOAD(FN(zeros));
+        idx at = n, r = 0;
+        for (; r + 2 <= rows; r += 2, at += 2 * ld) {
+            s0 += LOAD(x + at) * LOAD(y + at);
+            s1 += LOAD(x + at + ld) * LOAD(y + at + ld);
+        }
+        if (r < rows)
+            s0 += LOAD(x + at) * LOAD(y + at);
+        STORE(g + n, s0 + s1);
+    }
+}
+
 /* Gradient of an array of the layer other than W: sums over the rows of the chunk.  Those of scale and shift are there
- * already. */
+ * already.  Where each member has a row of its own, the rows of the buffers, members in turn, are read as one row of all
+ * members. */
 static void FN(vector_gradient)(const FN(chunk) *c, const fm_layer *layer, const fm_slice *slice, int accumulate)
 {
     REAL *g = (REAL *)c->ws->grad + slice->offset;
+    const idx rows = slice->n_rows > 1 ? c->n : c->n * c->ws->members, ld = slice->length;
     if (slice->kind == FM_B && layer->batch_norm == FM_NORM_BEFORE)
         memset(g, 0, (size_t)slice->length * sizeof(REAL)); /* the mean removes it; its sum is only rounding */
     else if (slice->kind == FM_B)
-        FN(bias_gradient)(c->n, layer->ld_out, layer->delta, g, accumulate);
+        FN(bias_gradient)(rows, ld, layer->delta, g, accumulate);
     else if (slice->kind == FM_SLOPE || slice->kind == FM_MIX)
-        FN(bias_gradient)(c->n, layer->ld_out, layer->product, g, accumulate);
+        FN(bias_gradient)(rows, ld, layer->product, g, accumulate);
+    else if (slice->kind == FM_MEMBER_IN)
+        FN(bias_gradient)(rows, ld, layer[-1].fed, g, accumulate);
+    else if (slice->kind == FM_MEMBER_OUT)
+        FN(product_gradient)(rows, ld, layer->delta, layer->raw, g, accumulate);
 }
 
 /* What follows the update of an array other than W: with shift, the running statistics of its layer. */

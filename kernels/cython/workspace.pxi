@@ -86,7 +86,6 @@ cdef class Workspace:
 
     def __cinit__(self, network, idx batch_size, n_jobs):
         network.check_memory(n_vectors=1)
-        refuse("cython", network, has=("inputs", "input_scale", "parametric_activations"))
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.network = network
@@ -106,13 +105,15 @@ cdef class Workspace:
         cdef idx largest = max(self.layers[l].fan_in * self.layers[l].ld_out for l in range(self.ws.n_layers))
         self.ws.blas = blas_for(self.is_double, largest)
         cdef idx rows, item = network.dtype.itemsize
-        self.ws.max_rows = min(batch_size, CHUNK_ROWS if largest * item <= LARGE_WEIGHT_BYTES else CHUNK_ROWS_LARGE)
+        rows = CHUNK_ROWS if largest * item <= LARGE_WEIGHT_BYTES else CHUNK_ROWS_LARGE
+        self.ws.row_work = self.work_of_a_row()
+        self.ws.max_rows = min(batch_size, max(1, rows // self.ws.members))
         if self.whole_batch:
             self.ws.max_rows = batch_size
         self.n_threads = self.choose_threads(batch_size, n_jobs)
         self.ws.n_threads = 1  # until a team is there
 
-        rows = self.ws.max_rows
+        rows = self.ws.max_rows * self.ws.members
         self.ws.params = self.buffer(self.ws.n_padded * item)
         self.make_room_in_front()
         self.read_activations()
@@ -153,7 +154,6 @@ cdef class Workspace:
             raise ValueError(f"network.n_params must be {flat} for {network}, got {self.n_params}")
         self.table = layer_table.new_table(network, strides, places, -1)
         self.layers = <fm_layer *>cnp.PyArray_DATA(self.table)
-        self.ws.row_work = self.ws.w_padded
         self.ws.layers, self.ws.n_layers = self.layers, len(self.table)
         self.ws.input_threshold, self.ws.input_rate = layer_table.threshold(network.input_dropout), network.input_dropout
         self.has_dropout = self.ws.input_threshold > 0 or self.table["threshold"].any()
@@ -187,6 +187,8 @@ cdef class Workspace:
                 segment = numbered[name, i]
                 block.arrays[k] = self.ws.segments[<idx>segment].padded
                 block.ld[k] = given.size if name in FLAT_ARRAYS else self.ws.segments[<idx>segment].ld
+            if block.kind == FM_PIECEWISE:
+                block.sums = self.buffer(sum(given.counts) * block.ld[2] * network.dtype.itemsize)
             at += given.width
             block += 1
         return 0
@@ -219,7 +221,20 @@ cdef class Workspace:
             if b.kind == FM_PERIODIC:
                 n = b.n_features * (2 * b.frequencies + 1 + b.size)
                 b.kept = self.buffer(n * padded(rows, self.kernels.lanes) * item)
+            elif b.kind == FM_PIECEWISE:
+                b.kept = self.buffer(sum(self.network.inputs[i].counts) * b.ld[2] * item)
         return 0
+
+    cdef double work_of_a_row(self):
+        """Multiplications of a row's forward pass."""
+        cdef double work = 0
+        cdef const fm_block *b
+        for l in range(self.ws.n_layers):
+            work += self.layers[<int>l].fan_in * self.layers[<int>l].ld_out * self.ws.members
+        for i in range(self.ws.n_blocks):
+            b = &self.ws.blocks[<int>i]
+            work += b.n_features * (b.frequencies * (16 + b.size) + 4 * b.size)  # 16: sine and cosine
+        return work
 
     cdef int read_activations(self) except -1:
         """Note the activation of each hidden layer in its row."""
@@ -245,7 +260,8 @@ cdef class Workspace:
         if self.ws.blas != NULL or (n_jobs is None and work < THREADS_MIN_STEP):
             return 1  # the BLAS brings its own threads
         from fastmlp.kernels.threads import allowed
-        cdef idx tiles = (self.ws.max_rows + 7) // 8
+        # as the kernels share rows: whole register tiles, which one row of many members fills
+        cdef idx tiles = self.ws.max_rows if self.ws.members >= 8 else (self.ws.max_rows + 7) // 8
         return max(1, min(allowed(n_jobs), tiles))
 
     cdef int prepare_team(self) except -1:
@@ -278,14 +294,16 @@ cdef class Workspace:
 
     cdef int prepare_training(self, int n_states) except -1:
         """Get what only training needs: threads, gradient, deltas, transposed weights, targets, states."""
-        cdef idx item = 8 if self.is_double else 4, rows = self.ws.max_rows
+        cdef idx item = 8 if self.is_double else 4, rows = self.ws.max_rows * self.ws.members
         if self.ws.grad == NULL:
             self.prepare_team()
             self.allocate(training=True)
             self.make_room_behind()
             self.ws.y = self.buffer(rows * self.n_outputs * item)
             self.ws.y_class = <idx *>self.buffer(rows * sizeof(idx))
-            self.ws.weight = self.buffer(rows * item)
+            self.ws.weight = self.buffer(self.ws.max_rows * item)
+            if self.ws.members > 1:
+                self.ws.member_weight = self.buffer(rows * item)
             self.ws.row_loss = <double *>self.buffer(rows * sizeof(double))
             self.divide()
             self.ws.grad = self.buffer(self.ws.n_padded * item)
@@ -335,16 +353,18 @@ cdef class Workspace:
 
         A slice: layer, kind, segment, array, head, m, n_rows, length, offset, tile; see fm_slice.
         """
-        cdef idx item = 8 if self.is_double else 4, m, end, row, n_rows, tile = 0, head, w
+        cdef idx item = 8 if self.is_double else 4, m, end, row, n_rows, tile = 0, head, w, work = 0, whole = 0, times
         cdef int T = self.ws.n_threads, l
         cdef fm_layer *layer
-        cdef double whole = self.ws.row_work, done = 0
         cdef list slices = [], starts = [0]
         for l in range(self.ws.n_layers):
             layer = &self.layers[l]
-            row = layer.ld_out
+            whole += layer.fan_in * layer.ld_out * self.ws.members  # each head sees the rows of one member
+        for l in range(self.ws.n_layers):
+            layer = &self.layers[l]
+            row, times = layer.ld_out, self.ws.members // layer.heads
             n_rows = max(2, SLICE_BYTES // (row * item * FM_TILE_ROWS)) * FM_TILE_ROWS
-            if self.ws.max_rows * row * item > SMALL_B_BYTES:
+            if self.ws.max_rows * times * row * item > SMALL_B_BYTES:
                 n_rows = LARGE_SLICE_ROWS
             n_rows = layer.fan_in if self.ws.blas != NULL else n_rows
             for head in range(layer.heads):
@@ -353,7 +373,7 @@ cdef class Workspace:
                     # the first row at which the next share begins, if in this matrix
                     end = layer.fan_in
                     if len(starts) < T:
-                        end = (self.ws.w_padded * len(starts) // T - w) // (row * FM_TILE_ROWS) * FM_TILE_ROWS
+                        end = (whole * len(starts) // T - work) // (times * row * FM_TILE_ROWS) * FM_TILE_ROWS
                         if end <= m:
                             starts.append(len(slices))
                             continue
@@ -362,6 +382,7 @@ cdef class Workspace:
                                    tile + m // FM_TILE_ROWS))
                     m = end
                 tile += (layer.fan_in + FM_TILE_ROWS - 1) // FM_TILE_ROWS
+                work += layer.fan_in * row * times
         return slices, starts, tile
 
     cdef list slices_of_vectors(self):
@@ -393,6 +414,21 @@ cdef class Workspace:
                         (i, FM_OF_BLOCK, numbers[k], k, 0, m, rows, rows * b.ld[k], b.arrays[k] + m * b.ld[k])
                         for k in range(4)
                     ])  # fmt: skip
+            elif given.kind == "piecewise":
+                m = 0
+                while m < b.n_features:
+                    rows, length = m, 0  # features m .. rows, with `length` bins
+                    while rows < b.n_features and (rows == m or (length + b.counts[rows]) * b.ld[2] * item <= SLICE_BYTES):
+                        length += b.counts[rows]
+                        rows += 1
+                    n = rows - m
+                    first = b.starts[m]
+                    tasks.append([
+                        (i, FM_OF_BLOCK, numbers[0], 0, 0, m, n, n * b.ld[0], b.arrays[0] + m * b.ld[0]),
+                        (i, FM_OF_BLOCK, numbers[1], 1, 0, m, n, n * b.ld[1], b.arrays[1] + m * b.ld[1]),
+                        (i, FM_OF_BLOCK, numbers[2], 2, 0, m, n, length * b.ld[2], b.arrays[2] + first * b.ld[2]),
+                    ])  # fmt: skip
+                    m = rows
             elif given.kind == "embedding":
                 # whole vectors: rows in multiples of the lanes
                 n = max(1, SLICE_BYTES // (b.size * lanes * item)) * lanes
