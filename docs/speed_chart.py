@@ -80,15 +80,20 @@ def chart(rows: dict[str, dict[str, float]]) -> Any:
 
 
 def draw(target: Path) -> None:
-    """Write the picture with a palette, which makes it small, and its figures beside the pixels."""
+    """Draw the table of performance.md."""
+    rows = ratios((DOCS / "performance.md").read_text(encoding="utf-8"))
+    save(chart(rows), json.dumps(rows), target)
+
+
+def save(figure: Any, figures: str, target: Path) -> None:
+    """Write a figure of matplotlib with a palette, which makes it small, and its figures as text beside the pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL.PngImagePlugin import PngInfo
 
-    rows = ratios((DOCS / "performance.md").read_text(encoding="utf-8"))
-    canvas = FigureCanvasAgg(chart(rows))
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     text = PngInfo()
-    text.add_text(FIGURES, json.dumps(rows))
+    text.add_text(FIGURES, figures)
     image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
     image.quantize(64, dither=Image.Dither.NONE).save(target, optimize=True, pnginfo=text)
 

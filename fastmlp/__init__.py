@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
+    "EnsembleSearchClassifier",
+    "EnsembleSearchRegressor",
     "MLPClassifier",
     "MLPRegressor",
+    "RealMLPClassifier",
+    "RealMLPRegressor",
+    "TabMClassifier",
+    "TabMRegressor",
     "__version__",
     "activation",
     "from_sklearn",
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from fastmlp import export as export
     from fastmlp import persistence as persistence
     from fastmlp import saving as saving
+    from fastmlp import search as search
     from fastmlp import tabular as tabular
     from fastmlp import training as training
     from fastmlp.estimator.description import summary
@@ -39,10 +46,18 @@ if TYPE_CHECKING:
     from fastmlp.saving.from_torch import from_torch
     from fastmlp.saving.to_sklearn import to_sklearn
     from fastmlp.saving.to_torch import to_torch
+    from fastmlp.search.estimators import EnsembleSearchClassifier, EnsembleSearchRegressor
+    from fastmlp.tabular_estimators import RealMLPClassifier, RealMLPRegressor, TabMClassifier, TabMRegressor
 
 _MODULES = {
+    "EnsembleSearchClassifier": "fastmlp.search.estimators",
+    "EnsembleSearchRegressor": "fastmlp.search.estimators",
     "MLPClassifier": "fastmlp.estimators",
     "MLPRegressor": "fastmlp.estimators",
+    "RealMLPClassifier": "fastmlp.tabular_estimators",
+    "RealMLPRegressor": "fastmlp.tabular_estimators",
+    "TabMClassifier": "fastmlp.tabular_estimators",
+    "TabMRegressor": "fastmlp.tabular_estimators",
     "activation": "fastmlp.kernels.language",
     "from_sklearn": "fastmlp.saving.conversion",
     "from_torch": "fastmlp.saving.from_torch",
@@ -62,6 +77,7 @@ _SUBMODULES = (
     "export",
     "persistence",
     "saving",
+    "search",
     "tabular",
     "training",
 )

@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from fastmlp.data import device_arrays, targets
 from fastmlp.data.targets import Objective
-from fastmlp.estimator import types
+from fastmlp.estimator import ensemble, types
 from fastmlp.estimator.base import Extras, Method, _BaseMLP, entered, fit_context
 from fastmlp.estimator.methods import ModelMethods
 from fastmlp.estimator.mistakes import explained
@@ -36,15 +36,29 @@ from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
 
 
 def _has_partial_fit(estimator: MLPClassifier) -> bool:
+    _trains_one_network(estimator)
     solver = choices.name_of(estimator.solver)
     if solver not in STOCHASTIC_SOLVERS:
         raise AttributeError(f"partial_fit is only available for stochastic optimizers. {solver} is not stochastic.")
     return True
 
 
+def _trains_one_network(estimator: _BaseMLP) -> bool:
+    if ensemble.size(estimator) > 1:
+        raise AttributeError(
+            f"partial_fit makes no sense with n_ens={estimator.n_ens!r}, n_cv={estimator.n_cv!r}: it trains one network"
+            " further; call that of each of estimators_"
+        )
+    return True
+
+
 def _if_partial_fit(method: Method) -> Method:
     # scikit-learn's decorators hide signatures from type checkers and editors: functions like this one do not
     return cast(Method, available_if(_has_partial_fit)(method))
+
+
+def _if_one_network(method: Method) -> Method:
+    return cast(Method, available_if(_trains_one_network)(method))
 
 
 def _has_probabilities(estimator: MLPClassifier) -> bool:
@@ -254,6 +268,12 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
         values = self._outputs_of(X, True)
         return values.ravel() if self.n_outputs_ == 1 else values
 
+    def _keep_out_of_fold(self, outputs: np.ndarray) -> None:
+        if _is_hinge(self):
+            self.oof_decision_function_ = outputs.ravel() if self.n_outputs_ == 1 else outputs
+        else:
+            self.oof_predict_proba_ = self._probabilities(outputs)
+
     @_if_probabilities
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class (or label).
@@ -268,7 +288,10 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
             Columns in the order of ``classes_``; rows sum to one, except for multilabel targets. For X on a GPU, with
             scikit-learn's ``array_api_dispatch``, an array of X's own library.
         """
-        proba = self._outputs_of(X, True)
+        return self._probabilities(self._outputs_of(X, True))
+
+    def _probabilities(self, proba: Any) -> Any:
+        """Return the probabilities of all classes, from outputs (n, n_outputs)."""
         if self.n_outputs_ > 1:
             return proba
         if type(proba) is not np.ndarray:
@@ -322,6 +345,11 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
 
     %(parameters)s
 
+    standardize_y : bool, default=False
+        Whether to train on ``(y - mean) / std``, by the training rows and for each output. Predictions, scores and the
+        fitted weights are in the units of y: std and mean are folded into the last layer. Losses, `tol` and parameters
+        of the loss (Huber's delta) are in units of std. Not for losses whose targets have a range of their own.
+
     Attributes
     ----------
     %(attributes)s
@@ -348,15 +376,26 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     loss: types.RegressorLoss = "squared_error"
     hidden_layer_sizes: types.HiddenLayerSizes = (100,)
     activation: types.Activation = "relu"
+    standardize_y: bool = field(default=False, kw_only=True)
+
+    def _standardizes(self) -> bool:
+        return self.standardize_y
 
     def _objective(self, y: np.ndarray) -> Objective:
-        return targets.resolve_loss("regression", self.loss, 1 if y.ndim == 1 else y.shape[1])
+        objective = targets.resolve_loss("regression", self.loss, 1 if y.ndim == 1 else y.shape[1])
+        if self.standardize_y:
+            targets.check_standardizable(objective)
+        return objective
 
     def _encode(self, y: np.ndarray, dtype: np.dtype, objective: Objective) -> np.ndarray:
-        return targets.encode_values(y, dtype, objective.loss)
+        # standardised before they are rounded to the network's dtype
+        return targets.encode_values(y, np.dtype(np.float64) if self.standardize_y else dtype, objective.loss)
 
     def _decode(self, output: np.ndarray) -> np.ndarray:
         return output.ravel() if output.shape[1] == 1 else output
+
+    def _keep_out_of_fold(self, outputs: np.ndarray) -> None:
+        self.oof_prediction_ = self._decode(outputs)
 
     def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> metrics.Score:
         return metrics.r2(y, sample_weight, targets.dtype)
@@ -376,6 +415,7 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
         return self._decode(self._outputs_of(X, True))
 
     # not only for stochastic solvers: scikit-learn's regressor, unlike its classifier, goes on with lbfgs too
+    @_if_one_network
     @fit_context
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch, going on from the present weights and optimizer.

@@ -17,13 +17,20 @@ if TYPE_CHECKING:
     from sklearn.utils._array_api import get_namespace
     from sklearn.utils._available_if import _AvailableIfDescriptor
     from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
-    from sklearn.utils._param_validation import Interval, Options, StrOptions, validate_parameter_constraints
+    from sklearn.utils._param_validation import (
+        HasMethods,
+        Interval,
+        Options,
+        StrOptions,
+        validate_parameter_constraints,
+    )
     from sklearn.utils.multiclass import _check_partial_fit_first_call
     from sklearn.utils.optimize import _check_optimize_result
     from sklearn.utils.validation import _check_sample_weight, _check_y, _num_samples
 
 _MODULES = {
     "AdamOptimizer": "sklearn.neural_network._stochastic_optimizers",
+    "HasMethods": "sklearn.utils._param_validation",
     "Interval": "sklearn.utils._param_validation",
     "Options": "sklearn.utils._param_validation",
     "SGDOptimizer": "sklearn.neural_network._stochastic_optimizers",

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 class Data(NamedTuple):
     """The rows of a fit.
 
-    X : ndarray (n, n_features), float32 or float64, any strides; or CSR matrix; or, for the CUDA engine, an array on
-        the device, C-contiguous and of the network's dtype
+    X : ndarray (n, network.n_columns), float32 or float64, any strides; or CSR matrix, but not for networks with
+        inputs, input_scale or members; or, for the CUDA engine, an array on the device, C-contiguous and of the
+        network's dtype. Columns of embeddings hold codes, whole numbers; those of the rows that a call reads are
+        checked before anything is written
     y : intp class indices (n,) for log_loss and focal, else targets (n, n_outputs) of the network's dtype
     sample_weight : None, or (n,) of the network's dtype
     """
@@ -50,7 +52,7 @@ class Optimizer(Protocol):
     max_grad_norm : a number above 0, to which the norm of a longer gradient is scaled down
     factors : float64 (n_segments, n_scalars), which multiply the scalars of a step in each of ``network.segments``
     decay_factors : float64 (n_segments,), which multiply the decay likewise
-    dropouts(n_steps) : float64 (n_steps,), which multiply the rates of dropout
+    dropouts(n_steps) : float64 (n_steps,) within [0, 1], which multiply the rates of dropout of each step
     """
 
     rule: str
@@ -90,13 +92,17 @@ class Engine(Protocol):
     def predict(workspace: Any, params: np.ndarray, X: Any, out: np.ndarray, rows: np.ndarray | None = None) -> bool:
         """Predict: out = link(logits) for all rows of X, or for ``X[rows]``.
 
+        With members it is the mean of the members' link(logits). With ``network.average`` False it is the logits of
+        each member, one after the other.
+
         Parameters
         ----------
         workspace : Workspace
         params : ndarray of shape (n_params,) (IN)
-        X : {ndarray, CSR} of shape (n, n_features), float32 or float64, any strides (IN)
-            The CUDA engine takes arrays on the device, too.
+        X : {ndarray, CSR} of shape (n, n_columns), float32 or float64, any strides (IN)
+            As in :class:`Data`. The CUDA engine takes arrays on the device, too.
         out : ndarray of shape (n, n_outputs), or (len(rows), n_outputs) (OUT)
+            With ``network.average`` False (..., members * n_outputs).
         rows : ndarray of shape (n_rows,), dtype intp, default=None (IN)
             Rows of X to predict, in this order; None for all.
 
@@ -125,6 +131,9 @@ class Engine(Protocol):
         grad_W = (A^T delta + alpha W + l1 sign(W)) / sw_sum and grad_b = sum_i delta_i / sw_sum, where A is what the
         layer reads and sw_sum the sum of the sample weights, or n.  For squared_error with several outputs the loss is
         a mean over the outputs and the gradient that of their sum, as in scikit-learn.
+
+        With k members the loss is the mean of theirs: each of the k virtual rows of a row weighs 1 / k of the row. The
+        penalty is of all heads.
 
         Parameters
         ----------
@@ -156,11 +165,14 @@ class Engine(Protocol):
         """Train for one epoch: for each batch of rows its gradient, then a step of the optimizer's rule.
 
         Loss and gradient of a batch are those of :meth:`loss_and_grad` over the batch's rows, with what training alone
-        has: batch_norm (before an activation or after it), then dropout (a = a * keep / (1 - rate)).  A gradient whose
-        norm is larger than ``optimizer.max_grad_norm`` is scaled down to it; before the update, params =
-        params * (1 - decay).  Both concern all entries that are trained: those before the running statistics.
+        has: batch_norm (before an activation or after it), then dropout (a = a * keep / (1 - rate)).  With k members
+        row r of a batch is the virtual rows r k .. r k + k - 1 of a hidden layer, each with a mask of its own; what
+        input_dropout drops is dropped for all members.  A gradient whose norm is larger than
+        ``optimizer.max_grad_norm`` is scaled down to it; before the update, params = params * (1 - decay).  Both
+        concern all entries that are trained: those before the running statistics.
 
-        Ctrl-C is seen between calls of a bounded amount of work; the steps done are kept.
+        Ctrl-C is seen between calls of a bounded amount of work, and so is the request of another thread to stop
+        (interrupts.py); the steps done are kept.
 
         Parameters
         ----------

@@ -30,6 +30,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import expit, ndtr, xlogy
 
+from fastmlp.kernels import interrupts
 from fastmlp.kernels import reference_inputs as inputs
 from fastmlp.kernels.arguments import (
     batch_size_of,
@@ -894,6 +895,7 @@ def loss_and_grad(workspace: Any, params: Array, data: Data, alpha: float, grad:
     _parameters(params, network)
     check_loss_and_grad(network, params, grad, drops=bool(network.input_dropout or any(network.dropout)))
     X, y, w = _data(data, network)
+    interrupts.check()
     check_codes(X, network.inputs)
     masks = _no_masks(network)
     passes = _forward(network, params, X, masks)
@@ -935,6 +937,7 @@ def train_epoch(
     check_codes(X, network.inputs, order)
     accumulated = 0.0
     for step in range(steps):
+        interrupts.check()
         batch = order[step * batch_size : (step + 1) * batch_size]
         X_batch = X[batch]
         masks = _masks(network, X_batch, seed, optimizer.t, 1.0 if dropouts is None else float(dropouts[step]))

@@ -17,7 +17,7 @@ from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
 from fastmlp.model.initialization import INITIALIZERS
 from fastmlp.training.optimizers import SOLVERS
-from fastmlp.training.schedules import SCHEDULES
+from fastmlp.training.schedules import SCHEDULES, SHARES
 
 from helpers import HIDDEN
 from layouts import MATRIX
@@ -277,6 +277,9 @@ SENSIBLE = {
     "n_iter_no_change": st.sampled_from([1, 2, 10, np.inf]),
     "max_fun": st.sampled_from([1, 15000]),
     "weight_decay": st.sampled_from([None, 0.0, 0.01, 0.9]),
+    "weight_decay_schedule": st.sampled_from([*SHARES, ("flat_cos", {"flat": 0.2})]),
+    "dropout_schedule": st.sampled_from([*SHARES]),
+    "patience_growth": st.sampled_from([0.0, 1.0]),
     "max_grad_norm": st.sampled_from([None, 1e-6, 1.0]),
     "drop_last": st.booleans(),
     "l1_ratio": st.sampled_from([0.0, 0.5, 1.0]),
@@ -286,7 +289,7 @@ SENSIBLE = {
     "init": st.sampled_from([*INITIALIZERS]),
     "monitor": st.sampled_from(["score", "loss", ["loss", "score"], {"a": "score", "b": "r2"}, "accuracy", "r2"]),
     "train_score": st.booleans(),
-    "restore_best": st.sampled_from([None, True, False]),
+    "restore_best": st.sampled_from([None, True, False, "last"]),
 }
 
 LOSSES = {

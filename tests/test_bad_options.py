@@ -104,6 +104,20 @@ BAD_CLASSIFIERS = [
     ({"learning_rate": ("step", {"gamma": 2})}, None, r"gamma must be in \(0, 1\], got 2"),
     ({"learning_rate": lambda progress: -1.0}, None, "must return finite factors"),
     ({"weight_decay": -0.1}, None, "'weight_decay'"),
+    ({"weight_decay_schedule": "adaptive"}, None, "'weight_decay_schedule' parameter.*flat_cos"),
+    ({"dropout_schedule": "plateau"}, None, "'dropout_schedule' parameter.*flat_cos"),
+    ({"dropout_schedule": None}, None, "'dropout_schedule' parameter.*flat_cos"),
+    ({"dropout_schedule": ("one_cycle", {})}, None, "dropout_schedule=.'one_cycle', .* is unknown; valid are .*cosine"),
+    ({"dropout_schedule": ("cosine", {"eta_min": 1.5})}, None, r"eta_min must be in \[0, 1\], got 1.5"),
+    ({"dropout_schedule": lambda p: 2.0, "dropout": 0.1}, None, r"dropout_schedule=.* must return factors in \[0, 1\]"),
+    (
+        {"weight_decay_schedule": lambda p: -1, "weight_decay": 0.1},
+        None,
+        r"weight_decay_schedule=.* in \[0, 1\], got -1",
+    ),
+    ({"patience_growth": -1}, None, "'patience_growth'"),
+    ({"restore_best": "first"}, None, "'restore_best' parameter.*last"),
+    ({"restore_best": "last"}, None, "restore_best='last' needs validation data.* eval_set"),
     ({"max_grad_norm": 0}, None, r"'max_grad_norm' .*\(0.0, inf\)"),
     ({"solver": ("adamax", {})}, None, r"solver=\('adamax', .* is unknown; valid are \['adadelta', 'adagrad'"),
     ({"solver": ("adam",)}, None, r"solver=\('adam',\) is unknown; valid are "),
@@ -130,7 +144,6 @@ BAD_CLASSIFIERS = [
     ({"batch_norm": []}, None, "batch_norm must be .*one per hidden layer, 2, got 0"),
     ({"batch_norm": ["after", False], "batch_size": 1}, None, "batch_norm=\\['after', False\\] makes no sense"),
     ({"batch_norm": True, "batch_size": 1}, None, "batch_norm=True makes no sense with batches of one row"),
-    ({"drop_last": True, "batch_size": 81}, None, "drop_last=True leaves no batch: batch_size=81.*80"),
     ({"init": "xavier"}, None, "'init' parameter.*glorot_uniform"),
     ({"init": lambda rng, fan_in, fan_out: np.ones(3)}, None, "must have shape"),
     (
@@ -185,6 +198,11 @@ LBFGS_CANNOT = [
     {"drop_last": True},
     {"l1_ratio": 0.5},
     {"weight_decay": 0.1},
+    {"weight_decay_schedule": "flat_cos"},
+    {"weight_decay_schedule": abs},
+    {"dropout_schedule": ("cosine", {"eta_min": 0.1})},
+    {"patience_growth": 1.0},
+    {"restore_best": "last"},
     {"max_grad_norm": 1.0},
     {"restore_best": True},
     {"callbacks": [print]},
@@ -213,6 +231,9 @@ def test_lbfgs_refuses_data_for_epochs(small):
         "callbacks": [],
         "restore_best": False,
         "learning_rate": "adaptive",
+        "dropout_schedule": ("constant", {}),
+        "weight_decay_schedule": "constant",
+        "patience_growth": 0,
     }
     parity.assert_identical_models(est.fit(X, Y_VALUES), clone(est).set_params(**idle).fit(X, Y_VALUES))
 
@@ -235,5 +256,5 @@ def test_refused_parameters_leave_the_fitted_model_alone(small, bad):
     before = parity.weights(est).copy()
     with pytest.raises((ValueError, TypeError)):
         est.set_params(**bad[0]).fit(X, Y)
-    if "learning_rate" not in bad[0]:
+    if not any(name == "learning_rate" or name.endswith("_schedule") for name in bad[0]):
         np.testing.assert_array_equal(parity.weights(est), before)

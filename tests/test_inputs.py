@@ -298,6 +298,18 @@ def test_masks_of_members_differ(engine):
     assert value == pytest.approx(expected)
 
 
+def test_input_dropout_is_the_same_for_all_members(engine):
+    """Columns of X are dropped before members part: the mask has a row for each row of the batch."""
+    network = Network((2, 1), (), "squared_error", np.dtype("float64"), (), True, 3, input_dropout=0.4)
+    params = np.ones(network.n_params)
+    network.intercepts(params)[0][...] = 0
+    X, y = np.ones((6, 2)), np.zeros((6, 1))
+    kept = dropout_mask(11, 0, 0, 0.4, 6, 2) / 0.6
+    workspace, optimizer = engine.workspace(network, 6), Steps("sgd", [])
+    value = engine.train_epoch(workspace, params, Data(X, y), np.arange(6), 6, 0.0, optimizer, seed=11)
+    assert value == pytest.approx(np.mean(kept.sum(axis=1) ** 2 / 2))
+
+
 # ------------------------------------------------------------------------------- plans of the optimizer
 
 
@@ -364,7 +376,7 @@ def test_sparse_rows_are_refused(engine, options):
 def test_columns_are_counted(engine):
     network = identity_of(Block("embedding", (3,), 2, (3,)), Block("plain", (0,)))
     params = np.zeros(network.n_params)
-    with pytest.raises(ValueError, match=r"X must have (4 columns, got 3|shape \(n, 4\), got \(2, 3\))"):
+    with pytest.raises(ValueError, match=r"X must have .*4.* got .*3"):
         engine.predict(engine.workspace(network, 2), params, np.zeros((2, 3)), np.empty((2, 3)))
 
 

@@ -143,7 +143,7 @@ def test_several_unknown_parameters():
         MLPClassifier(epochs=3, nonsense=1, optim=2)
     with pytest.raises(TypeError, match=r"keyword argument 'nonsense'\. Valid arguments are: \['activation', "):
         MLPClassifier(nonsense=1)
-    with pytest.raises(ValueError, match=r"Invalid parameter 'nonsense' .*'weight_decay'\]\.$"):
+    with pytest.raises(ValueError, match=r"Invalid parameter 'nonsense' .*'weight_decay_schedule'\]\.$"):
         MLPClassifier().set_params(nonsense=1)
 
 

@@ -9,7 +9,16 @@ import pytest
 from fastmlp import MLPClassifier
 from fastmlp.kernels import formulas
 from fastmlp.model.network import Network
-from fastmlp.training.optimizers import SOLVERS, STOCHASTIC_SOLVERS, Optimizer, make_optimizer
+from fastmlp.training.factors import LEARNING_RATES, Factors
+from fastmlp.training.optimizers import (
+    SOLVERS,
+    STOCHASTIC_SOLVERS,
+    NAdam,
+    Optimizer,
+    describe,
+    make_optimizer,
+    rebuild,
+)
 
 NETWORK = Network((4, 3), (), "log_loss", np.dtype(np.float64))
 PARAMS = MLPClassifier(learning_rate_init=0.01, beta_1=0.8, beta_2=0.99, epsilon=1e-6, momentum=0.7).get_params()
@@ -241,7 +250,163 @@ def test_parameters_that_a_caller_does_not_know_have_defaults():
         assert table(optimizer, 1)[0] == pytest.approx(expected(1))
 
 
-# --- state ------------------------------------------------------------------------------------------------------------
+# --- factors of segments, schedules of decay and dropout --------------------------------------------------------------
+
+#: Segments W0, W1, b0, b1, prelu's slope.
+DEEP = Network((4, 5, 3), ("prelu",), "log_loss", np.dtype(np.float64), dropout=(0.4,))
+FACTORS = Factors(lr=[1.0, 2.0, 0.5, 0.0, 3.0], decay=[1.0, 4.0, 0.0, 0.0, 0.25], epsilon=[1.0, 8.0, 1.0, 2.0, 5.0])
+
+
+def deep(solver="adamw", factors=None, **changes):
+    return make_optimizer(solver, DEEP, {**PARAMS, **changes}, 10, 20, factors)
+
+
+@pytest.mark.parametrize("solver", EXPECTED)
+def test_a_segment_has_the_scalars_of_its_own_rate_and_epsilon(solver):
+    """The product with the factors is what a training with the segment's own rate and epsilon has."""
+    optimizer = deep(solver, FACTORS)
+    assert len(DEEP.segments) == 5 and optimizer.factors.dtype == np.float64
+    got = optimizer.scalars(30)[:, None, :] * optimizer.factors  # (steps, segments, scalars)
+    for k, (lr, epsilon) in enumerate(zip(FACTORS.lr, FACTORS.epsilon, strict=True)):
+        if lr:
+            own = deep(solver, learning_rate_init=LR * lr, epsilon=EPS * epsilon)
+            np.testing.assert_allclose(got[:, k], own.scalars(30), rtol=1e-13)
+    rates = [name in LEARNING_RATES for name in formulas.OPTIMIZERS[optimizer.rule].scalars]
+    assert (got[:, 3, rates] == 0).all()
+
+
+def test_the_rates_among_the_scalars_are_known():
+    """A new rule must say which of its scalars follow the learning rate."""
+    for solver in STOCHASTIC_SOLVERS:
+        once, twice = deep(solver).scalars(9), deep(solver, learning_rate_init=2 * LR).scalars(9)
+        names = formulas.OPTIMIZERS[deep(solver).rule].scalars
+        follow = [name for name, ratio in zip(names, (twice / once).mean(axis=0), strict=True) if ratio > 1.5]
+        assert follow == [name for name in names if name in LEARNING_RATES]
+
+
+def test_the_decay_of_a_segment():
+    optimizer = deep(factors=FACTORS, weight_decay=0.1)
+    np.testing.assert_array_equal(optimizer.decay_factors, FACTORS.decay)
+    np.testing.assert_array_equal(optimizer.decays(5), deep(weight_decay=0.1).decays(5))
+    assert deep(factors=FACTORS, weight_decay=0.0).decay_factors is None  # nothing to multiply
+
+
+def test_nothing_asked_is_nothing_to_multiply():
+    for optimizer in (deep(), deep(factors=Factors()), deep(factors=Factors(lr=np.ones(5)))):
+        assert optimizer.factors is None and optimizer.decay_factors is None and optimizer.dropouts(5) is None
+    assert deep("sgd", Factors(epsilon=FACTORS.epsilon)).factors is None  # a rule without epsilon
+
+
+@pytest.mark.parametrize(
+    "factors, words",
+    [
+        (Factors(lr=[1.0, 2.0]), r"factors.lr must hold 5 finite numbers >= 0, one per segment, got \[1.0, 2.0\]"),
+        (Factors(decay=[1, 1, 1, 1, -1]), "factors.decay must hold 5 finite numbers >= 0"),
+        (Factors(lr=[1, 1, 1, 1, np.nan]), "factors.lr must hold"),
+        (Factors(epsilon=[1, 1, 1, 1, 0]), "factors.epsilon must hold 5 finite numbers > 0"),
+    ],
+)
+def test_wrong_factors(factors, words):
+    with pytest.raises(ValueError, match=words):
+        deep(factors=factors)
+
+
+def flat_cos(n=200):
+    p = np.arange(n) / 200
+    return np.where(p < 0.5, 1, 0.5 * (1 + np.cos(np.pi * (p - 0.5) / 0.5)))
+
+
+def test_schedules_multiply_decay_and_dropout():
+    optimizer = deep(
+        weight_decay=0.1, learning_rate="cosine", weight_decay_schedule="flat_cos", dropout_schedule=lambda p: 1 - p
+    )
+    rate = deep(learning_rate="cosine").schedule.rates(np.arange(200.0))
+    decays, dropouts = [], []
+    for n in (1, 19, 180):
+        decays += optimizer.decays(n).tolist()
+        dropouts.append(optimizer.dropouts(n))
+        optimizer.t += n
+    np.testing.assert_allclose(decays, 0.1 * rate * flat_cos(), rtol=1e-12, atol=1e-16)
+    np.testing.assert_allclose(np.concatenate(dropouts), 1 - np.arange(200) / 200, rtol=1e-15)
+    assert dropouts[0].dtype == np.float64 and dropouts[2].flags.c_contiguous
+
+
+def test_schedules_of_what_there_is_not_are_left_out():
+    plain = make("adamw", weight_decay=0.0, weight_decay_schedule="flat_cos", dropout_schedule="flat_cos")
+    assert plain.shares == {} and plain.dropouts(3) is None and plain.decays(3) is None
+    with pytest.raises(ValueError, match="dropout_schedule='adaptive' is unknown"):  # which is refused all the same
+        make("adamw", dropout_schedule="adaptive")
+
+
+def test_batches_left_out_count_for_the_schedules():
+    optimizer = deep(dropout_schedule="flat_cos")
+    optimizer.leave_out(150)
+    np.testing.assert_allclose(optimizer.dropouts(3), flat_cos()[150:153], rtol=1e-12)
+
+
+def rich():
+    shares = {"weight_decay_schedule": ("flat_cos", {"flat": 0.1}), "dropout_schedule": "cosine"}
+    return deep("nadam", FACTORS, weight_decay=0.1, learning_rate="coslog4", **shares)
+
+
+def taken(optimizer):
+    return [
+        optimizer.scalars(9),
+        optimizer.decays(9),
+        optimizer.dropouts(9),
+        optimizer.factors,
+        optimizer.decay_factors,
+    ]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda optimizer: pickle.loads(pickle.dumps(optimizer)),
+        lambda optimizer: rebuild(describe(optimizer), DEEP),
+        lambda optimizer: (fresh := rich(), fresh.set_state(optimizer.get_state()))[0],
+    ],
+    ids=["pickle", "file", "state"],
+)
+def test_factors_and_schedules_are_kept(again):
+    optimizer = rich()
+    optimizer.t = 95
+    for ours, theirs in zip(taken(again(optimizer)), taken(optimizer), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_optimizers_of_an_earlier_version_have_neither():
+    state = rich().__getstate__()
+    for name in ("given_factors", "factors", "decay_factors", "shares"):
+        state.pop(name)
+    old = Optimizer.__new__(NAdam)
+    old.__setstate__(state)
+    assert old.factors is None and old.decay_factors is None and old.dropouts(3) is None
+    assert not {"factors", "shares"} & describe(old).keys() and not {"factors", "shares"} & describe(deep()).keys()
+
+
+def test_a_function_is_in_no_file():
+    with pytest.raises(TypeError, match="the schedule of dropout of this optimizer is a function"):
+        describe(deep(dropout_schedule=lambda p: 1 - p))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"factors": {"momentum": np.ones(5)}}, "factors must hold arrays for some of"),
+        ({"factors": {"lr": [1.0] * 5}}, "factors must hold arrays for some of"),
+        ({"factors": {"lr": np.ones(4)}}, "factors.lr must hold 5 finite numbers"),
+        ({"shares": {"alpha": {}}}, r"shares must be of \['weight_decay', 'dropout'\], got \['alpha'\]"),
+        ({"shares": {"dropout": {"name": "plateau", "values": {}}}}, "is unknown"),
+        ({"shares": {"dropout": {"name": "cosine", "values": {}, "initial": 2.0}}}, "begins with 1, got 2.0"),
+    ],
+)
+def test_wrong_factors_and_schedules_in_a_file(change, words):
+    with pytest.raises(ValueError, match=words):
+        rebuild(describe(rich()) | change, DEEP)
+
+
+# --- the state --------------------------------------------------------------------------------------------------------
 
 
 def epoch(optimizer, number, n=13):

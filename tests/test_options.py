@@ -6,19 +6,21 @@ from a constructor's parameter to the engine, and from fitted arrays to predicti
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import get_tags
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
-from fastmlp.kernels import formulas
+from fastmlp.kernels import formulas, reference
 from fastmlp.model.initialization import INITIALIZERS
 from fastmlp.model.stages import BATCH_NORM_EPS
 from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
@@ -312,7 +314,100 @@ def test_drop_last(small):
     parity.assert_identical_models(whole, MLPClassifier(**small | {"batch_size": 20}).fit(X, Y))
 
 
+@pytest.mark.filterwarnings("ignore:Got `batch_size`")
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("estimator, y", [(MLPClassifier, Y), (MLPRegressor, Y.astype(float))])
+def test_a_batch_of_more_rows_than_there_are_is_whole(small, estimator, y, early_stopping):
+    params = small | {"batch_size": 81, "early_stopping": early_stopping}
+    last, all_rows = (estimator(drop_last=drop, **params).fit(X, y) for drop in (True, False))
+    parity.assert_identical_models(last, all_rows)
+    assert last.t_ == (72 if early_stopping else 80) * last.n_iter_
+
+
+@pytest.mark.filterwarnings("ignore:Got `batch_size`")
+def test_a_batch_of_more_rows_than_partial_fit_gets_is_whole(small):
+    one = MLPClassifier(drop_last=True, **small | {"batch_size": 50}).partial_fit(X[:30], Y[:30], classes=[0, 1, 2])
+    assert one.t_ == 30
+
+
+@pytest.mark.parametrize("estimator, y", [(MLPClassifier, Y), (MLPRegressor, Y.astype(float))])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_epochs_without_patience_are_a_plan(small, estimator, y, early_stopping):
+    params = small | {"n_iter_no_change": np.inf, "early_stopping": early_stopping}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        est = estimator(**params).fit(X, y)
+    assert est.n_iter_ == est.max_iter
+    with pytest.warns(ConvergenceWarning, match="Maximum iterations"):  # patience that is only long is none
+        est.set_params(n_iter_no_change=10_000).fit(X, y)
+
+
+@pytest.mark.parametrize("estimator, y", [(MLPClassifier, Y), (MLPRegressor, Y.astype(float))])
+def test_the_last_of_equally_good_epochs(small, estimator, y):
+    """With a rate of nearly nothing all epochs tie: the first weights, or the last ones."""
+    params = small | {"learning_rate_init": 1e-12, "monitor": lambda est, X, y: 0.5, "max_iter": 4}
+    kept = {}
+    for restore in (True, "last", False):
+        weights = []
+        keep = [lambda info, seen=weights: seen.append(parity.weights(info.estimator).copy())]
+        est = estimator(restore_best=restore, callbacks=keep, **params)
+        kept[restore] = parity.weights(est.fit(X, y, X_val=X, y_val=y)), weights
+    np.testing.assert_array_equal(kept[True][0], kept[True][1][0])
+    np.testing.assert_array_equal(kept["last"][0], kept["last"][1][-1])
+    np.testing.assert_array_equal(kept["last"][0], kept[False][0])
+
+
+def test_weight_decay_by_a_schedule(small):
+    """A decay that is over at once is none; one that ends after half of the steps has been one."""
+    params = small | {"weight_decay": 0.5, "n_iter_no_change": np.inf}
+    none, over, half, whole = (
+        MLPClassifier(**params | changes).fit(X, Y)
+        for changes in (
+            {"weight_decay": 0.0},
+            {"weight_decay_schedule": lambda p: 0},
+            {"weight_decay_schedule": lambda p: p < 0.5},
+            {},
+        )
+    )
+    parity.assert_identical_models(over, none)
+    sizes = [np.linalg.norm(parity.weights(est)) for est in (whole, half, none)]
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
 # ------------------------------------------------------------------------------ dropout
+
+
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+def test_engines_are_told_of_the_dropout_of_each_step(small, how, monkeypatch):
+    """80 rows in batches of 32 are three steps an epoch; max_iter epochs take the share from 1 to 0."""
+    told, train_epoch = [], reference.train_epoch
+
+    def listening(workspace, params, data, order, batch_size, alpha, optimizer, **options):
+        told.append(optimizer.dropouts(3))
+        return train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, **options)
+
+    monkeypatch.setattr(reference, "train_epoch", listening)
+    params = small | {"backend": "reference", "batch_size": 32, "max_iter": 4, "n_iter_no_change": np.inf}
+    est = MLPRegressor(dropout_schedule=lambda p: 1 - p, input_dropout=0.1, **params)
+    for _ in range(1 if how == "fit" else 4):
+        getattr(est, how)(X, Y.astype(float))
+    np.testing.assert_allclose(np.concatenate(told), 1 - np.arange(12) / 12, rtol=1e-12)
+    MLPRegressor(dropout_schedule=lambda p: 1 - p, **params).fit(X, Y.astype(float))
+    assert told[4:] == [None] * 4  # nothing is dropped, so there is nothing to lower
+
+
+def test_dropout_by_a_schedule(small):
+    """A share of 0 drops nothing, one of a half is half the rate; without shuffles the masks' key changes no draw."""
+    params = small | {"backend": "reference", "shuffle": False, "batch_size": 20}
+    none, over = (MLPClassifier(**params | changes).fit(X, Y) for changes in (
+        {}, {"dropout": 0.5, "input_dropout": 0.2, "dropout_schedule": lambda p: 0}
+    ))  # fmt: skip
+    parity.assert_identical_models(over, none)
+    whole, quarter, half = (MLPClassifier(**params | changes).fit(X, Y) for changes in (
+        {"dropout": 0.5}, {"dropout": 0.25}, {"dropout": 0.5, "dropout_schedule": lambda p: 0.5}
+    ))  # fmt: skip
+    parity.assert_identical_models(half, quarter)
+    assert not np.array_equal(parity.weights(half), parity.weights(whole))
 
 
 @pytest.mark.parametrize("rates", [{"dropout": 0.4}, {"dropout": (0.0, 0.5)}, {"input_dropout": 0.2}])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastmlp.training import schedules
-from fastmlp.training.schedules import SCHEDULES, make_schedule
+from fastmlp.training.schedules import SCHEDULES, SHARES, make_schedule, make_share
 
 STEPS_PER_EPOCH, EPOCHS, RATE = 7, 24, 0.3
 N = STEPS_PER_EPOCH * EPOCHS
@@ -119,6 +119,17 @@ def test_coslog4():
     np.testing.assert_allclose(schedule.rates(np.array([0.0, 100, 300, 700, 1500])), 0, atol=1e-12)
 
 
+def test_flat_cos():
+    p = np.arange(N) / N
+    expected = np.where(p < 0.5, RATE, RATE * 0.5 * (1 + np.cos(np.pi * (p - 0.5) / 0.5)))
+    np.testing.assert_allclose(rates("flat_cos"), expected, rtol=1e-13, atol=1e-16)
+    other = rates(("flat_cos", {"flat": 0.25, "eta_min": 0.01}))
+    falling = (p[N // 4 :] - 0.25) / 0.75
+    np.testing.assert_allclose(other[N // 4 :], 0.01 + (RATE - 0.01) * (1 + np.cos(np.pi * falling)) / 2, rtol=1e-13)
+    np.testing.assert_array_equal(other[: N // 4], RATE)
+    np.testing.assert_array_equal(rates(("flat_cos", {"flat": 0})), rates("cosine"))
+
+
 def test_callable():
     np.testing.assert_allclose(rates(lambda p: 1 - p), RATE * (1 - np.arange(N) / N))
     np.testing.assert_array_equal(rates(lambda p: 1 if p < 0.5 else 0.1)[[0, -1]], [RATE, RATE * 0.1])
@@ -138,7 +149,7 @@ def test_a_rate_does_not_depend_on_what_is_asked_with_it(name):
     np.testing.assert_array_equal(np.concatenate([rates(name, 50), rates(name, N - 50, first=50)]), whole)
 
 
-@pytest.mark.parametrize("name", ["cosine", "one_cycle", "warmup_cosine", "coslog4"])
+@pytest.mark.parametrize("name", ["cosine", "one_cycle", "warmup_cosine", "flat_cos", "coslog4"])
 def test_the_last_rate_is_kept(name):
     later = rates(name, n=3, first=N + 1)
     np.testing.assert_array_equal(later, later[0])
@@ -238,6 +249,7 @@ def test_an_unknown_schedule(choice):
         (("one_cycle", {"pct_start": 1.5}), r"pct_start must be in \[0, 1\], got 1.5"),
         (("plateau", {"factor": 1}), r"factor must be in \(0, 1\), got 1"),
         (("warmup_cosine", {"warmup": -0.1}), r"warmup must be in \[0, 1\], got -0.1"),
+        (("flat_cos", {"flat": 1}), r"flat must be in \[0, 1\), got 1"),
     ],
 )
 def test_wrong_parameters(choice, words):
@@ -259,3 +271,48 @@ def test_wrong_parameters(choice, words):
 def test_wrong_functions(function, words):
     with pytest.raises(ValueError, match=words):
         rates(function)
+
+
+# --- shares: what multiplies dropout and weight decay -----------------------------------------------------------------
+
+
+def share(choice, argument="dropout_schedule"):
+    return make_share(choice, argument, STEPS_PER_EPOCH, EPOCHS)
+
+
+def test_shares_are_functions_of_the_step_that_stay_within_0_and_1():
+    moved_by_training = {"invscaling", "adaptive", "plateau"}
+    assert set(SHARES) == set(SCHEDULES) - moved_by_training - {"one_cycle"}  # which rises to ten times its start
+
+
+@pytest.mark.parametrize("name", sorted(set(SHARES) - {"constant"}))
+def test_a_share_is_the_schedule_of_a_rate_of_1(name):
+    steps = np.arange(2.0 * N)
+    got = share(name).rates(steps)
+    np.testing.assert_allclose(got * RATE, rates(name, n=2 * N), rtol=1e-12, atol=1e-16)
+    assert got.min() >= 0 and got.max() <= 1
+
+
+def test_no_share_is_no_schedule():
+    assert share("constant") is None and share(("constant", {})) is None
+
+
+def test_a_function_as_share():
+    np.testing.assert_allclose(share(lambda p: 1 - p).rates(np.arange(N)), 1 - np.arange(N) / N)
+
+
+@pytest.mark.parametrize(
+    "choice, words",
+    [
+        ("plateau", r"weight_decay_schedule='plateau' is unknown; valid are .*'flat_cos'"),
+        ("one_cycle", "weight_decay_schedule='one_cycle' is unknown"),
+        (0.5, "weight_decay_schedule=0.5 is unknown"),
+        (("cosine", {"eta_min": 2}), r"eta_min must be in \[0, 1\], got 2"),
+        (lambda p: 1 + p, r"weight_decay_schedule=.* must return factors in \[0, 1\], got 1.00595"),
+        (lambda p: np.nan, r"must return factors in \[0, 1\], got nan for progress 0"),
+        (lambda p: "much", "weight_decay_schedule=.* must return one number, got 'much'"),
+    ],
+)
+def test_wrong_shares(choice, words):
+    with pytest.raises(ValueError, match=words):
+        share(choice, "weight_decay_schedule").rates(np.arange(N))

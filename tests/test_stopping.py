@@ -26,6 +26,8 @@ def parameters(**changes):
         "early_stopping": False,
         "monitor": "score",
         "restore_best": None,
+        "patience_growth": 0.0,
+        "n_iter_": 0,
         "verbose": False,
     }
     return SimpleNamespace(**defaults | changes)
@@ -78,6 +80,44 @@ def test_epochs_without_a_better_validation_are_counted(monitor, epochs, expecte
     assert estimator.best_validation_score_ == best and estimator.best_loss_ is None
 
 
+@pytest.mark.parametrize("restore, best", [(True, 1), (None, 1), ("last", 3)])
+@pytest.mark.parametrize("monitor", ["score", "loss"])
+def test_of_equally_good_epochs_the_last_counts_if_it_is_asked_for(restore, best, monitor):
+    """Epochs 1 and 3 tie; NaN and -inf are never the best."""
+    estimator = parameters(early_stopping=True, restore_best=restore, monitor=monitor)
+    rule, found = begun(estimator, has_validation=True), []
+    for epoch, value in enumerate([0.5, 0.7, 0.6, 0.7, NAN, 0.2]):
+        if rule.watch_validation(estimator, -value, value):
+            found.append(epoch)
+    assert found[-1] == best and estimator.best_validation_score_ == 0.7
+    assert keeps_best(estimator, True)
+
+
+def last_epoch(scores, **changes):
+    """The epoch, from 1, after which the rule ends training; None if it does not."""
+    estimator = parameters(early_stopping=True, tol=0.0, **changes)
+    rule = begun(estimator, has_validation=True)
+    schedule = SimpleNamespace(on_plateau=lambda: (True, ""))
+    for estimator.n_iter_, score in enumerate(scores, 1):
+        rule.watch_validation(estimator, 1.0, score)
+        if rule.ends(estimator, True, schedule):
+            return estimator.n_iter_
+    return None
+
+
+@pytest.mark.parametrize("best", [1, 5, 30])
+@pytest.mark.parametrize(("growth", "constant"), [(1.0, 20), (0.5, 3), (0.0, 10), (2.0, 1)])
+def test_patience_grows_with_the_best_epoch(best, growth, constant):
+    """RealMLP ends at the first epoch above 2 best + 20: growth 1, constant 20; best is the last of ties."""
+    scores = [0.9 if epoch <= best else 0.1 for epoch in range(1, 200)]
+    ended = last_epoch(scores, n_iter_no_change=constant, patience_growth=growth)
+    assert ended == next(epoch for epoch in range(1, 200) if epoch > (1 + growth) * best + constant)
+
+
+def test_patience_that_never_ends_may_grow():
+    assert last_epoch([0.1] + [0.0] * 300, n_iter_no_change=INF, patience_growth=1.0) is None
+
+
 def test_without_early_stopping_validation_rows_are_watched_and_the_loss_counts():
     estimator = parameters()
     rule = begun(estimator, has_validation=True)
@@ -128,6 +168,8 @@ KEPT = [
     (True, False, True, True, False),
     (False, None, True, False, False),
     (False, True, True, False, True),
+    (False, "last", True, False, True),
+    (False, "last", False, False, False),
     (False, True, False, False, False),
     (True, None, False, False, False),
 ]

@@ -417,7 +417,7 @@ def test_coder_finds_columns_by_name_and_counts_what_is_new(tmp_path):
     (block,) = coder.blocks(source)
     np.testing.assert_array_equal(block, [[1, 1, 1], [2, np.nan, np.nan], [np.nan, 2, 0], [2, 2, 0]])
     assert coder.unseen == {"c": {"new": 2}}
-    features = columns.transformer(COLUMNS).transform(block)
+    features = columns.coder(COLUMNS).coded(columns.coded(COLUMNS, block), np.float64)
     np.testing.assert_array_equal(features, [[-0.5, 1, 0, 1], [0.5, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
     with pytest.raises(DataError, match="row 2, column 'c': 'new' is no category that training saw"):
         list(Coder(COLUMNS).blocks(source, unknown="error"))
@@ -518,7 +518,7 @@ def test_hostile_json_is_refused_or_harmless(data):
         assert "columns" in str(error)
         return
     rows = np.array([[0, 1.0, 1.0], [np.nan] * 3])
-    assert np.isfinite(columns.transformer(read).transform(rows)).all()
+    assert np.isfinite(columns.coder(read).coded(columns.coded(read, rows), np.float64)).all()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 from fastmlp.kernels.layer_table import PLACEMENTS
 from fastmlp.model.initialization import INITIALIZERS
 from fastmlp.training.optimizers import SOLVERS
-from fastmlp.training.schedules import SCHEDULES
+from fastmlp.training.schedules import SCHEDULES, SHARES
 
 DATA = Path(__file__).parent / "data"
 PROGRAM, MISTAKES = DATA / "typed_program.py", DATA / "typed_mistakes.py"
@@ -37,6 +37,7 @@ NAMES = [
     (types.ClassifierLossName, CLASSIFIER_LOSSES),
     (types.RegressorLossName, REGRESSOR_LOSSES),
     (types.ScheduleName, SCHEDULES),
+    (types.ShareName, SHARES),
     (types.InitializerName, INITIALIZERS),
     (types.BackendName, ("auto", *BACKENDS)),
     (types.Placement, [place for place in PLACEMENTS if place]),

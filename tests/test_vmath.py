@@ -1,4 +1,4 @@
-"""The engine's own exp, log, log1p, tanh, erf, sin, cos: error in units in the last place (ULP), range, NaN and infinities.
+"""The engine's own exp, log, log1p, tanh, erf, sin, cos: error in units in the last place (ULP), range, special values.
 
 The bounds are those stated in kernels/cython/vmath.h; the judge is NumPy in the next wider type.
 """

@@ -17,7 +17,7 @@ from typing import Any
 
 import fastmlp
 from fastmlp import kernels
-from fastmlp.bench.rivals import engine_of, is_ours, row
+from fastmlp.bench.rivals import engine_of, row, runs_here
 
 PYTHON = "FASTMLP_RIVALS_PYTHON"
 
@@ -47,7 +47,7 @@ class Failed(Exception):
 def command(rival: str) -> list[str]:
     """Return the command that starts the worker of a rival."""
     other = os.environ.get(PYTHON)
-    if other and not is_ours(rival) and rival != "scikit-learn":
+    if other and not runs_here(rival):
         folders = [str(Path(package.__path__[0]).resolve()) for package in (fastmlp, kernels)]
         return [other, "-c", BOOTSTRAP, *folders]
     return [sys.executable, "-m", "fastmlp.bench.worker"]
@@ -79,8 +79,9 @@ def ask(
     request: Mapping[str, Any],
     threads: int = 1,
     variables: Mapping[str, str] | None = None,
+    limit: float = LIMIT,
 ) -> dict[str, Any]:
-    """Return the answer of a fresh process; its environment may get more variables.
+    """Return the answer of a fresh process; its environment may get more variables, `limit` is in seconds.
 
     Raises
     ------
@@ -97,10 +98,10 @@ def ask(
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=LIMIT,
+            timeout=limit,
         )
     except subprocess.TimeoutExpired:
-        raise Failed(f"no answer within {LIMIT} s") from None
+        raise Failed(f"no answer within {limit:.0f} s") from None
     except OSError as error:
         raise Failed(f"cannot start {command(rival)[0]}: {error.strerror}") from None
     if done.returncode:

@@ -92,6 +92,8 @@ class Run:
     settings: Settings
     tell: Tell
     problems: list[str] = field(default_factory=list)  # a line for each result that differs or process that failed
+    held: Mapping[str, Any] | None = None  # the result of an earlier run, if this one can go on from there
+    keep: Callable[[Mapping[str, Any]], None] = lambda result: None  # keeps the result so far, for such a run
 
     @cached_property
     def versions(self) -> Mapping[str, str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from fastmlp.bench.rivals import ENGINE, RIVALS
@@ -12,11 +13,16 @@ from fastmlp.bench.workloads import EVERY_WORKLOAD, Workload
 SIDE_BY_SIDE = ("quick", "train")  # suites in which engines race each other
 
 
+class Unusable(Exception):
+    """What a run was asked for cannot be done; the message says why."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Options of a run."""
 
-    # Fresh processes of each rival and thread count (in `quick` and `options` timed fits of each); None: its default.
+    # Fresh processes of each rival and thread count (in `quick` and `options` timed fits of each, in `tabular` splits);
+    # None: its default.
     rounds: int | None = None
     threads: tuple[int, ...] = (1,)  # thread counts to try with each rival, one after the other
     workloads: tuple[str, ...] = tuple(EVERY_WORKLOAD)  # of which each suite takes its own
@@ -29,6 +35,13 @@ class Settings:
     # shows; empty for one engine, and in `cold` for all.
     engines: tuple[str, ...] = ()
     seconds: float = 1.0  # for the timed fits or calls of one process
+    tables: tuple[str, ...] = ()  # of `tabular`; empty for all
+    max_rows: int | None = None  # of a table of `tabular`; None: its default
+    wheels: Path | None = None  # folder with packages of tables that are not installed
+    against: str | None = None  # rival that `tabular` compares the others with; None: its default
+    show: bool = False  # `tabular` shows the results that it finds and runs nothing
+    results: Path | None = None  # file in which `tabular` keeps its results after every answer
+    held: Mapping[str, Any] | None = None  # the document in that file, of an earlier run
     quick_check: bool = False  # everything at its smallest, to see that it runs; the times mean little
 
     def of_suite(self, rounds: int) -> Settings:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastmlp.bench.race import Run, Tell
 from fastmlp.bench.settings import Settings
+from fastmlp.data.files import as_json, write_whole
 
 SUITES: Mapping[str, str] = {
     "quick": "whole fits against scikit-learn's, float64, on the data sets that it ships",
@@ -18,15 +19,17 @@ SUITES: Mapping[str, str] = {
     "grid": "GridSearchCV in two processes",
     "scaling": "time and memory from 10^4 to 10^7 rows",
     "options": "what activations, solvers and regularizers cost over the plain network",
+    "tabular": "errors and times of whole estimators at their defaults, on tables that packages ship; takes hours",
     "cuda": "time of a training step on a GPU, against PyTorch's and JAX's, with the device's peaks",
 }
 ALL = "all"
+ONLY_BY_NAME = ("tabular",)
 SCHEMA = 2
 
 
 def names(suite: str) -> tuple[str, ...]:
     """Return the suites that a name on the command line means."""
-    return tuple(SUITES) if suite == ALL else (suite,)
+    return tuple(name for name in SUITES if name not in ONLY_BY_NAME) if suite == ALL else (suite,)
 
 
 def module(suite: str) -> ModuleType:
@@ -48,19 +51,35 @@ def run(
     """
     from fastmlp.engines import environment
 
-    results = {}
+    described = environment.describe()
+    results: dict[str, Any] = {}
+
+    def document() -> dict[str, Any]:
+        return _document(described, results, skipped or {})
+
     for name in suites:
         suite = module(name)
         rounds = getattr(suite, "ENGINE_ROUNDS", suite.ROUNDS) if options[name].engines else suite.ROUNDS
-        run = Run(name, options[name].of_suite(rounds), tell)
-        result = suite.run(run)
-        results[name] = {"settings": run.settings.shown(), **result, "problems": run.problems}
+        settings = options[name].of_suite(rounds)
+        run = Run(name, settings, tell, held=settings.held["suites"].get(name) if settings.held else None)
+
+        def keep(result: Mapping[str, Any], run: Run = run) -> None:
+            results[run.suite] = {"settings": run.settings.shown(), **result, "problems": run.problems}
+            if run.settings.results is not None:
+                write_whole(run.settings.results, as_json(document()))
+
+        run.keep = keep
+        keep(suite.run(run))
+    return document()
+
+
+def _document(described: Mapping[str, Any], results: Mapping[str, Any], skipped: Mapping[str, str]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "environment": environment.describe(),
+        "environment": described,
         "same": not any(result["problems"] for result in results.values()),
-        "suites": results,
-        "skipped": dict(skipped or {}),
+        "suites": dict(results),
+        "skipped": dict(skipped),
         "figures": {f"{name}: {key}": value for name in results for key, value in results[name]["figures"].items()},
     }
 

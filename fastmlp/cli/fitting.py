@@ -41,40 +41,33 @@ class Result:
     loss: float  # the training loss of that epoch
     ended: str  # why it was the last one
     notes: tuple[str, ...]  # the warnings
+    networks: int = 1  # of an ensemble: the epochs are the most of them, the loss is their mean
 
     def report(self) -> dict[str, Any]:
         """Return what the model file says about it."""
-        return {"epochs": self.epochs, "weights_of_epoch": self.kept, "ended": self.ended, "loss": self.loss}
+        found = {"epochs": self.epochs, "weights_of_epoch": self.kept, "ended": self.ended, "loss": self.loss}
+        return found | ({"networks": self.networks} if self.networks > 1 else {})
 
 
 def fit(estimator: Any, training: Rows, validation: Rows | None, *, scaled: bool, bar: bool) -> Result:
     """Fit, with validation rows after each epoch if there are any; if `scaled`, on a standardised target.
 
-    The last layer takes the scale back, so `scaled` is only for an output layer without an activation. `bar` asks for a
-    progress bar. Raises a FloatingPointError if training diverged, and a KeyboardInterrupt on Ctrl-C.
+    `scaled` is only for an output layer without an activation. `bar` asks for a progress bar. Raises a
+    FloatingPointError if training diverged, and a KeyboardInterrupt on Ctrl-C.
     """
-    from sklearn.preprocessing import StandardScaler
-
     from fastmlp.model import choices
     from fastmlp.training.callbacks import ProgressBar
 
-    y, more = training.y, {}
-    scaler = StandardScaler() if scaled else None
-    if scaler is not None:
-        y = scaler.fit_transform(y[:, None])[:, 0]
+    more = {}
+    if scaled:
+        estimator.set_params(standardize_y=True)
     stochastic = choices.name_of(estimator.solver) != "lbfgs"
     if validation is not None and stochastic:
-        y_val = validation.y if scaler is None else scaler.transform(validation.y[:, None])[:, 0]
-        more = {"X_val": validation.X, "y_val": y_val, "sample_weight_val": validation.weight}
+        more = {"X_val": validation.X, "y_val": validation.y, "sample_weight_val": validation.weight}
     if stochastic and bar:
         estimator.set_params(callbacks=[ProgressBar()])
-    caught = _watched(lambda: estimator.fit(training.X, y, training.weight, **more))
+    caught = _watched(lambda: estimator.fit(training.X, training.y, training.weight, **more))
     estimator.set_params(callbacks=None)
-    if scaler is not None:
-        # (W a + b) * scale + mean = (W * scale) a + (b * scale + mean)
-        estimator.coefs_[-1] *= scaler.scale_[0]
-        estimator.intercepts_[-1] *= scaler.scale_[0]
-        estimator.intercepts_[-1] += scaler.mean_[0]
     return _result(estimator, stochastic, bool(more), caught)
 
 
@@ -99,10 +92,15 @@ def _result(estimator: Any, stochastic: bool, validates: bool, caught: list[warn
     """Return how a fit ended, by the fitted attributes."""
     from sklearn.exceptions import ConvergenceWarning
 
+    from fastmlp.estimator import ensemble
     from fastmlp.training import stopping
 
     notes = tuple(dict.fromkeys(" ".join(str(entry.message).split()) for entry in caught))
     epochs = int(estimator.n_iter_)
+    if ensemble.is_ensemble(estimator):
+        unit, members = "epochs" if stochastic else "iterations", estimator.estimators_
+        loss = sum(float(member.loss_) for member in members) / len(members)
+        return Result(epochs, unit, epochs, loss, "each network's own rule", notes, len(members))
     limit = f"the limit of {estimator.max_iter} {'epochs' if stochastic else 'iterations'} (--max-iter)"
     if not stochastic:
         gave_up = any(issubclass(entry.category, ConvergenceWarning) for entry in caught)
@@ -110,7 +108,7 @@ def _result(estimator: Any, stochastic: bool, validates: bool, caught: list[warn
         return Result(epochs, "iterations", epochs, float(estimator.loss_), ended, notes)
     by_loss = stopping.monitors_loss(estimator)
     ended = limit
-    if estimator._no_improvement_count > estimator.n_iter_no_change:
+    if estimator._no_improvement_count > estimator._training.stopping.patience(estimator):
         watched = "training loss, which no longer fell"
         if stopping.watches_validation(estimator, validates):
             watched = "validation loss, which no longer fell" if by_loss else "validation score, which no longer rose"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,7 +54,9 @@ def write_json(path: Path | None, document: Mapping[str, Any]) -> None:
     """Write to a file, to standard output for "-", or not at all for None."""
     if path is None:
         return
-    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    from fastmlp.data.files import as_json
+
+    text = as_json(document)
     if str(path) == "-":
         sys.stdout.write(text)
     else:

@@ -18,7 +18,7 @@ import typer
 PANEL = "Network and training"
 
 #: Parameters with an option of another form, and parameters that make no sense in a shell.
-LEFT_OUT = ("hidden_layer_sizes", "validation_fraction", "callbacks", "verbose", "warm_start")
+LEFT_OUT = ("hidden_layer_sizes", "validation_fraction", "callbacks", "verbose", "warm_start", "standardize_y")
 
 
 def estimators() -> dict[str, type]:
@@ -96,7 +96,7 @@ def _check(cls: Any, parameters: Mapping[str, Any]) -> None:
     from fastmlp.estimator.parameters import activations_of, check_lbfgs
     from fastmlp.model import choices
     from fastmlp.model.stages import options_of
-    from fastmlp.training.schedules import SCHEDULES
+    from fastmlp.training.schedules import SCHEDULES, make_share
 
     known = cls._get_param_names()
     for name in parameters:
@@ -108,6 +108,8 @@ def _check(cls: Any, parameters: Mapping[str, Any]) -> None:
     activations_of(estimator.activation, len(hidden))
     options_of(estimator, len(hidden))
     choices.entry(SCHEDULES, estimator.learning_rate, "learning_rate")
+    for name in ("weight_decay_schedule", "dropout_schedule"):
+        make_share(getattr(estimator, name), name)
     task = "regression" if cls is estimators()["regression"] else "multiclass"
     resolve_loss(task, estimator.loss, 1 if task == "regression" else 3)
     if choices.name_of(estimator.solver) == "lbfgs":

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 #: Bytes that a reservation takes: a file system that has no room for these has none for a result.
 RESERVED = 1 << 16
+
+
+def as_json(document: Any) -> str:
+    """Return the text of a JSON file; a ValueError says that a number is not finite."""
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -107,13 +107,13 @@ def validation_rows(
     """
     X_val, y_val, weight = given
     try:
-        X_val, y_val = validated(estimator, X_val, y_val, reset=False)
+        X_val, y_val = estimator._validated(X_val, y_val, reset=False)
         y_val = dense_targets(estimator, y_val)
         estimator._check_validation_targets(y, y_val)
         weight = estimator._weigh(y_val, validated_weight(estimator, weight, y_val))
         if weight is not None and weight.sum() == 0:
             raise ValueError("no row has a weight")
-        return encoded(estimator, X_val, y_val, weight, network, objective), y_val
+        return encoded(estimator, estimator._matrix(X_val), y_val, weight, network, objective), y_val
     except (TypeError, ValueError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
         raise kind(f"{name}: {error}") from error

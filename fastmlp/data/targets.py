@@ -208,6 +208,16 @@ def _check_distributions(y: np.ndarray) -> None:
 CHECKS: dict[str, Callable[[np.ndarray], None]] = {"gamma": _check_positive, "kl_divergence": _check_distributions}
 
 
+def check_standardizable(objective: Objective) -> None:
+    """Raise a ValueError if standardised targets make no sense for a loss, because its outputs have a range."""
+    if objective.link != "identity":
+        raise ValueError(
+            f"standardize_y=True makes no sense with loss={choices.name_of(objective.loss)!r}, whose predictions have a"
+            f" range of their own (link {objective.link!r}); it is for"
+            f" {[name for name in REGRESSOR_LOSSES if link_of(name) == 'identity']}"
+        )
+
+
 def encode_values(y: Any, dtype: np.dtype, loss: Any = "squared_error") -> np.ndarray:
     """Return the training targets of a regressor: (n, n_outputs) of the dtype.
 

@@ -31,7 +31,8 @@ class Row:
     """One engine.
 
     `holds` maps the number of an optimizer's states, and the share of the parameters that are weights above the first
-    layer, or all weights if something in front of it learns, to the memory of a training: in vectors of the size of the parameters, besides these and the states.
+    layer (all weights, if something in front of it learns), to the memory of a training: in vectors of the size of the
+    parameters, besides these and the states.
     """
 
     module: str  # that implements it; importing it is cheap, and fails if the engine cannot work
@@ -39,6 +40,7 @@ class Row:
     pays_from: float = 0.0  # floating-point operations of a fit from which "auto" takes it; infinity: only by name
     holds: Callable[[int, float], float] = _packed
     packs: bool = True  # whether it works on copies of the parameters that it is given
+    side_by_side: bool = True  # whether several threads may train, each with a workspace of its own
 
 
 # Loading compiled code takes half a second; compiling it takes 20 seconds, once per machine.  For more operations than
@@ -55,13 +57,19 @@ BACKENDS: dict[str, Row] = {
         COMPILING_PAYS,
         lambda n_states, above_first: _packed(max(n_states, 1), above_first),
     ),
-    "cuda": Row("fastmlp.kernels.numba_cuda.engine", 'pip install "fastmlp[cuda]"', math.inf),
+    "cuda": Row(
+        "fastmlp.kernels.numba_cuda.engine",
+        'pip install "fastmlp[cuda]"',
+        math.inf,
+        side_by_side=False,  # a launch takes the whole device
+    ),
     "reference": Row(
         "fastmlp.kernels.reference",
         "reinstall fastmlp: pip install fastmlp",
         # weights and gradient layer by layer, and what NumPy's expressions hold for a moment
         holds=lambda n_states, above_first: 4.5 + max(n_states - 1, 0),
         packs=False,
+        side_by_side=False,  # NumPy's BLAS has threads of its own
     ),
 }
 

@@ -19,6 +19,7 @@ from fastmlp.kernels import formulas, layer_table
 from fastmlp.model import choices, stages, weights
 from fastmlp.model.initialization import initial_params
 from fastmlp.model.network import Network
+from fastmlp.training.many import n_side_by_side
 from fastmlp.training.stopping import keeps_best
 
 
@@ -58,8 +59,18 @@ def network_to_train(estimator: Any, X: Any, objective: Objective, first_pass: b
 
 
 def check_memory(estimator: Any, network: Network, engine: ModuleType, has_validation: bool) -> None:
-    """Raise a MemoryError for a network whose fit this machine cannot hold, before anything is allocated."""
-    network.check_memory(vectors_of_fit(estimator, network, engine, has_validation))
+    """Raise a MemoryError for networks whose fit this machine cannot hold, before anything is allocated."""
+    in_training = vectors_of_fit(estimator, network, engine, has_validation)
+    n = estimator.n_ens * estimator.n_cv
+    if n > 1:  # all have their weights from the beginning, and keep their states to the end
+        at_work = n_side_by_side(engine, network, n, estimator.n_jobs)
+        in_training = at_work * in_training + (n - at_work) * (1 + _n_states(estimator))
+    try:
+        network.check_memory(in_training)
+    except MemoryError as error:
+        if n > 1:
+            raise MemoryError(f"{error}, for {n} networks (n_ens, n_cv)") from None
+        raise
 
 
 #: Vectors of float64 that L-BFGS takes in all: SciPy's ten pairs, its work space and copies, and the engine's own.
@@ -68,11 +79,9 @@ LBFGS_VECTORS = 41
 
 def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, has_validation: bool) -> float:
     """Return how many vectors of the size of the parameters a fit holds at its peak, besides rows and their buffers."""
-    solver = choices.name_of(estimator.solver)
-    if solver == "lbfgs":
+    if choices.name_of(estimator.solver) == "lbfgs":
         return LBFGS_VECTORS * 8 / network.dtype.itemsize
-    rule = "momentum" if solver == "sgd" and estimator.momentum != 0 else solver
-    n_states, row = len(formulas.OPTIMIZERS[rule].states), backends.row_of(engine)
+    n_states, row = _n_states(estimator), backends.row_of(engine)
     lowest = 0 if layer_table.learns_in_front(network) else 1  # the first layer that hands a delta down
     above_first = sum(s.size for s in network.segments if s.name == "W" and s.layer >= lowest) / network.n_params
     found = 1 + n_states + row.holds(n_states, above_first)  # 1: the parameters
@@ -80,6 +89,15 @@ def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, has_val
         found += row.packs + 2 * network.needs_whole_batch  # the weights to predict with, batch_norm folded into them
         found += (1 + row.packs) * keeps_best(estimator, True)  # the best so far and the ones that take their place
     return found
+
+
+def _n_states(estimator: Any) -> int:
+    """Return how many vectors the optimizer keeps; L-BFGS keeps none."""
+    solver = choices.name_of(estimator.solver)
+    if solver == "lbfgs":
+        return 0
+    rule = "momentum" if solver == "sgd" and estimator.momentum != 0 else solver
+    return len(formulas.OPTIMIZERS[rule].states)
 
 
 def fitted_network(estimator: Any) -> Network:

@@ -3,7 +3,10 @@
 ``fit`` goes in one direction, and each step is a call of one module::
 
     validate (inputs) -> encode (targets) -> Network (architecture) -> Data (inputs) -> first values (initialization,
-    state) -> Run (training) -> epochs -> views (weights)
+    state) -> Task (training) -> epochs -> views (weights)
+
+From the first values on, an ensemble does the same for each of its members (ensemble.py).  Estimators for tables
+(tabular.py) have steps of their own where these have methods: they split the rows first, and code the columns.
 
 An estimator keeps nothing private but ``_training``, a :class:`fastmlp.training.state.TrainingState`, the encoder of
 its labels, and predictions for later use.  It contains no numerics.
@@ -19,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -30,29 +34,32 @@ from fastmlp.data import device_arrays, inputs
 from fastmlp.data.targets import Objective
 from fastmlp.data.warned import warn
 from fastmlp.engines import backends
-from fastmlp.estimator import architecture, flat_parameters, pickled, types
+from fastmlp.engines.backends import Data
+from fastmlp.estimator import architecture, ensemble, flat_parameters, pickled, types
 from fastmlp.estimator.mistakes import about_parameters, check_values, explained_call
 from fastmlp.estimator.parameters import CONSTRAINTS, Parameters, check_lbfgs, check_monitor
-from fastmlp.estimator.prediction import Prediction
+from fastmlp.estimator.prediction import EnsemblePrediction, Prediction
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
+from fastmlp.model.tabular_initialization import Look
 from fastmlp.sklearn_compat import _fit_context
 from fastmlp.training import checkpoint, state, weightless
 from fastmlp.training.callbacks import check_callbacks
+from fastmlp.training.factors import Factors
 from fastmlp.training.given_sets import given_validation
-from fastmlp.training.lbfgs import train_lbfgs
+from fastmlp.training.many import Task
 from fastmlp.training.metrics import Score
 from fastmlp.training.optimizers import SOLVERS
-from fastmlp.training.run import Run, check_batches, train_stochastic
+from fastmlp.training.run import check_batches
 from fastmlp.training.sklearn_callbacks import CallbackSupportMixin, fit_task
-from fastmlp.training.validation import evaluation_of
+from fastmlp.training.validation import Split, evaluation_of
 
 backends.get("auto")  # imported with the estimators, so the first fit is not slower than the next
 
 
 Method = TypeVar("Method", bound=Callable)
 #: The estimator that a method returns: editors know the class by a type variable, not by Self.
-Fitted = TypeVar("Fitted", bound="_BaseMLP")
+Fitted = TypeVar("Fitted", bound="BaseNetwork")
 
 
 def fit_context(method: Method) -> Method:
@@ -83,18 +90,27 @@ def entered(cls: Estimator) -> Estimator:
     return cls
 
 
-class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
-    """Fit and the forward pass of both estimators."""
+class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+    """Fit and the forward pass of all estimators."""
 
-    _parameter_constraints: ClassVar[dict] = CONSTRAINTS
+    _parameter_constraints: ClassVar[dict]
     #: Whether targets are numbers.
     _numeric_targets: ClassVar[bool]
     _training: state.TrainingState
 
     # parameters whose places and defaults differ
-    hidden_layer_sizes: types.HiddenLayerSizes
-    activation: types.Activation
+    hidden_layer_sizes: Any
+    activation: Any
     loss: Any
+    solver: types.Solver
+    max_iter: int
+    learning_rate_init: Any
+    random_state: types.RandomState | None
+    early_stopping: bool
+    warm_start: bool
+    backend: types.BackendName
+    callbacks: types.Callbacks | None
+    n_cv: int
 
     # what a fit leaves, for type checkers
     coefs_: list[np.ndarray]
@@ -107,6 +123,8 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     validation_loss_curve_: list[float]
     history_: dict[str, list[float]]
     evals_result_: dict[str, dict[str, list[float]]]
+    estimators_: list[Any]  # of ensembles
+    oof_score_: float
     stopped_by_: str | None
     n_iter_: int
     t_: int
@@ -155,8 +173,9 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         Parameters
         ----------
         **params : object
-            Arguments of the constructor, and parameters of `activation`, `loss`, `solver` and `learning_rate` under
-            flat names: ``loss__gamma=1.5``. A choice is set before its parameters, in whatever order they come.
+            Arguments of the constructor, and parameters of `activation`, `loss`, `solver`, `learning_rate` and the
+            other schedules under flat names: ``loss__gamma=1.5``. A choice is set before its parameters, in whatever
+            order they come.
 
         Returns
         -------
@@ -167,7 +186,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         ValueError
             If there is no such parameter; the message lists the valid ones, and says which one was probably meant.
         """
-        own = {name: value for name, value in params.items() if not flat_parameters.is_flat(name)}
+        own = {name: value for name, value in params.items() if not flat_parameters.is_flat(self, name)}
         flat = flat_parameters.chosen(self, params)
         try:
             super().set_params(**own | flat)
@@ -197,6 +216,45 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """Return the labels by which the validation split is stratified, if it is."""
         return None
 
+    def _standardizes(self) -> bool:
+        """Return whether training sees standardised targets."""
+        return False
+
+    def _segment_factors(self, network: Network) -> Factors | None:
+        """Return the factors of the learning rate, decay and epsilon of each segment, if there are any."""
+        return None
+
+    # --- what estimators for tables do otherwise -------------------------------------------------------------------
+
+    def _validated(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        """Return X and y validated; `reset` says whether X tells the features."""
+        return inputs.validated(self, X, y, reset)
+
+    def _prepared(
+        self, X: Any, y: np.ndarray, extras: Extras, random_state: np.random.RandomState
+    ) -> tuple[Any, Split | None]:
+        """Return the matrix that the network reads, and the split of its rows if it had to be drawn for that."""
+        return X, None
+
+    def _matrix(self, X: Any) -> Any:
+        """Return the matrix that the network reads, for rows validated after the training rows."""
+        return X
+
+    def _shown_rows(self, X: Any, rows: np.ndarray | None) -> Any:
+        """Return some rows of the matrix that the network reads, or all, as the user's scorers take them."""
+        return device_arrays.host_rows(X, rows)
+
+    def _network_to_train(self, X: Any, objective: Objective, first_pass: bool) -> Network:
+        return architecture.network_to_train(self, X, objective, first_pass)
+
+    def _first_params(self, network: Network, random_state: np.random.RandomState, look: Look | None) -> np.ndarray:
+        """Return the flat vector (n_params,) that training starts from; tabular nets `look` at training rows."""
+        return architecture.first_params(self, network, random_state)
+
+    def _training_parameters(self) -> dict[str, Any]:
+        """Return the parameters that an optimizer is made of."""
+        return {name: getattr(self, name) for name in type(self).__dataclass_fields__}
+
     @abstractmethod
     def _objective(self, y: np.ndarray) -> Objective:
         """Return what a network is trained for on y."""
@@ -208,6 +266,10 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     @abstractmethod
     def _decode(self, output: np.ndarray) -> np.ndarray:
         """Return the predictions from outputs (n, n_outputs)."""
+
+    @abstractmethod
+    def _keep_out_of_fold(self, outputs: np.ndarray) -> None:
+        """Keep outputs (n, n_outputs) as the attribute of out-of-fold predictions."""
 
     @abstractmethod
     def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> Score:
@@ -276,24 +338,33 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         """
         validation = given_validation(X_val, y_val, sample_weight_val, eval_set)
         start = () if coef_init is None and intercept_init is None else (coef_init, intercept_init)
-        max_epochs = 0 if choices.name_of(self.solver) == "lbfgs" else self.max_iter
+        # scikit-learn's callbacks know a single sequence of epochs
+        max_epochs = 0 if choices.name_of(self.solver) == "lbfgs" or ensemble.size(self) > 1 else self.max_iter
         with fit_task(self, X, y, sample_weight, max_epochs=max_epochs) as reporters:
-            callbacks = (*(self.callbacks or ()), *reporters)
+            callbacks = (*(self.callbacks or ()), *(reporters if max_epochs else ()))
             return self._fit(X, y, sample_weight, Extras(validation, start, resume_from, callbacks))
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
+        task = self._task(X, y, sample_weight, extras)
+        if task is not None:
+            task.train()
+        return self
+
+    def _task(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Task | None:
+        """Return the training that is ready to begin; None if there is nothing to train, or an ensemble was trained."""
         self._check_parameters(extras)
         first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
-        X, y = inputs.validated(self, X, y, reset=first_pass)
+        X, y = self._validated(X, y, reset=first_pass)
         self._learn_targets(y, extras.incremental)
         y = inputs.dense_targets(self, y)
         sample_weight = inputs.validated_weight(self, sample_weight, y, all_zero=extras.incremental)
         random_state, objective = check_random_state(self.random_state), self._objective(y)
+        X, split = self._prepared(X, y, extras, random_state)
 
-        network = architecture.network_to_train(self, X, objective, first_pass)
+        network = self._network_to_train(X, objective, first_pass)
         n_epochs = 1 if extras.incremental else self.max_iter
         engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
-        architecture.check_memory(self, network, engine, self.early_stopping or bool(extras.validation))
+        architecture.check_memory(self, network, engine, self._has_validation(extras))
         data = inputs.encoded(self, X, y, self._weigh(y, sample_weight), network, objective)
         if not extras.incremental:
             weightless.check_weight(data.sample_weight)
@@ -302,8 +373,28 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         snapshot = None if extras.resume_from is None else checkpoint.load(extras.resume_from)
         self._check_before_changes(network, X, extras)
 
+        if ensemble.size(self) > 1:
+            prepared = ensemble.Prepared(engine, network, objective, data, y, evaluation, extras.callbacks)
+            ensemble.fit(self, prepared, random_state)
+            return None
         if first_pass:
-            self._begin(network, objective, random_state)
+            ensemble.forget(self)
+            look = Look(engine, data.X, None if split is None else split.rows, self.n_jobs)
+            self._begin(network, objective, random_state, look)
+        task = self._ready(engine, network, data, random_state, extras.start)
+        if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():
+            self.__dict__.setdefault("loss_", np.nan)  # rows without weight change nothing
+            return None
+        if evaluation is not None:
+            split = evaluation.split(data, y, random_state) if split is None else split
+            task.evaluation, task.rows = evaluation, evaluation.train_and_held_out(data, y, split)
+        task.callbacks, task.snapshot, task.single_epoch = extras.callbacks, snapshot, extras.incremental
+        return task
+
+    def _ready(
+        self, engine: ModuleType, network: Network, data: Data, random_state: np.random.RandomState, start: Any = ()
+    ) -> Task:
+        """Return the training on all rows of the data that goes on from the present weights, or from `start`."""
         training = state.of(self)
         training.random_state = random_state
         if choices.name_of(self.solver) == "lbfgs":
@@ -312,35 +403,31 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         params = weights.flat_params(self, network)
         if not params.flags.writeable:  # a user's own vector, of a memory map for instance
             params = params.copy()
-        if extras.start:
-            weights.start_from(network, params, *extras.start)
+        if start:
+            weights.start_from(network, params, *start)
             training.best_params = params.copy()
+            given = zip(("W", "b"), start, strict=True)
+            training.drawn = tuple(name for name, arrays in given if arrays is None and name in training.drawn)
         self._expose(network, params)
+        return Task(self, engine, network, params, data)
 
-        if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():
-            self.__dict__.setdefault("loss_", np.nan)  # rows without weight change nothing
-            return self
-        if choices.name_of(self.solver) == "lbfgs":
-            self._expose(network, train_lbfgs(self, engine, network, params, data))
-        else:
-            rows = None if evaluation is None else evaluation.train_and_held_out(data, y, random_state)
-            run = Run(self, engine, network, params, data, rows, evaluation, keep_optimizer=extras.incremental)
-            train_stochastic(run, extras.callbacks, snapshot, single_epoch=extras.incremental)
-        self._check_finite()
-        return self
+    def _has_validation(self, extras: Extras) -> bool:
+        return bool(extras.validation) or self.early_stopping or self.n_cv > 1
 
     def _check_parameters(self, extras: Extras) -> None:
         """Refuse parameters that are wrong for any data, or contradict each other."""
         self._hidden_sizes()
         backends.get(self.backend)
         given = bool(extras.validation)
+        if ensemble.size(self) > 1:
+            ensemble.check(self, given, extras.start, extras.resume_from)
         if choices.name_of(self.solver) == "lbfgs":
             check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
         elif extras.incremental:
             if self.early_stopping:
                 raise ValueError("partial_fit does not support early_stopping=True")
         else:
-            check_monitor(self, has_validation=given or self.early_stopping)
+            check_monitor(self, has_validation=self._has_validation(extras))
 
     def _check_before_changes(self, network: Network, X: Any, extras: Extras) -> None:
         """Refuse first weights, batches of other sizes and what is no callback before anything changes."""
@@ -348,14 +435,16 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
             check_callbacks(extras.callbacks)
         if extras.start:
             weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
-        if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self.early_stopping):
+        if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self._has_validation(extras)):
             check_batches(self, X.shape[0])  # what a split leaves is not known yet
 
-    def _begin(self, network: Network, objective: Objective, random_state: np.random.RandomState) -> None:
+    def _begin(
+        self, network: Network, objective: Objective, random_state: np.random.RandomState, look: Look | None = None
+    ) -> None:
         """Give a first fit its weights and fitted attributes, in scikit-learn's order of random draws."""
         self.out_activation_ = objective.link
         self.n_layers_ = network.n_layers + 1
-        params = architecture.first_params(self, network, random_state)
+        params = self._first_params(network, random_state, look)
         self._expose(network, params)
         state.begin(self, random_state, params)
 
@@ -371,7 +460,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         self._idle_predictions: list[Prediction] = []
 
     def _check_finite(self) -> None:
-        arrays = (*self.coefs_, *self.intercepts_, *weights.unit_arrays(self))
+        arrays = (*self.coefs_, *self.intercepts_, *weights.further_arrays(self))
         if not all(np.isfinite(w).all() for w in arrays if w is not None):
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
@@ -381,7 +470,7 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         if not math.isfinite(loss):
             warn(
                 f"the training loss is {loss}: training diverged, or the targets are too large or out of the loss's"
-                " range. So it cannot tell when to stop; scale y (TransformedTargetRegressor, StandardScaler) and X, or"
+                " range. So it cannot tell when to stop; scale y (standardize_y, TransformedTargetRegressor) and X, or"
                 f" lower learning_rate_init={self.learning_rate_init!r}",
                 RuntimeWarning,
             )
@@ -393,19 +482,19 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
 
         A NumPy array; with `in_kind`, X on a GPU and scikit-learn's array_api_dispatch, one of X's own library.
         """
-        idle: list[Prediction] = self.__dict__.get("_idle_predictions", [])
+        idle: list[Prediction | EnsemblePrediction] = self.__dict__.get("_idle_predictions", [])
         # out of the list while in use: a concurrent call makes its own
         prediction = idle.pop() if idle else None
         if prediction is None or not prediction.fits(self):
             check_is_fitted(self)
-            prediction = Prediction(self)
+            prediction = EnsemblePrediction(self) if ensemble.is_ensemble(self) else Prediction(self)
         out = prediction(self, X) if prediction.takes(X) else None
         if out is None:
             out = self._outputs_of_any(prediction, X, in_kind)
         idle.append(prediction)
         return out
 
-    def _outputs_of_any(self, prediction: Prediction, X: Any, in_kind: bool) -> Any:
+    def _outputs_of_any(self, prediction: Prediction | EnsemblePrediction, X: Any, in_kind: bool) -> Any:
         """Return outputs for X that needs validation."""
         if device_arrays.is_device_array(X):
             return prediction.of_device_array(self, X, in_kind and device_arrays.in_kind())
@@ -420,6 +509,13 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         if dtype != prediction.network.dtype:
             return prediction.in_dtype(self, X, dtype)
         return prediction.outputs(self, X)[0]
+
+    if not TYPE_CHECKING:  # which would find every name then
+
+        def __getattr__(self, name: str) -> Any:
+            if name in ensemble.OF_MEMBERS and ensemble.is_ensemble(self):
+                raise AttributeError(ensemble.no_such_attribute(self, name), name=name, obj=self)
+            return object.__getattribute__(self, name)  # raises what it raised before
 
     # --- scikit-learn's names, which its own tests use ---------------------------------------------------------------
 
@@ -439,6 +535,9 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
     @_no_improvement_count.setter
     def _no_improvement_count(self, count: int) -> None:
         state.of(self).stopping.count = count
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "coefs_" in vars(self) or ensemble.is_ensemble(self)
 
     # --- copies ------------------------------------------------------------------------------------------------------
 
@@ -462,6 +561,12 @@ class _BaseMLP(Parameters, CallbackSupportMixin, BaseEstimator, metaclass=ABCMet
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+class _BaseMLP(Parameters, BaseNetwork):
+    """What MLPClassifier and MLPRegressor share."""
+
+    _parameter_constraints: ClassVar[dict] = CONSTRAINTS
 
 
 @lru_cache(maxsize=64)

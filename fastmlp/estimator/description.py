@@ -244,7 +244,7 @@ class FittedLayers:
 
 
 def last_estimator(estimator: Any) -> Any:
-    """Return the last estimator of a pipeline, or the best one of a search.
+    """Return the last estimator of a pipeline, or the best one of a search; a ValueError refuses an ensemble.
 
     Examples
     --------
@@ -261,6 +261,11 @@ def last_estimator(estimator: Any) -> Any:
             estimator = estimator.steps[-1][1]
         elif hasattr(estimator, "best_estimator_"):
             estimator = estimator.best_estimator_
+        elif hasattr(estimator, "n_ens") and hasattr(estimator, "estimators_"):
+            raise ValueError(
+                f"this ensemble has {len(estimator.estimators_)} networks, and there is nothing to show of all of them:"
+                " give one of its estimators_"
+            )
         else:
             return estimator
 

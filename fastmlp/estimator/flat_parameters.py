@@ -14,7 +14,7 @@ from fastmlp.kernels import formulas
 from fastmlp.model import choices, spelling
 from fastmlp.sklearn_compat import StrOptions
 from fastmlp.training.optimizers import SOLVERS
-from fastmlp.training.schedules import SCHEDULES
+from fastmlp.training.schedules import SCHEDULES, SHARES
 
 #: The constructor's parameters that are choices, and the rows that they choose from.
 TABLES: dict[str, Mapping[str, Any]] = {
@@ -22,6 +22,8 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "loss": formulas.LOSSES,
     "solver": SOLVERS,
     "learning_rate": SCHEDULES,
+    "weight_decay_schedule": SHARES,
+    "dropout_schedule": SHARES,
 }
 
 #: Parameters of choices that the constructor has too: a choice that does not give them leaves them to it.
@@ -31,10 +33,10 @@ LEFT_TO_CONSTRUCTOR = {
 }
 
 
-def is_flat(name: str) -> bool:
-    """Return whether this is the flat name of a parameter of a choice."""
+def is_flat(estimator: Any, name: str) -> bool:
+    """Return whether this is the flat name of a parameter of a choice that an estimator has."""
     argument, separator, _ = name.partition("__")
-    return bool(separator) and argument in TABLES
+    return bool(separator) and argument in TABLES and argument in estimator._parameter_constraints
 
 
 def listed(estimator: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,6 +48,8 @@ def listed(estimator: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for argument in TABLES:
+        if argument not in defaults:
+            continue
         choice = getattr(estimator, argument)
         if isinstance(choice, str) and choice == defaults[argument]:
             continue
@@ -64,7 +68,7 @@ def chosen(estimator: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for flat, value in params.items():
-        if not is_flat(flat):
+        if not is_flat(estimator, flat):
             continue
         argument, _, name = flat.partition("__")
         choice = found.get(argument, params.get(argument, getattr(estimator, argument)))

@@ -19,7 +19,7 @@ from fastmlp.model.stages import OPTIONS
 from fastmlp.sklearn_compat import Interval, Options, StrOptions
 from fastmlp.training.metrics import metrics_of
 from fastmlp.training.optimizers import SOLVERS
-from fastmlp.training.schedules import SCHEDULES
+from fastmlp.training.schedules import SCHEDULES, SHARES
 
 HIDDEN_ACTIVATIONS = tuple(name for name, row in formulas.ACTIVATIONS.items() if row.hidden)
 HINGE_LOSSES = ("hinge", "squared_hinge")
@@ -69,21 +69,26 @@ class Parameters:
     beta_2: float = parameter(0.999, _BELOW_1)
     epsilon: float = parameter(1e-8, Interval(Real, 0, None, closed="neither"))
     n_iter_no_change: float = parameter(10, _AT_LEAST_1, Options(Real, {np.inf}))
+    patience_growth: float = parameter(0.0, _AT_LEAST_0)
     max_fun: int = parameter(15000, _AT_LEAST_1)
     backend: types.BackendName = parameter("auto", str)
     n_jobs: int | None = parameter(None, _AT_LEAST_1, Interval(Integral, None, -1, closed="right"), None)
     weight_decay: float | None = parameter(None, _BELOW_1, None)
+    weight_decay_schedule: types.ShareSchedule = parameter("constant", Names(SHARES), tuple, list, callable)
     max_grad_norm: float | None = parameter(None, Interval(Real, 0, None, closed="neither"), None)
     drop_last: bool = parameter(False, "boolean")
     l1_ratio: float = parameter(0.0, Interval(Real, 0, 1, closed="both"))
     dropout: types.Dropout = parameter(0.0, Real, tuple, list, np.ndarray)
     input_dropout: float = parameter(0.0, Real)
+    dropout_schedule: types.ShareSchedule = parameter("constant", Names(SHARES), tuple, list, callable)
     batch_norm: types.BatchNorm = parameter(False, "boolean", Names({"before", "after"}), tuple, list)
     init: types.Initializer = parameter("auto", Names(INITIALIZERS), callable)
     monitor: types.Monitor = parameter("score", str, callable, list, tuple, dict)
-    restore_best: bool | None = parameter(None, "boolean", None)
+    restore_best: bool | types.Last | None = parameter(None, "boolean", Names({"last"}), None)
     callbacks: types.Callbacks | None = parameter(None, list, tuple, None)
     train_score: bool = parameter(False, "boolean")
+    n_ens: int = parameter(1, _AT_LEAST_1)
+    n_cv: int = parameter(1, _AT_LEAST_1)
 
 
 #: scikit-learn's validation of each parameter that both estimators have.
@@ -99,6 +104,7 @@ CLASSIFIER_CONSTRAINTS: dict[str, list[Any]] = {
 }
 REGRESSOR_CONSTRAINTS: dict[str, list[Any]] = {
     "loss": [Names(REGRESSOR_LOSSES), tuple, list, LossFormula],
+    "standardize_y": ["boolean"],
 }
 
 
@@ -108,6 +114,10 @@ REGRESSOR_CONSTRAINTS: dict[str, list[Any]] = {
 def activations_of(activation: Any, n_hidden: int) -> tuple[Any, ...]:
     """One entry per hidden layer; ValueError for names, parameters and lengths that make no sense."""
     return choices.entries(formulas.ACTIVATIONS, activation, "activation", n_hidden, HIDDEN_ACTIVATIONS)
+
+
+def _is_schedule(value: Any) -> bool:
+    return choices.name_of(value) != "constant"
 
 
 # What needs steps over mini-batches: (parameter, whether a value asks for it, why it makes no sense with 'lbfgs').
@@ -121,8 +131,11 @@ _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("drop_last", bool, "it sees all rows at once, not batches"),
     ("l1_ratio", bool, "it needs a smooth loss; use alpha alone"),
     ("weight_decay", bool, "it is decoupled from the loss, of which alone 'lbfgs' knows; use alpha"),
+    ("weight_decay_schedule", _is_schedule, "it has no weight decay and no steps"),
+    ("dropout_schedule", _is_schedule, "it has no dropout and no steps"),
     ("max_grad_norm", bool, "it needs the true gradient"),
     ("restore_best", bool, "it has no epochs, of which one could be the best"),
+    ("patience_growth", bool, "it has no epochs"),
     ("callbacks", bool, "it has no epochs"),
     ("train_score", bool, "it has no epochs"),
     ("activation", lambda value: "step" in np.ravel(np.array(value, dtype=object)), "its slope is only a stand-in"),
@@ -153,7 +166,8 @@ def check_monitor(estimator: Any, *, has_validation: bool) -> None:
     if metrics is not None and not estimator.train_score:
         raise ValueError(f"monitor={monitor!r} needs validation data: {_VALIDATION}")
     if estimator.restore_best:
-        raise ValueError(f"restore_best=True needs validation data to tell which weights are best: {_VALIDATION}")
+        given = f"restore_best={estimator.restore_best!r}"
+        raise ValueError(f"{given} needs validation data to tell which weights are best: {_VALIDATION}")
 
 
 # --- documentation ---------------------------------------------------------------------------------------------------
@@ -234,7 +248,12 @@ _PARAMETERS = """
         Added to the root of the second moment.
 
     n_iter_no_change : int, default=10
-        Epochs without improvement after which training stops; ``np.inf``: never.
+        Epochs without improvement after which training stops; ``np.inf``: never. Then `max_iter` epochs are the plan,
+        and without `warm_start` no ConvergenceWarning says that they are done.
+
+    patience_growth : float, default=0.0
+        What `n_iter_no_change` grows by for each epoch up to the latest improvement. With 1, training stops at the
+        first epoch above ``2 * best + n_iter_no_change``, where `best` is the epoch of that improvement.
 
     max_fun : int, default=15000
         Most evaluations of the loss by 'lbfgs'.
@@ -251,11 +270,16 @@ _PARAMETERS = """
         Decoupled weight decay: each step shrinks all trained parameters by the factor ``1 - lr * weight_decay``. None
         is 0.01 for 'adamw' and 0 for the others.
 
+    weight_decay_schedule : {shares}, (name, dict) or callable, default='constant'
+        What multiplies `weight_decay` in each step, besides the learning rate: a schedule of `learning_rate` that
+        begins with 1 and stays within [0, 1]. A callable maps the progress of training to such a factor.
+
     max_grad_norm : float, default=None
         Largest norm of the gradient over all parameters; a longer one is scaled down to it.
 
     drop_last : bool, default=False
-        Whether to leave out the last batch of an epoch if it is not whole.
+        Whether to leave out the last batch of an epoch if it is not whole. A `batch_size` above the number of rows is
+        one whole batch of all rows.
 
     l1_ratio : float, default=0.0
         Share of alpha that is an L1 penalty: 0 is L2, 1 is L1, between them lies the elastic net.
@@ -266,6 +290,9 @@ _PARAMETERS = """
 
     input_dropout : float, default=0.0
         The same for the features.
+
+    dropout_schedule : {shares}, (name, dict) or callable, default='constant'
+        What multiplies `dropout` and `input_dropout` in each step, as `weight_decay_schedule` does with the decay.
 
     batch_norm : bool, {{'before', 'after'}} or sequence of these, default=False
         Where hidden layers normalise over each batch: 'before' the activation, which True means too, or 'after' it; one
@@ -279,8 +306,9 @@ _PARAMETERS = """
         What early stopping watches on the validation rows: the score (accuracy or R2), the loss, or one of
         scikit-learn's scorers, ``scorer(estimator, X, y)``. Of several the first is watched; all are recorded.
 
-    restore_best : bool, default=None
+    restore_best : bool or 'last', default=None
         Whether fit ends with the weights of the epoch that did best on the validation rows. None: with early stopping.
+        Of equally good epochs True takes the first and 'last' the last.
 
     callbacks : list of callable, default=None
         Each is called with an :class:`fastmlp.callbacks.EpochInfo` after each epoch of fit. It stops training by
@@ -288,6 +316,14 @@ _PARAMETERS = """
 
     train_score : bool, default=False
         Whether to evaluate the training rows, too, after each epoch: 'train_score' and 'train_loss' in `history_`.
+
+    n_ens : int, default=1
+        Networks to train on the same rows, each from its own first weights. Predictions are their mean: of
+        probabilities, decision values or values. They train side by side, one thread each.
+
+    n_cv : int, default=1
+        Folds of cross-validation; with more than 1 there are `n_ens` networks per fold. Each trains on the rows outside
+        its fold and has those of the fold as validation rows. Predictions are the mean over all networks.
 """
 
 _ATTRIBUTES = """
@@ -322,6 +358,17 @@ _ATTRIBUTES = """
 
     t_ : int
         Training rows seen.
+
+    estimators_ : list of estimator
+        The fitted networks, each an estimator of its own, fold by fold; only with `n_ens` or `n_cv`. Losses, curves and
+        weights are theirs: the ensemble has none of its own, except that `n_iter_` is the largest.
+
+    oof_predict_proba_, oof_decision_function_, oof_prediction_ : ndarray of shape (n_samples, ...)
+        Out-of-fold predictions, each row by the networks that were not trained on it; only with `n_cv`. The first is
+        of classifiers, the second of those with a hinge loss, the third of regressors.
+
+    oof_score_ : float
+        Accuracy or R2 of the out-of-fold predictions, weighted as the loss is; only with `n_cv`.
 
     coefs_ : list of ndarray of shape (fan_in, fan_out)
         Weights of each layer, views of one flat vector after fit.  Editing or replacing them changes predictions.
@@ -365,6 +412,7 @@ def document(cls: Documented) -> Documented:
         activations=_braces(HIDDEN_ACTIVATIONS),
         solvers=_braces(SOLVERS),
         schedules=_braces(SCHEDULES),
+        shares=_braces(SHARES),
         initializers=_braces(INITIALIZERS),
     )
     doc = cls.__doc__ or ""

@@ -1,18 +1,21 @@
-"""What repeated predictions of one fitted estimator share: network, engine, workspace."""
+"""What repeated predictions of one fitted estimator share: network, engine, workspace; the mean over an ensemble."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastmlp.data import device_arrays
 from fastmlp.engines import backends
-from fastmlp.model.stages import UNIT_ATTRIBUTES
-from fastmlp.model.weights import flat_params, shared_params, unit_arrays
+from fastmlp.model.weights import FURTHER_ATTRIBUTES, flat_params, further_arrays, shared_params
 
-_UNITS = frozenset(UNIT_ATTRIBUTES.values())
+#: Bytes of X that an ensemble's networks read one after the other.
+BLOCK_BYTES = 1 << 20
+
+_FURTHER = frozenset(FURTHER_ATTRIBUTES)
 
 
 class Prediction:
@@ -29,7 +32,7 @@ class Prediction:
         self.network = self.fitted.plain
         # NumPy keeps one object per native dtype, so a comparison by identity misses no clean array
         self.dtype = np.dtype(self.network.dtype.type)
-        self.n_features, self.n_outputs = self.network.widths[0], self.network.widths[-1]
+        self.n_features, self.n_outputs = self.network.n_columns, self.network.widths[-1]
         self.engine = backends.get(estimator.backend)
         self.has_names = hasattr(estimator, "feature_names_in_")
         self.shared = shared_params(estimator, self.fitted)
@@ -41,7 +44,7 @@ class Prediction:
         # looked at in every prediction, hence the dict and not its attributes
         now = estimator.__dict__
         arrays = (*now["coefs_"], *now["intercepts_"], now["backend"], now["n_jobs"], now["activation"])
-        return arrays if now.keys().isdisjoint(_UNITS) else arrays + unit_arrays(estimator)
+        return arrays if now.keys().isdisjoint(_FURTHER) else arrays + further_arrays(estimator)
 
     def fits(self, estimator: Any) -> bool:
         """Return whether the estimator still has the arrays this was made for."""
@@ -103,3 +106,70 @@ class Prediction:
         workspace = self.engine.workspace(network, X.shape[0], estimator.n_jobs)
         self.engine.predict(workspace, self.params(estimator).astype(dtype), X, out)
         return out
+
+
+class EnsemblePrediction:
+    """Predictions of an ensemble with the weights that its members have now: the mean of their outputs.
+
+    It offers what :class:`Prediction` does.  X is validated once; the members share one workspace.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self.members = tuple(estimator.estimators_)
+        self.predictions = [Prediction(member) for member in self.members]
+        self.network, self.takes = self.predictions[0].network, self.predictions[0].takes
+
+    def fits(self, estimator: Any) -> bool:
+        """Return whether the estimator still has the networks, and they have the arrays, that this was made for."""
+        now = estimator.estimators_
+        return (
+            len(now) == len(self.members)
+            and all(map(operator.is_, now, self.members))
+            and all(map(Prediction.fits, self.predictions, now))
+        )
+
+    def __call__(self, estimator: Any, X: Any) -> np.ndarray | None:
+        """Return outputs (n, n_outputs); None if X is not finite, which scikit-learn's validation has to judge."""
+        out, finite = self.outputs(estimator, X)
+        return out if finite else None
+
+    def outputs(self, estimator: Any, X: Any) -> tuple[np.ndarray, bool]:
+        """Return outputs (n, n_outputs), and whether X is finite.
+
+        A block of rows goes through all networks while it is in cache.  So X is read once.
+        """
+        n = X.shape[0]
+        n_block = max(1, BLOCK_BYTES // (self.network.widths[0] * X.dtype.itemsize))
+        if n <= n_block or not isinstance(X, np.ndarray):
+            return self._outputs_of_block(X)
+        blocks = [self._outputs_of_block(X[start : start + n_block]) for start in range(0, n, n_block)]
+        return np.concatenate([out for out, _ in blocks]), all(finite for _, finite in blocks)
+
+    def _outputs_of_block(self, X: Any) -> tuple[np.ndarray, bool]:
+        finite, first = True, self.predictions[0]
+
+        def of_member(prediction: Prediction, member: Any) -> np.ndarray:
+            nonlocal finite
+            if prediction.network == first.network:
+                prediction.workspace, prediction.rows = first.workspace, first.rows
+            out, is_finite = prediction.outputs(member, X)
+            finite &= is_finite
+            return out
+
+        return self._mean(of_member), finite
+
+    def of_device_array(self, estimator: Any, X: Any, in_kind: bool) -> Any:
+        """Return outputs (n, n_outputs) for X on the device, read in place; an array of X's library if asked for."""
+        return self._mean(lambda prediction, member: prediction.of_device_array(member, X, in_kind))
+
+    def in_dtype(self, estimator: Any, X: Any, dtype: np.dtype) -> np.ndarray:
+        """Return outputs (n, n_outputs) of the same networks in another dtype."""
+        return self._mean(lambda prediction, member: prediction.in_dtype(member, X, dtype))
+
+    def _mean(self, of_member: Callable[[Prediction, Any], Any]) -> Any:
+        """Return the mean of what the members come to, added in their order."""
+        total, *others = map(of_member, self.predictions, self.members)
+        for out in others:
+            total += out
+        total /= len(self.members)
+        return total

@@ -73,6 +73,17 @@ ScheduleName: TypeAlias = Literal[
     "one_cycle",
     "plateau",
     "warmup_cosine",
+    "flat_cos",
+    "coslog4",
+]
+ShareName: TypeAlias = Literal[
+    "constant",
+    "step",
+    "exponential",
+    "cosine",
+    "cosine_restarts",
+    "warmup_cosine",
+    "flat_cos",
     "coslog4",
 ]
 InitializerName: TypeAlias = Literal[
@@ -168,6 +179,7 @@ RegressorLoss: TypeAlias = (
 LearningRate: TypeAlias = (
     ScheduleName | tuple[ScheduleName, Given] | Sequence[ScheduleName | Given] | Callable[[float], float]
 )
+ShareSchedule: TypeAlias = ShareName | tuple[ShareName, Given] | Sequence[ShareName | Given] | Callable[[float], float]
 ClassWeight: TypeAlias = Mapping[Any, float] | Sequence[Mapping[Any, float]] | Literal["balanced"]
 BatchSize: TypeAlias = int | Literal["auto"]
 RandomState: TypeAlias = int | np.integer[Any] | np.random.RandomState
@@ -176,4 +188,5 @@ BatchNorm: TypeAlias = bool | Placement | Sequence[bool | Placement]
 Initializer: TypeAlias = InitializerName | Callable[[np.random.RandomState, int, int], Any]
 Metric: TypeAlias = Literal["score", "loss"] | ScorerName | Callable[..., float]
 Monitor: TypeAlias = Metric | Sequence[Literal["score", "loss"] | ScorerName] | Mapping[str, Metric]
+Last: TypeAlias = Literal["last"]
 Callbacks: TypeAlias = Sequence[Callable[[EpochInfo], bool | None]]

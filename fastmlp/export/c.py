@@ -96,6 +96,11 @@ def to_c(estimator: Any, path: str | os.PathLike[str] | None = None, *, name: st
     """
     _check_name(name)
     model = read(estimator)
+    if model.further:
+        raise ValueError(
+            f"to_c writes one network, this ensemble has {len(model.networks)}: convert each of estimators_, with a"
+            " name of its own, and average what they return"
+        )
     n_iter = getattr(estimator, "n_iter_", None)
     fitted = "" if n_iter is None else f", fitted with {choices.name_of(estimator.solver)} in {n_iter} iterations"
     text = _File(model, name).text(f"loss {model.loss}{fitted}")

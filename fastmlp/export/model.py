@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.data import targets
 from fastmlp.data.files import replacing
+from fastmlp.estimator import ensemble
 from fastmlp.estimator.base import _BaseMLP
 from fastmlp.kernels import formulas
 from fastmlp.kernels.graph import OPS
@@ -47,6 +48,12 @@ class Model:
     labels: np.ndarray | None  # (n_classes,), int64 or texts, at least two; None for regressors and multilabel targets
     loss: str
     feature_names: list[str]  # empty if the estimator was fitted without
+    further: tuple[list[Layer], ...] = ()  # the other networks of an ensemble, whose outputs are averaged
+
+    @property
+    def networks(self) -> tuple[list[Layer], ...]:
+        """The layers of each network."""
+        return (self.layers, *self.further)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -71,6 +78,9 @@ def read(estimator: Any) -> Model:
             "pipelines are converted by skl2onnx after fastmlp.export.register_skl2onnx()"
         )
     check_is_fitted(estimator)
+    if ensemble.is_ensemble(estimator):
+        first, *others = map(read, estimator.estimators_)
+        return replace(first, further=tuple(other.layers for other in others))
     fitted = estimator._fitted_network()
     network, params = fitted.folded(weights.flat_params(estimator, fitted))
     link, loss = estimator.out_activation_, estimator.loss
@@ -106,7 +116,7 @@ def in_dtype(model: Model, dtype: Any) -> Model:
     wanted = np.dtype(names[key])
     if wanted == model.dtype:
         return model
-    for number, layer in enumerate(model.layers, 1):
+    for number, layer in ((i, layer) for layers in model.networks for i, layer in enumerate(layers, 1)):
         largest = max(np.max(np.abs(array), initial=0.0) for array in (layer.W, layer.b, *layer.learned.values()))
         if largest > np.finfo(wanted).max:
             raise ValueError(f"dtype={names[key]!r} cannot hold the weights of layer {number}, up to {largest:.3g}")

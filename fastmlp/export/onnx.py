@@ -25,7 +25,7 @@ MOST_BYTES = 2**31 - 1
 def to_onnx(
     estimator: Any, path: str | os.PathLike[str] | None = None, *, opset: int | None = None, dtype: Any = None
 ) -> Any:
-    """Convert a fitted estimator to an ONNX model.
+    """Convert a fitted estimator to an ONNX model; of an ensemble all networks, and the mean of their outputs.
 
     The input is "X" (n_samples, n_features) in the dtype of the model, with any number of rows. A classifier has the
     outputs "label" (n_samples,), int64 or text, and "probabilities" (n_samples, n_classes); for multilabel targets
@@ -106,7 +106,7 @@ def _checked_opset(onnx: Any, model: Model, opset: Any) -> int:
 def _proto(onnx: Any, model: Model, opset: int) -> Any:
     from fastmlp.export.onnx_nodes import Nodes, network_nodes
 
-    n_bytes = sum(layer.W.size + layer.b.size for layer in model.layers) * model.dtype.itemsize
+    n_bytes = sum(layer.W.size + layer.b.size for layers in model.networks for layer in layers) * model.dtype.itemsize
     if n_bytes > MOST_BYTES - 2**20:  # the rest needs some room
         raise ValueError(f"the weights take {n_bytes / 2**30:.4g} GiB, an ONNX model holds at most 2 GiB")
     helper = onnx.helper

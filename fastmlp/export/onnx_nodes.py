@@ -19,7 +19,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from scipy.special import erfcx
 
-from fastmlp.export.model import Model, activation_program, operations
+from fastmlp.export.model import Layer, Model, activation_program, operations
 from fastmlp.kernels import formulas
 from fastmlp.kernels.graph import SELECTS
 from fastmlp.model import choices
@@ -226,13 +226,9 @@ def network_nodes(nodes: Nodes, model: Model, X: str, outputs: list[str]) -> Non
 
     Of a classifier: label, and probabilities or scores; of a regressor: values (n, n_outputs).
     """
-    a = X
-    for i, layer in enumerate(model.layers):
-        z = nodes.add("Gemm", a, nodes.array(layer.W, f"coefs_{i}"), nodes.array(layer.b, f"intercepts_{i}"))
-        if i < len(model.layers) - 1:
-            learned = {name: nodes.array(values, f"{name}_{i}") for name, values in layer.learned.items()}
-            a = activation_nodes(nodes, z, layer.activation, learned)
-    out = nodes.add("Softmax", z, axis=1) if model.link == "softmax" else activation_nodes(nodes, z, model.link, {})
+    out, *others = [_output_nodes(nodes, layers, model.link, X) for layers in model.networks]
+    if others:  # not Mean, which onnxruntime has in float32 only
+        out = nodes.add("Div", nodes.add("Sum", out, *others), nodes.scalar(float(len(model.networks))))
     if model.task == "regression":
         nodes.add("Identity", out, output=outputs[0])
         return
@@ -242,6 +238,17 @@ def network_nodes(nodes: Nodes, model: Model, X: str, outputs: list[str]) -> Non
         nodes.add("Concat", nodes.add("Sub", nodes.scalar(1.0), out), out, axis=1, output=scores)
     else:
         nodes.add("Identity", out, output=scores)
+
+
+def _output_nodes(nodes: Nodes, layers: list[Layer], link: str, X: str) -> str:
+    """Add the nodes of one network; return its outputs (n, n_outputs)."""
+    a = X
+    for i, layer in enumerate(layers):
+        z = nodes.add("Gemm", a, nodes.array(layer.W, f"coefs_{i}"), nodes.array(layer.b, f"intercepts_{i}"))
+        if i < len(layers) - 1:
+            learned = {name: nodes.array(values, f"{name}_{i}") for name, values in layer.learned.items()}
+            a = activation_nodes(nodes, z, layer.activation, learned)
+    return nodes.add("Softmax", z, axis=1) if link == "softmax" else activation_nodes(nodes, z, link, {})
 
 
 def _label_nodes(nodes: Nodes, model: Model, out: str, label: str) -> None:

@@ -22,6 +22,8 @@ FOREIGN: dict[str, str] = {
     "alpha": "l2 l2_reg l2_regularization l2_penalty lambda lambda_l2 reg_lambda reg regularization kernel_regularizer",
     "l1_ratio": "l1 l1_reg lambda_l1 reg_alpha",
     "weight_decay": "wd decoupled_weight_decay",
+    "weight_decay_schedule": "wd_schedule wd_sched weight_decay_scheduler",
+    "dropout_schedule": "p_drop_sched dropout_scheduler",
     "batch_size": "batch mini_batch minibatch mini_batch_size train_batch_size bs",
     "learning_rate_init": "lr eta eta0 lr0 base_lr init_lr lr_init initial_lr initial_learning_rate learn_rate",
     "learning_rate": "lr_schedule lr_scheduler scheduler schedule lr_policy learning_rate_schedule",
@@ -48,6 +50,7 @@ FOREIGN: dict[str, str] = {
     "monitor": "metric metrics eval_metric scoring score scorer validation_metric",
     "restore_best": "restore_best_weights keep_best load_best use_best_model load_best_model_at_end",
     "callbacks": "callback hooks",
+    "standardize_y": "normalize_y scale_y standardise_y scale_targets normalize_targets target_scaling y_scaler",
     "class_weight": "class_weights classes_weight scale_pos_weight class_weighting",
     # arguments of fit
     "X": "x_train features data inputs train_x train_data",
@@ -100,6 +103,7 @@ FOREIGN: dict[str, str] = {
     "invscaling": "inverse_scaling inverse_time inverse_time_decay",
     "constant": "fixed none constant_lr",
     "warmup_cosine": "cosine_warmup cosine_with_warmup",
+    "flat_cos": "flat_cosine flat_anneal flat_and_anneal",
     # initial weights
     "glorot_uniform": "xavier xavier_uniform glorot",
     "glorot_normal": "xavier_normal",

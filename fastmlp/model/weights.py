@@ -1,8 +1,8 @@
 """Fitted weights: the arrays that users see, and the flat vector that engines train and predict with.
 
-``coefs_``, ``intercepts_`` and the arrays of neurons (``bn_scales_``, ``prelu_slopes_``, ...) are views of one flat
-vector after fit. Users may edit them in place or assign others; :func:`flat_params` returns
-the vector in both cases.
+``coefs_``, ``intercepts_``, the arrays of neurons (``bn_scales_``, ``prelu_slopes_``, ...) and those of the inputs
+(``embedding_``, ``input_scale_``, ...) are views of one flat vector after fit. Users may edit them in place or assign
+others; :func:`flat_params` returns the vector in both cases.
 """
 
 from __future__ import annotations
@@ -12,25 +12,40 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.kernels import feature_table
 from fastmlp.model.network import Network
 from fastmlp.model.segments import Segment
 from fastmlp.model.stages import UNIT_ATTRIBUTES
 
+#: Attributes of feature blocks, of the factors in front of the first layer, and of members.
+INPUT_ATTRIBUTES = tuple(f"{name}_" for name in (*feature_table.ARRAYS, *feature_table.SCALES))
+
+#: Attributes besides coefs_ and intercepts_.
+FURTHER_ATTRIBUTES = (*UNIT_ATTRIBUTES.values(), *INPUT_ATTRIBUTES)
+
 
 def expose(estimator: Any, network: Network, params: np.ndarray) -> None:
-    """Give an estimator the views of its flat vector; attributes of neurons only if the network has them."""
-    for attribute in UNIT_ATTRIBUTES.values():
+    """Give an estimator the views of its flat vector; attributes of neurons and inputs only if the network has them."""
+    for attribute in FURTHER_ATTRIBUTES:
         estimator.__dict__.pop(attribute, None)
     vars(estimator).update(views(network, params))
 
 
 def views(network: Network, params: np.ndarray) -> dict[str, list]:
-    """Return public attribute -> views of the flat vector, one per (hidden) layer, None for a layer without."""
+    """Return public attribute -> views of the flat vector, one per layer or block, None for one without."""
     found: dict[str, list] = {"coefs_": network.coefs(params), "intercepts_": network.intercepts(params)}
-    for name, attribute in UNIT_ATTRIBUTES.items():
-        if any(name in layer for layer in network.unit_segments):
-            found[attribute] = [layer[name].view(params) if name in layer else None for layer in network.unit_segments]
+    for segment in network.segments:
+        if segment.attribute not in ("coefs_", "intercepts_"):
+            places = found.setdefault(segment.attribute, [None] * _n_places(network, segment))
+            places[segment.layer] = segment.view(params)
     return found
+
+
+def _n_places(network: Network, segment: Segment) -> int:
+    """Return the length of the list that an array is in: an entry per hidden layer, or per feature block."""
+    if segment.name in feature_table.ARRAYS:
+        return len(network.inputs)
+    return 1 if segment.name == "input_scale" else len(network.activations)
 
 
 def flat_params(estimator: Any, network: Network) -> np.ndarray:
@@ -41,11 +56,11 @@ def flat_params(estimator: Any, network: Network) -> np.ndarray:
     params = network.flatten(estimator.coefs_, estimator.intercepts_)
     if network.n_params == network.n_linear:
         return params
-    strangers = [(unit, array) for unit, array in _unit_arrays(estimator, network) if not _is(array, unit, params)]
+    strangers = [(unit, array) for unit, array in _further_arrays(estimator, network) if not _is(array, unit, params)]
     if strangers:
         params = params.copy()
         for unit, array in strangers:
-            params[unit.where] = array
+            unit.view(params)[...] = array
     return params
 
 
@@ -54,13 +69,13 @@ def shared_params(estimator: Any, network: Network) -> np.ndarray | None:
     base = network.shared_base(estimator.coefs_, estimator.intercepts_)
     if base is None or network.n_params == network.n_linear:
         return base
-    return base if all(_is(array, unit, base) for unit, array in _unit_arrays(estimator, network)) else None
+    return base if all(_is(array, unit, base) for unit, array in _further_arrays(estimator, network)) else None
 
 
-def unit_arrays(estimator: Any) -> tuple:
-    """Return every array of the attributes of neurons; None for a layer without one."""
+def further_arrays(estimator: Any) -> tuple:
+    """Return every array of the attributes of neurons and inputs; None for a layer without one."""
     attributes = estimator.__dict__
-    return sum((tuple(attributes.get(name, ())) for name in UNIT_ATTRIBUTES.values()), ())
+    return sum((tuple(attributes.get(name, ())) for name in FURTHER_ATTRIBUTES), ())
 
 
 def linear_shape(coefs: Sequence[Any], intercepts: Sequence[Any]) -> tuple[tuple[int, ...], np.dtype]:
@@ -103,21 +118,24 @@ def _overwrite(views: list[np.ndarray], given: Any, argument: str) -> None:
         view[...] = array
 
 
-def _unit_arrays(estimator: Any, network: Network) -> Iterator[tuple[Segment, Any]]:
-    """Yield (segment, array) of every attribute of neurons that the estimator has."""
-    n_hidden = len(network.activations)
-    for unit in network.segments:
-        arrays = getattr(estimator, unit.attribute, None) if unit.of_units else None
+def _further_arrays(estimator: Any, network: Network) -> Iterator[tuple[Segment, Any]]:
+    """Yield (segment, array) of every attribute of neurons and inputs that the estimator has."""
+    for segment in network.segments:
+        if segment.attribute in ("coefs_", "intercepts_"):
+            continue
+        arrays = getattr(estimator, segment.attribute, None)
         if arrays is None:
             continue  # weights set by hand, without these: they have their first values
-        if len(arrays) != n_hidden:
-            raise ValueError(f"{unit.attribute} must hold an entry per hidden layer, {n_hidden}, got {len(arrays)}")
-        array = arrays[unit.layer]
+        n, of_what = _n_places(network, segment), "feature block" if segment.of_inputs else "hidden layer"
+        if len(arrays) != n:
+            raise ValueError(f"{segment.attribute} must hold an entry per {of_what}, {n}, got {len(arrays)}")
+        array = arrays[segment.layer]
         if array is None:
             continue
-        if np.shape(array) != (unit.width,):
-            raise ValueError(f"{unit.attribute}[{unit.layer}] must have shape {(unit.width,)}, got {np.shape(array)}")
-        yield unit, array
+        if np.shape(array) != segment.shape:
+            name = f"{segment.attribute}[{segment.layer}]"
+            raise ValueError(f"{name} must have shape {segment.shape}, got {np.shape(array)}")
+        yield segment, array
 
 
 def _is(array: Any, unit: Segment, params: np.ndarray) -> bool:

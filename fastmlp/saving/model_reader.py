@@ -17,7 +17,7 @@ from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.model.stages import UNIT_ATTRIBUTES
 from fastmlp.saving import modelfile
-from fastmlp.saving.modelfile import Decoder, Model, ModelFileError, refusing
+from fastmlp.saving.modelfile import Decoder, Model, ModelFileError, Tensors, refusing
 from fastmlp.training import state as states
 from fastmlp.training.attributes import ATTRIBUTES
 from fastmlp.training.attributes import classes as labels
@@ -26,15 +26,31 @@ from fastmlp.training.stopping import Stopping
 WEIGHTS = ("coefs_", "intercepts_", *UNIT_ATTRIBUTES.values())
 
 
+#: Entry of the header of an ensemble: the headers of its members.
+MEMBERS = "estimators_"
+
+
+def member_prefix(number: int) -> str:
+    """Return what the names of a member's tensors begin with."""
+    return f"{MEMBERS}.{number}."
+
+
 def build(model: Model, path: str, trust_formulas: bool) -> Any:
     """Return the estimator that a header and tensors describe; a ModelFileError names what contradicts."""
-    header, decoder = model.header, Decoder(model.tensors, trust_formulas)
+    header, tensors = model.header, dict(model.tensors)
+    members = _members(header, tensors, path, trust_formulas)
+    decoder = Decoder(tensors, trust_formulas)
     estimator = _with_parameters(header, decoder, path)
     known = {*ATTRIBUTES, *Stopping.SAVED, *WEIGHTS, "_label_binarizer"}
     attributes = _section(header, path, "attributes", known)
     with refusing(path, "attributes"):
-        network = _restore_weights(estimator, attributes, decoder)
+        if members:
+            network = _restore_members(estimator, members, attributes)
+        else:
+            network = _restore_weights(estimator, attributes, decoder)
     _restore_attributes(estimator, attributes, network, decoder, path)
+    if not members:
+        _restore_counters(estimator, attributes, decoder, path)
     if is_classifier(estimator):
         with refusing(path, "_label_binarizer"):
             estimator._label_binarizer = _restored_binarizer(decoder(attributes["_label_binarizer"]), estimator)
@@ -100,6 +116,34 @@ def _with_parameters(header: Mapping[str, Any], decoder: Decoder, path: str) -> 
     return estimator
 
 
+def _members(header: Mapping[str, Any], tensors: Tensors, path: str, trust_formulas: bool) -> list[Any]:
+    """Return the members of an ensemble, and take their tensors out of `tensors`; an empty list if it is none."""
+    members: list[Any] = []
+    for number, of_member in enumerate(section_of(header, path, MEMBERS, list) if MEMBERS in header else ()):
+        prefix = member_prefix(number)
+        if not isinstance(of_member, dict) or MEMBERS in of_member:
+            raise ModelFileError(path, prefix[:-1], "must describe one network")
+        inherited = {name: header[name] for name in ("format", "fastmlp") if name in header}
+        own = {name.removeprefix(prefix): tensors.pop(name) for name in [*tensors] if name.startswith(prefix)}
+        members.append(build(Model({**of_member, **inherited}, own), path, trust_formulas))
+    return members
+
+
+def _restore_members(estimator: Any, members: list[Any], attributes: Mapping[str, Any]) -> Network:
+    """Give an ensemble its members; return the network that they have."""
+    first = members[0]
+    for member in members:
+        if type(member) is not type(estimator) or member.n_outputs_ != first.n_outputs_:
+            raise ValueError(f"the members must be {type(estimator).__name__}s with the same outputs")
+        if member.coefs_[0].shape[0] != first.coefs_[0].shape[0]:
+            raise ValueError("the members must have the same inputs")
+        if member.out_activation_ != attributes["out_activation_"]:
+            raise ValueError(f"out_activation_ must be the members' {member.out_activation_!r}")
+    estimator.estimators_, estimator._idle_predictions = members, []
+    estimator.n_layers_, estimator.n_outputs_ = first.n_layers_, first.n_outputs_
+    return first._fitted_network()
+
+
 def _restore_weights(estimator: Any, attributes: Mapping[str, Any], decoder: Decoder) -> Network:
     """Give an estimator its weights; return their network."""
     link = decoder(attributes["out_activation_"])
@@ -131,7 +175,7 @@ def _restore_weights(estimator: Any, attributes: Mapping[str, Any], decoder: Dec
 def _restore_attributes(
     estimator: Any, attributes: Mapping[str, Any], network: Network, decoder: Decoder, path: str
 ) -> None:
-    """Give an estimator its fitted attributes, and the counters of its training."""
+    """Give an estimator its fitted attributes."""
     for name, row in ATTRIBUTES.items():
         if name in attributes:
             with refusing(path, name):
@@ -140,6 +184,10 @@ def _restore_attributes(
                 if row.size is not None and size != row.size(network):
                     raise ValueError(f"must be {row.size(network)} for the weights in the file, got {size}")
                 setattr(estimator, name, value)
+
+
+def _restore_counters(estimator: Any, attributes: Mapping[str, Any], decoder: Decoder, path: str) -> None:
+    """Give an estimator the counters of its training."""
     if choices.name_of(estimator.solver) != "lbfgs":  # what epochs go on from, where a file lacks it
         for name, first in (("t_", 0), ("loss_curve_", []), ("best_loss_", np.inf)):
             estimator.__dict__.setdefault(name, first)
@@ -152,7 +200,7 @@ def _restore_attributes(
 
 def _restore_training(estimator: Any, header: Mapping[str, Any], network: Network, decoder: Decoder, path: str) -> None:
     """Give an estimator the state that partial_fit goes on with."""
-    names = ("optimizer", "dropout_seed", "best_params")
+    names = ("optimizer", "dropout_seed", "best_params", "standardized")
     training = _section(header, path, "training", set(names))
     for name in names:
         if name in training:

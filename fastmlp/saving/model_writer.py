@@ -15,16 +15,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp import __version__
 from fastmlp.data.warned import warn
+from fastmlp.estimator import ensemble
 from fastmlp.estimator.base import ESTIMATORS, _defaults
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.saving import modelfile
-from fastmlp.saving.model_reader import WEIGHTS, build
+from fastmlp.saving.model_reader import MEMBERS, WEIGHTS, build, member_prefix
 from fastmlp.saving.modelfile import Model, Tensors, encode
 from fastmlp.training.attributes import ATTRIBUTES
 
 #: Attributes that are kept in other forms, and attributes that every fit makes again.
-ELSEWHERE = {*WEIGHTS, "_label_binarizer", "_training", "_idle_predictions"}
+ELSEWHERE = {*WEIGHTS, "estimators_", "_label_binarizer", "_training", "_idle_predictions"}
 
 #: Those that predictions need, besides the weights.
 NEEDED = (*(name for name, row in ATTRIBUTES.items() if row.needed), "_label_binarizer")
@@ -40,7 +41,10 @@ def _check_whole(estimator: Any) -> None:
             f"save keeps {' and '.join(ESTIMATORS)}, got {type(estimator).__name__}: of a subclass, or of an estimator"
             " around it, it would keep a part; use joblib or skops"
         )
-    check_is_fitted(estimator, ("coefs_", "intercepts_", "out_activation_"))
+    if not ensemble.is_ensemble(estimator):
+        check_is_fitted(estimator, ("coefs_", "intercepts_", "out_activation_"))
+    elif not estimator.estimators_ or any(type(member) is not type(estimator) for member in estimator.estimators_):
+        raise TypeError(f"estimators_ must hold fitted {type(estimator).__name__}s to be saved")
 
 
 def save(
@@ -108,10 +112,11 @@ def save(
 
 
 def _describe(estimator: Any, optimizer_state: bool) -> tuple[dict[str, Any], Tensors]:
-    """Return the header and tensors of an estimator."""
+    """Return the header and tensors of an estimator; those of an ensemble hold those of its members."""
     tensors: Tensors = {}
-    network = estimator._fitted_network()
-    params = weights.flat_params(estimator, network)
+    is_ensemble = ensemble.is_ensemble(estimator)
+    network = (estimator.estimators_[0] if is_ensemble else estimator)._fitted_network()
+    views = {} if is_ensemble else weights.views(network, weights.flat_params(estimator, network))
     parameters = estimator.get_params(deep=False)
     parameters["callbacks"] = None
     cls: Any = type(estimator)
@@ -120,19 +125,30 @@ def _describe(estimator: Any, optimizer_state: bool) -> tuple[dict[str, Any], Te
         "fastmlp": __version__,
         "estimator": cls.__name__,
         "parameters": {name: _encode_parameter(name, value, tensors) for name, value in parameters.items()},
-        "attributes": {n: encode(views, tensors, n) for n, views in weights.views(network, params).items()},
+        "attributes": {name: encode(arrays, tensors, name) for name, arrays in views.items()},
     }
     for name, value in _attributes_of(estimator).items():
         header["attributes"][name] = encode(value, tensors, name)
     if "_label_binarizer" in vars(estimator):
         header["attributes"]["_label_binarizer"] = _encode_binarizer(estimator, tensors)
-    if optimizer_state:
+    if is_ensemble:
+        header[MEMBERS] = [
+            _describe_member(i, m, optimizer_state, tensors) for i, m in enumerate(estimator.estimators_)
+        ]
+    elif optimizer_state:
         header["training"] = _training_of(estimator, network, tensors)
     # a reader of an older minor version may leave out what it does not know, but none of these
     given = [f"parameters.{name}" for name, value in parameters.items() if not _is_default(value, defaults[name])]
     fitted = [f"attributes.{name}" for name in (*WEIGHTS, *NEEDED) if name in header["attributes"]]
     header["required"] = given + fitted + [f"training.{name}" for name in header.get("training", ())]
     return header, tensors
+
+
+def _describe_member(number: int, member: Any, optimizer_state: bool, tensors: Tensors) -> dict[str, Any]:
+    """Return the header of a member of an ensemble; its tensors get names of their own."""
+    header, own = _describe(member, optimizer_state)
+    tensors |= {member_prefix(number) + name: tensor for name, tensor in own.items()}
+    return header
 
 
 def _attributes_of(estimator: Any) -> dict[str, Any]:
@@ -180,6 +196,8 @@ def _training_of(estimator: Any, network: Network, tensors: Tensors) -> dict[str
     # lbfgs neither reads nor writes the best weights
     if state["best_params"] is not None and choices.name_of(estimator.solver) != "lbfgs":
         training["best_params"] = state["best_params"]
+    if "standardized" in state:
+        training["standardized"] = state["standardized"]
     return {name: encode(value, tensors, f"training.{name}") for name, value in training.items()}
 
 

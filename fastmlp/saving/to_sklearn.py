@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from sklearn import config_context, neural_network
+from sklearn.base import is_classifier
+from sklearn.ensemble import VotingClassifier, VotingRegressor
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import Bunch
 
 from fastmlp.data.warned import warn
+from fastmlp.estimator import ensemble
 from fastmlp.estimator.base import ESTIMATORS
 from fastmlp.estimator.parameters import activations_of
 from fastmlp.model import choices, weights
@@ -38,17 +43,27 @@ def _zero_or_none(value: Any) -> bool:
     return value is None or not np.any(value)
 
 
+def _is_constant(value: Any) -> bool:
+    return choices.name_of(value) == "constant"
+
+
 #: Parameters that scikit-learn lacks and that only training reads -> whether a value asks for nothing.
 INERT: dict[str, Callable[[Any], bool]] = {
     "weight_decay": _zero_or_none,
+    "weight_decay_schedule": _is_constant,
     "max_grad_norm": lambda value: value is None,
     "drop_last": lambda value: not value,
     "l1_ratio": _zero_or_none,
     "init": lambda value: isinstance(value, str) and value == "auto",
     "monitor": lambda value: isinstance(value, str) and value == "score",
     "restore_best": lambda value: value is None,
+    "patience_growth": _zero_or_none,
+    "dropout_schedule": _is_constant,
     "callbacks": lambda value: not value,
     "class_weight": lambda value: value is None,
+    "standardize_y": lambda value: not value,
+    "n_ens": lambda value: value == 1,
+    "n_cv": lambda value: value == 1,
 }
 
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
@@ -72,6 +87,8 @@ def to_sklearn(estimator: MLPClassifier) -> neural_network.MLPClassifier: ...
 def to_sklearn(estimator: MLPRegressor) -> neural_network.MLPRegressor: ...
 def to_sklearn(estimator: Any) -> Any:
     """Convert to scikit-learn's MLPClassifier or MLPRegressor, fitted or not, alone or inside another estimator.
+
+    A fitted ensemble (`n_ens`, `n_cv`) becomes a VotingClassifier with ``voting="soft"``, or a VotingRegressor.
 
     A fitted network needs one of scikit-learn's activations and losses and no batch normalisation.  Options that only
     training reads (the solver adamw, dropout, ...) do not matter to its predictions: they are left at scikit-learn's
@@ -117,6 +134,8 @@ def _theirs() -> dict[type, type]:
 
 def _to_sklearn(estimator: Any) -> Any:
     cls = counterpart(estimator, _theirs(), "to_sklearn")
+    if ensemble.is_ensemble(estimator):
+        return _vote(estimator)
     fitted = hasattr(estimator, "coefs_")
     parameters, strange = _parameters_for_sklearn(estimator, cls)
     if strange:
@@ -130,6 +149,29 @@ def _to_sklearn(estimator: Any) -> Any:
     copy_requests(estimator, made)
     if fitted:
         _copy_fit(estimator, made)
+    return made
+
+
+def _vote(estimator: Any) -> Any:
+    """Return scikit-learn's ensemble that takes the mean over the same networks; a ValueError says why it cannot."""
+    if estimator.n_outputs_ > 1 and (
+        not is_classifier(estimator) or estimator._label_binarizer.y_type_ != "multiclass"
+    ):
+        raise ValueError(
+            "to_sklearn: scikit-learn's voting ensembles have no multilabel or multi-output predictions; convert each"
+            " of estimators_"
+        )
+    members = [(f"network_{i}", _to_sklearn(member)) for i, member in enumerate(estimator.estimators_)]
+    if is_classifier(estimator):
+        made: Any = VotingClassifier(members, voting="soft")
+        made.le_ = LabelEncoder().fit(estimator.classes_)
+        made.classes_ = made.le_.classes_
+    else:
+        made = VotingRegressor(members)
+    made.estimators_ = [member for _, member in members]
+    made.named_estimators_ = Bunch(**dict(members))
+    if hasattr(estimator, "feature_names_in_"):
+        made.feature_names_in_ = estimator.feature_names_in_
     return made
 
 
@@ -157,7 +199,8 @@ def _copy_training(training: TrainingState, made: Any, network: Network) -> None
     best = training.best_for(network)
     if best is not None:
         made._best_coefs, made._best_intercepts = _separate(network, best)
-    optimizer = _optimizer_for_sklearn(training.optimizer_for(network), made, network)
+    kept = training.optimizer_for(network) if training.standardized is None else None  # of other units than sklearn's
+    optimizer = _optimizer_for_sklearn(kept, made, network)
     if optimizer is not None:
         made._optimizer = optimizer
 
@@ -226,7 +269,7 @@ def _optimizer_for_sklearn(ours: Optimizer | None, made: Any, network: Network) 
     kinds = (Schedule, InverseScaling, Adaptive)
     if ours is None or ours.rule not in SOLVERS or type(ours.schedule) not in kinds:
         return None
-    if ours.weight_decay or ours.max_grad_norm is not None:
+    if ours.weight_decay or ours.max_grad_norm is not None or ours.factors is not None:
         return None
     params, schedule = made.coefs_ + made.intercepts_, ours.schedule
     vectors = [list(chain(*_separate(network, state))) for state in ours.states]

@@ -8,7 +8,7 @@ In the order of reading, and of the data flow:
   ``streams.py`` (compressed texts, lines) are what they share;
 - ``coding.py``: batches -> blocks of float64 codes, a column each;
 - ``facts.py``: which columns are likely to be no features, for people;
-- ``columns.py``: what is known about each column after training, as JSON and as a scikit-learn transformer;
+- ``columns.py``: what is known about each column after training, as JSON and as the coder of columns;
 - ``target.py``: the column to predict -> the task, and labels or values to train on;
 - ``recipe.py``: the columns, the target and the history of a training, as a model file keeps them;
 - ``staging.py``: the rows of a file -> training and validation matrices on disk, which a fit maps into memory.

@@ -1,4 +1,4 @@
-"""Batches of a file -> blocks of codes, a float64 column each: what scikit-learn's transformers can take in one array.
+"""Batches of a file -> blocks of codes, a float64 column each: what the coder of columns takes in one array.
 
 A number is its own code, false and true are 0 and 1, a text is the index of its category; NaN is missing. In training
 categories get their numbers as they appear (:class:`Learner`); afterwards they are known (:class:`Coder`).
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.tabular.columns import LARGEST, Categorical, Column, with_spellings
+from fastmlp.preprocessing.frames import LARGEST
+from fastmlp.tabular.columns import Categorical, Column, with_spellings
 from fastmlp.tabular.errors import DataError, shortened
 from fastmlp.tabular.reading import Source
 

@@ -1,10 +1,10 @@
-"""What training learned about each column, and the scikit-learn transformer that follows from it.
+"""What training learned about each column of a file, and the coder that follows from it.
 
 The columns of a block are codes (``coding.py``): a number as it is, 0 or 1 for false and true, the index of a category
-in its sorted list, NaN for a missing value. A :class:`~sklearn.compose.ColumnTransformer` makes features of them:
+in its sorted list, NaN for a missing value. A :class:`~fastmlp.preprocessing.coder.ColumnCoder` makes features of them:
 medians for missing numbers, then mean 0 and variance 1; the most frequent value for missing booleans and categories;
-one feature of 0 and 1 per category. Its state is kept as JSON, and :func:`transformer` makes an equal one
-from it: nothing is pickled, and a file cannot run code.
+one feature of 0 and 1 per category. Its state is kept as JSON, and :func:`coder` makes an equal one from it: nothing is
+pickled, and a file cannot run code.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastmlp.preprocessing import learned
+from fastmlp.preprocessing.coder import ColumnCoder
+from fastmlp.preprocessing.frames import LARGEST, Codes, Table
 from fastmlp.tabular.errors import DataError
 
 _WHOLE = re.compile(r"-?[0-9]+(\.0)?")
@@ -80,59 +83,53 @@ def in_order(columns: Sequence[Column]) -> list[Column]:
 
 def feature_names(columns: Sequence[Column]) -> list[str]:
     """Return the names of the features of the network, in their order: ``column`` or ``column=category``."""
-    names = []
-    for column in in_order(columns):
-        categories = column.categories if isinstance(column, Categorical) else None
-        names += [column.name] if categories is None else [f"{column.name}={category}" for category in categories]
-    return names
+    return coder(columns).feature_names
 
 
-def transformer(columns: Sequence[Column]) -> Any:
-    """Return a fitted ColumnTransformer from codes (n_rows, n_columns) to float64 features (n_rows, n_features).
-
-    It is fitted on a row of the medians and most frequent values, of which these are the medians and most frequent
-    values again; means and scales are then set.
+def coder(columns: Sequence[Column]) -> ColumnCoder:
+    """Return the fitted coder of tables with these columns; its features are in the order of :func:`in_order`.
 
     Examples
     --------
-    >>> from fastmlp.tabular.columns import Categorical, Numeric, transformer
+    >>> import pyarrow as pa
+    >>> from fastmlp.tabular.columns import Categorical, Numeric, coder
     >>> columns = [Categorical("colour", ("blue", "red"), 1), Numeric("size", 2.0, 2.0, 4.0, 2.0)]
-    >>> transformer(columns).transform([[0, 4.0], [float("nan"), float("nan")]])
+    >>> coder(columns).transform(pa.table({"colour": ["blue", None], "size": [4.0, None]}))
     array([[1., 1., 0.],
-           [0., 0., 1.]])
+           [0., 0., 1.]], dtype=float32)
     """
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-    places = {cls: [i for i, column in enumerate(columns) if isinstance(column, cls)] for cls in _KINDS.values()}
-    one_hot = OneHotEncoder(
-        categories=[np.arange(float(len(c.categories))) for c in columns if isinstance(c, Categorical)],
-        handle_unknown="ignore",
-        sparse_output=False,
+    ordered = in_order(columns)
+    return ColumnCoder.of_columns(
+        [_learned(column) for column in ordered], [column.name for column in ordered], scaling="standard"
     )
-    steps: dict[Any, Any] = {
-        Numeric: make_pipeline(SimpleImputer(strategy="median"), StandardScaler()),
-        Boolean: SimpleImputer(strategy="most_frequent"),
-        Categorical: make_pipeline(SimpleImputer(strategy="most_frequent"), one_hot),
-    }
-    parts = [(cls.kind, steps[cls], places[cls]) for cls in steps if places[cls]]
-    row = [column.median if isinstance(column, Numeric) else float(column.most_frequent) for column in columns]
-    made = ColumnTransformer(parts).fit(np.array([row]))
-    numbers = [column for column in columns if isinstance(column, Numeric)]
-    if numbers:
-        scaler = made.named_transformers_[Numeric.kind][-1]
-        scaler.mean_ = np.array([column.mean for column in numbers])
-        scaler.var_ = np.array([column.variance for column in numbers])
-        scaler.scale_ = np.array([column.scale for column in numbers])
-    return made
+
+
+def _learned(column: Column) -> learned.Learned:
+    if isinstance(column, Categorical):
+        return learned.Categorical(column.categories, "one_hot", most_frequent=column.most_frequent)
+    if isinstance(column, Boolean):
+        return learned.Numeric(float(column.most_frequent))
+    return learned.Numeric(column.median, learned.Scale(column.mean, column.scale))
+
+
+def coded(columns: Sequence[Column], codes: np.ndarray) -> Table:
+    """Return codes (n_rows, n_columns) of columns in a file's order as a table for :func:`coder`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp.tabular.columns import Boolean, Numeric, coded, coder
+    >>> columns = [Boolean("new", 1), Numeric("size", 2.0, 2.0, 4.0, 2.0)]
+    >>> coder(columns).coded(coded(columns, np.array([[0.0, 4.0], [np.nan, np.nan]])), np.float64)
+    array([[1., 0.],
+           [0., 1.]])
+    """
+    places = {column.name: i for i, column in enumerate(columns)}
+    names = [column.name for column in in_order(columns)]
+    return Table(len(codes), names, len(names), lambda i: Codes(repr(names[i]), codes[:, places[names[i]]]))
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
-
-#: No number of a column is as large; its square is a float still.
-LARGEST = 1e150
 
 _KINDS: dict[str, Any] = {cls.kind: cls for cls in (Numeric, Boolean, Categorical)}
 

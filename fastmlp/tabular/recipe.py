@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from fastmlp.preprocessing.coder import ColumnCoder
 from fastmlp.tabular import columns as tables
 from fastmlp.tabular.coding import Coder
 from fastmlp.tabular.columns import Column
@@ -42,9 +41,9 @@ class Recipe:
         return tables.feature_names(self.columns)
 
     @cached_property
-    def transformer(self) -> Any:
-        """The fitted scikit-learn transformer from codes to features."""
-        return tables.transformer(self.columns)
+    def coder(self) -> ColumnCoder:
+        """The fitted coder of tables: rows of a file or of a frame -> features."""
+        return tables.coder(self.columns)
 
     def blocks(self, source: Source, dtype: Any, coder: Coder | None = None, unknown: str = "ignore") -> Iterator[Any]:
         """Yield features (n_rows, n_features) of the rows of a file, block by block.
@@ -80,7 +79,7 @@ class Recipe:
         `beside` are these columns and their kinds.
         """
         for codes, batch in (coder or Coder(self.columns)).blocks_beside(source, beside, unknown):
-            yield np.ascontiguousarray(self.transformer.transform(codes), dtype=dtype), batch
+            yield self.coder.coded(tables.coded(self.columns, codes), dtype), batch
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as metadata of a model file."""
@@ -154,9 +153,20 @@ def load(path: Path, *, needed: bool = True) -> tuple[Any, Recipe | None]:
         recipe = from_json(metadata)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    n_features = len(recipe.features)
-    if n_features != estimator.coefs_[0].shape[0]:
-        raise DataError(f"{path}: its columns make {n_features} features, its network takes {len(estimator.coefs_[0])}")
+    n_features, n_taken = len(recipe.features), networks_of(estimator)[0].coefs_[0].shape[0]
+    if n_features != n_taken:
+        raise DataError(f"{path}: its columns make {n_features} features, its network takes {n_taken}")
     if (recipe.task == "classification") != hasattr(estimator, "classes_"):
         raise DataError(f"{path}: its task is {recipe.task}, its network is a {type(estimator).__name__}")
     return estimator, recipe
+
+
+def networks_of(estimator: Any) -> list[Any]:
+    """Return the networks of an ensemble; of another fitted estimator, itself."""
+    found: list[Any] = getattr(estimator, "estimators_", None) or [estimator]
+    return found
+
+
+def dtype_of(estimator: Any) -> Any:
+    """Return the dtype of a fitted estimator's networks."""
+    return networks_of(estimator)[0].coefs_[0].dtype

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.preprocessing.frames import LARGEST
 from fastmlp.tabular.coding import Learner, looked_up
-from fastmlp.tabular.columns import LARGEST, Boolean, Categorical, Column, Numeric, feature_names, transformer
+from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, coded, coder
 from fastmlp.tabular.errors import DataError
 from fastmlp.tabular.facts import Facts
 from fastmlp.tabular.reading import Source
@@ -222,18 +223,17 @@ def stage(codes: Codes, held_out: np.ndarray, dtype: Any, folder: Path, *, keep_
     removed, unless it is to be kept. A DataError names a column without a value in the training rows.
     """
     columns, renumbered = learn_columns(codes, ~held_out)
-    made = transformer(columns)
-    width = len(feature_names(columns))
+    made = coder(columns)
     n_val = int(held_out.sum())
     paths = folder / "X.npy", folder / "X_val.npy"
     with paths[0].open("wb") as training, paths[1].open("wb") as validation:
         for stream, n in ((training, len(held_out) - n_val), (validation, n_val)):
-            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (n, width)}
+            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (n, made.n_columns)}
             np.lib.format.write_array_header_1_0(stream, header)
         for rows, block in codes.blocks():
             for i, places in renumbered.items():
                 block[:, i] = looked_up(block[:, i], places)
-            features = np.ascontiguousarray(made.transform(block), dtype=dtype)
+            features = made.coded(coded(columns, block), dtype)
             mask = held_out[rows]
             training.write(features[~mask].data)
             validation.write(features[mask].data)

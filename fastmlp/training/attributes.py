@@ -54,6 +54,16 @@ def vector(value: Any, network: Network) -> np.ndarray:
     return value
 
 
+def scale(mean: Any, std: Any, network: Network) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each output's targets; raise ValueError for anything else."""
+    for value in (mean, std):
+        if not isinstance(value, np.ndarray) or value.shape != network.widths[-1:] or value.dtype != np.float64:
+            raise ValueError(f"mean and std must be ({network.widths[-1]},) of float64")
+    if not (np.isfinite(mean).all() and (std > 0).all() and np.isfinite(std).all()):
+        raise ValueError("mean must be finite, std finite and above 0")
+    return mean, std
+
+
 def random_state(value: Any) -> dict[str, Any]:
     """Return a state of MT19937 as ``RandomState.get_state(legacy=False)`` does; raise ValueError for anything else."""
     key, pos = value["state"]["key"], value["state"]["pos"]
@@ -96,6 +106,12 @@ def _curve(value: Any) -> list[float] | None:
     if value is not None and (not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim != 1):
         raise ValueError("must be None or a tensor (n_epochs,) of float64")
     return None if value is None else value.tolist()
+
+
+def _numbers(value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.dtype not in (np.float32, np.float64) or value.ndim not in (1, 2):
+        raise ValueError("must be numbers (n_samples,) or (n_samples, n_outputs)")
+    return value
 
 
 def _history(value: Any) -> dict[str, list[float] | None]:
@@ -190,4 +206,8 @@ ATTRIBUTES: dict[str, Attribute] = {
     "history_": Attribute(HISTORY, trained=True),
     "evals_result_": Attribute(EVALS_RESULT, trained=True),
     "stopped_by_": Attribute(Kind(_as_it_is, _text_or_none)),
+    "oof_predict_proba_": Attribute(Kind(_as_it_is, _numbers)),
+    "oof_decision_function_": Attribute(Kind(_as_it_is, _numbers)),
+    "oof_prediction_": Attribute(Kind(_as_it_is, _numbers)),
+    "oof_score_": Attribute(NUMBER),
 }

@@ -9,10 +9,11 @@ import numpy as np
 import scipy.optimize
 from sklearn.utils.fixes import parse_version, sp_version
 
+from fastmlp.data.warned import of_library
 from fastmlp.engines.backends import Data
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _check_optimize_result
-from fastmlp.training import weightless
+from fastmlp.training import standardized, weightless
 from fastmlp.training.diagnosis import has_own_formulas, report
 
 
@@ -25,6 +26,18 @@ def train_lbfgs(estimator: Any, engine: ModuleType, network: Network, params: np
     vars(estimator).pop("stopped_by_", None)  # of epochs before a warm start
     if data.sample_weight is not None and data.sample_weight.sum() == 0:
         raise ValueError(weightless.CANCEL.format("all rows"))
+    units = standardized.begin(estimator, network, params, data)
+    if units is None:
+        return _minimize(estimator, engine, network, params, data)
+    try:
+        units.params[...] = _minimize(estimator, engine, network, units.params, units.data(data))
+    finally:
+        standardized.end(estimator, network, units, params)
+    return params
+
+
+def _minimize(estimator: Any, engine: ModuleType, network: Network, params: np.ndarray, data: Data) -> np.ndarray:
+    """Return the solution (n_params,); `params` are the latest weights that were looked at."""
     workspace = engine.workspace(network, data.X.shape[0], estimator.n_jobs)
     watched = has_own_formulas(network)
     finite, wrong = params.copy() if watched else None, None  # the last good weights, and the first bad ones after them
@@ -56,5 +69,5 @@ def train_lbfgs(estimator: Any, engine: ModuleType, network: Network, params: np
     if wrong is not None and not (np.isfinite(result.fun) and np.isfinite(result.jac).all()):
         params[...] = finite
         raise report(network, wrong, data, f"iteration {result.nit + 1}", "of the last finite loss")
-    estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
+    estimator.n_iter_ = of_library(_check_optimize_result, "lbfgs", result, estimator.max_iter)
     return result.x

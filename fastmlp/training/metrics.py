@@ -16,7 +16,6 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.metrics import get_scorer, get_scorer_names
 
-from fastmlp.data import device_arrays
 from fastmlp.data.targets import REGRESSOR_LOSSES
 from fastmlp.engines.backends import Data
 from fastmlp.model import choices
@@ -231,7 +230,7 @@ def scores_on(
             scores[name] = estimator._score(y, data.y, data.sample_weight)
             continue
         if X is None:
-            X = device_arrays.host_rows(data.X, rows)  # once in a fit: scorers of the user's may look at the rows
+            X = estimator._shown_rows(data.X, rows)  # once in a fit: scorers of the user's may look at the rows
         scores[name] = _Asked(name, metric, estimator, X, y, data.sample_weight, where)
     return scores
 

@@ -1,15 +1,16 @@
 """Solvers and their parameters; stochastic optimizers as the host sees them: state vectors, the scalars of each step.
 
 The rules themselves are formulas (kernels/formulas.py, OPTIMIZERS); an engine asks an optimizer for its ``rule``, its
-``states``, the tables of ``scalars`` and ``decays`` for the steps to come and its ``max_grad_norm``, and counts the
-steps in ``t``. A scalar that is no hyper-parameter, such as a bias correction, has its formula in ``CORRECTIONS``.
+``states``, the tables of ``scalars``, ``decays`` and ``dropouts`` for the steps to come, the ``factors`` and
+``decay_factors`` of the segments and its ``max_grad_norm``, and counts the steps in ``t``. A scalar that is no
+hyper-parameter, such as a bias correction, has its formula in ``CORRECTIONS``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from fastmlp.kernels import formulas
 from fastmlp.model import choices
 from fastmlp.model.network import Network
 from fastmlp.training import attributes, schedules
+from fastmlp.training.factors import Factors, checked, table_of
 from fastmlp.training.schedules import SCHEDULES, Schedule
 
 #: What stochastic solvers are called: the rules, of which "sgd" takes the momentum that it is asked for.
@@ -78,18 +80,27 @@ CORRECTIONS: dict[str, Callable[[Column, np.ndarray, Mapping[str, float]], dict[
 }
 
 
+#: What a schedule of shares may multiply, by the estimator's parameter.
+SCHEDULED = {"weight_decay_schedule": "weight_decay", "dropout_schedule": "dropout"}
+
+
 class Optimizer:
     """State of one stochastic solver.
 
     `rule` is a key of ``formulas.OPTIMIZERS``, `schedule` gives the learning rate of every step, `hyper` has
     hyper-parameters by the names of the rule's scalars. Weight decay is decoupled: before each step the parameters
     shrink by the share rate * weight_decay (Loshchilov and Hutter 2017, arXiv:1711.05101). Gradients longer than
-    `max_grad_norm` are shortened to it.
+    `max_grad_norm` are shortened to it. `factors` belong to the network's segments. `shares` are schedules in [0, 1] of
+    the weight decay and of the dropout rates, by the names "weight_decay" and "dropout".
 
     Attributes
     ----------
     states : list of ndarray of shape (n_params,)
         Laid out like the parameters.
+    factors : None or float64 of shape (n_segments, n_scalars)
+        What multiplies the scalars of a step in each segment.
+    decay_factors : None or float64 of shape (n_segments,)
+        What multiplies the decay of a step in each segment.
     t : int
         Steps done; engines add to it.
     left_out : int
@@ -100,7 +111,12 @@ class Optimizer:
     held = False
     # scalars are tabulated for at least so many steps ahead: short epochs then cost a slice each
     BLOCK = 1024
-    left_out = 0  # also of optimizers pickled by an earlier version
+    # also of optimizers pickled by an earlier version
+    left_out = 0
+    given_factors = Factors()
+    factors: np.ndarray | None = None
+    decay_factors: np.ndarray | None = None
+    shares: Mapping[str, Schedule] = {}
 
     def __init__(
         self,
@@ -110,6 +126,8 @@ class Optimizer:
         hyper: Mapping[str, float] | None = None,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        factors: Factors | None = None,
+        shares: Mapping[str, Schedule] | None = None,
     ) -> None:
         self.rule = rule
         self.schedule = schedule
@@ -118,6 +136,13 @@ class Optimizer:
         self.max_grad_norm = None if max_grad_norm is None else float(max_grad_norm)
         self.t = 0
         self.states = [np.zeros(network.n_params, dtype=network.dtype) for _ in formulas.OPTIMIZERS[rule].states]
+        if factors is not None:
+            n_segments = len(network.segments)
+            self.given_factors = checked(factors, n_segments)
+            self.factors = table_of(self.given_factors, formulas.OPTIMIZERS[rule].scalars, n_segments)
+            self.decay_factors = self.given_factors.decay if self.weight_decay else None
+        if shares:
+            self.shares = dict(shares)
         self._forget()
 
     # --- what engines ask for ----------------------------------------------------------------------------------------
@@ -133,6 +158,13 @@ class Optimizer:
             return None
         first = self._tabulated(n_steps)
         return self._decays[first : first + n_steps]
+
+    def dropouts(self, n_steps: int) -> np.ndarray | None:
+        """Return what multiplies the dropout rates in steps t + 1 .. t + n_steps, float64 (n_steps,), or None for 1."""
+        if "dropout" not in self.shares:
+            return None
+        first = self._tabulated(n_steps)
+        return self._dropouts[first : first + n_steps]
 
     # --- what training tells -----------------------------------------------------------------------------------------
 
@@ -223,7 +255,7 @@ class Optimizer:
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_table", "_rates", "_decays")}
+        return {name: value for name, value in self.__dict__.items() if name not in self._TABULATED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -231,12 +263,14 @@ class Optimizer:
 
     # --- the tables --------------------------------------------------------------------------------------------------
 
+    _TABULATED: ClassVar = ("_table", "_rates", "_decays", "_dropouts")
+
     def _forget(self) -> None:
         """Tabulate anew before the next step: rates changed."""
         self._table_start = 0  # steps done before the first row
         self._table = np.empty((0, len(formulas.OPTIMIZERS[self.rule].scalars)))
         self._rates: Column = np.empty(0)
-        self._decays = np.empty(0)
+        self._decays = self._dropouts = np.empty(0)
 
     def _tabulated(self, n_steps: int) -> int:
         """Return the row of step t + 1 in tables that hold it and the n_steps - 1 after it."""
@@ -251,6 +285,10 @@ class Optimizer:
         for k, name in enumerate(formulas.OPTIMIZERS[self.rule].scalars):
             self._table[:, k] = columns[name]
         self._decays = np.full(n, rate * self.weight_decay)
+        if self.shares:
+            shares = {name: schedule.rates(done + self.left_out) for name, schedule in self.shares.items()}
+            self._decays *= shares.get("weight_decay", 1.0)
+            self._dropouts = np.full(n, shares.get("dropout", 1.0))
         self._rates, self._table_start = rate, self.t
         return 0
 
@@ -308,12 +346,14 @@ def make_optimizer(
     params: Mapping[str, Any],
     n_steps_per_epoch: int = 1,
     max_iter: int | None = None,
+    factors: Factors | None = None,
 ) -> Optimizer:
     """Return the optimizer of a stochastic solver, with or without parameters.
 
     `params` are those of an estimator, validated. Schedules count in epochs of `n_steps_per_epoch` batches; the whole
-    training has `max_iter` epochs, ``params["max_iter"]`` if left out. A ValueError says that the solver or the
-    schedule is unknown, or that a parameter of either is unknown or out of its range.
+    training has `max_iter` epochs, ``params["max_iter"]`` if left out. `factors` are those of the network's segments.
+    A ValueError says that the solver or a schedule is unknown, or that a parameter of either is unknown or out of its
+    range.
 
     Examples
     --------
@@ -338,50 +378,71 @@ def make_optimizer(
     choice = schedules.entry(params["learning_rate"])
     if name == "adam" and choice in IGNORED_BY_ADAM:
         choice = "constant"
-    schedule = schedules.make_schedule(
-        choice,
-        params["learning_rate_init"],
-        params["power_t"],
-        n_steps_per_epoch,
-        params["max_iter"] if max_iter is None else max_iter,
-    )
+    clock = n_steps_per_epoch, params["max_iter"] if max_iter is None else max_iter
+    schedule = schedules.make_schedule(choice, params["learning_rate_init"], params["power_t"], *clock)
     decay = params.get("weight_decay")
+    decay = WEIGHT_DECAY.get(name, 0.0) if decay is None else decay
     options: dict[str, Any] = {
-        "weight_decay": WEIGHT_DECAY.get(name, 0.0) if decay is None else decay,
+        "weight_decay": decay,
         "max_grad_norm": params.get("max_grad_norm"),
+        "factors": factors,
+        "shares": _shares(params, network, decay, clock),
     }
     if rule == "nadam":
         return NAdam(network, schedule, hyper, **options)
     return Optimizer(rule, network, schedule, hyper, **options)
 
 
+def _shares(params: Mapping[str, Any], network: Network, decay: float, clock: tuple[int, int]) -> dict[str, Schedule]:
+    """Return the schedules of what this training has: an optimizer without one has nothing to tabulate."""
+    there = {"weight_decay": decay != 0, "dropout": bool(network.input_dropout or any(network.dropout))}
+    found = {}
+    for argument, name in SCHEDULED.items():
+        share = schedules.make_share(params.get(argument, "constant"), argument, *clock)
+        if share is not None and there[name]:
+            found[name] = share
+    return found
+
+
 # --- optimizers in files ----------------------------------------------------------------------------------------------
 
 
 def describe(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the state of an optimizer, and what it was made of; its learning rate must not be a function."""
-    schedule = optimizer.schedule
-    name = next((name for name, kind in SCHEDULES.items() if type(schedule) is kind), None)
-    if name is None:
-        raise TypeError(
-            "optimizer_state=True: the learning rate of this optimizer is a function, which a model file cannot hold;"
-            " save without it"
-        )
+    """Return the state of an optimizer, and what it was made of; none of its schedules may be a function."""
     state = optimizer.get_state()
     state.pop("held_rate", None)  # the schedule below is that rate
-    return {
+    described = {
         **state,
         "hyper": optimizer.hyper,
         "weight_decay": optimizer.weight_decay,
         "max_grad_norm": optimizer.max_grad_norm,
-        "schedule": {
-            "name": name,
-            "values": schedule.values,
-            "initial": schedule.initial,
-            "n_steps_per_epoch": schedule.n_steps_per_epoch,
-            "n_steps": schedule.n_steps,
-            "state": schedule.get_state(),
-        },
+        "schedule": _described_schedule(optimizer.schedule, "learning rate"),
+    }
+    factors = {name: array for name, array in optimizer.given_factors._asdict().items() if array is not None}
+    if factors:
+        described["factors"] = factors
+    if optimizer.shares:
+        described["shares"] = {
+            name: _described_schedule(share, f"schedule of {name}") for name, share in optimizer.shares.items()
+        }
+    return described
+
+
+def _described_schedule(schedule: Schedule, what: str) -> dict[str, Any]:
+    """Return what a schedule was made of, and its state; a TypeError says that it is a function."""
+    name = next((name for name, kind in SCHEDULES.items() if type(schedule) is kind), None)
+    if name is None:
+        raise TypeError(
+            f"optimizer_state=True: the {what} of this optimizer is a function, which a model file cannot hold;"
+            " save without it"
+        )
+    return {
+        "name": name,
+        "values": schedule.values,
+        "initial": schedule.initial,
+        "n_steps_per_epoch": schedule.n_steps_per_epoch,
+        "n_steps": schedule.n_steps,
+        "state": schedule.get_state(),
     }
 
 
@@ -404,7 +465,15 @@ def rebuild(state: Mapping[str, Any], network: Network) -> Optimizer:
     if not needed <= hyper.keys() <= _RANGES.keys():
         raise ValueError(f"hyper must hold {sorted(needed)}, got {sorted(hyper)}")
     limit = None if state["max_grad_norm"] is None else attributes.number(state["max_grad_norm"])
-    arguments = network, _rebuilt_schedule(state["schedule"]), hyper, attributes.number(state["weight_decay"]), limit
+    arguments = (
+        network,
+        _rebuilt_schedule(state["schedule"]),
+        hyper,
+        attributes.number(state["weight_decay"]),
+        limit,
+        _rebuilt_factors(state.get("factors", {})),
+        _rebuilt_shares(state.get("shares", {})),
+    )
     optimizer = NAdam(*arguments) if rule == "nadam" else Optimizer(rule, *arguments)
     kept: dict[str, Any] = {"mu_product": state["mu_product"]} if rule == "nadam" else {}
     kept |= {"left_out": state["left_out"]} if "left_out" in state else {}
@@ -429,3 +498,23 @@ def _rebuilt_schedule(state: Mapping[str, Any]) -> Schedule:
     if not all(type(value) in (bool, int, float) for value in state["state"].values()):
         raise ValueError("the state of a schedule is made of numbers")
     return schedule
+
+
+def _rebuilt_factors(state: Mapping[str, Any]) -> Factors | None:
+    """Return the factors of the segments; None if there were none."""
+    if not state:
+        return None
+    if not state.keys() <= set(Factors._fields) or not all(isinstance(given, np.ndarray) for given in state.values()):
+        raise ValueError(f"factors must hold arrays for some of {list(Factors._fields)}, got {list(state)}")
+    return Factors(**state)
+
+
+def _rebuilt_shares(state: Mapping[str, Any]) -> dict[str, Schedule]:
+    """Return the schedules of the weight decay and the dropout rates."""
+    if not state.keys() <= set(SCHEDULED.values()):
+        raise ValueError(f"shares must be of {list(SCHEDULED.values())}, got {list(state)}")
+    for share in state.values():
+        choices.entry(schedules.SHARES, (share["name"], share["values"]), "schedule")
+        if share["initial"] != 1.0:
+            raise ValueError(f"a schedule of shares begins with 1, got {share['initial']!r}")
+    return {name: _rebuilt_schedule(share) for name, share in state.items()}

@@ -23,12 +23,15 @@ from fastmlp.engines.backends import Data
 from fastmlp.model import weights
 from fastmlp.model.network import Network
 from fastmlp.model.stages import OPTIONS
-from fastmlp.training import history, snapshots, stopping, weightless
+from fastmlp.training import history, snapshots, standardized, stopping, weightless
 from fastmlp.training import state as states
 from fastmlp.training.diagnosis import Guard, has_own_formulas
 from fastmlp.training.optimizers import make_optimizer
 from fastmlp.training.schedules import Schedule
 from fastmlp.training.validation import Evaluation
+
+#: What a warning says after Ctrl-C.
+INTERRUPTED = "Training interrupted by user."
 
 
 def size_of_batches(estimator: Any, n_rows: int) -> int:
@@ -39,14 +42,10 @@ def size_of_batches(estimator: Any, n_rows: int) -> int:
 def check_batches(estimator: Any, n_rows: int) -> int:
     """Return how many of the training rows an epoch visits: all, or with drop_last those of whole batches.
 
-    A ValueError says that no batch is left, or that an option needs several rows and batches have a single one.
+    A ValueError says that an option needs several rows and batches have a single one.
     """
     batch_size = size_of_batches(estimator, n_rows)
     rest = n_rows % batch_size
-    if estimator.drop_last and estimator.batch_size != "auto" and estimator.batch_size > n_rows:
-        raise ValueError(
-            f"drop_last=True leaves no batch: batch_size={estimator.batch_size} is more than the {n_rows} training rows"
-        )
     for name, option in OPTIONS.items():
         given = getattr(estimator, name)
         if batch_size == 1 and option.whole_batch and option.asks(given):
@@ -78,6 +77,7 @@ class Run:
         keep_optimizer: bool = False,
     ) -> None:
         self.estimator, self.engine, self.network, self.params, self.data = estimator, engine, network, params, data
+        self.shown, self.y = params, data.y  # what users see: the same, unless targets are standardised
         self.state = states.of(estimator)
         self.stopping = self.state.stopping
         self.evaluation = evaluation
@@ -101,9 +101,37 @@ class Run:
                 weightless.check_weight(weight[self.visited], "the {} rows that drop_last=True leaves")
         self.finished = False  # whether a stopping rule holds
         self.n_judged = 0  # epochs of which validation rows have said how good they are
+        self.units = standardized.begin(estimator, network, params, data, self.order, keep_optimizer)
+        if self.units is not None:
+            self.params = self.units.params
+            self._use_units(self.units)
+            self.show_weights()
         self._take_optimizer(keep_optimizer)
         self._prepare_attributes()
         self.guard = Guard(self) if has_own_formulas(network) else None
+
+    def _use_units(self, units: standardized.Standardized) -> None:
+        """Train on targets in these units, and evaluate in them."""
+        self.data = units.data(self.data._replace(y=self.y))
+        if self.evaluation is not None:
+            self.evaluation.standardize(units.scale)
+
+    def renew_units(self) -> None:
+        """Standardise by the training rows of a snapshot, and show its weights."""
+        if self.units is not None:
+            self.units.scale = standardized.Scale.of(self.data._replace(y=self.y), self.order)
+            self._use_units(self.units)
+            self.show_weights()
+
+    def show_weights(self) -> None:
+        """Let users see the present weights in the units of y."""
+        if self.units is not None:
+            self.units.show(self.network, self.shown)
+
+    def present_params(self) -> np.ndarray:
+        """Return a copy of the weights with what callbacks have assigned; a ValueError refuses other shapes."""
+        given = weights.flat_params(self.estimator, self.network)
+        return given.copy() if self.units is None else self.units.taken(self.network, given)
 
     def _take_optimizer(self, keep: bool) -> None:
         """Make an optimizer and draw the key of dropout masks, or keep those of the state."""
@@ -111,8 +139,8 @@ class Run:
         optimizer = state.optimizer_for(network) if keep else None
         if optimizer is None:
             n_steps = _n_batches(self.parts(self.visited))
-            parameters = {name: getattr(estimator, name) for name in type(estimator).__dataclass_fields__}
-            optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter)
+            parameters, factors = estimator._training_parameters(), estimator._segment_factors(network)
+            optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter, factors)
             state.optimizer, state.dropout_seed = optimizer, None
         if state.dropout_seed is None:
             state.dropout_seed = _draw_dropout_seed(network, state.random_state, estimator.t_)
@@ -167,6 +195,8 @@ class Run:
         loss = self._visit_all()
         if self.guard is not None:
             self.guard.after_epoch(loss)
+        if self.units is not None:
+            self.show_weights()
         if self._constant_rate is None:
             self._rates.append(self.optimizer.scheduled_rate)
         estimator.n_iter_ += 1
@@ -285,10 +315,14 @@ class Run:
         """Go on in a copy of the weights as callbacks have left them: arrays that they kept stay as they are."""
         estimator, network = self.estimator, self.network
         try:
-            self.params = weights.flat_params(estimator, network).copy()
+            params = self.present_params()
         except (TypeError, IndexError, ValueError) as error:
             raise ValueError(f"a callback has left weights that do not fit the network: {error}") from error
-        estimator._expose(network, self.params)
+        self.params = self.shown = params
+        if self.units is not None:
+            self.units.params, self.shown = params, np.empty_like(params)
+            self.show_weights()
+        estimator._expose(network, self.shown)
         self._choose_visits()
         if self.guard is not None:
             self.guard.keep()
@@ -356,6 +390,8 @@ def train_stochastic(
             _train(run, None, single_epoch)
     finally:
         run.write_history()
+        if run.units is not None:
+            standardized.end(run.estimator, run.network, run.units, run.shown)
 
 
 def _train_watched(run: Run, callbacks: Sequence[Callable[[Any], Any]], single_epoch: bool) -> None:
@@ -388,16 +424,24 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
                 stop = after_epoch(run.info()) or stop
             if stop or single_epoch:
                 break
-            if estimator.n_iter_ == estimator.max_iter:
+            if estimator.n_iter_ == estimator.max_iter and not _is_planned(estimator):
                 warn(
                     f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter:d}) "
                     "reached and the optimization hasn't converged yet.",
                     ConvergenceWarning,
                 )
     except KeyboardInterrupt:
-        warn("Training interrupted by user.")
+        warn(INTERRUPTED)
     if run.keeps_best:
         run.restore_best()
+
+
+def _is_planned(estimator: Any) -> bool:
+    """Return whether `max_iter` epochs are what was asked for, since nothing else ends training.
+
+    scikit-learn's tests want the ConvergenceWarning of a warm start all the same.
+    """
+    return estimator.n_iter_no_change == np.inf and not estimator.warm_start
 
 
 def _draw_dropout_seed(network: Network, random_state: Any, n_seen: int) -> int | None:

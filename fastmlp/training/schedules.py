@@ -20,9 +20,13 @@ cosine              eta_min + (r - eta_min) (1 + cos(pi p)) / 2                 
 cosine_restarts     the same with p = e / T_0, begun anew after T_0, then T_0 T_mult, ... epochs          each step
 one_cycle           cosine from max_lr / div_factor up to max_lr, then down to it / final_div_factor      each step
 warmup_cosine       a line up to r in the share `warmup` of the steps, then cosine                        each step
+flat_cos            r in the share `flat` of the steps, then cosine                                       each step
 coslog4             r (1 - cos(2 pi log2(1 + 15 p))) / 2: four waves, each as long as those before it     each step
 a callable f        r f(p)                                                                                each step
 ==================  ====================================================================================  ==========
+
+``dropout_schedule`` and ``weight_decay_schedule`` take those of ``SHARES`` with r = 1: functions of the step alone that
+stay within [0, 1]. They multiply the dropout rates and the weight decay of a step.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -291,6 +295,18 @@ class WarmupCosine(Schedule):
         return np.where(steps < rise, self.initial * (steps + 1) / (rise + 1), falling)
 
 
+class FlatCos(Schedule):
+    """learning_rate_init in the share `flat` of training, then half a cosine down to eta_min."""
+
+    parameters: ClassVar = {"flat": 0.5, "eta_min": 0.0}
+    ranges: ClassVar = {"flat": "[0, 1)", "eta_min": "[0, inf)"}
+
+    def rates(self, steps: np.ndarray) -> np.ndarray:
+        flat = self.values["flat"]
+        falling = np.maximum(self._progress(steps) - flat, 0.0) / (1.0 - flat)
+        return _cosine(self.initial, self.values["eta_min"], falling)
+
+
 class CosLog4(Schedule):
     """Four waves between 0 and learning_rate_init, each as long as all before it and one more unit: the schedule of
     RealMLP (Holzmueller, Grinsztajn and Steinwart 2024, arXiv:2407.04491), after Smith. The first step has the rate 0.
@@ -302,11 +318,20 @@ class CosLog4(Schedule):
 
 
 class Factor(Schedule):
-    """learning_rate_init times a function of the user's, f(progress in [0, 1]) -> factor; called once per step."""
+    """learning_rate_init times a function of the user's, f(progress in [0, 1]) -> factor; called once per step.
 
-    def __init__(self, function: Callable[[float], float], *args: Any) -> None:
+    Errors call the function `argument`, and refuse factors above `highest`.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[float], float],
+        *args: Any,
+        argument: str = "learning_rate",
+        highest: float = math.inf,
+    ) -> None:
         super().__init__(*args)
-        self.function = function
+        self.function, self.argument, self.highest = function, argument, highest
 
     def rates(self, steps: np.ndarray) -> np.ndarray:
         progress = self._progress(steps)
@@ -316,12 +341,15 @@ class Factor(Schedule):
         except (TypeError, ValueError):
             factors = np.array(())
         if factors.shape != progress.shape:
-            raise ValueError(f"learning_rate={self.function!r} must return one number, got {returned[0]!r}")
-        wrong = ~(np.isfinite(factors) & (factors >= 0))
+            raise ValueError(f"{self.argument}={self.function!r} must return one number, got {returned[0]!r}")
+        wrong = ~(np.isfinite(factors) & (factors >= 0) & (factors <= self.highest))
         if wrong.any():
             at = int(np.argmax(wrong))
+            allowed = (
+                "finite factors of at least 0" if self.highest == math.inf else f"factors in [0, {self.highest:g}]"
+            )
             raise ValueError(
-                f"learning_rate={self.function!r} must return finite factors of at least 0, got {factors[at]} for "
+                f"{self.argument}={self.function!r} must return {allowed}, got {factors[at]} for "
                 f"progress {progress[at]:g}"
             )
         return self.initial * factors
@@ -354,7 +382,25 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "one_cycle": OneCycle,
     "plateau": Plateau,
     "warmup_cosine": WarmupCosine,
+    "flat_cos": FlatCos,
     "coslog4": CosLog4,
+}
+
+
+class Share(NamedTuple):
+    """A schedule of shares in [0, 1]: its parameters and their ranges."""
+
+    parameters: Mapping[str, float | None]
+    ranges: Mapping[str, str]
+
+
+def _share(row: type[Schedule]) -> Share:
+    return Share(row.parameters, {**row.ranges, **({"eta_min": "[0, 1]"} if "eta_min" in row.parameters else {})})
+
+
+#: What multiplies the dropout rates or the weight decay: functions of the step that never rise above where they start.
+SHARES: dict[str, Share] = {
+    name: _share(row) for name, row in SCHEDULES.items() if not issubclass(row, Stateful | OneCycle)
 }
 
 
@@ -385,3 +431,24 @@ def make_schedule(
     if name == "invscaling":
         parameters = {"power_t": power_t} | parameters
     return SCHEDULES[name](learning_rate_init, n_steps_per_epoch, max_iter, **parameters)
+
+
+def make_share(choice: Any, argument: str, n_steps_per_epoch: int = 1, max_iter: int = 1) -> Schedule | None:
+    """Return the schedule of a `dropout_schedule` or `weight_decay_schedule`; None for "constant".
+
+    `argument` is what the user calls it. The ValueError lists the names, or names the parameter and its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp.training.schedules import make_share
+    >>> make_share("flat_cos", "dropout_schedule", max_iter=4).rates(np.arange(4.0))
+    array([1. , 1. , 1. , 0.5])
+    """
+    if callable(choice):
+        return Factor(choice, 1.0, n_steps_per_epoch, max_iter, argument=argument, highest=1.0)
+    checked = choices.entry(SHARES, choice, argument)
+    name = choices.name_of(checked)
+    if name == "constant":
+        return None
+    return SCHEDULES[name](1.0, n_steps_per_epoch, max_iter, **choices.given_parameters(checked))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.model import choices, weights
+from fastmlp.model import choices
 from fastmlp.model.stages import PREDICTS
 from fastmlp.training import attributes
 from fastmlp.training.attributes import ATTRIBUTES, HISTORY
@@ -30,7 +30,7 @@ def take(run: Any) -> dict[str, Any]:
     seed = state["dropout_seed"]
     return {
         "of": identity(run),
-        "params": weights.flat_params(estimator, run.network).copy(),  # also those that a callback has assigned
+        "params": run.present_params(),  # also those that a callback has assigned
         **state,
         "dropout_seed": None if seed is None else str(seed),  # 64 bits: more than readers of JSON are sure to keep
         "order": run.order.copy(),
@@ -60,6 +60,7 @@ def restore(run: Any, snapshot: Mapping[str, Any]) -> None:
         _restore_attributes(run, snapshot)
         run.params[...] = attributes.vector(snapshot["params"], run.network)
         _restore_rows(run, snapshot)
+        run.renew_units()
         run.state.set_state(_state_in(snapshot), run.network)
         _check_counters(run)
         run.finished = bool(snapshot["finished"])

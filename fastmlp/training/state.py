@@ -19,6 +19,7 @@ from fastmlp.model.network import Network
 from fastmlp.training import attributes, optimizers
 from fastmlp.training.history import new_history
 from fastmlp.training.optimizers import Optimizer
+from fastmlp.training.standardized import Scale, Standardized
 from fastmlp.training.stopping import Stopping
 
 
@@ -32,6 +33,10 @@ class TrainingState:
     #: The best weights (n_params,) on the validation rows; None: the present ones, wherever training leads them.
     best_params: np.ndarray | None = None
     stopping: Stopping = field(default_factory=Stopping)
+    #: Units and weights of the latest training with `standardize_y`; what users see is in the units of y.
+    standardized: Standardized | None = None
+    #: Names of the last layer's segments that are not in the units of y, because they were just drawn.
+    drawn: tuple[str, ...] = ()
 
     def copied(self) -> TrainingState:
         """Return a copy whose counters are its own; the arrays are shared."""
@@ -61,13 +66,17 @@ class TrainingState:
         kept = None
         if optimizer is not None:
             kept = optimizers.describe(optimizer) if rebuildable else optimizer.get_state()
-        return {
+        found = {
             "optimizer": kept,
             "dropout_seed": self.dropout_seed,
             "best_params": None if best is None else best.copy(),
             "random_state": None if self.random_state is None else self.random_state.get_state(legacy=False),
             "stopping": self.stopping.get_state(),
         }
+        units = self.standardized
+        if rebuildable and units is not None and units.params.shape == (network.n_params,):
+            found["standardized"] = {**units.scale._asdict(), "params": units.params}
+        return found
 
     def set_state(self, state: Mapping[str, Any], network: Network) -> None:
         """Take what `state` holds, bit for bit; what it leaves out stays as it is.
@@ -91,6 +100,9 @@ class TrainingState:
                     if self.random_state is None or self.random_state is check_random_state(None):
                         self.random_state = np.random.RandomState()  # the one of a fit without a seed is everybody's
                     self.random_state.set_state(attributes.random_state(value))
+                case "standardized":
+                    scale = attributes.scale(value["mean"], value["std"], network)
+                    self.standardized = Standardized(Scale(*scale), attributes.vector(value["params"], network).copy())
                 case "stopping":
                     self.stopping.set_state(value)
                 case _:
@@ -104,7 +116,7 @@ def of(estimator: Any) -> TrainingState:
 
 def begin(estimator: Any, random_state: np.random.RandomState, params: np.ndarray) -> None:
     """Give an estimator the state and the public attributes of a training that begins with these weights."""
-    state = estimator._training = TrainingState(random_state)
+    state = estimator._training = TrainingState(random_state, drawn=("W", "b"))
     estimator.n_iter_ = estimator.t_ = 0
     for name in ("validation_loss_curve_", "history_", "evals_result_", "stopped_by_"):
         estimator.__dict__.pop(name, None)

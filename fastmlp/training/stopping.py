@@ -71,7 +71,7 @@ class Stopping:
     def watch_validation(self, estimator: Any, loss: float, score: float) -> bool:
         """Judge an epoch by the validation rows; return whether its weights are the best so far."""
         value, best = -loss if monitors_loss(estimator) else score, self.best_monitored
-        is_best = value > best  # type: ignore[operator]
+        is_best = value >= best if estimator.restore_best == "last" else value > best  # type: ignore[operator]
         if is_best:
             self.best_monitored, estimator.best_validation_score_ = value, score
         if estimator.early_stopping:
@@ -81,9 +81,14 @@ class Stopping:
             self.watch_loss(estimator, estimator.loss_)
         return is_best
 
+    def patience(self, estimator: Any) -> float:
+        """Return how many epochs without improvement there may be after the latest one that had some."""
+        improved = max(estimator.n_iter_ - self.count, 0)
+        return estimator.n_iter_no_change + (estimator.patience_growth * improved if estimator.patience_growth else 0)
+
     def ends(self, estimator: Any, has_validation: bool, optimizer: Any) -> bool:
         """Return whether training ends now; the optimizer's schedule may reduce the learning rate instead."""
-        if not self.count > estimator.n_iter_no_change:
+        if not self.count > estimator.n_iter_no_change or not self.count > self.patience(estimator):
             return False
         stops, text = optimizer.on_plateau()
         if estimator.verbose:
@@ -92,7 +97,7 @@ class Stopping:
                 what = "Validation loss" if monitors_loss(estimator) else "Validation score"
             print(
                 f"{what} did not improve more than tol={estimator.tol:f} for "
-                f"{estimator.n_iter_no_change:d} consecutive epochs.{text}"
+                f"{int(self.patience(estimator)):d} consecutive epochs.{text}"
             )
         if not stops:
             self.count = 0
@@ -125,4 +130,4 @@ def watches_validation(estimator: Any, has_validation: bool) -> bool:
 def keeps_best(estimator: Any, has_validation: bool) -> bool:
     """Return whether training ends with the best weights on the validation rows, not with the last ones."""
     wanted = estimator.restore_best
-    return watches_validation(estimator, has_validation) if wanted is None else has_validation and wanted
+    return watches_validation(estimator, has_validation) if wanted is None else has_validation and bool(wanted)

@@ -7,10 +7,10 @@ loss and scores.  What is measured of a set is said in metrics.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
@@ -25,6 +25,7 @@ from fastmlp.model.network import Network
 from fastmlp.training import history, metrics
 from fastmlp.training.given_sets import VALIDATION, warn_of_other_scale
 from fastmlp.training.head import Head
+from fastmlp.training.standardized import Scale
 
 #: Name of the training rows as a set.
 TRAIN = "train"
@@ -52,12 +53,21 @@ class Rows:
         self.rows, self.X = rows, X
         self.y = self._all_y if rows is None else self._all_y[rows]
         self.weight = None if weight is None else weight if rows is None else weight[rows]
-        targets = y if rows is None else y[rows]
+        self._targets = targets = y if rows is None else y[rows]
         self.shape = len(targets), self._evaluation.network.widths[-1]  # of the logits
-        self._head.select(targets, self.weight)
+        self.standardize()
         estimator, names = self._evaluation.estimator, self._evaluation.metrics
         data = Data(X, targets, self.weight)
         self._scores = metrics.scores_on(estimator, names, data, self.y, rows, self._described())
+
+    def standardize(self) -> None:
+        """Take the units of the training for the loss, which is the training's; scores are in the units of y."""
+        targets, network, scale = self._targets, self._evaluation.network, self._evaluation.scale
+        if scale is not None:
+            targets = scale.targets(targets, network.dtype)
+        elif targets.dtype.kind == "f":
+            targets = targets.astype(network.dtype, copy=False)
+        self._head.select(targets, self.weight)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -66,6 +76,8 @@ class Rows:
         """Return "loss" (without penalty) and the scores by name."""
         head = self._head
         outputs, measured = head.outputs(logits), {"loss": head.loss(logits)}
+        if self._evaluation.scale is not None:
+            outputs = self._evaluation.scale.outputs(outputs)
         for name, score in self._scores.items():
             measured[name] = score(outputs)
         if math.isnan(sum(measured.values())) and _are_moderate(logits) and _are_moderate(outputs):
@@ -120,6 +132,27 @@ def _are_moderate(numbers: np.ndarray) -> bool:
         return bool(np.isfinite(np.square(numbers).sum()))
 
 
+def _log(outputs: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(outputs, np.finfo(outputs.dtype).tiny, out=outputs), out=outputs)
+
+
+#: Link -> the logits of predictions, which are overwritten.
+UNLINKED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "softmax": _log,
+    "exp": _log,
+    "logistic": lambda outputs: _log(outputs.copy()) - _log(1 - outputs),
+    "identity": lambda outputs: outputs,
+}
+
+
+class Split(NamedTuple):
+    """Rows to train on, rows to validate on, and what the latter are called in errors."""
+
+    rows: np.ndarray
+    held_out: np.ndarray
+    where: str
+
+
 class Evaluation:
     """All sets that are evaluated after each epoch.
 
@@ -127,17 +160,21 @@ class Evaluation:
     dropout is off.  The estimator in training is read for ``monitor`` and its way to score.
     """
 
-    def __init__(self, estimator: Any, engine: ModuleType, network: Network, objective: Objective) -> None:
-        self.estimator, self.engine, self.network, self.link = estimator, engine, network, objective.link
+    def __init__(self, estimator: Any, engine: ModuleType, network: Network, link: str) -> None:
+        self.estimator, self.engine, self.network, self.link = estimator, engine, network, link
         self.metrics = metrics.metrics_of(estimator.monitor)
         self.first_score = next(iter(metrics.scores_of(self.metrics)))
         self.sets: dict[str, Rows] = {}
         #: The set that decides which epoch is best, and when to stop; None: there are no validation rows.
         self.deciding: Rows | None = None
+        #: Units of the training; None: those of y.
+        self.scale: Scale | None = None
         #: Columns of the history besides those that each history has, since it was written last.
         self.columns: dict[str, list[float]] = {}
-        # squared_error has the identity as its link: "predictions" of this network are logits
-        self._to_logits = replace(network.plain, loss="squared_error")
+        # squared_error has the identity as its link: "predictions" of this network are logits, but members agree on
+        # the mean of their predictions, not of their logits
+        self._unlinked = UNLINKED[link] if network.members > 1 else None
+        self._to_logits = network.plain if self._unlinked else replace(network.plain, loss="squared_error")
         self._workspace: Any = None
 
     # --- which sets there are -------------------------------------------------------------------------------------
@@ -152,6 +189,13 @@ class Evaluation:
         added.check()
         self._workspace = None
         self._name_columns()
+
+    def copy_for(self, estimator: Any) -> Evaluation:
+        """Return the evaluation of another estimator on the same sets."""
+        made = Evaluation(estimator, self.engine, self.network, self.link)
+        for name, rows in self.sets.items():
+            made.add(name, rows._all, rows._all_y, rows.rows, rows._where, decides=rows is self.deciding)
+        return made
 
     def _name_columns(self) -> None:
         """Give further sets and metrics their columns of the history; a ValueError refuses two of one name."""
@@ -176,17 +220,25 @@ class Evaluation:
             return None
         return "loss" if metrics.decisive(estimator.monitor) == "loss" else self.first_score
 
-    def train_and_held_out(self, data: Data, y: np.ndarray, random_state: np.random.RandomState) -> np.ndarray | None:
-        """Return the rows to train on (None: all), after early stopping without rows of its own has held out some."""
+    def split(self, data: Data, y: np.ndarray, random_state: np.random.RandomState) -> Split | None:
+        """Return the split of early stopping without rows of its own; None if there is none."""
+        estimator = self.estimator
+        if self.deciding is not None or not estimator.early_stopping:
+            return None
+        stratify = estimator._stratify(y)
+        rows, held_out = validation_split(data.X.shape[0], estimator.validation_fraction, random_state, stratify)
+        return Split(rows, held_out, "held out by early stopping")
+
+    def train_and_held_out(self, data: Data, y: np.ndarray, split: Split | None) -> np.ndarray | None:
+        """Return the rows to train on (None: all), after those that a split holds out are a set that decides."""
         estimator, rows = self.estimator, None
-        if self.deciding is None and estimator.early_stopping:
-            n_samples, stratify = data.X.shape[0], estimator._stratify(y)
-            rows, held_out = validation_split(n_samples, estimator.validation_fraction, random_state, stratify)
+        if split is not None:
+            rows, held_out, where = split
             if data.sample_weight is not None and data.sample_weight[held_out].sum() == 0:
                 error = ValueError("Sample weights must contain at least one non-zero number.")  # scikit-learn's words
-                error.add_note(f"The {len(held_out)} rows held out by early stopping have weights that add up to 0.")
+                error.add_note(f"The {len(held_out)} rows {where} have weights that add up to 0.")
                 raise error
-            self.add(VALIDATION, data, y, held_out, "held out by early stopping", decides=True)
+            self.add(VALIDATION, data, y, held_out, where, decides=True)
         if estimator.train_score:
             if TRAIN in self.sets:
                 raise ValueError(f"{TRAIN!r} is the name of train_score's rows: give the set of eval_set another name")
@@ -199,6 +251,12 @@ class Evaluation:
             self.deciding.select(held_out)
         if TRAIN in self.sets:
             self.sets[TRAIN].select(np.sort(order))
+
+    def standardize(self, scale: Scale) -> None:
+        """Evaluate a network in training whose targets are in these units."""
+        self.scale = scale
+        for rows in self.sets.values():
+            rows.standardize()
 
     # --- after an epoch -------------------------------------------------------------------------------------------
 
@@ -231,7 +289,7 @@ class Evaluation:
         # new in each epoch: an engine may know arrays that come again by their identity
         logits = np.empty(rows.shape, self.network.dtype)
         self.engine.predict(self._workspace, weights, rows.X, logits, rows.rows)
-        return logits
+        return logits if self._unlinked is None else self._unlinked(logits)
 
 
 def evaluation_of(
@@ -245,7 +303,7 @@ def evaluation_of(
     """Return what is evaluated after each epoch, with the sets that were `given` to fit; None if there is nothing."""
     if not (given or estimator.early_stopping or estimator.train_score):
         return None
-    evaluation = Evaluation(estimator, engine, network, objective)
+    evaluation = Evaluation(estimator, engine, network, objective.link)
     for i, (name, entry) in enumerate(given.items(), 1):
         label = "validation data" if name == VALIDATION else f"validation data {name!r}"
         data, y_val = inputs.validation_rows(estimator, entry, y, network, objective, label)

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 cimport numpy as cnp
-from cpython.exc cimport PyErr_Occurred
+from cpython.exc cimport PyErr_Occurred, PyErr_SetNone
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.string cimport memset
@@ -23,9 +23,11 @@ from numpy.random cimport bitgen_t
 
 from declarations cimport *
 
-from fastmlp.kernels import feature_table, formulas, language, layer_table, program as programs
+from fastmlp.kernels import feature_table, formulas, interrupts, language, layer_table, program as programs
 
 cnp.import_array()
+
+cdef object INTERRUPTS = interrupts.THREAD
 
 if layer_table.ROW.itemsize != sizeof(fm_layer) or not layer_table.c_header().endswith(f" {FM_LAYER_TABLE}u\n"):
     raise ImportError("the engine was built with another kernels/layer_table.py: build it again")

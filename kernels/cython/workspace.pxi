@@ -22,6 +22,10 @@ cdef idx leading_dimension(idx width, int lanes, idx item):
 
 cdef int poll() noexcept nogil:
     with gil:
+        stop = INTERRUPTS.stop  # no Python code runs here: a signal within it would be lost
+        if stop is not None and stop.wanted:
+            PyErr_SetNone(KeyboardInterrupt)
+            return -1
         return PyErr_CheckSignals()
 
 
@@ -437,6 +441,11 @@ cdef class Workspace:
     cdef void *flat(self, vector, str name, bint writable=False) except? NULL:
         """A flat vector [W0 .. Wn | b0 .. bn] of this network."""
         return pointer(vector, name, REALS[self.is_double], (self.n_params,), writable)
+
+    @property
+    def uses_blas(self):
+        """Whether products are the BLAS's, which has threads of its own."""
+        return self.ws.blas != NULL
 
     @property
     def nbytes(self):

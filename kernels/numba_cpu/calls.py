@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.kernels import interrupts
 from fastmlp.kernels.arguments import (
     check_array,
     check_loss_and_grad,
@@ -60,6 +61,7 @@ def loss_and_grad(
     check_loss_and_grad(ws.network, params, grad, drops=ws.has_dropout)
     epochs.check_data(data, ws)
     n = data.X.shape[0]
+    interrupts.check()
     with busy(ws):
         ws.prepare_training()
         ws.net[ws.code.names["N_STATES"]], ws.epoch = 0, None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fastmlp.kernels import formulas
+from fastmlp.kernels import formulas, interrupts
 from fastmlp.kernels.arguments import (
     batch_size_of,
     check_array,
@@ -121,6 +121,7 @@ class Epoch:
         entries[DONE] = entries[UNPACKED] = 0
         try:
             while first < self.steps:
+                interrupts.check()
                 last = min(self.steps, first + self.block)
                 entries[FIRST], entries[LAST] = first, last
                 entries[PACK], entries[UNPACK] = first == 0, last == self.steps

@@ -27,6 +27,8 @@ MLPClassifier(loss="squared_error")  # wrong: a loss of regressors
 MLPRegressor(loss="log_loss")  # wrong: a loss of classifiers
 MLPRegressor(loss=("hubr", {"delta": 2.0}))  # wrong: unknown name in a pair
 MLPClassifier(learning_rate=0.01)  # wrong: a number in place of a schedule
+MLPClassifier(dropout_schedule="plateau")  # wrong: no function of the step
+MLPClassifier(restore_best="first")  # wrong: unknown name
 MLPClassifier(max_iter=3.5)  # wrong: no integer
 MLPClassifier(alpha="small")  # wrong: text
 MLPClassifier(init="xavier")  # wrong: unknown name
@@ -35,6 +37,7 @@ MLPClassifier(batch_norm="behind")  # wrong: unknown name
 MLPClassifier(monitor="accurac")  # wrong: unknown name
 MLPClassifier(class_weight="balancd")  # wrong: unknown name
 MLPRegressor(class_weight="balanced")  # wrong: of classifiers alone
+MLPClassifier(standardize_y=True)  # wrong: of regressors alone
 
 # --- methods and attributes -------------------------------------------------------------------------------------------
 

@@ -102,9 +102,12 @@ MLPClassifier(class_weight="balanced", init="he_normal", batch_norm=True, dropou
 MLPClassifier((8, 8), class_weight={0: 1, 1: 2}, batch_norm=[True, "after"], dropout=[0.1, 0.2])
 MLPClassifier(init=narrow, batch_norm="before", weight_decay=0.01, max_grad_norm=1, verbose=1)
 MLPClassifier(early_stopping=True, monitor="roc_auc", restore_best=False, backend="cython")
+MLPClassifier(dropout=0.15, dropout_schedule="flat_cos", weight_decay_schedule=("cosine", {"eta_min": 0.1}))
+MLPRegressor(dropout_schedule=lambda progress: 1 - progress, restore_best="last", patience_growth=1)
 MLPClassifier(early_stopping=True, monitor=best_of_ones, callbacks=[after_epoch, never, TimeLimit(60)])
 MLPClassifier(callbacks=(ProgressBar(), Logging(every=10), Checkpoint(folder / "fit.npz"), lambda info: None))
 MLPRegressor("huber", (8,), "tanh", learning_rate="step")
+MLPRegressor(standardize_y=True, loss="absolute_error")
 MLPRegressor(loss=("quantile", {"quantile": 0.9}), alpha=0, tol=0, momentum=1)
 
 # --- what scikit-learn makes of them ----------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ function from X (n, n_features) to class probabilities (n, n_classes), or both.
 In the suite `cuda` a trainer is told its device too, and leaves in `seconds` what a fit took once its weights were in
 place; the module has `device_name()`, which fails where there is no device.
 
+models.py has the table of the suite `tabular`, whose rows are here too; tabular.py makes its estimators.
+
 Engines of fastmlp are rivals too, where they run side by side: the first is "fastmlp", the others "fastmlp:<engine>".
 """
 
@@ -18,6 +20,8 @@ import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
+
+from fastmlp.bench.rivals.models import MODELS
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ RIVALS: Mapping[str, Rival] = {
     "torch.compile gpu": Rival(("torch",), "torch_device", ("cuda",)),
     "torch graph": Rival(("torch",), "torch_device", ("cuda",)),
     "jax gpu": Rival(("jax",), "jax_scan", ("cuda",)),
+    **{name: Rival(model.packages, "tabular", ("tabular",)) for name, model in MODELS.items() if name != "fastmlp"},
 }
 
 ENGINE = "fastmlp:"
@@ -62,6 +67,11 @@ def row(name: str) -> Rival:
 
 def is_ours(name: str) -> bool:
     return name == "fastmlp" or name.startswith(ENGINE)
+
+
+def runs_here(name: str) -> bool:
+    """Return whether a rival runs in the interpreter of fastmlp, wherever the others are installed."""
+    return row(name).packages[0] in ("fastmlp", "scikit-learn")
 
 
 def others(names: Iterable[str]) -> list[str]:

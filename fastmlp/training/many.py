@@ -1,0 +1,223 @@
+"""Several trainings side by side: on threads of this process, on the same rows, with one engine thread each.
+
+::
+
+    estimators (members, candidates) --a Task each--> fit_many --threads--> Run (run.py) or L-BFGS, as in a single fit
+
+A :class:`Task` is a training that is ready to begin.  Its estimator has its first weights and a random state of its
+own, so the result depends neither on the number of threads nor on timing.  X and y are shared.  A task costs its
+parameters and states, and while it trains the engine's workspace.
+
+The engines release the GIL.  Ctrl-C reaches the main thread only, so the caller waits in short slices and hands it on
+(kernels/interrupts.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from sklearn import config_context, get_config
+
+from fastmlp.data import warned
+from fastmlp.engines import backends
+from fastmlp.engines.backends import Data
+from fastmlp.kernels import interrupts, threads
+from fastmlp.model import choices
+from fastmlp.model.network import Network
+from fastmlp.training.lbfgs import train_lbfgs
+from fastmlp.training.run import INTERRUPTED, Run, train_stochastic
+from fastmlp.training.standardized import warn_of_large_targets
+from fastmlp.training.validation import Evaluation
+
+#: Seconds between two looks for Ctrl-C where a signal does not end a wait.
+SLICE = 0.1
+
+
+@dataclass(eq=False)
+class Task:
+    """One training that is ready to begin.
+
+    Attributes
+    ----------
+    estimator : estimator
+        Read for parameters; written with the fitted attributes.
+    engine : module
+        With the functions of the contract.
+    network : Network
+    params : ndarray of shape (n_params,)
+        First weights; trained in place.
+    data : Data
+        All rows; shared by the tasks.
+    rows : ndarray of intp or None
+        Rows to train on; None for all.
+    evaluation : Evaluation or None
+        What is evaluated after each epoch; of this estimator alone.
+    callbacks, snapshot, single_epoch
+        As for :func:`fastmlp.training.run.train_stochastic`; `single_epoch` also keeps the optimizer.
+    """
+
+    estimator: Any
+    engine: ModuleType
+    network: Network
+    params: np.ndarray
+    data: Data
+    rows: np.ndarray | None = None
+    evaluation: Evaluation | None = None
+    callbacks: Sequence[Callable[[Any], Any]] = ()
+    snapshot: Mapping[str, Any] | None = None
+    single_epoch: bool = False
+
+    def train(self) -> None:
+        """Train until a stopping rule holds; a ValueError says that the weights diverged."""
+        estimator, network = self.estimator, self.network
+        args = estimator, self.engine, network, self.params
+        if choices.name_of(estimator.solver) == "lbfgs":
+            estimator._expose(network, train_lbfgs(*args, self._without_other_rows()))
+        else:
+            run = Run(*args, self.data, self.rows, self.evaluation, keep_optimizer=self.single_epoch)
+            train_stochastic(run, self.callbacks, self.snapshot, self.single_epoch)
+        estimator._check_finite()
+        if not self.single_epoch:
+            warn_of_large_targets(estimator, network, self.data)
+
+    def _without_other_rows(self) -> Data:
+        """Return the data for L-BFGS, which sees all rows: those that are not to train on have no weight."""
+        if self.rows is None:
+            return self.data
+        weight = np.zeros(self.data.X.shape[0], self.network.dtype)
+        weight[self.rows] = 1 if self.data.sample_weight is None else self.data.sample_weight[self.rows]
+        return self.data._replace(sample_weight=weight)
+
+
+def n_side_by_side(engine: ModuleType, network: Network, n_tasks: int, n_jobs: int | None) -> int:
+    """Return how many of `n_tasks` trainings run at the same time: as many as there may be threads.
+
+    It is 1 if the engine's calls use all of the machine anyway: on a GPU, or by a BLAS with threads of its own.
+    """
+    if n_tasks < 2 or not backends.row_of(engine).side_by_side:
+        return 1
+    if getattr(engine.workspace(network, 1, 1), "uses_blas", False):
+        return 1
+    return min(n_tasks, threads.allowed(n_jobs))
+
+
+def fit_many(tasks: Sequence[Task], n_threads: int, on_end: Callable[[Task], None] | None = None) -> None:
+    """Train all tasks, `n_threads` at a time; the bits are the same for any number of threads.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        They begin in this order.
+    n_threads : int
+        Of :func:`n_side_by_side`.
+    on_end : callable, default=None
+        Called with each task that has ended, in the calling thread.
+
+    Raises
+    ------
+    Exception
+        What a task raised, the first of them in the order of tasks; the other tasks are stopped.
+    KeyboardInterrupt
+        If the user interrupts tasks that keep no epochs (L-BFGS).
+
+    Notes
+    -----
+    Ctrl-C stops the tasks in training as it stops a single fit: they keep the epochs that are done.  Tasks that have
+    not begun keep their first weights, with ``n_iter_`` 0.  A warning says so.  Warnings of the tasks are issued in
+    the calling thread, each text once.
+    """
+    trainings = _Trainings(tasks)
+    interrupted = trainings.run(n_threads, on_end)
+    trainings.raise_first_error()
+    if interrupted:
+        trainings.found[0].append((INTERRUPTED, UserWarning))
+    warned.warn_once_each(entry for entries in trainings.found for entry in entries)
+
+
+class _Trainings:
+    """Tasks on their way through threads.
+
+    A signal may come between any two operations of the main thread, which then must neither lose a task nor leave one
+    behind.  So threads take the number of a task from `todo` and put it into `ended`; the main thread only looks.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.tasks, self.stop = tasks, interrupts.Stop()
+        self.todo, self.ended = deque(range(len(tasks))), set[int]()
+        self.errors: dict[int, BaseException] = {}
+        self.found = [list[warned.Warned]() for _ in tasks]
+        self._contexts, self._config = [copy_context() for _ in tasks], get_config()
+        self._wake = threading.Event()
+
+    def run(self, n_threads: int, on_end: Callable[[Task], None] | None) -> bool:
+        """Train all tasks; return whether Ctrl-C has ended them."""
+        workers = iter([threading.Thread(target=self._work, name=f"fastmlp-fit-{i}") for i in range(n_threads)])
+        told, interrupted = set[int](), False
+        try:
+            while True:
+                try:
+                    for worker in workers:
+                        worker.start()
+                    if len(self.ended) == len(self.tasks):
+                        return interrupted
+                    self._wait()
+                    if self.errors:
+                        self._end()
+                    for i in sorted(self.ended - told) if on_end is not None else ():
+                        told.add(i)
+                        on_end(self.tasks[i])  # type: ignore[misc] # which is not None
+                    interrupts.check()  # this thread may itself be one that another waits for
+                except KeyboardInterrupt:
+                    interrupted = True
+                    self._end()
+        finally:
+            self._end()
+            while len(self.ended) < len(self.tasks):  # an error of ours, or another Ctrl-C
+                self._wait()
+
+    def raise_first_error(self) -> None:
+        """Raise the first of the tasks' errors; those that were stopped because of another one do not count."""
+        raised = [self.errors[i] for i in sorted(self.errors)]
+        if raised:
+            raise next((error for error in raised if not isinstance(error, KeyboardInterrupt)), raised[0])
+
+    def _wait(self) -> None:
+        """Wait until a task has ended, or for a while."""
+        self._wake.wait(SLICE)
+        self._wake.clear()
+
+    def _end(self) -> None:
+        """Stop the tasks in training; those that have not begun are over.  To do it again changes nothing."""
+        self.stop.wanted = True
+        self.ended.update(self.todo.copy())  # a thread that takes one of them now does nothing
+        self.todo.clear()
+
+    def _next(self) -> int | None:
+        """Take the number of a task that nobody has begun; None if there is none."""
+        try:
+            return self.todo.popleft()
+        except IndexError:
+            return None
+
+    def _work(self) -> None:
+        """Train one task after the other, on a thread of its own, with the settings of the calling thread."""
+        for i in iter(self._next, None):
+            try:
+                self._contexts[i].run(self._train, i)
+            except BaseException as error:
+                self.errors[i] = error
+            self.ended.add(i)
+            self._wake.set()
+
+    def _train(self, i: int) -> None:
+        if self.stop.wanted:
+            return
+        with interrupts.stoppable(self.stop), warned.kept(self.found[i]), config_context(**self._config):
+            self.tasks[i].train()
