@@ -49,7 +49,7 @@ assert_type(reg.fit(X, X[:, 0], X_val=X, y_val=X[:, 0]), MLPRegressor)
 assert_type(reg.partial_fit(X, X[:, 0]) if not reg.early_stopping else reg, MLPRegressor)
 assert_type(reg.predict(X), np.ndarray)
 
-# --- nets for tables ---------------------------------------------------------------------------------------------------
+# --- nets for tables --------------------------------------------------------------------------------------------------
 
 table = RealMLPClassifier(preset="td-s", hidden_layer_sizes=(8,), max_iter=2, random_state=0)
 assert_type(table.fit(X, y, X_val=X, y_val=y), RealMLPClassifier)
