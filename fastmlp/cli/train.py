@@ -204,6 +204,10 @@ def train(
             file_format, quiet or str(json_file) == "-", time_limit,
         )  # fmt: skip
         report = _trained(plan, plot, json_file)
+    _tell(plan, report, json_file)
+
+
+def _tell(plan: Plan, report: Mapping[str, Any], json_file: Path | None) -> None:
     if not plan.quiet:
         show(report)
     output.write_json(json_file, report)
