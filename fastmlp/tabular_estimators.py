@@ -21,6 +21,7 @@ from fastmlp.estimator import recipes, types
 from fastmlp.estimator.base import entered
 from fastmlp.estimator.methods import FileMethods
 from fastmlp.estimator.mistakes import explained
+from fastmlp.estimator.parameters import activations_of
 from fastmlp.estimator.tabular import BaseTabular
 from fastmlp.estimator.tabular_parameters import RealMLPParameters, TabMParameters, constraints_of, document
 from fastmlp.model import choices, tabular_initialization
@@ -230,6 +231,12 @@ class _RealMLP(BaseTabular):
         )
 
     def _shape(self) -> dict[str, Any]:
+        names = map(choices.name_of, activations_of(self.activation, len(self._hidden_sizes())))
+        if self.use_parametric_act and "prelu" in names:
+            raise ValueError(
+                "use_parametric_act=True, as with preset='td', makes no sense with activation 'prelu', which learns"
+                " its own slopes: set use_parametric_act=False"
+            )
         return {"input_scale": True, "parametric_activations": bool(self.use_parametric_act)}
 
     def _first_params(self, network: Network, random_state: np.random.RandomState, look: Any) -> np.ndarray:
@@ -345,7 +352,7 @@ class RealMLPClassifier(_RealMLP, _Classes, RealMLPParameters):
     >>> from sklearn.datasets import load_iris
     >>> from fastmlp import RealMLPClassifier
     >>> X, y = load_iris(return_X_y=True, as_frame=True)
-    >>> clf = RealMLPClassifier(hidden_layer_sizes=(32, 32), max_iter=32, random_state=0).fit(X, y)
+    >>> clf = RealMLPClassifier(hidden_layer_sizes=(32, 32), max_iter=64, random_state=0).fit(X, y)
     >>> clf.score(X, y) > 0.9
     True
     """

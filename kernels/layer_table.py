@@ -72,8 +72,8 @@ class Buffer(NamedTuple):
     training: bool = True  # whether only training needs it
 
 
-#: Of the engines on CPUs.  The product goes to z, to zhat where its result is normalised, or to raw where it has factors;
-#: the activation to a; what is left after dropout to dropped; what the next layer reads is out.
+#: Of the engines on CPUs.  The product goes to z, to zhat where its result is normalised, or to raw where it has
+#: factors; the activation to a; what is left after dropout to dropped; what the next layer reads is out.
 BUFFERS = (
     Buffer("a", training=False),
     Buffer("z", lambda layer: layer["keeps_z"] or layer["learned"] or layer["mixed"], "a"),  # else no slope reads it

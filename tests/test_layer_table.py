@@ -61,13 +61,16 @@ def test_buffers_of_training_share_a_place_until_then():
     assert [*(table["moments"] > 0)] == [True, False, False] and [*(table["product"] > 0)] == [False, True, False]
 
 
+def with_segments(segments):
+    """Return what a table reads of NETWORK, with other segments."""
+    asked = (*vars(NETWORK), "n_layers", "whole_batch", "unit_segments")
+    return SimpleNamespace(**{name: getattr(NETWORK, name) for name in asked} | {"segments": segments})
+
+
 @pytest.mark.parametrize("change", [{"name": "strange"}, {"layer": 3}, {"layer": -1}])
 def test_unknown_segments_are_refused(change):
     segments = (*NETWORK.segments[:-1], replace(NETWORK.segments[-1], **change))
-    network = SimpleNamespace(**{name: getattr(NETWORK, name) for name in Stages.__dataclass_fields__})
-    for name in ("n_layers", "widths", "whole_batch", "unit_segments", "inputs", "input_scale", "members", "batch_ensemble"):
-        setattr(network, name, getattr(NETWORK, name))
-    network.segments = segments
+    network = with_segments(segments)
     with pytest.raises(ValueError, match=r"network\.segments must be"):
         layer_table.new_table(network, NETWORK.widths, range(len(segments)), 0)
 
@@ -81,8 +84,7 @@ def test_a_rate_of_dropout_is_below_1(rate):
 @pytest.mark.parametrize("lacking", ["b", "shift", "slope"])
 def test_a_layer_without_an_array_that_it_needs_is_refused(lacking):
     segments = [segment for segment in NETWORK.segments if segment.name != lacking]
-    names = "widths dropout batch_norm whole_batch unit_segments n_layers inputs input_scale members batch_ensemble".split()
-    network = SimpleNamespace(segments=segments, **{name: getattr(NETWORK, name) for name in names})
+    network = with_segments(segments)
     with pytest.raises(ValueError, match=rf"network.segments must have \['{lacking}'\] in layer"):
         layer_table.new_table(network, NETWORK.widths, range(len(segments)), -1)
 

@@ -21,6 +21,7 @@ import fastmlp
 from fastmlp.data.targets import REGRESSOR_LOSSES
 from fastmlp.estimator.recipes import REALMLP, is_of_probabilities
 
+from helpers import SklearnRecorder
 from parity import name_of_a_check
 from tabular_fits import CLASSIFIERS, KINDS, REGRESSORS, small, table, targets_of
 from tiers import each_value_once
@@ -60,6 +61,14 @@ def test_scikit_learn_checks(estimator, check):
 def test_unknown_arguments_are_explained(name):
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'hidden_layers'; did you mean"):
         getattr(fastmlp, name)(hidden_layers=(3,))
+
+
+@each_kind
+def test_parameters_of_choices_have_flat_names(name):
+    estimator = small(name, learning_rate=("flat_cos", {"flat": 0.2}))
+    assert estimator.set_params(learning_rate__flat=0.3).learning_rate == ("flat_cos", {"flat": 0.3})
+    with pytest.raises(ValueError, match="Invalid parameter 'solver'"):
+        estimator.set_params(solver__rho=0.5)
 
 
 @each_kind
@@ -404,6 +413,16 @@ def test_callbacks_see_an_estimator_that_predicts(name):
     assert len(seen) == 2 == estimator.n_iter_ and estimator.stopped_by_.endswith("look")
 
 
+@pytest.mark.skipif(not hasattr(fastmlp.MLPClassifier, "set_callbacks"), reason="scikit-learn < 1.9")
+@each_kind
+def test_scikit_learns_callbacks_see_each_epoch(name):
+    y, recorder = targets_of(name, VALUES), SklearnRecorder(stop_at=3)
+    estimator = small(name).set_callbacks(recorder).fit(FRAME, y)
+    assert estimator.n_iter_ == 3 and recorder.calls.count(("end", "epoch")) == 3
+    model, X, _, _ = recorder.models[-1]
+    np.testing.assert_array_equal(predictions(model, X), predictions(estimator, FRAME))
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 MISTAKES = {
@@ -437,6 +456,7 @@ def test_mistakes_are_named(name, mistake):
         ({"loss": "hinge"}, "loss"),
         ({"validation_fraction": 1.0}, "validation_fraction"),
         ({"plr_hidden_2": 1}, "plr_hidden_2"),
+        ({"activation": "prelu"}, "use_parametric_act=False"),
         ({"monitor": "accurcy"}, "accuracy"),
         ({"categorical_features": ["towns"]}, "towns"),
         ({"backend": "cyton"}, "cython"),

@@ -15,7 +15,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from fastmlp.cli import output, parameters
+from fastmlp.cli import output, parameters, searching
 from fastmlp.cli.arguments import (
     DataFile,
     Decimal,
@@ -67,6 +67,7 @@ class Plan:
     dialect: Dialect
     format: str | None  # of standard input
     quiet: bool
+    time_limit: float | None = None  # seconds of a search
 
 
 # options of train alone
@@ -83,7 +84,10 @@ Task = Annotated[
         help="classification, regression, or auto: texts, true and false, and few whole numbers are classes.",
     ),
 ]
-Hidden = Annotated[str, typer.Option(metavar="SIZES", help="Neurons of the hidden layers; none for no layer.")]
+Hidden = Annotated[
+    str | None,
+    typer.Option(metavar="SIZES", help="Neurons of the hidden layers; none for no layer. [default: 100]"),
+]
 Valid = Annotated[
     str,
     typer.Option(
@@ -125,6 +129,14 @@ Dtype = Annotated[str, typer.Option(metavar="NAME", help="float32, or float64 as
 ScaleTarget = Annotated[
     bool, typer.Option(help="Regression: train on the target with mean 0 and variance 1; predictions are not scaled.")
 ]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Search for the parameters that are not given, so many seconds long, reading not included; the model is "
+        "an ensemble of the best networks.",
+    ),
+]
 Plot = Annotated[
     Path | None,
     typer.Option(metavar="FILE", callback=regular_file, help="Draw the loss of each epoch (.png, .svg, .pdf)."),
@@ -136,7 +148,7 @@ def train(
     model: Model,
     target: TargetColumn = None,
     task: Task = "auto",
-    hidden: Hidden = "100",
+    hidden: Hidden = None,
     valid: Valid = "0.2",
     cv: Folds = None,
     weight: WeightColumn = None,
@@ -146,6 +158,7 @@ def train(
     max_categories: MostCategories = 1000,
     dtype: Dtype = "float32",
     scale_target: ScaleTarget = True,
+    time_limit: TimeLimit = None,
     plot: Plot = None,
     json_file: JsonFile = None,
     quiet: Quiet = False,
@@ -172,6 +185,8 @@ def train(
 
         fastmlp train wine.csv --target quality --task regression --hidden 64,64 --early-stopping -o wine.safetensors
 
+        fastmlp train wine.csv --target quality --time-limit 600 -o wine.safetensors
+
         fastmlp train flights.parquet --target delay --drop id --kind carrier=categorical -o delay.safetensors
 
         fastmlp train wine.csv --target quality --valid wine_valid.csv --id bottle --weight bottles -o wine.safetensors
@@ -186,7 +201,7 @@ def train(
             _parameters(parameters, hidden, task), _seed(parameters), *_validation(valid), cv or 0, weight,
             tuple(id_column or ()), tuple(drop or ()), dict(map(_kind, kind or ())), max_categories,
             _one_of("--dtype", dtype, DTYPES), scale_target, dialect(separator, encoding, missing, decimal, thousands),
-            file_format, quiet or str(json_file) == "-",
+            file_format, quiet or str(json_file) == "-", time_limit,
         )  # fmt: skip
         report = _trained(plan, plot, json_file)
     if not plan.quiet:
@@ -199,6 +214,8 @@ def _trained(plan: Plan, plot: Path | None, json_file: Path | None) -> dict[str,
     from fastmlp.persistence import save
 
     _check_validation(plan)
+    validates = bool(plan.share) or plan.validation is not None
+    searching.check(plan.time_limit, plan.parameters, validates=validates, folds=plan.folds, plots=plot is not None)
     inputs = {"DATA": plan.data, "--valid": plan.validation}
     with guarded(inputs, {"--output": plan.output, "--plot": plot, "--json": json_file}) as held:
         _check_packages(plot, plan)
@@ -227,9 +244,9 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
             scores = _cross_validation(plan, codes, target, held_out, scaled, folder)
             crossed = time.perf_counter()
         training, validation, columns = _staged(plan, codes, target, held_out, folder)
-        room.grow(_model_bytes(estimator, target, training.X))
+        room.grow(_model_bytes(plan, estimator, target, training.X))
         staged = time.perf_counter()
-        result = fit(estimator, training, validation, scaled=scaled, bar=not plan.quiet)
+        estimator, result, found = _fitted(plan, estimator, training, validation, scaled)
         trained = time.perf_counter()
         if not plan.quiet:
             tell(result.notes)
@@ -242,11 +259,22 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
             "metrics": {"of": "training" if validation is None else "validation"}
             | judged(estimator, validation or training),
             **scores,
+            **found,
             "seconds": seconds,
             "versions": environment.versions(),
         }
         del training, validation  # a mapped file cannot be removed everywhere
     return estimator, Recipe(columns, target.name, target.task, plan.dialect, history, plan.ids)
+
+
+def _fitted(
+    plan: Plan, estimator: Any, training: Rows, validation: Rows | None, scaled: bool
+) -> tuple[Any, Result, dict[str, Any]]:
+    """Return the fitted estimator, how its fit ended, and what the report says besides: of a search."""
+    if plan.time_limit is None or validation is None:
+        return estimator, fit(estimator, training, validation, scaled=scaled, bar=not plan.quiet), {}
+    wanted = searching.Wanted(plan.time_limit, plan.parameters, plan.seed)
+    return searching.searched(estimator, wanted, training, validation, scaled=scaled, told=not plan.quiet)
 
 
 def _read(source: Source, plan: Plan, folder: Path) -> tuple[Codes, Target, np.ndarray, dict[str, Any]]:
@@ -346,11 +374,14 @@ def _history(
     }
 
 
-def _model_bytes(estimator: Any, target: Target, X: np.ndarray) -> int:
-    """Return about how large the model file will be."""
+def _model_bytes(plan: Plan, estimator: Any, target: Target, X: np.ndarray) -> int:
+    """Return about how large the model file will be; of a search, at most."""
     n_outputs = len(target.classes) if len(target.classes) > 2 else 1
+    n_networks = estimator.n_ens * estimator.n_cv if plan.time_limit is None else searching.NETWORKS
     sizes = [X.shape[1], *estimator._hidden_sizes(), n_outputs]
-    return X.dtype.itemsize * sum((a + 1) * b for a, b in pairwise(sizes))
+    if plan.time_limit is not None and "hidden_layer_sizes" not in plan.parameters:
+        sizes = [X.shape[1], *searching.largest(estimator), n_outputs]
+    return n_networks * X.dtype.itemsize * sum((a + 1) * b for a, b in pairwise(sizes))
 
 
 def show(report: Mapping[str, Any]) -> None:
@@ -374,6 +405,8 @@ def _entries(report: Mapping[str, Any]) -> dict[str, Any]:
     epochs = str(report["epochs"])
     if report["weights_of_epoch"] != report["epochs"]:
         epochs += f"; the weights are those of epoch {report['weights_of_epoch']}"
+    if "networks" in report:
+        epochs = f"at most {report['epochs']}, in each of {report['networks']} networks whose predictions are averaged"
     crossed = f", {seconds['cross_validation']:.2f} to cross-validate" if "cross_validation" in seconds else ""
     entries = {
         "rows": f"{rows['training']:,} to train on, {rows['validation']:,} to validate on{source}",
@@ -383,12 +416,20 @@ def _entries(report: Mapping[str, Any]) -> dict[str, Any]:
         "left out": "; ".join(f"{name!r}: {why}" for name, why in report["left_out"].items()) or None,
         "look at": "\n".join(f"{name!r} {why}" for name, why in report["notes"].items()) or None,
         report["unit"]: epochs,
+        "search": _search(report["search"]) if "search" in report else None,
         "ended by": report["ended"],
         "seconds": f"{seconds['reading']:.2f} to read, {seconds['training']:.2f} to train{crossed}",
         "seed": report["seed"],
         "model": report["model"],
     }
     return {name: value for name, value in entries.items() if value is not None}
+
+
+def _search(found: Mapping[str, Any]) -> str:
+    """Return the line about a search."""
+    trials = ", ".join(f"{n:,} {status}" for status, n in found["trials"].items())
+    scores = ", ".join(f"{name} {found[f'score_of_{name}']:.4g}" for name in ("defaults", "best", "ensemble"))
+    return f"trials: {trials}; scores: {scores}"
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -406,12 +447,14 @@ def _one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _parameters(given: dict[str, Any], hidden: str, task: str) -> dict[str, Any]:
-    try:
-        sizes = () if hidden == "none" else tuple(int(size) for size in hidden.split(","))
-    except ValueError:
-        raise ValueError(f"--hidden must be whole numbers with commas between, or none, got {hidden!r}") from None
-    chosen = {"hidden_layer_sizes": sizes, **given}
+def _parameters(given: dict[str, Any], hidden: str | None, task: str) -> dict[str, Any]:
+    chosen = dict(given)
+    if hidden is not None:
+        try:
+            sizes = () if hidden == "none" else tuple(int(size) for size in hidden.split(","))
+        except ValueError:
+            raise ValueError(f"--hidden must be whole numbers with commas between, or none, got {hidden!r}") from None
+        chosen["hidden_layer_sizes"] = sizes
     parameters.checked(task, chosen)
     return chosen
 

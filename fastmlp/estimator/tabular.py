@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.data.warned import Warned, kept, warn_once_each
@@ -29,6 +29,7 @@ from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import stages
 from fastmlp.model.network import Network
 from fastmlp.preprocessing.coder import ColumnCoder
+from fastmlp.sklearn_compat import _safe_indexing
 from fastmlp.training.callbacks import check_callbacks
 from fastmlp.training.given_sets import given_validation
 from fastmlp.training.many import Task

@@ -153,9 +153,20 @@ def load(path: Path, *, needed: bool = True) -> tuple[Any, Recipe | None]:
         recipe = from_json(metadata)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    n_features = len(recipe.features)
-    if n_features != estimator.coefs_[0].shape[0]:
-        raise DataError(f"{path}: its columns make {n_features} features, its network takes {len(estimator.coefs_[0])}")
+    n_features, n_taken = len(recipe.features), networks_of(estimator)[0].coefs_[0].shape[0]
+    if n_features != n_taken:
+        raise DataError(f"{path}: its columns make {n_features} features, its network takes {n_taken}")
     if (recipe.task == "classification") != hasattr(estimator, "classes_"):
         raise DataError(f"{path}: its task is {recipe.task}, its network is a {type(estimator).__name__}")
     return estimator, recipe
+
+
+def networks_of(estimator: Any) -> list[Any]:
+    """Return the networks of an ensemble; of another fitted estimator, itself."""
+    found: list[Any] = getattr(estimator, "estimators_", None) or [estimator]
+    return found
+
+
+def dtype_of(estimator: Any) -> Any:
+    """Return the dtype of a fitted estimator's networks."""
+    return networks_of(estimator)[0].coefs_[0].dtype
