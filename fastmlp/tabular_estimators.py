@@ -18,6 +18,8 @@ from sklearn.utils.multiclass import unique_labels
 from fastmlp.data import targets
 from fastmlp.data.targets import Objective
 from fastmlp.estimator import recipes, types
+from fastmlp.estimator.base import entered
+from fastmlp.estimator.methods import FileMethods
 from fastmlp.estimator.mistakes import explained
 from fastmlp.estimator.parameters import activations_of
 from fastmlp.estimator.tabular import BaseTabular
@@ -32,7 +34,7 @@ from fastmlp.training.factors import Factors
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
 
-class _Classes(ClassifierMixin, BaseTabular):
+class _Classes(ClassifierMixin, FileMethods, BaseTabular):
     """Targets that are classes, one output each, or labels of which several may be true."""
 
     _numeric_targets = False
@@ -131,7 +133,7 @@ class _Classes(ClassifierMixin, BaseTabular):
         return tags
 
 
-class _Values(RegressorMixin, BaseTabular):
+class _Values(RegressorMixin, FileMethods, BaseTabular):
     """Targets that are numbers, standardised for training."""
 
     _numeric_targets = True
@@ -319,6 +321,7 @@ def _widths(coder: ColumnCoder, network: Network) -> list[int]:
     return [*widths, *[1] * (n_others - n_indicators), *shown, *[1] * n_indicators]
 
 
+@entered
 @document
 @explained
 @dataclass(eq=False, repr=False)
@@ -360,6 +363,7 @@ class RealMLPClassifier(_RealMLP, _Classes, RealMLPParameters):
     class_weight: types.ClassWeight | None = field(default=None, kw_only=True)
 
 
+@entered
 @document
 @explained
 @dataclass(eq=False, repr=False)
@@ -403,6 +407,7 @@ class RealMLPRegressor(_RealMLP, _Values, RealMLPParameters):
     clamp_output: bool | None = field(default=None, kw_only=True)
 
 
+@entered
 @document
 @explained
 @dataclass(eq=False, repr=False)
@@ -444,6 +449,7 @@ class TabMClassifier(_TabM, _Classes, TabMParameters):
     class_weight: types.ClassWeight | None = field(default=None, kw_only=True)
 
 
+@entered
 @document
 @explained
 @dataclass(eq=False, repr=False)

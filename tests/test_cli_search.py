@@ -1,8 +1,9 @@
-"""`fastmlp train --time-limit`, and ensembles in model files: every command on them."""
+"""`fastmlp train` with --time-limit and with --model: every command on ensembles, and on networks for tables."""
 
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_diabetes, load_iris
 
@@ -194,3 +195,108 @@ def test_ctrl_c_keeps_what_was_found(tables, tmp_path, monkeypatch):
     assert written["ended"] == "Ctrl-C"
     assert 1 <= written["search"]["trials"]["finished"] < 500
     assert isinstance(load(path), MLPClassifier)
+
+
+# --- networks for tables ----------------------------------------------------------------------------------------------
+
+SMALL = {"realmlp": ("--hidden", "8,8", "--max-iter", "4"), "tabm": ("--hidden", "8", "--k", "4", "--max-iter", "3")}
+
+
+@pytest.fixture(scope="module")
+def gaps(tables):
+    """A table with texts and gaps, in two files; the second has a text that the first does not have."""
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"size": draw.normal(size=300), "shape": draw.choice(["round", "flat", "deep"], size=300)})
+    frame["new"] = draw.random(300) < 0.5
+    frame["label"] = np.where((frame["size"] > 0) == (frame["shape"] == "flat"), "yes", "no")
+    frame["value"] = frame["size"] * 100 + (frame["shape"] == "deep") * 50 + 1000
+    frame.loc[::7, "size"] = np.nan
+    frame.loc[::11, "shape"] = None
+    frame.loc[250, "shape"] = "square"
+    frame[:200].to_csv(tables / "gaps.csv", index=False)
+    frame[200:].to_csv(tables / "gaps_valid.csv", index=False)
+    return frame
+
+
+@pytest.mark.parametrize("target", ["label", "value"])
+@pytest.mark.parametrize("model", SMALL)
+def test_networks_for_tables(tables, gaps, tmp_path, model, target):
+    """What the command trains is the estimator's fit of the frame; all commands take the file."""
+    path, report = tmp_path / "m.safetensors", tmp_path / "report.json"
+    other = "value" if target == "label" else "label"
+    data, valid = tables / "gaps.csv", tables / "gaps_valid.csv"
+    options = ("--model", model, *SMALL[model], "--drop", other, "--valid", valid, "--random-state", "3")
+    invoke("train", data, "--target", target, "-o", path, *options, "--json", report, "-q")
+    written = json.loads(report.read_text())
+    invoke("evaluate", path, valid, "--json", tmp_path / "scores.json")
+    scores = json.loads((tmp_path / "scores.json").read_text())["metrics"]
+    for name, value in written["metrics"].items():
+        if name != "of":
+            assert scores[name] == pytest.approx(value, rel=1e-5)
+
+    saved = load(path)
+    frame = gaps[["size", "shape", "new"]].assign(
+        # as files have them: categories by number, truths as numbers
+        shape=gaps["shape"].map({"deep": 0.0, "flat": 1.0, "round": 2.0, "square": 3.0}),
+        new=gaps["new"].astype(float),
+    )
+    rows, y = frame.to_numpy(), gaps[target].to_numpy()
+    alone = type(saved)(**saved.get_params(deep=False)).fit(rows[:200], y[:200], X_val=rows[200:], y_val=y[200:])
+    np.testing.assert_allclose(_outputs(saved, rows), _outputs(alone, rows), rtol=1e-5, atol=1e-6)
+    invoke("predict", path, valid, "-o", tmp_path / "out.csv")
+    lines = [line.strip('"') for line in (tmp_path / "out.csv").read_text().split()[1:]]
+    if target == "label":
+        assert lines == saved.predict(rows[200:]).tolist()
+    else:
+        np.testing.assert_allclose(np.array(lines, dtype=float), saved.predict(rows[200:]), rtol=1e-4)
+    assert type(saved).__name__ in invoke("show", path).output
+    assert "export converts networks of --model mlp" in refused("export", path, "--onnx", tmp_path / "net.onnx")
+
+
+def _outputs(estimator, X):
+    return estimator.predict_proba(X) if hasattr(estimator, "predict_proba") else estimator.predict(X)
+
+
+def test_a_search_over_realmlp(tables, gaps, tmp_path, monkeypatch):
+    monkeypatch.setattr(searching, "TRIALS", 3)
+    path, report = tmp_path / "m.safetensors", tmp_path / "report.json"
+    options = ("--model", "realmlp", *SMALL["realmlp"], "--time-limit", "60", "--random-state", "3", "--drop", "value")
+    options += ("--monitor", "roc_auc", "--n-iter-no-change", "9")
+    invoke("train", tables / "gaps.csv", "--target", "label", "-o", path, *options, "--json", report)
+    search = json.loads(report.read_text())["search"]
+    assert search["trials"] == {"finished": 3}
+    saved = load(path)
+    networks = getattr(saved, "estimators_", [saved])
+    assert len(networks) == search["networks"]
+    assert all(network.monitor == "roc_auc" and network.max_iter == 4 for network in networks)
+    invoke("evaluate", path, tables / "gaps.csv")
+    assert "RealMLPClassifier" in invoke("show", path).output
+
+
+def test_cross_validation_of_networks_for_tables(tables, gaps, tmp_path):
+    options = ("--model", "realmlp", *SMALL["realmlp"], "--cv", "2", "--valid", "0", "--drop", "value")
+    report = tmp_path / "report.json"
+    invoke(
+        "train", tables / "gaps.csv", "--target", "label", "-o", tmp_path / "m.safetensors", *options, "--json", report
+    )
+    written = json.loads(report.read_text())
+    assert set(written["cross_validation"]["mean"]) == {"accuracy", "log_loss"}
+    assert written["weights_of_epoch"] == written["epochs"] == 4  # no rows are held out
+    assert written["rows"] == {"training": 200, "validation": 0}
+
+
+WRONG_MODEL = {
+    "name": ("--model must be one of mlp, realmlp, tabm, got 'forest'", ("--model", "forest")),
+    "parameter": ("RealMLPClassifier has no parameter 'alpha'", ("--model", "realmlp", "--alpha", "1")),
+    "other parameter": ("MLPClassifier has no parameter 'k'", ("--k", "3")),
+    "value": ("The 'dropout' parameter of RealMLPClassifier", ("--model", "realmlp", "--dropout", "much")),
+    "target": ("--no-scale-target makes no sense", ("--model", "realmlp", "--no-scale-target")),
+    "search": ("--time-limit makes no sense with --model tabm", ("--model", "tabm", "--time-limit", "9")),
+}
+
+
+@pytest.mark.parametrize(("message", "options"), WRONG_MODEL.values(), ids=WRONG_MODEL)
+def test_models_and_parameters_are_judged_before_the_file_is_read(tmp_path, monkeypatch, message, options):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("not even a table")
+    assert message in refused("train", "t.csv", "--target", "y", "-o", "m.safetensors", *options)

@@ -14,7 +14,7 @@ from fastmlp.cli import output
 from fastmlp.cli.arguments import JsonFile, ModelFile, Quiet, regular_file
 from fastmlp.cli.files import guarded
 from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, feature_names, in_order
-from fastmlp.tabular.recipe import load, networks_of
+from fastmlp.tabular.recipe import has_coder, load, networks_of
 
 
 def export(
@@ -44,6 +44,11 @@ def export(
         if onnx is None and c is None:
             raise ValueError("nothing to write: say --onnx FILE, --c FILE, or both")
         estimator, recipe = load(model, needed=False)
+        if has_coder(estimator):
+            raise ValueError(
+                f"export converts networks of --model mlp; {model} holds a {type(estimator).__name__}, which codes the"
+                " columns of tables itself"
+            )
         columns = [] if recipe is None else recipe.columns
         converted = unscaled(estimator, columns)
         if onnx is not None:

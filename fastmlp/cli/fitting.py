@@ -115,8 +115,9 @@ def _result(estimator: Any, stochastic: bool, validates: bool, caught: list[warn
         ended = f"the {watched} by {estimator.tol:g} (--tol, --n-iter-no-change)"
     kept = epochs
     if stopping.keeps_best(estimator, validates):
-        monitored = estimator.history_["validation_loss" if by_loss else "score"]
-        kept = 1 + int(np.nanargmin(monitored) if by_loss else np.nanargmax(monitored))  # the first of equals
+        monitored = (-1 if by_loss else 1) * np.array(estimator.history_["validation_loss" if by_loss else "score"])
+        best = np.flatnonzero(monitored == np.nanmax(monitored))
+        kept = 1 + int(best[-1 if estimator.restore_best == "last" else 0])  # of equals
     return Result(epochs, "epochs", kept, float(estimator.loss_curve_[kept - 1]), ended, notes)
 
 

@@ -53,15 +53,17 @@ def check(seconds: float | None, given: Mapping[str, Any], *, validates: bool, f
 
 def largest(estimator: Any) -> tuple[int, ...]:
     """Return the hidden layers of the largest network that a search may try."""
-    return max(_space(estimator)["hidden_layer_sizes"], key=lambda layers: (len(layers), max(layers)))
+    sizes = [layers for part in _space(estimator) for layers in part["hidden_layer_sizes"]]
+    return max(sizes, key=lambda layers: (len(layers), max(layers)))
 
 
-def _space(estimator: Any, given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+def _space(estimator: Any, given: Mapping[str, Any] = MappingProxyType({})) -> list[dict[str, Any]]:
     """Return the space of an estimator without the parameters that the user has chosen."""
     from fastmlp.search.spaces import parts_of, space_of
 
-    (space,) = parts_of(space_of(estimator))
-    return {name: values for name, values in space.items() if name not in given}
+    return [
+        {name: values for name, values in part.items() if name not in given} for part in parts_of(space_of(estimator))
+    ]
 
 
 def searched(

@@ -13,7 +13,7 @@ from fastmlp.cli.arguments import JsonFile, ModelFile
 from fastmlp.cli.files import guarded
 from fastmlp.cli.fitting import NAMES
 from fastmlp.tabular.columns import Categorical, Column, Numeric, to_json
-from fastmlp.tabular.recipe import Recipe, load, networks_of
+from fastmlp.tabular.recipe import Recipe, has_coder, load, networks_of
 
 
 def show(model: ModelFile, json_file: JsonFile = None) -> None:
@@ -55,8 +55,13 @@ def described(estimator: Any, recipe: Recipe | None) -> dict[str, Any]:
 def _network(estimator: Any) -> dict[str, Any]:
     from fastmlp import summary
 
-    network = summary(estimator)
-    return {"n_params": network.n_params, "layers": [asdict(layer) for layer in network.layers]}
+    if has_coder(estimator):  # of which there is no summary
+        network = estimator.network_
+        inputs = [{"kind": block.kind, "width": block.width} for block in network.inputs]
+        return {"n_params": network.n_params, "inputs": inputs, "widths": list(network.widths)}
+
+    described = summary(estimator)
+    return {"n_params": described.n_params, "layers": [asdict(layer) for layer in described.layers]}
 
 
 def changed(estimator: Any) -> dict[str, Any]:
@@ -70,11 +75,12 @@ def _print(estimator: Any, recipe: Recipe | None, document: Mapping[str, Any]) -
     from fastmlp import summary
 
     console = output.console()
-    if "network" in document:
+    if "network" in document and not has_coder(estimator):
         typer.echo(f"{summary(networks_of(estimator)[0])}\n")
     else:
         networks = [(str(i), *_row(member)) for i, member in enumerate(networks_of(estimator))]
-        typer.echo(f"{document['estimator']}: the mean over {len(networks)} networks\n")
+        of_several = f": the mean over {len(networks)} networks" if len(networks) > 1 else ""
+        typer.echo(f"{document['estimator']}{of_several}\n")
         console.print(output.grid("", ["network", "neurons", "parameters", "epochs"], networks), "")
     if document["parameters"]:
         console.print(output.pairs(document["parameters"].items()), "")

@@ -68,6 +68,16 @@ class Plan:
     format: str | None  # of standard input
     quiet: bool
     time_limit: float | None = None  # seconds of a search
+    model: str = parameters.MODELS[0]
+
+    def made(self, task: str, codes: Codes) -> Any:
+        """Return the estimator of a task, not fitted yet, for the columns of a file."""
+        given: dict[str, Any] = {**self.parameters, "random_state": self.seed}
+        if codes.read:
+            given |= {"dtype": self.dtype, "categorical_features": [kind == "categorical" for kind in codes.kinds[:-1]]}
+            if not self.share and self.validation is None:
+                given["validation_fraction"] = 0  # no rows are held out that no report knows
+        return parameters.made(self.model, task, given)
 
 
 # options of train alone
@@ -87,6 +97,15 @@ Task = Annotated[
 Hidden = Annotated[
     str | None,
     typer.Option(metavar="SIZES", help="Neurons of the hidden layers; none for no layer. [default: 100]"),
+]
+Network = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help=f"{', '.join(parameters.MODELS)}: scikit-learn's network, or one of those for tables, which code columns "
+        "and missing values themselves.",
+    ),
 ]
 Valid = Annotated[
     str,
@@ -148,6 +167,7 @@ def train(
     model: Model,
     target: TargetColumn = None,
     task: Task = "auto",
+    network: Network = parameters.MODELS[0],
     hidden: Hidden = None,
     valid: Valid = "0.2",
     cv: Folds = None,
@@ -198,12 +218,16 @@ def train(
     with output.one_line_errors():
         plan = Plan(
             data, _target(target, data, file_format), model, _one_of("--task", task, TASKS),
-            _parameters(parameters, hidden, task), _seed(parameters), *_validation(valid), cv or 0, weight,
+            _parameters(parameters, hidden, task, network), _seed(parameters), *_validation(valid), cv or 0, weight,
             tuple(id_column or ()), tuple(drop or ()), dict(map(_kind, kind or ())), max_categories,
             _one_of("--dtype", dtype, DTYPES), scale_target, dialect(separator, encoding, missing, decimal, thousands),
-            file_format, quiet or str(json_file) == "-", time_limit,
+            file_format, quiet or str(json_file) == "-", time_limit, network,
         )  # fmt: skip
         report = _trained(plan, plot, json_file)
+    _tell(plan, report, json_file)
+
+
+def _tell(plan: Plan, report: Mapping[str, Any], json_file: Path | None) -> None:
     if not plan.quiet:
         show(report)
     output.write_json(json_file, report)
@@ -214,6 +238,14 @@ def _trained(plan: Plan, plot: Path | None, json_file: Path | None) -> dict[str,
     from fastmlp.persistence import save
 
     _check_validation(plan)
+    if plan.model != "mlp" and not plan.scale_target:
+        raise ValueError(
+            f"--no-scale-target makes no sense with --model {plan.model}, which scales targets in any case"
+        )
+    if plan.model == "tabm" and plan.time_limit is not None:
+        raise ValueError(
+            "--time-limit makes no sense with --model tabm, which has no space to search: say mlp or realmlp"
+        )
     validates = bool(plan.share) or plan.validation is not None
     searching.check(plan.time_limit, plan.parameters, validates=validates, folds=plan.folds, plots=plot is not None)
     inputs = {"DATA": plan.data, "--valid": plan.validation}
@@ -236,7 +268,7 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
     begin = time.perf_counter()
     with data_file(plan.data, plan.format) as path, temporary_folder(plan.output) as folder:
         codes, target, held_out, remarks = _read(open_source(path, plan.dialect), plan, folder)
-        estimator = parameters.made(target.task, {**plan.parameters, "random_state": plan.seed})
+        estimator = plan.made(target.task, codes)
         scaled = plan.scale_target and target.task == "regression" and parameters.has_linear_output(estimator)
         crossed = begin_cv = time.perf_counter()
         scores = {}
@@ -264,7 +296,7 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
             "versions": environment.versions(),
         }
         del training, validation  # a mapped file cannot be removed everywhere
-    return estimator, Recipe(columns, target.name, target.task, plan.dialect, history, plan.ids)
+    return estimator, Recipe(columns, target.name, target.task, plan.dialect, history, plan.ids, codes.read)
 
 
 def _fitted(
@@ -296,6 +328,7 @@ def _read(source: Source, plan: Plan, folder: Path) -> tuple[Codes, Target, np.n
             validation=validation,
             on_rows=lambda n: status and status.update(f"{plan.data}: {n:,} rows read"),
         )
+    codes.read = plan.model != "mlp"
     target = read_target(codes, plan.task, str(source.path))
     if not plan.quiet:
         typer.echo(f"{target.task}: {target.reason}", err=True)
@@ -322,7 +355,7 @@ def _cross_validation(
     shown: Any = nullcontext() if plan.quiet else Console(stderr=True).status("cross-validation", spinner="line")
     with shown:
         scores = cross_validated(
-            lambda: parameters.made(target.task, {**plan.parameters, "random_state": plan.seed}),
+            lambda: plan.made(target.task, codes),
             codes,
             target,
             held_out,
@@ -365,6 +398,7 @@ def _history(
         "rows": {"training": len(training.y), "validation": 0 if validation is None else len(validation.y)},
         **{name: value for name, value in optional.items() if value is not None},
         **({"ids": list(plan.ids)} if plan.ids else {}),
+        "network": plan.model,
         "columns": n_columns,
         "features": training.X.shape[1],
         "dtype": plan.dtype,
@@ -378,7 +412,8 @@ def _model_bytes(plan: Plan, estimator: Any, target: Target, X: np.ndarray) -> i
     """Return about how large the model file will be; of a search, at most."""
     n_outputs = len(target.classes) if len(target.classes) > 2 else 1
     n_networks = estimator.n_ens * estimator.n_cv if plan.time_limit is None else searching.NETWORKS
-    sizes = [X.shape[1], *estimator._hidden_sizes(), n_outputs]
+    hidden = (512, 512, 512) if estimator.hidden_layer_sizes is None else estimator._hidden_sizes()
+    sizes = [X.shape[1], *hidden, n_outputs]
     if plan.time_limit is not None and "hidden_layer_sizes" not in plan.parameters:
         sizes = [X.shape[1], *searching.largest(estimator), n_outputs]
     return n_networks * X.dtype.itemsize * sum((a + 1) * b for a, b in pairwise(sizes))
@@ -447,7 +482,8 @@ def _one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _parameters(given: dict[str, Any], hidden: str | None, task: str) -> dict[str, Any]:
+def _parameters(given: dict[str, Any], hidden: str | None, task: str, model: str) -> dict[str, Any]:
+    _one_of("--model", model, parameters.MODELS)
     chosen = dict(given)
     if hidden is not None:
         try:
@@ -455,7 +491,7 @@ def _parameters(given: dict[str, Any], hidden: str | None, task: str) -> dict[st
         except ValueError:
             raise ValueError(f"--hidden must be whole numbers with commas between, or none, got {hidden!r}") from None
         chosen["hidden_layer_sizes"] = sizes
-    parameters.checked(task, chosen)
+    parameters.checked(model, task, chosen)
     return chosen
 
 

@@ -299,6 +299,15 @@ class BaseTabular(BaseNetwork):
         return tags
 
 
+def refuse_tables(estimator: Any, function: str) -> None:
+    """Raise a TypeError about an estimator for tables, of which `function` would convert the network alone."""
+    if isinstance(estimator, BaseTabular):
+        raise TypeError(
+            f"{function} takes MLPClassifier and MLPRegressor, got {type(estimator).__name__}: it codes the columns of"
+            " tables before its network reads them, and has feature blocks; to_onnx exports, and save keeps, all of it"
+        )
+
+
 #: Private attributes that a fit leaves.
 _FITTED = ("_training", "_label_binarizer", "_idle_predictions")
 

@@ -24,11 +24,12 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_para
 
 from fastmlp.data.warned import warn
 from fastmlp.estimator.mistakes import explained
+from fastmlp.estimator.parameters import Names
 from fastmlp.search import ensembling, results, spaces
 from fastmlp.search.joined import as_ensemble
 from fastmlp.search.rows import Rows, Split, splits_of
 from fastmlp.search.trials import KEPT, Deadline, Plan, Trial, n_side_by_side, probabilities
-from fastmlp.sklearn_compat import HasMethods, Interval, StrOptions, _check_sample_weight, _fit_context
+from fastmlp.sklearn_compat import HasMethods, Interval, _check_sample_weight, _fit_context
 from fastmlp.training.many import fit_many
 
 #: Share of the time limit that the selection of the ensemble may take after the end.
@@ -122,7 +123,7 @@ class _EnsembleSearch(MetaEstimatorMixin, metaclass=ABCMeta):
         "ensemble_size": [Interval(Integral, 1, None, closed="left")],
         "cv": ["cv_object"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "scoring": [Names(get_scorer_names()), callable, None],
         "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
