@@ -24,6 +24,7 @@ from fastmlp.estimator.recipes import REALMLP, is_of_probabilities
 from helpers import SklearnRecorder
 from parity import name_of_a_check
 from tabular_fits import CLASSIFIERS, KINDS, REGRESSORS, small, table, targets_of
+from tabular_networks import ENGINES
 from tiers import each_value_once
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning")
@@ -391,11 +392,22 @@ def test_folds_keep_predictions_of_rows_that_they_did_not_see(name):
     assert min(scores) - 0.2 <= estimator.oof_score_ <= max(scores) + 0.2
 
 
+@pytest.mark.parametrize("n_ens", [1, 2])
 @each_kind
-def test_threads_change_no_bit(name):
+def test_threads_change_no_bit(name, n_ens):
     y = targets_of(name, VALUES)
-    one, two = (small(name, n_ens=2, n_jobs=n).fit(FRAME, y) for n in (1, 2))
+    one, two = (small(name, n_ens=n_ens, n_jobs=n).fit(FRAME, y) for n in (1, 2))
     np.testing.assert_array_equal(predictions(one, FRAME), predictions(two, FRAME))
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "reference"])
+@each_kind
+def test_engines_agree(name, engine):
+    """First values, too, which engines compute."""
+    y = targets_of(name, VALUES)
+    expected, got = (small(name, dtype="float64", backend=b).fit(FRAME, y) for b in ("reference", engine))
+    np.testing.assert_allclose(predictions(got, FRAME), predictions(expected, FRAME), rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(got.loss_curve_, expected.loss_curve_, rtol=1e-7)
 
 
 # --- callbacks --------------------------------------------------------------------------------------------------------
