@@ -17,7 +17,7 @@ from sklearn.datasets import load_iris
 from sklearn.metrics import accuracy_score, log_loss, r2_score
 from typer.testing import CliRunner
 
-from fastmlp import MLPClassifier, MLPRegressor, load
+from fastmlp import MLPClassifier, MLPRegressor, RealMLPClassifier, TabMRegressor, load
 from fastmlp.cli import parameters, train
 from fastmlp.cli.app import app
 from fastmlp.cli.export import unscaled
@@ -100,7 +100,19 @@ def test_train_writes_a_model_and_says_how_good_it_is(wine, tmp_path):
 
 
 TRAINING = (
-    *("task", "reason", "target", "classes", "rows", "columns", "features", "dtype", "seed", "target_scaled"),
+    *(
+        "task",
+        "reason",
+        "target",
+        "classes",
+        "rows",
+        "network",
+        "columns",
+        "features",
+        "dtype",
+        "seed",
+        "target_scaled",
+    ),
     *("left_out", "notes", "epochs", "unit", "weights_of_epoch", "ended", "loss", "metrics", "seconds", "versions"),
 )
 
@@ -300,7 +312,9 @@ def test_ctrl_c_leaves_nothing(wine, tmp_path, monkeypatch):
 
 
 def test_every_parameter_has_an_option():
-    names = {name for cls in (MLPClassifier, MLPRegressor) for name in inspect.signature(cls).parameters}
+    classes = [cls for model in parameters.MODELS for cls in parameters.estimators(model).values()]
+    assert {MLPClassifier, MLPRegressor, RealMLPClassifier, TabMRegressor} <= set(classes)
+    names = {name for cls in classes for name in inspect.signature(cls).parameters}
     assert set(parameters._options()) == names - set(parameters.LEFT_OUT)
     text = " ".join(invoke("train", "--help").stdout.split())
     assert "Examples:" in text and "--weight-decay" in text and "--no-early-stopping" in text

@@ -31,6 +31,7 @@ from fastmlp.cli.arguments import (
 )
 from fastmlp.cli.files import data_file, guarded
 from fastmlp.cli.fitting import NAMES, Result, Rows, check_weights, cross_validated, fit, folds_of, judged, tell
+from fastmlp.cli.parameters import MODELS
 from fastmlp.cli.predict import tell_of
 from fastmlp.data.files import Reservation
 from fastmlp.data.optional import needed
@@ -68,7 +69,7 @@ class Plan:
     format: str | None  # of standard input
     quiet: bool
     time_limit: float | None = None  # seconds of a search
-    model: str = parameters.MODELS[0]
+    model: str = MODELS[0]
 
     def made(self, task: str, codes: Codes) -> Any:
         """Return the estimator of a task, not fitted yet, for the columns of a file."""
@@ -103,7 +104,7 @@ Network = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help=f"{', '.join(parameters.MODELS)}: scikit-learn's network, or one of those for tables, which code columns "
+        help=f"{', '.join(MODELS)}: scikit-learn's network, or one of those for tables, which code columns "
         "and missing values themselves.",
     ),
 ]
@@ -167,7 +168,7 @@ def train(
     model: Model,
     target: TargetColumn = None,
     task: Task = "auto",
-    network: Network = parameters.MODELS[0],
+    network: Network = MODELS[0],
     hidden: Hidden = None,
     valid: Valid = "0.2",
     cv: Folds = None,
@@ -328,7 +329,7 @@ def _read(source: Source, plan: Plan, folder: Path) -> tuple[Codes, Target, np.n
             validation=validation,
             on_rows=lambda n: status and status.update(f"{plan.data}: {n:,} rows read"),
         )
-    codes.read = plan.model != "mlp"
+    codes.read = plan.model != MODELS[0]
     target = read_target(codes, plan.task, str(source.path))
     if not plan.quiet:
         typer.echo(f"{target.task}: {target.reason}", err=True)
@@ -483,7 +484,7 @@ def _one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
 
 
 def _parameters(given: dict[str, Any], hidden: str | None, task: str, model: str) -> dict[str, Any]:
-    _one_of("--model", model, parameters.MODELS)
+    _one_of("--model", model, MODELS)
     chosen = dict(given)
     if hidden is not None:
         try:
