@@ -19,6 +19,7 @@ import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.callbacks import Checkpoint, EpochInfo, Logging, ProgressBar, TimeLimit
 from fastmlp.displays import LossCurveDisplay, NetworkDisplay
+from fastmlp.persistence import Saved
 
 X = np.random.default_rng(0).normal(size=(40, 3))
 y = X[:, 0] > 0
