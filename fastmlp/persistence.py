@@ -15,11 +15,15 @@ from fastmlp.estimators import MLPClassifier, MLPRegressor  # and enters the cla
 from fastmlp.saving import model_reader, modelfile
 from fastmlp.saving.model_writer import save
 from fastmlp.saving.modelfile import ModelFileError
+from fastmlp.tabular_estimators import RealMLPClassifier, RealMLPRegressor, TabMClassifier, TabMRegressor
+
+#: What a file holds.
+Saved = MLPClassifier | MLPRegressor | RealMLPClassifier | RealMLPRegressor | TabMClassifier | TabMRegressor
 
 __all__ = ["InconsistentVersionWarning", "ModelFileError", "load", "read_metadata", "save"]
 
 
-def load(path: str | os.PathLike[str], *, trust_formulas: bool = False) -> MLPClassifier | MLPRegressor:
+def load(path: str | os.PathLike[str], *, trust_formulas: bool = False) -> Saved:
     """Read an estimator that :func:`save` wrote; nothing in a file is ever executed.
 
     Parameters
@@ -31,7 +35,7 @@ def load(path: str | os.PathLike[str], *, trust_formulas: bool = False) -> MLPCl
 
     Returns
     -------
-    MLPClassifier or MLPRegressor
+    MLPClassifier, MLPRegressor, RealMLPClassifier, RealMLPRegressor, TabMClassifier or TabMRegressor
         With the same parameters, fitted attributes and predictions, bit for bit.
 
     Raises

@@ -18,7 +18,10 @@ from sklearn.utils.multiclass import unique_labels
 from fastmlp.data import targets
 from fastmlp.data.targets import Objective
 from fastmlp.estimator import recipes, types
+from fastmlp.estimator.base import entered
+from fastmlp.estimator.methods import FileMethods
 from fastmlp.estimator.mistakes import explained
+from fastmlp.estimator.parameters import activations_of
 from fastmlp.estimator.tabular import BaseTabular
 from fastmlp.estimator.tabular_parameters import RealMLPParameters, TabMParameters, constraints_of, document
 from fastmlp.model import choices, tabular_initialization
@@ -31,7 +34,7 @@ from fastmlp.training.factors import Factors
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
 
-class _Classes(ClassifierMixin, BaseTabular):
+class _Classes(ClassifierMixin, FileMethods, BaseTabular):
     """Targets that are classes, one output each, or labels of which several may be true."""
 
     _numeric_targets = False
@@ -130,7 +133,7 @@ class _Classes(ClassifierMixin, BaseTabular):
         return tags
 
 
-class _Values(RegressorMixin, BaseTabular):
+class _Values(RegressorMixin, FileMethods, BaseTabular):
     """Targets that are numbers, standardised for training."""
 
     _numeric_targets = True
@@ -228,6 +231,12 @@ class _RealMLP(BaseTabular):
         )
 
     def _shape(self) -> dict[str, Any]:
+        names = map(choices.name_of, activations_of(self.activation, len(self._hidden_sizes())))
+        if self.use_parametric_act and "prelu" in names:
+            raise ValueError(
+                "use_parametric_act=True, as with preset='td', makes no sense with activation 'prelu', which learns"
+                " its own slopes: set use_parametric_act=False"
+            )
         return {"input_scale": True, "parametric_activations": bool(self.use_parametric_act)}
 
     def _first_params(self, network: Network, random_state: np.random.RandomState, look: Any) -> np.ndarray:
@@ -312,6 +321,7 @@ def _widths(coder: ColumnCoder, network: Network) -> list[int]:
     return [*widths, *[1] * (n_others - n_indicators), *shown, *[1] * n_indicators]
 
 
+@entered
 @document
 @explained
 @dataclass(eq=False, repr=False)
@@ -342,7 +352,7 @@ class RealMLPClassifier(_RealMLP, _Classes, RealMLPParameters):
     >>> from sklearn.datasets import load_iris
     >>> from fastmlp import RealMLPClassifier
     >>> X, y = load_iris(return_X_y=True, as_frame=True)
-    >>> clf = RealMLPClassifier(hidden_layer_sizes=(32, 32), max_iter=32, random_state=0).fit(X, y)
+    >>> clf = RealMLPClassifier(hidden_layer_sizes=(32, 32), max_iter=64, random_state=0).fit(X, y)
     >>> clf.score(X, y) > 0.9
     True
     """
@@ -353,6 +363,7 @@ class RealMLPClassifier(_RealMLP, _Classes, RealMLPParameters):
     class_weight: types.ClassWeight | None = field(default=None, kw_only=True)
 
 
+@entered
 @document
 @explained
 @dataclass(eq=False, repr=False)
@@ -396,6 +407,7 @@ class RealMLPRegressor(_RealMLP, _Values, RealMLPParameters):
     clamp_output: bool | None = field(default=None, kw_only=True)
 
 
+@entered
 @document
 @explained
 @dataclass(eq=False, repr=False)
@@ -437,6 +449,7 @@ class TabMClassifier(_TabM, _Classes, TabMParameters):
     class_weight: types.ClassWeight | None = field(default=None, kw_only=True)
 
 
+@entered
 @document
 @explained
 @dataclass(eq=False, repr=False)

@@ -11,6 +11,7 @@ import re
 import sys
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from typer.testing import CliRunner
 
-import fastmlp
 from fastmlp.bench import charts, html, processes, scores, suites, tabular
 from fastmlp.bench.datasets import packages, reading, splits
 from fastmlp.bench.datasets.declared import CLASSES, COMMON, KEEL, NUMBERS, PACKAGES, TABLES, Declared
@@ -481,7 +481,7 @@ def test_failed_rival_is_told_and_the_others_go_on(monkeypatch, asked):
 
 
 def test_estimators_that_fastmlp_does_not_have_are_absent(asked, monkeypatch):
-    monkeypatch.delattr(fastmlp, "RealMLPClassifier", raising=False)
+    monkeypatch.setitem(models.OURS, "realmlp-td", replace(models.OURS["realmlp-td"], classes="NoSuchNet"))
     document = run(Settings(**{**vars(TINY), "rivals": ("realmlp-td",), "rounds": 1}))
     assert document["suites"]["tabular"]["versions"]["realmlp-td"] is None
     assert [rival for rival, _ in asked] == ["fastmlp"]

@@ -103,7 +103,7 @@ def test_errors_are_those_of_the_package():
     pytabkit = pytest.importorskip("pytabkit")
     X, y = make_friedman1(700, 8, noise=1.0, random_state=0)
     shape = {"arch_type": "tabm-mini", "dropout": 0.1, "num_emb_type": "pwl", "weight_decay": 3e-4}
-    theirs_only = {"d_block": 64, "tabm_k": 8, "share_training_batches": True, "gradient_clipping_norm": 1.0}
+    theirs_only = {"d_block": 64, "tabm_k": 8, "gradient_clipping_norm": 1.0}
     errors = []
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(y))

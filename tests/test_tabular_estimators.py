@@ -21,8 +21,10 @@ import fastmlp
 from fastmlp.data.targets import REGRESSOR_LOSSES
 from fastmlp.estimator.recipes import REALMLP, is_of_probabilities
 
+from helpers import SklearnRecorder
 from parity import name_of_a_check
 from tabular_fits import CLASSIFIERS, KINDS, REGRESSORS, small, table, targets_of
+from tabular_networks import ENGINES
 from tiers import each_value_once
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning")
@@ -60,6 +62,14 @@ def test_scikit_learn_checks(estimator, check):
 def test_unknown_arguments_are_explained(name):
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'hidden_layers'; did you mean"):
         getattr(fastmlp, name)(hidden_layers=(3,))
+
+
+@each_kind
+def test_parameters_of_choices_have_flat_names(name):
+    estimator = small(name, learning_rate=("flat_cos", {"flat": 0.2}))
+    assert estimator.set_params(learning_rate__flat=0.3).learning_rate == ("flat_cos", {"flat": 0.3})
+    with pytest.raises(ValueError, match="Invalid parameter 'solver'"):
+        estimator.set_params(solver__rho=0.5)
 
 
 @each_kind
@@ -382,11 +392,22 @@ def test_folds_keep_predictions_of_rows_that_they_did_not_see(name):
     assert min(scores) - 0.2 <= estimator.oof_score_ <= max(scores) + 0.2
 
 
+@pytest.mark.parametrize("n_ens", [1, 2])
 @each_kind
-def test_threads_change_no_bit(name):
+def test_threads_change_no_bit(name, n_ens):
     y = targets_of(name, VALUES)
-    one, two = (small(name, n_ens=2, n_jobs=n).fit(FRAME, y) for n in (1, 2))
+    one, two = (small(name, n_ens=n_ens, n_jobs=n).fit(FRAME, y) for n in (1, 2))
     np.testing.assert_array_equal(predictions(one, FRAME), predictions(two, FRAME))
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "reference"])
+@each_kind
+def test_engines_agree(name, engine):
+    """First values, too, which engines compute."""
+    y = targets_of(name, VALUES)
+    expected, got = (small(name, dtype="float64", backend=b).fit(FRAME, y) for b in ("reference", engine))
+    np.testing.assert_allclose(predictions(got, FRAME), predictions(expected, FRAME), rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(got.loss_curve_, expected.loss_curve_, rtol=1e-7)
 
 
 # --- callbacks --------------------------------------------------------------------------------------------------------
@@ -402,6 +423,16 @@ def test_callbacks_see_an_estimator_that_predicts(name):
 
     estimator = small(name, callbacks=[look]).fit(FRAME, y)
     assert len(seen) == 2 == estimator.n_iter_ and estimator.stopped_by_.endswith("look")
+
+
+@pytest.mark.skipif(not hasattr(fastmlp.MLPClassifier, "set_callbacks"), reason="scikit-learn < 1.9")
+@each_kind
+def test_scikit_learns_callbacks_see_each_epoch(name):
+    y, recorder = targets_of(name, VALUES), SklearnRecorder(stop_at=3)
+    estimator = small(name).set_callbacks(recorder).fit(FRAME, y)
+    assert estimator.n_iter_ == 3 and recorder.calls.count(("end", "epoch")) == 3
+    model, X, _, _ = recorder.models[-1]
+    np.testing.assert_array_equal(predictions(model, X), predictions(estimator, FRAME))
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -437,6 +468,7 @@ def test_mistakes_are_named(name, mistake):
         ({"loss": "hinge"}, "loss"),
         ({"validation_fraction": 1.0}, "validation_fraction"),
         ({"plr_hidden_2": 1}, "plr_hidden_2"),
+        ({"activation": "prelu"}, "use_parametric_act=False"),
         ({"monitor": "accurcy"}, "accuracy"),
         ({"categorical_features": ["towns"]}, "towns"),
         ({"backend": "cyton"}, "cython"),

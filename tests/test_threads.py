@@ -21,6 +21,7 @@ from fastmlp.kernels import _engine, threads
 from fastmlp.model.network import Network
 
 from helpers import make_data, make_network, make_optimizer, make_params
+from tabular_networks import large_case, make_plans
 
 X, Y = make_classification(700, 33, n_informative=9, n_classes=4, random_state=0)
 VALUES = make_regression(700, 33, n_targets=3, random_state=0)[1] / 100
@@ -58,6 +59,23 @@ def test_same_bits_for_every_n_jobs(case, dtype):
         assert getattr(many, "loss_curve_", None) == getattr(one, "loss_curve_", None)
         assert many.loss_ == one.loss_
         np.testing.assert_array_equal(many.predict(rows), one.predict(rows))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("members", [1, 4, 9])
+def test_same_bits_of_blocks_and_members_for_every_n_jobs(members, dtype):
+    """A batch of many chunks, for members that fill a register tile and for those that do not."""
+    case, rng = large_case(dtype, members), np.random.default_rng(0)
+    rows, first = case.data(rng, 300, weighted=True), case.params(rng)
+    optimizer = make_plans(rng, "adamw", case.network, max_grad_norm=1.0, weight_decay=0.1)
+    found = []
+    for n_jobs in (1, 2, 3):
+        params, out = first.copy(), np.empty((300, 3), dtype)
+        workspace = _engine.workspace(case.network, 120, n_jobs)
+        loss = _engine.train_epoch(workspace, params, rows, np.arange(300), 120, 0.1, optimizer.copy(), 0.0, 5)
+        _engine.predict(workspace, params, rows.X, out)
+        found.append((loss, params.tobytes(), out.tobytes()))
+    assert found[0] == found[1] == found[2]
 
 
 def network(*widths):

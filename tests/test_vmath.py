@@ -1,4 +1,4 @@
-"""The engine's own exp, log, log1p, tanh, erf: error in units in the last place (ULP), range, NaN and infinities.
+"""The engine's own exp, log, log1p, tanh, erf, sin, cos: error in units in the last place (ULP), range, special values.
 
 The bounds are those stated in kernels/cython/vmath.h; the judge is NumPy in the next wider type.
 """
@@ -10,6 +10,9 @@ import pytest
 
 from fastmlp.engines import by_name
 from fastmlp.kernels import _engine, codegen, language
+from fastmlp.kernels.contract import Data
+from fastmlp.kernels.feature_table import Block
+from fastmlp.model.network import Network
 
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}
 # ULP allowed; where float32 has a shorter formula of its own, its bound comes first
@@ -95,3 +98,48 @@ def test_exp_of_subnormal_results(dtype, isa):
     info = np.finfo(dtype)
     x = np.linspace(np.log(float(info.smallest_subnormal)), np.log(float(info.tiny)), 1001).astype(dtype)
     assert ulp_error(evaluate("exp", x), exact("exp", x.astype(WIDER[dtype]))) <= 2
+
+
+def sine_and_cosine(x, width=200):
+    """sin x and cos x as periodic features of 0 compute them: x is their phases, sines are gradients of these."""
+    sines, cosines = [], []
+    for phases in np.split(x, range(width, len(x), width)):
+        n = len(phases)
+        block = Block("periodic", (0,) * n, 1, (), 1)
+        network = Network((n, n), (), "absolute_error", x.dtype, (block,))
+        params, grad = np.zeros((2, network.n_params), x.dtype)
+        np.fill_diagonal(network.coefs(params)[0], 1)
+        arrays = network.input_segments[0]
+        arrays["periodic_phase"].view(params)[:, 0] = phases
+        arrays["periodic_weight"].view(params)[:] = 1
+        workspace, out = _engine.workspace(network, 1), np.empty((1, n), x.dtype)
+        _engine.predict(workspace, params, np.zeros((1, 1), x.dtype), out)
+        low = np.full((1, n), -10, x.dtype)  # of which the absolute error has the slope 1
+        _engine.loss_and_grad(workspace, params, Data(np.zeros((1, 1), x.dtype), low), 0.0, grad)
+        cosines.append(out[0])
+        sines.append(-arrays["periodic_phase"].view(grad)[:, 0])
+    return np.concatenate(sines), np.concatenate(cosines)
+
+
+@pytest.mark.parametrize("dtype, far", [(np.float32, 1e4), (np.float64, 1e6)])
+def test_ulp_of_sine_and_cosine(dtype, far, isa, all_tests):
+    if np.finfo(WIDER[dtype]).eps >= np.finfo(dtype).eps:
+        pytest.skip("this platform has no wider floating-point type to judge by")
+    rng, n = np.random.default_rng(0), 60_000 if all_tests else 4_000
+    quarters = np.round(rng.uniform(-600, 600, n)) * (np.pi / 2)  # where one of the two is nearly 0
+    for x, bound in ((rng.uniform(-4, 4, n), 1.6), (quarters, 1.6), (rng.uniform(-far, far, n), 2.5)):
+        x = x.astype(dtype)
+        for got, exact in zip(sine_and_cosine(x), (np.sin, np.cos), strict=True):
+            assert ulp_error(got, exact(x.astype(WIDER[dtype]))) <= bound, exact
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sine_and_cosine_of_special_values(dtype, isa):
+    x = np.array([0.0, -0.0, 1e30, -1e30, 1e37, 0.5] * 7, dtype=dtype)
+    sine, cosine = sine_and_cosine(x)
+    finite = np.isfinite(x)
+    assert (np.abs(sine[finite]) <= 1).all() and (np.abs(cosine[finite]) <= 1).all()
+    assert (cosine[:2] == 1).all() and (sine[:2] == 0).all()
+    for lost in (np.nan, np.inf, -np.inf):
+        sine, cosine = sine_and_cosine(np.array([lost], dtype))
+        assert np.isnan(sine).all() and np.isnan(cosine).all()

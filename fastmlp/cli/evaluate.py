@@ -30,7 +30,7 @@ from fastmlp.tabular.coding import Coder, check_finite, numbers
 from fastmlp.tabular.columns import with_spellings
 from fastmlp.tabular.errors import DataError, shortened
 from fastmlp.tabular.reading import Source, open_source
-from fastmlp.tabular.recipe import Recipe, load
+from fastmlp.tabular.recipe import Recipe, dtype_of, load
 from fastmlp.tabular.staging import checked_weights
 
 #: Most classes whose confusion matrix fits into a terminal.
@@ -112,7 +112,7 @@ def _read(evaluated: Evaluated, estimator: Any, recipe: Recipe, source: Source, 
     if any(column.name == weight and column.kind == "categorical" for column in recipe.columns):
         raise DataError(f"{source.path}: --weight {weight} is a column of texts")
     row = 0
-    for X, batch in recipe.blocks_beside(source, estimator.coefs_[0].dtype, beside, evaluated.coder):
+    for X, batch in recipe.blocks_beside(source, dtype_of(estimator), beside, evaluated.coder):
         target = _targets(evaluated, estimator, source, batch, recipe.target, row)
         counts = ~np.isnan(target)
         if weight is not None:

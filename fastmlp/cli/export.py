@@ -14,7 +14,7 @@ from fastmlp.cli import output
 from fastmlp.cli.arguments import JsonFile, ModelFile, Quiet, regular_file
 from fastmlp.cli.files import guarded
 from fastmlp.tabular.columns import Boolean, Categorical, Column, Numeric, feature_names, in_order
-from fastmlp.tabular.recipe import load
+from fastmlp.tabular.recipe import has_coder, load, networks_of
 
 
 def export(
@@ -44,6 +44,11 @@ def export(
         if onnx is None and c is None:
             raise ValueError("nothing to write: say --onnx FILE, --c FILE, or both")
         estimator, recipe = load(model, needed=False)
+        if has_coder(estimator):
+            raise ValueError(
+                f"export converts networks of --model mlp; {model} holds a {type(estimator).__name__}, which codes the"
+                " columns of tables itself"
+            )
         columns = [] if recipe is None else recipe.columns
         converted = unscaled(estimator, columns)
         if onnx is not None:
@@ -65,17 +70,20 @@ def unscaled(estimator: Any, columns: Sequence[Column]) -> Any:
     """Return a copy that takes numeric columns as they are in the data: the first layer does their scaling."""
     folded = deepcopy(estimator)
     classes = getattr(folded, "classes_", None)
+    networks = {id(network): network for network in networks_of(folded)}.values()  # one may be there several times
     if classes is not None and classes.dtype == bool:  # labels of exported models are whole numbers or texts
-        folded.classes_ = classes.astype(np.int64)
+        for network in (folded, *networks):
+            network.classes_ = classes.astype(np.int64)
     numeric = [column for column in in_order(columns) if isinstance(column, Numeric)]
     if not numeric:
         return folded
     # numbers come first; x W + b with x = (raw - mean) / scale is raw (W / scale) + (b - (mean / scale) W)
     mean = np.array([column.mean for column in numeric])
     scale = np.array([column.scale for column in numeric])
-    W = folded.coefs_[0][: len(numeric)].astype(np.float64) / scale[:, None]
-    folded.intercepts_[0][...] = folded.intercepts_[0].astype(np.float64) - mean @ W
-    folded.coefs_[0][: len(numeric)] = W
+    for network in networks:
+        W = network.coefs_[0][: len(numeric)].astype(np.float64) / scale[:, None]
+        network.intercepts_[0][...] = network.intercepts_[0].astype(np.float64) - mean @ W
+        network.coefs_[0][: len(numeric)] = W
     return folded
 
 

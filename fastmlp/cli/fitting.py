@@ -41,10 +41,12 @@ class Result:
     loss: float  # the training loss of that epoch
     ended: str  # why it was the last one
     notes: tuple[str, ...]  # the warnings
+    networks: int = 1  # of an ensemble: the epochs are the most of them, the loss is their mean
 
     def report(self) -> dict[str, Any]:
         """Return what the model file says about it."""
-        return {"epochs": self.epochs, "weights_of_epoch": self.kept, "ended": self.ended, "loss": self.loss}
+        found = {"epochs": self.epochs, "weights_of_epoch": self.kept, "ended": self.ended, "loss": self.loss}
+        return found | ({"networks": self.networks} if self.networks > 1 else {})
 
 
 def fit(estimator: Any, training: Rows, validation: Rows | None, *, scaled: bool, bar: bool) -> Result:
@@ -90,10 +92,15 @@ def _result(estimator: Any, stochastic: bool, validates: bool, caught: list[warn
     """Return how a fit ended, by the fitted attributes."""
     from sklearn.exceptions import ConvergenceWarning
 
+    from fastmlp.estimator import ensemble
     from fastmlp.training import stopping
 
     notes = tuple(dict.fromkeys(" ".join(str(entry.message).split()) for entry in caught))
     epochs = int(estimator.n_iter_)
+    if ensemble.is_ensemble(estimator):
+        unit, members = "epochs" if stochastic else "iterations", estimator.estimators_
+        loss = sum(float(member.loss_) for member in members) / len(members)
+        return Result(epochs, unit, epochs, loss, "each network's own rule", notes, len(members))
     limit = f"the limit of {estimator.max_iter} {'epochs' if stochastic else 'iterations'} (--max-iter)"
     if not stochastic:
         gave_up = any(issubclass(entry.category, ConvergenceWarning) for entry in caught)
@@ -108,8 +115,9 @@ def _result(estimator: Any, stochastic: bool, validates: bool, caught: list[warn
         ended = f"the {watched} by {estimator.tol:g} (--tol, --n-iter-no-change)"
     kept = epochs
     if stopping.keeps_best(estimator, validates):
-        monitored = estimator.history_["validation_loss" if by_loss else "score"]
-        kept = 1 + int(np.nanargmin(monitored) if by_loss else np.nanargmax(monitored))  # the first of equals
+        monitored = (-1 if by_loss else 1) * np.array(estimator.history_["validation_loss" if by_loss else "score"])
+        best = np.flatnonzero(monitored == np.nanmax(monitored))
+        kept = 1 + int(best[-1 if estimator.restore_best == "last" else 0])  # of equals
     return Result(epochs, "epochs", kept, float(estimator.loss_curve_[kept - 1]), ended, notes)
 
 

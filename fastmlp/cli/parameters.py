@@ -18,14 +18,25 @@ import typer
 PANEL = "Network and training"
 
 #: Parameters with an option of another form, and parameters that make no sense in a shell.
-LEFT_OUT = ("hidden_layer_sizes", "validation_fraction", "callbacks", "verbose", "warm_start", "standardize_y")
+LEFT_OUT = (
+    *("hidden_layer_sizes", "validation_fraction", "callbacks", "verbose", "warm_start", "standardize_y"),
+    *("dtype", "categorical_features"),
+)
+
+#: The networks that `--model` names; the first is the default.
+MODELS = ("mlp", "realmlp", "tabm")
 
 
-def estimators() -> dict[str, type]:
+def estimators(model: str = MODELS[0]) -> dict[str, type]:
     """Return the estimator of each task."""
-    from fastmlp.estimators import MLPClassifier, MLPRegressor
+    from fastmlp import estimators, tabular_estimators
 
-    return {"classification": MLPClassifier, "regression": MLPRegressor}
+    of_model: dict[str, tuple[type, type]] = {
+        "mlp": (estimators.MLPClassifier, estimators.MLPRegressor),
+        "realmlp": (tabular_estimators.RealMLPClassifier, tabular_estimators.RealMLPRegressor),
+        "tabm": (tabular_estimators.TabMClassifier, tabular_estimators.TabMRegressor),
+    }
+    return dict(zip(("classification", "regression"), of_model[model], strict=True))
 
 
 def with_parameters(command: Callable[..., None]) -> Callable[..., None]:
@@ -61,14 +72,14 @@ def value_of(text: Any) -> Any:
         return float("inf") if text == "inf" else text
 
 
-def checked(task: str, parameters: Mapping[str, Any]) -> None:
+def checked(model: str, task: str, parameters: Mapping[str, Any]) -> None:
     """Refuse constructor arguments that no fit would take, before any data is read.
 
     With the task "auto" one of the two estimators must take them. The ValueError names the parameter, its value and
     what is allowed.
     """
     errors = []
-    for name, cls in estimators().items():
+    for name, cls in estimators(model).items():
         if task in ("auto", name):
             try:
                 _check(cls, parameters)
@@ -78,16 +89,19 @@ def checked(task: str, parameters: Mapping[str, Any]) -> None:
     raise errors[0]
 
 
-def made(task: str, parameters: Mapping[str, Any]) -> Any:
+def made(model: str, task: str, parameters: Mapping[str, Any]) -> Any:
     """Return the estimator of a task, unfitted, from arguments that :func:`checked` would accept."""
-    _check(estimators()[task], parameters)
-    return estimators()[task](**parameters)
+    cls = estimators(model)[task]
+    _check(cls, parameters)
+    return cls(**parameters)
 
 
 def has_linear_output(estimator: Any) -> bool:
     """Return whether a regressor's output is its last layer's, so that a scale can go into its weights."""
     from fastmlp.data.targets import resolve_loss
 
+    if not hasattr(estimator, "standardize_y"):  # it scales targets anyway
+        return False
     return resolve_loss("regression", estimator.loss, 1).link == "identity"
 
 
@@ -104,6 +118,8 @@ def _check(cls: Any, parameters: Mapping[str, Any]) -> None:
             raise ValueError(f"{cls.__name__} has no parameter {name!r}")
     estimator = cls(**parameters)
     estimator._validate_params()
+    if "MLPClassifier" != cls.__name__ != "MLPRegressor":
+        return  # what else there is to refuse depends on the recipe: fit does it
     hidden = estimator._hidden_sizes()
     activations_of(estimator.activation, len(hidden))
     options_of(estimator, len(hidden))
@@ -119,7 +135,8 @@ def _check(cls: Any, parameters: Mapping[str, Any]) -> None:
 def _options() -> dict[str, inspect.Parameter]:
     """Return an optional keyword per parameter; None means that it was not given."""
     found: dict[str, inspect.Parameter] = {}
-    for cls in estimators().values():
+    defaults = _defaults()
+    for cls in (cls for model in MODELS for cls in estimators(model).values()):
         texts = _texts(cls.__doc__ or "")
         for name, parameter in inspect.signature(cls).parameters.items():
             if name in LEFT_OUT or name in found:
@@ -129,12 +146,11 @@ def _options() -> dict[str, inspect.Parameter]:
                 option = typer.Option(f"{dashed}/--no-{dashed[2:]}", help=texts[name], rich_help_panel=PANEL)
                 type_: Any = Annotated[bool | None, option]
             else:
-                default = "" if parameter.default is None else f" [default: {parameter.default}]"
                 names = _names(cls, name)
                 one_of = f" One of {', '.join(names)}, or what docs/options.md says." if names else ""
                 option = typer.Option(
                     dashed,
-                    help=texts[name] + one_of + default,
+                    help=texts[name] + one_of + defaults[name],
                     rich_help_panel=PANEL,
                     metavar="VALUE",
                     autocompletion=_completion(names) if names else None,
@@ -142,6 +158,24 @@ def _options() -> dict[str, inspect.Parameter]:
                 type_ = Annotated[str | None, option]
             found[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=type_)
     return found
+
+
+def _defaults() -> dict[str, str]:
+    """Return a text about the default of each parameter, of each model that has another one."""
+    found: dict[str, dict[str, Any]] = {}
+    for model in MODELS:
+        for name, parameter in inspect.signature(estimators(model)["classification"]).parameters.items():
+            found.setdefault(name, {})[model] = parameter.default
+        for name, parameter in inspect.signature(estimators(model)["regression"]).parameters.items():
+            found.setdefault(name, {}).setdefault(model, parameter.default)
+    texts = {}
+    for name, of_model in found.items():
+        known = {model: value for model, value in of_model.items() if value is not None}
+        if len(of_model) == len(MODELS) and len(set(map(repr, known.values()))) == 1 == len(MODELS) - len(known) + 1:
+            texts[name] = f" [default: {next(iter(known.values()))}]"
+        else:
+            texts[name] = "".join(f" [{model}: {value}]" for model, value in known.items())
+    return texts
 
 
 def _names(cls: Any, parameter: str) -> list[str]:
@@ -162,8 +196,8 @@ def _completion(names: list[str]) -> Callable[[str], list[str]]:
 def _texts(documentation: str) -> dict[str, str]:
     """Return the first sentence about each parameter of a numpydoc text."""
     section = inspect.cleandoc(documentation).split("Parameters\n----------\n", 1)[1].split("\nAttributes\n---", 1)[0]
-    entries = re.findall(r"^(\w+) : (?:.*\\\n)?.*\n((?:(?:    .*)?\n)+)", section + "\n", re.MULTILINE)
-    texts = {name: " ".join(text.split()) for name, text in entries}
+    entries = re.findall(r"^(\w[\w, ]*) : (?:.*\\\n)?.*\n((?:(?:    .*)?\n)+)", section + "\n", re.MULTILINE)
+    texts = {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
     return {name: _first_sentence(text) for name, text in texts.items()}
 
 

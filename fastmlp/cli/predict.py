@@ -31,7 +31,7 @@ from fastmlp.cli.files import STANDARD_INPUT, data_file, guarded
 from fastmlp.tabular.coding import Coder
 from fastmlp.tabular.errors import DataError, shortened
 from fastmlp.tabular.reading import AS_IT_IS, Source, open_source
-from fastmlp.tabular.recipe import Recipe, load
+from fastmlp.tabular.recipe import Recipe, dtype_of, load
 
 ENDINGS = (".csv", ".parquet", ".arrow", ".feather")
 
@@ -146,7 +146,7 @@ def _tables(
     import pyarrow as pa
 
     beside = dict.fromkeys(ids, AS_IT_IS)
-    dtype, n_rows = estimator.coefs_[0].dtype, 0
+    dtype, n_rows = dtype_of(estimator), 0
     for X, batch in recipe.blocks_beside(source, dtype, beside, coder, unknown):
         if len(X):
             yield _with_ids(predictions(estimator, recipe, X, proba), {name: batch.column(name) for name in ids})

@@ -13,7 +13,7 @@ from fastmlp.cli.arguments import JsonFile, ModelFile
 from fastmlp.cli.files import guarded
 from fastmlp.cli.fitting import NAMES
 from fastmlp.tabular.columns import Categorical, Column, Numeric, to_json
-from fastmlp.tabular.recipe import Recipe, load
+from fastmlp.tabular.recipe import Recipe, has_coder, load, networks_of
 
 
 def show(model: ModelFile, json_file: JsonFile = None) -> None:
@@ -35,13 +35,11 @@ def show(model: ModelFile, json_file: JsonFile = None) -> None:
 
 def described(estimator: Any, recipe: Recipe | None) -> dict[str, Any]:
     """Return everything about a model file, for JSON."""
-    from fastmlp import summary
-
-    network = summary(estimator)
+    networks = [_network(member) for member in networks_of(estimator)]
     document: dict[str, Any] = {
         "schema": 1,
         "estimator": type(estimator).__name__,
-        "network": {"n_params": network.n_params, "layers": [asdict(layer) for layer in network.layers]},
+        **({"network": networks[0]} if len(networks) == 1 else {"networks": networks}),
         "parameters": {name: _plain(value) for name, value in changed(estimator).items()},
     }
     if recipe is not None:
@@ -52,6 +50,18 @@ def described(estimator: Any, recipe: Recipe | None) -> dict[str, Any]:
             "training": dict(recipe.training),
         }
     return document
+
+
+def _network(estimator: Any) -> dict[str, Any]:
+    from fastmlp import summary
+
+    if has_coder(estimator):  # of which there is no summary
+        network = estimator.network_
+        inputs = [{"kind": block.kind, "width": block.width} for block in network.inputs]
+        return {"n_params": network.n_params, "inputs": inputs, "widths": list(network.widths)}
+
+    described = summary(estimator)
+    return {"n_params": described.n_params, "layers": [asdict(layer) for layer in described.layers]}
 
 
 def changed(estimator: Any) -> dict[str, Any]:
@@ -65,7 +75,13 @@ def _print(estimator: Any, recipe: Recipe | None, document: Mapping[str, Any]) -
     from fastmlp import summary
 
     console = output.console()
-    typer.echo(f"{summary(estimator)}\n")
+    if "network" in document and not has_coder(estimator):
+        typer.echo(f"{summary(networks_of(estimator)[0])}\n")
+    else:
+        networks = [(str(i), *_row(member)) for i, member in enumerate(networks_of(estimator))]
+        of_several = f": the mean over {len(networks)} networks" if len(networks) > 1 else ""
+        typer.echo(f"{document['estimator']}{of_several}\n")
+        console.print(output.grid("", ["network", "neurons", "parameters", "epochs"], networks), "")
     if document["parameters"]:
         console.print(output.pairs(document["parameters"].items()), "")
     if recipe is None:
@@ -74,6 +90,13 @@ def _print(estimator: Any, recipe: Recipe | None, document: Mapping[str, Any]) -
     title = f"{len(rows)} columns -> {len(recipe.features)} features; target: {recipe.target}"
     console.print(output.grid(title, ["column", "kind", "training rows"], rows))
     console.print(output.pairs(_history(recipe.training).items()))
+
+
+def _row(network: Any) -> tuple[str, str, str]:
+    """Return neurons, number of parameters, and epochs of a network in an ensemble."""
+    found = _network(network)
+    neurons = " ".join(str(W.shape[1]) for W in network.coefs_)
+    return neurons, f"{found['n_params']:,}", str(network.n_iter_)
 
 
 def _details(column: Column) -> str:

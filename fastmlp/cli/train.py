@@ -15,7 +15,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from fastmlp.cli import output, parameters
+from fastmlp.cli import output, parameters, searching
 from fastmlp.cli.arguments import (
     DataFile,
     Decimal,
@@ -67,6 +67,17 @@ class Plan:
     dialect: Dialect
     format: str | None  # of standard input
     quiet: bool
+    time_limit: float | None = None  # seconds of a search
+    model: str = parameters.MODELS[0]
+
+    def made(self, task: str, codes: Codes) -> Any:
+        """Return the estimator of a task, not fitted yet, for the columns of a file."""
+        given: dict[str, Any] = {**self.parameters, "random_state": self.seed}
+        if codes.read:
+            given |= {"dtype": self.dtype, "categorical_features": [kind == "categorical" for kind in codes.kinds[:-1]]}
+            if not self.share and self.validation is None:
+                given["validation_fraction"] = 0  # no rows are held out that no report knows
+        return parameters.made(self.model, task, given)
 
 
 # options of train alone
@@ -83,7 +94,19 @@ Task = Annotated[
         help="classification, regression, or auto: texts, true and false, and few whole numbers are classes.",
     ),
 ]
-Hidden = Annotated[str, typer.Option(metavar="SIZES", help="Neurons of the hidden layers; none for no layer.")]
+Hidden = Annotated[
+    str | None,
+    typer.Option(metavar="SIZES", help="Neurons of the hidden layers; none for no layer. [default: 100]"),
+]
+Network = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help=f"{', '.join(parameters.MODELS)}: scikit-learn's network, or one of those for tables, which code columns "
+        "and missing values themselves.",
+    ),
+]
 Valid = Annotated[
     str,
     typer.Option(
@@ -125,6 +148,14 @@ Dtype = Annotated[str, typer.Option(metavar="NAME", help="float32, or float64 as
 ScaleTarget = Annotated[
     bool, typer.Option(help="Regression: train on the target with mean 0 and variance 1; predictions are not scaled.")
 ]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Search for the parameters that are not given, so many seconds long, reading not included; the model is "
+        "an ensemble of the best networks.",
+    ),
+]
 Plot = Annotated[
     Path | None,
     typer.Option(metavar="FILE", callback=regular_file, help="Draw the loss of each epoch (.png, .svg, .pdf)."),
@@ -136,7 +167,8 @@ def train(
     model: Model,
     target: TargetColumn = None,
     task: Task = "auto",
-    hidden: Hidden = "100",
+    network: Network = parameters.MODELS[0],
+    hidden: Hidden = None,
     valid: Valid = "0.2",
     cv: Folds = None,
     weight: WeightColumn = None,
@@ -146,6 +178,7 @@ def train(
     max_categories: MostCategories = 1000,
     dtype: Dtype = "float32",
     scale_target: ScaleTarget = True,
+    time_limit: TimeLimit = None,
     plot: Plot = None,
     json_file: JsonFile = None,
     quiet: Quiet = False,
@@ -172,6 +205,8 @@ def train(
 
         fastmlp train wine.csv --target quality --task regression --hidden 64,64 --early-stopping -o wine.safetensors
 
+        fastmlp train wine.csv --target quality --time-limit 600 -o wine.safetensors
+
         fastmlp train flights.parquet --target delay --drop id --kind carrier=categorical -o delay.safetensors
 
         fastmlp train wine.csv --target quality --valid wine_valid.csv --id bottle --weight bottles -o wine.safetensors
@@ -183,12 +218,16 @@ def train(
     with output.one_line_errors():
         plan = Plan(
             data, _target(target, data, file_format), model, _one_of("--task", task, TASKS),
-            _parameters(parameters, hidden, task), _seed(parameters), *_validation(valid), cv or 0, weight,
+            _parameters(parameters, hidden, task, network), _seed(parameters), *_validation(valid), cv or 0, weight,
             tuple(id_column or ()), tuple(drop or ()), dict(map(_kind, kind or ())), max_categories,
             _one_of("--dtype", dtype, DTYPES), scale_target, dialect(separator, encoding, missing, decimal, thousands),
-            file_format, quiet or str(json_file) == "-",
+            file_format, quiet or str(json_file) == "-", time_limit, network,
         )  # fmt: skip
         report = _trained(plan, plot, json_file)
+    _tell(plan, report, json_file)
+
+
+def _tell(plan: Plan, report: Mapping[str, Any], json_file: Path | None) -> None:
     if not plan.quiet:
         show(report)
     output.write_json(json_file, report)
@@ -199,6 +238,16 @@ def _trained(plan: Plan, plot: Path | None, json_file: Path | None) -> dict[str,
     from fastmlp.persistence import save
 
     _check_validation(plan)
+    if plan.model != "mlp" and not plan.scale_target:
+        raise ValueError(
+            f"--no-scale-target makes no sense with --model {plan.model}, which scales targets in any case"
+        )
+    if plan.model == "tabm" and plan.time_limit is not None:
+        raise ValueError(
+            "--time-limit makes no sense with --model tabm, which has no space to search: say mlp or realmlp"
+        )
+    validates = bool(plan.share) or plan.validation is not None
+    searching.check(plan.time_limit, plan.parameters, validates=validates, folds=plan.folds, plots=plot is not None)
     inputs = {"DATA": plan.data, "--valid": plan.validation}
     with guarded(inputs, {"--output": plan.output, "--plot": plot, "--json": json_file}) as held:
         _check_packages(plot, plan)
@@ -219,7 +268,7 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
     begin = time.perf_counter()
     with data_file(plan.data, plan.format) as path, temporary_folder(plan.output) as folder:
         codes, target, held_out, remarks = _read(open_source(path, plan.dialect), plan, folder)
-        estimator = parameters.made(target.task, {**plan.parameters, "random_state": plan.seed})
+        estimator = plan.made(target.task, codes)
         scaled = plan.scale_target and target.task == "regression" and parameters.has_linear_output(estimator)
         crossed = begin_cv = time.perf_counter()
         scores = {}
@@ -227,9 +276,9 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
             scores = _cross_validation(plan, codes, target, held_out, scaled, folder)
             crossed = time.perf_counter()
         training, validation, columns = _staged(plan, codes, target, held_out, folder)
-        room.grow(_model_bytes(estimator, target, training.X))
+        room.grow(_model_bytes(plan, estimator, target, training.X))
         staged = time.perf_counter()
-        result = fit(estimator, training, validation, scaled=scaled, bar=not plan.quiet)
+        estimator, result, found = _fitted(plan, estimator, training, validation, scaled)
         trained = time.perf_counter()
         if not plan.quiet:
             tell(result.notes)
@@ -242,11 +291,22 @@ def run(plan: Plan, room: Reservation) -> tuple[Any, Recipe]:
             "metrics": {"of": "training" if validation is None else "validation"}
             | judged(estimator, validation or training),
             **scores,
+            **found,
             "seconds": seconds,
             "versions": environment.versions(),
         }
         del training, validation  # a mapped file cannot be removed everywhere
-    return estimator, Recipe(columns, target.name, target.task, plan.dialect, history, plan.ids)
+    return estimator, Recipe(columns, target.name, target.task, plan.dialect, history, plan.ids, codes.read)
+
+
+def _fitted(
+    plan: Plan, estimator: Any, training: Rows, validation: Rows | None, scaled: bool
+) -> tuple[Any, Result, dict[str, Any]]:
+    """Return the fitted estimator, how its fit ended, and what the report says besides: of a search."""
+    if plan.time_limit is None or validation is None:
+        return estimator, fit(estimator, training, validation, scaled=scaled, bar=not plan.quiet), {}
+    wanted = searching.Wanted(plan.time_limit, plan.parameters, plan.seed)
+    return searching.searched(estimator, wanted, training, validation, scaled=scaled, told=not plan.quiet)
 
 
 def _read(source: Source, plan: Plan, folder: Path) -> tuple[Codes, Target, np.ndarray, dict[str, Any]]:
@@ -268,6 +328,7 @@ def _read(source: Source, plan: Plan, folder: Path) -> tuple[Codes, Target, np.n
             validation=validation,
             on_rows=lambda n: status and status.update(f"{plan.data}: {n:,} rows read"),
         )
+    codes.read = plan.model != "mlp"
     target = read_target(codes, plan.task, str(source.path))
     if not plan.quiet:
         typer.echo(f"{target.task}: {target.reason}", err=True)
@@ -294,7 +355,7 @@ def _cross_validation(
     shown: Any = nullcontext() if plan.quiet else Console(stderr=True).status("cross-validation", spinner="line")
     with shown:
         scores = cross_validated(
-            lambda: parameters.made(target.task, {**plan.parameters, "random_state": plan.seed}),
+            lambda: plan.made(target.task, codes),
             codes,
             target,
             held_out,
@@ -337,6 +398,7 @@ def _history(
         "rows": {"training": len(training.y), "validation": 0 if validation is None else len(validation.y)},
         **{name: value for name, value in optional.items() if value is not None},
         **({"ids": list(plan.ids)} if plan.ids else {}),
+        "network": plan.model,
         "columns": n_columns,
         "features": training.X.shape[1],
         "dtype": plan.dtype,
@@ -346,11 +408,15 @@ def _history(
     }
 
 
-def _model_bytes(estimator: Any, target: Target, X: np.ndarray) -> int:
-    """Return about how large the model file will be."""
+def _model_bytes(plan: Plan, estimator: Any, target: Target, X: np.ndarray) -> int:
+    """Return about how large the model file will be; of a search, at most."""
     n_outputs = len(target.classes) if len(target.classes) > 2 else 1
-    sizes = [X.shape[1], *estimator._hidden_sizes(), n_outputs]
-    return X.dtype.itemsize * sum((a + 1) * b for a, b in pairwise(sizes))
+    n_networks = estimator.n_ens * estimator.n_cv if plan.time_limit is None else searching.NETWORKS
+    hidden = (512, 512, 512) if estimator.hidden_layer_sizes is None else estimator._hidden_sizes()
+    sizes = [X.shape[1], *hidden, n_outputs]
+    if plan.time_limit is not None and "hidden_layer_sizes" not in plan.parameters:
+        sizes = [X.shape[1], *searching.largest(estimator), n_outputs]
+    return n_networks * X.dtype.itemsize * sum((a + 1) * b for a, b in pairwise(sizes))
 
 
 def show(report: Mapping[str, Any]) -> None:
@@ -374,6 +440,8 @@ def _entries(report: Mapping[str, Any]) -> dict[str, Any]:
     epochs = str(report["epochs"])
     if report["weights_of_epoch"] != report["epochs"]:
         epochs += f"; the weights are those of epoch {report['weights_of_epoch']}"
+    if "networks" in report:
+        epochs = f"at most {report['epochs']}, in each of {report['networks']} networks whose predictions are averaged"
     crossed = f", {seconds['cross_validation']:.2f} to cross-validate" if "cross_validation" in seconds else ""
     entries = {
         "rows": f"{rows['training']:,} to train on, {rows['validation']:,} to validate on{source}",
@@ -383,12 +451,20 @@ def _entries(report: Mapping[str, Any]) -> dict[str, Any]:
         "left out": "; ".join(f"{name!r}: {why}" for name, why in report["left_out"].items()) or None,
         "look at": "\n".join(f"{name!r} {why}" for name, why in report["notes"].items()) or None,
         report["unit"]: epochs,
+        "search": _search(report["search"]) if "search" in report else None,
         "ended by": report["ended"],
         "seconds": f"{seconds['reading']:.2f} to read, {seconds['training']:.2f} to train{crossed}",
         "seed": report["seed"],
         "model": report["model"],
     }
     return {name: value for name, value in entries.items() if value is not None}
+
+
+def _search(found: Mapping[str, Any]) -> str:
+    """Return the line about a search."""
+    trials = ", ".join(f"{n:,} {status}" for status, n in found["trials"].items())
+    scores = ", ".join(f"{name} {found[f'score_of_{name}']:.4g}" for name in ("defaults", "best", "ensemble"))
+    return f"trials: {trials}; scores: {scores}"
 
 
 # --- options ----------------------------------------------------------------------------------------------------------
@@ -406,13 +482,16 @@ def _one_of(option: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _parameters(given: dict[str, Any], hidden: str, task: str) -> dict[str, Any]:
-    try:
-        sizes = () if hidden == "none" else tuple(int(size) for size in hidden.split(","))
-    except ValueError:
-        raise ValueError(f"--hidden must be whole numbers with commas between, or none, got {hidden!r}") from None
-    chosen = {"hidden_layer_sizes": sizes, **given}
-    parameters.checked(task, chosen)
+def _parameters(given: dict[str, Any], hidden: str | None, task: str, model: str) -> dict[str, Any]:
+    _one_of("--model", model, parameters.MODELS)
+    chosen = dict(given)
+    if hidden is not None:
+        try:
+            sizes = () if hidden == "none" else tuple(int(size) for size in hidden.split(","))
+        except ValueError:
+            raise ValueError(f"--hidden must be whole numbers with commas between, or none, got {hidden!r}") from None
+        chosen["hidden_layer_sizes"] = sizes
+    parameters.checked(model, task, chosen)
     return chosen
 
 

@@ -31,7 +31,8 @@ class Row:
     """One engine.
 
     `holds` maps the number of an optimizer's states, and the share of the parameters that are weights above the first
-    layer, to the memory of a training: in vectors of the size of the parameters, besides these and the states.
+    layer (all weights, if something in front of it learns), to the memory of a training: in vectors of the size of the
+    parameters, besides these and the states.
     """
 
     module: str  # that implements it; importing it is cheap, and fails if the engine cannot work

@@ -16,7 +16,7 @@ from fastmlp.data.targets import Objective
 from fastmlp.engines import backends
 from fastmlp.estimator import ensemble
 from fastmlp.estimator.parameters import activations_of
-from fastmlp.kernels import formulas
+from fastmlp.kernels import formulas, layer_table
 from fastmlp.model import choices, stages, weights
 from fastmlp.model.initialization import initial_params
 from fastmlp.model.network import Network
@@ -84,7 +84,8 @@ def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, has_val
     if choices.name_of(estimator.solver) == "lbfgs":
         return LBFGS_VECTORS * 8 / network.dtype.itemsize
     n_states, row = _n_states(estimator), backends.row_of(engine)
-    above_first = sum(s.size for s in network.segments if s.name == "W" and s.layer > 0) / network.n_params
+    lowest = 0 if layer_table.learns_in_front(network) else 1  # the first layer that hands a delta down
+    above_first = sum(s.size for s in network.segments if s.name == "W" and s.layer >= lowest) / network.n_params
     found = 1 + n_states + row.holds(n_states, above_first)  # 1: the parameters
     if has_validation:
         found += row.packs + 2 * network.needs_whole_batch  # the weights to predict with, batch_norm folded into them

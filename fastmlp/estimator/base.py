@@ -186,7 +186,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         ValueError
             If there is no such parameter; the message lists the valid ones, and says which one was probably meant.
         """
-        own = {name: value for name, value in params.items() if not flat_parameters.is_flat(name)}
+        own = {name: value for name, value in params.items() if not flat_parameters.is_flat(self, name)}
         flat = flat_parameters.chosen(self, params)
         try:
             super().set_params(**own | flat)

@@ -182,9 +182,7 @@ def train(
     # Ctrl-C may have come before a network was trained at all
     trained = [task for task in tasks if task.estimator.n_iter_ > 0] or tasks[:1]
     if len(trained) < len(tasks):
-        warned.warn(
-            f"{len(trained)} of {len(tasks)} networks were trained before the interruption: the others are left out"
-        )
+        warned.warn(f"{len(trained)} of {len(tasks)} networks were trained, the ensemble leaves out the others")
     estimator.estimators_ = [task.estimator for task in trained]
     estimator.n_iter_ = max(member.n_iter_ for member in estimator.estimators_)
     estimator._idle_predictions = []

@@ -33,10 +33,10 @@ LEFT_TO_CONSTRUCTOR = {
 }
 
 
-def is_flat(name: str) -> bool:
-    """Return whether this is the flat name of a parameter of a choice."""
+def is_flat(estimator: Any, name: str) -> bool:
+    """Return whether this is the flat name of a parameter of a choice that an estimator has."""
     argument, separator, _ = name.partition("__")
-    return bool(separator) and argument in TABLES
+    return bool(separator) and argument in TABLES and argument in estimator._parameter_constraints
 
 
 def listed(estimator: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def chosen(estimator: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for flat, value in params.items():
-        if not is_flat(flat):
+        if not is_flat(estimator, flat):
             continue
         argument, _, name = flat.partition("__")
         choice = found.get(argument, params.get(argument, getattr(estimator, argument)))

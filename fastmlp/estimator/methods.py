@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from fastmlp.estimators import MLPClassifier, MLPRegressor
 
 
-class ModelMethods:
-    """The methods of both estimators that other modules implement."""
+class FileMethods:
+    """The methods of all estimators that other modules implement."""
 
     def summary(self) -> Summary:
         """Return the layers, shapes, parameters, memory and arithmetic of the network; see :func:`fastmlp.summary`."""
@@ -39,6 +39,18 @@ class ModelMethods:
 
         save(self, path, optimizer_state=optimizer_state, metadata=metadata)
 
+    def to_onnx(
+        self, path: str | os.PathLike[str] | None = None, *, opset: int | None = None, dtype: Any = None
+    ) -> Any:
+        """Return the fitted network as an ONNX model; see :func:`fastmlp.export.onnx.to_onnx`."""
+        from fastmlp.export.onnx import to_onnx
+
+        return to_onnx(self, path, opset=opset, dtype=dtype)
+
+
+class ModelMethods(FileMethods):
+    """Those of estimators that read matrices of numbers."""
+
     @overload
     def to_sklearn(self: MLPClassifier) -> neural_network.MLPClassifier: ...  # type: ignore[misc] # a class below
     @overload
@@ -54,14 +66,6 @@ class ModelMethods:
         from fastmlp.saving.to_torch import to_torch
 
         return to_torch(self, outputs=outputs)
-
-    def to_onnx(
-        self, path: str | os.PathLike[str] | None = None, *, opset: int | None = None, dtype: Any = None
-    ) -> Any:
-        """Return the fitted network as an ONNX model; see :func:`fastmlp.export.onnx.to_onnx`."""
-        from fastmlp.export.onnx import to_onnx
-
-        return to_onnx(self, path, opset=opset, dtype=dtype)
 
     def to_c(self, path: str | os.PathLike[str] | None = None, *, name: str = "model") -> str:
         """Return the fitted network as one C99 file without dependencies; see :func:`fastmlp.export.c.to_c`."""

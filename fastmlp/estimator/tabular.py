@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.data.warned import Warned, kept, warn_once_each
@@ -29,6 +29,7 @@ from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import stages
 from fastmlp.model.network import Network
 from fastmlp.preprocessing.coder import ColumnCoder
+from fastmlp.sklearn_compat import _safe_indexing
 from fastmlp.training.callbacks import check_callbacks
 from fastmlp.training.given_sets import given_validation
 from fastmlp.training.many import Task
@@ -296,6 +297,15 @@ class BaseTabular(BaseNetwork):
         tags.input_tags.sparse = False
         tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
         return tags
+
+
+def refuse_tables(estimator: Any, function: str) -> None:
+    """Raise a TypeError about an estimator for tables, of which `function` would convert the network alone."""
+    if isinstance(estimator, BaseTabular):
+        raise TypeError(
+            f"{function} takes MLPClassifier and MLPRegressor, got {type(estimator).__name__}: it codes the columns of"
+            " tables before its network reads them, and has feature blocks; to_onnx exports, and save keeps, all of it"
+        )
 
 
 #: Private attributes that a fit leaves.

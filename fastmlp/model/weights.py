@@ -33,16 +33,25 @@ def expose(estimator: Any, network: Network, params: np.ndarray) -> None:
 
 def views(network: Network, params: np.ndarray) -> dict[str, list]:
     """Return public attribute -> views of the flat vector, one per layer or block, None for one without."""
-    found: dict[str, list] = {"coefs_": network.coefs(params), "intercepts_": network.intercepts(params)}
+    return {
+        attribute: [None if segment is None else segment.view(params) for segment in segments]
+        for attribute, segments in places(network).items()
+    }
+
+
+def places(network: Network) -> dict[str, list[Segment | None]]:
+    """Return public attribute -> segments of the flat vector, one per layer or block, None for one without."""
+    found: dict[str, list[Segment | None]] = {}
     for segment in network.segments:
-        if segment.attribute not in ("coefs_", "intercepts_"):
-            places = found.setdefault(segment.attribute, [None] * _n_places(network, segment))
-            places[segment.layer] = segment.view(params)
+        of_attribute = found.setdefault(segment.attribute, [None] * _n_places(network, segment))
+        of_attribute[segment.layer] = segment
     return found
 
 
 def _n_places(network: Network, segment: Segment) -> int:
-    """Return the length of the list that an array is in: an entry per hidden layer, or per feature block."""
+    """Return the length of the list that an array is in: an entry per layer, hidden layer, or feature block."""
+    if segment.attribute in ("coefs_", "intercepts_"):
+        return network.n_layers
     if segment.name in feature_table.ARRAYS:
         return len(network.inputs)
     return 1 if segment.name == "input_scale" else len(network.activations)

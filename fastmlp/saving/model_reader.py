@@ -10,13 +10,14 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.preprocessing import LabelBinarizer
 
-from fastmlp.data.targets import LOSS_OF_LINK, n_class_outputs
+from fastmlp.data.targets import LOSS_OF_LINK, n_class_outputs, task_of
 from fastmlp.estimator import earlier
 from fastmlp.estimator.base import ESTIMATORS, _defaults
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.model.stages import UNIT_ATTRIBUTES
-from fastmlp.saving import modelfile
+from fastmlp.preprocessing.coder import ColumnCoder
+from fastmlp.saving import modelfile, tables
 from fastmlp.saving.modelfile import Decoder, Model, ModelFileError, Tensors, refusing
 from fastmlp.training import state as states
 from fastmlp.training.attributes import ATTRIBUTES
@@ -25,6 +26,11 @@ from fastmlp.training.stopping import Stopping
 
 WEIGHTS = ("coefs_", "intercepts_", *UNIT_ATTRIBUTES.values())
 
+#: Attributes that a coder determines, if there is one.
+OF_CODER = ("n_features_in_", "feature_names_in_")
+
+#: Attributes of estimators for tables alone.
+OF_TABLES = ("network_", "target_range_", *weights.INPUT_ATTRIBUTES)
 
 #: Entry of the header of an ensemble: the headers of its members.
 MEMBERS = "estimators_"
@@ -38,14 +44,37 @@ def member_prefix(number: int) -> str:
 def build(model: Model, path: str, trust_formulas: bool) -> Any:
     """Return the estimator that a header and tensors describe; a ModelFileError names what contradicts."""
     header, tensors = model.header, dict(model.tensors)
-    members = _members(header, tensors, path, trust_formulas)
+    coders: list[ColumnCoder] = []
+    if tables.CODERS in header:
+        own = {name: tensors.pop(name) for name in [*tensors] if name.startswith(f"{tables.CODERS}.")}
+        with refusing(path, tables.CODERS):
+            decoder = Decoder(own, trust_formulas)
+            coders = tables.restored_coders(header[tables.CODERS], decoder)
+            _check_rest(header, decoder, path)
+    estimator = _built(header, tensors, coders, path, trust_formulas)
+    wanted = tables.coders_of(estimator) if tables.is_table_estimator(estimator) else []
+    if len(wanted) != len(coders):
+        raise ModelFileError(path, tables.CODERS, f"must be {len(wanted)}, got {len(coders)}")
+    return estimator
+
+
+def _built(header: dict[str, Any], tensors: Tensors, coders: list[ColumnCoder], path: str, trust_formulas: bool) -> Any:
+    """Return the estimator, or the member of an ensemble, of a header."""
+    members = _members(header, tensors, coders, path, trust_formulas)
     decoder = Decoder(tensors, trust_formulas)
     estimator = _with_parameters(header, decoder, path)
-    known = {*ATTRIBUTES, *Stopping.SAVED, *WEIGHTS, "_label_binarizer"}
+    of_tables = OF_TABLES if tables.is_table_estimator(estimator) else ()
+    known = {*ATTRIBUTES, *Stopping.SAVED, *WEIGHTS, "_label_binarizer"}.difference(OF_TABLES).union(of_tables)
     attributes = _section(header, path, "attributes", known)
     with refusing(path, "attributes"):
         if members:
             network = _restore_members(estimator, members, attributes)
+        elif of_tables:
+            with refusing(path, tables.CODER):
+                coder = tables.coder_of(header, coders)
+            content = decoder(attributes["network_"])
+            _refuse_formulas(decoder, path)
+            network = tables.restore(estimator, content, attributes, decoder, coder)
         else:
             network = _restore_weights(estimator, attributes, decoder)
     _restore_attributes(estimator, attributes, network, decoder, path)
@@ -54,12 +83,27 @@ def build(model: Model, path: str, trust_formulas: bool) -> Any:
     if is_classifier(estimator):
         with refusing(path, "_label_binarizer"):
             estimator._label_binarizer = _restored_binarizer(decoder(attributes["_label_binarizer"]), estimator)
-            if n_class_outputs(estimator._label_binarizer) != network.widths[-1]:
-                raise ValueError(f"its classes do not belong to a network with {network.widths[-1]} outputs")
+            _check_classes(estimator, network)
     _restore_training(estimator, header, network, decoder, path)
+    _check_rest(header, decoder, path)
+    return estimator
+
+
+def _check_classes(estimator: Any, network: Network) -> None:
+    """Refuse classes, and a link, that do not belong to the network."""
+    binarizer, is_table = estimator._label_binarizer, tables.is_table_estimator(estimator)
+    n_outputs = len(binarizer.classes_) if is_table else n_class_outputs(binarizer)
+    if n_outputs != network.widths[-1] or (is_table and len(estimator.classes_) != n_outputs):
+        raise ValueError(f"its classes do not belong to a network with {network.widths[-1]} outputs")
+    wanted = "logistic" if task_of(binarizer) == "multilabel" else "softmax"
+    if is_table and estimator.out_activation_ != wanted:
+        raise ValueError(f"out_activation_ must be {wanted!r} for these classes, got {estimator.out_activation_!r}")
+
+
+def _check_rest(header: Mapping[str, Any], decoder: Decoder, path: str) -> None:
+    """Refuse tensors that nothing refers to."""
     if decoder.tensors and not _is_newer(header):
         raise ModelFileError(path, "tensors", f"nothing refers to {sorted(decoder.tensors)}"[: modelfile.MAX_REASON])
-    return estimator
 
 
 def section_of(header: Mapping[str, Any], path: str | os.PathLike[str], name: str, kind: type) -> Any:
@@ -102,6 +146,15 @@ def _with_parameters(header: Mapping[str, Any], decoder: Decoder, path: str) -> 
             parameters[parameter] = decoder(value)
     with refusing(path, "parameters"):
         parameters = earlier.migrated(parameters)
+    _refuse_formulas(decoder, path)
+    with refusing(path, "parameters"):
+        estimator = cls(**parameters)
+        estimator._validate_params()
+    return estimator
+
+
+def _refuse_formulas(decoder: Decoder, path: str) -> None:
+    """Show formulas that are not trusted, if the file holds any."""
     if decoder.formulas:
         shown = "\n\n".join(decoder.formulas)
         raise ModelFileError(
@@ -110,13 +163,11 @@ def _with_parameters(header: Mapping[str, Any], decoder: Decoder, path: str) -> 
             "the file holds formulas of a user's own. They can compute with numbers and do nothing else; if they are"
             f" what you expect, load(path, trust_formulas=True) compiles them:\n\n{shown}",
         )
-    with refusing(path, "parameters"):
-        estimator = cls(**parameters)
-        estimator._validate_params()
-    return estimator
 
 
-def _members(header: Mapping[str, Any], tensors: Tensors, path: str, trust_formulas: bool) -> list[Any]:
+def _members(
+    header: Mapping[str, Any], tensors: Tensors, coders: list[ColumnCoder], path: str, trust_formulas: bool
+) -> list[Any]:
     """Return the members of an ensemble, and take their tensors out of `tensors`; an empty list if it is none."""
     members: list[Any] = []
     for number, of_member in enumerate(section_of(header, path, MEMBERS, list) if MEMBERS in header else ()):
@@ -125,7 +176,7 @@ def _members(header: Mapping[str, Any], tensors: Tensors, path: str, trust_formu
             raise ModelFileError(path, prefix[:-1], "must describe one network")
         inherited = {name: header[name] for name in ("format", "fastmlp") if name in header}
         own = {name.removeprefix(prefix): tensors.pop(name) for name in [*tensors] if name.startswith(prefix)}
-        members.append(build(Model({**of_member, **inherited}, own), path, trust_formulas))
+        members.append(_built({**of_member, **inherited}, own, coders, path, trust_formulas))
     return members
 
 
@@ -135,7 +186,7 @@ def _restore_members(estimator: Any, members: list[Any], attributes: Mapping[str
     for member in members:
         if type(member) is not type(estimator) or member.n_outputs_ != first.n_outputs_:
             raise ValueError(f"the members must be {type(estimator).__name__}s with the same outputs")
-        if member.coefs_[0].shape[0] != first.coefs_[0].shape[0]:
+        if member.n_features_in_ != first.n_features_in_:
             raise ValueError("the members must have the same inputs")
         if member.out_activation_ != attributes["out_activation_"]:
             raise ValueError(f"out_activation_ must be the members' {member.out_activation_!r}")
@@ -181,9 +232,13 @@ def _restore_attributes(
             with refusing(path, name):
                 value = row.kind.restored(decoder(attributes[name]))
                 size = len(value) if isinstance(value, np.ndarray) else value
-                if row.size is not None and size != row.size(network):
+                by_coder = name in OF_CODER and tables.is_table_estimator(estimator)
+                if row.size is not None and not by_coder and size != row.size(network):
                     raise ValueError(f"must be {row.size(network)} for the weights in the file, got {size}")
                 setattr(estimator, name, value)
+    if tables.is_table_estimator(estimator):
+        with refusing(path, "attributes"):
+            tables.check_attributes(estimator, network)
 
 
 def _restore_counters(estimator: Any, attributes: Mapping[str, Any], decoder: Decoder, path: str) -> None:

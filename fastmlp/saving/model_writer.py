@@ -19,13 +19,13 @@ from fastmlp.estimator import ensemble
 from fastmlp.estimator.base import ESTIMATORS, _defaults
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
-from fastmlp.saving import modelfile
-from fastmlp.saving.model_reader import MEMBERS, WEIGHTS, build, member_prefix
+from fastmlp.saving import modelfile, tables
+from fastmlp.saving.model_reader import MEMBERS, OF_TABLES, WEIGHTS, build, member_prefix
 from fastmlp.saving.modelfile import Model, Tensors, encode
 from fastmlp.training.attributes import ATTRIBUTES
 
 #: Attributes that are kept in other forms, and attributes that every fit makes again.
-ELSEWHERE = {*WEIGHTS, "estimators_", "_label_binarizer", "_training", "_idle_predictions"}
+ELSEWHERE = {*WEIGHTS, *OF_TABLES, "coder_", "estimators_", "_label_binarizer", "_training", "_idle_predictions"}
 
 #: Those that predictions need, besides the weights.
 NEEDED = (*(name for name, row in ATTRIBUTES.items() if row.needed), "_label_binarizer")
@@ -38,11 +38,13 @@ def _check_whole(estimator: Any) -> None:
     """Raise an error if a file would not hold all of an estimator."""
     if type(estimator) not in ESTIMATORS.values():
         raise TypeError(
-            f"save keeps {' and '.join(ESTIMATORS)}, got {type(estimator).__name__}: of a subclass, or of an estimator"
+            f"save keeps {', '.join(ESTIMATORS)}, got {type(estimator).__name__}: of a subclass, or of an estimator"
             " around it, it would keep a part; use joblib or skops"
         )
     if not ensemble.is_ensemble(estimator):
         check_is_fitted(estimator, ("coefs_", "intercepts_", "out_activation_"))
+        if tables.is_table_estimator(estimator):
+            check_is_fitted(estimator, ("coder_", "network_"))
     elif not estimator.estimators_ or any(type(member) is not type(estimator) for member in estimator.estimators_):
         raise TypeError(f"estimators_ must hold fitted {type(estimator).__name__}s to be saved")
 
@@ -61,7 +63,7 @@ def save(
 
     Parameters
     ----------
-    estimator : MLPClassifier or MLPRegressor
+    estimator : MLPClassifier, MLPRegressor, or an estimator for tables
         Fitted; no subclass.
     path : str or path-like
         Used as it is: no suffix is added.
@@ -79,7 +81,8 @@ def save(
         If it is of another class, or if a parameter is a function (of `learning_rate`, `init` or `monitor`), which no
         file can hold.
     ValueError
-        If its attributes contradict each other or the weights are not finite.
+        If its attributes contradict each other, the weights are not finite, or it has no ``partial_fit`` for which to
+        keep the optimizer.
     ImportError
         If safetensors is not installed.
     OSError
@@ -100,8 +103,13 @@ def save(
     ({'data': 'three squares'}, True)
     """
     _check_whole(estimator)
+    is_table = tables.is_table_estimator(estimator)
+    if optimizer_state and is_table:
+        raise ValueError(f"optimizer_state=True is for partial_fit, which {type(estimator).__name__} does not have")
     plain = _plain_json({} if metadata is None else metadata)
     header, tensors = _describe(estimator, optimizer_state)
+    if is_table:
+        header[tables.CODERS] = tables.described_coders(estimator, tensors)
     # what a file holds is judged before it is written, as it will be when it is read
     build(Model(header, tensors), os.fspath(path), trust_formulas=True)
     _warn_of_the_rest(estimator)
@@ -114,7 +122,7 @@ def save(
 def _describe(estimator: Any, optimizer_state: bool) -> tuple[dict[str, Any], Tensors]:
     """Return the header and tensors of an estimator; those of an ensemble hold those of its members."""
     tensors: Tensors = {}
-    is_ensemble = ensemble.is_ensemble(estimator)
+    is_ensemble, is_table = ensemble.is_ensemble(estimator), tables.is_table_estimator(estimator)
     network = (estimator.estimators_[0] if is_ensemble else estimator)._fitted_network()
     views = {} if is_ensemble else weights.views(network, weights.flat_params(estimator, network))
     parameters = estimator.get_params(deep=False)
@@ -135,11 +143,18 @@ def _describe(estimator: Any, optimizer_state: bool) -> tuple[dict[str, Any], Te
         header[MEMBERS] = [
             _describe_member(i, m, optimizer_state, tensors) for i, m in enumerate(estimator.estimators_)
         ]
+        if is_table:
+            places = {id(coder): i for i, coder in enumerate(tables.coders_of(estimator))}
+            for of_member, member in zip(header[MEMBERS], estimator.estimators_, strict=True):
+                of_member[tables.CODER] = places[id(member.coder_)]
+    elif is_table:
+        header["attributes"]["network_"] = tables.described_network(estimator.network_, tensors)
+        header[tables.CODER] = 0
     elif optimizer_state:
         header["training"] = _training_of(estimator, network, tensors)
     # a reader of an older minor version may leave out what it does not know, but none of these
     given = [f"parameters.{name}" for name, value in parameters.items() if not _is_default(value, defaults[name])]
-    fitted = [f"attributes.{name}" for name in (*WEIGHTS, *NEEDED) if name in header["attributes"]]
+    fitted = [f"attributes.{name}" for name in (*WEIGHTS, *OF_TABLES, *NEEDED) if name in header["attributes"]]
     header["required"] = given + fitted + [f"training.{name}" for name in header.get("training", ())]
     return header, tensors
 

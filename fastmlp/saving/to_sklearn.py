@@ -22,6 +22,7 @@ from fastmlp.data.warned import warn
 from fastmlp.estimator import ensemble
 from fastmlp.estimator.base import ESTIMATORS
 from fastmlp.estimator.parameters import activations_of
+from fastmlp.estimator.tabular import refuse_tables
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.model.stages import OPTIONS, PREDICTS
@@ -130,7 +131,7 @@ def to_sklearn(estimator: Any) -> Any:
 
 
 def _theirs() -> dict[type, type]:
-    return {ours: getattr(neural_network, name) for name, ours in ESTIMATORS.items()}
+    return {ours: getattr(neural_network, name) for name, ours in ESTIMATORS.items() if hasattr(neural_network, name)}
 
 
 def _to_sklearn(estimator: Any) -> Any:
@@ -317,6 +318,7 @@ def copy_requests(source: Any, target: Any) -> None:
 def counterpart(estimator: Any, table: dict[type, type], function: str) -> Any:
     if type(estimator) in table:
         return table[type(estimator)]
+    refuse_tables(estimator, function)
     known = " and ".join(f"{cls.__module__.split('.')[0]}'s {cls.__name__}" for cls in table)
     kind = type(estimator)
     what = "a subclass, which may fit or predict otherwise" if isinstance(estimator, tuple(table)) else "another class"

@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.data.optional import needed
-from fastmlp.estimator.base import ESTIMATORS, _BaseMLP
+from fastmlp.estimator.base import _BaseMLP
+from fastmlp.estimator.tabular import refuse_tables
 from fastmlp.kernels import formulas
 from fastmlp.model import choices, stages, weights
 from fastmlp.model.network import Network
@@ -67,8 +68,9 @@ def to_torch(estimator: Any, *, outputs: str = "logits") -> torch.nn.Sequential:
     )
     """
     torch = needed("torch", "to_torch", INSTALL)
+    refuse_tables(estimator, "to_torch")
     if not isinstance(estimator, _BaseMLP):
-        raise TypeError(f"to_torch converts {' and '.join(ESTIMATORS)}, got {type(estimator).__name__}")
+        raise TypeError(f"to_torch converts MLPClassifier and MLPRegressor, got {type(estimator).__name__}")
     if not isinstance(outputs, str) or outputs not in OUTPUTS:
         raise ValueError(f"outputs must be 'logits' or 'predictions', got {outputs!r}")
     check_is_fitted(estimator)

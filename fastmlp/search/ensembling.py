@@ -80,6 +80,19 @@ def select(
     return best
 
 
+def copies(weights: Sequence[float], size: int) -> list[int]:
+    """Return how often each candidate was added, from the weights that :func:`select` came to in at most `size` rounds.
+
+    Examples
+    --------
+    >>> copies([0.75, 0.25], 9)
+    [3, 1]
+    """
+    shares = np.asarray(weights)
+    n_rounds = next(n for n in range(1, size + 1) if np.allclose(shares * n, np.rint(shares * n), atol=1e-6))
+    return np.rint(shares * n_rounds).astype(int).tolist()
+
+
 def _rounds(candidates: Sequence[Outputs], score: Callable[[Outputs], Any], size: int) -> Iterator[np.ndarray]:
     """Yield how often each candidate was added, after each round."""
     counts, sums = np.zeros(len(candidates), dtype=int), [np.zeros(part.shape) for part in candidates[0]]

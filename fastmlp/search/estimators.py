@@ -24,10 +24,12 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_para
 
 from fastmlp.data.warned import warn
 from fastmlp.estimator.mistakes import explained
+from fastmlp.estimator.parameters import Names
 from fastmlp.search import ensembling, results, spaces
+from fastmlp.search.joined import as_ensemble
 from fastmlp.search.rows import Rows, Split, splits_of
 from fastmlp.search.trials import KEPT, Deadline, Plan, Trial, n_side_by_side, probabilities
-from fastmlp.sklearn_compat import HasMethods, Interval, StrOptions, _check_sample_weight, _fit_context
+from fastmlp.sklearn_compat import HasMethods, Interval, _check_sample_weight, _fit_context
 from fastmlp.training.many import fit_many
 
 #: Share of the time limit that the selection of the ensemble may take after the end.
@@ -71,7 +73,7 @@ _PARAMETERS = """
         Source of the split, of the parameters, and of each fit's `random_state` where the estimator has none.
 
     verbose : int, default=0
-        Whether to print a line for each trial.
+        1 prints a line for each trial that is the best so far, 2 for every trial.
 """
 
 _ATTRIBUTES = """
@@ -121,7 +123,7 @@ class _EnsembleSearch(MetaEstimatorMixin, metaclass=ABCMeta):
         "ensemble_size": [Interval(Integral, 1, None, closed="left")],
         "cv": ["cv_object"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "scoring": [Names(get_scorer_names()), callable, None],
         "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -211,9 +213,10 @@ class _EnsembleSearch(MetaEstimatorMixin, metaclass=ABCMeta):
         plan = Plan(base, splits, scorer, classes, deadline, one_thread_each=n_threads > 1)
         # what fit_many asks of a task is `train`
         found: list[Any] = [Trial(plan, number, *each) for number, each in enumerate(zip(drawn, seeds, strict=True))]
+        kept: list[Trial] = []
 
         def on_end(trial: Any) -> None:
-            self._ended(trial, found)
+            self._ended(trial, kept)
 
         fit_many(found, n_threads, on_end)
         self._keep(plan, [trial for trial in found if trial.status != "not begun"])
@@ -277,13 +280,17 @@ class _EnsembleSearch(MetaEstimatorMixin, metaclass=ABCMeta):
         seeds = np.random.RandomState(of_fits).randint(np.iinfo(np.int32).max, size=(len(drawn), n_splits))
         return drawn, seeds.tolist()
 
-    def _ended(self, trial: Trial, found: Sequence[Trial]) -> None:
-        """Keep the estimators of the best trials only, and of the first; report the trial."""
-        others = [other for other in found[1:] if other.is_finished and other.outputs]
-        for other in sorted(others, key=lambda other: other.key, reverse=True)[KEPT:]:
-            other.forget()
-        if self.verbose and trial.status != "not begun":
-            best, seconds = max(other.key for other in found)[0], sum(trial.seconds)
+    def _ended(self, trial: Trial, kept: list[Trial]) -> None:
+        """Enter a trial among the best, which keep their estimators; report it. The first trial keeps its own."""
+        if trial.is_finished:
+            kept.append(trial)
+            kept.sort(key=lambda other: (other.key, -other.number), reverse=True)
+            for other in kept[KEPT:]:
+                if other.number:
+                    other.forget()
+            del kept[KEPT:]
+        if trial.status != "not begun" and self.verbose > (not kept or trial is not kept[0]):
+            best, seconds = kept[0].score if kept else np.nan, sum(trial.seconds)
             print(f"Trial {trial.number}: {trial.status}, score {trial.score:.6g}, best {best:.6g}, {seconds:.2f} s")
 
     def _keep(self, plan: Plan, begun: Sequence[Trial]) -> None:
@@ -292,6 +299,8 @@ class _EnsembleSearch(MetaEstimatorMixin, metaclass=ABCMeta):
         weights = self._weights(plan, [trial for trial in begun if trial.outputs])
         chosen = [trial for trial in begun if weights.get(trial.number)]
         self.estimators_ = [estimator for trial in chosen for estimator in trial.estimators]
+        copies = ensembling.copies([weights[trial.number] for trial in chosen], self.ensemble_size)
+        self._copies = [n for n, trial in zip(copies, chosen, strict=True) for _ in trial.estimators]
         shares = [weights[trial.number] / len(trial.estimators) for trial in chosen]
         self.weights_ = np.repeat(shares, [len(trial.estimators) for trial in chosen])
         means = ensembling.means([trial.outputs for trial in chosen], [weights[trial.number] for trial in chosen])
@@ -328,7 +337,36 @@ class _EnsembleSearch(MetaEstimatorMixin, metaclass=ABCMeta):
     def _learn_targets(self, y: np.ndarray) -> None:
         """Learn the classes of y, if there are any."""
 
-    # --- prediction ------------------------------------------------------------------------------------------------
+    # --- afterwards ------------------------------------------------------------------------------------------------
+
+    def to_estimator(self) -> Any:
+        """Return the ensemble as one estimator of the class that was tuned, such as MLPClassifier.
+
+        It is what a fit with `n_ens` gives, so it can be saved and exported.  Its networks are those of `estimators_`,
+        in proportion to their weights: of a weight of 2/5 there are two among five.
+
+        Returns
+        -------
+        estimator
+            With the networks in its own `estimators_`, the same objects.
+
+        Raises
+        ------
+        ValueError
+            If something else than fastmlp's own estimators was tuned, or if networks differ in their outputs.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from fastmlp import EnsembleSearchClassifier, MLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> clf = MLPClassifier(max_iter=20, learning_rate_init=0.01)
+        >>> search = EnsembleSearchClassifier(clf, {"alpha": [0.1, 1.0]}, n_trials=3, random_state=0).fit(X, y)
+        >>> type(search.to_estimator()).__name__
+        'MLPClassifier'
+        """
+        check_is_fitted(self)
+        return as_ensemble([member for member, n in zip(self.estimators_, self._copies, strict=True) for _ in range(n)])
 
     def _mean(self, outputs_of: Callable[[Any], np.ndarray]) -> np.ndarray:
         """Return the weighted mean of what the estimators come to, added in their order."""

@@ -64,7 +64,10 @@ def splits_of(
             raise ValueError(f"cv={cv} must be at most the number of rows, {n_rows}")
         cv = (StratifiedKFold if classifies else KFold)(int(cv), shuffle=True, random_state=seed)
     cut: Iterator[tuple[np.ndarray, np.ndarray]] = check_cv(cv, rows.y, classifier=classifies).split(rows.X, rows.y)
-    return [Split(rows, *parts) for parts in cut]
+    found = [Split(rows, *parts) for parts in cut]
+    if not found:
+        raise ValueError(f"cv={cv!r} gives no split")
+    return found
 
 
 def _held_out(

@@ -6,13 +6,14 @@ SciPy has not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy.stats import loguniform, uniform
+from scipy.stats import uniform
 from sklearn.utils import check_random_state
 
 #: What is drawn: a dict from parameter to list or distribution, or a list of such dicts, of which each is as likely.
@@ -60,7 +61,9 @@ class LogUniform:
         -------
         float or int
         """
-        x = self.offset + self.sign * float(loguniform.rvs(self.low, self.high, random_state=random_state))
+        # SciPy's loguniform takes a hundred times as long
+        logarithm = check_random_state(random_state).uniform(math.log(self.low), math.log(self.high))
+        x = self.offset + self.sign * math.exp(logarithm)
         return int(x) if self.whole else x
 
 
@@ -79,7 +82,7 @@ class Mixture:
 
     >>> from scipy.stats import uniform
     >>> drawn = [Mixture((0.0, uniform(0, 0.5))).rvs(random_state=seed) for seed in range(20)]
-    >>> 0.0 in drawn, max(drawn) < 0.5
+    >>> 0.0 in drawn, bool(max(drawn) < 0.5)
     (True, True)
     """
 

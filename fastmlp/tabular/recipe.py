@@ -34,10 +34,13 @@ class Recipe:
     dialect: Dialect = field(default_factory=Dialect)  # how missing values and numbers in texts were written
     training: Mapping[str, Any] = field(default_factory=dict)  # rows, metrics, seconds and versions, for people
     ids: tuple[str, ...] = ()  # columns that identify rows, which predictions repeat
+    reads_codes: bool = False  # whether the network reads codes of the columns, which it has a coder of its own for
 
     @property
     def features(self) -> list[str]:
         """Names of what the network sees."""
+        if self.reads_codes:
+            return [column.name for column in self.columns]
         return tables.feature_names(self.columns)
 
     @cached_property
@@ -79,7 +82,7 @@ class Recipe:
         `beside` are these columns and their kinds.
         """
         for codes, batch in (coder or Coder(self.columns)).blocks_beside(source, beside, unknown):
-            yield self.coder.coded(tables.coded(self.columns, codes), dtype), batch
+            yield codes if self.reads_codes else self.coder.coded(tables.coded(self.columns, codes), dtype), batch
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as metadata of a model file."""
@@ -95,6 +98,8 @@ class Recipe:
         }
         if self.ids:
             entries["ids"] = list(self.ids)
+        if self.reads_codes:
+            entries["reads_codes"] = True
         return {KEY: entries}
 
 
@@ -118,12 +123,16 @@ def from_json(metadata: Any) -> Recipe:
     ids = entries.get("ids", [])
     if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
         raise DataError("ids must be a list of texts")
+    reads_codes = entries.get("reads_codes", False)
+    if not isinstance(reads_codes, bool):
+        raise DataError("reads_codes must be true or false")
     # files of earlier versions say nothing about numbers in texts
     decimal, thousands = entries.get("decimal", "."), entries.get("thousands")
     if decimal not in DECIMALS or thousands not in (None, *THOUSANDS) or decimal == thousands:
         raise DataError("decimal and thousands must be different marks of numbers")
     dialect = Dialect(missing=tuple(missing), decimal=decimal, thousands=thousands)
-    return Recipe(tables.from_json(entries.get("columns")), target, task, dialect, training, tuple(ids))
+    columns = tables.from_json(entries.get("columns"))
+    return Recipe(columns, target, task, dialect, training, tuple(ids), reads_codes)
 
 
 def load(path: Path, *, needed: bool = True) -> tuple[Any, Recipe | None]:
@@ -153,9 +162,27 @@ def load(path: Path, *, needed: bool = True) -> tuple[Any, Recipe | None]:
         recipe = from_json(metadata)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    n_features = len(recipe.features)
-    if n_features != estimator.coefs_[0].shape[0]:
-        raise DataError(f"{path}: its columns make {n_features} features, its network takes {len(estimator.coefs_[0])}")
+    if recipe.reads_codes != has_coder(estimator):
+        raise DataError(f"{path}: its columns are not those of a {type(estimator).__name__}")
+    n_features, n_taken = len(recipe.features), estimator.n_features_in_
+    if n_features != n_taken:
+        raise DataError(f"{path}: its columns make {n_features} features, its network takes {n_taken}")
     if (recipe.task == "classification") != hasattr(estimator, "classes_"):
         raise DataError(f"{path}: its task is {recipe.task}, its network is a {type(estimator).__name__}")
     return estimator, recipe
+
+
+def networks_of(estimator: Any) -> list[Any]:
+    """Return the networks of an ensemble; of another fitted estimator, itself."""
+    found: list[Any] = getattr(estimator, "estimators_", None) or [estimator]
+    return found
+
+
+def has_coder(estimator: Any) -> bool:
+    """Return whether a fitted estimator codes the columns of tables itself."""
+    return hasattr(networks_of(estimator)[0], "coder_")
+
+
+def dtype_of(estimator: Any) -> Any:
+    """Return the dtype of a fitted estimator's networks."""
+    return networks_of(estimator)[0].coefs_[0].dtype

@@ -46,6 +46,7 @@ class Codes:
     weight: np.ndarray | None = None  # (n_rows,), the weights of the rows, if a column has them
     n_given: int = 0  # rows at the end that are those of a validation file
     labelled: bool = False  # whether the file says that the numbers of the target are categories
+    read: bool = False  # whether networks read the codes, not features
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows, their codes (n, n_columns) without the target), block by block.
@@ -219,8 +220,9 @@ def learn_columns(codes: Codes, training: np.ndarray) -> tuple[list[Column], dic
 def stage(codes: Codes, held_out: np.ndarray, dtype: Any, folder: Path, *, keep_codes: bool = False) -> Staged:
     """Learn the columns from the rows that are not held out, write all features to a folder, map them.
 
-    `held_out` is a mask (n_rows,); the features are of this dtype, float32 or float64. The file of the codes is
-    removed, unless it is to be kept. A DataError names a column without a value in the training rows.
+    `held_out` is a mask (n_rows,); the features are of this dtype, float32 or float64. Where networks read codes, these
+    are written in their place, in float64. The file of the codes is removed, unless it is to be kept. A DataError names
+    a column without a value in the training rows.
     """
     columns, renumbered = learn_columns(codes, ~held_out)
     made = coder(columns)
@@ -228,12 +230,17 @@ def stage(codes: Codes, held_out: np.ndarray, dtype: Any, folder: Path, *, keep_
     paths = folder / "X.npy", folder / "X_val.npy"
     with paths[0].open("wb") as training, paths[1].open("wb") as validation:
         for stream, n in ((training, len(held_out) - n_val), (validation, n_val)):
-            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (n, made.n_columns)}
+            shape = (n, len(columns) if codes.read else made.n_columns)
+            header = {
+                "descr": np.dtype(np.float64 if codes.read else dtype).str,
+                "fortran_order": False,
+                "shape": shape,
+            }
             np.lib.format.write_array_header_1_0(stream, header)
         for rows, block in codes.blocks():
             for i, places in renumbered.items():
                 block[:, i] = looked_up(block[:, i], places)
-            features = made.coded(coded(columns, block), dtype)
+            features = block if codes.read else made.coded(coded(columns, block), dtype)
             mask = held_out[rows]
             training.write(features[~mask].data)
             validation.write(features[mask].data)

@@ -114,6 +114,14 @@ def _numbers(value: Any) -> np.ndarray:
     return value
 
 
+def _range(value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim != 2 or len(value) != 2:
+        raise ValueError("must be the smallest and the largest number of each output, (2, n_outputs) of float64")
+    if not (np.isfinite(value).all() and (value[0] <= value[1]).all()):
+        raise ValueError("must be finite, the smallest number first")
+    return value
+
+
 def _history(value: Any) -> dict[str, list[float] | None]:
     if not isinstance(value, dict) or any(column is None for column in value.values()):
         raise ValueError("must be a curve for each name")
@@ -182,7 +190,7 @@ class Attribute(NamedTuple):
     trained: bool = False
     #: It means the same in scikit-learn.
     shared: bool = False
-    #: The weights determine it, or its length.
+    #: The weights determine it, or its length; of estimators for tables, whose coder determines the features, less.
     size: Callable[[Network], int] | None = None
 
 
@@ -206,6 +214,7 @@ ATTRIBUTES: dict[str, Attribute] = {
     "history_": Attribute(HISTORY, trained=True),
     "evals_result_": Attribute(EVALS_RESULT, trained=True),
     "stopped_by_": Attribute(Kind(_as_it_is, _text_or_none)),
+    "target_range_": Attribute(Kind(_as_it_is, _range), needed=True),
     "oof_predict_proba_": Attribute(Kind(_as_it_is, _numbers)),
     "oof_decision_function_": Attribute(Kind(_as_it_is, _numbers)),
     "oof_prediction_": Attribute(Kind(_as_it_is, _numbers)),

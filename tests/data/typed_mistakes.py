@@ -6,7 +6,7 @@
 import numpy as np
 
 import fastmlp
-from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp import MLPClassifier, MLPRegressor, RealMLPClassifier, TabMClassifier
 from fastmlp.callbacks import Checkpoint, EpochInfo, TimeLimit
 from fastmlp.displays import LossCurveDisplay
 
@@ -38,6 +38,9 @@ MLPClassifier(monitor="accurac")  # wrong: unknown name
 MLPClassifier(class_weight="balancd")  # wrong: unknown name
 MLPRegressor(class_weight="balanced")  # wrong: of classifiers alone
 MLPClassifier(standardize_y=True)  # wrong: of regressors alone
+RealMLPClassifier(preset="tds")  # wrong: unknown name
+RealMLPClassifier(alpha=0.1)  # wrong: of other estimators
+TabMClassifier(clamp_output=True)  # wrong: of regressors alone
 
 # --- methods and attributes -------------------------------------------------------------------------------------------
 

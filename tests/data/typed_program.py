@@ -16,7 +16,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import fastmlp
-from fastmlp import MLPClassifier, MLPRegressor
+from fastmlp import (
+    MLPClassifier,
+    MLPRegressor,
+    RealMLPClassifier,
+    RealMLPRegressor,
+    TabMClassifier,
+    TabMRegressor,
+)
 from fastmlp.callbacks import Checkpoint, EpochInfo, Logging, ProgressBar, TimeLimit
 from fastmlp.displays import LossCurveDisplay, NetworkDisplay
 
@@ -41,6 +48,19 @@ reg = MLPRegressor(hidden_layer_sizes=[8, 4], early_stopping=True, max_iter=3)
 assert_type(reg.fit(X, X[:, 0], X_val=X, y_val=X[:, 0]), MLPRegressor)
 assert_type(reg.partial_fit(X, X[:, 0]) if not reg.early_stopping else reg, MLPRegressor)
 assert_type(reg.predict(X), np.ndarray)
+
+# --- nets for tables --------------------------------------------------------------------------------------------------
+
+table = RealMLPClassifier(preset="td-s", hidden_layer_sizes=(8,), max_iter=2, random_state=0)
+assert_type(table.fit(X, y, X_val=X, y_val=y), RealMLPClassifier)
+assert_type(table.predict_proba(X), np.ndarray)
+assert_type(table.set_params(dropout=0.1), RealMLPClassifier)
+assert_type(table.classes_, np.ndarray)
+assert_type(table.coefs_, list[np.ndarray])
+assert_type(RealMLPRegressor(loss="huber", max_iter=2).fit(X, X[:, 0]).predict(X), np.ndarray)
+members = TabMRegressor(k=2, arch_type="tabm-mini", hidden_layer_sizes=8, max_iter=2, n_ens=2)
+assert_type(members.fit(X, X[:, :2]), TabMRegressor)
+assert_type(TabMClassifier(num_emb_type="none", class_weight="balanced"), TabMClassifier)
 
 for model in (clf, reg):
     assert_type(model.coefs_, list[np.ndarray])
@@ -129,7 +149,7 @@ with config_context(enable_metadata_routing=True):
 
 clf.save(folder / "model.safetensors", metadata={"rows": 40})
 loaded = fastmlp.load(str(folder / "model.safetensors"))
-assert_type(loaded, MLPClassifier | MLPRegressor)
+assert_type(loaded, Saved)
 assert_type(loaded.predict(X), np.ndarray)
 if isinstance(loaded, MLPClassifier):
     assert_type(loaded.predict_proba(X), np.ndarray)
