@@ -230,7 +230,7 @@ def folds_of(estimator: Any, y: np.ndarray, random_state: np.random.RandomState)
     kind = StratifiedKFold if stratified else KFold
     folding = kind(n_folds, shuffle=True, random_state=seed)
     folds: list[Any] = warned.of_library(list, folding.split(np.empty((n, 0)), y if stratified else None))
-    return [Split(*fold, f"of fold {number} of {n_folds}") for number, fold in enumerate(folds, 1)]
+    return [Split(rows, held_out, f"of fold {i} of {n_folds}") for i, (rows, held_out) in enumerate(folds, 1)]
 
 
 def _task(estimator: Any, prepared: Prepared, seed: int, split: Split | None) -> Task:
