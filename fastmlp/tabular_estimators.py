@@ -195,6 +195,7 @@ class _RealMLP(BaseTabular):
 
     tol: ClassVar[float] = 0.0
     drop_last: ClassVar[bool] = True
+    _epochs_are_planned = True
     restore_best = "last"
 
     preset: Any

@@ -11,6 +11,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+#: Seconds between two looks for a request, of a thread that waits for others.
+SLICE = 0.1
+
 
 class Stop:
     """The wish of one thread that others stop.

@@ -176,7 +176,8 @@ def test_all_epochs_are_the_plan():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         estimator = small("RealMLPClassifier", batch_size=1000).fit(FRAME, LABELS)
-    assert estimator.n_iter_ == EPOCHS
+        patient = small("RealMLPClassifier", n_iter_no_change=50).fit(FRAME, LABELS)
+    assert estimator.n_iter_ == patient.n_iter_ == EPOCHS
 
 
 def test_of_equally_good_epochs_the_last_one_is_kept():

@@ -127,6 +127,7 @@ FRAMES = {
 
 @pytest.mark.parametrize("kind", FRAMES)
 @each_kind
+@each_value_once
 def test_frames_of_all_libraries_are_the_same_table(name, kind):
     y = targets_of(name, VALUES)
     expected = predictions(small(name).fit(FRAME, y), FRAME)
@@ -198,6 +199,7 @@ def test_only_training_rows_teach_the_coder():
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize("n_classes", [1, 2, 3])
+@each_value_once
 def test_classes_have_an_output_each(name, n_classes):
     y = targets_of(name, VALUES, n_classes)
     estimator = small(name).fit(FRAME, y)
@@ -218,6 +220,7 @@ def test_several_labels_may_be_true(name):
 
 @pytest.mark.parametrize("name", REGRESSORS)
 @pytest.mark.parametrize("loss", REGRESSOR_LOSSES)
+@each_value_once
 def test_regressors_take_all_losses(name, loss):
     y = np.exp(VALUES / 4)
     if loss == "kl_divergence":
@@ -305,6 +308,7 @@ def test_without_validation_rows_the_last_epoch_stays(name):
 
 @pytest.mark.parametrize("monitor", ["loss", "neg_log_loss", "balanced_accuracy", "roc_auc_ovr"])
 @pytest.mark.parametrize("name", CLASSIFIERS)
+@each_value_once
 def test_the_best_epoch_is_the_metrics(name, monitor):
     """The value of the best epoch is the one of the fitted estimator: for members, of their mean probability."""
     y = targets_of(name, VALUES)
@@ -394,6 +398,7 @@ def test_folds_keep_predictions_of_rows_that_they_did_not_see(name):
 
 @pytest.mark.parametrize("n_ens", [1, 2])
 @each_kind
+@each_value_once
 def test_threads_change_no_bit(name, n_ens):
     y = targets_of(name, VALUES)
     one, two = (small(name, n_ens=n_ens, n_jobs=n).fit(FRAME, y) for n in (1, 2))
@@ -402,6 +407,7 @@ def test_threads_change_no_bit(name, n_ens):
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != "reference"])
 @each_kind
+@each_value_once
 def test_engines_agree(name, engine):
     """First values, too, which engines compute."""
     y = targets_of(name, VALUES)

@@ -14,12 +14,13 @@ import numpy as np
 from fastmlp.data import targets
 from fastmlp.data.targets import Objective
 from fastmlp.engines import backends
+from fastmlp.estimator import ensemble
 from fastmlp.estimator.parameters import activations_of
 from fastmlp.kernels import formulas, layer_table
 from fastmlp.model import choices, stages, weights
 from fastmlp.model.initialization import initial_params
 from fastmlp.model.network import Network
-from fastmlp.training.many import n_side_by_side
+from fastmlp.training.many import n_in_training, n_side_by_side
 from fastmlp.training.stopping import keeps_best
 
 
@@ -63,7 +64,8 @@ def check_memory(estimator: Any, network: Network, engine: ModuleType, has_valid
     in_training = vectors_of_fit(estimator, network, engine, has_validation)
     n = estimator.n_ens * estimator.n_cv
     if n > 1:  # all have their weights from the beginning, and keep their states to the end
-        at_work = n_side_by_side(engine, network, n, estimator.n_jobs)
+        n_in_step = estimator.n_ens if ensemble.trains_in_step(estimator) else 1
+        at_work = n_in_training(n, n_side_by_side(engine, network, n, estimator.n_jobs), n_in_step)
         in_training = at_work * in_training + (n - at_work) * (1 + _n_states(estimator))
     try:
         network.check_memory(in_training)

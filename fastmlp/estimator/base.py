@@ -96,6 +96,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     _parameter_constraints: ClassVar[dict]
     #: Whether targets are numbers.
     _numeric_targets: ClassVar[bool]
+    #: Whether `max_iter` epochs are a whole training, because the schedules end with them.
+    _epochs_are_planned: ClassVar[bool] = False
     _training: state.TrainingState
 
     # parameters whose places and defaults differ

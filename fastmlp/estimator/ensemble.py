@@ -10,9 +10,10 @@ share X and y; a split is a list of row numbers.
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
@@ -32,6 +33,7 @@ from fastmlp.model.network import Network
 from fastmlp.model.stages import UNIT_ATTRIBUTES
 from fastmlp.training.attributes import ATTRIBUTES
 from fastmlp.training.callbacks import Checkpoint, EpochInfo, watching
+from fastmlp.training.in_step import Group
 from fastmlp.training.many import Task, fit_many, n_side_by_side
 from fastmlp.training.validation import Evaluation, Split
 
@@ -41,6 +43,16 @@ OF_MEMBERS = frozenset(
         *("coefs_", "intercepts_", "stopped_by_", *UNIT_ATTRIBUTES.values()),
         *(name for name, row in ATTRIBUTES.items() if row.trained and name != "n_iter_"),
     }
+)
+
+#: Attributes of a training that the networks of a group have in common, but for their losses.
+OF_GROUPS = (
+    "history_",
+    "validation_scores_",
+    "validation_loss_curve_",
+    "best_validation_score_",
+    "evals_result_",
+    "stopped_by_",
 )
 
 #: Attributes of ensembles alone.
@@ -103,6 +115,15 @@ def check(estimator: Any, has_validation: bool, start: Any, resume_from: Any) ->
     for what, (is_given, why) in refused.items():
         if is_given:
             raise ValueError(f"{what} makes no sense with {asked}: {why}")
+    if estimator.n_ens > 1 and estimator.ens_stopping == "ensemble" and not estimator.early_stopping:
+        raise ValueError(
+            "ens_stopping='ensemble' needs early_stopping=True: the mean of the networks is judged on validation rows"
+        )
+
+
+def trains_in_step(estimator: Any) -> bool:
+    """Return whether the networks of a split are to stop, and to have their best epoch, together."""
+    return bool(estimator.n_ens > 1 and estimator.ens_stopping == "ensemble" and estimator.early_stopping)
 
 
 def _has_checkpoint(estimator: Any) -> bool:
@@ -147,9 +168,12 @@ def train(
     """
     n_threads = n_side_by_side(tasks[0].engine, tasks[0].network, len(tasks), estimator.n_jobs)
     while_training = {"verbose": False, "n_jobs": 1 if n_threads > 1 else estimator.n_jobs}
-    with _sharing(callbacks, estimator) as shared:
+    evaluation = tasks[0].evaluation
+    if trains_in_step(estimator) and evaluation is not None and evaluation.deciding is not None:
+        _put_in_step(tasks, estimator.n_ens)
+    with _sharing(callbacks, estimator) as callbacks_of:
         for task in tasks:
-            task.callbacks = shared
+            task.callbacks = callbacks_of(task)
             vars(task.estimator).update(while_training)
         fit_many(tasks, n_threads, _reporter(tasks) if estimator.verbose else None)
     for task in tasks:
@@ -162,10 +186,30 @@ def train(
     estimator.estimators_ = [task.estimator for task in trained]
     estimator.n_iter_ = max(member.n_iter_ for member in estimator.estimators_)
     estimator._idle_predictions = []
+    if tasks[0].group is not None and estimator.n_cv == 1:
+        _take_history(estimator)
     if estimator.n_cv > 1:
         n_ens = estimator.n_ens
         folds = [[task for task in tasks[i : i + n_ens] if task in trained] for i in range(0, len(tasks), n_ens)]
         _keep_out_of_fold(estimator, y, splits, folds)
+
+
+def _put_in_step(tasks: Sequence[Task], n_ens: int) -> None:
+    """Make a group of the networks of each split."""
+    for i in range(0, len(tasks), n_ens):
+        members = tasks[i : i + n_ens]
+        group = Group([task.evaluation for task in members if task.evaluation is not None])
+        for task in members:
+            task.group = group
+
+
+def _take_history(estimator: Any) -> None:
+    """Give an ensemble in step the history of its networks' mean, which each of them has; losses are the mean."""
+    first, losses = estimator.estimators_[0], [member.history_["loss"] for member in estimator.estimators_]
+    for name in OF_GROUPS:
+        if hasattr(first, name):
+            setattr(estimator, name, copy.deepcopy(getattr(first, name)))
+    estimator.history_["loss"] = [math.fsum(epoch) / len(epoch) for epoch in zip(*losses, strict=True)]
 
 
 def _splits(estimator: Any, prepared: Prepared, random_state: np.random.RandomState) -> list[Split | None]:
@@ -224,24 +268,49 @@ def _reporter(tasks: Sequence[Task]) -> Callable[[Task], None]:
 
 
 class _Shared:
-    """A callback that several trainings call, one at a time."""
+    """A callback that several trainings call, one at a time; `stopped` says which one has stopped which network."""
 
-    def __init__(self, callback: Callable[[EpochInfo], Any], lock: Any) -> None:
-        self.func, self._lock = callback, lock  # func: callbacks.name_of looks there
+    def __init__(self, callback: Callable[[EpochInfo], Any], lock: Any, stopped: dict[int, Any]) -> None:
+        self.func, self._lock, self._stopped = callback, lock, stopped  # func: callbacks.name_of looks there
         self.reads_weights = getattr(callback, "reads_weights", True)
         self.after_others = getattr(callback, "after_others", False)
 
     def __call__(self, info: EpochInfo) -> Any:
         with self._lock:
-            return self.func(info)
+            wish = self.func(info)
+            if isinstance(wish, bool | np.bool_) and wish:
+                self._stopped.setdefault(id(info.estimator), self.func)
+            return wish
+
+
+class _OfOthers:
+    """The last callback of a network in step: stop it with the others, if a callback has stopped one of them."""
+
+    reads_weights, after_others = False, True
+
+    def __init__(self, task: Task, stopped: Mapping[int, Any]) -> None:
+        self._task, self._stopped = task, stopped
+
+    def __call__(self, info: EpochInfo) -> bool:
+        group, evaluation, own = self._task.group, self._task.evaluation, self._stopped.get(id(info.estimator))
+        assert group is not None and evaluation is not None
+        self.func = group.meet(evaluation, own, _first_of)  # callbacks.name_of looks there
+        return own is None and self.func is not None
+
+
+def _first_of(callbacks: Sequence[Any]) -> Any:
+    return next((callback for callback in callbacks if callback is not None), None)
 
 
 @contextmanager
-def _sharing(callbacks: Sequence[Callable[[Any], Any]], estimator: Any) -> Iterator[list[_Shared]]:
-    """Begin the callbacks with the ensemble, yield what its members call, end them with the ensemble."""
-    lock = threading.Lock()
+def _sharing(
+    callbacks: Sequence[Callable[[Any], Any]], estimator: Any
+) -> Iterator[Callable[[Task], list[Callable[[EpochInfo], Any]]]]:
+    """Begin the callbacks with the ensemble, yield what says those of each member, end them with the ensemble."""
+    lock, stopped = threading.Lock(), dict[int, Any]()
+    shared = [_Shared(callback, lock, stopped) for callback in callbacks]
     with watching(callbacks, estimator):
-        yield [_Shared(callback, lock) for callback in callbacks]
+        yield lambda task: [*shared, _OfOthers(task, stopped)] if shared and task.group is not None else [*shared]
 
 
 # --- out of fold ------------------------------------------------------------------------------------------------------

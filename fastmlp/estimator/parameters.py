@@ -88,6 +88,7 @@ class Parameters:
     callbacks: types.Callbacks | None = parameter(None, list, tuple, None)
     train_score: bool = parameter(False, "boolean")
     n_ens: int = parameter(1, _AT_LEAST_1)
+    ens_stopping: types.EnsembleStopping = parameter("member", Names({"member", "ensemble"}))
     n_cv: int = parameter(1, _AT_LEAST_1)
 
 
@@ -138,6 +139,7 @@ _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("patience_growth", bool, "it has no epochs"),
     ("callbacks", bool, "it has no epochs"),
     ("train_score", bool, "it has no epochs"),
+    ("ens_stopping", lambda value: value != "member", "it has no epochs"),
     ("activation", lambda value: "step" in np.ravel(np.array(value, dtype=object)), "its slope is only a stand-in"),
 )
 
@@ -320,6 +322,10 @@ _PARAMETERS = """
     n_ens : int, default=1
         Networks to train on the same rows, each from its own first weights. Predictions are their mean: of
         probabilities, decision values or values. They train side by side, one thread each.
+
+    ens_stopping : {{'member', 'ensemble'}}, default='member'
+        Whose validation score early stopping watches, and whose best epoch the networks go back to: that of each
+        network, or that of the mean of all networks on the same rows, which then all have the same epoch.
 
     n_cv : int, default=1
         Folds of cross-validation; with more than 1 there are `n_ens` networks per fold. Each trains on the rows outside

@@ -44,6 +44,7 @@ class TabularParameters:
     backend: types.BackendName = parameter("auto", str)
     n_jobs: int | None = parameter(None, _AT_LEAST_1, Interval(Integral, None, -1, closed="right"), None)
     n_ens: int = parameter(1, _AT_LEAST_1)
+    ens_stopping: types.EnsembleStopping = parameter("member", Names({"member", "ensemble"}))
     n_cv: int = parameter(1, _AT_LEAST_1)
 
 
@@ -52,6 +53,7 @@ class RealMLPParameters(TabularParameters):
     """The arguments of RealMLP's constructors; None stands for the preset's value."""
 
     preset: Literal["td", "td-s"] = parameter("td", Names({"td", "td-s"}))
+    ens_stopping: types.EnsembleStopping = parameter("ensemble", Names({"member", "ensemble"}))
     loss: Any = parameter(None)
     hidden_layer_sizes: types.HiddenLayerSizes = parameter((256, 256, 256), "array-like", _AT_LEAST_1)
     activation: types.Activation | None = parameter(
@@ -161,6 +163,10 @@ _SHARED = """
     n_ens : int, default=1
         Networks to train on the same rows, each from its own first weights. Predictions are their mean, of
         probabilities or values. They train side by side, one thread each.
+
+    ens_stopping : {{'member', 'ensemble'}}, default={ens_stopping}
+        Whose validation score chooses the epoch of each network, and stops its training: its own, or that of the mean
+        of all networks on the same rows, which then all have the same epoch.
 
     n_cv : int, default=1
         Folds of cross-validation; with more than 1 there are `n_ens` networks per fold. Each trains on the rows outside
@@ -355,6 +361,7 @@ def document(cls: Documented) -> Documented:
     filled = text.format(
         losses=names if is_classifier else f"{names[:-15]} \\\n            (name, dict) or formula",
         loss_default=f"'log_loss'{smoothed}" if is_classifier else "'squared_error'",
+        ens_stopping="'ensemble'" if is_realmlp else "'member'",
         clamp="True with 'td', False with 'td-s'" if is_realmlp else "False",
     )
     doc = cls.__doc__ or ""

@@ -189,4 +189,5 @@ Initializer: TypeAlias = InitializerName | Callable[[np.random.RandomState, int,
 Metric: TypeAlias = Literal["score", "loss"] | ScorerName | Callable[..., float]
 Monitor: TypeAlias = Metric | Sequence[Literal["score", "loss"] | ScorerName] | Mapping[str, Metric]
 Last: TypeAlias = Literal["last"]
+EnsembleStopping: TypeAlias = Literal["member", "ensemble"]
 Callbacks: TypeAlias = Sequence[Callable[[EpochInfo], bool | None]]

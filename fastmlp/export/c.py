@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import fastmlp
+from fastmlp.estimator.tabular import refuse_tables
 from fastmlp.export.model import Layer, Model, Operation, activation_program, operations, read, write
 from fastmlp.kernels.graph import SELECTS
 from fastmlp.model import choices
@@ -95,6 +96,7 @@ def to_c(estimator: Any, path: str | os.PathLike[str] | None = None, *, name: st
     void iris_predict(const double *X, size_t n, int *out)
     """
     _check_name(name)
+    refuse_tables(estimator, "to_c")
     model = read(estimator)
     if model.further:
         raise ValueError(

@@ -7,7 +7,7 @@ which onnx_nodes.py and c.py write in their own language.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,17 +37,28 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Model:
-    """A fitted network as it predicts."""
+class Fitted:
+    """What there is to say about any fitted estimator."""
 
     estimator: str  # name of its class
     task: str  # "binary", "multiclass", "multilabel" or "regression"
     link: str  # from the last layer to the outputs; "identity" gives classifiers decision values, others probabilities
     dtype: np.dtype
-    layers: list[Layer]
     labels: np.ndarray | None  # (n_classes,), int64 or texts, at least two; None for regressors and multilabel targets
     loss: str
     feature_names: list[str]  # empty if the estimator was fitted without
+
+    @property
+    def threshold(self) -> float:
+        """Threshold above which an output means yes, if there is one output per yes or no."""
+        return 0.0 if self.link == "identity" else 0.5
+
+
+@dataclass(frozen=True)
+class Model(Fitted):
+    """A fitted network of layers as it predicts."""
+
+    layers: list[Layer]
     further: tuple[list[Layer], ...] = ()  # the other networks of an ensemble, whose outputs are averaged
 
     @property
@@ -61,9 +72,14 @@ class Model:
         return (self.layers[0].W.shape[0], *(layer.W.shape[1] for layer in self.layers))
 
     @property
-    def threshold(self) -> float:
-        """Threshold above which an output means yes, if there is one output per yes or no."""
-        return 0.0 if self.link == "identity" else 0.5
+    def activations(self) -> tuple[Any, ...]:
+        """Those of the hidden layers."""
+        return tuple(layer.activation for layer in self.layers[:-1])
+
+    @property
+    def n_params(self) -> int:
+        """Number of weights and biases."""
+        return sum(layer.W.size + layer.b.size for layers in self.networks for layer in layers)
 
 
 def read(estimator: Any) -> Model:
@@ -83,22 +99,25 @@ def read(estimator: Any) -> Model:
         return replace(first, further=tuple(other.layers for other in others))
     fitted = estimator._fitted_network()
     network, params = fitted.folded(weights.flat_params(estimator, fitted))
-    link, loss = estimator.out_activation_, estimator.loss
-    parts = (*network.activations, link), (*network.unit_parameters(params), {})
+    parts = (*network.activations, estimator.out_activation_), (*network.unit_parameters(params), {})
     layers = list(map(Layer, network.coefs(params), network.intercepts(params), *parts))
     binarizer = getattr(estimator, "_label_binarizer", None)
     task = "regression" if binarizer is None else targets.task_of(binarizer)
-    labels = _labels(estimator.classes_) if task in ("binary", "multiclass") else None
-    return Model(
-        estimator=type(estimator).__name__,
-        task=task,
-        link=link,
-        dtype=network.dtype,
-        layers=layers,
-        labels=labels,
-        loss=choices.name_of(tuple(loss) if choices.is_pair(loss) else loss),
-        feature_names=[str(name) for name in getattr(estimator, "feature_names_in_", ())],
-    )
+    return Model(layers=layers, **described(estimator, task, network.dtype))
+
+
+def described(estimator: Any, task: str, dtype: np.dtype) -> dict[str, Any]:
+    """Return the fields of :class:`Fitted` of an estimator."""
+    loss = estimator.loss
+    return {
+        "estimator": type(estimator).__name__,
+        "task": task,
+        "link": estimator.out_activation_,
+        "dtype": dtype,
+        "labels": _labels(estimator.classes_) if task in ("binary", "multiclass") else None,
+        "loss": choices.name_of(tuple(loss) if choices.is_pair(loss) else loss),
+        "feature_names": [str(name) for name in getattr(estimator, "feature_names_in_", ())],
+    }
 
 
 def in_dtype(model: Model, dtype: Any) -> Model:
@@ -106,21 +125,31 @@ def in_dtype(model: Model, dtype: Any) -> Model:
 
     A ValueError refuses other dtypes, and weights that are too large for float32.
     """
-    if dtype is None:
+    wanted = checked_dtype(dtype, model.dtype)
+    if wanted == model.dtype:
         return model
+    for number, layer in ((i, layer) for layers in model.networks for i, layer in enumerate(layers, 1)):
+        check_range((layer.W, layer.b, *layer.learned.values()), wanted, f"the weights of layer {number}")
+    return replace(model, dtype=wanted)
+
+
+def checked_dtype(dtype: Any, own: np.dtype) -> np.dtype:
+    """Return float32 or float64, by name or as NumPy's dtype, and `own` for None; a ValueError refuses others."""
+    if dtype is None:
+        return own
     # not np.dtype(dtype): it takes what users do not mean, and raises errors of three types
     names = {"float32": "float32", "float64": "float64", np.float32: "float32", np.float64: "float64"}
     key = dtype.type if isinstance(dtype, np.dtype) else dtype
     if not isinstance(key, str | type) or key not in names:
         raise ValueError(f"dtype must be 'float32', 'float64' or None, got {dtype!r}")
-    wanted = np.dtype(names[key])
-    if wanted == model.dtype:
-        return model
-    for number, layer in ((i, layer) for layers in model.networks for i, layer in enumerate(layers, 1)):
-        largest = max(np.max(np.abs(array), initial=0.0) for array in (layer.W, layer.b, *layer.learned.values()))
-        if largest > np.finfo(wanted).max:
-            raise ValueError(f"dtype={names[key]!r} cannot hold the weights of layer {number}, up to {largest:.3g}")
-    return replace(model, dtype=wanted)
+    return np.dtype(names[key])
+
+
+def check_range(arrays: Iterable[np.ndarray], dtype: np.dtype, what: str) -> None:
+    """Raise a ValueError if numbers are too large for a dtype."""
+    largest = max(np.max(np.abs(array), initial=0.0) for array in arrays)
+    if largest > np.finfo(dtype).max:
+        raise ValueError(f"dtype={dtype.name!r} cannot hold {what}, up to {largest:.3g}")
 
 
 def _labels(classes: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from numbers import Integral
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 
 import fastmlp
 from fastmlp.data.optional import needed
+from fastmlp.estimator.tabular import BaseTabular
+from fastmlp.export import tables
 from fastmlp.export.model import Model, in_dtype, read, write
 from fastmlp.model import choices
 
@@ -27,14 +30,16 @@ def to_onnx(
 ) -> Any:
     """Convert a fitted estimator to an ONNX model; of an ensemble all networks, and the mean of their outputs.
 
-    The input is "X" (n_samples, n_features) in the dtype of the model, with any number of rows. A classifier has the
+    The input is "X" (n_samples, n_features) in the dtype of the model, with any number of rows. An estimator for tables
+    has an input (n_samples, 1) per column, by its name: numbers in float64, or in `dtype` if it is given; categories as
+    text or int64. A table that was an array of numbers is one input "X" of float64. A classifier has the
     outputs "label" (n_samples,), int64 or text, and "probabilities" (n_samples, n_classes); for multilabel targets
     "label" is (n_samples, n_labels) of 0 and 1. With a hinge loss the second one is "scores" (n_samples, n_outputs),
     the decision values. A regressor has the output "variable" (n_samples, n_outputs).
 
     Parameters
     ----------
-    estimator : MLPClassifier or MLPRegressor
+    estimator : MLPClassifier, MLPRegressor, or an estimator for tables
         Fitted. For pipelines see :func:`fastmlp.export.register_skl2onnx`.
     path : str or path-like, default=None
         File to write the model to as well, whole or not at all.
@@ -58,7 +63,7 @@ def to_onnx(
         If it is not an estimator of this package, or labels are neither integers nor text.
     ValueError
         If the opset is too old or unknown to the installed onnx, the dtype is another one or too small for the
-        weights, or the weights exceed 2 GiB.
+        weights, the weights exceed 2 GiB, or columns have no names that ONNX can have.
     OSError
         If the file cannot be written. An old one is as it was.
     sklearn.exceptions.NotFittedError
@@ -79,7 +84,8 @@ def to_onnx(
     checker = needed("onnx.checker", "to_onnx", '"fastmlp[onnx]"')
     import onnx
 
-    model = in_dtype(read(estimator), dtype)
+    is_table = isinstance(estimator, BaseTabular)
+    model: Any = tables.read(estimator, dtype) if is_table else in_dtype(read(estimator), dtype)
     proto = _proto(onnx, model, _checked_opset(onnx, model, opset))
     checker.check_model(proto, full_check=True)
     if path is not None:
@@ -87,7 +93,7 @@ def to_onnx(
     return proto
 
 
-def _checked_opset(onnx: Any, model: Model, opset: Any) -> int:
+def _checked_opset(onnx: Any, model: Any, opset: Any) -> int:
     """Return the operator set to write the model in."""
     from fastmlp.export.onnx_nodes import MIN_OPSET, opset_of
 
@@ -103,19 +109,13 @@ def _checked_opset(onnx: Any, model: Model, opset: Any) -> int:
     return int(opset)
 
 
-def _proto(onnx: Any, model: Model, opset: int) -> Any:
-    from fastmlp.export.onnx_nodes import Nodes, network_nodes
-
-    n_bytes = sum(layer.W.size + layer.b.size for layers in model.networks for layer in layers) * model.dtype.itemsize
+def _proto(onnx: Any, model: Any, opset: int) -> Any:
+    n_bytes = model.n_params * model.dtype.itemsize
     if n_bytes > MOST_BYTES - 2**20:  # the rest needs some room
         raise ValueError(f"the weights take {n_bytes / 2**30:.4g} GiB, an ONNX model holds at most 2 GiB")
     helper = onnx.helper
-    outputs = _outputs(onnx, model)
-    nodes = Nodes(model.dtype, opset)
-    network_nodes(nodes, model, "X", [output.name for output in outputs])
-    X = helper.make_tensor_value_info("X", helper.np_dtype_to_tensor_dtype(model.dtype), ["N", model.widths[0]])
-    graph = helper.make_graph(nodes.nodes, model.estimator, [X], outputs, nodes.constants)
-    opsets = [helper.make_opsetid("", opset)]
+    nodes, inputs, outputs, opsets = _graph_of(onnx, model, opset)
+    graph = helper.make_graph(nodes.nodes, model.estimator, inputs, outputs, nodes.constants)
     proto = helper.make_model(
         graph,
         opset_imports=opsets,
@@ -127,10 +127,47 @@ def _proto(onnx: Any, model: Model, opset: int) -> Any:
     return proto
 
 
-def _outputs(onnx: Any, model: Model) -> list[Any]:
-    """Return the names, types and shapes of the outputs."""
-    tensor, info = onnx.TensorProto, onnx.helper.make_tensor_value_info
-    values = onnx.helper.np_dtype_to_tensor_dtype(model.dtype)
+def _graph_of(onnx: Any, model: Any, opset: int) -> tuple[Any, list[Any], list[Any], list[Any]]:
+    """Return nodes, inputs, outputs, and versions of the sets of operators."""
+    from fastmlp.export.onnx_nodes import Nodes, network_nodes
+
+    helper = onnx.helper
+    nodes, opsets = Nodes(model.dtype, opset), [helper.make_opsetid("", opset)]
+    if isinstance(model, Model):
+        inputs = [helper.make_tensor_value_info("X", _type(onnx, model.dtype), ["N", model.widths[0]])]
+        outputs = _outputs(onnx, model)
+        network_nodes(nodes, model, "X", [output.name for output in outputs])
+        return nodes, inputs, outputs, opsets
+    from fastmlp.export.onnx_columns import ML_DOMAIN, ML_VERSION
+    from fastmlp.export.onnx_members import table_nodes
+
+    types = {"number": _type(onnx, model.number_dtype), "int": onnx.TensorProto.INT64, "text": onnx.TensorProto.STRING}
+    inputs = [
+        helper.make_tensor_value_info(each.name, types[each.kind], ["N", len(each.columns)]) for each in model.inputs
+    ]
+    outputs = _outputs(onnx, model, {each.name for each in model.inputs})
+    names = [output.name for output in outputs]
+    nodes.reserve([*names, *(each.name for each in model.inputs)])
+    table_nodes(nodes, model, names)
+    if any(node.domain == ML_DOMAIN for node in nodes.nodes):
+        opsets.append(helper.make_opsetid(ML_DOMAIN, ML_VERSION))
+    return nodes, inputs, outputs, opsets
+
+
+def _type(onnx: Any, dtype: np.dtype) -> int:
+    number: int = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    return number
+
+
+def _outputs(onnx: Any, model: Any, taken: Collection[str] = ()) -> list[Any]:
+    """Return the names, types and shapes of the outputs; a name that an input has gets an underscore."""
+    tensor, values = onnx.TensorProto, _type(onnx, model.dtype)
+
+    def info(name: str, kind: int, shape: list[Any]) -> Any:
+        while name in taken:
+            name += "_"
+        return onnx.helper.make_tensor_value_info(name, kind, shape)
+
     n_outputs = model.widths[-1]
     if model.task == "regression":
         return [info("variable", values, ["N", n_outputs])]
@@ -143,13 +180,13 @@ def _outputs(onnx: Any, model: Model) -> list[Any]:
     return [label, info("probabilities", values, ["N", 2 if model.task == "binary" else n_outputs])]
 
 
-def _properties(model: Model) -> dict[str, str]:
+def _properties(model: Any) -> dict[str, str]:
     """Return the properties for readers of the file: texts by name."""
     properties = {
         "estimator": model.estimator,
         "task": model.task,
         "widths": json.dumps(model.widths),
-        "activation": json.dumps([choices.name_of(layer.activation) for layer in model.layers[:-1]]),
+        "activation": json.dumps([choices.name_of(activation) for activation in model.activations]),
         "loss": model.loss,
     }
     if model.feature_names:

@@ -11,7 +11,7 @@ float32 numbers, and onnxruntime has most of these operators in float32 only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from scipy.special import erfcx
 
-from fastmlp.export.model import Layer, Model, activation_program, operations
+from fastmlp.export.model import Fitted, Layer, Model, activation_program, operations
 from fastmlp.kernels import formulas
 from fastmlp.kernels.graph import SELECTS
 from fastmlp.model import choices
@@ -44,8 +44,22 @@ class Nodes:
         self._scalars: dict[str, str] = {}
 
     def _numbered(self, hint: str) -> str:
-        self._taken[hint] += 1
-        return hint if self._taken[hint] == 1 else f"{hint}_{self._taken[hint]}"
+        name = hint
+        while name in self._taken:
+            self._taken[hint] += 1
+            name = f"{hint}_{self._taken[hint]}"
+        self._taken[name] = 1
+        return name
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Take names that are somebody else's: inputs and outputs."""
+        self._taken.update(dict.fromkeys(names, 1))
+
+    def in_dtype(self, dtype: Any) -> Nodes:
+        """Return nodes of another dtype in the same graph."""
+        other = Nodes(dtype, self.opset, self._unique)
+        other.nodes, other.constants = self.nodes, self.constants
+        return other
 
     def add(self, op: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add a node with one output; return its name, a new one unless given."""
@@ -215,9 +229,9 @@ TRANSLATIONS: dict[str, Callable[..., str]] = {
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
-def opset_of(model: Model, dtype: np.dtype) -> int:
+def opset_of(model: Any, dtype: np.dtype) -> int:
     """Return the oldest operator set that has an operator for each activation, if ONNX has any."""
-    operators = [operator_of(layer.activation, dtype) for layer in model.layers[:-1]]
+    operators = [operator_of(activation, dtype) for activation in model.activations]
     return max([MIN_OPSET, *(operator.since for operator in operators if operator is not None)])
 
 
@@ -226,9 +240,21 @@ def network_nodes(nodes: Nodes, model: Model, X: str, outputs: list[str]) -> Non
 
     Of a classifier: label, and probabilities or scores; of a regressor: values (n, n_outputs).
     """
-    out, *others = [_output_nodes(nodes, layers, model.link, X) for layers in model.networks]
-    if others:  # not Mean, which onnxruntime has in float32 only
-        out = nodes.add("Div", nodes.add("Sum", out, *others), nodes.scalar(float(len(model.networks))))
+    last_nodes(
+        nodes, model, mean(nodes, [_output_nodes(nodes, each, model.link, X) for each in model.networks]), outputs
+    )
+
+
+def mean(nodes: Nodes, found: Sequence[str]) -> str:
+    """Add the mean of the outputs of several networks."""
+    if len(found) == 1:
+        return found[0]
+    # not Mean, which onnxruntime has in float32 only
+    return nodes.add("Div", nodes.add("Sum", *found), nodes.scalar(float(len(found))))
+
+
+def last_nodes(nodes: Nodes, model: Fitted, out: str, outputs: list[str]) -> None:
+    """Add the nodes from outputs (n, n_outputs) of the network to those of the graph."""
     if model.task == "regression":
         nodes.add("Identity", out, output=outputs[0])
         return
@@ -240,6 +266,11 @@ def network_nodes(nodes: Nodes, model: Model, X: str, outputs: list[str]) -> Non
         nodes.add("Identity", out, output=scores)
 
 
+def link_nodes(nodes: Nodes, z: str, link: str) -> str:
+    """Add the link from logits to outputs, along the last axis."""
+    return nodes.add("Softmax", z, axis=-1) if link == "softmax" else activation_nodes(nodes, z, link, {})
+
+
 def _output_nodes(nodes: Nodes, layers: list[Layer], link: str, X: str) -> str:
     """Add the nodes of one network; return its outputs (n, n_outputs)."""
     a = X
@@ -248,10 +279,10 @@ def _output_nodes(nodes: Nodes, layers: list[Layer], link: str, X: str) -> str:
         if i < len(layers) - 1:
             learned = {name: nodes.array(values, f"{name}_{i}") for name, values in layer.learned.items()}
             a = activation_nodes(nodes, z, layer.activation, learned)
-    return nodes.add("Softmax", z, axis=1) if link == "softmax" else activation_nodes(nodes, z, link, {})
+    return link_nodes(nodes, z, link)
 
 
-def _label_nodes(nodes: Nodes, model: Model, out: str, label: str) -> None:
+def _label_nodes(nodes: Nodes, model: Fitted, out: str, label: str) -> None:
     """Add labels (n,), or 0/1 indicators (n, n_labels), from outputs (n, n_outputs)."""
     if model.task == "multiclass":
         chosen = nodes.add("ArgMax", out, axis=1, keepdims=0)

@@ -162,12 +162,12 @@ class ColumnCoder:
         self.columns = columns
         self._names = names
         self.n_features_in_ = len(columns)
-        for made in ("_layout", "_numbers", "_known"):
+        for made in ("layout", "numbers", "_known"):
             self.__dict__.pop(made, None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: not what follows from the rest."""
-        return {name: value for name, value in vars(self).items() if name not in ("_layout", "_numbers", "_known")}
+        return {name: value for name, value in vars(self).items() if name not in ("layout", "numbers", "_known")}
 
     @property
     def feature_names_in_(self) -> np.ndarray:
@@ -179,20 +179,21 @@ class ColumnCoder:
     @property
     def n_columns(self) -> int:
         """Number of columns of the matrix."""
-        return self._layout.n_columns
+        return self.layout.n_columns
 
     @property
     def blocks(self) -> tuple[Block, ...]:
         """What the network makes of the matrix; () if it reads it as it is."""
-        return self._layout.blocks
+        return self.layout.blocks
 
     @property
     def feature_names(self) -> list[str]:
         """Names of the matrix's columns."""
-        return list(self._layout.names)
+        return list(self.layout.names)
 
     @cached_property
-    def _layout(self) -> Layout:
+    def layout(self) -> Layout:
+        """Which column of the matrix holds what."""
         labels = [str(i) for i in range(self.n_features_in_)] if self._names is None else self._names
         numeric = None
         if self.numeric_embedding is not None:
@@ -204,8 +205,9 @@ class ColumnCoder:
         )
 
     @cached_property
-    def _numbers(self) -> Numbers:
-        return numbers_of([self.columns[i] for i in self._layout.numeric])  # type: ignore[misc]
+    def numbers(self) -> Numbers:
+        """The constants of the numeric columns of the matrix."""
+        return numbers_of([self.columns[i] for i in self.layout.numeric])  # type: ignore[misc]
 
     @cached_property
     def _known(self) -> dict[int, tuple[dict[Any, int], np.ndarray, np.ndarray]]:
@@ -244,7 +246,7 @@ class ColumnCoder:
         """Return the matrix (n_rows, n_columns) of a table whose columns are in the order of training."""
         chosen = None if rows is None else _rows(rows, table.n_rows)
         n = table.n_rows if chosen is None else len(chosen)
-        layout = self._layout
+        layout = self.layout
         out = (np.zeros if layout.is_empty else np.empty)((n, layout.n_columns), dtype)
         self._write_numbers(table, chosen, out)
         for i, at in layout.categories.items():
@@ -276,7 +278,7 @@ class ColumnCoder:
         read = [i for i, column in enumerate(self.columns) if isinstance(column, Numeric)]
         if not read:
             return
-        numeric = set(self._layout.numeric)
+        numeric = set(self.layout.numeric)
         kept = [i in numeric for i in read]
         source = _source(table, read)
         step = BLOCK // len(read) + 1
@@ -297,7 +299,7 @@ class ColumnCoder:
 
     def _fill(self, table: Table, read: list[int], block: np.ndarray, out: np.ndarray) -> float:
         """Replace missing numbers in a block (n_read, n), write the indicators, return the largest magnitude."""
-        clip, layout = self.scaling == "robust_smooth_clip", self._layout
+        clip, layout = self.scaling == "robust_smooth_clip", self.layout
         gaps, largest = None, max(-block.min(), block.max())
         if not largest < LARGEST:  # NaN is not
             for i, numbers in zip(read, block, strict=True):
@@ -313,7 +315,7 @@ class ColumnCoder:
 
     def _scale(self, table: Table, block: np.ndarray, largest: float, out: np.ndarray) -> None:
         """Write a block of the matrix's numbers (n_numbers, n), scaled, and their places among the bins."""
-        layout, numbers = self._layout, self._numbers
+        layout, numbers = self.layout, self.numbers
         target = out[:, layout.first_number : layout.first_number + len(block)]
         if self.scaling == "robust_smooth_clip":
             if max(largest, numbers.farthest) > SQUARED:
@@ -343,7 +345,7 @@ class ColumnCoder:
             k = int(np.flatnonzero(~np.isfinite(target).all(axis=0))[0])
             raise ValueError(
                 f"Input X contains infinity or a value too large for dtype('{target.dtype}'), in column "
-                f"{table.label(self._layout.numeric[k])}"
+                f"{table.label(self.layout.numeric[k])}"
             )
 
     def _write_categories(self, table: Table, i: int, at: int, rows: np.ndarray | None, out: np.ndarray) -> None:

@@ -65,6 +65,7 @@ INERT: dict[str, Callable[[Any], bool]] = {
     "standardize_y": lambda value: not value,
     "n_ens": lambda value: value == 1,
     "n_cv": lambda value: value == 1,
+    "ens_stopping": lambda value: value == "member",
 }
 
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu")

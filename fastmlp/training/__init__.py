@@ -1,7 +1,8 @@
 """Training: epochs and stopping rules around an engine.
 
 Reading order: run.py (epochs around ``train_epoch``), lbfgs.py (L-BFGS around ``loss_and_grad``), state.py (what the
-next epoch needs), stopping.py (when it ends), many.py (several trainings side by side); given_sets.py (validation rows
+next epoch needs), stopping.py (when it ends), many.py (several trainings side by side), in_step.py (those that are
+judged by their mean); given_sets.py (validation rows
 as users give them), validation.py (which rows are evaluated), metrics.py (what is measured of them), head.py (their
 loss), history.py (all epochs); diagnosis.py (which formula gave NaN), weightless.py (batches without weight),
 standardized.py (targets in units of their standard deviation); optimizers.py, schedules.py and factors.py (the scalars

@@ -31,13 +31,11 @@ from fastmlp.engines.backends import Data
 from fastmlp.kernels import interrupts, threads
 from fastmlp.model import choices
 from fastmlp.model.network import Network
+from fastmlp.training.in_step import Group
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.run import INTERRUPTED, Run, train_stochastic
 from fastmlp.training.standardized import warn_of_large_targets
 from fastmlp.training.validation import Evaluation
-
-#: Seconds between two looks for Ctrl-C where a signal does not end a wait.
-SLICE = 0.1
 
 
 @dataclass(eq=False)
@@ -59,6 +57,8 @@ class Task:
         Rows to train on; None for all.
     evaluation : Evaluation or None
         What is evaluated after each epoch; of this estimator alone.
+    group : Group or None
+        The networks in step, if it is one of these (in_step.py).
     callbacks, snapshot, single_epoch
         As for :func:`fastmlp.training.run.train_stochastic`; `single_epoch` also keeps the optimizer.
     """
@@ -70,6 +70,7 @@ class Task:
     data: Data
     rows: np.ndarray | None = None
     evaluation: Evaluation | None = None
+    group: Group | None = None
     callbacks: Sequence[Callable[[Any], Any]] = ()
     snapshot: Mapping[str, Any] | None = None
     single_epoch: bool = False
@@ -83,6 +84,8 @@ class Task:
         else:
             run = Run(*args, self.data, self.rows, self.evaluation, keep_optimizer=self.single_epoch)
             train_stochastic(run, self.callbacks, self.snapshot, self.single_epoch)
+            if self.group is not None:
+                self.group.leave()
         estimator._check_finite()
         if not self.single_epoch:
             warn_of_large_targets(estimator, network, self.data)
@@ -108,13 +111,23 @@ def n_side_by_side(engine: ModuleType, network: Network, n_tasks: int, n_jobs: i
     return min(n_tasks, threads.allowed(n_jobs))
 
 
+def n_in_training(n_tasks: int, n_threads: int, n_in_step: int = 1) -> int:
+    """Return how many of the trainings are under way at the same time, if `n_in_step` of them wait for one another.
+
+    Groups whose size is no multiple of the threads leave some of these idle at the end of each epoch.  With one group
+    more there is something to do for them.
+    """
+    n_groups = -(-n_threads // n_in_step) + (n_in_step > 1 and n_in_step % n_threads > 0)
+    return min(n_tasks, n_groups * n_in_step)
+
+
 def fit_many(tasks: Sequence[Task], n_threads: int, on_end: Callable[[Task], None] | None = None) -> None:
     """Train all tasks, `n_threads` at a time; the bits are the same for any number of threads.
 
     Parameters
     ----------
     tasks : sequence of Task
-        They begin in this order.
+        They begin in this order; those of a group follow one another.
     n_threads : int
         Of :func:`n_side_by_side`.
     on_end : callable, default=None
@@ -133,8 +146,8 @@ def fit_many(tasks: Sequence[Task], n_threads: int, on_end: Callable[[Task], Non
     not begun keep their first weights, with ``n_iter_`` 0.  A warning says so.  Warnings of the tasks are issued in
     the calling thread, each text once.
     """
-    trainings = _Trainings(tasks)
-    interrupted = trainings.run(n_threads, on_end)
+    trainings = _Trainings(tasks, n_threads)
+    interrupted = trainings.run(on_end)
     trainings.raise_first_error()
     if interrupted:
         trainings.found[0].append((INTERRUPTED, UserWarning))
@@ -148,17 +161,24 @@ class _Trainings:
     behind.  So threads take the number of a task from `todo` and put it into `ended`; the main thread only looks.
     """
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, tasks: Sequence[Task], n_threads: int) -> None:
         self.tasks, self.stop = tasks, interrupts.Stop()
         self.todo, self.ended = deque(range(len(tasks))), set[int]()
         self.errors: dict[int, BaseException] = {}
         self.found = [list[warned.Warned]() for _ in tasks]
         self._contexts, self._config = [copy_context() for _ in tasks], get_config()
         self._wake = threading.Event()
+        self._turns = threading.Semaphore(n_threads)
+        groups = [task.group for task in tasks if task.group is not None]
+        for group in groups:
+            group.turns = self._turns
+        # tasks begin in their order, so the oldest group always has a thread for each of its networks
+        self._n_workers = n_in_training(len(tasks), n_threads, max((group.size for group in groups), default=1))
 
-    def run(self, n_threads: int, on_end: Callable[[Task], None] | None) -> bool:
+    def run(self, on_end: Callable[[Task], None] | None) -> bool:
         """Train all tasks; return whether Ctrl-C has ended them."""
-        workers = iter([threading.Thread(target=self._work, name=f"fastmlp-fit-{i}") for i in range(n_threads)])
+        names = [f"fastmlp-fit-{i}" for i in range(self._n_workers)]
+        workers = iter([threading.Thread(target=self._work, name=name) for name in names])
         told, interrupted = set[int](), False
         try:
             while True:
@@ -190,7 +210,7 @@ class _Trainings:
 
     def _wait(self) -> None:
         """Wait until a task has ended, or for a while."""
-        self._wake.wait(SLICE)
+        self._wake.wait(interrupts.SLICE)
         self._wake.clear()
 
     def _end(self) -> None:
@@ -217,7 +237,11 @@ class _Trainings:
             self._wake.set()
 
     def _train(self, i: int) -> None:
-        if self.stop.wanted:
-            return
-        with interrupts.stoppable(self.stop), warned.kept(self.found[i]), config_context(**self._config):
-            self.tasks[i].train()
+        with (
+            self._turns,
+            interrupts.stoppable(self.stop),
+            warned.kept(self.found[i]),
+            config_context(**self._config),
+        ):
+            if not self.stop.wanted:
+                self.tasks[i].train()

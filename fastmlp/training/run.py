@@ -441,7 +441,8 @@ def _is_planned(estimator: Any) -> bool:
 
     scikit-learn's tests want the ConvergenceWarning of a warm start all the same.
     """
-    return estimator.n_iter_no_change == np.inf and not estimator.warm_start
+    is_plan = estimator._epochs_are_planned or estimator.n_iter_no_change == np.inf
+    return is_plan and not estimator.warm_start
 
 
 def _draw_dropout_seed(network: Network, random_state: Any, n_seen: int) -> int | None:

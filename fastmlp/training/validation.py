@@ -72,10 +72,16 @@ class Rows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __call__(self, logits: np.ndarray) -> dict[str, float]:
-        """Return "loss" (without penalty) and the scores by name."""
+    def outputs(self, logits: np.ndarray) -> np.ndarray:
+        """Return the predictions (n, n_outputs) of logits, in the units of the training."""
+        return self._head.outputs(logits)
+
+    def __call__(self, logits: np.ndarray, outputs: np.ndarray | None = None) -> dict[str, float]:
+        """Return "loss" (without penalty) and the scores by name; of these outputs, if they are known."""
         head = self._head
-        outputs, measured = head.outputs(logits), {"loss": head.loss(logits)}
+        if outputs is None:
+            outputs = head.outputs(logits)
+        measured = {"loss": head.loss(logits)}
         if self._evaluation.scale is not None:
             outputs = self._evaluation.scale.outputs(outputs)
         for name, score in self._scores.items():
@@ -169,6 +175,8 @@ class Evaluation:
         self.deciding: Rows | None = None
         #: Units of the training; None: those of y.
         self.scale: Scale | None = None
+        #: Makes what all networks in step come to of this network's outputs by set (in_step.py); None: it is alone.
+        self.together: Callable[[dict[str, np.ndarray]], dict[str, dict[str, float]]] | None = None
         #: Columns of the history besides those that each history has, since it was written last.
         self.columns: dict[str, list[float]] = {}
         # squared_error has the identity as its link: "predictions" of this network are logits, but members agree on
@@ -269,7 +277,11 @@ class Evaluation:
             n = max(map(len, self.sets.values()))
             self._workspace = self.engine.workspace(self._to_logits, n, self.estimator.n_jobs)
         weights = self.network.folded(params)[1] if self.network.folds else params
-        measured = {name: rows(self._logits(rows, weights)) for name, rows in self.sets.items()}
+        if self.together is None:
+            measured = {name: rows(self._logits(rows, weights)) for name, rows in self.sets.items()}
+        else:
+            sets = self.sets.items()
+            measured = self.together({name: rows.outputs(self._logits(rows, weights)) for name, rows in sets})
         self._record(measured)
         if self.deciding is None:
             return None

@@ -26,6 +26,7 @@ from fastmlp import (
 )
 from fastmlp.callbacks import Checkpoint, EpochInfo, Logging, ProgressBar, TimeLimit
 from fastmlp.displays import LossCurveDisplay, NetworkDisplay
+from fastmlp.persistence import Saved
 
 X = np.random.default_rng(0).normal(size=(40, 3))
 y = X[:, 0] > 0
