@@ -250,7 +250,7 @@ def test_networks_for_tables(tables, gaps, tmp_path, model, target):
     else:
         np.testing.assert_allclose(np.array(lines, dtype=float), saved.predict(rows[200:]), rtol=1e-4)
     assert type(saved).__name__ in invoke("show", path).output
-    assert "export converts networks of --model mlp" in refused("export", path, "--onnx", tmp_path / "net.onnx")
+    assert "to_c takes MLPClassifier and MLPRegressor" in refused("export", path, "--c", tmp_path / "net.c")
 
 
 def _outputs(estimator, X):

@@ -21,6 +21,8 @@ import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.model.stages import UNIT_ATTRIBUTES
 
+from tabular_fits import KINDS, small, table, targets_of
+
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 X, y = load_iris(return_X_y=True)
@@ -192,3 +194,17 @@ def test_notebooks_show_estimators(cls, fitted):
     # scikit-learn's site does not know this class
     assert not re.search(r'href="[^"]*scikit-learn', estimator_html_repr(estimator))
     assert estimator._repr_html_().startswith("<style>")
+
+
+def test_a_summary_of_an_estimator_for_tables_adds_up():
+    frame, values = table()
+    for name in KINDS:
+        estimator = small(name).fit(frame, targets_of(name, values))
+        found, network = fastmlp.summary(estimator), estimator.network_
+        assert found.n_params == found.n_trained == network.n_params
+        assert [layer.activation for layer in found.layers[: len(network.inputs)]] == [b.kind for b in network.inputs]
+        assert found.flops == 2 * network.members * sum(a * b for a, b in network.shapes)
+        shown = str(estimator.summary())
+        assert f"{name} {network.widths[0]}-12-8-{network.widths[-1]}, float32" in shown
+        assert ("3 members" in shown) == name.startswith("TabM")
+        assert "dropout" in shown

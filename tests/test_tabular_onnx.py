@@ -16,6 +16,7 @@ from fastmlp.preprocessing.coder import EMBEDDINGS, SCALINGS, ColumnCoder
 from fastmlp.preprocessing.learned import Numeric
 from fastmlp.preprocessing.statistics import Scale
 
+from shell import invoke
 from tabular_fits import KINDS, small, table, targets_of
 
 onnx = pytest.importorskip("onnx")
@@ -339,6 +340,33 @@ def test_the_normal_quantile_is_scipys():
     )  # the ends are a bit further
     inside = (p > 1e-7) & (p < 1 - 1e-7)
     np.testing.assert_allclose(found[inside], ndtri(p[inside]), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("model", ["realmlp", "tabm"])
+@pytest.mark.parametrize("folds", [1, 2])
+def test_the_command_exports_a_graph_of_the_columns_of_the_data(tmp_path, model, folds):
+    pytest.importorskip("pyarrow")
+    data, path, net, report = (tmp_path / name for name in ("d.csv", "m.safetensors", "m.onnx", "r.json"))
+    frame = FRAME.assign(open=FRAME["open"].astype(str).str.lower(), y=targets_of("TabMClassifier", VALUES))
+    frame.to_csv(data, index=False)
+    options = ["--max-iter", "3", "--hidden", "8", "--random-state", "0", "-q"]
+    options += ["--n-cv", "2", "--valid", "0"] if folds > 1 else []
+    invoke("train", data, "--target", "y", "--model", model, "-o", path, *options)
+    listed = invoke("export", path, "--onnx", net, "--json", report)
+    assert "colour" in listed.output and "the text" in listed.output
+    names = [(each["name"], each["if_missing"]) for each in json.loads(report.read_text())["inputs"]]
+    assert names == [("size", "NaN"), ("age", "NaN"), ("open", "NaN")] + [
+        (name, "any that is no category") for name in ("colour", "town")
+    ]
+    rows = strange()
+    rows["size"] = rows["size"].clip(-1e30, 1e30)
+    rows.assign(open=rows["open"].astype(str).str.lower()).to_csv(data, index=False)
+    invoke("predict", path, data, "--proba", "-o", tmp_path / "p.csv", "-q")
+    expected = pd.read_csv(tmp_path / "p.csv")
+    session = session_of(onnx.load(net))
+    labels, probabilities = session.run(None, feeds(session, rows))
+    assert labels.tolist() == expected["y"].tolist()
+    np.testing.assert_allclose(probabilities, expected.drop(columns="y"), atol=2e-5)
 
 
 def test_columns_without_anything_to_learn():

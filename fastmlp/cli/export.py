@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,9 +30,12 @@ def export(
 ) -> None:
     """Convert a model file to ONNX, to C, or both.
 
-    The converted network takes a matrix of numbers, which the command lists in their order: each numeric column as it
-    is in the data, since its scaling becomes part of the first layer; 0 or 1 for false or true; and for each text a
+    A network of --model mlp takes a matrix of numbers, which the command lists in their order: each numeric column as
+    it is in the data, since its scaling becomes part of the first layer; 0 or 1 for false or true; and for each text a
     0 or 1 per category. Missing values must be replaced before, by the values that the list shows.
+
+    Those of --model realmlp and tabm, for ONNX alone, take one input per column, by its name: numbers, NaN where they
+    are missing, and texts as they are in the data.
 
     Examples:
 
@@ -44,13 +48,9 @@ def export(
         if onnx is None and c is None:
             raise ValueError("nothing to write: say --onnx FILE, --c FILE, or both")
         estimator, recipe = load(model, needed=False)
-        if has_coder(estimator):
-            raise ValueError(
-                f"export converts networks of --model mlp; {model} holds a {type(estimator).__name__}, which codes the"
-                " columns of tables itself"
-            )
         columns = [] if recipe is None else recipe.columns
-        converted = unscaled(estimator, columns)
+        is_table = has_coder(estimator)
+        converted = with_names(estimator, columns) if is_table else unscaled(estimator, columns)
         if onnx is not None:
             from fastmlp.export.onnx import to_onnx
 
@@ -59,11 +59,55 @@ def export(
             from fastmlp.export.c import to_c
 
             to_c(converted, c, name=name)
-    listed = inputs(columns)
+    listed = inputs_of_table(converted) if is_table else inputs(columns)
     if not quiet and str(json_file) != "-":
-        rows = [(i, entry["name"], entry["value"], f"{entry['if_missing']:g}") for i, entry in enumerate(listed)]
+        rows = [(i, entry["name"], entry["value"], _missing(entry)) for i, entry in enumerate(listed)]
         output.console().print(output.grid("inputs", ["place", "feature", "value", "if missing"], rows))
     output.write_json(json_file, {"schema": 1, "model": str(model), "inputs": listed})
+
+
+def _missing(entry: Mapping[str, Any]) -> str:
+    value = entry["if_missing"]
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def with_names(estimator: Any, columns: Sequence[Column]) -> Any:
+    """Return a copy of an estimator for tables that takes the columns of the data, if it was trained on their codes."""
+    if not columns:
+        return estimator
+    named = deepcopy(estimator)
+    coders: dict[int, Any] = {}  # networks of a fold share one
+    for network in networks_of(named):
+        coder = network.coder_
+        if id(coder) not in coders:
+            coders[id(coder)] = coder, _with_texts(coder, columns)
+        network.coder_ = coders[id(coder)][1]
+    named.feature_names_in_ = np.array([column.name for column in columns], object)
+    return named
+
+
+def _with_texts(coder: Any, columns: Sequence[Column]) -> Any:
+    """Return a coder of texts in place of one of their codes."""
+    learned = [
+        replace(of_codes, categories=tuple(column.categories[int(code)] for code in of_codes.categories))
+        if isinstance(column, Categorical)
+        else of_codes
+        for of_codes, column in zip(coder.columns, columns, strict=True)
+    ]
+    return type(coder).of_columns(learned, [column.name for column in columns], **coder.to_state()["options"])
+
+
+def inputs_of_table(estimator: Any) -> list[dict[str, Any]]:
+    """Return the inputs of an estimator for tables, in their order."""
+    from fastmlp.export.tables import inputs_of
+
+    kinds = {
+        "number": ("the number; 1 or 0 for true or false", "NaN"),
+        "text": ("the text", "any that is no category"),
+        "int": ("the whole number", "any that is no category"),
+    }
+    found = inputs_of([network.coder_ for network in networks_of(estimator)])
+    return [dict(zip(("name", "value", "if_missing"), (each.name, *kinds[each.kind]), strict=True)) for each in found]
 
 
 def unscaled(estimator: Any, columns: Sequence[Column]) -> Any:

@@ -13,7 +13,7 @@ from fastmlp.cli.arguments import JsonFile, ModelFile
 from fastmlp.cli.files import guarded
 from fastmlp.cli.fitting import NAMES
 from fastmlp.tabular.columns import Categorical, Column, Numeric, to_json
-from fastmlp.tabular.recipe import Recipe, has_coder, load, networks_of
+from fastmlp.tabular.recipe import Recipe, load, networks_of
 
 
 def show(model: ModelFile, json_file: JsonFile = None) -> None:
@@ -55,11 +55,6 @@ def described(estimator: Any, recipe: Recipe | None) -> dict[str, Any]:
 def _network(estimator: Any) -> dict[str, Any]:
     from fastmlp import summary
 
-    if has_coder(estimator):  # of which there is no summary
-        network = estimator.network_
-        inputs = [{"kind": block.kind, "width": block.width} for block in network.inputs]
-        return {"n_params": network.n_params, "inputs": inputs, "widths": list(network.widths)}
-
     described = summary(estimator)
     return {"n_params": described.n_params, "layers": [asdict(layer) for layer in described.layers]}
 
@@ -75,12 +70,11 @@ def _print(estimator: Any, recipe: Recipe | None, document: Mapping[str, Any]) -
     from fastmlp import summary
 
     console = output.console()
-    if "network" in document and not has_coder(estimator):
+    if "network" in document:
         typer.echo(f"{summary(networks_of(estimator)[0])}\n")
     else:
         networks = [(str(i), *_row(member)) for i, member in enumerate(networks_of(estimator))]
-        of_several = f": the mean over {len(networks)} networks" if len(networks) > 1 else ""
-        typer.echo(f"{document['estimator']}{of_several}\n")
+        typer.echo(f"{document['estimator']}: the mean over {len(networks)} networks\n")
         console.print(output.grid("", ["network", "neurons", "parameters", "epochs"], networks), "")
     if document["parameters"]:
         console.print(output.pairs(document["parameters"].items()), "")
@@ -95,7 +89,7 @@ def _print(estimator: Any, recipe: Recipe | None, document: Mapping[str, Any]) -
 def _row(network: Any) -> tuple[str, str, str]:
     """Return neurons, number of parameters, and epochs of a network in an ensemble."""
     found = _network(network)
-    neurons = " ".join(str(W.shape[1]) for W in network.coefs_)
+    neurons = " ".join(str(W.shape[-1]) for W in network.coefs_)
     return neurons, f"{found['n_params']:,}", str(network.n_iter_)
 
 

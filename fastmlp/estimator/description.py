@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 from fastmlp.kernels import formulas
+from fastmlp.kernels.feature_table import ARRAYS
 from fastmlp.model import choices, stages, weights
 from fastmlp.model.network import Network
 
@@ -32,9 +33,9 @@ class Layer:
     Attributes
     ----------
     name : str
-        "hidden 1", "hidden 2", ..., "output".
+        "hidden 1", "hidden 2", ..., "output"; before them, of estimators for tables, "inputs 1", ...: feature blocks.
     fan_in, fan_out : int
-        Shape of its weights.
+        Shape of its weights; of a feature block, how many columns it reads and makes.
     activation : str
         With its parameters, if it has some, and the layer's options: "leaky_relu(negative_slope=0.2), dropout 0.1".
     n_params : int
@@ -44,7 +45,8 @@ class Layer:
     memory : int
         Bytes of the parameters.
     flops : int
-        ``2 * fan_in * fan_out``: a multiplication and an addition per weight, to predict one row.
+        ``2 * fan_in * fan_out``: a multiplication and an addition per weight, to predict one row, and for each member
+        of a TabM; of a feature block 0.
     """
 
     name: str
@@ -79,7 +81,7 @@ class Summary:
         the gradient and a copy or two states of the optimizer.
     training_flops : int
         To train on one row once: the forward pass, as many operations for the gradient of the weights, and as many for
-        what is handed back to the layer below, which the first layer does not do.
+        what is handed back to the layer below, which the first layer does not do, unless feature blocks are below.
     """
 
     title: str
@@ -163,7 +165,7 @@ def summary(estimator: Any) -> Summary:
 
     Parameters
     ----------
-    estimator : MLPClassifier, MLPRegressor, or what ends in one
+    estimator : MLPClassifier, MLPRegressor, an estimator for tables, or what ends in one
         Fitted. Of a pipeline its last step is described, of a search its best estimator.
 
     Returns
@@ -197,35 +199,50 @@ def summary(estimator: Any) -> Summary:
     memory: 584 B; training takes at least 1.71 KiB
     FLOPs per row: 120 to predict, 320 to train; matrix products only, without biases and activations
     """
-    from fastmlp.estimator.base import _BaseMLP
+    from fastmlp.estimator.base import BaseNetwork
 
     model = last_estimator(estimator)
-    if not isinstance(model, _BaseMLP):
+    if not isinstance(model, BaseNetwork):
         raise TypeError(
             "summary takes a fitted MLPClassifier or MLPRegressor of fastmlp, or a pipeline that ends in one, got"
             f" {model!r}; fastmlp.from_sklearn makes one of scikit-learn's"
         )
     check_is_fitted(model, "coefs_")
-    network = model._fitted_network()
+    # estimators for tables keep theirs, whose parameters may be None
+    network = vars(model).get("network_") or model._fitted_network()
     title = f"{type(model).__name__} {'-'.join(map(str, network.widths))}, {network.dtype}"
-    return Summary(title, _layers(model, network))
+    members = f", {network.members} members" if network.members > 1 else ""
+    return Summary(title + members, (*_blocks(network), *_layers(model, network)))
+
+
+def _blocks(network: Network) -> tuple[Layer, ...]:
+    """Return what there is to say of each feature block."""
+    found = []
+    for i, block in enumerate(network.inputs):
+        size = sum(segment.size for segment in network.segments if segment.name in ARRAYS and segment.layer == i)
+        memory, name = size * network.dtype.itemsize, f"inputs {i + 1}"
+        found.append(Layer(name, len(block.columns), block.width, block.kind, size, size, memory, 0))
+    return tuple(found)
 
 
 def _layers(model: Any, network: Network) -> tuple[Layer, ...]:
     """Return what there is to say of each layer."""
-    options = stages.options_of(model, len(network.activations))
-    options |= {name: getattr(network, name) for name in stages.PREDICTS}
+    options = {name: getattr(network, name) for name in stages.OPTIONS}
+    if "network_" not in vars(model):
+        asked = stages.options_of(model, len(network.activations))
+        options |= {name: option for name, option in asked.items() if name not in stages.PREDICTS}
     layers = []
     for i, (fan_in, fan_out) in enumerate(network.shapes):
         hidden = i < len(network.activations)
         words = [describe(network.activations[i])] if hidden else [str(model.out_activation_)]
+        words += ["parametric"] if hidden and network.parametric_activations else []
         words += filter(None, (option.words(options[name], i) for name, option in stages.OPTIONS.items()))
-        of_layer = [segment for segment in network.segments if segment.layer == i]
+        of_layer = [segment for segment in network.segments if segment.layer == i and segment.name not in ARRAYS]
         n_params = sum(segment.size for segment in of_layer)
         n_trained = sum(segment.size for segment in of_layer if segment.trained)
-        name = f"hidden {i + 1}" if hidden else "output"
+        name, flops = f"hidden {i + 1}" if hidden else "output", 2 * fan_in * fan_out * network.members
         memory = n_params * network.dtype.itemsize
-        layers.append(Layer(name, fan_in, fan_out, ", ".join(words), n_params, n_trained, memory, 2 * fan_in * fan_out))
+        layers.append(Layer(name, fan_in, fan_out, ", ".join(words), n_params, n_trained, memory, flops))
     return tuple(layers)
 
 
