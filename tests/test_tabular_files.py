@@ -17,6 +17,7 @@ from fastmlp.saving import modelfile
 
 from saved_models import reseal, same
 from tabular_fits import KINDS, small, table, targets_of
+from tiers import each_value_once
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -178,10 +179,10 @@ def test_the_optimizer_and_what_is_not_fitted_are_refused(path, model):
     assert not path.exists()
 
 
+@each_value_once
 @pytest.mark.parametrize("convert", ["to_sklearn", "to_torch"])
 @pytest.mark.parametrize("name", ["RealMLPClassifier", "TabMRegressor"])
 def test_conversions_of_the_network_alone_are_refused(convert, name):
-    pytest.importorskip("torch")
     with pytest.raises(TypeError, match=f"{convert} .* {name}: it codes the columns of tables .* to_onnx"):
         getattr(fastmlp, convert)(small(name))
 

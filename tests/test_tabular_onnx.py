@@ -18,6 +18,7 @@ from fastmlp.preprocessing.statistics import Scale
 
 from shell import invoke
 from tabular_fits import KINDS, small, table, targets_of
+from tiers import each_value_once
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -99,6 +100,7 @@ CASES = {
 }
 
 
+@each_value_once
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", CASES)
 def test_predictions_of_a_table_are_the_estimators(case, dtype):
@@ -342,6 +344,7 @@ def test_the_normal_quantile_is_scipys():
     np.testing.assert_allclose(found[inside], ndtri(p[inside]), rtol=1e-13, atol=1e-15)
 
 
+@each_value_once
 @pytest.mark.parametrize("model", ["realmlp", "tabm"])
 @pytest.mark.parametrize("folds", [1, 2])
 def test_the_command_exports_a_graph_of_the_columns_of_the_data(tmp_path, model, folds):

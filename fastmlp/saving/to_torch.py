@@ -67,8 +67,8 @@ def to_torch(estimator: Any, *, outputs: str = "logits") -> torch.nn.Sequential:
       (2): Linear(in_features=8, out_features=3, bias=True)
     )
     """
-    torch = needed("torch", "to_torch", INSTALL)
     refuse_tables(estimator, "to_torch")
+    torch = needed("torch", "to_torch", INSTALL)
     if not isinstance(estimator, _BaseMLP):
         raise TypeError(f"to_torch converts MLPClassifier and MLPRegressor, got {type(estimator).__name__}")
     if not isinstance(outputs, str) or outputs not in OUTPUTS:
