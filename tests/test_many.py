@@ -314,7 +314,7 @@ class Meeting:
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
         self.seen[info.estimator.random_state] = info.epoch
-        if sorted(self.seen.values())[-2:] >= [self.epochs] * 2:
+        if sum(epoch >= self.epochs for epoch in self.seen.values()) >= 2:
             self.action()
         self.inside -= 1
 

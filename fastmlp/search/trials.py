@@ -20,7 +20,7 @@ from fastmlp.estimator.base import BaseNetwork
 from fastmlp.kernels import interrupts, threads
 from fastmlp.model import choices
 from fastmlp.search.rows import Rows, Split
-from fastmlp.training.callbacks import EpochInfo, TimeLimit
+from fastmlp.training.callbacks import TimeLimit
 
 #: Trials whose estimators are kept for the ensemble: the best ones. A network takes megabytes.
 KEPT = 50
@@ -250,7 +250,7 @@ def _networks(estimator: Any) -> dict[str, Any]:
 
 def _callbacks(estimator: Any, limit: float) -> dict[str, list[Any]]:
     """Return the callbacks of all networks with those of a search added; L-BFGS takes none."""
-    ours: list[Any] = [_stop_if_asked, *([TimeLimit(limit)] if np.isfinite(limit) else ())]
+    ours: list[Any] = [TimeLimit(limit)] if np.isfinite(limit) else []
     return {
         f"{path}__callbacks".removeprefix("__"): [*(network.callbacks or ()), *ours]
         for path, network in _networks(estimator).items()
@@ -260,11 +260,3 @@ def _callbacks(estimator: Any, limit: float) -> dict[str, list[Any]]:
 
 def _is_lbfgs(estimator: Any) -> bool:
     return isinstance(estimator, BaseNetwork) and choices.name_of(estimator.solver) == "lbfgs"
-
-
-def _stop_if_asked(info: EpochInfo) -> None:
-    """Obey Ctrl-C after each epoch; the engines look for it after half a giga-operation, many epochs of a small net."""
-    interrupts.check()
-
-
-_stop_if_asked.reads_weights = False  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastmlp.data.warned import warn
 from fastmlp.engines.backends import Data
+from fastmlp.kernels import interrupts
 from fastmlp.model import weights
 from fastmlp.model.network import Network
 from fastmlp.model.stages import OPTIONS
@@ -427,6 +428,7 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
     estimator = run.estimator
     try:
         while estimator.n_iter_ < estimator.max_iter and not run.finished:
+            interrupts.check()  # engines look after half a giga-operation: many epochs of a small network
             run.epoch()
             stop = run.judge()
             if after_epoch is not None:
