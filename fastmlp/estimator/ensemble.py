@@ -259,7 +259,8 @@ def _reporter(tasks: Sequence[Task]) -> Callable[[Task], None]:
 
     def report(task: Task) -> None:
         number, member = tasks.index(task) + 1, task.estimator
-        print(f"Network {number} of {len(tasks)}: {member.n_iter_} iterations, loss = {member.loss_:.8f}")
+        if member.n_iter_:  # none, if a user interrupted the first epoch
+            print(f"Network {number} of {len(tasks)}: {member.n_iter_} iterations, loss = {member.loss_:.8f}")
 
     return report
 

@@ -164,7 +164,7 @@ class _Trainings:
 
     def __init__(self, tasks: Sequence[Task], n_threads: int) -> None:
         self.tasks, self.stop = tasks, interrupts.Stop()
-        self.todo, self.ended = deque(range(len(tasks))), set[int]()
+        self.todo, self.ended, self.unbegun = deque(range(len(tasks))), set[int](), set[int]()
         self.errors: dict[int, BaseException] = {}
         self.found = [list[warned.Warned]() for _ in tasks]
         self._contexts, self._config = [copy_context() for _ in tasks], get_config()
@@ -186,14 +186,15 @@ class _Trainings:
                 try:
                     for worker in workers:
                         worker.start()
-                    if len(self.ended) == len(self.tasks):
+                    ended = self.ended.copy()  # threads add to it at any time: what is told of is what is counted
+                    for i in sorted(ended - told - self.unbegun - self.errors.keys()) if on_end is not None else ():
+                        told.add(i)
+                        on_end(self.tasks[i])  # type: ignore[misc] # which is not None
+                    if len(ended) == len(self.tasks):
                         return interrupted
                     self._wait()
                     if self.errors:
                         self._end()
-                    for i in sorted(self.ended - told) if on_end is not None else ():
-                        told.add(i)
-                        on_end(self.tasks[i])  # type: ignore[misc] # which is not None
                     interrupts.check()  # this thread may itself be one that another waits for
                 except KeyboardInterrupt:
                     interrupted = True
@@ -217,7 +218,8 @@ class _Trainings:
     def _end(self) -> None:
         """Stop the tasks in training; those that have not begun are over.  To do it again changes nothing."""
         self.stop.wanted = True
-        self.ended.update(self.todo.copy())  # a thread that takes one of them now does nothing
+        self.unbegun.update(self.todo.copy())  # a thread that takes one of them now does nothing
+        self.ended.update(self.unbegun)
         self.todo.clear()
 
     def _next(self) -> int | None:
