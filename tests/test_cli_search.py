@@ -290,6 +290,7 @@ WRONG_MODEL = {
     "parameter": ("RealMLPClassifier has no parameter 'alpha'", ("--model", "realmlp", "--alpha", "1")),
     "other parameter": ("MLPClassifier has no parameter 'k'", ("--k", "3")),
     "value": ("The 'dropout' parameter of RealMLPClassifier", ("--model", "realmlp", "--dropout", "much")),
+    "folds": ("--n-cv validates each network on the rows of its fold: say --valid 0", ("--n-cv", "3")),
     "target": ("--no-scale-target makes no sense", ("--model", "realmlp", "--no-scale-target")),
     "search": ("--time-limit makes no sense with --model tabm", ("--model", "tabm", "--time-limit", "9")),
 }

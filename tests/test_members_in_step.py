@@ -22,6 +22,7 @@ import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor, RealMLPClassifier, RealMLPRegressor, TabMClassifier
 from fastmlp.callbacks import TimeLimit
 from fastmlp.estimator.ensemble import OF_GROUPS
+from fastmlp.kernels import interrupts
 from fastmlp.training import many
 from fastmlp.training.validation import Evaluation
 
@@ -248,7 +249,7 @@ SETTINGS = {
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_same_bits_for_every_n_jobs(backend, name, n_cv):
     settings = TOGETHER | {"n_cv": n_cv, "backend": backend} | SETTINGS[name]
-    fits = [MLPClassifier(**settings, n_jobs=n).fit(X, Y, sample_weight=WEIGHT) for n in (1, 2, 5, None)]
+    fits = [MLPClassifier(**settings, n_jobs=n).fit(X, Y, sample_weight=WEIGHT) for n in (1, 2, 5)]
     for fit in fits[1:]:
         for member, first in zip(fit.estimators_, fits[0].estimators_, strict=True):
             assert same(weights_of(member), weights_of(first))
@@ -367,6 +368,28 @@ def test_ctrl_c_leaves_all_at_their_best_epoch(n_jobs):
     for member in together.estimators_:
         assert member.validation_scores_ == together.validation_scores_
         assert same(weights_of(member), records[member.random_state][best])
+        assert {member.n_iter_, len(member.loss_curve_), len(member.history_["loss"])} == {together.n_iter_}
+        assert member.t_ == member.n_iter_ * 2700 and member.loss_ == member.loss_curve_[-1]
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_in_the_first_epoch_leaves_a_network_with_its_first_weights(n_jobs, monkeypatch):
+    sent, logits = [], Evaluation._logits
+
+    def interrupted(self, rows, weights):
+        if not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+            while not interrupts.THREAD.stop.wanted:  # until the main thread has handed it on
+                time.sleep(0.001)
+        return logits(self, rows, weights)
+
+    monkeypatch.setattr(Evaluation, "_logits", interrupted)
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        together = MLPClassifier(**TOGETHER | {"max_iter": 10**7}, n_jobs=n_jobs).fit(X, Y)
+    (left,) = together.estimators_
+    assert left.n_iter_ == together.n_iter_ == 0 and together.history_["score"] == [] == left.loss_curve_
+    assert together.predict(X).shape == Y.shape
 
 
 def test_an_error_in_one_network_stops_the_others():

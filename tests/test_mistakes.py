@@ -28,7 +28,7 @@ from tiers import label
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-PARAMETERS = MLPClassifier._get_param_names()
+PARAMETERS = [*dict.fromkeys((*MLPClassifier._get_param_names(), *MLPRegressor._get_param_names()))]
 ARGUMENTS = list(inspect.signature(MLPClassifier.fit).parameters)[1:]
 TABLES = {
     "parameters": PARAMETERS,

@@ -518,12 +518,14 @@ def _validation(valid: str) -> tuple[float, Path | None]:
 
 
 def _check_validation(plan: Plan) -> None:
-    """Refuse early stopping that would hold out rows which no report knows, or that has nothing to watch."""
+    """Refuse folds beside validation rows, and early stopping without rows to watch."""
+    if plan.parameters.get("n_cv", 1) != 1 and (plan.share or plan.validation is not None):
+        raise ValueError("--n-cv validates each network on the rows of its fold: say --valid 0")
     if not plan.parameters.get("early_stopping"):
         return
     if plan.parameters.get("solver") in ("lbfgs", ["lbfgs", {}]):
         raise ValueError("--early-stopping makes no sense with --solver lbfgs, which has no epochs")
-    if not plan.share and plan.validation is None:
+    if not plan.share and plan.validation is None and plan.parameters.get("n_cv", 1) == 1:
         raise ValueError("--early-stopping needs rows to validate on, --valid 0 leaves none: say --valid SHARE or FILE")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
@@ -128,7 +128,9 @@ def _log_loss(outputs: np.ndarray, rows: Rows, classes: np.ndarray) -> float:
 
 @dataclass(eq=False)
 class Trial:
-    """One choice of parameters, before and after its fits."""
+    """One choice of parameters, before and after its fits; fit_many asks it for `group` and `train`."""
+
+    group: ClassVar[None] = None  # no other trial goes in step with it
 
     plan: Plan
     number: int

@@ -85,6 +85,7 @@ class Task:
             run = Run(*args, self.data, self.rows, self.evaluation, keep_optimizer=self.single_epoch)
             train_stochastic(run, self.callbacks, self.snapshot, self.single_epoch)
             if self.group is not None:
+                run.forget_unjudged()
                 self.group.leave()
         estimator._check_finite()
         if not self.single_epoch:

@@ -352,6 +352,15 @@ class Run:
         self._ends = self._ends[-1:]
         self._rates = []
 
+    def forget_unjudged(self) -> None:
+        """Do not count an epoch that is not in the history: Ctrl-C came before its validation rows were judged."""
+        estimator, n = self.estimator, self._n_losses
+        n_unjudged = len(estimator.loss_curve_) - n
+        del estimator.loss_curve_[n:]
+        estimator.n_iter_ -= n_unjudged
+        estimator.t_ -= n_unjudged * self.n_seen
+        estimator.loss_ = estimator.loss_curve_[-1] if n else estimator.loss_
+
     def info(self) -> Any:
         """Return what callbacks are told about the latest epoch."""
         from fastmlp.training.callbacks import EpochInfo  # imported only if there are callbacks
