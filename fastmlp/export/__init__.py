@@ -1,7 +1,8 @@
 """Fitted networks for other runtimes: ONNX models and C files.
 
 Reading order: model.py reads an estimator, c.py and onnx.py write it, onnx_nodes.py holds ONNX's operators,
-skl2onnx.py converts whole pipelines.  Formulas are not written again here: those of kernels/formulas.py, and users'
+skl2onnx.py converts whole pipelines. Estimators for tables: tables.py reads them, onnx_columns.py holds what is done to
+columns, onnx_members.py the networks.  Formulas are not written again here: those of kernels/formulas.py, and users'
 own, are translated from their register programs (kernels/program.py).
 """
 

@@ -102,11 +102,11 @@ def inputs_of(coders: Sequence[ColumnCoder]) -> tuple[Input, ...]:
             raise ValueError(
                 f"column {i} of the table has the name {name!r}, but an input of ONNX needs a name of its own, in UTF-8"
             )
-    return tuple(Input(name, kind, (i,)) for i, (name, kind) in enumerate(zip(names, kinds, strict=True)))
+    return tuple(Input(name, kind or "text", (i,)) for i, (name, kind) in enumerate(zip(names, kinds, strict=True)))
 
 
 def _kind(columns: Sequence[Any]) -> str:
-    """Return what a column, as several coders know it, has as its input."""
+    """Return what a column, as several coders know it, has as its input; "" if it has no category that could tell."""
     if not isinstance(columns[0], Categorical):
         return "number"
     values = [value for column in columns for value in column.categories]
@@ -116,7 +116,7 @@ def _kind(columns: Sequence[Any]) -> str:
         if isinstance(value, str) and not _is_utf8(value):
             raise ValueError(f"the category {value!r} is no text in UTF-8, as ONNX needs it")
     if not values or isinstance(values[0], str):
-        return "text"
+        return "text" if values else ""
     return "int" if all(isinstance(value, int) and abs(value) < 2**63 for value in values) else "number"
 
 
