@@ -58,6 +58,7 @@ def numbers(n=N):
 def frame(n=N):
     """A frame with a column of every kind."""
     words = pd.Series(RNG.choice(["no", "yes", None], n), dtype=object)
+    letters = np.array([*"abcdefghijklmnop", *RNG.choice(list("abcdefghijklmnop"), n)])[:n]  # each of them
     return pd.DataFrame(
         {
             "x": RNG.normal(size=n),
@@ -66,7 +67,7 @@ def frame(n=N):
             "level": pd.Categorical(RNG.choice(["low", "mid", "high", None], n)),
             "flag": RNG.random(n) < 0.3,
             "count": pd.array(np.where(RNG.random(n) < 0.1, None, RNG.integers(0, 9, n)), dtype="Int64"),
-            "letter": RNG.choice(list("abcdefghijklmnop"), n),
+            "letter": letters,
             "always": 2.5,
             "never": np.full(n, np.nan),
             "one": ["a"] * n,

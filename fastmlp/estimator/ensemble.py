@@ -224,7 +224,7 @@ def folds_of(estimator: Any, y: np.ndarray, random_state: np.random.RandomState)
     """Return the splits of cross-validation, stratified by class; a ValueError says that there are too few rows."""
     n_folds, n = estimator.n_cv, len(y)
     if n_folds > n:
-        raise ValueError(f"n_cv={n_folds} must be at most the number of rows, {n}")
+        raise ValueError(f"n_cv={n_folds} must be at most the number of rows, n_samples={n}")
     stratified = is_classifier(estimator) and y.ndim == 1
     seed = random_state.randint(np.iinfo(np.int32).max)
     kind = StratifiedKFold if stratified else KFold

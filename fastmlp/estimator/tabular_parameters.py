@@ -326,9 +326,10 @@ _ATTRIBUTES = """
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
 
-    input_scale_, activation_mixes_, periodic_frequency_, periodic_phase_, periodic_weight_, periodic_bias_, \\
-            piecewise_weight_, piecewise_bias_, piecewise_bins_, embedding_, member_in_, member_out_ : list of ndarray
-        The other arrays, of the networks that have them.
+    input_scale_ : list of ndarray
+        Factors of the columns that the first layer reads. Networks that have them also have ``activation_mixes_``,
+        ``periodic_frequency_``, ``periodic_phase_``, ``periodic_weight_``, ``periodic_bias_``, ``piecewise_weight_``,
+        ``piecewise_bias_``, ``piecewise_bins_``, ``embedding_``, ``member_in_`` and ``member_out_``.
 
     history_ : dict of list
         A row per epoch, as in :class:`~fastmlp.MLPClassifier`.
@@ -359,7 +360,7 @@ def document(cls: Documented) -> Documented:
     text = (_REALMLP if is_realmlp else _TABM) + (_CLASS_WEIGHT if is_classifier else _CLAMP) + _SHARED
     names = "{" + ", ".join(map(repr, CLASSIFIER_LOSSES if is_classifier else REGRESSOR_LOSSES)) + "} or (name, dict)"
     filled = text.format(
-        losses=names if is_classifier else f"{names[:-15]} \\\n            (name, dict) or formula",
+        losses=names if is_classifier else f"{names} or formula",
         loss_default=f"'log_loss'{smoothed}" if is_classifier else "'squared_error'",
         ens_stopping="'ensemble'" if is_realmlp else "'member'",
         clamp="True with 'td', False with 'td-s'" if is_realmlp else "False",
