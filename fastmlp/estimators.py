@@ -20,6 +20,7 @@ from fastmlp.data import device_arrays, targets
 from fastmlp.data.targets import Objective
 from fastmlp.estimator import ensemble, types
 from fastmlp.estimator.base import Extras, Method, _BaseMLP, entered, fit_context
+from fastmlp.estimator.class_targets import ClassTargets
 from fastmlp.estimator.methods import ModelMethods
 from fastmlp.estimator.mistakes import explained
 from fastmlp.estimator.parameters import (
@@ -101,7 +102,7 @@ def _is_hinge(estimator: MLPClassifier) -> bool:
 @document
 @explained
 @dataclass(eq=False, repr=False)
-class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
+class MLPClassifier(ClassifierMixin, ModelMethods, ClassTargets, _BaseMLP):
     """Multi-layer perceptron classifier: binary, multiclass and multilabel.
 
     Drop-in for :class:`sklearn.neural_network.MLPClassifier`: the same parameters and ``random_state`` give the same
@@ -168,15 +169,6 @@ class MLPClassifier(ClassifierMixin, ModelMethods, _BaseMLP):
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
             )
-
-    def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
-        super()._check_validation_targets(y, y_val)
-        unknown = np.setdiff1d(unique_labels(y_val), self.classes_)
-        if len(unknown):
-            raise ValueError(f"y_val has classes that y does not have: {unknown}; y has {self.classes_}")
-
-    def _weigh(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        return targets.weigh_classes(self.class_weight, self.classes_, y, sample_weight)
 
     def _objective(self, y: np.ndarray) -> Objective:
         binarizer = self._label_binarizer

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils.multiclass import unique_labels
 
 from fastmlp.data import targets
 from fastmlp.data.targets import Objective
 from fastmlp.estimator import recipes, types
 from fastmlp.estimator.base import entered
+from fastmlp.estimator.class_targets import ClassTargets
 from fastmlp.estimator.methods import FileMethods
 from fastmlp.estimator.mistakes import explained
 from fastmlp.estimator.parameters import activations_of
@@ -34,12 +34,11 @@ from fastmlp.training.factors import Factors
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
 
-class _Classes(ClassifierMixin, FileMethods, BaseTabular):
+class _Classes(ClassifierMixin, FileMethods, ClassTargets, BaseTabular):
     """Targets that are classes, one output each, or labels of which several may be true."""
 
     _numeric_targets = False
     _label_binarizer: LabelBinarizer
-    class_weight: types.ClassWeight | None
 
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
         self._label_binarizer = LabelBinarizer().fit(y)
@@ -48,15 +47,6 @@ class _Classes(ClassifierMixin, FileMethods, BaseTabular):
     @property
     def _is_multilabel(self) -> bool:
         return targets.task_of(self._label_binarizer) == "multilabel"
-
-    def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
-        super()._check_validation_targets(y, y_val)
-        unknown = np.setdiff1d(unique_labels(y_val), self.classes_)
-        if len(unknown):
-            raise ValueError(f"y_val has classes that y does not have: {unknown}; y has {self.classes_}")
-
-    def _weigh(self, y: np.ndarray, sample_weight: np.ndarray | None) -> np.ndarray | None:
-        return targets.weigh_classes(self.class_weight, self.classes_, y, sample_weight)
 
     def _objective(self, y: np.ndarray) -> Objective:
         task = "multilabel" if self._is_multilabel else "multiclass"
