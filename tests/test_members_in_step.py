@@ -24,6 +24,7 @@ from fastmlp.callbacks import TimeLimit
 from fastmlp.estimator.ensemble import OF_GROUPS
 from fastmlp.kernels import interrupts
 from fastmlp.training import many
+from fastmlp.training.run import Run
 from fastmlp.training.validation import Evaluation
 
 from small_training import BACKENDS, SMALL, WEIGHT, Y_BINARY, Y_COUNTS, Y_LABELS, Y_VALUES, X, Y
@@ -390,6 +391,17 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_network_with_its_first_weights(n_job
     (left,) = together.estimators_
     assert left.n_iter_ == together.n_iter_ == 0 and together.history_["score"] == [] == left.loss_curve_
     assert together.predict(X).shape == Y.shape
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_before_the_first_step_leaves_a_network_with_its_first_weights(n_jobs, monkeypatch):
+    def interrupted(run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "epoch", interrupted)
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        together = MLPClassifier(**TOGETHER, n_jobs=n_jobs).fit(X, Y)
+    assert together.estimators_[0].n_iter_ == 0 and together.predict(X).shape == Y.shape
 
 
 def test_an_error_in_one_network_stops_the_others():

@@ -261,6 +261,12 @@ def test_check_estimator(estimator):
     check_estimator(cls(estimator, {"alpha": [0.001, 0.1]}, n_trials=2, time_limit=None))
 
 
+def test_one_class_has_probability_1():
+    found = search(n_trials=3).fit(X, np.full(len(X), "only"))
+    assert (found.predict(X) == "only").all() and (found.predict_proba(X) == 1).all()
+    assert found.best_score_ == found.ensemble_score_ == 1
+
+
 def test_pickle_and_clone():
     found = search(n_trials=3).fit(X, Y)
     again = pickle.loads(pickle.dumps(found))

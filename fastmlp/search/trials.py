@@ -74,6 +74,8 @@ class _KnownProbabilities(ClassifierMixin, _Known):
 def probabilities(estimator: Any, X: Any, classes: np.ndarray) -> np.ndarray:
     """Return probabilities (n_rows, n_classes), 0 for classes that the estimator has not seen."""
     found = np.asarray(estimator.predict_proba(X))
+    if len(estimator.classes_) == 1:  # a network has two columns even then
+        found = np.ones((len(found), 1), found.dtype)
     if len(estimator.classes_) == len(classes):
         return found
     outputs = np.zeros((len(found), len(classes)), found.dtype)

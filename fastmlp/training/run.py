@@ -360,7 +360,8 @@ class Run:
         del estimator.loss_curve_[n:]
         estimator.n_iter_ -= n_unjudged
         estimator.t_ -= n_unjudged * self.n_seen
-        estimator.loss_ = estimator.loss_curve_[-1] if n else estimator.loss_
+        if n:
+            estimator.loss_ = estimator.loss_curve_[-1]
 
     def info(self) -> Any:
         """Return what callbacks are told about the latest epoch."""
