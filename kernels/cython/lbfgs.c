@@ -1,6 +1,5 @@
 /* What remains of L-BFGS-B 3.0 (Byrd, Lu, Nocedal & Zhu 1995; Morales & Nocedal 2011) without bounds, with the line
- * search of Moré & Thuente (1994), in the order of operations of SciPy's C, whose text is under the BSD 3-clause
- * license (Copyright (c) 2011 Ciyou Zhu, Richard Byrd, Jorge Nocedal and Jose Luis Morales).
+ * search of Moré & Thuente (1994), in the order of operations of SciPy's C; LICENSE names their authors.
  *
  * With pairs s = x' - x and y = g' - g in the columns of S and Y, the matrix is B = theta I - W M W', W = [Y theta S],
  * and the direction is
