@@ -259,6 +259,11 @@ def test_arrays_must_fit(x, grad, text):
         _engine.minimize(lambda: 0.0, x, grad, 1e-4, 5, 5)
 
 
+def test_limits_may_be_larger_than_any_number_of_the_machine():
+    est = MLPClassifier(**FIT | {"max_iter": 10**30, "max_fun": 10**30, "alpha": 1.0, "tol": 1e-2})
+    assert est.fit(X, Y[MLPClassifier]).n_iter_ < 1000
+
+
 def test_errors_of_the_function_come_through():
     with pytest.raises(ZeroDivisionError):
         _engine.minimize(lambda: 1 / 0, np.zeros(4), np.zeros(4), 1e-4, 5, 5)
