@@ -631,8 +631,9 @@ typedef struct {
     fm_workspace *ws;
     const fm_data *data;
     const idx *rows;
-    idx n;
+    idx n, piece; /* rows in all, and at a time */
     REAL *out;
+    fm_counter *taken;
 } FN(prediction);
 
 /* Predictions of n rows from the logits of all members, which they overwrite: the means of link(logits), or the logits. */
@@ -658,19 +659,32 @@ static void FN(predict_members)(const fm_workspace *ws, idx n, REAL *logits, REA
         }
 }
 
-/* Member t's rows, in pieces that fit its share of the chunk's buffers. */
+/* Rows that a member takes at a time: they fit each member's share of the chunk's buffers, and each may take some four times. */
+static idx FN(piece_of)(const fm_workspace *ws, idx n)
+{
+    const idx unit = ws->members < MR ? MR : 1, T = ws->n_threads;
+    idx piece = T > 1 ? (n / (4 * T) + unit) / unit * unit : ws->max_rows;
+    for (int t = 0; t < T; t++) {
+        idx lo, hi;
+        FN(share)(ws, ws->max_rows, t, &lo, &hi);
+        piece = piece < hi - lo ? piece : hi - lo;
+    }
+    return piece > 0 ? piece : 1;
+}
+
+/* Rows of the prediction, piece by piece, in member t's share of the chunk's buffers.  A helper that sleeps when the call
+ * comes takes what the others have left. */
 static void FN(predict_member)(void *job_, int t)
 {
     const FN(prediction) *job = job_;
     fm_workspace *ws = job->ws;
     const fm_layer *top = &ws->layers[ws->n_layers - 1];
     const idx n_outputs = top->fan_out;
-    idx at, at_end, lo, hi;
+    idx at, at_end;
     FN(share)(ws, ws->max_rows, t, &at, &at_end);
-    FN(share)(ws, job->n, t, &lo, &hi);
     REAL *logits = ROW(top->a, at * ws->members, top->ld_out);
-    for (idx r = lo; r < hi && !ws->interrupted; r += at_end - at) {
-        const idx n = hi - r < at_end - at ? hi - r : at_end - at;
+    for (idx r; (r = fm_counter_next(job->taken) * job->piece) < job->n && !ws->interrupted;) {
+        const idx n = job->n - r < job->piece ? job->n - r : job->piece;
         REAL *out = job->out + r * n_outputs * (ws->averages ? 1 : ws->members);
         const FN(chunk) c = {.ws = ws, .data = job->data, .rows = job->rows, .first = r - at, .n = n, .member = t};
         FN(forward)(&c, at, n);
@@ -694,7 +708,8 @@ static void FN(predict_member)(void *job_, int t)
  * Sets ws->saw_non_finite if X holds NaN or infinities there. */
 static void FN(predict)(fm_workspace *ws, const fm_data *data, const idx *rows, idx n, void *out)
 {
-    FN(prediction) job = {ws, data, rows, n, out};
+    fm_counter taken = {0};
+    FN(prediction) job = {ws, data, rows, n, FN(piece_of)(ws, n), out, &taken};
     FN(blocks_updated)(ws);
     fm_team_run(ws->team, FN(predict_member), &job);
 }

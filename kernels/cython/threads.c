@@ -48,11 +48,7 @@ static void nap(void)
 #define condition_destroy(c) pthread_cond_destroy(c)
 #endif
 
-/* A counter on a cache line of its own. */
-typedef struct {
-    volatile long value;
-    char padding[64 - sizeof(long)];
-} counter;
+typedef fm_counter counter;
 
 #if defined(__GNUC__) || defined(__clang__)
 #define load(c) __atomic_load_n(&(c)->value, __ATOMIC_ACQUIRE)
@@ -210,6 +206,11 @@ void fm_team_free(fm_team *team)
     condition_destroy(&team->wake);
     free(team->helpers);
     free(team);
+}
+
+long fm_counter_next(fm_counter *counter)
+{
+    return add(counter, 1) - 1;
 }
 
 int fm_claim_try(fm_claim *claim)

@@ -18,6 +18,15 @@ void fm_team_run(fm_team *team, void (*work)(void *arg, int member), void *arg);
 /* All members wait here for each other; what they wrote before is visible to all after.  team NULL: nothing. */
 void fm_team_barrier(fm_team *team);
 
+/* Pieces of a job that members take in turn: who comes late takes fewer.  All zeros: nobody has taken any. */
+typedef struct {
+    volatile long value;
+    char padding[64 - sizeof(long)]; /* a cache line of its own */
+} fm_counter;
+
+/* The number of the next piece, from 0. */
+long fm_counter_next(fm_counter *counter);
+
 /* Who may use a workspace: one caller at a time.  All zeros: nobody has claimed it. */
 typedef struct {
     volatile long taken;
