@@ -107,7 +107,8 @@ def fitted_network(estimator: Any) -> Network:
     widths, dtype = weights.linear_shape(estimator.coefs_, estimator.intercepts_)
     activations = activations_of(estimator.activation, len(widths) - 2)
     loss = targets.LOSS_OF_LINK[estimator.out_activation_]
-    return Network(widths, activations, loss, dtype, **stages.fitted_options(estimator, len(activations)))
+    options = stages.fitted_options(estimator, len(activations))
+    return Network(widths, activations, loss, dtype, matmul_precision=estimator.matmul_precision, **options)
 
 
 def first_params(estimator: Any, network: Network, random_state: np.random.RandomState) -> np.ndarray:
@@ -139,4 +140,5 @@ def _network_to_go_on_with(estimator: Any, objective: Objective) -> Network:
 def _network(estimator: Any, widths: tuple[int, ...], loss: Any, dtype: np.dtype) -> Network:
     n_hidden = len(widths) - 2
     activations = activations_of(estimator.activation, n_hidden)
-    return Network(widths, activations, loss, dtype, **stages.options_of(estimator, n_hidden))
+    options = stages.options_of(estimator, n_hidden)
+    return Network(widths, activations, loss, dtype, matmul_precision=estimator.matmul_precision, **options)
