@@ -19,7 +19,6 @@ from fastmlp.kernels import feature_table
 from fastmlp.model.segments import Segment, segments_of
 from fastmlp.model.stages import OPTIONS, PREDICTS, Fold, Stages, whole_batch
 
-
 #: How exact the products of a float32 network are, the most exact first; the names and meanings are PyTorch's.
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 
