@@ -208,6 +208,10 @@ class Network(Stages):
         precision = self.matmul_precision if dtype == np.float32 else "highest"
         return replace(self, dtype=np.dtype(dtype), matmul_precision=precision)
 
+    def with_precision(self, matmul_precision: str) -> Network:
+        """The same network with products of another precision."""
+        return replace(self, matmul_precision=matmul_precision)
+
     def coefs(self, params: np.ndarray) -> list[np.ndarray]:
         """Weight matrices (fan_in, fan_out) as views of the flat vector."""
         return [segment.view(params) for segment in self.segments if segment.name == "W"]
