@@ -161,6 +161,7 @@ def test_other_dtypes_of_a_network():
     assert network.with_dtype(np.float32) is network
     assert network.with_dtype(np.float64).matmul_precision == "highest"
     assert network.plain.matmul_precision == "high"
+    assert network.with_precision("medium") == plain_network(matmul_precision="medium")
     assert replace(network, dropout=0.5).plain.matmul_precision == "high"
     assert Head(backends.get("reference"), network)._network.matmul_precision == "highest"  # losses stay float32
 

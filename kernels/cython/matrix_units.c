@@ -1,5 +1,5 @@
 /* The kernel of matrix_units.h, compiled twice: over the tile instructions of AMX (Intel, server processors since 2023),
- * and with FASTMLP_EMULATED over their emulation in C.  GCC and Clang alone compile it.
+ * and with FASTMLP_EMULATED over their emulation in C.  GCC and Clang alone compile it, for little-endian machines.
  *
  * A block of 2 x 2 tiles of C stays in tiles 0 .. 3 over the whole depth; per 32 of the depth and with two halves, 8 loads
  * feed 12 multiplications of tiles:
@@ -15,7 +15,7 @@
 
 #include "matrix_units.h"
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #if defined(__clang__)

@@ -1,7 +1,7 @@
 /* Matrix units: products of float32 matrices by instructions that multiply tiles of bfloat16 and add in float32.
  *
  * A number x is split into its halves hi = bf16(x) and lo = bf16(x - hi).  A B is then Ah Bl + Ah Bh + Al Bh ("bf16x3"),
- * whose error is some 2^-17 of |A| |B|; with one half it is Ah Bh.
+ * whose error is below 2^-15 of |A| |B|; with one half it is Ah Bh, with an error below 2^-7.
  *
  *   a tile of A   16 rows of 32 numbers, 64 bytes each
  *   a tile of B   16 rows of 16 pairs: row p holds rows 2p and 2p + 1 of B, column by column
