@@ -100,6 +100,9 @@ class Facts:
     def _exp(self, a: Fact) -> Fact:
         return Fact(True, False, a.not_negative, True, a.not_positive)
 
+    def _expm1(self, a: Fact) -> Fact:
+        return Fact(a.not_negative, a.not_positive, a.apart, a.never_zero, a.not_positive)
+
     def _log(self, a: Fact) -> Fact:
         return Fact(finite=a.finite and a.apart)
 
@@ -120,6 +123,10 @@ class Facts:
         return both
 
 
+#: Functions that are infinite where their argument is of moderate size.
+_OVERFLOWING = ("exp", "expm1")
+
+
 # --- derivatives ----------------------------------------------------------------------------------------------------
 
 
@@ -131,8 +138,8 @@ class Derivative:
 
     A slope is finite where the true one is, though its parts may not be:
 
-    * A quotient or a logarithm of something with exp in it goes by relative derivatives ``x' / x``, whose limit is
-      known where exp overflows: so ``z / (1 + exp(-z))`` has slope 0 at z = -1000, and not inf / inf.
+    * A quotient or a logarithm of something with exp or expm1 in it goes by relative derivatives ``x' / x``, whose
+      limit is known where these overflow: so ``z / (1 + exp(-z))`` has slope 0 at z = -1000, and not inf / inf.
     * In a sum, a term that may be 0 goes by its own derivative where it is small, for its relative one may be infinite:
       so ``1 / (2 + z * exp(z))`` has slope -1/4 at 0, and not 0 * inf.
     * A factor of 0 wins over a slope that may be infinite: so ``z * sqrt(abs(z))`` has slope 0 at 0.
@@ -206,7 +213,7 @@ class Derivative:
         return self._plus(self._factor(b, a), self._factor(a, b))
 
     def _div(self, node: int, a: int, b: int) -> int:  # (a / b)' = a' / b - (a / b) b' / b
-        if self.graph.contains(b, "exp"):
+        if self.graph.contains(b, *_OVERFLOWING):
             return self._minus(self._over(self._derivative(a), b), self._damped(node, self._relative_to(b)))
         return self._over(self._minus(self._derivative(a), self._factor(node, b)), b)
 
@@ -215,6 +222,9 @@ class Derivative:
 
     def _exp(self, node: int, a: int) -> int:
         return self._damped(node, self._derivative(a))
+
+    def _expm1(self, node: int, a: int) -> int:
+        return self._damped(self.graph.apply("exp", a), self._derivative(a))
 
     def _log(self, node: int, a: int) -> int:
         return self._relative_to(a)
@@ -261,7 +271,7 @@ class Derivative:
         return self._relative[node]
 
     def _by_relatives(self, node: int) -> bool:
-        return self.graph.contains(node, "exp") and self._derivative(node) != self.graph.zero
+        return self.graph.contains(node, *_OVERFLOWING) and self._derivative(node) != self.graph.zero
 
     def _relative_parts(self, node: int) -> list[int]:
         """Nodes whose relative derivatives the rule of a node takes."""
@@ -279,6 +289,9 @@ class Derivative:
             return self._relative_sum(node)
         if op == "exp":
             return self._derivative(x[0])
+        if op == "expm1":  # exp(u) u' / (exp(u) - 1) = u' / (1 - exp(-u))
+            negative = self.graph.apply("expm1", self.graph.apply("neg", x[0]))
+            return self._over(self._derivative(x[0]), self.graph.apply("neg", negative))
         if not parts:
             return self._over(self._derivative(node), node)
         if op in ("neg", "abs"):

@@ -24,7 +24,7 @@ al. 2019, hardswish; He et al. 2015, prelu); losses: Huber 1964; Koenker & Basse
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from math import erf, exp, log, log1p, sqrt, tanh
+from math import erf, exp, expm1, log, log1p, sqrt, tanh
 
 # Machine epsilon of the dtype being computed; each rendering substitutes its own value.
 EPS = 2.0**-52
@@ -40,12 +40,6 @@ def clip(x, low, high):
 
 def sign(x):
     return 1.0 if x > 0.0 else (-1.0 if x < 0.0 else x)
-
-
-def expm1_below_zero(x):
-    # exp(x) - 1 for x <= 0, to the last digits for small x too: with t = tanh(x/2) it is 2t / (1 - t)
-    t = tanh(0.5 * x)
-    return 2.0 * t / (1.0 - t)
 
 
 def softplus(x):
@@ -139,7 +133,8 @@ def relu6_slope(z, a):
 
 
 def elu(z, alpha):
-    return z if z > 0.0 else alpha * expm1_below_zero(0.0 if z > 0.0 else z)
+    e = alpha * expm1(z)  # a statement: a branch of the conditional would be computed under masks
+    return z if z > 0.0 else e
 
 
 def elu_slope(z, a, alpha):
@@ -147,7 +142,8 @@ def elu_slope(z, a, alpha):
 
 
 def selu(z):
-    return 1.0507009873554805 * z if z > 0.0 else 1.7580993408473766 * expm1_below_zero(0.0 if z > 0.0 else z)
+    e = 1.7580993408473766 * expm1(z)
+    return 1.0507009873554805 * z if z > 0.0 else e
 
 
 def selu_slope(z, a):
@@ -155,7 +151,8 @@ def selu_slope(z, a):
 
 
 def celu(z, alpha):
-    return z if z > 0.0 else alpha * expm1_below_zero(0.0 if z > 0.0 else z * (1.0 / alpha))
+    e = alpha * expm1(z * (1.0 / alpha))
+    return z if z > 0.0 else e
 
 
 def celu_slope(z, a, alpha):
@@ -545,7 +542,7 @@ class Optimizer:
     scalars: tuple[str, ...]
 
 
-HELPERS: tuple[Callable, ...] = (clip, sign, expm1_below_zero, softplus, normal_cdf, power)
+HELPERS: tuple[Callable, ...] = (clip, sign, softplus, normal_cdf, power)
 
 ACTIVATIONS: dict[str, Activation] = {
     "identity": Activation(identity, identity_slope),

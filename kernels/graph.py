@@ -14,7 +14,7 @@ import numpy as np
 # --- operations ---------------------------------------------------------------------------------------------------
 
 #: Functions of the formula language, each of one argument.
-FUNCTIONS = ("exp", "log", "log1p", "tanh", "erf", "sqrt", "abs")
+FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt", "abs")
 #: Selects: ``a if c OP d else b``; a comparison with NaN is false.  Greater-than is less-than with c and d swapped.
 SELECTS = {"select_lt": "<", "select_le": "<=", "select_eq": "==", "select_ne": "!="}
 #: Operation -> its number in a program; functions and selects are consecutive and in this order.

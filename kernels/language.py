@@ -6,7 +6,7 @@ an activation's or a loss's name does.  The function is never run: its source te
 the GIL.  A formula is its text and the numbers captured with it, so pickle, clone and worker processes carry no code.
 
 The language is that of formulas.py: assignments and one return, ``+ - * /``, numbers, ``a if x < y else b`` with one
-comparison, and the functions exp log log1p tanh erf sqrt abs; here also ``minimum(a, b)`` and ``maximum(a, b)``.
+comparison, and the functions exp expm1 log log1p tanh erf sqrt abs; here also ``minimum(a, b)`` and ``maximum(a, b)``.
 A name from outside the function must be a number; it is captured by value when the formula is made.  Everything else
 is a :class:`FormulaError` that names file and line.
 """
@@ -383,8 +383,8 @@ def activation(f: Callable | str | None = None, *, slope: Callable | str | None 
     Notes
     -----
     The language: assignments and one return; ``+ - * /``; numbers; ``a if x < y else b`` with one comparison; the
-    functions exp, log, log1p, tanh, erf, sqrt, abs, minimum and maximum by these names, imported or not. Names from
-    outside must be numbers; their values are those at decoration. A comparison with NaN is false, so let NaN pass
+    functions exp, expm1, log, log1p, tanh, erf, sqrt, abs, minimum and maximum by these names, imported or not. Names
+    from outside must be numbers; their values are those at decoration. A comparison with NaN is false, so let NaN pass
     through ``else``.
 
     The slope follows the formula as it is written, as in every automatic differentiation: a conditional expression

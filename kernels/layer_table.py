@@ -84,9 +84,9 @@ BUFFERS = (
     Buffer("a", training=False),
     Buffer("z", lambda layer: layer["keeps_z"] or layer["learned"] or layer["mixed"], "a"),  # else no slope reads it
     Buffer("dropped", lambda layer: layer["threshold"] or layer["batch_norm"] == VALUES["NORM_AFTER"], "a"),
-    Buffer("out", lambda layer: layer["feeds"], "dropped", training=False),
+    Buffer("out", lambda layer: layer["feeds"], "dropped"),
     Buffer("fed", lambda layer: layer["feeds"]),  # d loss / d factor of each row in what the next layer reads
-    Buffer("raw", lambda layer: layer["ensemble"], training=False),
+    Buffer("raw", lambda layer: layer["ensemble"], "z"),
     Buffer("zhat", lambda layer: layer["batch_norm"]),  # what is normalised, then normalised
     # mean and 1 / std of the batch: (2, ld_out)
     Buffer("moments", lambda layer: layer["batch_norm"], size=lambda rows, layer: 2 * int(layer["ld_out"])),

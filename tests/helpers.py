@@ -368,7 +368,9 @@ def sklearn_loss(name, logits, y, sample_weight):
 
 SKLEARN_LOSSES = sorted(set(LOSSES) & set(_base.LOSS_FUNCTIONS))
 
-NUMPY = {name: getattr(np, name) for name in ("exp", "log", "log1p", "tanh", "sqrt", "abs", "minimum", "maximum")}
+NUMPY = {
+    name: getattr(np, name) for name in ("exp", "expm1", "log", "log1p", "tanh", "sqrt", "abs", "minimum", "maximum")
+}
 NUMPY["erf"] = scipy.special.erf
 
 

@@ -50,6 +50,7 @@ PARAMETERS = [
 FORMULAS = [
     "def swish(z): return z / (1 + exp(-z))",
     "def all_functions(z): return log(1 + z * z) + tanh(z) * erf(z) - sqrt(abs(z)) + log1p(abs(z) * 1e-3)",
+    "def falling(z): return expm1(-1e-3 * abs(z))",
     "def clipped(z): return maximum(minimum(z, 1.5), -0.5)",
     "def steps(z): return 1 if z < -1 else (2 if z <= 1 else (3 if z == 3 else (4 if z != 6 else 5)))",
     "def constant(z): return 0.25",

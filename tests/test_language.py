@@ -35,6 +35,8 @@ ACTIVATIONS = [
     "def lecun(z): return 1.7159 * tanh(2 / 3 * z) + 0.01 * z",
     "def gelu(z): return z * (0.5 + 0.5 * erf(z * 0.7071067811865476))",
     "def mish(z): return z * tanh(log1p(exp(z)))",
+    "def smooth_elu(z): return z if z > 0 else expm1(z)",
+    "def bernoulli(z): return (z + 0.1) / expm1(z + 0.1)",
     "def soft_plus(z): return log(1 + exp(z))",
     "def stable_soft_plus(z): return maximum(z, 0) + log1p(exp(-abs(z)))",
     "def soft_sign(z): return z / (1 + abs(z))",
@@ -359,9 +361,9 @@ def check_program(made):
 
 
 def test_operations_have_these_numbers():
-    names = ["add", "sub", "mul", "div", "neg", "exp", "log", "log1p", "tanh", "erf", "sqrt", "abs"]
+    names = ["add", "sub", "mul", "div", "neg", "exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt", "abs"]
     names += ["select_lt", "select_le", "select_eq", "select_ne"]
-    assert dict(zip(names, range(16), strict=True)) == graph.OPS
+    assert dict(zip(names, range(17), strict=True)) == graph.OPS
     assert tuple(codegen.FUNCTIONS)[: len(graph.FUNCTIONS)] == graph.FUNCTIONS
 
 

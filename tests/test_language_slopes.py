@@ -59,6 +59,7 @@ EXACT = {
     "div": lambda a, b: a / b,
     "neg": lambda a: -a,
     "exp": _exp,
+    "expm1": lambda x: mp.expm1(x) if abs(x) < 1 else _exp(x) - 1,
     "log": _real(mp.log, mp.mpf(10) ** -100_000_000),
     "log1p": _real(mp.log1p, -1 + mp.mpf(10) ** -70),
     "sqrt": _real(mp.sqrt, 0),
@@ -154,6 +155,12 @@ AT_ZERO = {
     "exp(-1 / (z * z))": 0,
     "log(1 + exp(-1 / (z * z)))": 0,
     "1 / (1 + exp(-1 / (z * z)))": 0,
+    "expm1(z)": 1,
+    "z / (1 + z * expm1(-z))": 1,
+    "1 / (2 + expm1(z))": -0.25,
+    "1 / (1 + expm1(z * z))": 0,
+    "log(1 + z * expm1(z))": 0,
+    "z * expm1(sqrt(abs(z)))": 0,
 }
 
 
@@ -194,6 +201,7 @@ def mixed(shape, inner):
 SHAPES = [
     "A",
     "A / (1 + B * exp(C))",
+    "A / (1 + B * expm1(C))",
     "1 / (2 + A * exp(B) - C)",
     "log(1 + A * exp(B))",
     "log1p(A * A * exp(-B))",

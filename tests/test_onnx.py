@@ -174,6 +174,7 @@ FORMULAS = [
     "def swish(z): return z / (1 + exp(-z))",
     "def all_functions(z): return log(1 + z * z) + tanh(z) * erf(z) - sqrt(abs(z))",
     "def log1p_alone(z): return log1p(abs(z) * 1e-3) + log1p(1e30 * abs(z)) * 1e-3",
+    "def expm1_alone(z): return expm1(z) + expm1(-1e3 * abs(z)) + expm1(1e-9 * z)",
     "def erf_alone(z): return erf(z)",
     "def clipped(z): return maximum(minimum(z, 1.5), -0.5)",
     "def steps(z): return 1 if z < -1 else (2 if z <= 1 else (3 if z == 3 else (4 if z != 6 else 5)))",
@@ -223,6 +224,14 @@ def test_log1p_keeps_its_digits(dtype, run):
     z = np.array([-0.99, -1e-3, -1e-7, 1e-30, 1e-9, 1e-5, 0.3, 1, 1e5, 1e30], dtype=dtype)[:, None]
     estimator = one_unit(fastmlp.activation("def slow(z): return log1p(z)"), dtype)
     np.testing.assert_allclose(run(to_onnx(estimator), z)[0], np.log1p(z), rtol=8 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_expm1_keeps_its_digits(dtype, run):
+    z = np.array([-1e30, -30, -3, -0.3, -1e-5, -1e-30, 1e-9, 1e-5, 0.3, 0.999, 1, 3, 80, 1e30], dtype=dtype)[:, None]
+    estimator = one_unit(fastmlp.activation("def fast(z): return expm1(z)"), dtype)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(run(to_onnx(estimator), z)[0], np.expm1(z), rtol=8 * np.finfo(dtype).eps)
 
 
 def test_every_operation_has_a_translation():

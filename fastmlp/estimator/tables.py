@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ def validated(estimator: Any, X: Any, reset: bool) -> Any:
 
     `reset` says whether it tells the features.  Errors are scikit-learn's, also those about other features than before.
     """
+    if not reset and _has_features_of_fit(estimator, X):
+        return X
     if _is_frame(X):
         n_rows, n_columns = X.shape
         for n, what in ((n_rows, "sample"), (n_columns, "feature")):
@@ -53,6 +56,20 @@ def n_rows_of(X: Any) -> int:
 def _is_frame(X: Any) -> bool:
     """Return whether X is a frame: something with columns of their own types."""
     return not isinstance(X, np.ndarray) and hasattr(X, "columns") and getattr(X, "shape", None) is not None
+
+
+def _has_features_of_fit(estimator: Any, X: Any) -> bool:
+    """Return whether X is a frame with rows, and the columns of the fit in their order: nothing is left to check.
+
+    scikit-learn asks narwhals for the names, which takes longer than to predict a few rows.
+    """
+    pandas = sys.modules.get("pandas")
+    known = getattr(estimator, "feature_names_in_", None)
+    if pandas is None or known is None or not isinstance(X, pandas.DataFrame) or not len(X):
+        return False
+    names = X.columns.tolist()
+    same = len(names) == estimator.n_features_in_ and names == np.asarray(known).tolist()
+    return same and all(type(name) is str for name in names)
 
 
 def _array_of(X: Any) -> Any:

@@ -157,6 +157,14 @@ def activation_nodes(nodes: Nodes, z: str, activation: Any, learned: dict[str, s
     return values[output]
 
 
+def _expm1(nodes: Nodes, x: str) -> str:
+    """Compute exp(x) - 1; below 1, where digits would cancel, as 2t / (1 - t) with t = tanh(x/2)."""
+    one = nodes.scalar(1.0)
+    t = nodes.add("Tanh", nodes.add("Mul", nodes.scalar(0.5), x))
+    near = nodes.add("Div", nodes.add("Add", t, t), nodes.add("Sub", one, t))
+    return nodes.add("Where", nodes.add("Less", x, one), near, nodes.add("Sub", nodes.add("Exp", x), one))
+
+
 def _log1p(nodes: Nodes, x: str) -> str:
     """Compute log(1 + x). With u = 1 + x as it is rounded, log(u) x / (u - 1) has the digits that log(u) has lost.
 
@@ -220,6 +228,7 @@ _SELECTS: list[Callable[..., str]] = [*(partial(_select, compare) for compare in
 #: Operation of a formula (kernels/graph.py) -> its nodes, from the names of the operands.
 TRANSLATIONS: dict[str, Callable[..., str]] = {
     **{name: partial(_plain, name.capitalize()) for name in _BY_NAME},
+    "expm1": _expm1,
     "log1p": _log1p,
     "erf": _erf,
     **dict(zip(SELECTS, _SELECTS, strict=True)),

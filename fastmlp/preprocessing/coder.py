@@ -23,6 +23,9 @@ EMBEDDINGS: dict[str | None, int] = {"periodic": 3, "piecewise": 16, None: 0}
 #: Numbers of a block of rows that is worked on at a time; fewest rows of it if columns are taken one by one.
 BLOCK, BLOCK_ROWS = 1 << 15, 1 << 11
 
+#: Most categories of which a row of the matrix is kept for each.
+MOST_SHOWN = 64
+
 #: Numbers up to here can be divided by any scale and squared.
 SQUARED = 1e100
 
@@ -210,10 +213,15 @@ class ColumnCoder:
         return numbers_of([self.columns[i] for i in self.layout.numeric])  # type: ignore[misc]
 
     @cached_property
-    def _known(self) -> dict[int, tuple[dict[Any, int], np.ndarray, np.ndarray]]:
-        """For each categorical column: the codes of its categories, and what they look like off and on."""
+    def _known(self) -> dict[int, tuple[dict[Any, int], np.ndarray, np.ndarray, np.ndarray | None]]:
+        """For each categorical column: the codes of its categories, what they look like off and on, and all rows."""
         clip = self.scaling == "robust_smooth_clip"
-        return {i: (c.codes, *shown(c, clip)) for i, c in enumerate(self.columns) if isinstance(c, Categorical)}
+        known = {}
+        for i, column in enumerate(self.columns):
+            if isinstance(column, Categorical):
+                off, on = shown(column, clip)
+                known[i] = (column.codes, off, on, _shown_rows(column, off, on))
+        return known
 
     # --- transform ----------------------------------------------------------------------------------------------------
 
@@ -352,21 +360,18 @@ class ColumnCoder:
         """Write what a column of categories makes."""
         column = self.columns[i]
         assert isinstance(column, Categorical)
-        known, off, on = self._known[i]
+        known, off, on, shown_rows = self._known[i]
         n = len(known)
-        source = table[i]
-        codes = source.codes(known)
+        codes = table[i].codes(known)
         codes = codes if rows is None else codes[rows]
+        if shown_rows is not None:
+            out[:, at : at + shown_rows.shape[1]] = shown_rows.take(codes, axis=0)
+            return
         if column.most_frequent is not None:
             codes = np.where(codes == -1, column.most_frequent, codes)
-        if column.coding == "embedding":
-            out[:, at] = np.where(codes == n, 0, codes + 1)
-        elif column.coding == "sign":
-            out[:, at] = on[codes]
-        elif n:
-            out[:, at : at + n] = off
-            there = np.flatnonzero((codes >= 0) & (codes < n))
-            out[there, at + codes[there]] = on[codes[there]]
+        out[:, at : at + n] = off
+        there = np.flatnonzero((codes >= 0) & (codes < n))
+        out[there, at + codes[there]] = on[codes[there]]
 
     # --- plain values -------------------------------------------------------------------------------------------------
 
@@ -470,6 +475,26 @@ def _rows(rows: Any, n_rows: int) -> Any:
         raise ValueError("rows must be an array of one or more row numbers, or a mask")
     if rows.min() < 0 or rows.max() >= n_rows:
         raise ValueError(f"rows must be in [0, {n_rows - 1}], got {rows.min()} to {rows.max()}")
+    return rows
+
+
+def _shown_rows(column: Categorical, off: np.ndarray, on: np.ndarray) -> np.ndarray | None:
+    """Return what a column writes (n_categories + 2, width) for each code, for n_categories (unknown) and -1 (missing).
+
+    None if the column has too many categories: their number squared is kept here.
+    """
+    n = len(column.codes)
+    if column.coding == "embedding":
+        rows = np.array([*range(1, n + 1), 0, 0], float)[:, None]
+    elif column.coding == "sign":
+        rows = on[[0, 1, 2, 2]][:, None]
+    elif n > MOST_SHOWN:
+        return None
+    else:
+        rows = np.tile(off, (n + 2, 1))
+        np.fill_diagonal(rows[:n], on)
+    if column.most_frequent is not None:
+        rows[-1] = rows[column.most_frequent]
     return rows
 
 

@@ -348,10 +348,10 @@ def _pandas(X: Any) -> Table:
 
 def _pandas_matrix(X: Any) -> np.ndarray | None:
     """Return a frame of plain numbers as an array, if that takes no copy or a small one."""
-    dtypes = X.dtypes.to_numpy()
+    dtypes = set(X.dtypes.to_numpy())
     if not all(isinstance(dtype, np.dtype) and dtype.kind in "iuf" for dtype in dtypes):
         return None
-    return X.to_numpy() if X.size <= SMALL or (dtypes == dtypes[0]).all() else None
+    return X.to_numpy() if X.size <= SMALL or len(dtypes) == 1 else None
 
 
 def _pandas_column(label: str, series: Any) -> Column:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 #: Functions of the formula language -> their C names (decorated with the dtype by FN).
-FUNCTIONS = {name: f"FN({name})" for name in ("exp", "log", "log1p", "tanh", "erf", "sqrt", "abs")}
+FUNCTIONS = {name: f"FN({name})" for name in ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt", "abs")}
 #: Names of constants -> C expressions.
 CONSTANTS = {"EPS": "EPSILON"}
 

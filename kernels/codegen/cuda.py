@@ -15,8 +15,8 @@ from .numba import NumbaTranslator, function_text
 
 #: Functions of the formula language on the device, and where NumPy plays the device (the simulator).
 _CUDA_FUNCTIONS = {
-    False: {name: f"math.{name}" for name in ("exp", "log", "log1p", "tanh", "erf", "sqrt")} | {"abs": "abs"},
-    True: {name: f"np.{name}" for name in ("exp", "log", "log1p", "tanh", "sqrt")}
+    False: {name: f"math.{name}" for name in ("exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt")} | {"abs": "abs"},
+    True: {name: f"np.{name}" for name in ("exp", "expm1", "log", "log1p", "tanh", "sqrt")}
     | {"erf": "special.erf", "abs": "abs"},
 }
 #: So few that a multiprocessor holds two blocks: what waits for memory in one is worked on in the other.

@@ -14,6 +14,7 @@ cdef extern from "tiers.h":
     const int ALIASED_BYTES, BLAS_B_BYTES, SMALL_B_BYTES, LARGE_WEIGHT_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE
     const int SLICE_BYTES, LARGE_SLICE_ROWS, CLASS_ROWS
     const int UNITS_ROWS, UNITS_SLICE_ROWS, UNITS_SLICE_ROWS_LARGE, UNITS_LARGE_BYTES
+    const int BLOCK_ROWS, KC, NV_MAX, PACK_ROWS, PACK_STRIDE_BYTES, PACK_WIDTH_BYTES
     const double THREADS_MIN_STEP, THREADS_MIN_PREDICT
 
 
@@ -124,6 +125,9 @@ cdef extern from "fastmlp.h":
         void *weight
         void *member_weight
         double *row_loss
+        void *packed_rows
+        idx n_packed_rows
+        void *packed_panel
         void *scratch
     ctypedef struct fm_data:
         const void *X

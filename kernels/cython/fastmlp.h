@@ -161,6 +161,9 @@ typedef struct {
     void *weight;                  /* (max_rows,) sample weights of the chunk */
     void *member_weight;           /* (max_rows * members,) the shares of members in them; NULL: one member */
     double *row_loss;              /* (max_rows * members,) weighted loss of each row of the chunk */
+    void *packed_rows;             /* (n_threads, n_packed_rows) what products pack of their left-hand matrix, or NULL */
+    idx n_packed_rows;
+    void *packed_panel;            /* (n_threads, KC, NV_MAX vectors) of their right-hand matrix, or NULL */
     void *scratch;                 /* (n_threads, 3, max(max_rows * members, CLASS_ROWS), n_outputs) */
 } fm_workspace;
 

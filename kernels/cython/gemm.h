@@ -86,20 +86,75 @@ static inline idx FN(panel_vectors)(idx left)
     return left == 4 ? 2 : left < NV_MAX ? left : NV_MAX;
 }
 
+/* Where a thread packs what a product reads: numbers in the order in which the tiles use them share pages and lines.
+ * rows: room for n_rows numbers of A; panel: for a panel of B, KC deep; NULL: they are read where they are. */
+typedef struct {
+    REAL *rows, *panel;
+    idx n_rows;
+} FN(room);
+
+/* M rows of A, `depth` numbers each: tile by tile, MR rows side by side. */
+static void FN(pack_rows)(idx M, idx depth, const REAL *A, idx rs, idx cs, REAL *packed)
+{
+    for (idx m = 0; m < M; m += MR, packed += depth * MR) {
+        const REAL *a = A + m * rs;
+        if (rs == 1 && M - m >= MR) {
+            for (idx k = 0; k < depth; k++)
+                memcpy(packed + k * MR, a + k * cs, MR * sizeof(REAL));
+            continue;
+        }
+        const idx mr = M - m < MR ? M - m : MR;
+        for (idx i = 0; i < mr; i++)
+            for (idx k = 0; k < depth; k++)
+                packed[k * MR + i] = a[i * rs + k * cs];
+    }
+}
+
+/* nv vectors of `depth` rows of B. */
+static void FN(pack_panel)(idx depth, idx nv, const REAL *B, idx ldb, REAL *packed)
+{
+    for (idx k = 0; k < depth; k++, B += ldb)
+        for (idx j = 0; j < nv; j++, packed += LANES)
+            STORE(packed, LOAD(B + j * LANES));
+}
+
+/* Whether packing pays: a panel that many tiles read, if B is too large for L2; rows that many panels read, if their
+ * numbers lie far apart, or beside a packed panel. */
+static inline int FN(packs_panel)(idx M, idx N, idx K)
+{
+    return M >= PACK_ROWS && N * K * (idx)sizeof(REAL) > LARGE_WEIGHT_BYTES;
+}
+
+static inline int FN(packs_rows)(idx N, idx cs, int packs_panel)
+{
+    if (cs > 1)
+        return cs * (idx)sizeof(REAL) >= PACK_STRIDE_BYTES && N >= NV_MAX * LANES;
+    return packs_panel && N * (idx)sizeof(REAL) >= PACK_WIDTH_BYTES;
+}
+
 /* C (M, N) = start + A B, N a multiple of LANES.
  *
  * Loops, outermost first: k in blocks of KC, m in blocks of `block` rows, n in panels of NV_MAX vectors, m in tiles.
  * A panel's KC rows of B stay in L1 or L2 while the block's tiles pass over them; the block's A stays in L2 while the
  * panels pass over it. */
 static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, const REAL *B, idx ldb, REAL *C, idx ldc,
-                     FN(start) start, idx block)
+                     FN(start) start, idx block, FN(room) room)
 {
+    const int packs_panel = room.panel && FN(packs_panel)(M, N, K);
+    const idx tiles = ((M < block ? M : block) + MR - 1) / MR;
+    const int packs_rows = tiles * MR * (K < KC ? K : KC) <= room.n_rows && FN(packs_rows)(N, cs, packs_panel);
     for (idx k = 0; k == 0 || k < K; k += KC) {
         const idx depth = K - k < KC ? K - k : KC;
         for (idx m0 = 0; m0 < M; m0 += block) {
             const idx m1 = M - m0 < block ? M : m0 + block;
+            const REAL *a = A + m0 * rs + k * cs;
+            if (packs_rows)
+                FN(pack_rows)(m1 - m0, depth, a, rs, cs, room.rows);
             for (idx n = 0, nv = 0; n < N; n += nv * LANES) {
                 nv = FN(panel_vectors)((N - n) / LANES);
+                const REAL *b = B + k * ldb + n;
+                if (packs_panel)
+                    FN(pack_panel)(depth, nv, b, ldb, room.panel);
                 for (idx m = m0; m < m1; m += MR) {
                     const int mr = m1 - m < MR ? (int)(m1 - m) : MR;
                     const REAL *init = FN(zeros);
@@ -111,8 +166,9 @@ static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, const R
                         init = start.values + m * start.stride + n;
                         init_stride = start.stride;
                     }
-                    FN(TILES)[mr - 1][nv - 1](depth, A + m * rs + k * cs, rs, cs, B + k * ldb + n, ldb,
-                                              C + m * ldc + n, ldc, init, init_stride);
+                    FN(TILES)[mr - 1][nv - 1](depth, packs_rows ? room.rows + (m - m0) * depth : a + (m - m0) * rs,
+                                              packs_rows ? 1 : rs, packs_rows ? MR : cs, packs_panel ? room.panel : b,
+                                              packs_panel ? nv * LANES : ldb, C + m * ldc + n, ldc, init, init_stride);
                 }
             }
         }

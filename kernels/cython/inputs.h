@@ -87,12 +87,16 @@ static void FN(wave)(const fm_workspace *ws, const fm_block *b, idx f, idx k, id
             sums[i][r] = bias[i];
     for (idx q = 0; q < b->frequencies; q++) {
         const REAL w = frequency[q], p = phase[q];
-        IVDEP
-        for (idx r = 0; r < WAVE_ROWS; r++)
-            FN(sincos)(turns[r] * w + p, &sine[r], &cosine[r]);
         if (kept) {
+            IVDEP
+            for (idx r = 0; r < WAVE_ROWS; r++)
+                FN(sincos)(turns[r] * w + p, &sine[r], &cosine[r]);
             memcpy(FN(cosines)(ws, b, f) + q * R + at, cosine, (size_t)n * sizeof(REAL));
             memcpy(FN(sines)(ws, b, f) + q * R + at, sine, (size_t)n * sizeof(REAL));
+        } else {
+            IVDEP
+            for (idx r = 0; r < WAVE_ROWS; r++)
+                cosine[r] = FN(cos)(turns[r] * w + p);
         }
         for (idx i = 0; i < n_outputs; i++) {
             const REAL v = weight[i * b->frequencies + q];

@@ -10,8 +10,6 @@
 #include "fastmlp.h"
 #include "tiers.h"
 
-#define NV_MAX 3 /* vectors per tile row */
-
 #if defined(__clang__)
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("clang loop unroll(full)")

@@ -5,7 +5,7 @@
 /* z = x W + b, then the stage, while the row block is in L1.
  * x (rows, ld_in), w (fan_in, ld_out), b (ld_out,); ld_out is the stage's ld. */
 static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, const REAL *w, const REAL *b,
-                                const FN(stage) *s, const fm_route *by)
+                                const FN(stage) *s, const fm_route *by, FN(room) room)
 {
     const idx ld_out = s->ld;
     if (by->blas && FN(gemm_is_large)(rows, ld_out, fan_in)) {
@@ -22,7 +22,8 @@ static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, 
         if (by->units)
             FN(gemm_units)(by, n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, s->z + r * ld_out, ld_out, bias);
         else
-            FN(gemm)(n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, s->z + r * ld_out, ld_out, bias, block);
+            FN(gemm)(n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, s->z + r * ld_out, ld_out, bias, block,
+                     room);
         FN(stage_forward)(s, r, n);
     }
 }
@@ -30,7 +31,7 @@ static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, 
 /* The same for a layer of the members: z = u * factors + b, members in turn, where u = x W is kept in raw (rows, ld_out);
  * factors and b (members, ld_out). */
 static void FN(ensemble_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, const REAL *w, const REAL *factors,
-                                 const REAL *b, idx members, REAL *raw, const FN(stage) *s, const fm_route *by)
+                                 const REAL *b, idx members, REAL *raw, const FN(stage) *s, const fm_route *by, FN(room) room)
 {
     const int by_blas = by->blas && FN(gemm_is_large)(rows, s->ld, fan_in);
     const idx ld = s->ld, block = by_blas ? rows : by->units ? UNITS_ROWS : FN(block_rows)(ld, fan_in);
@@ -42,7 +43,7 @@ static void FN(ensemble_product)(idx rows, idx fan_in, idx ld_in, const REAL *x,
         if (by->units)
             FN(gemm_units)(by, n, ld, fan_in, x + r * ld_in, ld_in, 1, w, ld, raw + r * ld, ld, zero);
         else if (!by_blas)
-            FN(gemm)(n, ld, fan_in, x + r * ld_in, ld_in, 1, w, ld, raw + r * ld, ld, zero, block);
+            FN(gemm)(n, ld, fan_in, x + r * ld_in, ld_in, 1, w, ld, raw + r * ld, ld, zero, block, room);
         for (idx i = r; i < r + n; i++) {
             const REAL *u = raw + i * ld, *f = factors + i % members * ld, *bias = b + i % members * ld;
             REAL *z = s->z + i * ld;
@@ -63,7 +64,7 @@ static void FN(heads_product)(idx n, idx members, idx fan_in, idx ld_in, const R
     for (idx i = 0; i < members; i++) {
         const FN(start) bias = {b + i * ld, 0};
         FN(gemm)(n, ld, fan_in, x + i * ld_in, members * ld_in, 1, w + i * fan_in * ld, ld, s->z + i * ld, members * ld, bias,
-                 BLOCK_ROWS);
+                 BLOCK_ROWS, (FN(room)){NULL, NULL, 0});
     }
     FN(stage_forward)(s, 0, n * members);
 }
@@ -71,7 +72,7 @@ static void FN(heads_product)(idx n, idx members, idx fan_in, idx ld_in, const R
 /* grad_w (+)= x^T delta: rows m .. m + n_rows of (fan_in, ld_out), over all rows of x (rows, ld_in) and of delta, whose
  * row stride is ld_delta. */
 static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_out, idx ld_delta, const REAL *x,
-                                const REAL *delta, REAL *grad_w, int accumulate, const fm_route *by)
+                                const REAL *delta, REAL *grad_w, int accumulate, const fm_route *by, FN(room) room)
 {
     if (by->blas && FN(gemm_is_large)(n_rows, ld_out, rows)) {
         FN(gemm_blas)(by->blas, n_rows, ld_out, rows, x + m, ld_in, 1, delta, ld_delta, grad_w, ld_out, (REAL)accumulate);
@@ -81,13 +82,13 @@ static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_o
     if (by->units)
         FN(gemm_units)(by, n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_delta, grad_w, ld_out, start);
     else
-        FN(gemm)(n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_delta, grad_w, ld_out, start, BLOCK_ROWS);
+        FN(gemm)(n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_delta, grad_w, ld_out, start, BLOCK_ROWS, room);
 }
 
 /* below = delta W^T, then backward through the stage of the layer below.  rows of delta (rows, ld_out);
  * wt: W transposed (fan_out, ld_in); below (rows, ld_in). */
 static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, const REAL *wt, const REAL *delta, const FN(stage) *s,
-                            REAL *below, const fm_route *by)
+                            REAL *below, const fm_route *by, FN(room) room)
 {
     const idx ld_in = s->ld;
     if (by->blas && FN(gemm_is_large)(rows, ld_in, fan_out)) {
@@ -103,7 +104,7 @@ static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, const REAL *wt, c
         if (by->units)
             FN(gemm_units)(by, n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, d, ld_in, zero);
         else
-            FN(gemm)(n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, below + r * ld_in, ld_in, zero, block);
+            FN(gemm)(n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, d, ld_in, zero, block, room);
         FN(stage_backward)(s, r, n, below);
     }
 }
@@ -116,7 +117,7 @@ static void FN(heads_delta)(idx n, idx members, idx fan_out, idx ld_out, const R
     const FN(start) zero = {NULL, 0};
     for (idx i = 0; i < members; i++)
         FN(gemm)(n, ld, fan_out, delta + i * ld_out, members * ld_out, 1, wt + i * fan_out * ld, ld, below + i * ld,
-                 members * ld, zero, BLOCK_ROWS);
+                 members * ld, zero, BLOCK_ROWS, (FN(room)){NULL, NULL, 0});
     FN(stage_backward)(s, 0, n * members, below);
 }
 

@@ -217,6 +217,13 @@ static void FN(read_rows)(const FN(chunk) *c, idx at, idx n, const FN(mask) *mas
         FN(inputs_forward)(c, at, n, x, ld);
 }
 
+/* Where member t packs what its products read. */
+static FN(room) FN(room_of)(const fm_workspace *ws, int t)
+{
+    return (FN(room)){ROW(ws->packed_rows, t, ws->n_packed_rows), ROW(ws->packed_panel, t, KC * NV_MAX * LANES),
+                      ws->n_packed_rows};
+}
+
 /* The member's rows at .. at + n of the chunk through all layers: a[1] .. a[L] (logits).  In the layers' buffers each row is
  * one of each member of the network. */
 static void FN(forward)(const FN(chunk) *c, idx at, idx n)
@@ -229,6 +236,7 @@ static void FN(forward)(const FN(chunk) *c, idx at, idx n)
     const REAL *x = FN(input)(ws, data, c->rows, c->first + at, at, &ld_x);
     FN(mask) drawn;
     const FN(mask) *mask = FN(mask_of)(c, 0, &drawn);
+    const FN(room) room = FN(room_of)(ws, c->member);
     FN(read_rows)(c, at, n, mask);
     for (int l = 0; l < ws->n_layers; l++) {
         const fm_layer *layer = &ws->layers[l];
@@ -240,13 +248,13 @@ static void FN(forward)(const FN(chunk) *c, idx at, idx n)
             FN(heads_product)(n, k, layer->fan_in, layer->ld_in, read, params + layer->w, params + layer->b, &s.before);
         else if (layer->ensemble)
             FN(ensemble_product)(n * k, layer->fan_in, layer->ld_in, read, params + layer->w, params + layer->member_out,
-                                 params + layer->b, k, ROW(layer->raw, at * k, layer->ld_out), &s.before, &by);
+                                 params + layer->b, k, ROW(layer->raw, at * k, layer->ld_out), &s.before, &by, room);
         else if (l == 0 && data->indptr)
             FN(sparse_forward)(data, c->rows, c->first + at, n, layer->fan_in, params + layer->w, params + layer->b, mask,
                                &s.before);
         else
             FN(forward_product)(n * k, layer->fan_in, l ? layer->ld_in : ld_x, read, params + layer->w, params + layer->b,
-                                &s.before, &by);
+                                &s.before, &by, room);
         if (layer->whole_batch)
             FN(batch_forward)(c, l, at, n, &s);
     }
@@ -272,7 +280,8 @@ static void FN(layer_delta)(const FN(chunk) *c, const fm_layer *layer, idx at, i
     if (layer->heads > 1)
         FN(heads_delta)(n, k, layer->fan_out, layer->ld_out, layer->wt, delta, s, below);
     else
-        FN(input_delta)(rows, layer->fan_out, layer->ld_out, layer->wt, delta, s, below, &by);
+        FN(input_delta)(rows, layer->fan_out, layer->ld_out, layer->wt, delta, s, below, &by,
+                        FN(room_of)(c->ws, c->member));
 }
 
 /* Logits and targets of the member's rows at .. at + n -> row_loss and the deltas of every layer. */
@@ -343,15 +352,16 @@ static void FN(slice_gradient)(const FN(chunk) *c, const fm_slice *slice, int ac
         idx ld_x = layer->ld_in;
         const REAL *x = slice->layer ? layer[-1].out : FN(input)(ws, data, c->rows, c->first, 0, &ld_x);
         const REAL *delta = layer->product_delta;
+        const FN(room) room = FN(room_of)(ws, c->member);
         const fm_route by =
             FN(route)(ws, c->member, layer->delta_halves, ws->max_rows * ws->members, layer->fan_out);
         if (layer->heads > 1) /* every so many rows are the member's */
             FN(weight_gradient)(c->n, slice->m, slice->n_rows, ld_x * ws->members, layer->ld_out,
                                 layer->ld_out * ws->members, x + slice->head * ld_x, delta + slice->head * layer->ld_out, g,
-                                accumulate, &by);
+                                accumulate, &by, room);
         else
             FN(weight_gradient)(c->n * ws->members, slice->m, slice->n_rows, ld_x, layer->ld_out, layer->ld_out, x, delta, g,
-                                accumulate, &by);
+                                accumulate, &by, room);
     }
     if (slice->kind == FM_MEMBER_IN) {
         FN(clear_padding)(slice->length, layer->fan_in, layer->ld_in, g);

@@ -52,6 +52,6 @@ static void FN(gemm_units)(const fm_route *by, idx M, idx N, idx K, const REAL *
     for (idx m = 0; m < M; m++) {
         const FN(start) of_row = {start.values ? start.values + m * start.stride : NULL, 0};
         if (!FN(all_finite)(N, C + m * ldc))
-            FN(gemm)(1, N, K, A + m * rs, rs, cs, B, ldb, C + m * ldc, ldc, of_row, 1);
+            FN(gemm)(1, N, K, A + m * rs, rs, cs, B, ldb, C + m * ldc, ldc, of_row, 1, (FN(room)){NULL, NULL, 0});
     }
 }

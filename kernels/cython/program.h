@@ -164,13 +164,20 @@ static void FN(apply_keeping_slope)(const fm_activation *f, idx rows, idx ld, RE
  * pass, then it becomes f(z) - z, and z the slope 1 + (f'(z) - 1) mix; NULL otherwise, z may then be a. */
 static void FN(apply_mixed)(const fm_activation *f, idx rows, idx ld, const REAL *mix, REAL *z, REAL *a, REAL *product)
 {
-    REAL copy[PROGRAM_BLOCK] ALIGNED, unused[PROGRAM_BLOCK] ALIGNED, slope[PROGRAM_BLOCK] ALIGNED;
+    REAL copy[PROGRAM_BLOCK] ALIGNED, slope[PROGRAM_BLOCK] ALIGNED;
     for (idx r = 0; r < rows; r++)
         for (idx j = 0; j < ld; j += PROGRAM_BLOCK) {
             const idx n = ld - j < PROGRAM_BLOCK ? ld - j : PROGRAM_BLOCK;
-            REAL *zj = z + r * ld + j, *aj = a + r * ld + j, *pj = product ? product + r * ld + j : unused;
-            if (!product)
-                zj = memcpy(copy, zj, (size_t)n * sizeof(REAL));
+            REAL *zj = z + r * ld + j, *aj = a + r * ld + j;
+            if (!product) {
+                memcpy(copy, zj, (size_t)n * sizeof(REAL));
+                FN(apply)(f, 1, n, copy, aj);
+                IVDEP
+                for (idx i = 0; i < n; i++)
+                    aj[i] = copy[i] + (aj[i] - copy[i]) * mix[j + i];
+                continue;
+            }
+            REAL *pj = product + r * ld + j;
             if (!f->value.instructions) {
                 FN(ACTIVATIONS)[f->row].mixed(n, zj, aj, pj, mix + j, f->parameters);
                 continue;

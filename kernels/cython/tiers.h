@@ -8,6 +8,7 @@
 #define SMALL_B_BYTES (256 * 1024)
 #define BLOCK_ROWS 192
 #define KC 384
+#define NV_MAX 3 /* vectors of a panel, and of a tile's rows */
 
 /* Rows so many bytes apart share few sets of the caches (128 lines of an 8 KiB stride: all of a panel's rows in three of
  * L1's sets); matrices whose width is a multiple of it get one more vector of padding. */
@@ -21,6 +22,13 @@
 /* Weights above this size come from beyond L2. */
 #define LARGE_WEIGHT_BYTES (1024 * 1024)
 
+/* A product packs a panel of a right-hand matrix larger than LARGE_WEIGHT_BYTES if so many rows share it; rows of the
+ * left-hand one if the numbers that a tile takes in turn lie so many bytes apart, or, beside a packed panel, if the
+ * right-hand matrix has rows of so many bytes (gemm.h). */
+#define PACK_ROWS 96
+#define PACK_STRIDE_BYTES 1024
+#define PACK_WIDTH_BYTES 4096
+
 /* Rows per chunk: all layers of a chunk stay in L2 ... */
 #define CHUNK_ROWS 256
 /* ... but where weights do not, more rows per pass over them pay. */
@@ -28,7 +36,8 @@
 
 /* Bytes of parameters whose gradient and update a thread does in one go: gradient, weights and two states fit L1. */
 #define SLICE_BYTES (12 * 1024)
-/* ... but rows per slice where a chunk's deltas are larger than SMALL_B_BYTES: every slice reads all of them. */
+/* ... but rows per slice where a chunk's deltas are larger than SMALL_B_BYTES, since every slice reads all of them;
+ * BLOCK_ROWS where they are larger than LARGE_WEIGHT_BYTES. */
 #define LARGE_SLICE_ROWS 48
 
 /* Rows that softmax works on together, transposed: a vector then holds one class of many rows. */

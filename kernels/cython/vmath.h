@@ -1,4 +1,4 @@
-/* exp, log, log1p, tanh, erf, sin, cos as branch-free scalar code that compilers vectorise; a template over REAL.
+/* exp, expm1, log, log1p, tanh, erf, sin, cos as branch-free scalar code that compilers vectorise; a template over REAL.
  *
  * Every function lets NaN through.  Max error and range stand at each; tests/test_vmath.py measures them.
  */
@@ -9,6 +9,7 @@
 #define ROUND_MAGIC 6755399441055744.0 /* 1.5 * 2^52: adding it rounds to an integer kept in the low bits */
 #define EXP_LOW (-746.0)
 #define EXP_HIGH 710.0
+#define EXPM1_LOW (-40.0) /* below, expm1 is -1 to rounding */
 #define LN2_HIGH 6.93147180369123816490e-01
 #define LN2_LOW 1.90821492927058770002e-10
 #define HALF_PI_HIGH 1.57079632673412561417e+00 /* 33 bits, as the next: products with k are exact */
@@ -24,6 +25,7 @@
 #define ROUND_MAGIC 12582912.0f /* 1.5 * 2^23 */
 #define EXP_LOW (-104.0f)
 #define EXP_HIGH 89.0f
+#define EXPM1_LOW (-20.0f)
 #define LN2_HIGH 6.9313812256e-01f
 #define LN2_LOW 9.0580006145e-06f
 #define HALF_PI_HIGH 1.5703125f
@@ -63,13 +65,11 @@ static inline REAL FN(sqrt)(REAL x)
 #endif
 }
 
-/* exp(x) = 2^n exp(r), r = x - n ln 2 in [-ln2/2, ln2/2], exp(r) by its Taylor polynomial.
- * Max error 1.1 ULP (2 ULP where the result is subnormal); all of R, 0 below and inf above the dtype's range. */
-static inline REAL FN(exp)(REAL x)
+/* exp(r) - 1 by its Taylor polynomial, r = x - n ln 2 in [-ln2/2, ln2/2].  *turned = n + ROUND_MAGIC. */
+static inline REAL FN(expm1_reduced)(REAL x, REAL *turned)
 {
-    x = x < EXP_LOW ? EXP_LOW : x;
-    x = x > EXP_HIGH ? EXP_HIGH : x;
-    const REAL n = (x * (REAL)1.44269504088896340736 + ROUND_MAGIC) - ROUND_MAGIC;
+    *turned = x * (REAL)1.44269504088896340736 + ROUND_MAGIC;
+    const REAL n = *turned - ROUND_MAGIC;
     const REAL r = (x - n * LN2_HIGH) - n * LN2_LOW;
     REAL p;
 #ifdef REAL_IS_DOUBLE
@@ -89,14 +89,35 @@ static inline REAL FN(exp)(REAL x)
     p = p * r + (REAL)4.1666666666666664e-02;
     p = p * r + (REAL)1.6666666666666666e-01;
     p = p * r + (REAL)0.5;
-    p = p * r * r + r; /* the two largest terms last: 1 + (r + r^2 (...)) */
-    p = p + (REAL)1.0;
+    return p * r * r + r; /* the two largest terms last: 1 + (r + r^2 (...)) */
+}
+
+/* exp(x) = 2^n exp(r).
+ * Max error 1.1 ULP (2 ULP where the result is subnormal); all of R, 0 below and inf above the dtype's range. */
+static inline REAL FN(exp)(REAL x)
+{
+    x = x < EXP_LOW ? EXP_LOW : x;
+    x = x > EXP_HIGH ? EXP_HIGH : x;
+    REAL turned;
+    const REAL p = FN(expm1_reduced)(x, &turned) + (REAL)1.0, n = turned - ROUND_MAGIC;
     /* 2^n in two factors, so that n may leave the range of one exponent field */
     const REAL half = n * (REAL)0.5 + ROUND_MAGIC;
     const REAL rest = (n - (half - ROUND_MAGIC)) + ROUND_MAGIC;
     const REAL s0 = FN(from_bits)((FN(bits)(half) + EXPONENT_BIAS) << MANTISSA_BITS);
     const REAL s1 = FN(from_bits)((FN(bits)(rest) + EXPONENT_BIAS) << MANTISSA_BITS);
     return p * s0 * s1;
+}
+
+/* exp(x) - 1 = 2 (s p + (s - 1/2)), p = exp(r) - 1, s = 2^(n-1): the half keeps 2^n in the range of one exponent field.
+ * Max error 2.1 ULP; all of R, inf above the dtype's range.  So near to 0 that p / 2 may be subnormal it is x. */
+static inline REAL FN(expm1)(REAL x)
+{
+    REAL c = x < EXPM1_LOW ? EXPM1_LOW : x, turned;
+    c = c > EXP_HIGH ? EXP_HIGH : c;
+    const REAL p = FN(expm1_reduced)(c, &turned);
+    const REAL s = FN(from_bits)((FN(bits)(turned) + (EXPONENT_BIAS - 1)) << MANTISSA_BITS);
+    const REAL y = s * p + (s - (REAL)0.5);
+    return FN(abs)(x) < (REAL)1e-30 ? x : y + y;
 }
 
 /* log(x) = e ln 2 + log(m), m in [sqrt(1/2), sqrt(2)), by the odd series of s = (m - 1) / (m + 1) as in fdlibm.
@@ -296,6 +317,7 @@ static inline REAL FN(cos)(REAL x)
 #undef ROUND_MAGIC
 #undef EXP_LOW
 #undef EXP_HIGH
+#undef EXPM1_LOW
 #undef LN2_HIGH
 #undef LN2_LOW
 #undef TINY

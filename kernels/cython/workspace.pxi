@@ -124,6 +124,7 @@ cdef class Workspace:
         self.choose_units()
         self.allocate(training=False)
         self.ws.scratch = self.buffer(self.n_threads * 3 * max(rows, CLASS_ROWS) * self.n_outputs * item)
+        self.make_room_to_pack()
 
     def __dealloc__(self):
         cdef fm_team *team = self.ws.team
@@ -228,6 +229,36 @@ cdef class Workspace:
                 b.kept = self.buffer(n * padded(rows, self.kernels.lanes) * item)
             elif b.kind == FM_PIECEWISE:
                 b.kept = self.buffer(sum(self.network.inputs[i].counts) * b.ld[2] * item)
+        return 0
+
+    cdef int make_room_to_pack(self) except -1:
+        """Get what the products of forward and backward passes pack, if there are rows enough (gemm.h)."""
+        cdef idx item = self.network.dtype.itemsize, rows = self.ws.max_rows * self.ws.members, packed = 0
+        cdef fm_layer *layer
+        if rows < PACK_ROWS:
+            return 0
+        for l in range(self.ws.n_layers):
+            layer = &self.layers[<int>l]
+            for depth, width in ((layer.fan_in, layer.ld_out), (layer.fan_out, layer.ld_in)):
+                if depth * width * item > LARGE_WEIGHT_BYTES:
+                    self.make_room_for_panels()
+                    if width * item >= PACK_WIDTH_BYTES:
+                        packed = max(packed, padded(min(rows, BLOCK_ROWS), FM_TILE_ROWS) * min(depth, KC))
+        if packed:
+            self.make_room_for_packed_rows(packed)
+        return 0
+
+    cdef int make_room_for_panels(self) except -1:
+        """Get what each thread packs a product's right-hand matrix into, if the products are ours."""
+        if self.ws.packed_panel == NULL and self.ws.blas == NULL:
+            self.ws.packed_panel = self.buffer(self.n_threads * KC * NV_MAX * self.kernels.lanes * self.network.dtype.itemsize)
+        return 0
+
+    cdef int make_room_for_packed_rows(self, idx n) except -1:
+        """Get room for n numbers of its left-hand matrix for each thread, if there is less."""
+        if self.ws.n_packed_rows < n and self.ws.blas == NULL:
+            self.ws.n_packed_rows = n
+            self.ws.packed_rows = self.buffer(self.n_threads * n * self.network.dtype.itemsize)
         return 0
 
     cdef double work_of_a_row(self):
@@ -357,8 +388,8 @@ cdef class Workspace:
     cdef int divide(self) except -1:
         """Share the padded vector among the threads, and cut every share into slices.
 
-        Shares of the weights are contiguous, equal within a tile of rows, and cut into slices of SLICE_BYTES, or of
-        LARGE_SLICE_ROWS where the deltas are read from beyond L1 for each slice; the BLAS wants layers in one piece.
+        Shares of the weights are contiguous, equal within a tile of rows, and cut into slices of SLICE_BYTES, or of more
+        rows where the deltas are read from beyond L1 for each slice (tiers.h); the BLAS wants layers in one piece.
         The last thread takes the other arrays of the layers, because it has the least of the weights; arrays of
         feature blocks go where there is the least of them.
         """
@@ -396,6 +427,7 @@ cdef class Workspace:
         A slice: layer, kind, segment, array, head, m, n_rows, length, offset, tile; see fm_slice.
         """
         cdef idx item = 8 if self.is_double else 4, m, end, row, n_rows, tile = 0, head, w, work = 0, whole = 0, times
+        cdef idx deltas, pieces, packed_rows = 0
         cdef int T = self.ws.n_threads, l
         cdef fm_layer *layer
         cdef list slices = [], starts = [0]
@@ -406,9 +438,15 @@ cdef class Workspace:
             layer = &self.layers[l]
             row, times = layer.ld_out, self.ws.members // layer.heads
             n_rows = max(2, SLICE_BYTES // (row * item * FM_TILE_ROWS)) * FM_TILE_ROWS
-            if self.ws.max_rows * times * row * item > SMALL_B_BYTES:
+            deltas = self.ws.max_rows * times * row * item
+            if deltas > SMALL_B_BYTES:
                 n_rows = LARGE_SLICE_ROWS
+            if deltas > LARGE_WEIGHT_BYTES:
+                n_rows = BLOCK_ROWS
+                self.make_room_for_panels()
             n_rows = layer.fan_in if self.ws.blas != NULL else self.slice_rows(layer) if layer.units else n_rows
+            if layer.ld_in * self.ws.members // times * item >= PACK_STRIDE_BYTES and row >= NV_MAX * self.kernels.lanes:
+                packed_rows = max(packed_rows, padded(min(n_rows, layer.fan_in), FM_TILE_ROWS))
             for head in range(layer.heads):
                 m, w = 0, layer.w + head * layer.fan_in * row
                 while m < layer.fan_in:
@@ -419,12 +457,19 @@ cdef class Workspace:
                         if end <= m:
                             starts.append(len(slices))
                             continue
-                    end = min(end, m + n_rows, layer.fan_in)
+                    end = min(end, layer.fan_in)
+                    if layer.units:
+                        end = min(end, m + n_rows)  # whole tiles
+                    elif end - m > n_rows:  # pieces of about the same size
+                        pieces = (end - m + n_rows - 1) // n_rows
+                        end = m + padded((end - m + pieces - 1) // pieces, FM_TILE_ROWS)
                     slices.append((l, W_KIND, l, 0, head, m, end - m, (end - m) * row, w + m * row,
                                    tile + m // FM_TILE_ROWS))
                     m = end
                 tile += (layer.fan_in + FM_TILE_ROWS - 1) // FM_TILE_ROWS
                 work += layer.fan_in * row * times
+        if packed_rows:
+            self.make_room_for_packed_rows(packed_rows * min(KC, self.ws.max_rows * self.ws.members))
         return slices, starts, tile
 
     cdef list slices_of_vectors(self):

@@ -35,6 +35,7 @@ SQRT_HALF_BITS = BITS(0x3FE6A09E667F3BCD if DOUBLE else 0x3F3504F3)
 ROUND_MAGIC = REAL(6755399441055744.0 if DOUBLE else 12582912.0)  # adding it rounds to an integer in the low bits
 EXP_LOW = REAL(-746.0 if DOUBLE else -104.0)
 EXP_HIGH = REAL(710.0 if DOUBLE else 89.0)
+EXPM1_LOW = REAL(-40.0 if DOUBLE else -20.0)  # below, expm1 is -1 to rounding
 LN2_HIGH = REAL(6.93147180369123816490e-01 if DOUBLE else 6.9313812256e-01)
 LN2_LOW = REAL(1.90821492927058770002e-10 if DOUBLE else 9.0580006145e-06)
 TINY = REAL(2.2250738585072014e-308 if DOUBLE else 1.17549435e-38)
@@ -140,11 +141,8 @@ def sqrt_(x):
 
 
 @njit(**INLINE)
-def exp_(x):
-    # Max error 1.1 ULP (2 ULP where the result is subnormal); all of R, 0 below and inf above the dtype's range
-    x = select(x < EXP_LOW, EXP_LOW, x)
-    x = select(x > EXP_HIGH, EXP_HIGH, x)
-    n = (x * REAL(1.44269504088896340736) + ROUND_MAGIC) - ROUND_MAGIC
+def expm1_reduced(x, n):
+    # exp(r) - 1, r = x - n ln 2
     r = (x - n * LN2_HIGH) - n * LN2_LOW
     if DOUBLE:
         p = REAL(1.6059043836821613e-10)
@@ -162,14 +160,34 @@ def exp_(x):
     p = p * r + REAL(4.1666666666666664e-02)
     p = p * r + REAL(1.6666666666666666e-01)
     p = p * r + REAL(0.5)
-    p = p * r * r + r
-    p = p + REAL(1.0)
+    return p * r * r + r
+
+
+@njit(**INLINE)
+def exp_(x):
+    # Max error 1.1 ULP (2 ULP where the result is subnormal); all of R, 0 below and inf above the dtype's range
+    x = select(x < EXP_LOW, EXP_LOW, x)
+    x = select(x > EXP_HIGH, EXP_HIGH, x)
+    n = (x * REAL(1.44269504088896340736) + ROUND_MAGIC) - ROUND_MAGIC
+    p = expm1_reduced(x, n) + REAL(1.0)
     # 2^n in two factors, so that n may leave the range of one exponent field
     half = n * REAL(0.5) + ROUND_MAGIC
     rest = (n - (half - ROUND_MAGIC)) + ROUND_MAGIC
     s0 = from_bits(BITS(BITS(bits(half) + EXPONENT_BIAS) << MANTISSA_BITS))
     s1 = from_bits(BITS(BITS(bits(rest) + EXPONENT_BIAS) << MANTISSA_BITS))
     return p * s0 * s1
+
+
+@njit(**INLINE)
+def expm1_(x):
+    # 2 (s p + (s - 1/2)), s = 2^(n-1).  Max error 2.1 ULP; all of R, inf above the dtype's range
+    c = select(x < EXPM1_LOW, EXPM1_LOW, x)
+    c = select(c > EXP_HIGH, EXP_HIGH, c)
+    turned = c * REAL(1.44269504088896340736) + ROUND_MAGIC
+    p = expm1_reduced(c, turned - ROUND_MAGIC)
+    s = from_bits(BITS(BITS(bits(turned) + BITS(EXPONENT_BIAS - BITS(1))) << MANTISSA_BITS))
+    y = s * p + (s - REAL(0.5))
+    return select(abs_(x) < REAL(1e-30), x, y + y)
 
 
 @njit(**INLINE)
