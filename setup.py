@@ -140,6 +140,7 @@ def border_units(known: list[str]) -> list[Unit]:
     return [
         Unit(SOURCES / "engine.c", [*BORDER_FLAGS, *USER_FLAGS], numpy_api),
         Unit(SOURCES / "dispatch.c", flags, isas),
+        Unit(SOURCES / "lbfgs.c", flags, []),
         Unit(SOURCES / "shuffle.c", flags, []),
         Unit(SOURCES / "threads.c", flags, []),
     ]

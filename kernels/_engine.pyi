@@ -3,6 +3,7 @@
 For type checkers alone: cython/ holds the code, contract.py says what each function does.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,3 +44,11 @@ def train_epoch(
     seed: int = 0,
 ) -> float: ...
 def shuffle(order: np.ndarray, random_state: np.random.RandomState) -> None: ...
+def minimize(
+    evaluate: Callable[[], float],
+    x: np.ndarray,
+    grad: np.ndarray,
+    tol: float,
+    max_iter: int,
+    max_evaluations: int,
+) -> tuple[float, int, int, str]: ...

@@ -20,6 +20,7 @@ from fastmlp.kernels import formulas, layer_table
 from fastmlp.model import choices, stages, weights
 from fastmlp.model.initialization import initial_params
 from fastmlp.model.network import Network
+from fastmlp.training import lbfgs
 from fastmlp.training.many import n_in_training, n_side_by_side
 from fastmlp.training.stopping import keeps_best
 
@@ -75,14 +76,10 @@ def check_memory(estimator: Any, network: Network, engine: ModuleType, has_valid
         raise
 
 
-#: Vectors of float64 that L-BFGS takes in all: SciPy's ten pairs, its work space and copies, and the engine's own.
-LBFGS_VECTORS = 41
-
-
 def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, has_validation: bool) -> float:
     """Return how many vectors of the size of the parameters a fit holds at its peak, besides rows and their buffers."""
     if choices.name_of(estimator.solver) == "lbfgs":
-        return LBFGS_VECTORS * 8 / network.dtype.itemsize
+        return lbfgs.VECTORS * 8 / network.dtype.itemsize
     n_states, row = _n_states(estimator), backends.row_of(engine)
     lowest = 0 if layer_table.learns_in_front(network) else 1  # the first layer that hands a delta down
     above_first = sum(s.size for s in network.segments if s.name == "W" and s.layer >= lowest) / network.n_params

@@ -187,8 +187,8 @@ _PARAMETERS = """
         learns a slope per unit. 'step' is the perceptron's, trained with a straight-through gradient.
 
     solver : {solvers} or (name, dict), default='adam'
-        'lbfgs' trains on all rows at once (SciPy's L-BFGS-B, always in float64), the others on mini-batches. 'sgd' has
-        scikit-learn's momentum, 'momentum' and 'nesterov' are the same with `nesterovs_momentum` set by the name.
+        'lbfgs' trains on all rows at once (with SciPy's iterates, always in float64), the others on mini-batches. 'sgd'
+        has scikit-learn's momentum, 'momentum' and 'nesterov' are the same with `nesterovs_momentum` set by the name.
         Where scikit-learn has no such solver the formulas are PyTorch's. Parameters of a solver are given as
         ``("rmsprop", {{"rho": 0.9}})``. `momentum`, `beta_1`, `beta_2` and `epsilon` may be given there too, instead of
         the constructor's.

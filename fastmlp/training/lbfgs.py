@@ -1,26 +1,39 @@
-"""L-BFGS: SciPy's, around an engine's ``loss_and_grad``."""
+"""L-BFGS around an engine's ``loss_and_grad``: SciPy's iterates, compiled where the Cython engine is.
+
+An installation without the compiled engine calls SciPy, whose Python takes longer than the loss of a small net.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import scipy.optimize
-from sklearn.utils.fixes import parse_version, sp_version
 
 from fastmlp.data.warned import of_library
 from fastmlp.engines.backends import Data
+from fastmlp.kernels import interrupts
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _check_optimize_result
 from fastmlp.training import standardized, weightless
 from fastmlp.training.diagnosis import has_own_formulas, report
 
+compiled_minimize: Callable[..., tuple[float, int, int, str]] | None
+try:
+    from fastmlp.kernels._engine import minimize as compiled_minimize
+except ImportError:
+    compiled_minimize = None
+
+#: Vectors of float64 that a fit takes in all: ten pairs, work space, copies of SciPy's, the engine's own.
+VECTORS = 42 if compiled_minimize is None else 29
+
 
 def train_lbfgs(estimator: Any, engine: ModuleType, network: Network, params: np.ndarray, data: Data) -> np.ndarray:
-    """Train on all rows at once by SciPy's L-BFGS-B; return the solution (n_params,).
+    """Train on all rows at once by L-BFGS; return the solution (n_params,), which is `params`.
 
-    SciPy works in float64, so `network` has float64 for any dtype of X. A ValueError says that a formula of the user's
+    L-BFGS works in float64, so `network` has float64 for any dtype of X. A ValueError says that a formula of the user's
     own left the finite numbers; `params` are then the last finite ones.
     """
     vars(estimator).pop("stopped_by_", None)  # of epochs before a warm start
@@ -37,37 +50,97 @@ def train_lbfgs(estimator: Any, engine: ModuleType, network: Network, params: np
 
 
 def _minimize(estimator: Any, engine: ModuleType, network: Network, params: np.ndarray, data: Data) -> np.ndarray:
-    """Return the solution (n_params,); `params` are the latest weights that were looked at."""
+    """Return the solution (n_params,) in `params`, which hold the latest weights that were looked at."""
     workspace = engine.workspace(network, data.X.shape[0], estimator.n_jobs)
-    watched = has_own_formulas(network)
-    finite, wrong = params.copy() if watched else None, None  # the last good weights, and the first bad ones after them
-
     grad = np.empty_like(params)
 
-    # SciPy asks for the loss and then for the gradient at the same x; its own bookkeeping for a function that returns
-    # both compares x with the x before, which takes longer than the loss of a small net.
-    def loss(x: np.ndarray) -> float:
-        nonlocal finite, wrong
-        params[...] = x  # what the estimator keeps should the user interrupt
-        value = engine.loss_and_grad(workspace, params, data, estimator.alpha, grad)
-        if watched:
-            if np.isfinite(value) and np.isfinite(grad).all():
-                finite, wrong = x.copy(), None
-            elif wrong is None:
-                wrong = x.copy()
-        return value
+    def loss() -> float:
+        interrupts.check()  # engines look after half a giga-operation: many evaluations of a small network
+        return engine.loss_and_grad(workspace, params, data, estimator.alpha, grad)
 
-    def gradient(x: np.ndarray) -> np.ndarray:
+    watch = _Watch(params, grad) if has_own_formulas(network) else None
+    result = minimize(
+        loss if watch is None else watch.watched(loss),
+        params,
+        grad,
+        estimator.tol,
+        estimator.max_iter,
+        estimator.max_fun,
+    )
+    estimator.loss_ = result.fun
+    if watch is not None and watch.wrong is not None and not watch.is_finite(result.fun):
+        params[...] = watch.finite
+        raise report(network, watch.wrong, data, f"iteration {result.nit + 1}", "of the last finite loss")
+    estimator.n_iter_ = of_library(_check_optimize_result, "lbfgs", result, estimator.max_iter)
+    return params
+
+
+class _Watch:
+    """The last good weights, and the first bad ones after them, of a network whose formulas may leave the finite."""
+
+    def __init__(self, params: np.ndarray, grad: np.ndarray) -> None:
+        self.params, self.grad = params, grad
+        self.finite = params.copy()
+        self.wrong: np.ndarray | None = None
+
+    def is_finite(self, loss: float) -> bool:
+        """Return whether this loss and the present gradient are finite."""
+        return bool(np.isfinite(loss)) and bool(np.isfinite(self.grad).all())
+
+    def watched(self, loss: Callable[[], float]) -> Callable[[], float]:
+        """Return `loss`, after which the present weights are noted."""
+
+        def watched_loss() -> float:
+            value = loss()
+            if self.is_finite(value):
+                self.finite, self.wrong = self.params.copy(), None
+            elif self.wrong is None:
+                self.wrong = self.params.copy()
+            return value
+
+        return watched_loss
+
+
+def minimize(
+    evaluate: Callable[[], float], x: np.ndarray, grad: np.ndarray, tol: float, max_iter: int, max_fun: int
+) -> scipy.optimize.OptimizeResult:
+    """Minimise a function by L-BFGS; the result has SciPy's words and numbers.
+
+    Parameters
+    ----------
+    evaluate : callable
+        Takes nothing; returns the value at the present `x`, and writes the gradient there into `grad`.
+    x : ndarray of float64 of shape (n,)
+        Where to begin; in the end the solution.
+    grad : ndarray of float64 of shape (n,)
+    tol : float
+        No component of the gradient is larger at a minimum.
+    max_iter, max_fun : int
+        Most iterations; evaluations after which no iteration begins.
+    """
+    if compiled_minimize is None:
+        return _scipys(evaluate, x, grad, tol, max_iter, max_fun)
+    value, n_iter, n_evaluations, message = compiled_minimize(evaluate, x, grad, tol, max_iter, max_fun)
+    ended = n_iter >= max_iter or n_evaluations > max_fun
+    status = 0 if message.startswith("CONVERGENCE") else 1 if ended else 2
+    return scipy.optimize.OptimizeResult(
+        fun=value, jac=grad, nit=n_iter, nfev=n_evaluations, status=status, message=message, x=x
+    )
+
+
+def _scipys(
+    evaluate: Callable[[], float], x: np.ndarray, grad: np.ndarray, tol: float, max_iter: int, max_fun: int
+) -> scipy.optimize.OptimizeResult:
+    # SciPy asks for the value and then for the gradient at the same point; its own bookkeeping for a function that
+    # returns both compares the point with the one before, which takes longer than the loss of a small net.
+    def value_at(point: np.ndarray) -> float:
+        x[...] = point
+        return evaluate()
+
+    def gradient(point: np.ndarray) -> np.ndarray:
         return grad.copy()
 
-    options: dict[str, Any] = {"maxfun": estimator.max_fun, "maxiter": estimator.max_iter, "gtol": estimator.tol}
-    if sp_version < parse_version("1.15"):
-        # later versions of SciPy no longer print
-        options["iprint"] = 1 if estimator.verbose is True or estimator.verbose >= 1 else -1
-    result = scipy.optimize.minimize(loss, params.copy(), method="L-BFGS-B", jac=gradient, options=options)
-    estimator.loss_ = result.fun
-    if wrong is not None and not (np.isfinite(result.fun) and np.isfinite(result.jac).all()):
-        params[...] = finite
-        raise report(network, wrong, data, f"iteration {result.nit + 1}", "of the last finite loss")
-    estimator.n_iter_ = of_library(_check_optimize_result, "lbfgs", result, estimator.max_iter)
-    return result.x
+    options = {"maxfun": max_fun, "maxiter": max_iter, "gtol": tol}
+    result = scipy.optimize.minimize(value_at, x.copy(), method="L-BFGS-B", jac=gradient, options=options)
+    x[...], grad[...] = result.x, result.jac
+    return result

@@ -33,6 +33,34 @@ cdef extern from "shuffle.h":
     void fm_shuffle(bitgen_t *, Py_ssize_t n, Py_ssize_t *order) nogil
 
 
+cdef extern from "lbfgs.h":
+    enum: FM_LBFGS_VECTORS
+    enum: FM_LBFGS_EVALUATE, FM_LBFGS_GRADIENT, FM_LBFGS_VALUE, FM_LBFGS_ITERATIONS, FM_LBFGS_EVALUATIONS
+    enum: FM_LBFGS_ABNORMAL
+    ctypedef double (*fm_blas_dot)(const int64_t *, const double *, const int64_t *, const double *,
+                                   const int64_t *) noexcept nogil
+    ctypedef double (*fm_blas_norm)(const int64_t *, const double *, const int64_t *) noexcept nogil
+    ctypedef void (*fm_lapack_cholesky)(const char *, const int64_t *, double *, const int64_t *,
+                                        int64_t *) noexcept nogil
+    ctypedef void (*fm_lapack_solve)(const char *, const char *, const char *, const int64_t *, const int64_t *,
+                                     const double *, const int64_t *, double *, const int64_t *,
+                                     int64_t *) noexcept nogil
+    ctypedef struct fm_lbfgs_blas:
+        fm_blas_dot dot
+        fm_blas_norm norm
+        fm_lapack_cholesky cholesky
+        fm_lapack_solve solve
+    ctypedef struct fm_lbfgs:
+        Py_ssize_t n
+        double *x
+        double *g
+        double *vectors
+        double tol, tol_value
+        Py_ssize_t max_iter, max_evaluations, n_iter, n_evaluations
+        fm_lbfgs_blas blas
+    int fm_lbfgs_advance(fm_lbfgs *, double) nogil
+
+
 cdef extern from "matrix_units.h":
     ctypedef Py_ssize_t idx
     ctypedef struct fm_units:

@@ -90,6 +90,12 @@ use_isa(os.environ.get("FASTMLP_ISA") or isas()[-1])
 
 # --- BLAS through scipy.linalg.cython_blas --------------------------------------------------------------------------
 
+cdef void *function_of(module, str name) except NULL:
+    """Return a function of scipy.linalg.cython_blas or cython_lapack."""
+    capsule = module.__pyx_capi__[name]
+    return PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule))
+
+
 cdef fm_blas_gemm BLAS[2]
 
 
@@ -97,8 +103,7 @@ cdef fm_blas_gemm blas_gemm(bint is_double) except? NULL:
     """Return gemm of SciPy's BLAS for the dtype; it is imported at first use."""
     if BLAS[is_double] == NULL:
         from scipy.linalg import cython_blas
-        capsule = cython_blas.__pyx_capi__["dgemm" if is_double else "sgemm"]
-        BLAS[is_double] = <fm_blas_gemm>PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule))
+        BLAS[is_double] = <fm_blas_gemm>function_of(cython_blas, "dgemm" if is_double else "sgemm")
     return BLAS[is_double]
 
 
@@ -118,3 +123,4 @@ include "arguments.pxi"
 include "workspace.pxi"
 include "training.pxi"
 include "prediction.pxi"
+include "lbfgs.pxi"
