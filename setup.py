@@ -26,6 +26,7 @@ from setuptools.modified import newer_group
 KERNELS = Path("kernels")
 SOURCES = KERNELS / "cython"
 GENERATED = SOURCES / "generated"
+MATRIX_UNITS = SOURCES / "matrix_units.c"
 MSVC = sys.platform == "win32" and not os.environ.get("FASTMLP_GCC_LIKE")
 USER_FLAGS = os.environ.get("FASTMLP_CFLAGS", "").split()
 
@@ -40,6 +41,10 @@ ISA_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
+# Matrix units stand beside the kernels of AVX-512.  Their code is left out where compiler or assembler do not know
+# them, and where the system would not be asked for its permission (dispatch.c).
+ISA_FLAGS["amx"] = [*ISA_FLAGS["avx512"], "-mamx-tile", "-mamx-bf16"]
+AMX_CODE = 'int main(void) { __asm__ volatile("tdpbf16ps %tmm2, %tmm1, %tmm0"); return 0; }\n'
 # The Python border checks and hands over; its calls are as fast with -O1 as with -O2.
 BORDER_FLAGS = [] if MSVC else ["-O1", "-g0", "-pthread"]
 C_FLAGS = [] if MSVC else ["-O3", "-g0", "-pthread"]
@@ -63,7 +68,23 @@ def wanted_isas() -> list[str]:
     universal = "arm64" in os.environ.get("ARCHFLAGS", "")
     available = list(ISA_FLAGS) if x86_64 and not universal and not MSVC else ["baseline"]
     wanted = os.environ.get("FASTMLP_BUILD_ISAS", " ".join(available)).split()
+    if "avx512" not in wanted or not sys.platform.startswith("linux"):
+        available = [isa for isa in available if isa != "amx"]
     return [isa for isa in available if isa in wanted or isa == "baseline"]
+
+
+def known_isas(compiler) -> list[str]:
+    """Return the instruction sets to compile; the compiler must know all of them, except matrix units."""
+    known = []
+    for isa in wanted_isas():
+        if accepts(compiler, ISA_FLAGS[isa], AMX_CODE if isa == "amx" else NO_CODE):
+            known.append(isa)
+        elif isa != "amx" or isa in os.environ.get("FASTMLP_BUILD_ISAS", "").split():
+            others = " ".join(i for i in wanted_isas() if i != isa)
+            raise SystemExit(
+                f"the compiler does not take {ISA_FLAGS[isa]}; build without them: FASTMLP_BUILD_ISAS={others!r}"
+            )
+    return known
 
 
 def render_headers() -> None:
@@ -82,11 +103,14 @@ def render_headers() -> None:
             header.write_text(text)
 
 
-def accepts(compiler, flags: list[str]) -> bool:
-    """Return whether the compiler takes these flags without a warning."""
+NO_CODE = "int main(void) { return 0; }\n"
+
+
+def accepts(compiler, flags: list[str], code: str = NO_CODE) -> bool:
+    """Return whether the compiler takes these flags, and this code with them, without a warning."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "flags.c"
-        source.write_text("int main(void) { return 0; }\n")
+        source.write_text(code)
         try:
             strict = [] if MSVC else ["-Werror"]
             compiler.compile([str(source)], output_dir=folder, extra_postargs=[*strict, *flags])
@@ -95,24 +119,22 @@ def accepts(compiler, flags: list[str]) -> bool:
     return True
 
 
-def kernel_units(compiler) -> list[Unit]:
-    """Return one unit per instruction set and dtype; the compiler must know the flags of each instruction set."""
+def kernel_units(compiler, known: list[str]) -> list[Unit]:
+    """Return one unit per instruction set and dtype, and those of matrix units: their emulation, and the real ones."""
     optional = [flag for flag in OPTIONAL_FLAGS if accepts(compiler, [flag])]
     units = []
-    for isa in reversed(wanted_isas()):  # the slowest to compile first
-        if not accepts(compiler, ISA_FLAGS[isa]):
-            others = " ".join(i for i in wanted_isas() if i != isa)
-            raise SystemExit(
-                f"the compiler does not take {ISA_FLAGS[isa]}; build without them: FASTMLP_BUILD_ISAS={others!r}"
-            )
+    for isa in reversed(known):  # the slowest to compile first
         flags = [*BASE_FLAGS, *ISA_FLAGS[isa], *optional, *USER_FLAGS]
-        units += [Unit(SOURCES / f"isa_{isa}.c", flags, [("FASTMLP_DOUBLE", is_double)]) for is_double in "10"]
-    return units
+        if isa == "amx":
+            units.append(Unit(MATRIX_UNITS, flags, []))
+        else:
+            units += [Unit(SOURCES / f"isa_{isa}.c", flags, [("FASTMLP_DOUBLE", is_double)]) for is_double in "10"]
+    return [*units, Unit(MATRIX_UNITS, flags, [("FASTMLP_EMULATED", "1")])]  # with the flags of the baseline
 
 
-def border_units() -> list[Unit]:
+def border_units(known: list[str]) -> list[Unit]:
     """Return the units that every build has: the Python border first, then the C files beside it."""
-    isas = [(f"FASTMLP_{isa.upper()}", "1") for isa in wanted_isas() if isa != "baseline"]
+    isas = [(f"FASTMLP_{isa.upper()}", "1") for isa in known if isa != "baseline"]
     numpy_api = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
     flags = [*C_FLAGS, *USER_FLAGS]
     return [
@@ -129,9 +151,10 @@ class BuildEngine(build_ext):
 
     def build_extension(self, ext):
         render_headers()
-        [border, *beside] = border_units()
+        known = known_isas(self.compiler)
+        [border, *beside] = border_units(known)
         # the border first: Cython writes its C before the compiler can begin
-        units = [border, *kernel_units(self.compiler), *beside]
+        units = [border, *kernel_units(self.compiler, known), *beside]
         with ThreadPoolExecutor(self.workers()) as pool:
             futures = [pool.submit(self.compile_unit, unit) for unit in units]
             try:
@@ -187,8 +210,8 @@ class BuildEngine(build_ext):
 
 def compiled() -> dict:
     """Return what setup() must know of the compiled engine."""
-    sources = [SOURCES / "engine.pyx", *(unit.source for unit in border_units()[1:])]
-    sources += [SOURCES / f"isa_{isa}.c" for isa in wanted_isas()]
+    sources = [SOURCES / "engine.pyx", *(unit.source for unit in border_units([])[1:]), MATRIX_UNITS]
+    sources += [SOURCES / f"isa_{isa}.c" for isa in wanted_isas() if isa != "amx"]
     pthread = [] if MSVC else ["-pthread"]
     sanitizers = [flag for flag in USER_FLAGS if flag.startswith("-fsanitize")]
     engine = Extension("fastmlp.kernels._engine", list(map(str, sources)), extra_link_args=[*pthread, *sanitizers])

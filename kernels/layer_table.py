@@ -19,8 +19,9 @@ PLACEMENTS = ("", "before", "after")
 VALUES = {"NO_NORM": 0, "NORM_BEFORE": 1, "NORM_AFTER": 2}
 
 #: Of a layer; engines that pad rows to whole vectors have wider row strides ``ld_in`` and ``ld_out``.  ``heads`` is the
-#: number of its matrices W; ``returns`` says whether the loss is differentiated in what the layer reads.
-SIZES = ("number", "hidden", "fan_in", "fan_out", "ld_in", "ld_out", "heads", "returns")
+#: number of its matrices W; ``returns`` says whether the loss is differentiated in what the layer reads.  ``units`` is
+#: how many halves of bfloat16 matrix units read of each number, or 0; an engine that has such units sets it.
+SIZES = ("number", "hidden", "fan_in", "fan_out", "ld_in", "ld_out", "heads", "returns", "units")
 #: Names of the network's segments.  An array's column holds its place; its number here says which one a task is about.
 ARRAYS = ("W", "b", "input_scale", "member_in", "member_out", "scale", "shift", "slope", "mix", "mean", "var")
 #: How an engine finds the activation: a struct (C); addresses of functions and parameters, or a number (Numba).
@@ -62,6 +63,11 @@ def _matrix(rows: int, layer: Any) -> int:
     return rows * int(layer["ld_out"])
 
 
+def _halves(rows: int, columns: int, layer: Any) -> int:
+    """Return how many float32 hold the halves of a matrix, in tiles of 32 rows and 16 columns."""
+    return -(-rows // 32) * -(-columns // 16) * 256 * int(layer["units"])
+
+
 class Buffer(NamedTuple):
     """A buffer of a layer."""
 
@@ -92,6 +98,23 @@ BUFFERS = (
         "wt",
         lambda layer: layer["returns"],
         size=lambda rows, layer: int(layer["heads"] * layer["fan_out"] * layer["ld_in"]),
+    ),
+    # halves of the right-hand matrices, for matrix units (matrix_units.h): of W, of its transpose, of product_delta
+    Buffer(
+        "w_halves",
+        lambda layer: layer["units"],
+        size=lambda rows, layer: _halves(layer["fan_in"], layer["fan_out"], layer),
+        training=False,
+    ),
+    Buffer(
+        "wt_halves",
+        lambda layer: layer["units"] and layer["returns"],
+        size=lambda rows, layer: _halves(layer["fan_out"], layer["fan_in"], layer),
+    ),
+    Buffer(
+        "delta_halves",
+        lambda layer: layer["units"],
+        size=lambda rows, layer: _halves(rows, layer["fan_out"], layer),
     ),
 )
 #: Of the engine on GPUs.  The product's tile goes through the activation before it is stored; delta holds what the way
@@ -155,6 +178,7 @@ def new_table(network: Any, strides: Sequence[int], places: Sequence[int], none:
         "ld_out": [*strides[1:]],
         "heads": [*(1 for _ in layers[:-1]), network.members],
         "returns": [learns_in_front(network), *(True for _ in layers[1:])],
+        "units": [0 for _ in layers],
         **{name.lower(): [none for _ in layers] for name in ARRAYS},
         **{name: [*(setting(network, k) for k in layers[:-1]), 0] for name, setting in SETTINGS.items()},
     }

@@ -208,6 +208,7 @@ LBFGS_CANNOT = [
     {"callbacks": [print]},
     {"activation": "step"},
     {"activation": ["relu", "step"]},
+    {"matmul_precision": "high"},
 ]
 
 

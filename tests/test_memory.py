@@ -54,6 +54,18 @@ def test_the_estimate_is_near_the_peak(options, dtype, backend):
     assert 0.8 * measured < said < 1.3 * measured
 
 
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_halves_for_matrix_units_are_counted(precision):
+    _engine = pytest.importorskip("fastmlp.kernels._engine")
+    before = _engine.isa()
+    _engine.use_isa("amx-emulated-always")
+    try:
+        options = {"hidden_layer_sizes": (300, 300, 300), "matmul_precision": precision}
+        test_the_estimate_is_near_the_peak(options, np.float32, "cython")
+    finally:
+        _engine.use_isa(before)
+
+
 def test_a_fit_that_the_machine_cannot_hold_is_refused(monkeypatch):
     """Six vectors of this network can be held: those of sgd, not those of adam."""
     X, y = rows(np.float64)

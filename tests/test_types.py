@@ -22,6 +22,7 @@ from fastmlp.estimator import types
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 from fastmlp.kernels.layer_table import PLACEMENTS
 from fastmlp.model.initialization import INITIALIZERS
+from fastmlp.model.network import MATMUL_PRECISIONS
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES, SHARES
 
@@ -41,6 +42,7 @@ NAMES = [
     (types.InitializerName, INITIALIZERS),
     (types.BackendName, ("auto", *BACKENDS)),
     (types.Placement, [place for place in PLACEMENTS if place]),
+    (types.MatmulPrecision, MATMUL_PRECISIONS),
 ]
 
 

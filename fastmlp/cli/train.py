@@ -236,9 +236,11 @@ def _tell(plan: Plan, report: Mapping[str, Any], json_file: Path | None) -> None
 
 def _trained(plan: Plan, plot: Path | None, json_file: Path | None) -> dict[str, Any]:
     """Train, save and draw; return the report, which will go to a file."""
+    from fastmlp.model.network import check_precision
     from fastmlp.persistence import save
 
     _check_validation(plan)
+    check_precision(plan.parameters.get("matmul_precision", "highest"), plan.dtype)
     if plan.model != "mlp" and not plan.scale_target:
         raise ValueError(
             f"--no-scale-target makes no sense with --model {plan.model}, which scales targets in any case"

@@ -93,12 +93,18 @@ def engines() -> dict[str, dict[str, Any]]:
 
 
 def instruction_sets() -> dict[str, Any]:
-    """Return the instruction set that the Cython engine picked, and those that it can use."""
+    """Return the instruction set that the Cython engine picked, those that it can use, and its matrix units."""
     try:
         from fastmlp.kernels import _engine
     except ImportError:
-        return {"chosen": None, "usable": []}
-    return {"chosen": _engine.isa(), "usable": list(_engine.isas())}
+        return {"chosen": None, "usable": [], "matrix_units": None, "why_no_matrix_units": "there is no Cython engine"}
+    units, reason = _engine.matrix_units()
+    return {
+        "chosen": _engine.isa(),
+        "usable": list(_engine.isas()),
+        "matrix_units": units,
+        "why_no_matrix_units": reason,
+    }
 
 
 def thread_pools() -> list[dict[str, Any]]:
@@ -129,6 +135,7 @@ def lines(described: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append((f"engine {name}", usable))
     usable = ", ".join(isa["usable"])
     found.append(("instruction set", f"{isa['chosen']} (of {usable})" if usable else "none"))
+    found.append(("matrix units", isa["matrix_units"] or f"none: {isa['why_no_matrix_units']}"))
     for pool in described["blas"]:
         words = pool["internal_api"], pool.get("version"), pool.get("architecture"), f"{pool['num_threads']} threads"
         label = "BLAS" if pool["user_api"] == "blas" else pool["user_api"]

@@ -84,6 +84,8 @@ def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, has_val
     lowest = 0 if layer_table.learns_in_front(network) else 1  # the first layer that hands a delta down
     above_first = sum(s.size for s in network.segments if s.name == "W" and s.layer >= lowest) / network.n_params
     found = 1 + n_states + row.holds(n_states, above_first)  # 1: the parameters
+    if getattr(engine, "matrix_units", lambda: (None, None))()[0]:  # halves of the weights, in two layouts at the most
+        found += {"highest": 0.0, "high": 1.0, "medium": 0.5}[network.matmul_precision] * (1 + above_first)
     if has_validation:
         found += row.packs + 2 * network.needs_whole_batch  # the weights to predict with, batch_norm folded into them
         found += (1 + row.packs) * keeps_best(estimator, True)  # the best so far and the ones that take their place
@@ -104,7 +106,8 @@ def fitted_network(estimator: Any) -> Network:
     widths, dtype = weights.linear_shape(estimator.coefs_, estimator.intercepts_)
     activations = activations_of(estimator.activation, len(widths) - 2)
     loss = targets.LOSS_OF_LINK[estimator.out_activation_]
-    return Network(widths, activations, loss, dtype, **stages.fitted_options(estimator, len(activations)))
+    options = stages.fitted_options(estimator, len(activations))
+    return Network(widths, activations, loss, dtype, matmul_precision=estimator.matmul_precision, **options)
 
 
 def first_params(estimator: Any, network: Network, random_state: np.random.RandomState) -> np.ndarray:
@@ -136,4 +139,5 @@ def _network_to_go_on_with(estimator: Any, objective: Objective) -> Network:
 def _network(estimator: Any, widths: tuple[int, ...], loss: Any, dtype: np.dtype) -> Network:
     n_hidden = len(widths) - 2
     activations = activations_of(estimator.activation, n_hidden)
-    return Network(widths, activations, loss, dtype, **stages.options_of(estimator, n_hidden))
+    options = stages.options_of(estimator, n_hidden)
+    return Network(widths, activations, loss, dtype, matmul_precision=estimator.matmul_precision, **options)

@@ -71,7 +71,7 @@ class Summary:
     Attributes
     ----------
     title : str
-        The estimator's class, the widths of the network and its dtype.
+        The estimator's class, the widths of the network, its dtype, and its `matmul_precision` unless it is "highest".
     layers : tuple of Layer
         Hidden layers, then the output.
     n_params, n_trained, memory, flops : int
@@ -212,7 +212,9 @@ def summary(estimator: Any) -> Summary:
     network = vars(model).get("network_") or model._fitted_network()
     title = f"{type(model).__name__} {'-'.join(map(str, network.widths))}, {network.dtype}"
     members = f", {network.members} members" if network.members > 1 else ""
-    return Summary(title + members, (*_blocks(network), *_layers(model, network)))
+    exact = network.matmul_precision == "highest"
+    precision = "" if exact else f", matmul_precision {network.matmul_precision}"
+    return Summary(title + members + precision, (*_blocks(network), *_layers(model, network)))
 
 
 def _blocks(network: Network) -> tuple[Layer, ...]:

@@ -15,6 +15,7 @@ from fastmlp.kernels import formulas
 from fastmlp.kernels.language import ActivationFormula, LossFormula
 from fastmlp.model import choices
 from fastmlp.model.initialization import INITIALIZERS
+from fastmlp.model.network import MATMUL_PRECISIONS
 from fastmlp.model.stages import OPTIONS
 from fastmlp.sklearn_compat import Interval, Options, StrOptions
 from fastmlp.training.metrics import metrics_of
@@ -90,6 +91,7 @@ class Parameters:
     n_ens: int = parameter(1, _AT_LEAST_1)
     ens_stopping: types.EnsembleStopping = parameter("member", Names({"member", "ensemble"}))
     n_cv: int = parameter(1, _AT_LEAST_1)
+    matmul_precision: types.MatmulPrecision = parameter("highest", Names(MATMUL_PRECISIONS))
 
 
 #: scikit-learn's validation of each parameter that both estimators have.
@@ -140,6 +142,7 @@ _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("callbacks", bool, "it has no epochs"),
     ("train_score", bool, "it has no epochs"),
     ("ens_stopping", lambda value: value != "member", "it has no epochs"),
+    ("matmul_precision", lambda value: value != "highest", "it computes in float64, which has 'highest' only"),
     ("activation", lambda value: "step" in np.ravel(np.array(value, dtype=object)), "its slope is only a stand-in"),
 )
 
@@ -330,6 +333,12 @@ _PARAMETERS = """
     n_cv : int, default=1
         Folds of cross-validation; with more than 1 there are `n_ens` networks per fold. Each trains on the rows outside
         its fold and has those of the fold as validation rows. Predictions are the mean over all networks.
+
+    matmul_precision : {{'highest', 'high', 'medium'}}, default='highest'
+        How exact the matrix products of a float32 network are at the least, in training and prediction. 'highest' is
+        float32 throughout. Where the processor has matrix units, 'high' multiplies halves of bfloat16 in three products
+        (errors of about 1e-5), 'medium' in one (about 1e-2); sums, weights, states and losses stay float32. Elsewhere
+        both compute 'highest'. For float64, and for 'lbfgs', there is 'highest' only.
 """
 
 _ATTRIBUTES = """

@@ -43,7 +43,8 @@ class Prediction:
     def _identity(estimator: Any) -> tuple:
         # looked at in every prediction, hence the dict and not its attributes
         now = estimator.__dict__
-        arrays = (*now["coefs_"], *now["intercepts_"], now["backend"], now["n_jobs"], now["activation"])
+        settings = now["backend"], now["n_jobs"], now["activation"], now["matmul_precision"]
+        arrays = (*now["coefs_"], *now["intercepts_"], *settings)
         return arrays if now.keys().isdisjoint(_FURTHER) else arrays + further_arrays(estimator)
 
     def fits(self, estimator: Any) -> bool:

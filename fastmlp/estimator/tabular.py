@@ -22,12 +22,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.data.warned import Warned, kept, warn_once_each
 from fastmlp.engines import backends
-from fastmlp.estimator import architecture, ensemble, tables
+from fastmlp.estimator import architecture, ensemble, tables, types
 from fastmlp.estimator.base import BaseNetwork, Extras, fit_context
 from fastmlp.estimator.parameters import activations_of, check_monitor
 from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import stages
-from fastmlp.model.network import Network
+from fastmlp.model.network import Network, check_precision
 from fastmlp.preprocessing.coder import ColumnCoder
 from fastmlp.sklearn_compat import _safe_indexing
 from fastmlp.training.callbacks import check_callbacks
@@ -66,6 +66,7 @@ class BaseTabular(BaseNetwork):
     batch_size: Any
     categorical_features: Any
     dtype: Any
+    matmul_precision: types.MatmulPrecision
     n_ens: int
 
     #: Matrices and the tables that they were made of, of a member in training.
@@ -194,6 +195,7 @@ class BaseTabular(BaseNetwork):
     def _check_parameters(self, extras: Extras) -> None:
         self._hidden_sizes()
         backends.get(self.backend)
+        check_precision(self.matmul_precision, self.dtype)
         is_fold = getattr(vars(self).get("_coded"), "split", None) is not None
         if self.validation_fraction == 0 and not extras.validation and not is_fold:
             self.early_stopping, self.restore_best = False, None
@@ -248,6 +250,7 @@ class BaseTabular(BaseNetwork):
             objective.loss,
             np.dtype(self.dtype),
             inputs=blocks,
+            matmul_precision=self.matmul_precision,
             **self._shape(),
             **stages.options_of(self, len(hidden)),
         )

@@ -12,6 +12,7 @@ from fastmlp.data.targets import REGRESSOR_LOSSES
 from fastmlp.estimator import types
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS, Names, parameter
 from fastmlp.kernels.language import ActivationFormula, LossFormula
+from fastmlp.model.network import MATMUL_PRECISIONS
 from fastmlp.sklearn_compat import Interval, Options
 from fastmlp.training.schedules import SCHEDULES, SHARES
 
@@ -46,6 +47,7 @@ class TabularParameters:
     n_ens: int = parameter(1, _AT_LEAST_1)
     ens_stopping: types.EnsembleStopping = parameter("member", Names({"member", "ensemble"}))
     n_cv: int = parameter(1, _AT_LEAST_1)
+    matmul_precision: types.MatmulPrecision = parameter("highest", Names(MATMUL_PRECISIONS))
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -171,6 +173,10 @@ _SHARED = """
     n_cv : int, default=1
         Folds of cross-validation; with more than 1 there are `n_ens` networks per fold. Each trains on the rows outside
         its fold and has those of the fold as validation rows.
+
+    matmul_precision : {{'highest', 'high', 'medium'}}, default='highest'
+        How exact the matrix products are at the least, as in :class:`~fastmlp.MLPClassifier`; with `dtype` 'float64'
+        there is 'highest' only.
 """
 
 _REALMLP = """

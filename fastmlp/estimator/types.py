@@ -98,6 +98,7 @@ InitializerName: TypeAlias = Literal[
 ]
 BackendName: TypeAlias = Literal["auto", "cython", "numba", "cuda", "reference"]
 Placement: TypeAlias = Literal["before", "after"]
+MatmulPrecision: TypeAlias = Literal["highest", "high", "medium"]
 ScorerName: TypeAlias = Literal[
     "accuracy",
     "adjusted_mutual_info_score",

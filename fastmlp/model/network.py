@@ -19,6 +19,20 @@ from fastmlp.kernels import feature_table
 from fastmlp.model.segments import Segment, segments_of
 from fastmlp.model.stages import OPTIONS, PREDICTS, Fold, Stages, whole_batch
 
+#: How exact the products of a float32 network are, the most exact first; the names and meanings are PyTorch's.
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+
+
+def check_precision(matmul_precision: Any, dtype: Any) -> None:
+    """Raise a ValueError if there is no such precision of products, or none of this dtype."""
+    if matmul_precision not in MATMUL_PRECISIONS:
+        raise ValueError(f"matmul_precision must be one of {MATMUL_PRECISIONS}, got {matmul_precision!r}")
+    if matmul_precision != "highest" and np.dtype(dtype) != np.float32:
+        raise ValueError(
+            f"matmul_precision={matmul_precision!r} is for float32, but this network is {dtype}, which has 'highest'"
+            " only: give X, or the dtype of an estimator for tables, as float32"
+        )
+
 
 @dataclass(frozen=True)
 class Network(Stages):
@@ -51,6 +65,10 @@ class Network(Stages):
         (n, members * n_outputs).
     parametric_activations : bool
         Whether hidden activations are z + (f(z) - z) * mix with a trained factor per neuron.
+    matmul_precision : str
+        An entry of ``MATMUL_PRECISIONS``: how exact the products must be at least. "highest" is the arithmetic of the
+        dtype. For float32, engines may multiply halves of bfloat16 with sums of float32: three products with "high",
+        one with "medium". An engine or a processor without matrix units computes "highest".
     **options
         What lies between two products: see :class:`fastmlp.model.stages.Stages`.
 
@@ -80,6 +98,7 @@ class Network(Stages):
     batch_ensemble: bool = False
     average: bool = True
     parametric_activations: bool = False
+    matmul_precision: str = "highest"
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or any(width < 1 for width in self.widths):
@@ -94,6 +113,7 @@ class Network(Stages):
             given = getattr(self, name)
             kept = option.off if given is option.off else option.read(given, len(self.activations))
             object.__setattr__(self, name, kept)
+        check_precision(self.matmul_precision, self.dtype)
         self._check_inputs()
 
     def _check_inputs(self) -> None:
@@ -182,8 +202,15 @@ class Network(Stages):
         return layers
 
     def with_dtype(self, dtype: Any) -> Network:
-        """The same network in another dtype."""
-        return self if self.dtype == dtype else replace(self, dtype=np.dtype(dtype))
+        """The same network in another dtype; in float64 its products are exact to float64."""
+        if self.dtype == dtype:
+            return self
+        precision = self.matmul_precision if dtype == np.float32 else "highest"
+        return replace(self, dtype=np.dtype(dtype), matmul_precision=precision)
+
+    def with_precision(self, matmul_precision: str) -> Network:
+        """The same network with products of another precision."""
+        return replace(self, matmul_precision=matmul_precision)
 
     def coefs(self, params: np.ndarray) -> list[np.ndarray]:
         """Weight matrices (fan_in, fan_out) as views of the flat vector."""

@@ -50,6 +50,7 @@ FOREIGN: dict[str, str] = {
     "monitor": "metric metrics eval_metric scoring score scorer validation_metric",
     "restore_best": "restore_best_weights keep_best load_best use_best_model load_best_model_at_end",
     "callbacks": "callback hooks",
+    "matmul_precision": "float32_matmul_precision matmul_prec default_matmul_precision mixed_precision amp precision",
     "standardize_y": "normalize_y scale_y standardise_y scale_targets normalize_targets target_scaling y_scaler",
     "class_weight": "class_weights classes_weight scale_pos_weight class_weighting",
     # arguments of fit

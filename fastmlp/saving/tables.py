@@ -26,7 +26,7 @@ from fastmlp.saving.modelfile import Decoder, Tensors, encode
 
 CODERS, CODER = "coders", "coder"
 
-#: Fields of a network in a file; the blocks follow from the coder, the dtype from the parameter.
+#: Fields of a network in a file; the blocks follow from the coder, dtype and matmul_precision from the parameters.
 FIELDS = ("widths", "activations", "loss", "dropout", "members", "batch_ensemble", "input_scale")
 FLAGS = ("batch_ensemble", "input_scale", "parametric_activations")
 
@@ -129,7 +129,7 @@ def coder_of(header: Mapping[str, Any], coders: Sequence[ColumnCoder]) -> Column
     return coders[place]
 
 
-def restored_network(content: Any, coder: ColumnCoder, dtype: np.dtype) -> Network:
+def restored_network(content: Any, coder: ColumnCoder, dtype: np.dtype, precision: str) -> Network:
     """Return the network of a file, which reads what the coder makes; a ValueError says what makes no sense."""
     if not isinstance(content, dict) or set(content) != {*FIELDS, "parametric_activations"}:
         raise ValueError(f"must have the entries {', '.join((*FIELDS, 'parametric_activations'))}")
@@ -150,6 +150,7 @@ def restored_network(content: Any, coder: ColumnCoder, dtype: np.dtype) -> Netwo
         inputs=blocks,
         dropout=content["dropout"],
         members=members,
+        matmul_precision=precision,
         **{name: content[name] for name in FLAGS},
     )
 
@@ -158,7 +159,7 @@ def restore(
     estimator: Any, content: Any, attributes: Mapping[str, Any], decoder: Decoder, coder: ColumnCoder
 ) -> Network:
     """Give an estimator its coder, its network, which `content` describes, and its weights; return the network."""
-    network = restored_network(content, coder, np.dtype(estimator.dtype))
+    network = restored_network(content, coder, np.dtype(estimator.dtype), estimator.matmul_precision)
     link = attributes["out_activation_"]
     if link != targets.link_of(network.loss):
         raise ValueError(f"out_activation_ must be {targets.link_of(network.loss)!r} for the loss, got {link!r:.100}")

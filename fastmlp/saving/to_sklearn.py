@@ -66,6 +66,7 @@ INERT: dict[str, Callable[[Any], bool]] = {
     "n_ens": lambda value: value == 1,
     "n_cv": lambda value: value == 1,
     "ens_stopping": lambda value: value == "member",
+    "matmul_precision": lambda value: value == "highest",
 }
 
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu")

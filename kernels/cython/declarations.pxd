@@ -13,6 +13,7 @@ cdef extern from "Python.h":
 cdef extern from "tiers.h":
     const int ALIASED_BYTES, BLAS_B_BYTES, SMALL_B_BYTES, LARGE_WEIGHT_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE
     const int SLICE_BYTES, LARGE_SLICE_ROWS, CLASS_ROWS
+    const int UNITS_ROWS, UNITS_SLICE_ROWS, UNITS_SLICE_ROWS_LARGE, UNITS_LARGE_BYTES
     const int BLOCK_ROWS, KC, NV_MAX, PACK_ROWS, PACK_STRIDE_BYTES, PACK_WIDTH_BYTES
     const double THREADS_MIN_STEP, THREADS_MIN_PREDICT
 
@@ -60,8 +61,16 @@ cdef extern from "lbfgs.h":
     int fm_lbfgs_advance(fm_lbfgs *, double) nogil
 
 
-cdef extern from "fastmlp.h":
+cdef extern from "matrix_units.h":
     ctypedef Py_ssize_t idx
+    ctypedef struct fm_units:
+        const char *name
+        idx min_rows, min_size
+    idx fm_halves_bytes(idx rows, idx columns, int halves)
+    idx fm_units_scratch(idx M, idx K, int halves)
+
+
+cdef extern from "fastmlp.h":
     enum: FM_MAX_STATES, FM_TILE_ROWS, FM_MAX_PARAMETERS, FM_MAX_REGISTERS, FM_MAX_SCALARS, FM_OF_BLOCK
     enum: FM_PLAIN, FM_PERIODIC, FM_PIECEWISE, FM_EMBEDDING, FM_KINDS
     ctypedef struct fm_instruction:
@@ -85,7 +94,7 @@ cdef extern from "fastmlp.h":
                                   int64_t *, void *, void *, int64_t *) noexcept nogil
     const unsigned FM_LAYER_TABLE  # a checksum of kernels/layer_table.py's header
     ctypedef struct fm_layer:
-        idx fan_in, fan_out, ld_in, ld_out, heads, w  # what the border reads; kernels/layer_table.py fills the rest
+        idx fan_in, fan_out, ld_in, ld_out, heads, units, w  # what the border reads; kernels/layer_table.py fills the rest
     ctypedef struct fm_block:
         int kind
         idx n_features, size, frequencies
@@ -121,6 +130,10 @@ cdef extern from "fastmlp.h":
         idx n_slices
         const idx *slice_start
         fm_blas_gemm blas
+        const fm_units *units
+        int halves
+        void *units_scratch
+        idx units_room
         int (*poll)() noexcept nogil
         double work
         int interrupted, saw_non_finite
@@ -184,4 +197,5 @@ cdef extern from "fastmlp.h":
     idx fm_losses(fm_row *, idx)
     idx fm_optimizers(fm_row *, idx)
     idx fm_isas(const char **, idx)
-    int fm_find(const char *, const fm_kernels **, const fm_kernels **)
+    int fm_find(const char *, const fm_kernels **, const fm_kernels **, const fm_units **)
+    const char *fm_why_no_units()

@@ -1,11 +1,22 @@
 /* Which instruction sets are in this binary, and which of them the processor has.
- * setup.py defines FASTMLP_AVX2 and FASTMLP_AVX512 when it compiles the matching isa_*.c. */
+ * setup.py defines FASTMLP_AVX2, FASTMLP_AVX512 and FASTMLP_AMX when it compiles the matching code.
+ *
+ * "amx" are the kernels of AVX-512 with matrix units beside them: products of a network whose matmul_precision is below
+ * "highest" may go there.  A process has to ask Linux for permission to use tiles; other systems are not asked, and have
+ * none here.  "amx-emulated" and "amx-emulated-always" are for tests: the fastest kernels that there are, and the units in
+ * C, used where AMX would be, or everywhere. */
+#if defined(FASTMLP_AMX)
+#define _GNU_SOURCE
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #include <string.h>
 
 #include "fastmlp.h"
 
 #define DECLARE(isa) const fm_kernels *fm_table_##isa##_f32(void), *fm_table_##isa##_f64(void)
-#define ROW(isa) {#isa, has_##isa, fm_table_##isa##_f32, fm_table_##isa##_f64}
+#define ROW(isa) {#isa, has_##isa, fm_table_##isa##_f32, fm_table_##isa##_f64, NULL}
 
 DECLARE(baseline);
 static int has_baseline(void) { return 1; }
@@ -22,10 +33,39 @@ static int has_avx512(void)
 }
 #endif
 
+#ifdef FASTMLP_AMX
+#define TILE_STATE 18 /* the number of the tiles' registers among the extended states of a thread */
+
+/* NULL: the tiles may be used from now on, by all threads; else why not. */
+static const char *why_no_amx(void)
+{
+    unsigned a, b, c, d, low, high;
+    if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & 1u << 22) || !(d & 1u << 24))
+        return "the processor has none";
+    __get_cpuid(1, &a, &b, &c, &d);
+    if (!(c & 1u << 27)) /* OSXSAVE */
+        return "the system does not know their registers";
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if ((low & 3u << 17) != 3u << 17)
+        return "the system does not know their registers";
+    unsigned long permitted = 0;
+    syscall(SYS_arch_prctl, 0x1023, TILE_STATE);     /* ARCH_REQ_XCOMP_PERM */
+    if (syscall(SYS_arch_prctl, 0x1022, &permitted)) /* ARCH_GET_XCOMP_PERM */
+        return "this Linux is too old to permit them";
+    return permitted & 1ul << TILE_STATE ? NULL : "the system does not permit them";
+}
+
+const char *fm_why_no_units(void) { return why_no_amx(); }
+static int has_amx(void) { return !why_no_amx(); }
+#else
+const char *fm_why_no_units(void) { return "this build has no code for any"; }
+#endif
+
 static const struct {
     const char *name;
     int (*supported)(void);
     const fm_kernels *(*f32)(void), *(*f64)(void);
+    const fm_units *(*units)(void);
 } ISAS[] = {
     ROW(baseline),
 #ifdef FASTMLP_AVX2
@@ -34,23 +74,37 @@ static const struct {
 #ifdef FASTMLP_AVX512
     ROW(avx512),
 #endif
+#ifdef FASTMLP_AMX
+    {"amx", has_amx, fm_table_avx512_f32, fm_table_avx512_f64, fm_units_amx},
+#endif
 };
+#define N_ISAS (sizeof ISAS / sizeof ISAS[0])
 
 idx fm_isas(const char **names, idx capacity)
 {
     idx n = 0;
-    for (size_t i = 0; i < sizeof ISAS / sizeof ISAS[0]; i++)
+    for (size_t i = 0; i < N_ISAS; i++)
         if (ISAS[i].supported() && n < capacity)
             names[n++] = ISAS[i].name;
     return n;
 }
 
-int fm_find(const char *isa, const fm_kernels **f32, const fm_kernels **f64)
+/* Fill the tables of a row; its matrix units, if it has some. */
+static void use(size_t row, const fm_kernels **f32, const fm_kernels **f64, const fm_units **units)
 {
-    for (size_t i = 0; i < sizeof ISAS / sizeof ISAS[0]; i++)
-        if (!strcmp(ISAS[i].name, isa) && ISAS[i].supported()) {
-            *f32 = ISAS[i].f32();
-            *f64 = ISAS[i].f64();
+    *f32 = ISAS[row].f32();
+    *f64 = ISAS[row].f64();
+    *units = ISAS[row].units ? ISAS[row].units() : NULL;
+}
+
+int fm_find(const char *isa, const fm_kernels **f32, const fm_kernels **f64, const fm_units **units)
+{
+    const fm_units *emulated = fm_units_emulated(isa);
+    for (size_t i = N_ISAS; i-- > 0;)
+        if ((emulated || !strcmp(ISAS[i].name, isa)) && ISAS[i].supported()) {
+            use(i, f32, f64, units);
+            if (emulated)
+                *units = emulated;
             return 0;
         }
     return -1;

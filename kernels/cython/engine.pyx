@@ -37,6 +37,7 @@ if [*feature_table.KINDS] != ["plain", "periodic", "piecewise", "embedding"] or 
 
 # --- instruction sets --------------------------------------------------------------------------------------------------
 cdef const fm_kernels *KERNELS[2]  # float32, float64
+cdef const fm_units *UNITS  # matrix units beside them, of float32; or NULL
 
 
 def isas():
@@ -48,7 +49,22 @@ def isas():
 
 def isa():
     """Return the name of the instruction set in use."""
-    return KERNELS[0].isa.decode()
+    return KERNELS[0].isa.decode() if UNITS == NULL else UNITS.name.decode()
+
+
+def matrix_units():
+    """Return the name of the matrix units in use, or None; and why there are none, or None.
+
+    Returns
+    -------
+    name : str or None
+        "amx", or an emulation that a test has chosen.
+    reason : str or None
+    """
+    if UNITS != NULL:
+        return UNITS.name.decode(), None
+    cdef const char *why = fm_why_no_units()
+    return None, f"the instruction set in use, {isa()}, has none" if why == NULL else why.decode()
 
 
 def use_isa(name):
@@ -57,14 +73,15 @@ def use_isa(name):
     Parameters
     ----------
     name : str
-        One of :func:`isas`.
+        One of :func:`isas`. Or, for tests, the fastest of them with matrix units emulated in C: "amx-emulated", where
+        AMX would be used, or "amx-emulated-always", everywhere.
 
     Raises
     ------
     ValueError
         If the build or the processor lacks it.
     """
-    if not isinstance(name, str) or fm_find(name.encode(), &KERNELS[0], &KERNELS[1]) != 0:
+    if not isinstance(name, str) or fm_find(name.encode(), &KERNELS[0], &KERNELS[1], &UNITS) != 0:
         raise ValueError(f"instruction set {name!r} is not available here; available: {list(isas())}")
 
 
@@ -95,7 +112,7 @@ cdef fm_blas_gemm blas_for(bint is_double, idx largest_matrix) except? NULL:
 
     Big-endian machines do without: the integers are handed over as int64, see fastmlp.h.
     """
-    if isa() != "baseline" or sys.byteorder != "little" or largest_matrix * (8 if is_double else 4) <= BLAS_B_BYTES:
+    if KERNELS[0].isa != b"baseline" or sys.byteorder != "little" or largest_matrix * (8 if is_double else 4) <= BLAS_B_BYTES:
         return NULL
     return blas_gemm(is_double)
 

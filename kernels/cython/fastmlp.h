@@ -16,9 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "matrix_units.h"
 #include "threads.h"
-
-typedef ptrdiff_t idx;
 
 #define FM_MAX_STATES 4
 #define FM_MAX_PARAMETERS 4
@@ -61,6 +60,15 @@ typedef struct {
  * little-endian machine a library built with 32-bit integers reads the same (small, non-negative) numbers. */
 typedef void (*fm_blas_gemm)(char *, char *, int64_t *, int64_t *, int64_t *, void *, void *, int64_t *, void *,
                              int64_t *, void *, void *, int64_t *);
+
+/* What computes the products with one right-hand matrix, if not the register tile. */
+typedef struct {
+    fm_blas_gemm blas;       /* or NULL */
+    const fm_units *units;   /* or NULL */
+    fm_halves b;             /* of the matrix */
+    idx columns;             /* of the matrix, without padding */
+    void *scratch;           /* the thread's */
+} fm_route;
 
 /* fm_layer, a layer's row, and the numbers of its arrays.  Places of arrays are offsets in the padded vector, -1 where the
  * layer has none; ld_in and ld_out are padded widths: row strides of what the layer reads, and of W and all its buffers. */
@@ -128,6 +136,10 @@ typedef struct {
     const idx *slice_start;  /* (n_threads + 1,) member t owns slices slice_start[t] .. slice_start[t + 1] */
 
     fm_blas_gemm blas;       /* or NULL */
+    const fm_units *units;   /* NULL: no product of this call goes to matrix units */
+    int halves;              /* 2, or 1: of each number */
+    void *units_scratch;     /* (n_threads, units_room) bytes */
+    idx units_room;
     int (*poll)(void);       /* looks for Ctrl-C; non-zero: stop */
     double work;             /* floating-point operations since the last poll */
     int interrupted;         /* set when poll said stop; results of the call are then incomplete */
@@ -210,9 +222,12 @@ idx fm_activations(fm_row *rows, idx capacity);
 idx fm_losses(fm_row *rows, idx capacity);
 idx fm_optimizers(fm_row *rows, idx capacity);
 
-/* Instruction sets compiled into this binary, slowest first; fm_find returns 0 and fills both tables if `isa` is
- * compiled in and the processor has it. */
+/* Instruction sets compiled into this binary, slowest first; fm_find returns 0 and fills both tables and the matrix units
+ * (or NULL) if `isa` is compiled in and the processor has it. */
 idx fm_isas(const char **names, idx capacity);
-int fm_find(const char *isa, const fm_kernels **f32, const fm_kernels **f64);
+int fm_find(const char *isa, const fm_kernels **f32, const fm_kernels **f64, const fm_units **units);
+
+/* Why this binary has no matrix units on this processor; NULL: it has some. */
+const char *fm_why_no_units(void);
 
 #endif

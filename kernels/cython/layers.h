@@ -1,41 +1,29 @@
 /* Linear layers and losses, forward and backward next to each other; a template over REAL. */
 
-/* 1 if all of x (n,) is finite: x * 0 is 0 just then. */
-static int FN(all_finite)(idx n, const REAL *x)
-{
-    for (idx i = 0; i < n; i += 4096) {
-        const idx end = n - i < 4096 ? n : i + 4096;
-        int finite = 1;
-        IVDEP
-        for (idx j = i; j < end; j++)
-            finite &= x[j] * (REAL)0 == (REAL)0;
-        if (!finite)
-            return 0;
-    }
-    return 1;
-}
-
 /* --- linear layer ------------------------------------------------------------------------------------------------ */
 
 /* z = x W + b, then the stage, while the row block is in L1.
  * x (rows, ld_in), w (fan_in, ld_out), b (ld_out,); ld_out is the stage's ld. */
 static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, const REAL *w, const REAL *b,
-                                const FN(stage) *s, fm_blas_gemm blas, FN(room) room)
+                                const FN(stage) *s, const fm_route *by, FN(room) room)
 {
     const idx ld_out = s->ld;
-    if (blas && FN(gemm_is_large)(rows, ld_out, fan_in)) {
+    if (by->blas && FN(gemm_is_large)(rows, ld_out, fan_in)) {
         for (idx r = 0; r < rows; r++)
             memcpy(s->z + r * ld_out, b, (size_t)ld_out * sizeof(REAL));
-        FN(gemm_blas)(blas, rows, ld_out, fan_in, x, ld_in, 0, w, ld_out, s->z, ld_out, 1);
+        FN(gemm_blas)(by->blas, rows, ld_out, fan_in, x, ld_in, 0, w, ld_out, s->z, ld_out, 1);
         FN(stage_forward)(s, 0, rows);
         return;
     }
-    const idx block = FN(block_rows)(ld_out, fan_in);
+    const idx block = by->units ? UNITS_ROWS : FN(block_rows)(ld_out, fan_in);
     const FN(start) bias = {b, 0};
     for (idx r = 0; r < rows; r += block) {
         const idx n = rows - r < block ? rows - r : block;
-        FN(gemm)(n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, s->z + r * ld_out, ld_out, bias, block,
-                 room);
+        if (by->units)
+            FN(gemm_units)(by, n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, s->z + r * ld_out, ld_out, bias);
+        else
+            FN(gemm)(n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, s->z + r * ld_out, ld_out, bias, block,
+                     room);
         FN(stage_forward)(s, r, n);
     }
 }
@@ -43,17 +31,18 @@ static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, 
 /* The same for a layer of the members: z = u * factors + b, members in turn, where u = x W is kept in raw (rows, ld_out);
  * factors and b (members, ld_out). */
 static void FN(ensemble_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, const REAL *w, const REAL *factors,
-                                 const REAL *b, idx members, REAL *raw, const FN(stage) *s, fm_blas_gemm blas,
-                                 FN(room) room)
+                                 const REAL *b, idx members, REAL *raw, const FN(stage) *s, const fm_route *by, FN(room) room)
 {
-    const int by_blas = blas && FN(gemm_is_large)(rows, s->ld, fan_in);
-    const idx ld = s->ld, block = by_blas ? rows : FN(block_rows)(ld, fan_in);
+    const int by_blas = by->blas && FN(gemm_is_large)(rows, s->ld, fan_in);
+    const idx ld = s->ld, block = by_blas ? rows : by->units ? UNITS_ROWS : FN(block_rows)(ld, fan_in);
     const FN(start) zero = {NULL, 0};
     if (by_blas)
-        FN(gemm_blas)(blas, rows, ld, fan_in, x, ld_in, 0, w, ld, raw, ld, 0);
+        FN(gemm_blas)(by->blas, rows, ld, fan_in, x, ld_in, 0, w, ld, raw, ld, 0);
     for (idx r = 0; r < rows; r += block) {
         const idx n = rows - r < block ? rows - r : block;
-        if (!by_blas)
+        if (by->units)
+            FN(gemm_units)(by, n, ld, fan_in, x + r * ld_in, ld_in, 1, w, ld, raw + r * ld, ld, zero);
+        else if (!by_blas)
             FN(gemm)(n, ld, fan_in, x + r * ld_in, ld_in, 1, w, ld, raw + r * ld, ld, zero, block, room);
         for (idx i = r; i < r + n; i++) {
             const REAL *u = raw + i * ld, *f = factors + i % members * ld, *bias = b + i % members * ld;
@@ -83,34 +72,39 @@ static void FN(heads_product)(idx n, idx members, idx fan_in, idx ld_in, const R
 /* grad_w (+)= x^T delta: rows m .. m + n_rows of (fan_in, ld_out), over all rows of x (rows, ld_in) and of delta, whose
  * row stride is ld_delta. */
 static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_out, idx ld_delta, const REAL *x,
-                                const REAL *delta, REAL *grad_w, int accumulate, fm_blas_gemm blas, FN(room) room)
+                                const REAL *delta, REAL *grad_w, int accumulate, const fm_route *by, FN(room) room)
 {
-    if (blas && FN(gemm_is_large)(n_rows, ld_out, rows)) {
-        FN(gemm_blas)(blas, n_rows, ld_out, rows, x + m, ld_in, 1, delta, ld_delta, grad_w, ld_out, (REAL)accumulate);
+    if (by->blas && FN(gemm_is_large)(n_rows, ld_out, rows)) {
+        FN(gemm_blas)(by->blas, n_rows, ld_out, rows, x + m, ld_in, 1, delta, ld_delta, grad_w, ld_out, (REAL)accumulate);
         return;
     }
     const FN(start) start = {accumulate ? grad_w : NULL, ld_out};
-    FN(gemm)(n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_delta, grad_w, ld_out, start, BLOCK_ROWS,
-             room);
+    if (by->units)
+        FN(gemm_units)(by, n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_delta, grad_w, ld_out, start);
+    else
+        FN(gemm)(n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_delta, grad_w, ld_out, start, BLOCK_ROWS, room);
 }
 
 /* below = delta W^T, then backward through the stage of the layer below.  rows of delta (rows, ld_out);
  * wt: W transposed (fan_out, ld_in); below (rows, ld_in). */
 static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, const REAL *wt, const REAL *delta, const FN(stage) *s,
-                            REAL *below, fm_blas_gemm blas, FN(room) room)
+                            REAL *below, const fm_route *by, FN(room) room)
 {
     const idx ld_in = s->ld;
-    if (blas && FN(gemm_is_large)(rows, ld_in, fan_out)) {
-        FN(gemm_blas)(blas, rows, ld_in, fan_out, delta, ld_out, 0, wt, ld_in, below, ld_in, 0);
+    if (by->blas && FN(gemm_is_large)(rows, ld_in, fan_out)) {
+        FN(gemm_blas)(by->blas, rows, ld_in, fan_out, delta, ld_out, 0, wt, ld_in, below, ld_in, 0);
         FN(stage_backward)(s, 0, rows, below);
         return;
     }
-    const idx block = FN(block_rows)(ld_in, fan_out);
+    const idx block = by->units ? UNITS_ROWS : FN(block_rows)(ld_in, fan_out);
     const FN(start) zero = {NULL, 0};
     for (idx r = 0; r < rows; r += block) {
         const idx n = rows - r < block ? rows - r : block;
-        FN(gemm)(n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, below + r * ld_in, ld_in, zero, block,
-                 room);
+        REAL *d = below + r * ld_in;
+        if (by->units)
+            FN(gemm_units)(by, n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, d, ld_in, zero);
+        else
+            FN(gemm)(n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, d, ld_in, zero, block, room);
         FN(stage_backward)(s, r, n, below);
     }
 }

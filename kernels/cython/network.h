@@ -81,6 +81,36 @@ static void FN(transpose)(const fm_layer *layer, idx m, idx n_rows, const REAL *
         }
 }
 
+/* --- halves of right-hand matrices, for matrix units ------------------------------------------------------------------- */
+
+/* Rows m .. m + n_rows of a layer's W -> its halves. */
+static void FN(split_weights)(const fm_workspace *ws, const fm_layer *layer, idx m, idx n_rows)
+{
+    if (!ws->units || !layer->units)
+        return;
+    const fm_route by = FN(route)(ws, 0, layer->w_halves, layer->fan_in, layer->fan_out);
+    const REAL *w = (const REAL *)ws->params + layer->w;
+    ws->units->split(&by.b, m, m + n_rows, 0, layer->fan_out, (const void *)w, layer->ld_out, 0);
+}
+
+/* Columns m .. m + n_rows of wt -> its halves. */
+static void FN(split_transposed)(const fm_workspace *ws, const fm_layer *layer, idx m, idx n_rows)
+{
+    if (!ws->units || !layer->units)
+        return;
+    const fm_route by = FN(route)(ws, 0, layer->wt_halves, layer->fan_out, layer->fan_in);
+    ws->units->split(&by.b, 0, layer->fan_out, m, m + n_rows, layer->wt, layer->ld_in, 0);
+}
+
+/* Rows from .. to of the delta of a layer's product, of n in the chunk -> its halves. */
+static void FN(split_delta)(const fm_workspace *ws, const fm_layer *layer, idx from, idx to, idx n)
+{
+    if (!ws->units || !layer->units || from == to)
+        return;
+    const fm_route by = FN(route)(ws, 0, layer->delta_halves, ws->max_rows * ws->members, layer->fan_out);
+    ws->units->split(&by.b, from, to, 0, layer->fan_out, layer->product_delta, layer->ld_out, to == n);
+}
+
 /* --- rows of the caller -> buffers of the chunk ----------------------------------------------------------------------- */
 
 /* out (n, ld) = X[rows[first .. first + n)] in the network's dtype; X dense with any strides. */
@@ -213,17 +243,18 @@ static void FN(forward)(const FN(chunk) *c, idx at, idx n)
         FN(stages) s;
         FN(stages_of)(c, l, at * k, &s);
         const REAL *read = l ? ROW(layer[-1].out, at * k, layer->ld_in) : x;
+        const fm_route by = FN(route)(ws, c->member, layer->w_halves, layer->fan_in, layer->fan_out);
         if (layer->heads > 1)
             FN(heads_product)(n, k, layer->fan_in, layer->ld_in, read, params + layer->w, params + layer->b, &s.before);
         else if (layer->ensemble)
             FN(ensemble_product)(n * k, layer->fan_in, layer->ld_in, read, params + layer->w, params + layer->member_out,
-                                 params + layer->b, k, ROW(layer->raw, at * k, layer->ld_out), &s.before, ws->blas, room);
+                                 params + layer->b, k, ROW(layer->raw, at * k, layer->ld_out), &s.before, &by, room);
         else if (l == 0 && data->indptr)
             FN(sparse_forward)(data, c->rows, c->first + at, n, layer->fan_in, params + layer->w, params + layer->b, mask,
                                &s.before);
         else
             FN(forward_product)(n * k, layer->fan_in, l ? layer->ld_in : ld_x, read, params + layer->w, params + layer->b,
-                                &s.before, ws->blas, room);
+                                &s.before, &by, room);
         if (layer->whole_batch)
             FN(batch_forward)(c, l, at, n, &s);
     }
@@ -244,10 +275,12 @@ static void FN(layer_delta)(const FN(chunk) *c, const fm_layer *layer, idx at, i
     if (layer->ensemble)
         FN(times_factors)(0, rows, layer->ld_out, k, (const REAL *)c->ws->params + layer->member_out,
                           ROW(layer->delta, at * k, layer->ld_out), delta);
+    FN(split_delta)(c->ws, layer, at * k, at * k + rows, c->n * k);
+    const fm_route by = FN(route)(c->ws, c->member, layer->wt_halves, layer->fan_out, layer->fan_in);
     if (layer->heads > 1)
         FN(heads_delta)(n, k, layer->fan_out, layer->ld_out, layer->wt, delta, s, below);
     else
-        FN(input_delta)(rows, layer->fan_out, layer->ld_out, layer->wt, delta, s, below, c->ws->blas,
+        FN(input_delta)(rows, layer->fan_out, layer->ld_out, layer->wt, delta, s, below, &by,
                         FN(room_of)(c->ws, c->member));
 }
 
@@ -272,9 +305,12 @@ static void FN(loss_and_deltas)(const FN(chunk) *c, idx at, idx n)
         if (below->whole_batch)
             FN(batch_backward)(c, l - 1, at, n, &s);
     }
-    if (!ws->input_delta)
-        return;
     const fm_layer *bottom = &ws->layers[0];
+    if (!ws->input_delta) {
+        if (!c->data->indptr)
+            FN(split_delta)(ws, bottom, first, first + n * ws->members, c->n * ws->members);
+        return;
+    }
     const FN(stage) none = {.ld = bottom->ld_in};
     FN(layer_delta)(c, bottom, at, n, &none, ROW(ws->input_delta, first, bottom->ld_in));
     FN(inputs_backward)(c, at, n);
@@ -317,13 +353,15 @@ static void FN(slice_gradient)(const FN(chunk) *c, const fm_slice *slice, int ac
         const REAL *x = slice->layer ? layer[-1].out : FN(input)(ws, data, c->rows, c->first, 0, &ld_x);
         const REAL *delta = layer->product_delta;
         const FN(room) room = FN(room_of)(ws, c->member);
+        const fm_route by =
+            FN(route)(ws, c->member, layer->delta_halves, ws->max_rows * ws->members, layer->fan_out);
         if (layer->heads > 1) /* every so many rows are the member's */
             FN(weight_gradient)(c->n, slice->m, slice->n_rows, ld_x * ws->members, layer->ld_out,
                                 layer->ld_out * ws->members, x + slice->head * ld_x, delta + slice->head * layer->ld_out, g,
-                                accumulate, ws->blas, room);
+                                accumulate, &by, room);
         else
             FN(weight_gradient)(c->n * ws->members, slice->m, slice->n_rows, ld_x, layer->ld_out, layer->ld_out, x, delta, g,
-                                accumulate, ws->blas, room);
+                                accumulate, &by, room);
     }
     if (slice->kind == FM_MEMBER_IN) {
         FN(clear_padding)(slice->length, layer->fan_in, layer->ld_in, g);
@@ -401,14 +439,18 @@ static void FN(finish_gradient)(fm_workspace *ws, const fm_epoch *epoch, const f
         ws->tile_norm[k] = FN(sum_of_squares)(slice->length - i < tile ? slice->length - i : tile, g + i);
 }
 
-/* The slice's part of wt, if its layer has one. */
-static void FN(transpose_slice)(const fm_workspace *ws, const fm_slice *slice)
+/* The slice's part of wt and of the halves, where its layer has them. */
+static void FN(transpose_slice)(const fm_workspace *ws, const fm_data *data, const fm_slice *slice)
 {
     const fm_layer *layer = &ws->layers[slice->layer];
-    if (layer->returns)
+    if (layer->returns) {
         FN(transpose)(layer, slice->m, slice->n_rows,
                       (REAL *)ws->params + layer->w + slice->head * layer->fan_in * layer->ld_out,
                       (REAL *)layer->wt + slice->head * layer->fan_out * layer->ld_in);
+        FN(split_transposed)(ws, layer, slice->m, slice->n_rows);
+    }
+    if (slice->layer > 0 || !data->indptr)
+        FN(split_weights)(ws, layer, slice->m, slice->n_rows);
 }
 
 /* What is made of a slice's parameters once they are new: its part of wt, running statistics, prefix sums. */
@@ -417,7 +459,7 @@ static ALWAYS_INLINE void FN(slice_updated)(const FN(chunk) *c, const fm_slice *
     if (slice->kind == FM_OF_BLOCK)
         FN(block_updated)(c->ws, slice);
     else if (slice->kind == FM_W)
-        FN(transpose_slice)(c->ws, slice);
+        FN(transpose_slice)(c->ws, c->data, slice);
     else
         FN(vector_updated)(c, &c->ws->layers[slice->layer], slice);
 }
@@ -479,10 +521,10 @@ static void FN(update_slices)(const FN(chunk) *c, double scale)
 /* --- the epoch ----------------------------------------------------------------------------------------------------------- */
 
 /* Rows lo .. hi of a chunk of n that member t of the team takes: whole register tiles, of which a row fills some where the
- * network has many members. */
+ * network has many members; an even number in the layers' buffers, whose halves are kept in pairs of rows. */
 static void FN(share)(const fm_workspace *ws, idx n, int t, idx *lo, idx *hi)
 {
-    const idx unit = ws->members < MR ? MR : 1, tiles = (n + unit - 1) / unit, T = ws->n_threads;
+    const idx unit = ws->members < MR ? MR : 1 + ws->members % 2, tiles = (n + unit - 1) / unit, T = ws->n_threads;
     *lo = tiles * t / T * unit;
     *hi = tiles * (t + 1) / T * unit;
     *lo = *lo < n ? *lo : n;
@@ -579,10 +621,12 @@ static void FN(train_member)(void *job_, int t)
 {
     const FN(training) *job = job_;
     fm_workspace *ws = job->ws;
+    if (ws->units)
+        ws->units->begin();
     for (idx u = ws->slice_start[t]; u < ws->slice_start[t + 1]; u++) {
         const fm_slice *slice = &ws->slices[u];
         if (slice->kind == FM_W)
-            FN(transpose_slice)(ws, slice);
+            FN(transpose_slice)(ws, job->data, slice);
         else if (slice->kind == FM_OF_BLOCK)
             FN(block_updated)(ws, slice);
     }
@@ -590,6 +634,8 @@ static void FN(train_member)(void *job_, int t)
     for (idx s = 0; s < job->epoch->n_steps; s++)
         if (!FN(train_step)(job, t, s))
             break;
+    if (ws->units)
+        ws->units->end();
 }
 
 /* All steps of an epoch; see fm_epoch for what comes back. */
@@ -667,9 +713,10 @@ static idx FN(piece_of)(const fm_workspace *ws, idx n)
     for (int t = 0; t < T; t++) {
         idx lo, hi;
         FN(share)(ws, ws->max_rows, t, &lo, &hi);
-        piece = piece < hi - lo ? piece : hi - lo;
+        if (lo < hi && hi - lo < piece)
+            piece = hi - lo;
     }
-    return piece > 0 ? piece : 1;
+    return piece;
 }
 
 /* Rows of the prediction, piece by piece, in member t's share of the chunk's buffers.  A helper that sleeps when the call
@@ -683,7 +730,9 @@ static void FN(predict_member)(void *job_, int t)
     idx at, at_end;
     FN(share)(ws, ws->max_rows, t, &at, &at_end);
     REAL *logits = ROW(top->a, at * ws->members, top->ld_out);
-    for (idx r; (r = fm_counter_next(job->taken) * job->piece) < job->n && !ws->interrupted;) {
+    if (ws->units)
+        ws->units->begin();
+    for (idx r; at < at_end && (r = fm_counter_next(job->taken) * job->piece) < job->n && !ws->interrupted;) {
         const idx n = job->n - r < job->piece ? job->n - r : job->piece;
         REAL *out = job->out + r * n_outputs * (ws->averages ? 1 : ws->members);
         const FN(chunk) c = {.ws = ws, .data = job->data, .rows = job->rows, .first = r - at, .n = n, .member = t};
@@ -702,6 +751,8 @@ static void FN(predict_member)(void *job_, int t)
         if (t == 0)
             FN(look_for_interrupt)(ws, n, 1);
     }
+    if (ws->units)
+        ws->units->end();
 }
 
 /* out (n, n_outputs) = link(logits) of rows[0 .. n); rows NULL: of the first n rows themselves.
@@ -711,6 +762,8 @@ static void FN(predict)(fm_workspace *ws, const fm_data *data, const idx *rows, 
     fm_counter taken = {0};
     FN(prediction) job = {ws, data, rows, n, FN(piece_of)(ws, n), out, &taken};
     FN(blocks_updated)(ws);
+    for (int l = data->indptr ? 1 : 0; l < ws->n_layers; l++)
+        FN(split_weights)(ws, &ws->layers[l], 0, ws->layers[l].fan_in);
     fm_team_run(ws->team, FN(predict_member), &job);
 }
 

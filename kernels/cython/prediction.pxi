@@ -36,6 +36,7 @@ def predict(Workspace workspace not None, params, X, out, rows=None):
     cdef fm_workspace ws
     workspace.begin()
     try:
+        workspace.use_units(n)
         if 2.0 * n * workspace.ws.row_work > THREADS_MIN_PREDICT:
             workspace.prepare_team()
         ws = workspace.ws  # the buffers are shared, the choice of threads is not

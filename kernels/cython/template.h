@@ -62,6 +62,7 @@ typedef struct {
 #include "program.h"
 #include "dropout.h"
 #include "gemm.h"
+#include "products.h"
 #include "stages.h"
 #include "layers.h"
 #include "inputs.h"

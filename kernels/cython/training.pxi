@@ -69,6 +69,7 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
     workspace.begin()
     try:
         workspace.prepare_training(0)
+        workspace.use_units(samples.n)
         workspace.ws.interrupted = 0
         with nogil:
             k.pack(&workspace.ws, p_params, workspace.ws.params)
@@ -183,6 +184,7 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     workspace.begin()
     try:
         workspace.prepare_training(n_states)
+        workspace.use_units(min(epoch.n_order, size))
         workspace.ws.interrupted = 0
         with nogil:
             k.pack(&workspace.ws, p_params, workspace.ws.params)

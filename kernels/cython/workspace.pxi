@@ -76,6 +76,7 @@ cdef class Workspace:
     cdef readonly int n_threads
     cdef fm_workspace ws
     cdef const fm_kernels *kernels
+    cdef const fm_units *units  # that calls with enough rows may use; or NULL
     cdef object table
     cdef fm_layer *layers
     cdef fm_block *blocks
@@ -91,7 +92,10 @@ cdef class Workspace:
         self.network = network
         self.is_double = network.dtype == np.float64
         self.kernels = KERNELS[self.is_double]
-        self.isa = self.kernels.isa.decode()
+        self.isa = isa()
+        if not self.is_double and network.matmul_precision != "highest":
+            self.units = UNITS
+        self.ws.halves = 2 if network.matmul_precision == "high" else 1
         self.n_outputs = network.widths[-1]
         self.n_params = network.n_params
         self.buffers = []
@@ -103,7 +107,7 @@ cdef class Workspace:
         self.lay_out()
         self.read_blocks()
         cdef idx largest = max(self.layers[l].fan_in * self.layers[l].ld_out for l in range(self.ws.n_layers))
-        self.ws.blas = blas_for(self.is_double, largest)
+        self.ws.blas = blas_for(self.is_double, largest) if self.units == NULL else NULL
         cdef idx rows, item = network.dtype.itemsize
         rows = CHUNK_ROWS if largest * item <= LARGE_WEIGHT_BYTES else CHUNK_ROWS_LARGE
         self.ws.row_work = self.work_of_a_row()
@@ -117,6 +121,7 @@ cdef class Workspace:
         self.ws.params = self.buffer(self.ws.n_padded * item)
         self.make_room_in_front()
         self.read_activations()
+        self.choose_units()
         self.allocate(training=False)
         self.ws.scratch = self.buffer(self.n_threads * 3 * max(rows, CLASS_ROWS) * self.n_outputs * item)
         self.make_room_to_pack()
@@ -279,6 +284,43 @@ cdef class Workspace:
             activation += 1
         return 0
 
+    cdef idx delta_bytes(self, fm_layer *layer) noexcept:
+        """Bytes of the halves of a chunk's deltas."""
+        return fm_halves_bytes(self.ws.max_rows * self.ws.members, layer.fan_out, self.ws.halves)
+
+    cdef idx slice_rows(self, fm_layer *layer) noexcept:
+        """Rows of the slices whose gradients matrix units compute."""
+        return UNITS_SLICE_ROWS_LARGE if self.delta_bytes(layer) > UNITS_LARGE_BYTES else UNITS_SLICE_ROWS
+
+    cdef int choose_units(self) except -1:
+        """Give layers to the matrix units where they pay (tiers.h), and get the scratch of each thread."""
+        cdef idx rows = self.ws.max_rows * self.ws.members, room = 0, n
+        cdef fm_layer *layer
+        cdef int l
+        if self.units == NULL or rows < self.units.min_rows:
+            self.units = NULL
+            return 0
+        for l in range(self.ws.n_layers):
+            layer = &self.layers[l]
+            pays = layer.fan_in * layer.fan_out >= self.units.min_size * (layer.fan_in + layer.fan_out)
+            if layer.heads > 1 or not pays:
+                continue
+            layer.units = self.ws.halves
+            n = self.slice_rows(layer)
+            room = max(room, fm_units_scratch(rows, max(layer.fan_in, layer.fan_out), self.ws.halves),
+                       fm_units_scratch(n, rows, self.ws.halves) + n * layer.ld_out * <idx>sizeof(float))
+        if room == 0:
+            self.units = NULL
+        self.ws.units_room = padded(room, 64)
+        self.ws.units_scratch = self.buffer(self.n_threads * self.ws.units_room)
+        return 0
+
+    cdef int use_units(self, idx rows) except -1:
+        """Let a call that works on so many rows together use the matrix units, if they pay."""
+        enough = self.units != NULL and rows * self.ws.members >= self.units.min_rows
+        self.ws.units = self.units if enough else NULL
+        return 0
+
     cdef int allocate(self, bint training) except -1:
         """Get the buffers of all layers: those that only training needs, or the others."""
         rows = self.ws.max_rows * self.ws.members
@@ -292,8 +334,8 @@ cdef class Workspace:
             return 1  # the BLAS brings its own threads
         from fastmlp.kernels.threads import allowed
         # as the kernels share rows: whole register tiles, which one row of many members fills
-        cdef idx tiles = self.ws.max_rows if self.ws.members >= 8 else (self.ws.max_rows + 7) // 8
-        return max(1, min(allowed(n_jobs), tiles))
+        cdef idx unit = 8 if self.ws.members < 8 else 1 + self.ws.members % 2
+        return max(1, min(allowed(n_jobs), (self.ws.max_rows + unit - 1) // unit))
 
     cdef int prepare_team(self) except -1:
         cdef int n = self.n_threads
@@ -402,7 +444,7 @@ cdef class Workspace:
             if deltas > LARGE_WEIGHT_BYTES:
                 n_rows = BLOCK_ROWS
                 self.make_room_for_panels()
-            n_rows = layer.fan_in if self.ws.blas != NULL else n_rows
+            n_rows = layer.fan_in if self.ws.blas != NULL else self.slice_rows(layer) if layer.units else n_rows
             if layer.ld_in * self.ws.members // times * item >= PACK_STRIDE_BYTES and row >= NV_MAX * self.kernels.lanes:
                 packed_rows = max(packed_rows, padded(min(n_rows, layer.fan_in), FM_TILE_ROWS))
             for head in range(layer.heads):
@@ -416,7 +458,9 @@ cdef class Workspace:
                             starts.append(len(slices))
                             continue
                     end = min(end, layer.fan_in)
-                    if end - m > n_rows:  # pieces of about the same size
+                    if layer.units:
+                        end = min(end, m + n_rows)  # whole tiles
+                    elif end - m > n_rows:  # pieces of about the same size
                         pieces = (end - m + n_rows - 1) // n_rows
                         end = m + padded((end - m + pieces - 1) // pieces, FM_TILE_ROWS)
                     slices.append((l, W_KIND, l, 0, head, m, end - m, (end - m) * row, w + m * row,

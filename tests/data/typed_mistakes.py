@@ -28,6 +28,7 @@ MLPRegressor(loss="log_loss")  # wrong: a loss of classifiers
 MLPRegressor(loss=("hubr", {"delta": 2.0}))  # wrong: unknown name in a pair
 MLPClassifier(learning_rate=0.01)  # wrong: a number in place of a schedule
 MLPClassifier(dropout_schedule="plateau")  # wrong: no function of the step
+MLPClassifier(matmul_precision="low")  # wrong: there is no such precision
 MLPClassifier(restore_best="first")  # wrong: unknown name
 MLPClassifier(max_iter=3.5)  # wrong: no integer
 MLPClassifier(alpha="small")  # wrong: text

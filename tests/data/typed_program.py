@@ -125,6 +125,7 @@ MLPClassifier(init=narrow, batch_norm="before", weight_decay=0.01, max_grad_norm
 MLPClassifier(early_stopping=True, monitor="roc_auc", restore_best=False, backend="cython")
 MLPClassifier(dropout=0.15, dropout_schedule="flat_cos", weight_decay_schedule=("cosine", {"eta_min": 0.1}))
 MLPRegressor(dropout_schedule=lambda progress: 1 - progress, restore_best="last", patience_growth=1)
+MLPRegressor(matmul_precision="high")
 MLPClassifier(early_stopping=True, monitor=best_of_ones, callbacks=[after_epoch, never, TimeLimit(60)])
 MLPClassifier(callbacks=(ProgressBar(), Logging(every=10), Checkpoint(folder / "fit.npz"), lambda info: None))
 MLPRegressor("huber", (8,), "tanh", learning_rate="step")

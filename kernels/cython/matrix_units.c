@@ -1,0 +1,374 @@
+/* The kernel of matrix_units.h, compiled twice: over the tile instructions of AMX (Intel, server processors since 2023),
+ * and with FASTMLP_EMULATED over their emulation in C.  GCC and Clang alone compile it, for little-endian machines.
+ *
+ * A block of 2 x 2 tiles of C stays in tiles 0 .. 3 over the whole depth; per 32 of the depth and with two halves, 8 loads
+ * feed 12 multiplications of tiles:
+ *
+ *   load Ah (4, 5) and Bl (6, 7)   C += Ah Bl
+ *   load Bh (6, 7)                 C += Ah Bh
+ *   load Al (4, 5)                 C += Al Bh
+ *
+ * The order of the sums of an element of C depends on the depth alone, not on the place of its tile or on the block.
+ */
+#include <stdint.h>
+#include <string.h>
+
+#include "matrix_units.h"
+
+#if defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* --- tile instructions: TILE_LOAD(t, p) and the others, for tiles 0 .. 7 ------------------------------------------------ */
+
+#ifdef FASTMLP_EMULATED
+#include "tile_emulation.h"
+#else
+
+/* All eight tiles: 16 rows of 64 bytes. */
+static const struct {
+    uint8_t palette, start_row, unused[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} CONFIG __attribute__((aligned(64))) = {
+    .palette = 1,
+    .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+    .rows = {16, 16, 16, 16, 16, 16, 16, 16},
+};
+
+/* "memory": the compiler must have written what a tile is loaded from (GCC's own intrinsics do not say so). */
+#define TILE_CONFIG() __asm__ volatile("ldtilecfg %0" : : "m"(CONFIG) : "memory")
+#define TILE_RELEASE() __asm__ volatile("tilerelease" : : : "memory")
+#define TILE_LOAD(t, p) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(p), "r"((long)64) : "memory")
+#define TILE_STORE(t, p) __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(p), "r"((long)64) : "memory")
+#define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : : : "memory")
+#define TILE_DOT(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
+#endif
+
+/* --- halves ---------------------------------------------------------------------------------------------------------- */
+
+typedef float f32x16 __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t u32x16 __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t u16x16 __attribute__((vector_size(32), aligned(2), may_alias));
+
+/* n of 16 numbers from p on, the others 0. */
+static ALWAYS_INLINE void load(f32x16 *x, const float *p, idx n)
+{
+    if (n >= FM_TILE) {
+        *x = *(const f32x16 *)p;
+        return;
+    }
+    float some[FM_TILE] = {0};
+    for (idx i = 0; i < n; i++)
+        some[i] = p[i];
+    *x = *(const f32x16 *)some;
+}
+
+/* Words whose upper halves are the halves of x; the lower halves of `lo` hold what rounding left.
+ *
+ * hi is x rounded to nearest even, as VCVTNEPS2BF16 does, except that denormal numbers stay: the products take them as 0.
+ * It keeps NaN.  lo is x - hi rounded to nearest, halves away from 0; where hi is not finite, it may be anything. */
+static ALWAYS_INLINE void halves_of(u32x16 *hi, u32x16 *lo, const f32x16 *x)
+{
+    const u32x16 bits = (u32x16)*x, sum = bits + 0x7fffu + ((bits >> 16) & 1u), is_nan = (u32x16)(*x != *x);
+    *hi = ((sum & ~is_nan) | (is_nan & 0x7fc00000u)) & 0xffff0000u;
+    *lo = (u32x16)(*x - (f32x16)*hi) + 0x8000u;
+}
+
+/* Words of pairs: `first` in the lower halves, `second` in the upper ones. */
+static ALWAYS_INLINE void pairs_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, const f32x16 *second)
+{
+    u32x16 hi_of_second, lo_of_second;
+    halves_of(hi, lo, first);
+    halves_of(&hi_of_second, &lo_of_second, second);
+    *hi = (*hi >> 16) | hi_of_second;
+    *lo = (*lo >> 16) | (lo_of_second & 0xffff0000u);
+}
+
+static inline char *tile_at(const fm_halves *b, idx column_block, idx k_block)
+{
+    return (char *)b->tiles + (column_block * b->depth + k_block) * b->halves * FM_TILE_BYTES;
+}
+
+static void split(const fm_halves *to, idx k0, idx k1, idx c0, idx c1, const float *B, idx ldb, int last)
+{
+    const f32x16 zero = {0};
+    const idx end = last ? fm_blocks(k1, FM_TILE_DEPTH) * FM_TILE_DEPTH : k1;
+    for (idx j = c0 / FM_TILE; j * FM_TILE < c1; j++) {
+        const idx from = j * FM_TILE < c0 ? c0 : j * FM_TILE, to_ = (j + 1) * FM_TILE < c1 ? (j + 1) * FM_TILE : c1;
+        const size_t bytes = (size_t)(to_ - from) * sizeof(uint32_t), skip = (size_t)(from - j * FM_TILE) * sizeof(uint32_t);
+        for (idx k = k0; k < end; k += 2) {
+            f32x16 first = zero, second = zero;
+            u32x16 hi, lo;
+            if (k < k1)
+                load(&first, B + k * ldb + from, to_ - from);
+            if (k + 1 < k1)
+                load(&second, B + (k + 1) * ldb + from, to_ - from);
+            pairs_of(&hi, &lo, &first, &second);
+            char *row = tile_at(to, j, k / FM_TILE_DEPTH) + k % FM_TILE_DEPTH / 2 * 64 + skip;
+            memcpy(row, &hi, bytes);
+            if (to->halves == 2)
+                memcpy(row + FM_TILE_BYTES, &lo, bytes);
+        }
+    }
+}
+
+/* --- tiles of A -------------------------------------------------------------------------------------------------------- */
+
+/* n rows of up to 32 contiguous numbers -> a tile of each half. */
+static void tile_of_rows(char *tile, int halves, idx n, idx depth, const float *A, idx rs)
+{
+    if (n < FM_TILE || depth <= FM_TILE)
+        memset(tile, 0, (size_t)(halves * FM_TILE_BYTES));
+    for (idx m = 0; m < n; m++)
+        for (idx k = 0; k < depth; k += FM_TILE) {
+            f32x16 x;
+            u32x16 hi, lo;
+            load(&x, A + m * rs + k, depth - k);
+            halves_of(&hi, &lo, &x);
+            hi >>= 16;
+            lo >>= 16;
+            *(u16x16 *)(tile + m * 64 + k * 2) = __builtin_convertvector(hi, u16x16);
+            if (halves == 2)
+                *(u16x16 *)(tile + FM_TILE_BYTES + m * 64 + k * 2) = __builtin_convertvector(lo, u16x16);
+        }
+}
+
+#if defined(__clang__)
+#define ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#else
+#define ZIP_LOW(a, b) __builtin_shuffle(a, b, (u32x16){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23})
+#define ZIP_HIGH(a, b) __builtin_shuffle(a, b, (u32x16){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31})
+#endif
+
+/* A square of 16 rows of words, transposed in registers: zipping each row with the one half the square below, four times
+ * over, turns rows into columns. */
+static ALWAYS_INLINE void transposed(u32x16 *rows, char *tile)
+{
+    u32x16 zipped[FM_TILE];
+    UNROLL for (int half = 1; half < FM_TILE; half *= 2) {
+        UNROLL for (int i = 0; i < FM_TILE / 2; i++) {
+            zipped[2 * i] = ZIP_LOW(rows[i], rows[i + FM_TILE / 2]);
+            zipped[2 * i + 1] = ZIP_HIGH(rows[i], rows[i + FM_TILE / 2]);
+        }
+        UNROLL for (int i = 0; i < FM_TILE; i++)
+            rows[i] = zipped[i];
+    }
+    UNROLL for (int i = 0; i < FM_TILE; i++)
+        *(u32x16 *)(tile + i * 64) = rows[i];
+}
+
+/* The same for n contiguous columns of up to 32 numbers. */
+static void tile_of_columns(char *tile, int halves, idx n, idx depth, const float *A, idx cs)
+{
+    const f32x16 zero = {0};
+    u32x16 hi[FM_TILE], lo[FM_TILE];
+    for (idx p = 0; p < FM_TILE; p++) {
+        f32x16 first = zero, second = zero;
+        if (2 * p < depth)
+            load(&first, A + 2 * p * cs, n);
+        if (2 * p + 1 < depth)
+            load(&second, A + (2 * p + 1) * cs, n);
+        pairs_of(&hi[p], &lo[p], &first, &second);
+    }
+    transposed(hi, tile);
+    if (halves == 2)
+        transposed(lo, tile + FM_TILE_BYTES);
+}
+
+/* Rows m0 .. m1 and columns k0 .. k1 of A -> tiles [row / 16][k / 32][half]. */
+static void pack(const fm_units_product *p, idx m0, idx m1, idx k0, idx k1)
+{
+    char *tile = p->scratch;
+    for (idx m = m0; m < m1; m += FM_TILE)
+        for (idx k = k0; k < k1; k += FM_TILE_DEPTH, tile += p->b.halves * FM_TILE_BYTES) {
+            const idx n = m1 - m < FM_TILE ? m1 - m : FM_TILE, depth = k1 - k < FM_TILE_DEPTH ? k1 - k : FM_TILE_DEPTH;
+            const float *A = p->A + m * p->rs + k * p->cs;
+            if (p->cs == 1)
+                tile_of_rows(tile, p->b.halves, n, depth, A, p->rs);
+            else
+                tile_of_columns(tile, p->b.halves, n, depth, A, p->cs);
+        }
+}
+
+/* --- products ---------------------------------------------------------------------------------------------------------- */
+
+/* What all blocks of C have in common that are made of the same tiles of A. */
+typedef struct {
+    const fm_units_product *p;
+    idx k_block, n_blocks; /* the first tile of the depth, and how many */
+    const float *init;
+    idx init_stride;
+} common;
+
+/* Up to 16 rows and columns of C, from m and n on, = init + sums. */
+static void finish(const common *c, idx m, idx n, float (*sums)[FM_TILE])
+{
+    const fm_units_product *p = c->p;
+    const idx columns = p->N - n < FM_TILE ? p->N - n : FM_TILE;
+    for (idx i = 0; i < FM_TILE && m + i < p->M; i++) {
+        float *to = p->C + (m + i) * p->ldc + n;
+        const float *init = c->init ? c->init + (m + i) * c->init_stride + n : NULL;
+        if (columns == FM_TILE) {
+            f32x16 sum = *(const f32x16 *)sums[i];
+            if (init)
+                sum += *(const f32x16 *)init;
+            *(f32x16 *)to = sum;
+        } else {
+            for (idx j = 0; j < columns; j++)
+                to[j] = init ? init[j] + sums[i][j] : sums[i][j];
+        }
+    }
+}
+
+/* The block of C at m and n; two_rows, two_columns: 32 of them, else 16.  a: its tiles of A. */
+static ALWAYS_INLINE void block(const int two_rows, const int two_columns, const common *c, idx m, idx n, const char *a)
+{
+    const int halves = c->p->b.halves;
+    const idx step = (idx)halves * FM_TILE_BYTES;
+    const char *a1 = a + c->n_blocks * step;
+    const char *b = tile_at(&c->p->b, n / FM_TILE, c->k_block), *b1 = b + c->p->b.depth * step;
+    float sums[4][FM_TILE][FM_TILE] __attribute__((aligned(64)));
+#define DOTS                                                                                                          \
+    do {                                                                                                              \
+        TILE_DOT(0, 4, 6);                                                                                            \
+        if (two_columns)                                                                                              \
+            TILE_DOT(1, 4, 7);                                                                                        \
+        if (two_rows)                                                                                                 \
+            TILE_DOT(2, 5, 6);                                                                                        \
+        if (two_rows && two_columns)                                                                                  \
+            TILE_DOT(3, 5, 7);                                                                                        \
+    } while (0)
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    TILE_ZERO(2);
+    TILE_ZERO(3);
+    for (idx k = 0; k < c->n_blocks; k++, a += step, a1 += step, b += step, b1 += step) {
+        TILE_LOAD(4, a);
+        if (two_rows)
+            TILE_LOAD(5, a1);
+        if (halves == 2) {
+            TILE_LOAD(6, b + FM_TILE_BYTES);
+            if (two_columns)
+                TILE_LOAD(7, b1 + FM_TILE_BYTES);
+            DOTS;
+        }
+        TILE_LOAD(6, b);
+        if (two_columns)
+            TILE_LOAD(7, b1);
+        DOTS;
+        if (halves == 2) {
+            TILE_LOAD(4, a + FM_TILE_BYTES);
+            if (two_rows)
+                TILE_LOAD(5, a1 + FM_TILE_BYTES);
+            DOTS;
+        }
+    }
+#undef DOTS
+    TILE_STORE(0, sums[0]);
+    finish(c, m, n, sums[0]);
+    if (two_columns) {
+        TILE_STORE(1, sums[1]);
+        finish(c, m, n + FM_TILE, sums[1]);
+    }
+    if (two_rows) {
+        TILE_STORE(2, sums[2]);
+        finish(c, m + FM_TILE, n, sums[2]);
+    }
+    if (two_rows && two_columns) {
+        TILE_STORE(3, sums[3]);
+        finish(c, m + FM_TILE, n + FM_TILE, sums[3]);
+    }
+}
+
+/* Rows m0 .. m1 of C and all its columns: a panel of 32 columns of B at a time, which stays in L2. */
+static void multiply_rows(const common *c, idx m0, idx m1)
+{
+    const fm_units_product *p = c->p;
+    for (idx n = 0; n < p->columns; n += 2 * FM_TILE)
+        for (idx m = m0; m < m1; m += 2 * FM_TILE) {
+            const idx tile = (m - m0) / FM_TILE * c->n_blocks * p->b.halves;
+            const char *a = (const char *)p->scratch + tile * FM_TILE_BYTES;
+            const int two_rows = m + FM_TILE < m1, two_columns = n + FM_TILE < p->columns;
+            if (two_rows && two_columns)
+                block(1, 1, c, m, n, a);
+            else if (two_rows)
+                block(1, 0, c, m, n, a);
+            else if (two_columns)
+                block(0, 1, c, m, n, a);
+            else
+                block(0, 0, c, m, n, a);
+        }
+}
+
+/* Padding columns that no tile reaches = init. */
+static void finish_padding(const fm_units_product *p)
+{
+    const idx from = fm_blocks(p->columns, FM_TILE) * FM_TILE;
+    for (idx m = 0; m < p->M && from < p->N; m++)
+        for (idx n = from; n < p->N; n++)
+            p->C[m * p->ldc + n] = p->init ? p->init[m * p->init_stride + n] : 0;
+}
+
+static void multiply(const fm_units_product *p)
+{
+    for (idx k = 0; k == 0 || k < p->K; k += UNITS_DEPTH) {
+        const idx k1 = p->K - k < UNITS_DEPTH ? p->K : k + UNITS_DEPTH;
+        common c = {p, k / FM_TILE_DEPTH, fm_blocks(k1 - k, FM_TILE_DEPTH), p->init, p->init_stride};
+        if (k > 0) {
+            c.init = p->C;
+            c.init_stride = p->ldc;
+        }
+        for (idx m = 0; m < p->M; m += UNITS_ROWS) {
+            const idx m1 = p->M - m < UNITS_ROWS ? p->M : m + UNITS_ROWS;
+            pack(p, m, m1, k, k1);
+            multiply_rows(&c, m, m1);
+        }
+    }
+    finish_padding(p);
+}
+
+static void begin(void)
+{
+    TILE_CONFIG();
+}
+
+static void end(void)
+{
+    TILE_RELEASE();
+}
+
+#ifdef FASTMLP_EMULATED
+static const fm_units UNITS[] = {
+    {"amx-emulated", UNITS_MIN_ROWS, UNITS_MIN_SIZE, begin, end, split, multiply}, /* used where AMX would be */
+    {"amx-emulated-always", 1, 0, begin, end, split, multiply}, /* so that small shapes test as much as large ones */
+};
+
+const fm_units *fm_units_emulated(const char *name)
+{
+    for (size_t i = 0; i < sizeof UNITS / sizeof UNITS[0]; i++)
+        if (!strcmp(UNITS[i].name, name))
+            return &UNITS[i];
+    return NULL;
+}
+#else
+static const fm_units UNITS = {"amx", UNITS_MIN_ROWS, UNITS_MIN_SIZE, begin, end, split, multiply};
+const fm_units *fm_units_amx(void)
+{
+    return &UNITS;
+}
+#endif
+
+#else
+const fm_units *fm_units_emulated(const char *name)
+{
+    (void)name;
+    return NULL;
+}
+#endif
