@@ -69,13 +69,14 @@ def test_same_bits_of_blocks_and_members_for_every_n_jobs(members, dtype):
     rows, first = case.data(rng, 300, weighted=True), case.params(rng)
     optimizer = make_plans(rng, "adamw", case.network, max_grad_norm=1.0, weight_decay=0.1)
     found = []
-    for n_jobs in (1, 2, 3):
-        params, out = first.copy(), np.empty((300, 3), dtype)
+    for n_jobs in (1, 2, 3, 31):
+        params, outputs = first.copy(), [np.empty((n, 3), dtype) for n in (300, 61, 8, 1)]
         workspace = _engine.workspace(case.network, 120, n_jobs)
         loss = _engine.train_epoch(workspace, params, rows, np.arange(300), 120, 0.1, optimizer.copy(), 0.0, 5)
-        _engine.predict(workspace, params, rows.X, out)
-        found.append((loss, params.tobytes(), out.tobytes()))
-    assert found[0] == found[1] == found[2]
+        for out in outputs:
+            _engine.predict(workspace, params, rows.X[: len(out)], out)
+        found.append((loss, params.tobytes(), *(out.tobytes() for out in outputs)))
+    assert all(each == found[0] for each in found)
 
 
 def network(*widths):
