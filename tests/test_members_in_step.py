@@ -434,6 +434,33 @@ def test_a_network_that_diverges_is_an_error_as_in_a_single_fit():
     assert errors[0] == errors[1]
 
 
+def test_an_error_that_comes_of_being_stopped_is_not_raised():
+    """The second task fails; the first one, which is stopped then, complains of that."""
+    second = threading.Event()
+
+    class Stopped:
+        group = None
+
+        def train(self):
+            second.set()
+            with pytest.raises(KeyboardInterrupt):
+                while True:
+                    interrupts.check()
+            raise ValueError("of being stopped")
+
+    class Failing:
+        group = None
+
+        def train(self):
+            second.wait()
+            raise LookupError("its own")
+
+    for _ in range(20):
+        second.clear()
+        with pytest.raises(LookupError, match="its own"):
+            many.fit_many([Stopped(), Failing()], 2)
+
+
 def test_one_network_that_diverges_leaves_the_epochs_before():
     """The mean is no number from then on, so an epoch before is the best."""
     first = int(np.random.RandomState(0).randint(2**31 - 1))

@@ -166,6 +166,7 @@ class _Trainings:
         self.tasks, self.stop = tasks, interrupts.Stop()
         self.todo, self.ended, self.unbegun = deque(range(len(tasks))), set[int](), set[int]()
         self.errors: dict[int, BaseException] = {}
+        self.late = set[int]()  # tasks that had been asked to stop before their error came
         self.found = [list[warned.Warned]() for _ in tasks]
         self._contexts, self._config = [copy_context() for _ in tasks], get_config()
         self._wake = threading.Event()
@@ -205,8 +206,8 @@ class _Trainings:
                 self._wait()
 
     def raise_first_error(self) -> None:
-        """Raise the first of the tasks' errors; those that were stopped because of another one do not count."""
-        raised = [self.errors[i] for i in sorted(self.errors)]
+        """Raise the first of the tasks' errors; what comes of being stopped because of another one does not count."""
+        raised = [self.errors[i] for i in sorted(self.errors, key=lambda i: (i in self.late, i))]
         if raised:
             raise next((error for error in raised if not isinstance(error, KeyboardInterrupt)), raised[0])
 
@@ -235,6 +236,8 @@ class _Trainings:
             try:
                 self._contexts[i].run(self._train, i)
             except BaseException as error:
+                if self.stop.wanted:
+                    self.late.add(i)
                 self.errors[i] = error
             self.ended.add(i)
             self._wake.set()
