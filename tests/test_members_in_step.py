@@ -436,13 +436,13 @@ def test_a_network_that_diverges_is_an_error_as_in_a_single_fit():
 
 def test_an_error_that_comes_of_being_stopped_is_not_raised():
     """The second task fails; the first one, which is stopped then, complains of that."""
-    second = threading.Event()
+    begun = threading.Event()
 
     class Stopped:
         group = None
 
         def train(self):
-            second.set()
+            begun.set()
             with pytest.raises(KeyboardInterrupt):
                 while True:
                     interrupts.check()
@@ -452,11 +452,11 @@ def test_an_error_that_comes_of_being_stopped_is_not_raised():
         group = None
 
         def train(self):
-            second.wait()
+            begun.wait()
             raise LookupError("its own")
 
     for _ in range(20):
-        second.clear()
+        begun.clear()
         with pytest.raises(LookupError, match="its own"):
             many.fit_many([Stopped(), Failing()], 2)
 

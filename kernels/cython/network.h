@@ -520,11 +520,17 @@ static void FN(update_slices)(const FN(chunk) *c, double scale)
 
 /* --- the epoch ----------------------------------------------------------------------------------------------------------- */
 
-/* Rows lo .. hi of a chunk of n that member t of the team takes: whole register tiles, of which a row fills some where the
- * network has many members; an even number in the layers' buffers, whose halves are kept in pairs of rows. */
+/* Rows that members of the team take together: a whole register tile, of which a row fills some where the network has many
+ * members; an even number in the layers' buffers, whose halves are kept in pairs of rows. */
+static idx FN(unit)(const fm_workspace *ws)
+{
+    return ws->members < MR ? MR : 1 + ws->members % 2;
+}
+
+/* Rows lo .. hi of a chunk of n that member t of the team takes. */
 static void FN(share)(const fm_workspace *ws, idx n, int t, idx *lo, idx *hi)
 {
-    const idx unit = ws->members < MR ? MR : 1 + ws->members % 2, tiles = (n + unit - 1) / unit, T = ws->n_threads;
+    const idx unit = FN(unit)(ws), tiles = (n + unit - 1) / unit, T = ws->n_threads;
     *lo = tiles * t / T * unit;
     *hi = tiles * (t + 1) / T * unit;
     *lo = *lo < n ? *lo : n;
@@ -708,7 +714,7 @@ static void FN(predict_members)(const fm_workspace *ws, idx n, REAL *logits, REA
 /* Rows that a member takes at a time: they fit each member's share of the chunk's buffers, and each may take some four times. */
 static idx FN(piece_of)(const fm_workspace *ws, idx n)
 {
-    const idx unit = ws->members < MR ? MR : 1, T = ws->n_threads;
+    const idx unit = FN(unit)(ws), T = ws->n_threads;
     idx piece = T > 1 ? (n / (4 * T) + unit) / unit * unit : ws->max_rows;
     for (int t = 0; t < T; t++) {
         idx lo, hi;
