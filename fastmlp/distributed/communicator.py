@@ -12,15 +12,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
+from zlib import crc32
 
 import numpy as np
+
+#: Why a rank ends when Ctrl-C has stopped it.
+INTERRUPTED = "it was interrupted"
 
 #: Vectors up to so many bytes are sent whole to every rank: one exchange, where larger ones take two with less to send.
 DIRECT_BYTES = 32768
 
-#: What an exchange is for.
-PURPOSES = ("sum", "values", "barrier")
-_HEADER = struct.Struct("<QQ")  # the number of the exchange, its purpose
+_HEADER = struct.Struct("<QQ")  # the number of the exchange, a checksum of what it is for
 
 
 class CommunicationError(RuntimeError):
@@ -111,20 +113,23 @@ class Communicator(ABC):
         for piece, total in zip(slices, self._swap([own] * self.size, "sum"), strict=True):
             piece[...] = np.frombuffer(total, vector.dtype)
 
-    def allgather(self, value: Any) -> list[Any]:
-        """Return the values of all ranks, in their order; anything that can be pickled."""
+    def allgather(self, value: Any, what: str = "values") -> list[Any]:
+        """Return the values of all ranks, in their order; anything that can be pickled.
+
+        Ranks that ask for something else, by another `what`, get an error.
+        """
         if self.size == 1:
             return [value]
         text = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-        found = self._swap([text] * self.size, "values")
+        found = self._swap([text] * self.size, what)
         return [value if rank == self.rank else pickle.loads(one) for rank, one in enumerate(found)]
 
-    def broadcast(self, value: Any) -> Any:
+    def broadcast(self, value: Any, what: str = "value of rank 0") -> Any:
         """Return the value of rank 0."""
         if self.size == 1:
             return value
         text = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL) if self.rank == 0 else b""
-        found = self._swap([text] * self.size, "values")
+        found = self._swap([text] * self.size, what)
         return value if self.rank == 0 else pickle.loads(found[0])
 
     def barrier(self) -> None:
@@ -161,7 +166,7 @@ class Communicator(ABC):
         """Exchange parts of one purpose; a CommunicationError says that a rank is at another point of the fit."""
         if self.over is not None:
             raise CommunicationError(f"this communicator is over: {self.over}", self.rank)
-        header = _HEADER.pack(self._number, PURPOSES.index(purpose))
+        header = _HEADER.pack(self._number, crc32(purpose.encode()))
         self._number += 1
         sent: list[bytes | None] = [b"".join((header, part)) for part in parts]
         own, sent[self.rank] = sent[self.rank], None

@@ -11,8 +11,6 @@ Calls on arrays that every rank has, as the loss of given logits, go to the engi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -74,10 +72,9 @@ class SharedEngine:
         rows = np.arange(X.shape[0], dtype=np.intp) if rows is None else rows
         local = X.share(rows)[1]
         here = np.empty((len(local), out.shape[1]), out.dtype)
-        with self._interrupted_together():
-            finite = not len(local) or self.inner.predict(workspace, params, X.local, here, local)
-            X.collected(rows, here, out)
-            return all(self.communicator.allgather(finite))
+        finite = not len(local) or self.inner.predict(workspace, params, X.local, here, local)
+        X.collected(rows, here, out)
+        return all(self.communicator.allgather(finite, "whether rows are finite"))
 
     def loss_and_grad(
         self,
@@ -92,8 +89,7 @@ class SharedEngine:
         """Compute loss and gradient over the rows of all ranks: one sum over ranks."""
         if isinstance(data.X, SharedRows):
             data, shared = self._local(data), Shared(self.communicator.allreduce)
-        with self._interrupted_together():
-            return self.inner.loss_and_grad(workspace, params, data, alpha, grad, l1, shared)
+        return self.inner.loss_and_grad(workspace, params, data, alpha, grad, l1, shared)
 
     def train_epoch(
         self,
@@ -112,22 +108,11 @@ class SharedEngine:
         if isinstance(data.X, SharedRows):
             n_rows, (order, starts, places) = len(order), shares(data.X, order, batch_size)
             data, shared = self._local(data), Shared(self.communicator.allreduce, n_rows, starts, places)
-        args = workspace, params, data, order, batch_size, alpha, optimizer, l1, seed, shared
-        with self._interrupted_together():
-            return self.inner.train_epoch(*args)
+        return self.inner.train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, l1, seed, shared)
 
     def shuffle(self, order: np.ndarray, random_state: np.random.RandomState) -> None:
         """Shuffle the rows of the table: each rank the same draws."""
         self.inner.shuffle(order, random_state)
-
-    @contextmanager
-    def _interrupted_together(self) -> Iterator[None]:
-        """Let Ctrl-C on this rank end the fits of the others, which would wait for it."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.communicator.abort("it was interrupted")
-            raise
 
     def _local(self, data: Data) -> Data:
         """Return what this rank has of the rows of a fit, which are the same object from epoch to epoch."""

@@ -101,6 +101,7 @@ class Run:
             if not estimator.shuffle:
                 weightless.check_weight(weight[self.visited], "the {} rows that drop_last=True leaves")
         self.finished = False  # whether a stopping rule holds
+        self.state.interrupted = False
         self.n_judged = 0  # epochs of which validation rows have said how good they are
         self.units = standardized.begin(estimator, network, params, data, self.order, keep_optimizer)
         if self.units is not None:
@@ -443,6 +444,7 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
                     ConvergenceWarning,
                 )
     except KeyboardInterrupt:
+        run.state.interrupted = True
         warn(INTERRUPTED)
     if run.keeps_best:
         run.restore_best()
