@@ -19,7 +19,7 @@ import numpy as np
 from fastmlp.data.shared_rows import SharedRows
 from fastmlp.distributed.communicator import Communicator
 from fastmlp.engines.backends import Data
-from fastmlp.kernels.contract import Optimizer, Shared
+from fastmlp.kernels.contract import Optimizer, Shared, each_epoch
 from fastmlp.model.network import Network
 
 
@@ -102,13 +102,18 @@ class SharedEngine:
         optimizer: Optimizer,
         l1: float = 0.0,
         seed: int = 0,
+        losses: np.ndarray | None = None,
         shared: Shared | None = None,
     ) -> float:
-        """Train for one epoch over rows of the table: one sum over ranks per step."""
+        """Train for epochs over rows of the table: one sum over ranks per step."""
         if isinstance(data.X, SharedRows):
+            if losses is not None:
+                rest = batch_size, alpha, optimizer, l1, seed
+                return each_epoch(lambda rows: self.train_epoch(workspace, params, data, rows, *rest), order, losses)
             n_rows, (order, starts, places) = len(order), shares(data.X, order, batch_size)
             data, shared = self._local(data), Shared(self.communicator.allreduce, n_rows, starts, places)
-        return self.inner.train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, l1, seed, shared)
+        args = workspace, params, data, order, batch_size, alpha, optimizer, l1, seed, losses, shared
+        return self.inner.train_epoch(*args)
 
     def shuffle(self, order: np.ndarray, random_state: np.random.RandomState) -> None:
         """Shuffle the rows of the table: each rank the same draws."""

@@ -186,6 +186,7 @@ cdef extern from "fastmlp.h":
         const double *decay_factors
         const double *dropouts
         double max_norm
+        int goes_on
         double loss
         idx done
     ctypedef struct fm_kernels:

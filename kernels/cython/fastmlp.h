@@ -201,6 +201,7 @@ typedef struct {
     const double *decay_factors; /* (n_segments,) of the decays in each segment; or NULL */
     const double *dropouts; /* (n_steps,) of the rates of dropout; or NULL */
     double max_norm;        /* of the gradient as a whole; 0: any */
+    int goes_on;            /* whether what is made of the parameters is there already, from the epoch before */
     double loss;            /* OUT: sum over steps of batch loss * rows */
     idx done;               /* OUT: steps done; fewer if interrupted or a batch's sample weights sum to zero */
 } fm_epoch;

@@ -674,7 +674,7 @@ static void FN(train_member)(void *job_, int t)
     fm_workspace *ws = job->ws;
     if (ws->units)
         ws->units->begin();
-    for (idx u = ws->slice_start[t]; u < ws->slice_start[t + 1]; u++) {
+    for (idx u = ws->slice_start[t]; u < ws->slice_start[t + 1] && !job->epoch->goes_on; u++) {
         const fm_slice *slice = &ws->slices[u];
         if (slice->kind == FM_W)
             FN(transpose_slice)(ws, job->data, slice);
