@@ -187,8 +187,8 @@ def test_train_epoch(engine, dtype, rule, spec, n, kind, weighted, n_jobs, seed,
     check_train_epoch(engine, network, params, table, order, batch_size, 0.1, optimizer, n_jobs=n_jobs)
 
 
-# 1500 rows cross the chunks in which rows are visited, 700 x 600 is a product for BLAS; weights of 300 x 250 and more lie
-# in panels, whose last ones differ with the width, and so do the deltas of 1100 rows
+# 1500 rows cross the chunks in which rows are visited, 700 x 600 is a product for BLAS; weights of 300 x 250 and more
+# lie in panels, whose last ones differ with the width, and so do the deltas of 1100 rows
 LARGE_NETWORKS = {
     "many rows": ((20, 31, 5), 1500),
     "many rows, one layer": ((20, 5), 1500),
