@@ -124,6 +124,16 @@ def test_batches_of_many_chunks(members, n_jobs):
     check_epoch("cython", case.network, *args, optimizer, owners_of(rng, 1500, 2), n_jobs)
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_large_weights(n_jobs):
+    """They are kept in other forms, too, which each update renews."""
+    rng = np.random.default_rng(0)
+    network = make_network((30, 410, 400, 3), activations="relu", dropout=0.2)
+    optimizer = make_plans(rng, "adam", network, planned=False)
+    args = make_params(rng, network), make_data(rng, network, 120), rng.permutation(120), 50
+    check_epoch("cython", network, *args, optimizer, owners_of(rng, 120, 2), n_jobs)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_loss_and_grad(engine, weighted):

@@ -19,7 +19,8 @@ import numpy as np
 #: Why a rank ends when Ctrl-C has stopped it.
 INTERRUPTED = "it was interrupted"
 
-#: Vectors up to so many bytes are sent whole to every rank: one exchange, where larger ones take two with less to send.
+#: Vectors up to so many bytes are sent whole to every rank: one exchange, where larger ones take two, with less to send
+#: and to add.
 DIRECT_BYTES = 32768
 
 _HEADER = struct.Struct("<QQ")  # the number of the exchange, a checksum of what it is for
@@ -104,14 +105,16 @@ class Communicator(ABC):
         """Replace a vector (n,) by the sum of those of all ranks, in the order of ranks: the same bits on each."""
         if self.size == 1:
             return
-        if self.size == 2 or vector.nbytes <= DIRECT_BYTES:
-            vector[...] = self._sum(self._swap([vector] * self.size, "sum"), vector)
+        if vector.nbytes <= DIRECT_BYTES:
+            self._sum(self._swap([vector] * self.size, "sum"), vector)
             return
         bounds = [len(vector) * rank // self.size for rank in range(self.size + 1)]
         slices = [vector[start:end] for start, end in pairwise(bounds)]
-        own = self._sum(self._swap(slices, "sum"), slices[self.rank])
-        for piece, total in zip(slices, self._swap([own] * self.size, "sum"), strict=True):
-            piece[...] = np.frombuffer(total, vector.dtype)
+        own = slices[self.rank]
+        self._sum(self._swap(slices, "sum"), own)
+        for rank, total in enumerate(self._swap([own] * self.size, "sum")):
+            if rank != self.rank:
+                slices[rank][...] = np.frombuffer(total, vector.dtype)
 
     def allgather(self, value: Any, what: str = "values") -> list[Any]:
         """Return the values of all ranks, in their order; anything that can be pickled.
@@ -150,17 +153,17 @@ class Communicator(ABC):
         """Return the error of an exchange to which a rank did not come."""
         return CommunicationError(f"{self.name_of(rank)} did not answer within {self.timeout:g} seconds", rank)
 
-    def _sum(self, parts: Sequence[Any], like: np.ndarray) -> np.ndarray:
-        arrays = [np.frombuffer(part, like.dtype) for part in parts]
+    def _sum(self, parts: Sequence[Any], out: np.ndarray) -> None:
+        """Write the sum of the vectors of all ranks, in their order; a CommunicationError refuses other lengths."""
+        arrays = [np.frombuffer(part, out.dtype) for part in parts]
         for rank, array in enumerate(arrays):
-            if len(array) != len(like):
+            if len(array) != len(out):
                 raise CommunicationError(
-                    f"{self.name_of(rank)} has a vector of {len(array)} numbers, this rank one of {len(like)}", rank
+                    f"{self.name_of(rank)} has a vector of {len(array)} numbers, this rank one of {len(out)}", rank
                 )
-        total = arrays[0].copy()
-        for array in arrays[1:]:
-            total += array
-        return total
+        np.add(arrays[0], arrays[1], out=out)  # the parts are copies, that of this rank too
+        for array in arrays[2:]:
+            out += array
 
     def _swap(self, parts: Sequence[Any], purpose: str) -> list[Any]:
         """Exchange parts of one purpose; a CommunicationError says that a rank is at another point of the fit."""
@@ -168,7 +171,8 @@ class Communicator(ABC):
             raise CommunicationError(f"this communicator is over: {self.over}", self.rank)
         header = _HEADER.pack(self._number, crc32(purpose.encode()))
         self._number += 1
-        sent: list[bytes | None] = [b"".join((header, part)) for part in parts]
+        made = {id(part): b"".join((header, part)) for part in parts}  # one message for ranks that get the same
+        sent: list[bytes | None] = [made[id(part)] for part in parts]
         own, sent[self.rank] = sent[self.rank], None
         self.n_messages += self.size - 1
         self.n_bytes += sum(len(part) for part in sent if part is not None)
