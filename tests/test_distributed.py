@@ -3,6 +3,7 @@
 Ranks are threads (fastmlp/distributed/threads.py); they share nothing but their communicator.
 """
 
+import inspect
 import warnings
 from typing import NamedTuple
 
@@ -14,8 +15,10 @@ from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.callbacks import Checkpoint
 from fastmlp.distributed import Alone, CommunicationError, Communicator, Partitions, on_threads, ranks_of_threads
 from fastmlp.distributed.communicator import DIRECT_BYTES
+from fastmlp.distributed.engine import SharedEngine
 from fastmlp.engines import backends
-from fastmlp.kernels import interrupts
+from fastmlp.kernels import interrupts, reference
+from fastmlp.kernels.contract import Engine
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -207,6 +210,13 @@ def test_no_seed_is_that_of_rank_0():
     X, y = rows_of("multiclass")
     found = fit_on_ranks(lambda: MLPClassifier(hidden_layer_sizes=(6,), max_iter=3), PARTITIONS["uneven"], X, y)
     assert all(np.array_equal(one.coefs_[0], found[0].coefs_[0]) for one in found)
+
+
+@pytest.mark.parametrize("function", backends.CONTRACT)
+def test_the_engine_in_front_has_the_calls_of_the_contract(function):
+    theirs, ours = getattr(Engine, function), getattr(SharedEngine(reference, Alone()), function)
+    assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
+    assert SharedEngine(reference, Alone()).__name__ == reference.__name__
 
 
 # --- further training -------------------------------------------------------------------------------------------------

@@ -29,7 +29,6 @@ class TrainingState:
 
     random_state: np.random.RandomState | None = None  # of the fit that began last
     optimizer: Optimizer | None = None  # None before the first epoch, and with L-BFGS
-    interrupted: bool = False  # whether Ctrl-C has ended the latest epochs
     dropout_seed: int | None = None  # key of the dropout masks, in [0, 2^64); None without dropout
     #: The best weights (n_params,) on the validation rows; None: the present ones, wherever training leads them.
     best_params: np.ndarray | None = None
@@ -38,6 +37,7 @@ class TrainingState:
     standardized: Standardized | None = None
     #: Names of the last layer's segments that are not in the units of y, because they were just drawn.
     drawn: tuple[str, ...] = ()
+    interrupted: bool = False  # whether Ctrl-C has ended the latest epochs
 
     def copied(self) -> TrainingState:
         """Return a copy whose counters are its own; the arrays are shared."""
