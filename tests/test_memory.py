@@ -81,7 +81,9 @@ def test_a_fit_that_the_machine_cannot_hold_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize(
-    "options", [{}, {"early_stopping": True, "train_score": True}, {"solver": "lbfgs"}, "ranks"], ids=str
+    "options",
+    [{}, {"early_stopping": True, "train_score": True, "shuffle": 500}, {"solver": "lbfgs"}, "ranks"],
+    ids=str,
 )
 def test_rows_on_disk_stay_there(options, order, tmp_path):
     """A memory map is neither copied nor converted: a fit and a prediction take some bytes a row besides."""
