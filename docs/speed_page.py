@@ -127,7 +127,10 @@ def by_processor(documents: Sequence[Mapping[str, Any]]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", metavar="FILE", nargs="+")
-    documents = runs(parser.parse_args().files)
+    try:
+        documents = runs(parser.parse_args().files)
+    except ValueError as error:
+        parser.error(str(error))
     page = filled(PAGE.read_text(encoding="utf-8"), "figures", figures(documents[0]))
     page = filled(page, "processors", markdown(by_processor(documents)))
     PAGE.write_text(page, encoding="utf-8")
