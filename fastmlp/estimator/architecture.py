@@ -83,9 +83,7 @@ def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, has_val
     n_states, row = _n_states(estimator), backends.row_of(engine)
     lowest = 0 if layer_table.learns_in_front(network) else 1  # the first layer that hands a delta down
     above_first = sum(s.size for s in network.segments if s.name == "W" and s.layer >= lowest) / network.n_params
-    found = 1 + n_states + row.holds(n_states, above_first)  # 1: the parameters
-    if getattr(engine, "matrix_units", lambda: (None, None))()[0]:  # halves of the weights, in two layouts at the most
-        found += {"highest": 0.0, "high": 1.0, "medium": 0.5}[network.matmul_precision] * (1 + above_first)
+    found = 1 + n_states + row.vectors(n_states, above_first, network.matmul_precision)  # 1: the parameters
     if has_validation:
         found += row.packs + 2 * network.needs_whole_batch  # the weights to predict with, batch_norm folded into them
         found += (1 + row.packs) * keeps_best(estimator, True)  # the best so far and the ones that take their place
