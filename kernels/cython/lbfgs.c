@@ -70,17 +70,17 @@ static int solve(const fm_lbfgs *s, const char *trans, int n, int n_rhs, const d
     return info == 0;
 }
 
-#define SIDE_BY_SIDE 8 /* sums */
+#define SIDE_BY_SIDE 8 /* columns */
 
-/* sums[j] = sum_i columns[j][i] v[i] for i in [from, to), on top of what is there. */
-static void add_products(ptrdiff_t from, ptrdiff_t to, const double *const *columns, const double *v, double *sums)
+/* by_r[j] = columns[j]'r and by_g[j] = columns[j]'(-g), for numbers from..n on top of what is there. */
+static void add_products(ptrdiff_t from, ptrdiff_t n, const double *const *columns, const double *r, const double *g,
+                         double *by_r, double *by_g)
 {
-    double sum[SIDE_BY_SIDE];
-    memcpy(sum, sums, sizeof sum);
-    for (ptrdiff_t i = from; i < to; i++)
-        for (int j = 0; j < SIDE_BY_SIDE; j++)
-            sum[j] += columns[j][i] * v[i];
-    memcpy(sums, sum, sizeof sum);
+    for (ptrdiff_t i = from; i < n; i++)
+        for (int j = 0; j < SIDE_BY_SIDE; j++) {
+            by_r[j] += columns[j][i] * r[i];
+            by_g[j] += columns[j][i] * -g[i];
+        }
 }
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -88,47 +88,56 @@ typedef double pair __attribute__((vector_size(16)));
 typedef double unaligned_pair __attribute__((vector_size(16), aligned(8)));
 #define PAIR(p) (*(const unaligned_pair *)(p))
 
-/* The same from 0 to the largest even number up to n, which is returned: two numbers at a time, two sums in a vector.
- * A processor waits for each addition of a sum, so there must be several. */
-static ptrdiff_t add_even_products(ptrdiff_t n, const double *const *columns, const double *v, double *sums)
+/* The same from 0 to the largest even number up to n, which is returned: two numbers at a time, the sums of two columns
+ * in a vector.  A processor waits for each addition of a sum, so there must be several. */
+static ptrdiff_t add_even_products(ptrdiff_t n, const double *const *columns, const double *r, const double *g,
+                                   double *by_r, double *by_g)
 {
     const double *c[SIDE_BY_SIDE];
-    pair sum[SIDE_BY_SIDE / 2] = {{0}};
+    pair sum_r[SIDE_BY_SIDE / 2] = {{0}}, sum_g[SIDE_BY_SIDE / 2] = {{0}};
     memcpy(c, columns, sizeof c);
     for (ptrdiff_t i = 0; i + 1 < n; i += 2) {
-        const pair w = PAIR(v + i);
+        const pair r0 = {r[i], r[i]}, r1 = {r[i + 1], r[i + 1]}, g0 = {-g[i], -g[i]}, g1 = {-g[i + 1], -g[i + 1]};
         for (int j = 0; j < SIDE_BY_SIDE / 2; j++) {
-            const pair a = PAIR(c[2 * j] + i) * w, b = PAIR(c[2 * j + 1] + i) * w;
-            sum[j] += (pair){a[0], b[0]};
-            sum[j] += (pair){a[1], b[1]};
+            const pair a = PAIR(c[2 * j] + i), b = PAIR(c[2 * j + 1] + i);
+            const pair both0 = {a[0], b[0]}, both1 = {a[1], b[1]};
+            sum_r[j] += both0 * r0;
+            sum_g[j] += both0 * g0;
+            sum_r[j] += both1 * r1;
+            sum_g[j] += both1 * g1;
         }
     }
-    memcpy(sums, sum, sizeof sum);
+    memcpy(by_r, sum_r, sizeof sum_r);
+    memcpy(by_g, sum_g, sizeof sum_g);
     return n - n % 2;
 }
 #else
-static ptrdiff_t add_even_products(ptrdiff_t n, const double *const *columns, const double *v, double *sums)
+static ptrdiff_t add_even_products(ptrdiff_t n, const double *const *columns, const double *r, const double *g,
+                                   double *by_r, double *by_g)
 {
     return 0;
 }
 #endif
 
-/* y_v[j] = Y_j'v, s_v[j] = S_j'v for all pairs; v (n,). */
-static void products(const fm_lbfgs *s, const double *v, double *y_v, double *s_v)
+/* The products of all pairs, Y first, with r and with -g, into s->by_gradient; and, where by_step is given, with the
+ * step d.  Each column comes from memory once: SIDE_BY_SIDE columns stay in cache for their products. */
+static void products(fm_lbfgs *s, const double *r, double *by_r, const double *d, double *by_step)
 {
     const double *columns[M2 + SIDE_BY_SIDE];
-    double sums[M2 + SIDE_BY_SIDE] = {0};
+    double of_r[M2 + SIDE_BY_SIDE] = {0}, of_g[M2 + SIDE_BY_SIDE] = {0};
     const int n = s->n_pairs;
     for (int j = 0; j < n; j++)
         columns[j] = change_of(s, j), columns[n + j] = step_of(s, j);
     for (int j = 2 * n; j < 2 * n + SIDE_BY_SIDE - 1; j++)
-        columns[j] = v; /* the last group may be incomplete */
+        columns[j] = r; /* the last group may be incomplete */
     for (int j = 0; j < 2 * n; j += SIDE_BY_SIDE) {
-        const ptrdiff_t done = add_even_products(s->n, columns + j, v, sums + j);
-        add_products(done, s->n, columns + j, v, sums + j);
+        for (int k = j; by_step && k < j + SIDE_BY_SIDE && k < 2 * n; k++)
+            by_step[k] = dot(s, s->n, d, columns[k]);
+        const ptrdiff_t done = add_even_products(s->n, columns + j, r, s->g, of_r + j, of_g + j);
+        add_products(done, s->n, columns + j, r, s->g, of_r + j, of_g + j);
     }
-    memcpy(y_v, sums, n * sizeof(double));
-    memcpy(s_v, sums + n, n * sizeof(double));
+    memcpy(by_r, of_r, 2 * n * sizeof(double));
+    memcpy(s->by_gradient, of_g, 2 * n * sizeof(double));
 }
 
 /* The largest |g_i|, or NaN. */
@@ -172,15 +181,12 @@ static void keep_pair(fm_lbfgs *s, double rr, double dr, double dd)
     memcpy(step_of(s, last), d, s->n * sizeof(double));
     memcpy(change_of(s, last), r, s->n * sizeof(double));
     s->theta = rr / dr;
-    for (int j = 0; j < last; j++) {
-        s->sy[last + M * j] = dot(s, s->n, d, change_of(s, j));
-        s->ss[j + M * last] = dot(s, s->n, step_of(s, j), d);
-    }
-    s->sy[last + M * last] = dr;
-    s->ss[last + M * last] = dd;
-    double y_y[M], s_y[M];
-    products(s, r, y_y, s_y);
+    double by_change[M2], by_step[M2];
+    products(s, r, by_change, d, by_step);
+    const double *y_y = by_change, *s_y = by_change + s->n_pairs, *y_s = by_step, *s_s = by_step + s->n_pairs;
     for (int j = 0; j <= last; j++) {
+        s->sy[last + M * j] = j < last ? y_s[j] : dr;
+        s->ss[j + M * last] = j < last ? s_s[j] : dd;
         s->yy[last + M * j] = y_y[j];
         s->upper_sy[j + M * last] = s_y[j];
     }
@@ -243,8 +249,11 @@ static int update(fm_lbfgs *s, double slope)
         for (ptrdiff_t i = 0; i < s->n; i++)
             d[i] *= step;
     }
-    if (dr <= DBL_EPSILON * least)
-        return 1; /* no curvature to learn from */
+    if (dr <= DBL_EPSILON * least) { /* no curvature to learn from */
+        double by_change[M2];
+        products(s, r, by_change, NULL, NULL);
+        return 1;
+    }
     keep_pair(s, length * length, dr, dd);
     return is_definite(s) && factor(s);
 }
@@ -272,11 +281,10 @@ static int descend_by_pairs(const fm_lbfgs *s)
     const int n = s->n_pairs;
     const double theta = s->theta, inv_theta = 1 / theta;
     double v[M2];
-    for (ptrdiff_t i = 0; i < s->n; i++)
-        r[i] = -s->g[i];
-    products(s, r, v, v + n);
-    for (int j = 0; j < n; j++)
-        v[n + j] *= theta;
+    for (int j = 0; j < n; j++) {
+        v[j] = s->by_gradient[j];
+        v[n + j] = theta * s->by_gradient[n + j];
+    }
     if (!solve(s, "T", 2 * n, 1, s->k, v))
         return 0;
     for (int j = 0; j < n; j++)
@@ -286,6 +294,8 @@ static int descend_by_pairs(const fm_lbfgs *s)
     for (ptrdiff_t from = 0; from < s->n; from += BLOCK) {
         const ptrdiff_t size = s->n - from < BLOCK ? s->n - from : BLOCK;
         double *rows = r + from;
+        for (ptrdiff_t i = 0; i < size; i++)
+            rows[i] = -s->g[from + i];
         for (int j = 0; j < n; j++) {
             const double *change = change_of(s, j) + from, *step = step_of(s, j) + from;
             const double by_change = v[j], by_step = v[n + j];

@@ -55,6 +55,7 @@ typedef struct {
     double sy[FM_LBFGS_PAIRS * FM_LBFGS_PAIRS];         /* S'Y, lower triangle */
     double upper_sy[FM_LBFGS_PAIRS * FM_LBFGS_PAIRS];   /* S'Y, upper triangle, summed in another order */
     double yy[FM_LBFGS_PAIRS * FM_LBFGS_PAIRS];         /* Y'Y, lower triangle */
+    double by_gradient[2 * FM_LBFGS_PAIRS];             /* Y'(-g), then S'(-g), where an iteration begins */
     double k[4 * FM_LBFGS_PAIRS * FM_LBFGS_PAIRS];      /* factor of the matrix of the direction */
 } fm_lbfgs;
 
