@@ -79,43 +79,81 @@ static void add_products(ptrdiff_t from, ptrdiff_t n, const double *const *colum
     for (ptrdiff_t i = from; i < n; i++)
         for (int j = 0; j < SIDE_BY_SIDE; j++) {
             by_r[j] += columns[j][i] * r[i];
-            by_g[j] += columns[j][i] * -g[i];
+            by_g[j] -= columns[j][i] * g[i];
         }
 }
 
 #if defined(__GNUC__) || defined(__clang__)
+#define INLINE static inline __attribute__((always_inline))
 typedef double pair __attribute__((vector_size(16)));
 typedef double unaligned_pair __attribute__((vector_size(16), aligned(8)));
 #define PAIR(p) (*(const unaligned_pair *)(p))
 
 /* The same from 0 to the largest even number up to n, which is returned: two numbers at a time, the sums of two columns
  * in a vector.  A processor waits for each addition of a sum, so there must be several. */
-static ptrdiff_t add_even_products(ptrdiff_t n, const double *const *columns, const double *r, const double *g,
-                                   double *by_r, double *by_g)
+static ptrdiff_t add_products_by_two(ptrdiff_t n, const double *const *columns, const double *r, const double *g,
+                                     double *by_r, double *by_g)
 {
     const double *c[SIDE_BY_SIDE];
     pair sum_r[SIDE_BY_SIDE / 2] = {{0}}, sum_g[SIDE_BY_SIDE / 2] = {{0}};
     memcpy(c, columns, sizeof c);
-    for (ptrdiff_t i = 0; i + 1 < n; i += 2) {
-        const pair r0 = {r[i], r[i]}, r1 = {r[i + 1], r[i + 1]}, g0 = {-g[i], -g[i]}, g1 = {-g[i + 1], -g[i + 1]};
+    for (ptrdiff_t i = 0; i + 1 < n; i += 2)
         for (int j = 0; j < SIDE_BY_SIDE / 2; j++) {
             const pair a = PAIR(c[2 * j] + i), b = PAIR(c[2 * j + 1] + i);
-            const pair both0 = {a[0], b[0]}, both1 = {a[1], b[1]};
-            sum_r[j] += both0 * r0;
-            sum_g[j] += both0 * g0;
-            sum_r[j] += both1 * r1;
-            sum_g[j] += both1 * g1;
+            const pair rows[2] = {{a[0], b[0]}, {a[1], b[1]}};
+            for (int k = 0; k < 2; k++) {
+                sum_r[j] += rows[k] * r[i + k];
+                sum_g[j] -= rows[k] * g[i + k];
+            }
         }
-    }
     memcpy(by_r, sum_r, sizeof sum_r);
     memcpy(by_g, sum_g, sizeof sum_g);
     return n - n % 2;
 }
 #else
-static ptrdiff_t add_even_products(ptrdiff_t n, const double *const *columns, const double *r, const double *g,
-                                   double *by_r, double *by_g)
+#define INLINE static
+static ptrdiff_t add_products_by_two(ptrdiff_t n, const double *const *columns, const double *r, const double *g,
+                                     double *by_r, double *by_g)
 {
     return 0;
+}
+#endif
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define AVX2 __attribute__((target("avx2"))) /* and not "fma", which would join products and sums */
+typedef double quad __attribute__((vector_size(32)));
+typedef double unaligned_quad __attribute__((vector_size(32), aligned(8)));
+#define QUAD(p) (*(const unaligned_quad *)(p))
+#ifdef __clang__
+#define CHOOSE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+typedef int64_t places __attribute__((vector_size(32)));
+#define CHOOSE(a, b, i, j, k, l) __builtin_shuffle(a, b, (places){i, j, k, l})
+#endif
+
+/* The same for multiples of four: four numbers at a time, the sums of four columns in a vector. */
+AVX2 static ptrdiff_t add_products_by_four(ptrdiff_t n, const double *const *columns, const double *r, const double *g,
+                                           double *by_r, double *by_g)
+{
+    const double *c[SIDE_BY_SIDE];
+    quad sum_r[SIDE_BY_SIDE / 4] = {{0}}, sum_g[SIDE_BY_SIDE / 4] = {{0}};
+    memcpy(c, columns, sizeof c);
+    for (ptrdiff_t i = 0; i + 3 < n; i += 4)
+        for (int j = 0; j < SIDE_BY_SIDE / 4; j++) {
+            const quad a = QUAD(c[4 * j] + i), b = QUAD(c[4 * j + 1] + i);
+            const quad d = QUAD(c[4 * j + 2] + i), e = QUAD(c[4 * j + 3] + i);
+            const quad ab02 = CHOOSE(a, b, 0, 4, 2, 6), ab13 = CHOOSE(a, b, 1, 5, 3, 7);
+            const quad de02 = CHOOSE(d, e, 0, 4, 2, 6), de13 = CHOOSE(d, e, 1, 5, 3, 7);
+            const quad rows[4] = {CHOOSE(ab02, de02, 0, 1, 4, 5), CHOOSE(ab13, de13, 0, 1, 4, 5),
+                                  CHOOSE(ab02, de02, 2, 3, 6, 7), CHOOSE(ab13, de13, 2, 3, 6, 7)};
+            for (int k = 0; k < 4; k++) {
+                sum_r[j] += rows[k] * r[i + k];
+                sum_g[j] -= rows[k] * g[i + k];
+            }
+        }
+    memcpy(by_r, sum_r, sizeof sum_r);
+    memcpy(by_g, sum_g, sizeof sum_g);
+    return n - n % 4;
 }
 #endif
 
@@ -133,7 +171,7 @@ static void products(fm_lbfgs *s, const double *r, double *by_r, const double *d
     for (int j = 0; j < 2 * n; j += SIDE_BY_SIDE) {
         for (int k = j; by_step && k < j + SIDE_BY_SIDE && k < 2 * n; k++)
             by_step[k] = dot(s, s->n, d, columns[k]);
-        const ptrdiff_t done = add_even_products(s->n, columns + j, r, s->g, of_r + j, of_g + j);
+        const ptrdiff_t done = s->loops->add_products(s->n, columns + j, r, s->g, of_r + j, of_g + j);
         add_products(done, s->n, columns + j, r, s->g, of_r + j, of_g + j);
     }
     memcpy(by_r, of_r, 2 * n * sizeof(double));
@@ -274,16 +312,55 @@ static void descend(const fm_lbfgs *s)
     }
 }
 
+/* z = x + (-g + Y v / theta + S v') / theta, d = z - x; columns are those of Y, then S, and v holds v, then v'. */
+INLINE void step_along_pairs(const fm_lbfgs *s, const double *const *columns, const double *v)
+{
+    double *d = direction(s), *z = full_step(s), rows[BLOCK];
+    const int n = s->n_pairs;
+    const double theta = s->theta, inv_theta = 1 / theta;
+    for (ptrdiff_t from = 0; from < s->n; from += BLOCK) {
+        const ptrdiff_t size = s->n - from < BLOCK ? s->n - from : BLOCK;
+        for (ptrdiff_t i = 0; i < size; i++)
+            rows[i] = -s->g[from + i];
+        for (int j = 0; j < n; j++) {
+            const double *change = columns[j] + from, *step = columns[n + j] + from;
+            const double by_change = v[j], by_step = v[n + j];
+            for (ptrdiff_t i = 0; i < size; i++)
+                rows[i] = rows[i] + change[i] * by_change / theta + step[i] * by_step;
+        }
+        for (ptrdiff_t i = 0; i < size; i++) {
+            z[from + i] = s->x[from + i] + rows[i] * inv_theta;
+            d[from + i] = z[from + i] - s->x[from + i];
+        }
+    }
+}
+
+static void step_along_pairs_by_two(const fm_lbfgs *s, const double *const *columns, const double *v)
+{
+    step_along_pairs(s, columns, v);
+}
+
+static const fm_lbfgs_loops BY_TWO = {add_products_by_two, step_along_pairs_by_two};
+
+#ifdef AVX2
+AVX2 static void step_along_pairs_by_four(const fm_lbfgs *s, const double *const *columns, const double *v)
+{
+    step_along_pairs(s, columns, v);
+}
+
+static const fm_lbfgs_loops BY_FOUR = {add_products_by_four, step_along_pairs_by_four};
+#else
+#define BY_FOUR BY_TWO
+#endif
+
 /* z = x - B^-1 g, d = z - x; return whether K can be solved for. */
 static int descend_by_pairs(const fm_lbfgs *s)
 {
-    double *r = gradient_before(s), *d = direction(s), *z = full_step(s);
     const int n = s->n_pairs;
-    const double theta = s->theta, inv_theta = 1 / theta;
     double v[M2];
     for (int j = 0; j < n; j++) {
         v[j] = s->by_gradient[j];
-        v[n + j] = theta * s->by_gradient[n + j];
+        v[n + j] = s->theta * s->by_gradient[n + j];
     }
     if (!solve(s, "T", 2 * n, 1, s->k, v))
         return 0;
@@ -291,22 +368,10 @@ static int descend_by_pairs(const fm_lbfgs *s)
         v[j] = -v[j];
     if (!solve(s, "N", 2 * n, 1, s->k, v))
         return 0;
-    for (ptrdiff_t from = 0; from < s->n; from += BLOCK) {
-        const ptrdiff_t size = s->n - from < BLOCK ? s->n - from : BLOCK;
-        double *rows = r + from;
-        for (ptrdiff_t i = 0; i < size; i++)
-            rows[i] = -s->g[from + i];
-        for (int j = 0; j < n; j++) {
-            const double *change = change_of(s, j) + from, *step = step_of(s, j) + from;
-            const double by_change = v[j], by_step = v[n + j];
-            for (ptrdiff_t i = 0; i < size; i++)
-                rows[i] = rows[i] + change[i] * by_change / theta + step[i] * by_step;
-        }
-        for (ptrdiff_t i = from; i < from + size; i++) {
-            z[i] = s->x[i] + r[i] * inv_theta;
-            d[i] = z[i] - s->x[i];
-        }
-    }
+    const double *columns[M2];
+    for (int j = 0; j < n; j++)
+        columns[j] = change_of(s, j), columns[n + j] = step_of(s, j);
+    s->loops->step_along_pairs(s, columns, v);
     return 1;
 }
 
@@ -499,6 +564,7 @@ int fm_lbfgs_advance(fm_lbfgs *s, double f)
 {
     int next = SAME_POINT;
     if (++s->n_evaluations == 1) {
+        s->loops = s->has_avx2 ? &BY_FOUR : &BY_TWO;
         forget(s);
         s->is_evaluated = 1;
         next = largest(s->g, s->n) <= s->tol ? FM_LBFGS_GRADIENT : begin_iteration(s, f);
