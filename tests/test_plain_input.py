@@ -25,6 +25,8 @@ LAYOUTS = {
 }
 SPECIAL = (np.nan, np.inf, -np.inf, 3e38, 1e308)  # the last two overflow in sums, of float32 and of float64
 
+NAMED = {"n_features_in_": 6, "feature_names_in_": np.array([*"abcdef"])}
+
 
 @st.composite
 def arrays(draw, n_dims):
@@ -60,7 +62,9 @@ def same(a, b):
 @given(
     X=arrays(st.sampled_from([2, 2, 2, 2, 1, 3])),
     y=arrays(st.sampled_from([1, 1, 2, 0, 3])),
-    fitted=st.sampled_from([{}, {"n_features_in_": 6}, {"n_features_in_": 6, "feature_names_in_": np.array(["a"] * 6)}]),
+    fitted=st.sampled_from(
+        [{}, {"n_features_in_": 6}, {"n_features_in_": 6, "feature_names_in_": np.array([*"abcdef"])}]
+    ),
     reset=st.booleans(),
     assume_finite=st.booleans(),
 )

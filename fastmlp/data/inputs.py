@@ -19,7 +19,6 @@ from fastmlp.model import choices
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _check_sample_weight, _check_y
 
-
 #: Dtypes of X that engines read. NumPy keeps one object per native dtype: ``is`` tells a clean array from others.
 FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 

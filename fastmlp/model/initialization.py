@@ -36,8 +36,9 @@ def random_state_of(seed: Any) -> np.random.RandomState:
     """
     if not isinstance(seed, Integral):
         return check_random_state(seed)
-    random_state = np.random.RandomState(np.random.MT19937(_Unseeded()))
-    random_state.seed(seed)
+    unseeded: Any = _Unseeded()  # NumPy's types know seed sequences of its own only
+    random_state = np.random.RandomState(np.random.MT19937(unseeded))
+    random_state.seed(int(seed))
     return random_state
 
 
