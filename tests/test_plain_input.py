@@ -12,6 +12,7 @@ from sklearn.preprocessing import LabelBinarizer
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.data import inputs
 from fastmlp.data.targets import binarizer_of
+from fastmlp.estimator import architecture
 
 DTYPES = ("f8", "f4", "f2", "g", ">f8", "i8", ">i4", "u1", "i1", "?", "c16", "O", "U3", "S3", "M8[s]")
 LAYOUTS = {
@@ -136,3 +137,16 @@ def test_a_column_of_labels_needs_no_look_by_scikit_learn(monkeypatch):
     monkeypatch.setattr(LabelBinarizer, "fit", None)
     for labels in (np.arange(30) % 3, np.arange(30) % 2 == 0, np.array(["a", "b", "c"] * 10)):
         binarizer_of(labels)
+
+
+def test_fits_of_the_same_shape_share_a_network_and_nothing_else():
+    X, y = np.random.RandomState(0).randn(40, 3), np.arange(40) % 3
+
+    def made(**parameters):
+        estimator = MLPClassifier((4,), **parameters)
+        estimator._learn_targets(y, False)
+        return architecture.network_to_train(estimator, X, estimator._objective(y), True)
+
+    assert made() is made(alpha=1.0)
+    for other in ({"activation": "tanh"}, {"dropout": 0.5}, {"batch_norm": True}, {"loss": ("focal", {"gamma": 1.0})}):
+        assert made(**other) != made()
