@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from numbers import Real
 from types import ModuleType
 from typing import Any
@@ -138,4 +139,12 @@ def _network(estimator: Any, widths: tuple[int, ...], loss: Any, dtype: np.dtype
     n_hidden = len(widths) - 2
     activations = activations_of(estimator.activation, n_hidden)
     options = stages.options_of(estimator, n_hidden)
-    return Network(widths, activations, loss, dtype, matmul_precision=estimator.matmul_precision, **options)
+    options["matmul_precision"] = estimator.matmul_precision
+    named = all(isinstance(entry, str) for entry in (*activations, loss, estimator.matmul_precision))
+    return (_network_of_names if named else Network)(widths, activations, loss, dtype, **options)
+
+
+@lru_cache(maxsize=64)
+def _network_of_names(*args: Any, **options: Any) -> Network:
+    """Return a network, the same one as before for the same arguments: it knows its segments and sizes already."""
+    return Network(*args, **options)

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp.data import device_arrays, inputs
@@ -40,6 +39,7 @@ from fastmlp.estimator.mistakes import about_parameters, check_values, explained
 from fastmlp.estimator.parameters import CONSTRAINTS, Parameters, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import EnsemblePrediction, Prediction
 from fastmlp.model import choices, weights
+from fastmlp.model.initialization import random_state_of
 from fastmlp.model.network import Network
 from fastmlp.model.tabular_initialization import Look
 from fastmlp.sklearn_compat import _fit_context
@@ -360,7 +360,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self._learn_targets(y, extras.incremental)
         y = inputs.dense_targets(self, y)
         sample_weight = inputs.validated_weight(self, sample_weight, y, all_zero=extras.incremental)
-        random_state, objective = check_random_state(self.random_state), self._objective(y)
+        random_state, objective = random_state_of(self.random_state), self._objective(y)
         X, split = self._prepared(X, y, extras, random_state)
 
         network = self._network_to_train(X, objective, first_pass)
