@@ -366,7 +366,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         network = self._network_to_train(X, objective, first_pass)
         n_epochs = 1 if extras.incremental else self.max_iter
         engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
-        architecture.check_memory(self, network, engine, self._has_validation(extras))
+        architecture.check_memory(self, network, engine, X.shape[0], self._has_validation(extras))
         data = inputs.encoded(self, X, y, self._weigh(y, sample_weight), network, objective)
         if not extras.incremental:
             weightless.check_weight(data.sample_weight)
