@@ -1,6 +1,7 @@
 """Draws images/speed.png from the table of performance.md: ``python docs/speed_chart.py`` from the root of a checkout.
 
-Its figures travel in the picture, as text; the tests compare them with the table, so that neither changes alone.
+speed_page.py, which writes the table, calls this too. Its figures travel in the picture, as text; the tests compare
+them with the table, so that neither changes alone.
 """
 
 from __future__ import annotations
@@ -11,25 +12,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from filling import part_of
 from PIL import Image
 
 from fastmlp.bench.workloads import WORKLOADS
 
 DOCS = Path(__file__).resolve().parent
 RIVALS = {"scikit-learn": "#e0892b", "PyTorch": "#b3423a", "JAX": "#2563a8"}
-MACHINE = "two cores of an AMD EPYC (Zen 5, AVX-512"  # as performance.md says it
-CAPTION = (
-    "November 2026, two cores of an AMD EPYC (Zen 5, AVX-512), float32, data of the named shapes,"
-    " each at its best of one and two threads"
-)
 FIGURES = "figures"  # key of the picture's text
 
 
 def ratios(page: str) -> dict[str, dict[str, float]]:
-    """Workload -> rival -> its time over fastmlp's, from the table of the page under "Figures"."""
-    if MACHINE not in page:
-        raise ValueError(f"performance.md does not speak of {MACHINE!r} any more: correct the caption here")
-    lines = page[page.index("| workload |") :].split("\n\n")[0].splitlines()
+    """Return by workload and rival its time over fastmlp's, from the table of the page under "Figures"."""
+    figures = part_of(page, "figures")
+    lines = figures[figures.index("| workload |") :].split("\n\n")[0].splitlines()
     names = [cell.strip() for cell in lines[0].strip("|").split("|")]
     found = {}
     for line in lines[2:]:
@@ -40,6 +36,12 @@ def ratios(page: str) -> dict[str, dict[str, float]]:
     return found
 
 
+def caption(page: str) -> str:
+    """Return what the picture says below: the machine of the figures, in bold type in front of them."""
+    machine = re.match(r"\*\*(.+?)\.\*\*", part_of(page, "figures"), re.DOTALL)
+    return f"{' '.join(machine[1].split())}; data of the named shapes; each at its best thread count"
+
+
 def layers(widths: tuple[int, ...]) -> str:
     """64-100-10; equal hidden layers as 28-5x300-1."""
     hidden = widths[1:-1]
@@ -48,7 +50,7 @@ def layers(widths: tuple[int, ...]) -> str:
     return "-".join(map(str, widths))
 
 
-def chart(rows: dict[str, dict[str, float]]) -> Any:
+def chart(rows: dict[str, dict[str, float]], below: str) -> Any:
     """Bars of every rival's ratio, on a logarithmic axis that starts at fastmlp's 1."""
     from matplotlib.figure import Figure
 
@@ -66,7 +68,9 @@ def chart(rows: dict[str, dict[str, float]]) -> Any:
     ax.axvline(1, color="#222", linewidth=1.2)
     ax.text(1, -0.75, "fastmlp", ha="center", va="bottom", fontsize=10, fontweight="bold")
     ax.set_yticks(range(len(names)), [f"{name}\n{layers(WORKLOADS[name].widths)}" for name in names], fontsize=8.5)
-    ax.set(ylim=(len(names) - 0.4, -0.7), xlim=(0.85, 300), xticks=[1, 2, 5, 10, 20, 50, 100, 200])
+    left = min(0.85, 0.9 * min(min(row.values()) for row in rows.values()))
+    ticks = [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if tick > left]
+    ax.set(ylim=(len(names) - 0.4, -0.7), xlim=(left, 300), xticks=ticks)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     ax.xaxis.set_minor_formatter(lambda value, _: "")
     ax.tick_params(axis="y", length=0)
@@ -75,14 +79,14 @@ def chart(rows: dict[str, dict[str, float]]) -> Any:
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.set_title("Time of a training step: how many times as long as fastmlp's", fontsize=12, loc="left", pad=24)
     ax.legend(loc="lower right", frameon=False, fontsize=10)
-    figure.supxlabel(CAPTION, fontsize=8, color="#444", x=0.02, ha="left")
+    figure.supxlabel(below, fontsize=8, color="#444", x=0.02, ha="left")
     return figure
 
 
-def draw(target: Path) -> None:
-    """Draw the table of performance.md."""
-    rows = ratios((DOCS / "performance.md").read_text(encoding="utf-8"))
-    save(chart(rows), json.dumps(rows), target)
+def draw(target: Path, page: str) -> None:
+    """Draw the table of a page."""
+    rows = ratios(page)
+    save(chart(rows, caption(page)), json.dumps(rows), target)
 
 
 def save(figure: Any, figures: str, target: Path) -> None:
@@ -99,4 +103,5 @@ def save(figure: Any, figures: str, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS / "images" / "speed.png")
+    performance = (DOCS / "performance.md").read_text(encoding="utf-8")
+    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS / "images" / "speed.png", performance)

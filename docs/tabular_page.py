@@ -8,38 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filling import filled, markdown
 from speed_chart import save
 
 from fastmlp.bench import tabular
 from fastmlp.bench.charts import STYLE, point_figure
 from fastmlp.bench.compare import read
 from fastmlp.bench.standings import Standings
-from fastmlp.bench.tables import Table
 
 DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "tabular_bench.md"
 PICTURE = DOCS / "images" / "tabular.png"
 SIZE = (8.3, 5.6)  # inches
-
-
-def markdown(table: Table) -> str:
-    """Return a table of the bench as Markdown, its notes as a list."""
-    rule = ["---" if i == 0 or column in table.left else "--:" for i, column in enumerate(table.columns)]
-    lines = [f"| {' | '.join(row)} |" for row in (table.columns, rule, *table.rows)]
-    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]).rstrip()
-
-
-def filled(page: str, part: str, text: str) -> str:
-    """Return the page with a text between the marks of a part."""
-    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
-    if page.count(begin) != 1 or page.count(end) != 1:
-        raise ValueError(f"the page must have {begin!r} and {end!r} once")
-    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n\n{text}\n\n{end}", page, flags=re.DOTALL)
 
 
 def results(document: Mapping[str, Any]) -> str:

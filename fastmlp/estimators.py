@@ -160,7 +160,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, ClassTargets, _BaseMLP):
 
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
         if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
-            self._label_binarizer = LabelBinarizer().fit(y)
+            self._label_binarizer = targets.binarizer_of(y)
             self.classes_ = self._label_binarizer.classes_
             return
         classes = unique_labels(y)

@@ -41,7 +41,7 @@ class _Classes(ClassifierMixin, FileMethods, ClassTargets, BaseTabular):
     _label_binarizer: LabelBinarizer
 
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
-        self._label_binarizer = LabelBinarizer().fit(y)
+        self._label_binarizer = targets.binarizer_of(y)
         self.classes_ = self._label_binarizer.classes_
 
     @property

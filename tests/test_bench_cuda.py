@@ -106,7 +106,7 @@ def test_what_an_engine_counts_is_shown_for_a_step_and_for_an_epoch(monkeypatch,
             return reference.train_epoch(workspace.own, *arguments)
 
     request = {"rival": "fastmlp", "workload": "iris", "folder": tmp_path, "threads": 1, "backend": "reference"}
-    request |= {"device": "cpu", "seconds": 0.01, "out": tmp_path / "out.npy", "epochs": 3}
+    request |= {"device": "cpu", "precision": "highest", "seconds": 0.01, "out": tmp_path / "out.npy", "epochs": 3}
     assert not {"launches", "device_seconds"} & set(cuda.measure(request))
     monkeypatch.setattr(backends, "get", lambda name: Counting())
     answer = cuda.measure(request)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fastmlp.bench import html, options, suites
+from fastmlp.bench import html, options, suites, turns
 from fastmlp.bench.settings import Settings
 from fastmlp.bench.workloads import WORKLOADS, Task
 from fastmlp.kernels import formulas
@@ -143,15 +143,15 @@ def test_nothing_is_compared_with_a_base_that_is_wrong():
 
 def test_a_missing_option_is_shown_as_absent():
     task = Task(WORKLOADS["iris"], *WORKLOADS["iris"].make("float32"), threads=1)
-    answer, trainer = options._first(options._ours, task, {"no_such_option": 1}, 1)
+    answer, trainer = turns._first(lambda: options._ours(task, {"no_such_option": 1}), 1)
     assert trainer is None and "no_such_option" in answer["absent"]
-    answer, trainer = options._first(options._ours, task, {"activation": "no_such_activation"}, 1)
+    answer, trainer = turns._first(lambda: options._ours(task, {"activation": "no_such_activation"}), 1)
     assert trainer is None and "no_such_activation" in answer["absent"]
 
     def breaks(task, params):
         raise RuntimeError("out of order")
 
-    answer, trainer = options._first(breaks, task, {}, 1)
+    answer, trainer = turns._first(lambda: breaks(task, {}), 1)
     assert trainer is None and answer == {"failed": "RuntimeError: out of order"}
     rows, case, records = answered(mish={"absent": "ValueError: no mish"}, tanh=answer)
     assert records["mish"]["status"] == "absent" and records["tanh"]["status"] == "failed"

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path, PurePosixPath
+from statistics import geometric_mean
 
 import pytest
 from PIL import Image
@@ -43,7 +44,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *SITE]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(r"^!\[[^]]+\]\(([^):]+)\)$", re.MULTILINE)
 TREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NOT_DRAWN_BY_PAGES = {"speed.png", "tabular.png"}  # docs/speed_chart.py, docs/tabular_page.py
+NOT_DRAWN_BY_PAGES = {"speed.png", "tabular.png"}  # docs/speed_page.py, docs/tabular_page.py
 
 
 def program(page):
@@ -236,17 +237,98 @@ def test_pictures_are_shown_and_small(picture):
     assert picture.stat().st_size < 60_000
 
 
-def test_speed_chart_shows_the_table(tmp_path):
+@pytest.fixture
+def speed_page(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    spec = importlib.util.spec_from_file_location("speed_page", DOCS / "speed_page.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def test_speed_chart_shows_the_table(speed_page, tmp_path):
     """The picture carries the figures that it was drawn from; they are those of docs/performance.md."""
-    spec = importlib.util.spec_from_file_location("speed_chart", DOCS / "speed_chart.py")
-    speed_chart = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(speed_chart)
-    rows = speed_chart.ratios((DOCS / "performance.md").read_text(encoding="utf-8"))
+    speed_chart, page = speed_page.speed_chart, (DOCS / "performance.md").read_text(encoding="utf-8")
+    rows = speed_chart.ratios(page)
     assert rows.keys() == WORKLOADS.keys()
-    speed_chart.draw(tmp_path / "speed.png")
+    speed_chart.draw(tmp_path / "speed.png", page)
     for picture in (IMAGES / "speed.png", tmp_path / "speed.png"):
         with Image.open(picture) as image:
             assert json.loads(image.text[speed_chart.FIGURES]) == rows, f"{picture.name}: run docs/speed_chart.py"
+
+
+def run_of(processor, ratios, precision="highest", status="ok"):
+    """A document of `fastmlp bench train` with these ratios, by workload and rival; a step of ours takes 2 us."""
+
+    def record(ratio):
+        times = {"median": 2e-6 * ratio, "gflops": 50.0, "peak_fraction": 0.5}
+        return {"status": "ok", "best": "2", "threads": {"2": times}}
+
+    def entry(name, of):
+        records = {"fastmlp": record(1.0)} | {rival: record(ratio) for rival, ratio in of.items()}
+        facts = {"name": name, "activation": WORKLOADS[name].activation, "solver": WORKLOADS[name].solver}
+        return {**facts, "rivals": records, "ratio": of, "ratio_to_best": min(of.values())}
+
+    entries = [entry(*item) for item in ratios.items()]
+    rivals = list(entries[0]["ratio"])
+    result = {
+        "settings": {"rounds": 3, "threads": [1, 2], "dtype": "float32", "precision": precision},
+        "versions": {"fastmlp": "0.1", **dict.fromkeys(rivals, "1.0")},
+        "workloads": entries,
+        "mean_ratio": {rival: geometric_mean([entry["ratio"][rival] for entry in entries]) for rival in rivals},
+        "mean_ratio_to_best": geometric_mean([entry["ratio_to_best"] for entry in entries]),
+        "peak_gflops": {"default": {"1": 100.0, "2": 200.0}},
+        "problems": [],
+    }
+    described = {"machine": {"processor": processor}, "cpus": 2, "isa": {"chosen": "avx512"}}
+    described["versions"] = {"python": "3.11", "numpy": "2.4", "scikit-learn": "1.9", "fastmlp": "0.1"}
+    document = {"schema": 2, "environment": described, "same": status == "ok", "figures": {}}
+    return {**document, "suites": {"train": result}}
+
+
+def test_speed_page_is_written_from_runs(speed_page, monkeypatch, tmp_path):
+    page, picture, files = tmp_path / "performance.md", tmp_path / "speed.png", []
+    page.write_text((DOCS / "performance.md").read_text(encoding="utf-8"), encoding="utf-8")
+    ratios = {"iris": {"scikit-learn": 48.0, "pytorch": 50.0, "jax": 4.5}}
+    ratios["higgs"] = {"scikit-learn": 3.0, "pytorch": 2.0, "jax": 0.5}
+    for name, document in {
+        "a": run_of("Processor A", ratios),
+        "b": run_of("Processor B", {"wide": {"scikit-learn": 8.0, "torch.compile": 2.0}}, "high"),
+    }.items():
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps(document))
+    monkeypatch.setattr(speed_page, "PAGE", page)
+    monkeypatch.setattr(speed_page, "PICTURE", picture)
+    monkeypatch.setattr(sys, "argv", ["speed_page.py", str(files[0]), f"Family B={files[1]}"])
+    for _ in range(2):  # written again, it is the same
+        speed_page.main()
+        text = page.read_text(encoding="utf-8")
+    assert "| Processor A | 2 | avx512 | float32 | 12.0x | 10.0x | - | 1.50x | 1.50x | higgs 0.500x |" in text
+    assert "| Family B | 2 | avx512 | float32 high | 8.00x | - | 2.00x | - | 2.00x | wide 2.00x |" in text
+    assert "| higgs (tanh, sgd) | 2.00 | 3.00x (6.00) | 2.00x (4.00) | 0.500x (1.00) | 50.0 | 50% |" in text
+    assert text.count("Processor A") == 2 and "Zen 5, 1 MiB" not in text
+    assert speed_page.speed_chart.caption(text).startswith("Processor A, 2 cores, avx512, float32; ")
+    with Image.open(picture) as image:
+        drawn = json.loads(image.text[speed_page.speed_chart.FIGURES])
+    assert drawn == {"iris": {"scikit-learn": 48.0, "PyTorch": 50.0, "JAX": 4.5}} | {
+        "higgs": {"scikit-learn": 3.0, "PyTorch": 2.0, "JAX": 0.5}
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (run_of("P", {"iris": {"scikit-learn": 48.0, "jax": 4.5}}), "no time of pytorch on iris"),
+        (run_of("P", {"iris": {"scikit-learn": 48.0}}, status="differs"), "has results that differ"),
+        ({"schema": 2, "figures": {}, "suites": {}}, "has no run of `fastmlp bench train`"),
+        ({"schema": 1}, "is no result of this version"),
+    ],
+)
+def test_speed_page_refuses_other_files(speed_page, tmp_path, document, message):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match=message):
+        speed_page.runs([str(path)])
 
 
 # --- the reference and the changelog ----------------------------------------------------------------------------------

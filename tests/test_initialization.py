@@ -1,11 +1,13 @@
 """First weights: Keras' formulas for bounds and variances, orthogonality, and functions of the user's."""
 
+import pickle
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from sklearn.utils import check_random_state
 
-from fastmlp.model.initialization import INITIALIZERS, initial_params
+from fastmlp.model.initialization import INITIALIZERS, initial_params, random_state_of
 from fastmlp.model.network import Network
 
 WIDTHS = (120, 300, 90, 90)
@@ -24,6 +26,24 @@ VARIANCE = {
 
 def draw(init, network=NETWORK, seed=0):
     return initial_params(network, init, np.random.RandomState(seed), gain=6.0)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, np.int64(7), np.uint8(255), True])
+def test_seeds_are_those_of_scikit_learn(seed):
+    ours, theirs = random_state_of(seed), check_random_state(seed)
+    assert pickle.dumps(ours) == pickle.dumps(theirs)  # all that there is: the state, and no seed sequence
+    np.testing.assert_array_equal(ours.randint(2**31, size=2000), theirs.randint(2**31, size=2000))
+
+
+def test_other_sources_of_draws_are_as_given():
+    given = np.random.RandomState(3)
+    assert random_state_of(given) is given and random_state_of(None) is check_random_state(None)
+    for wrong in (-1, 2**32, "seed", 0.5):
+        with pytest.raises(ValueError) as theirs:
+            check_random_state(wrong)
+        with pytest.raises(ValueError) as ours:
+            random_state_of(wrong)
+        assert str(ours.value) == str(theirs.value)
 
 
 def test_all_are_here():

@@ -133,9 +133,19 @@ def test_any_search_is_scipys(n, orders, scale, wave, seed, limits):
     assert_same_search(function, scale * np.random.RandomState(seed ^ 1).randn(n), *limits)
 
 
-@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 1001])
+@pytest.fixture(params=_engine.isas())
+def isa(request):
+    """Each instruction set."""
+    before = _engine.isa()
+    _engine.use_isa(request.param)
+    yield
+    _engine.use_isa(before)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 63, 64, 66, 1001])
 def test_any_number_of_parameters(n):
-    """Loops work pairs of numbers, and blocks of 64."""
+    """Loops work two or four numbers at a time, and blocks of 64."""
     assert_same_search(quadratic(n, 4, n), np.random.RandomState(n).randn(n), 0.0, 25, 1000)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,11 +19,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_engine_options import OPTIONS, train
 
+from fastmlp.bench import products
+from fastmlp.bench.products import BOUNDS
 from fastmlp.engines import environment
 from fastmlp.engines.backends import Data
-from fastmlp.engines.by_name import LINEAR
 from fastmlp.kernels import _engine, reference
-from fastmlp.model.network import MATMUL_PRECISIONS, Network
+from fastmlp.model.network import MATMUL_PRECISIONS
 
 from helpers import make_data, make_network, make_optimizer, make_params, seeds
 from tabular_networks import large_case, make_plans
@@ -33,8 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 ALWAYS, AS_REAL = "amx-emulated-always", "amx-emulated"
 FLOAT32 = np.dtype(np.float32)
 BELOW = MATMUL_PRECISIONS[1:]
-#: Bound of a product's error, relative to |A| |B|; and what numbers below the smallest normal one may add per term.
-BOUNDS = {"highest": 2.0**-20, "high": 2.0**-15, "medium": 2.0**-7}
+#: What numbers below the smallest normal one may add to a product's error per term.
 TINY = 2.0**-124
 
 
@@ -50,43 +51,8 @@ def units():
 # --- single products --------------------------------------------------------------------------------------------------
 
 
-def forward(A, B, precision, n_jobs=1):
-    """Return A B as the predictions of a network without biases."""
-    network = Network((*B.shape,), (), "squared_error", FLOAT32, matmul_precision=precision)
-    params = np.concatenate([B.ravel(), np.zeros(B.shape[1], FLOAT32)])
-    out = np.empty((len(A), B.shape[1]), FLOAT32)
-    _engine.predict(_engine.workspace(network, len(A), n_jobs), params, A, out)
-    return out
-
-
-def weight_gradient(X, delta, precision, n_jobs=1):
-    """Return X^T delta; the loss y p has the delta y."""
-    network = Network((X.shape[1], delta.shape[1]), (), LINEAR, FLOAT32, matmul_precision=precision)
-    return gradients(network, [np.zeros((X.shape[1], delta.shape[1]), FLOAT32)], X, delta, n_jobs)[0]
-
-
-def input_delta(delta, W, precision, n_jobs=1):
-    """Return delta W^T, (n, fan_in), as the gradient of a first layer that reads the identity, sparse: no product."""
-    n, (fan_in, fan_out) = len(delta), W.shape
-    network = Network((n, fan_in, fan_out), ("identity",), LINEAR, FLOAT32, matmul_precision=precision)
-    return gradients(
-        network, [np.zeros((n, fan_in), FLOAT32), W], sp.eye_array(n, dtype=FLOAT32, format="csr"), delta, n_jobs
-    )[0]
-
-
-def gradients(network, weights, X, delta, n_jobs):
-    params, grad = np.zeros(network.n_params, FLOAT32), np.empty(network.n_params, FLOAT32)
-    for view, W in zip(network.coefs(params), weights, strict=True):
-        view[...] = W
-    _engine.loss_and_grad(_engine.workspace(network, len(delta), n_jobs), params, Data(X, delta), 0.0, grad)
-    return [W * FLOAT32.type(len(delta)) for W in network.coefs(grad)]
-
-
-PRODUCTS = {
-    "forward": (forward, lambda A, B: A @ B),
-    "weight gradient": (weight_gradient, lambda A, B: A.T @ B),
-    "input delta": (input_delta, lambda A, B: A @ B.T),
-}
+PRODUCTS = {name: (partial(row.compute, _engine), row.exact) for name, row in products.PRODUCTS.items()}
+forward, weight_gradient = (PRODUCTS[name][0] for name in ("forward", "weight gradient"))
 each_product = pytest.mark.parametrize("name", PRODUCTS)
 each_precision = pytest.mark.parametrize("precision", BELOW)
 

@@ -30,23 +30,23 @@ FITS = [
 ]
 
 
-def rows(dtype):
+def rows(dtype, n=24):
     rng = np.random.RandomState(0)
-    return rng.randn(24, 1500).astype(dtype), rng.randn(24)
+    return rng.randn(n, 1500).astype(dtype), rng.randn(n)
 
 
 @each_value_once
 @pytest.mark.parametrize("backend", [name for name in backends.available() if name != "cuda"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("options", FITS, ids=str)
-def test_the_estimate_is_near_the_peak(options, dtype, backend):
+def test_the_estimate_is_near_the_peak(options, dtype, backend, n=24):
     est = MLPRegressor(**{"hidden_layer_sizes": (200,), "max_iter": 2, "random_state": 0, "backend": backend} | options)
-    X, y = rows(dtype)
+    X, y = rows(dtype, n)
     MLPRegressor(**est.get_params() | {"hidden_layer_sizes": (2,) * len(est.hidden_layer_sizes)}).fit(
         X, y
     )  # loads code
     network = architecture.network_to_train(est, X, Objective("squared_error", "identity", 1), True)
-    said = architecture.vectors_of_fit(est, network, backends.get(backend), est.early_stopping)
+    said = architecture.vectors_of_fit(est, network, backends.get(backend), n, est.early_stopping)
     tracemalloc.start()
     est.fit(X, y)
     peak = tracemalloc.get_traced_memory()[1]
@@ -65,6 +65,12 @@ def test_halves_for_matrix_units_are_counted(precision):
         test_the_estimate_is_near_the_peak(options, np.float32, "cython")
     finally:
         _engine.use_isa(before)
+
+
+def test_panels_are_counted():
+    """From 64 rows on; the rows' own buffers are small beside a million weights."""
+    options = {"hidden_layer_sizes": (800,), "batch_size": 64}
+    test_the_estimate_is_near_the_peak(options, np.float32, "cython", n=64)
 
 
 def test_a_fit_that_the_machine_cannot_hold_is_refused(monkeypatch):

@@ -5,11 +5,14 @@
 | `settings.py` | what a run is asked for |
 | `suites.py` | the table of suites; `run` them into one document |
 | `quick.py`, `train.py`, `predict.py`, `cold.py`, `grid.py`, `scaling.py`, `options.py`, `cuda.py` | one suite each |
+| `precision.py` | the suite of `matmul_precision`: times, errors of products, ends of fits |
+| `products.py` | the three products of a step, each by the smallest network that computes it |
+| `turns.py` | trainers that take turns in one process, for `options` and `precision` |
 | `tabular.py` | the suite of whole estimators on tables: errors beside times |
 | `datasets/` | its tables: files of packages -> frames -> splits |
 | `scores.py`, `standings.py` | ranks, ratios and tests; what the suite's records add up to |
 | `engines.py` | engines of fastmlp side by side in `quick` and `train` |
-| `workloads.py` | the nets and data of `train`, `predict` and `cuda` |
+| `workloads.py` | the nets and data of `train`, `predict`, `precision` and `cuda` |
 | `rivals/` | the table of rivals, and how each trains and predicts |
 | `processes.py`, `worker.py` | a question to a fresh process, and the process that answers |
 | `race.py` | a run of a suite: rounds over rivals; same results or no times |

@@ -13,16 +13,16 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import exp
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastmlp.bench import processes
+from fastmlp.bench import processes, turns
 from fastmlp.bench.race import TOLERANCE, Run, finite, relative, summary, wrong
 from fastmlp.bench.tables import Bars, Table, difference, largest, number, percent, share, times
-from fastmlp.bench.timing import clock, epochs_within
 from fastmlp.bench.workloads import FORMULA, WORKLOADS, Task, Workload
 from fastmlp.kernels import formulas
 
@@ -214,9 +214,6 @@ def _label(case: Mapping[str, Any]) -> str:
 
 # --- inside a worker ------------------------------------------------------------------------------------------------
 
-# What estimators and engines raise for what they do not know or cannot do.
-REFUSALS = (AttributeError, ImportError, LookupError, NotImplementedError, TypeError, ValueError)
-
 
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the losses of every option's checked epochs, and seconds per step, timed between fits of its base."""
@@ -226,54 +223,9 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
         from fastmlp.bench.rivals import pytorch_options
 
         make = pytorch_options.Trainer
-    checked = task.workload.checked_epochs
-    first = {option["name"]: _first(make, task, option["params"], checked) for option in request["options"]}
-    answers = {name: answer for name, (answer, _) in first.items()}
-    trainers = {name: trainer for name, (_, trainer) in first.items() if trainer is not None}
-    if PLAIN in trainers:
-        elapsed = clock(trainers[PLAIN].fit, checked)
-        epochs = request.get("epochs") or epochs_within(request["seconds"], checked, elapsed)
-        for trainer in trainers.values():
-            trainer.prepare(epochs)
-
-        def seconds(name: str) -> float:
-            return clock(trainers[name].fit, epochs) / (epochs * task.workload.steps)
-
-        pairs = [(option["name"], option["base"]) for option in request["options"]]
-        pairs = [(name, base) for name, base in pairs if {name, base} <= trainers.keys()]
-        for k in range(request["rounds"]):
-            _round(pairs[:: -1 if k % 2 else 1], seconds, answers)
-    return {"options": answers}
-
-
-def _first(
-    make: Callable[[Task, Mapping[str, Any]], Any], task: Task, params: Mapping[str, Any], checked: int
-) -> tuple[dict[str, Any], Any]:
-    """Return (losses of the checked epochs or an error, the trainer if it can go on)."""
-    trainer = None
-    try:
-        trainer = make(task, params)
-        trainer.prepare(checked)
-        return {"losses": trainer.fit(checked), "seconds": [], "base_seconds": []}, trainer
-    except Exception as error:
-        # weights that diverge are a ValueError too, but one that comes after steps were made
-        started = getattr(getattr(trainer, "estimator", None), "t_", 0) > 0
-        status = "absent" if isinstance(error, REFUSALS) and not started else "failed"
-        return {status: f"{type(error).__name__}: {error}".splitlines()[0]}, None
-
-
-def _round(
-    pairs: Sequence[tuple[str, str]], seconds: Callable[[str], float], answers: Mapping[str, dict[str, Any]]
-) -> None:
-    """Time every option once: base, option, base, option, ..., base."""
-    last, before = "", 0.0
-    for name, base in pairs:
-        if base != last:
-            before = seconds(base)
-        answers[name]["seconds"].append(seconds(name))
-        after = seconds(base)
-        answers[name]["base_seconds"].append((before + after) / 2)
-        last, before = base, after
+    makers = {option["name"]: partial(make, task, option["params"]) for option in request["options"]}
+    bases = {option["name"]: option["base"] for option in request["options"]}
+    return {"options": turns.take(makers, bases, task.workload, request)}
 
 
 def _ours(task: Task, params: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmlp.bench.rivals import ENGINE, RIVALS
-from fastmlp.bench.workloads import EVERY_WORKLOAD, Workload
+from fastmlp.bench.workloads import EVERY_WORKLOAD, HIGHEST, Workload
 
 SIDE_BY_SIDE = ("quick", "train")  # suites in which engines race each other
 
@@ -28,6 +28,7 @@ class Settings:
     workloads: tuple[str, ...] = tuple(EVERY_WORKLOAD)  # of which each suite takes its own
     rivals: tuple[str, ...] = tuple(RIVALS)
     dtype: str = "float32"  # or "float64"
+    precision: str = HIGHEST  # of float32 products in `train`: the least that they may have
     data: tuple[str, ...] = ()  # of `quick`; empty for all
     solvers: tuple[str, ...] = ()  # of `quick`; empty for all
     backend: str = "auto"  # engine of fastmlp
@@ -44,6 +45,11 @@ class Settings:
     held: Mapping[str, Any] | None = None  # the document in that file, of an earlier run
     quick_check: bool = False  # everything at its smallest, to see that it runs; the times mean little
 
+    @property
+    def arithmetic(self) -> str:
+        """What results may differ by: the dtype, or the precision of float32 products below the highest."""
+        return self.dtype if self.precision == HIGHEST else self.precision
+
     def of_suite(self, rounds: int) -> Settings:
         """Return these settings with a suite's default number of rounds."""
         return replace(self, rounds=self.rounds or (1 if self.quick_check else rounds))
@@ -51,7 +57,9 @@ class Settings:
     def entrants(self, suite: str) -> list[str]:
         """Return fastmlp and the chosen rivals of a suite."""
         engines = self.engines[1:] if suite in SIDE_BY_SIDE else ()
-        rivals = [name for name in self.rivals if suite in RIVALS[name].suites]
+        rivals = [
+            name for name in self.rivals if suite in RIVALS[name].suites and self.precision in RIVALS[name].precisions
+        ]
         return ["fastmlp", *(ENGINE + name for name in engines), *rivals]
 
     def named(self, workloads: Mapping[str, Workload]) -> list[Workload]:
@@ -60,7 +68,12 @@ class Settings:
 
     def question(self, workload: Workload | None = None, **more: Any) -> dict[str, Any]:
         """Return what every worker is told."""
-        question = {"dtype": self.dtype, "backend": self.backend, "seconds": self.seconds}
+        question = {
+            "dtype": self.dtype,
+            "precision": self.precision,
+            "backend": self.backend,
+            "seconds": self.seconds,
+        }
         if workload:
             question["workload"] = workload.name
             if self.quick_check:
@@ -69,4 +82,5 @@ class Settings:
 
     def shown(self, **more: Any) -> dict[str, Any]:
         """Return the settings that belong to a suite's results, for JSON."""
-        return {"rounds": self.rounds, "dtype": self.dtype, "threads": list(self.threads), **more}
+        threads = list(self.threads)
+        return {"rounds": self.rounds, "dtype": self.dtype, "precision": self.precision, "threads": threads, **more}

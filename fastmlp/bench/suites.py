@@ -19,6 +19,7 @@ SUITES: Mapping[str, str] = {
     "grid": "GridSearchCV in two processes",
     "scaling": "time and memory from 10^4 to 10^7 rows",
     "options": "what activations, solvers and regularizers cost over the plain network",
+    "precision": "what matmul_precision gains in time and costs in exactness, and where fits end",
     "tabular": "errors and times of whole estimators at their defaults, on tables that packages ship; takes hours",
     "cuda": "time of a training step on a GPU, against PyTorch's and JAX's, with the device's peaks",
 }

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from fastmlp.bench import engines, peak, rivals
-from fastmlp.bench.race import Run, best, differences, mean, medians, ratio, ratios, shown
-from fastmlp.bench.tables import Bars, Table, largest, number, percent, ratio_bars, scaled, share, times
+from fastmlp.bench.race import TOLERANCE, Run, best, differences, mean, medians, ratio, ratios, shown
+from fastmlp.bench.tables import Bars, Table, difference, largest, number, percent, ratio_bars, scaled, share, times
 from fastmlp.bench.timing import epochs_within, repeat, timed
-from fastmlp.bench.workloads import SEED, WORKLOADS, Task, Workload
+from fastmlp.bench.workloads import HIGHEST, SEED, WORKLOADS, Task, Workload
 
 ROUNDS = 3
 FITS = 4  # that should go into the time of a process
@@ -36,8 +36,14 @@ def run(run: Run) -> dict[str, Any]:
         "mean_ratio": means(found, "ratio", rivals.others(run.versions)),
         "mean_ratio_to_best": mean([one["ratio_to_best"] for one in found]),
         **engines.compare(found, settings.engines),
-        "figures": medians(found, f" {settings.dtype}, seconds per step", settings.engines),
+        "figures": medians(found, f" {numbers(settings.shown())}, seconds per step", settings.engines),
     }
+
+
+def numbers(settings: Mapping[str, Any]) -> str:
+    """Return the dtype, and the precision of its products if that is not the highest: float32 high."""
+    precision = settings.get("precision", HIGHEST)  # older files do not have it
+    return settings["dtype"] if precision == HIGHEST else f"{settings['dtype']} {precision}"
 
 
 def entry(run: Run, workload: Workload, **question: Any) -> dict[str, Any]:
@@ -76,7 +82,10 @@ Fit = Callable[[int], tuple[float, list[float]]]  # epochs -> seconds, losses
 def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Time one rival on one workload, in a process that is fresh."""
     task = Task.read(request)
-    setup, trainer = timed(rivals.load(request["rival"]).trainer, task, request["rival"])
+    try:
+        setup, trainer = timed(rivals.load(request["rival"]).trainer, task, request["rival"])
+    except NotImplementedError as error:
+        return {"absent": str(error)}
     return {"setup": setup, **timed_fits(trainer, task, request)}
 
 
@@ -155,15 +164,42 @@ def _overview(result: Mapping[str, Any]) -> Table:
         for choice, found in result["peak_gflops"].items()
     )
     notes = [
-        f"{settings['dtype']}; each rival at its best thread count of {' and '.join(map(str, settings['threads']))}; "
+        f"{numbers(settings)}; each rival at its best thread count of {' and '.join(map(str, settings['threads']))}; "
         f"rounds: {settings['rounds']}, a fresh process for each.",
         "Same data, initial weights, batches and optimizer formula; losses and weights were compared first.",
         "us: median microseconds of a step, everything included: gather, forward, loss, backward, update.",
         "Shuffling is part of the fits of fastmlp and scikit-learn; the others get ready-made orders.",
         "One output: two classes are one logistic output for all rivals, as in scikit-learn.",
         f"Peak: the fastest large product of the same run. GFLOP/s by threads: {peaks}.",
+        *_precisions(result),
+        *_refusals(result),
     ]
     return Table.of("Training step: times faster than each rival", rows, notes)
+
+
+def _precisions(result: Mapping[str, Any]) -> list[str]:
+    """Return what each rival was told of its products, and what results may differ by, below the highest precision."""
+    precision = result["settings"]["precision"]
+    if precision == HIGHEST:
+        return []
+    told = {name: rivals.row(name).precisions[precision] for name in ["fastmlp", *result["mean_ratio"]]}
+    limits = TOLERANCE[precision]
+    return [
+        f"Products of float32 may be less exact: {'; '.join(f'{name}: {word}' for name, word in told.items())}. "
+        "All but autocast permit it, and compute in float32 where they find no instructions for less.",
+        f"So losses may differ by {difference(limits['losses'])}, weights by {difference(limits['array'])} of the way "
+        "trained. The peak is that of float32.",
+    ]
+
+
+def _refusals(result: Mapping[str, Any]) -> list[str]:
+    """Return why rivals that are installed are absent, each reason once."""
+    found = {
+        f"{rival}: absent: {record['problem']}"
+        for _, rival, record in measurements(result)
+        if record["status"] == "absent" and record["version"]
+    }
+    return sorted(found)
 
 
 def _details(result: Mapping[str, Any]) -> Table:

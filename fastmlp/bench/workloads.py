@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.model.network import Network
+from fastmlp.model.network import MATMUL_PRECISIONS, Network
 
 SEED = 0
+
+HIGHEST = MATMUL_PRECISIONS[0]  # of products
 
 # No penalty: what weight decay means differs between the libraries, and it is no part of the work compared here.
 ALPHA = 0.0
@@ -157,10 +159,18 @@ class Task:
     for themselves, and the others get copies.
     """
 
-    def __init__(self, workload: Workload, X: np.ndarray, y: np.ndarray, threads: int, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        X: np.ndarray,
+        y: np.ndarray,
+        threads: int,
+        backend: str = "auto",
+        precision: str = HIGHEST,  # of float32 products
+    ) -> None:
         self.workload, self.X, self.y = workload, X, y
-        self.threads, self.backend = threads, backend
-        self.network = workload.network(X.dtype.name)
+        self.threads, self.backend, self.precision = threads, backend, precision
+        self.network = workload.network(X.dtype.name).with_precision(precision)
         self._rng = np.random.RandomState(SEED)
         self.params = self.network.initial_params(self._rng, gain=6.0)  # (n_params,)
         self._orders: list[np.ndarray] = []
@@ -169,7 +179,7 @@ class Task:
     def read(cls, request: Mapping[str, Any]) -> Task:
         workload, folder = EVERY_WORKLOAD[request["workload"]], Path(request["folder"])
         X, y = np.load(folder / "X.npy"), np.load(folder / "y.npy")
-        return cls(workload, X, y, request["threads"], request["backend"])
+        return cls(workload, X, y, request["threads"], request["backend"], request["precision"])
 
     @property
     def layers(self) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -27,7 +27,7 @@ from fastmlp.bench.rivals import RIVALS
 from fastmlp.bench.rivals.models import MODELS
 from fastmlp.bench.settings import Settings, Unusable
 from fastmlp.bench.suites import ALL, SUITES
-from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS
+from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, HIGHEST, WORKLOADS
 from fastmlp.cli import output
 from fastmlp.cli.arguments import JsonFile, output_file
 from fastmlp.cli.evaluate import evaluate
@@ -38,6 +38,7 @@ from fastmlp.cli.output import WRONG_USAGE
 from fastmlp.cli.predict import predict
 from fastmlp.cli.show import show
 from fastmlp.engines import environment
+from fastmlp.model.network import MATMUL_PRECISIONS
 
 DIFFERENT = 1
 SLOWER = 3
@@ -46,7 +47,8 @@ SLOWER = 3
 OPTIONS_OF = {
     "data": ("quick",),
     "solver": ("quick",),
-    "workload": ("train", "cuda"),
+    "workload": ("train", "precision", "cuda"),
+    "precision": ("train",),
     "engines": ("quick", "train", "cold"),
     "rival": ("train", "predict", "cold", "grid", "options", "cuda", "tabular"),
     "dtype": ("train", "predict", "cold", "grid", "options"),
@@ -161,13 +163,22 @@ Workloads = Annotated[
     list[str] | None,
     _names(
         EVERY_WORKLOAD,
-        f"Only this workload, may be repeated; train: {', '.join(WORKLOADS)}; cuda: {', '.join(DEVICE_WORKLOADS)}.",
+        f"Only this workload, may be repeated; train, precision: {', '.join(WORKLOADS)}; "
+        f"cuda: {', '.join(DEVICE_WORKLOADS)}.",
     ),
 ]
 Rivals = Annotated[
     list[str] | None, _names(RIVALS, f"Not in quick: only this rival, may be repeated: {', '.join(RIVALS)}.")
 ]
 Dtype = Annotated[str | None, typer.Option(metavar="NAME", help="Not in quick: float32 (the default) or float64.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"train: products of float32 by all rivals that know it: {', '.join(MATMUL_PRECISIONS)} (the first is the "
+        "default).",
+    ),
+]
 DataTables = Annotated[
     list[str] | None, _names(TABLES, f"tabular: only this table, may be repeated: {', '.join(TABLES)}.")
 ]
@@ -251,6 +262,7 @@ def bench(
     workload: Workloads = None,
     rival: Rivals = None,
     dtype: Dtype = None,
+    precision: Precision = None,
     table: DataTables = None,
     max_rows: MaxRows = None,
     wheels: Wheels = None,
@@ -265,9 +277,9 @@ def bench(
 
     **quick** whole fits against scikit-learn, in a minute · **train** time of a training step, all rivals ·
     **predict** class probabilities · **cold** first import and first fit · **grid** GridSearchCV · **scaling** time
-    and memory up to 10^7 rows · **options** what activations, solvers and regularizers cost · **tabular** errors and
-    times of estimators on tables · **cuda** a training step on a GPU · **all** of these, without tabular, which takes
-    hours, and without cuda where there is no GPU.
+    and memory up to 10^7 rows · **options** what activations, solvers and regularizers cost · **precision** what
+    matmul_precision gains and costs · **tabular** errors and times of estimators on tables · **cuda** a training step
+    on a GPU · **all** of these, without tabular, which takes hours, and without cuda where there is no GPU.
 
     A rival whose results differ has no times, and the command exits with 1. Rivals that are not installed are shown
     as absent; `pip install "fastmlp[rivals]"` brings them, or FASTMLP_RIVALS_PYTHON names an interpreter that has
@@ -279,6 +291,8 @@ def bench(
         fastmlp bench --data iris --data digits --solver adam
         fastmlp bench train --workload digits --rival pytorch
         fastmlp bench train --engines all
+        fastmlp bench train --precision high
+        fastmlp bench precision --workload mnist --html precision.html
         fastmlp bench all --json results.json --html results.html
         fastmlp bench train --compare results.json
         fastmlp bench tabular --max-rows 5000 --splits 2 --json tabular.json
@@ -288,8 +302,9 @@ def bench(
     names = _suites(suite, chosen)
     settings = _settings(chosen)
     options = dict.fromkeys(names, settings) | {"quick": replace(settings, threads=(threads or 1,))}
-    if engines and not rival:
-        options["train"] = replace(settings, rivals=())  # the engines among themselves
+    if "train" in options:  # engines run among themselves, unless rivals are named
+        of_train = replace(settings, precision=precision or HIGHEST)
+        options["train"] = replace(of_train, rivals=()) if engines and not rival else of_train
     with ExitStack() as stack:
         with output.one_line_errors():
             stack.enter_context(guarded({"--compare": compare}, {"--json": json_file, "--html": html_file}))
@@ -388,7 +403,8 @@ def _suites(suite: str, chosen: Mapping[str, Any]) -> tuple[str, ...]:
             output.fail(f"--{option.replace('_', '-')} is an option of {', '.join(of)}, not of {suite}.", WRONG_USAGE)
     if chosen["dtype"] not in (None, "float32", "float64"):
         output.fail(f"--dtype {chosen['dtype']!r} is not one of float32, float64.", WRONG_USAGE)
-    of_suite = {"train": WORKLOADS, "cuda": DEVICE_WORKLOADS}.get(suite, EVERY_WORKLOAD)
+    _check_precision(chosen)
+    of_suite = {"train": WORKLOADS, "precision": WORKLOADS, "cuda": DEVICE_WORKLOADS}.get(suite, EVERY_WORKLOAD)
     for name in chosen["workload"] or ():
         if name not in of_suite:
             output.fail(f"--workload {name} is none of {suite}'s, which are {', '.join(of_suite)}.", WRONG_USAGE)
@@ -396,6 +412,19 @@ def _suites(suite: str, chosen: Mapping[str, Any]) -> tuple[str, ...]:
     if "quick" in names and not quick.select(chosen["data"] or (), chosen["solver"] or ()):
         output.fail("no case has both this data set and this solver.", WRONG_USAGE)
     return names
+
+
+def _check_precision(chosen: Mapping[str, Any]) -> None:
+    """Raise if there is no such precision, or if the dtype or a chosen rival of `train` does not know it."""
+    precision = chosen["precision"] or HIGHEST
+    if precision not in MATMUL_PRECISIONS:
+        output.fail(f"--precision {precision!r} is not one of {', '.join(MATMUL_PRECISIONS)}.", WRONG_USAGE)
+    if precision != HIGHEST and chosen["dtype"] == "float64":
+        output.fail(f"--precision {precision} is for float32; float64 has {HIGHEST} only.", WRONG_USAGE)
+    for name in chosen["rival"] or ():
+        known = RIVALS[name].precisions
+        if "train" in RIVALS[name].suites and precision not in known:
+            output.fail(f"--rival {name!r} takes part with --precision {' or '.join(known)} only.", WRONG_USAGE)
 
 
 def _show(document: Mapping[str, Any], comparison: Mapping[str, Any] | None, quiet: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn import get_config
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import validate_data
 
@@ -20,24 +21,67 @@ from fastmlp.model import choices
 from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _check_sample_weight, _check_y
 
+#: Dtypes of X that engines read. NumPy keeps one object per native dtype: ``is`` tells a clean array from others.
+FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
+
 
 def validated(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
     """Return X and y validated, with scikit-learn's errors; `reset` says whether X tells the number of features."""
     if isinstance(X, Rows):
         return X.validated(estimator, partial(validated, estimator, reset=reset))
+    if _is_valid(estimator, X, y, reset):
+        if reset:
+            estimator.n_features_in_ = X.shape[1]
+            vars(estimator).pop("feature_names_in_", None)
+    else:
+        X, y = _validated(estimator, X, y, reset)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = column_or_1d(y, warn=True)
+    return X, y
+
+
+def _validated(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+    """Return X and y as scikit-learn's validation returns them."""
     y = device_arrays.on_host(estimator, y, "y")
     checks = {"multi_output": True, "y_numeric": estimator._numeric_targets}
     if device_arrays.is_device_array(X):
         X, y = device_arrays.validated(estimator, X, reset), _check_y(y, **checks, estimator=estimator)
         check_consistent_length(X, y)
         device_arrays.check_finite(X)
-    else:
-        warn_of_categories(X)
-        dtypes = (np.float64, np.float32)
-        X, y = validate_data(estimator, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, reset=reset, **checks)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = column_or_1d(y, warn=True)
-    return X, y
+        return X, y
+    warn_of_categories(X)
+    dtypes = (np.float64, np.float32)
+    return validate_data(estimator, X, y, accept_sparse=["csr", "csc"], dtype=dtypes, reset=reset, **checks)
+
+
+def is_plain(X: Any, dtype: np.dtype, n_features: int) -> bool:
+    """Return whether X is a plain matrix of this native dtype and width, with rows; what is finite in it is valid."""
+    return type(X) is np.ndarray and X.dtype is dtype and X.ndim == 2 and X.shape[1] == n_features and X.shape[0] > 0
+
+
+def _is_valid(estimator: Any, X: Any, y: Any, reset: bool) -> bool:
+    """Return whether scikit-learn's validation, which takes longer than some epochs, would return X and y as they are.
+
+    It would for plain arrays of finite numbers. Whatever else there is, it has to judge.
+    """
+    if type(X) is not np.ndarray or type(y) is not np.ndarray or X.ndim != 2 or X.shape[1] == 0:
+        return False
+    known = vars(estimator)
+    n_features = X.shape[1] if reset else known.get("n_features_in_")
+    if not any(is_plain(X, dtype, n_features) for dtype in FLOATS) or (not reset and "feature_names_in_" in known):
+        return False
+    if y.ndim not in (1, 2) or y.shape[0] != X.shape[0] or y.size == 0:
+        return False
+    is_float = y.dtype in FLOATS
+    return (is_float or y.dtype.kind in "biuU") and _is_finite(X) and (not is_float or _is_finite(y))
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Return whether all numbers are finite, or need not be; False also where their sum overflows."""
+    if get_config()["assume_finite"]:
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum()))
 
 
 def warn_of_categories(X: Any) -> None:

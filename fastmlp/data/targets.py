@@ -102,6 +102,23 @@ def link_of(loss: Any) -> str:
 # --- classes ----------------------------------------------------------------------------------------------------------
 
 
+def binarizer_of(y: Any) -> LabelBinarizer:
+    """Return scikit-learn's binarizer, fitted on the targets of a classifier.
+
+    It looks five times at what kind of targets they are. Whole numbers and texts in one column need one look.
+    """
+    binarizer = LabelBinarizer()
+    if type(y) is not np.ndarray or y.ndim != 1 or y.dtype.kind not in "biuU" or not y.dtype.isnative:
+        return binarizer.fit(y)
+    classes = np.unique(y)
+    if 2 * len(classes) > len(y):  # some releases of scikit-learn warn of so many
+        return binarizer.fit(y)
+    binarizer.y_type_ = "multiclass" if len(classes) > 2 else "binary"
+    binarizer.sparse_input_ = False
+    binarizer.classes_ = np.array(list(classes))  # texts no longer than the longest of them
+    return binarizer
+
+
 def n_class_outputs(binarizer: LabelBinarizer) -> int:
     """Return the number of output neurons: one per class or label, a single one for two classes."""
     return 1 if binarizer.y_type_ == "binary" else len(binarizer.classes_)

@@ -26,6 +26,31 @@ def _packed(n_states: int, above_first: float) -> float:
     return (1 + n_states) + 1 + above_first  # 1: the gradient
 
 
+def _no_matrix_units() -> tuple[str | None, str | None]:
+    return None, "this engine has no kernels for them"
+
+
+def _matrix_units() -> tuple[str | None, str | None]:
+    from fastmlp.kernels import _engine
+
+    return _engine.matrix_units()
+
+
+def _in_panels(network: Network, n_rows: int) -> float:
+    """Return the share of the parameters that the Cython engine keeps a second time, in panels."""
+    from fastmlp.kernels import _engine
+
+    rows, size = _engine.panels()
+    if n_rows * network.members < rows:
+        return 0.0
+    least = size / network.dtype.itemsize
+    return sum(s.size for s in network.segments if s.name == "W" and s.size > least) / network.n_params
+
+
+# A layout of a weight's halves, in numbers of the weight's size: two halves of 16 bits, one, none.
+HALVES = {"highest": 0.0, "high": 1.0, "medium": 0.5}
+
+
 @dataclass(frozen=True)
 class Row:
     """One engine.
@@ -41,6 +66,18 @@ class Row:
     holds: Callable[[int, float], float] = _packed
     packs: bool = True  # whether it works on copies of the parameters that it is given
     side_by_side: bool = True  # whether several threads may train, each with a workspace of its own
+    # The name of the matrix units in use, or None; and why there are none, or None.  The engine must import.
+    matrix_units: Callable[[], tuple[str | None, str | None]] = _no_matrix_units
+    # The share of a network's parameters that is kept a second time in training with batches of so many rows.
+    copies: Callable[[Network, int], float] = lambda network, n_rows: 0.0
+
+    def vectors(self, n_states: int, above_first: float, network: Network, n_rows: int) -> float:
+        """Return what `holds` says, and the second layout of the weights: halves for matrix units, or copies.
+
+        Every weight has halves in the layout that its product reads; one above the first layer has them transposed too.
+        """
+        halves = HALVES[network.matmul_precision] * (1 + above_first) if self.matrix_units()[0] else 0.0
+        return self.holds(n_states, above_first) + (halves or self.copies(network, n_rows))
 
 
 # Loading compiled code takes half a second; compiling it takes 20 seconds, once per machine.  For more operations than
@@ -50,7 +87,12 @@ COMPILING_PAYS = 1e10
 # In the order in which "auto" looks for one.  It depends only on what is installed and on the size of the fit, so the
 # same fit uses the same engine.  A GPU rounds differently and is shared with others: it is used only if it is named.
 BACKENDS: dict[str, Row] = {
-    "cython": Row("fastmlp.kernels._engine", "reinstall fastmlp where a C compiler is present: pip install fastmlp"),
+    "cython": Row(
+        "fastmlp.kernels._engine",
+        "reinstall fastmlp where a C compiler is present: pip install fastmlp",
+        matrix_units=_matrix_units,
+        copies=_in_panels,
+    ),
     "numba": Row(
         "fastmlp.kernels.numba_cpu",
         'pip install "fastmlp[numba]"',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from numbers import Real
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from fastmlp.model.initialization import initial_params
 from fastmlp.model.network import Network
 from fastmlp.training import lbfgs
 from fastmlp.training.many import n_in_training, n_side_by_side
+from fastmlp.training.run import size_of_batches
 from fastmlp.training.stopping import keeps_best
 
 
@@ -60,9 +62,9 @@ def network_to_train(estimator: Any, X: Any, objective: Objective, first_pass: b
     return _network(estimator, widths, objective.loss, np.dtype(X.dtype))
 
 
-def check_memory(estimator: Any, network: Network, engine: ModuleType, has_validation: bool) -> None:
-    """Raise a MemoryError for networks whose fit this machine cannot hold, before anything is allocated."""
-    in_training = vectors_of_fit(estimator, network, engine, has_validation)
+def check_memory(estimator: Any, network: Network, engine: ModuleType, n_rows: int, has_validation: bool) -> None:
+    """Raise a MemoryError for networks whose fit on `n_rows` rows this machine cannot hold, before it allocates."""
+    in_training = vectors_of_fit(estimator, network, engine, n_rows, has_validation)
     n = estimator.n_ens * estimator.n_cv
     if n > 1:  # all have their weights from the beginning, and keep their states to the end
         n_in_step = estimator.n_ens if ensemble.trains_in_step(estimator) else 1
@@ -76,16 +78,14 @@ def check_memory(estimator: Any, network: Network, engine: ModuleType, has_valid
         raise
 
 
-def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, has_validation: bool) -> float:
+def vectors_of_fit(estimator: Any, network: Network, engine: ModuleType, n_rows: int, has_validation: bool) -> float:
     """Return how many vectors of the size of the parameters a fit holds at its peak, besides rows and their buffers."""
     if choices.name_of(estimator.solver) == "lbfgs":
         return lbfgs.VECTORS * 8 / network.dtype.itemsize
-    n_states, row = _n_states(estimator), backends.row_of(engine)
+    n_states, row, batch = _n_states(estimator), backends.row_of(engine), size_of_batches(estimator, n_rows)
     lowest = 0 if layer_table.learns_in_front(network) else 1  # the first layer that hands a delta down
     above_first = sum(s.size for s in network.segments if s.name == "W" and s.layer >= lowest) / network.n_params
-    found = 1 + n_states + row.holds(n_states, above_first)  # 1: the parameters
-    if getattr(engine, "matrix_units", lambda: (None, None))()[0]:  # halves of the weights, in two layouts at the most
-        found += {"highest": 0.0, "high": 1.0, "medium": 0.5}[network.matmul_precision] * (1 + above_first)
+    found = 1 + n_states + row.vectors(n_states, above_first, network, batch)  # 1: the parameters
     if has_validation:
         found += row.packs + 2 * network.needs_whole_batch  # the weights to predict with, batch_norm folded into them
         found += (1 + row.packs) * keeps_best(estimator, True)  # the best so far and the ones that take their place
@@ -140,4 +140,12 @@ def _network(estimator: Any, widths: tuple[int, ...], loss: Any, dtype: np.dtype
     n_hidden = len(widths) - 2
     activations = activations_of(estimator.activation, n_hidden)
     options = stages.options_of(estimator, n_hidden)
-    return Network(widths, activations, loss, dtype, matmul_precision=estimator.matmul_precision, **options)
+    options["matmul_precision"] = estimator.matmul_precision
+    named = all(isinstance(entry, str) for entry in (*activations, loss, estimator.matmul_precision))
+    return (_network_of_names if named else Network)(widths, activations, loss, dtype, **options)
+
+
+@lru_cache(maxsize=64)
+def _network_of_names(*args: Any, **options: Any) -> Network:
+    """Return a network, the same one as before for the same arguments: it knows its segments and sizes already."""
+    return Network(*args, **options)

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp.data import device_arrays, inputs
@@ -42,6 +41,7 @@ from fastmlp.estimator.mistakes import about_parameters, check_values, explained
 from fastmlp.estimator.parameters import CONSTRAINTS, Parameters, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import EnsemblePrediction, Prediction
 from fastmlp.model import choices, weights
+from fastmlp.model.initialization import random_state_of
 from fastmlp.model.network import Network
 from fastmlp.model.tabular_initialization import Look
 from fastmlp.sklearn_compat import _fit_context
@@ -375,14 +375,14 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self._learn_targets(y, extras.incremental)
         y = inputs.dense_targets(self, y)
         sample_weight = inputs.validated_weight(self, sample_weight, y, all_zero=extras.incremental)
-        ranks, random_state, objective = extras.ranks, check_random_state(self.random_state), self._objective(y)
+        ranks, random_state, objective = extras.ranks, random_state_of(self.random_state), self._objective(y)
         random_state = random_state if ranks is None else ranks.random_state(random_state)
         X, split = self._prepared(X, y, extras, random_state)
 
         network = self._network_to_train(X, objective, first_pass)
         n_epochs = 1 if extras.incremental else self.max_iter
         engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
-        architecture.check_memory(self, network, engine, self._has_validation(extras))
+        architecture.check_memory(self, network, engine, X.shape[0], self._has_validation(extras))
         engine = engine if ranks is None else ranks.engine(engine, network)
         data = inputs.encoded(self, X, y, self._weigh(y, sample_weight), network, objective)
         if not extras.incremental:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.data import device_arrays
+from fastmlp.data.inputs import is_plain
 from fastmlp.engines import backends
 from fastmlp.model.weights import FURTHER_ATTRIBUTES, flat_params, further_arrays, shared_params
 
@@ -30,8 +31,7 @@ class Prediction:
         self.made_for = self._identity(estimator)
         self.fitted = estimator._fitted_network()
         self.network = self.fitted.plain
-        # NumPy keeps one object per native dtype, so a comparison by identity misses no clean array
-        self.dtype = np.dtype(self.network.dtype.type)
+        self.dtype = np.dtype(self.network.dtype.type)  # NumPy's one object, which tells plain arrays from others
         self.n_features, self.n_outputs = self.network.n_columns, self.network.widths[-1]
         self.engine = backends.get(estimator.backend)
         self.has_names = hasattr(estimator, "feature_names_in_")
@@ -55,11 +55,7 @@ class Prediction:
     def takes(self, X: Any) -> bool:
         """Return whether X, if finite, needs no validation by scikit-learn: a plain array of this width and dtype."""
         return (
-            type(X) is np.ndarray
-            and X.dtype is self.dtype
-            and X.ndim == 2
-            and X.shape[1] == self.n_features
-            and X.shape[0] > 0
+            is_plain(X, self.dtype, self.n_features)
             and (flags := X.flags).c_contiguous
             and flags.aligned
             and not self.has_names

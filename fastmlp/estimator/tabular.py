@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.data.warned import Warned, kept, warn_once_each
@@ -27,6 +26,7 @@ from fastmlp.estimator.base import BaseNetwork, Extras, fit_context
 from fastmlp.estimator.parameters import activations_of, check_monitor
 from fastmlp.estimator.prediction import Prediction
 from fastmlp.model import stages
+from fastmlp.model.initialization import random_state_of
 from fastmlp.model.network import Network, check_precision
 from fastmlp.preprocessing.coder import ColumnCoder
 from fastmlp.sklearn_compat import _safe_indexing
@@ -169,7 +169,7 @@ class BaseTabular(BaseNetwork):
         """Train several networks; those of a split share its coder and its matrix."""
         ensemble.check(self, bool(extras.validation), (), None)
         check_callbacks(self.callbacks or ())
-        whole, random_state, heard = self._member(), check_random_state(self.random_state), list[Warned]()
+        whole, random_state, heard = self._member(), random_state_of(self.random_state), list[Warned]()
         table, labels = whole._validated(X, y, reset=True)
         whole._learn_targets(labels, False)
         whole._note_targets(labels)

@@ -8,12 +8,41 @@ are zero. "auto" is scikit-learn's own (:meth:`Network.initial_params`), which d
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+from sklearn.utils import check_random_state
 
 from fastmlp.model import spelling
 from fastmlp.model.network import Network
+
+# --- where draws come from --------------------------------------------------------------------------------------------
+
+
+class _Unseeded(ISeedSequence):
+    """What a generator begins with that is seeded right away."""
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Any:
+        return [1] * n_words
+
+
+def random_state_of(seed: Any) -> np.random.RandomState:
+    """Return what scikit-learn's check_random_state returns.
+
+    ``RandomState(seed)`` first fills its state with entropy of the system, which takes as long as ten epochs of a small
+    fit, and then seeds it. This one is only seeded.
+    """
+    if not isinstance(seed, Integral):
+        return check_random_state(seed)
+    unseeded: Any = _Unseeded()  # NumPy's types know seed sequences of its own only
+    random_state = np.random.RandomState(np.random.MT19937(unseeded))
+    random_state.seed(int(seed))
+    return random_state
+
+
+# --- initializers -----------------------------------------------------------------------------------------------------
 
 Initializer = Callable[[np.random.RandomState, int, int], Any]
 

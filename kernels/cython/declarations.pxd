@@ -58,6 +58,7 @@ cdef extern from "lbfgs.h":
         double tol, tol_value
         Py_ssize_t max_iter, max_evaluations, n_iter, n_evaluations
         fm_lbfgs_blas blas
+        int has_avx2
     int fm_lbfgs_advance(fm_lbfgs *, double) nogil
 
 

@@ -67,6 +67,11 @@ def matrix_units():
     return None, f"the instruction set in use, {isa()}, has none" if why == NULL else why.decode()
 
 
+def panels():
+    """Return from how many rows of a chunk, and from how many bytes, a W lies in panels, too (tiers.h)."""
+    return PANEL_ROWS, SMALL_B_BYTES
+
+
 def use_isa(name):
     """Use another instruction set for workspaces from now on.
 

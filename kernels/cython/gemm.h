@@ -138,6 +138,32 @@ static inline int FN(packs_rows)(idx N, idx cs, int in_panels)
     return in_panels && N * (idx)sizeof(REAL) >= PACK_WIDTH_BYTES;
 }
 
+/* Lines of the next panel that no tile has asked for yet, and how many of them each tile asks for. */
+typedef struct {
+    const REAL *from, *end;
+    idx numbers;
+} FN(ahead);
+
+/* Column n of B, rows k .. k + depth, for so many tiles; nothing if there is no such column, or if B is in no panels. */
+static inline FN(ahead) FN(next_panel)(const FN(right) *B, idx N, idx n, idx k, idx depth, idx tiles)
+{
+    if (!B->depth || n >= N)
+        return (FN(ahead)){NULL, NULL, 0};
+    const idx width = FN(panel_vectors)((N - n) / LANES) * LANES;
+    const REAL *from = B->values + n * B->depth + k * width;
+    return (FN(ahead)){from, from + depth * width, (depth * width / tiles / LANES + 1) * LANES};
+}
+
+/* Ask for a tile's share of the next panel, and for the part of C that the next tile begins with: `rows` or NULL. */
+static inline void FN(ask_ahead)(FN(ahead) *next, const REAL *rows, idx ldc, idx nv)
+{
+    for (idx i = 0; i < next->numbers && next->from < next->end; i += LANES, next->from += LANES)
+        PREFETCH_TO_L2(next->from);
+    for (int i = 0; i < MR && rows; i++, rows += ldc)
+        for (idx j = 0; j < nv; j++)
+            PREFETCH(rows + j * LANES);
+}
+
 /* C (M, N) = start + A B, N a multiple of LANES.
  *
  * Loops, outermost first: k in blocks of KC, m in blocks of `block` rows, n in panels of NV_MAX vectors, m in tiles.
@@ -159,6 +185,7 @@ static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, FN(righ
                 nv = FN(panel_vectors)((N - n) / LANES);
                 const idx ldb = B.depth ? nv * LANES : B.ld;
                 const REAL *b = B.values + k * ldb + (B.depth ? n * B.depth : n);
+                FN(ahead) next = FN(next_panel)(&B, N, n + nv * LANES, k, depth, (m1 - m0 + MR - 1) / MR);
                 for (idx m = m0; m < m1; m += MR) {
                     const int mr = m1 - m < MR ? (int)(m1 - m) : MR;
                     const REAL *init = FN(zeros);
@@ -170,6 +197,8 @@ static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, FN(righ
                         init = start.values + m * start.stride + n;
                         init_stride = start.stride;
                     }
+                    if (B.depth)
+                        FN(ask_ahead)(&next, m1 - m > MR ? C + (m + MR) * ldc + n : NULL, ldc, nv);
                     FN(TILES)[mr - 1][nv - 1](depth, packs_rows ? room.rows + (m - m0) * depth : a + (m - m0) * rs,
                                               packs_rows ? 1 : rs, packs_rows ? MR : cs, b, ldb, C + m * ldc + n, ldc,
                                               init, init_stride);

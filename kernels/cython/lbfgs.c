@@ -70,65 +70,112 @@ static int solve(const fm_lbfgs *s, const char *trans, int n, int n_rhs, const d
     return info == 0;
 }
 
-#define SIDE_BY_SIDE 8 /* sums */
+#define SIDE_BY_SIDE 8 /* columns */
 
-/* sums[j] = sum_i columns[j][i] v[i] for i in [from, to), on top of what is there. */
-static void add_products(ptrdiff_t from, ptrdiff_t to, const double *const *columns, const double *v, double *sums)
+/* by_r[j] = columns[j]'r and by_g[j] = columns[j]'(-g), for numbers from..n on top of what is there. */
+static void add_products(ptrdiff_t from, ptrdiff_t n, const double *const *columns, const double *r, const double *g,
+                         double *by_r, double *by_g)
 {
-    double sum[SIDE_BY_SIDE];
-    memcpy(sum, sums, sizeof sum);
-    for (ptrdiff_t i = from; i < to; i++)
-        for (int j = 0; j < SIDE_BY_SIDE; j++)
-            sum[j] += columns[j][i] * v[i];
-    memcpy(sums, sum, sizeof sum);
+    for (ptrdiff_t i = from; i < n; i++)
+        for (int j = 0; j < SIDE_BY_SIDE; j++) {
+            by_r[j] += columns[j][i] * r[i];
+            by_g[j] -= columns[j][i] * g[i];
+        }
 }
 
 #if defined(__GNUC__) || defined(__clang__)
+#define INLINE static inline __attribute__((always_inline))
 typedef double pair __attribute__((vector_size(16)));
 typedef double unaligned_pair __attribute__((vector_size(16), aligned(8)));
 #define PAIR(p) (*(const unaligned_pair *)(p))
 
-/* The same from 0 to the largest even number up to n, which is returned: two numbers at a time, two sums in a vector.
- * A processor waits for each addition of a sum, so there must be several. */
-static ptrdiff_t add_even_products(ptrdiff_t n, const double *const *columns, const double *v, double *sums)
+/* The same from 0 to the largest even number up to n, which is returned: two numbers at a time, the sums of two columns
+ * in a vector.  A processor waits for each addition of a sum, so there must be several. */
+static ptrdiff_t add_products_by_two(ptrdiff_t n, const double *const *columns, const double *r, const double *g,
+                                     double *by_r, double *by_g)
 {
     const double *c[SIDE_BY_SIDE];
-    pair sum[SIDE_BY_SIDE / 2] = {{0}};
+    pair sum_r[SIDE_BY_SIDE / 2] = {{0}}, sum_g[SIDE_BY_SIDE / 2] = {{0}};
     memcpy(c, columns, sizeof c);
-    for (ptrdiff_t i = 0; i + 1 < n; i += 2) {
-        const pair w = PAIR(v + i);
+    for (ptrdiff_t i = 0; i + 1 < n; i += 2)
         for (int j = 0; j < SIDE_BY_SIDE / 2; j++) {
-            const pair a = PAIR(c[2 * j] + i) * w, b = PAIR(c[2 * j + 1] + i) * w;
-            sum[j] += (pair){a[0], b[0]};
-            sum[j] += (pair){a[1], b[1]};
+            const pair a = PAIR(c[2 * j] + i), b = PAIR(c[2 * j + 1] + i);
+            const pair rows[2] = {{a[0], b[0]}, {a[1], b[1]}};
+            for (int k = 0; k < 2; k++) {
+                sum_r[j] += rows[k] * r[i + k];
+                sum_g[j] -= rows[k] * g[i + k];
+            }
         }
-    }
-    memcpy(sums, sum, sizeof sum);
+    memcpy(by_r, sum_r, sizeof sum_r);
+    memcpy(by_g, sum_g, sizeof sum_g);
     return n - n % 2;
 }
 #else
-static ptrdiff_t add_even_products(ptrdiff_t n, const double *const *columns, const double *v, double *sums)
+#define INLINE static
+static ptrdiff_t add_products_by_two(ptrdiff_t n, const double *const *columns, const double *r, const double *g,
+                                     double *by_r, double *by_g)
 {
     return 0;
 }
 #endif
 
-/* y_v[j] = Y_j'v, s_v[j] = S_j'v for all pairs; v (n,). */
-static void products(const fm_lbfgs *s, const double *v, double *y_v, double *s_v)
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define AVX2 __attribute__((target("avx2"))) /* and not "fma", which would join products and sums */
+typedef double quad __attribute__((vector_size(32)));
+typedef double unaligned_quad __attribute__((vector_size(32), aligned(8)));
+#define QUAD(p) (*(const unaligned_quad *)(p))
+#ifdef __clang__
+#define CHOOSE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+typedef int64_t places __attribute__((vector_size(32)));
+#define CHOOSE(a, b, i, j, k, l) __builtin_shuffle(a, b, (places){i, j, k, l})
+#endif
+
+/* The same for multiples of four: four numbers at a time, the sums of four columns in a vector. */
+AVX2 static ptrdiff_t add_products_by_four(ptrdiff_t n, const double *const *columns, const double *r, const double *g,
+                                           double *by_r, double *by_g)
+{
+    const double *c[SIDE_BY_SIDE];
+    quad sum_r[SIDE_BY_SIDE / 4] = {{0}}, sum_g[SIDE_BY_SIDE / 4] = {{0}};
+    memcpy(c, columns, sizeof c);
+    for (ptrdiff_t i = 0; i + 3 < n; i += 4)
+        for (int j = 0; j < SIDE_BY_SIDE / 4; j++) {
+            const quad a = QUAD(c[4 * j] + i), b = QUAD(c[4 * j + 1] + i);
+            const quad d = QUAD(c[4 * j + 2] + i), e = QUAD(c[4 * j + 3] + i);
+            const quad ab02 = CHOOSE(a, b, 0, 4, 2, 6), ab13 = CHOOSE(a, b, 1, 5, 3, 7);
+            const quad de02 = CHOOSE(d, e, 0, 4, 2, 6), de13 = CHOOSE(d, e, 1, 5, 3, 7);
+            const quad rows[4] = {CHOOSE(ab02, de02, 0, 1, 4, 5), CHOOSE(ab13, de13, 0, 1, 4, 5),
+                                  CHOOSE(ab02, de02, 2, 3, 6, 7), CHOOSE(ab13, de13, 2, 3, 6, 7)};
+            for (int k = 0; k < 4; k++) {
+                sum_r[j] += rows[k] * r[i + k];
+                sum_g[j] -= rows[k] * g[i + k];
+            }
+        }
+    memcpy(by_r, sum_r, sizeof sum_r);
+    memcpy(by_g, sum_g, sizeof sum_g);
+    return n - n % 4;
+}
+#endif
+
+/* The products of all pairs, Y first, with r and with -g, into s->by_gradient; and, where by_step is given, with the
+ * step d.  Each column comes from memory once: SIDE_BY_SIDE columns stay in cache for their products. */
+static void products(fm_lbfgs *s, const double *r, double *by_r, const double *d, double *by_step)
 {
     const double *columns[M2 + SIDE_BY_SIDE];
-    double sums[M2 + SIDE_BY_SIDE] = {0};
+    double of_r[M2 + SIDE_BY_SIDE] = {0}, of_g[M2 + SIDE_BY_SIDE] = {0};
     const int n = s->n_pairs;
     for (int j = 0; j < n; j++)
         columns[j] = change_of(s, j), columns[n + j] = step_of(s, j);
     for (int j = 2 * n; j < 2 * n + SIDE_BY_SIDE - 1; j++)
-        columns[j] = v; /* the last group may be incomplete */
+        columns[j] = r; /* the last group may be incomplete */
     for (int j = 0; j < 2 * n; j += SIDE_BY_SIDE) {
-        const ptrdiff_t done = add_even_products(s->n, columns + j, v, sums + j);
-        add_products(done, s->n, columns + j, v, sums + j);
+        for (int k = j; by_step && k < j + SIDE_BY_SIDE && k < 2 * n; k++)
+            by_step[k] = dot(s, s->n, d, columns[k]);
+        const ptrdiff_t done = s->loops->add_products(s->n, columns + j, r, s->g, of_r + j, of_g + j);
+        add_products(done, s->n, columns + j, r, s->g, of_r + j, of_g + j);
     }
-    memcpy(y_v, sums, n * sizeof(double));
-    memcpy(s_v, sums + n, n * sizeof(double));
+    memcpy(by_r, of_r, 2 * n * sizeof(double));
+    memcpy(s->by_gradient, of_g, 2 * n * sizeof(double));
 }
 
 /* The largest |g_i|, or NaN. */
@@ -172,15 +219,12 @@ static void keep_pair(fm_lbfgs *s, double rr, double dr, double dd)
     memcpy(step_of(s, last), d, s->n * sizeof(double));
     memcpy(change_of(s, last), r, s->n * sizeof(double));
     s->theta = rr / dr;
-    for (int j = 0; j < last; j++) {
-        s->sy[last + M * j] = dot(s, s->n, d, change_of(s, j));
-        s->ss[j + M * last] = dot(s, s->n, step_of(s, j), d);
-    }
-    s->sy[last + M * last] = dr;
-    s->ss[last + M * last] = dd;
-    double y_y[M], s_y[M];
-    products(s, r, y_y, s_y);
+    double by_change[M2], by_step[M2];
+    products(s, r, by_change, d, by_step);
+    const double *y_y = by_change, *s_y = by_change + s->n_pairs, *y_s = by_step, *s_s = by_step + s->n_pairs;
     for (int j = 0; j <= last; j++) {
+        s->sy[last + M * j] = j < last ? y_s[j] : dr;
+        s->ss[j + M * last] = j < last ? s_s[j] : dd;
         s->yy[last + M * j] = y_y[j];
         s->upper_sy[j + M * last] = s_y[j];
     }
@@ -243,8 +287,11 @@ static int update(fm_lbfgs *s, double slope)
         for (ptrdiff_t i = 0; i < s->n; i++)
             d[i] *= step;
     }
-    if (dr <= DBL_EPSILON * least)
-        return 1; /* no curvature to learn from */
+    if (dr <= DBL_EPSILON * least) { /* no curvature to learn from */
+        double by_change[M2];
+        products(s, r, by_change, NULL, NULL);
+        return 1;
+    }
     keep_pair(s, length * length, dr, dd);
     return is_definite(s) && factor(s);
 }
@@ -265,38 +312,66 @@ static void descend(const fm_lbfgs *s)
     }
 }
 
+/* z = x + (-g + Y v / theta + S v') / theta, d = z - x; columns are those of Y, then S, and v holds v, then v'. */
+INLINE void step_along_pairs(const fm_lbfgs *s, const double *const *columns, const double *v)
+{
+    double *d = direction(s), *z = full_step(s), rows[BLOCK];
+    const int n = s->n_pairs;
+    const double theta = s->theta, inv_theta = 1 / theta;
+    for (ptrdiff_t from = 0; from < s->n; from += BLOCK) {
+        const ptrdiff_t size = s->n - from < BLOCK ? s->n - from : BLOCK;
+        for (ptrdiff_t i = 0; i < size; i++)
+            rows[i] = -s->g[from + i];
+        for (int j = 0; j < n; j++) {
+            const double *change = columns[j] + from, *step = columns[n + j] + from;
+            const double by_change = v[j], by_step = v[n + j];
+            for (ptrdiff_t i = 0; i < size; i++)
+                rows[i] = rows[i] + change[i] * by_change / theta + step[i] * by_step;
+        }
+        for (ptrdiff_t i = 0; i < size; i++) {
+            z[from + i] = s->x[from + i] + rows[i] * inv_theta;
+            d[from + i] = z[from + i] - s->x[from + i];
+        }
+    }
+}
+
+static void step_along_pairs_by_two(const fm_lbfgs *s, const double *const *columns, const double *v)
+{
+    step_along_pairs(s, columns, v);
+}
+
+static const fm_lbfgs_loops BY_TWO = {add_products_by_two, step_along_pairs_by_two};
+
+#ifdef AVX2
+AVX2 static void step_along_pairs_by_four(const fm_lbfgs *s, const double *const *columns, const double *v)
+{
+    step_along_pairs(s, columns, v);
+}
+
+static const fm_lbfgs_loops BY_FOUR = {add_products_by_four, step_along_pairs_by_four};
+#else
+#define BY_FOUR BY_TWO
+#endif
+
 /* z = x - B^-1 g, d = z - x; return whether K can be solved for. */
 static int descend_by_pairs(const fm_lbfgs *s)
 {
-    double *r = gradient_before(s), *d = direction(s), *z = full_step(s);
     const int n = s->n_pairs;
-    const double theta = s->theta, inv_theta = 1 / theta;
     double v[M2];
-    for (ptrdiff_t i = 0; i < s->n; i++)
-        r[i] = -s->g[i];
-    products(s, r, v, v + n);
-    for (int j = 0; j < n; j++)
-        v[n + j] *= theta;
+    for (int j = 0; j < n; j++) {
+        v[j] = s->by_gradient[j];
+        v[n + j] = s->theta * s->by_gradient[n + j];
+    }
     if (!solve(s, "T", 2 * n, 1, s->k, v))
         return 0;
     for (int j = 0; j < n; j++)
         v[j] = -v[j];
     if (!solve(s, "N", 2 * n, 1, s->k, v))
         return 0;
-    for (ptrdiff_t from = 0; from < s->n; from += BLOCK) {
-        const ptrdiff_t size = s->n - from < BLOCK ? s->n - from : BLOCK;
-        double *rows = r + from;
-        for (int j = 0; j < n; j++) {
-            const double *change = change_of(s, j) + from, *step = step_of(s, j) + from;
-            const double by_change = v[j], by_step = v[n + j];
-            for (ptrdiff_t i = 0; i < size; i++)
-                rows[i] = rows[i] + change[i] * by_change / theta + step[i] * by_step;
-        }
-        for (ptrdiff_t i = from; i < from + size; i++) {
-            z[i] = s->x[i] + r[i] * inv_theta;
-            d[i] = z[i] - s->x[i];
-        }
-    }
+    const double *columns[M2];
+    for (int j = 0; j < n; j++)
+        columns[j] = change_of(s, j), columns[n + j] = step_of(s, j);
+    s->loops->step_along_pairs(s, columns, v);
     return 1;
 }
 
@@ -489,6 +564,7 @@ int fm_lbfgs_advance(fm_lbfgs *s, double f)
 {
     int next = SAME_POINT;
     if (++s->n_evaluations == 1) {
+        s->loops = s->has_avx2 ? &BY_FOUR : &BY_TWO;
         forget(s);
         s->is_evaluated = 1;
         next = largest(s->g, s->n) <= s->tol ? FM_LBFGS_GRADIENT : begin_iteration(s, f);

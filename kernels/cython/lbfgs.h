@@ -32,8 +32,17 @@ typedef struct {
     int bracketed, stage;
 } fm_search;
 
-/* The caller sets the first group, and everything else to 0. All matrices are stored by columns. */
+typedef struct fm_lbfgs fm_lbfgs;
+
+/* The loops in which most of the time goes. */
 typedef struct {
+    ptrdiff_t (*add_products)(ptrdiff_t n, const double *const *columns, const double *r, const double *g,
+                              double *by_r, double *by_g);
+    void (*step_along_pairs)(const fm_lbfgs *, const double *const *columns, const double *v);
+} fm_lbfgs_loops;
+
+/* The caller sets the first group, and everything else to 0. All matrices are stored by columns. */
+struct fm_lbfgs {
     ptrdiff_t n;
     double *x, *g;         /* (n,) the point, and the gradient there */
     double *vectors;       /* (FM_LBFGS_VECTORS, n) */
@@ -41,7 +50,9 @@ typedef struct {
     double tol_value;      /* enough of a relative decrease */
     ptrdiff_t max_iter, max_evaluations;
     fm_lbfgs_blas blas;
+    int has_avx2;          /* whether the processor has it, and the caller allows it */
 
+    const fm_lbfgs_loops *loops;
     ptrdiff_t n_iter, n_evaluations;
     int n_pairs, oldest;   /* pairs in use; the column of the first of them */
     int n_updates;         /* since the pairs were last forgotten */
@@ -55,8 +66,9 @@ typedef struct {
     double sy[FM_LBFGS_PAIRS * FM_LBFGS_PAIRS];         /* S'Y, lower triangle */
     double upper_sy[FM_LBFGS_PAIRS * FM_LBFGS_PAIRS];   /* S'Y, upper triangle, summed in another order */
     double yy[FM_LBFGS_PAIRS * FM_LBFGS_PAIRS];         /* Y'Y, lower triangle */
+    double by_gradient[2 * FM_LBFGS_PAIRS];             /* Y'(-g), then S'(-g), where an iteration begins */
     double k[4 * FM_LBFGS_PAIRS * FM_LBFGS_PAIRS];      /* factor of the matrix of the direction */
-} fm_lbfgs;
+};
 
 enum {
     FM_LBFGS_EVALUATE, /* the caller is to evaluate f and g at x */

@@ -47,6 +47,7 @@ def minimize(evaluate, x, grad, tol, max_iter, max_evaluations):
     eps = np.finfo(float).eps
     s.tol, s.tol_value = tol, 2.2204460492503131e-09 / eps * eps  # SciPy's ftol, by the way of its factr
     s.max_iter, s.max_evaluations = min(max_iter, sys.maxsize), min(max_evaluations, sys.maxsize)
+    s.has_avx2 = KERNELS[1].isa in (b"avx2", b"avx512")
     s.blas.dot = <fm_blas_dot>function_of(cython_blas, "ddot")
     s.blas.norm = <fm_blas_norm>function_of(cython_blas, "dnrm2")
     s.blas.cholesky = <fm_lapack_cholesky>function_of(cython_lapack, "dpotrf")

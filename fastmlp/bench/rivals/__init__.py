@@ -11,6 +11,9 @@ place; the module has `device_name()`, which fails where there is no device.
 
 models.py has the table of the suite `tabular`, whose rows are here too; tabular.py makes its estimators.
 
+Products of float32 may be asked for with less than the highest precision, in the suite `train`. A trainer reads
+`task.precision`; it raises a NotImplementedError, which says why, if its library refuses that on this machine.
+
 Engines of fastmlp are rivals too, where they run side by side: the first is "fastmlp", the others "fastmlp:<engine>".
 """
 
@@ -18,10 +21,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 from fastmlp.bench.rivals.models import MODELS
+from fastmlp.model.network import MATMUL_PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,32 @@ class Rival:
     packages: tuple[str, ...]  # distributions that it needs; the first one's version is reported
     module: str
     suites: tuple[str, ...]
+    # Precisions of float32 products with which it runs in `train` -> how it is told so. It may compute more exactly.
+    precisions: Mapping[str, str] = field(default_factory=lambda: _words("float32 throughout"))
 
 
-OURS = Rival(("fastmlp",), "estimators", ("train", "predict", "cold", "grid", "scaling", "options"))
+def _words(template: str) -> dict[str, str]:
+    """Return a text for each precision, with its name in place of {}."""
+    return {precision: template.format(precision) for precision in MATMUL_PRECISIONS}
+
+
+TORCH_WORDS = _words('set_float32_matmul_precision("{}")')
+# For jax_default_matmul_precision: below "highest" a DotAlgorithmPreset.
+JAX_WORDS = {"highest": "highest", "high": "BF16_BF16_F32_X3", "medium": "BF16_BF16_F32"}
+
+OURS = Rival(
+    ("fastmlp",),
+    "estimators",
+    ("train", "predict", "cold", "grid", "scaling", "options", "precision"),
+    _words('matmul_precision="{}"'),
+)
 
 RIVALS: Mapping[str, Rival] = {
     "scikit-learn": Rival(("scikit-learn",), "estimators", ("train", "predict", "cold", "grid")),
-    "pytorch": Rival(("torch",), "pytorch", ("train", "predict", "options")),
-    "torch.compile": Rival(("torch",), "pytorch", ("train",)),
-    "jax": Rival(("jax",), "jax_scan", ("train",)),
+    "pytorch": Rival(("torch",), "pytorch", ("train", "predict", "options"), TORCH_WORDS),
+    "torch.compile": Rival(("torch",), "pytorch", ("train",), TORCH_WORDS),
+    "torch autocast": Rival(("torch",), "pytorch", ("train",), {"medium": "autocast of all layers to bfloat16"}),
+    "jax": Rival(("jax",), "jax_scan", ("train",), JAX_WORDS),
     "onnxruntime": Rival(("onnxruntime", "onnx"), "onnx_session", ("predict",)),
     "torch gpu": Rival(("torch",), "torch_device", ("cuda",)),
     "torch.compile gpu": Rival(("torch",), "torch_device", ("cuda",)),

@@ -30,6 +30,11 @@ class Trainer:
     def __init__(self, task: Task, name: str) -> None:
         self.task = task
         workload = task.workload
+        ours = {
+            "n_jobs": task.threads,
+            "backend": engine_of(name) or task.backend,
+            "matmul_precision": task.precision,
+        }
         self.estimator = getattr(module(name), "MLPRegressor" if workload.loss == "squared_error" else "MLPClassifier")(
             hidden_layer_sizes=workload.hidden,
             activation=workload.activation,
@@ -45,7 +50,7 @@ class Trainer:
             tol=0.0,
             n_iter_no_change=np.inf,  # train all epochs
             random_state=SEED,
-            **({"n_jobs": task.threads, "backend": engine_of(name) or task.backend} if is_ours(name) else {}),
+            **(ours if is_ours(name) else {}),
         )
 
     def prepare(self, epochs: int) -> None:

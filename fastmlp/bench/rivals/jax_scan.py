@@ -10,9 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastmlp.bench.rivals import row
 from fastmlp.bench.workloads import BETA_1, BETA_2, EPSILON, Task, flat
 
 Layers = list[tuple[jax.Array, jax.Array]]  # W (fan_in, fan_out) and b (fan_out,) of each
+
+
+def _multiply_with(precision: str) -> None:
+    """Set the precision of all products; raise a NotImplementedError if the device refuses it."""
+    jax.config.update("jax_default_matmul_precision", precision)
+    try:
+        jax.block_until_ready(jax.jit(jnp.matmul)(jnp.ones((2, 2), jnp.float32), jnp.ones((2, 2), jnp.float32)))
+    except Exception as error:
+        raise NotImplementedError(f"JAX refuses {precision}: {error}") from error
 
 
 class Trainer:
@@ -21,7 +31,7 @@ class Trainer:
     def __init__(self, task: Task, name: str, device: str = "cpu") -> None:
         jax.config.update("jax_enable_x64", task.X.dtype == np.float64)
         # a GPU's default for float32 is a product of ten-bit mantissas
-        jax.config.update("jax_default_matmul_precision", "highest")
+        _multiply_with(row("jax").precisions[task.precision])
         self.task = task
         self.X = jnp.asarray(task.X)
         y = task.y.astype(task.X.dtype)[:, None] if task.workload.loss == "binary_log_loss" else task.y

@@ -1,4 +1,8 @@
-"""PyTorch, eager and compiled: torch.nn layers, index_select for the batch, a fused optimizer."""
+"""PyTorch, eager and compiled: torch.nn layers, index_select for the batch, a fused optimizer.
+
+set_float32_matmul_precision is a permission, as ours is: without instructions for bfloat16, products of float32 stay
+what they are. Autocast is none: it rounds weights, activations and deltas, on every processor.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +43,8 @@ class Trainer:
 
     def __init__(self, task: Task, name: str) -> None:
         torch.set_num_threads(task.threads)
+        torch.set_float32_matmul_precision(task.precision)
+        self.autocasts = name == "torch autocast"
         self.task = task
         self.model = net(task)
         self.X, self.y = torch.from_numpy(task.X), torch.from_numpy(task.y)
@@ -47,9 +53,16 @@ class Trainer:
         # Batches have two sizes at most, and each gets code of its own.
         self.loss = torch.compile(self.batch_loss, dynamic=False) if name == "torch.compile" else self.batch_loss
 
+    def output(self, X: torch.Tensor) -> torch.Tensor:
+        """Return the logits, or the values of a regression."""
+        if not self.autocasts:
+            return self.model(X)
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.model(X).float()
+
     def batch_loss(self, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the training loss: the mean over rows, summed over the outputs of a regression."""
-        output = self.model(X)
+        output = self.output(X)
         if self.task.workload.loss == "log_loss":
             return F.cross_entropy(output, y)
         if self.task.workload.loss == "binary_log_loss":
