@@ -712,16 +712,18 @@ def _row_losses(network: Any, passes: list[Pass], y: Array) -> Array:
 
 
 def _penalised(
-    network: Any, params: Array, mean: float, sums: Array, sw_sum: float, alpha: float, l1: float
+    network: Any, params: Array, mean: float, grad: Array, sw_sum: float, alpha: float, l1: float
 ) -> tuple[float, Array]:
-    """Penalised mean loss and its gradient, from the mean without penalty and the sums of gradients."""
+    """Penalised mean loss and its gradient, from the mean without penalty and, in ``grad`` (OUT), sums of gradients."""
     weights = np.concatenate([W.ravel() for W, _ in _layers(network, params)])
     value = mean + 0.5 * alpha * (weights @ weights) / sw_sum
     value += l1 * np.abs(weights).sum() / sw_sum
-    grad, views = sums.copy(), _views(network, params)
+    del weights
+    views = _views(network, params)
     for (name, i), view in _views(network, grad).items():
         if name == "W":
-            view[...] += alpha * views[name, i] + l1 * np.sign(views[name, i])
+            view += alpha * views[name, i]
+            view += l1 * np.sign(views[name, i])
     grad /= sw_sum
     return float(value), grad
 

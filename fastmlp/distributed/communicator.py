@@ -33,14 +33,16 @@ class CommunicationError(RuntimeError):
     ----------
     rank : int
         The rank that it is about.
+    told : bool
+        Whether that rank has told all others, too.
     """
 
-    def __init__(self, message: str, rank: int = -1) -> None:
+    def __init__(self, message: str, rank: int = -1, told: bool = False) -> None:
         super().__init__(message)
-        self.rank = rank
+        self.rank, self.told = rank, told
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.rank)
+        return type(self), (str(self), self.rank, self.told)
 
 
 class Communicator(ABC):
@@ -139,15 +141,16 @@ class Communicator(ABC):
         """Wait until all ranks have come here."""
         self._swap([b""] * self.size, "barrier")
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: str, tell: bool = True) -> None:
         """End this communicator, because this rank has failed; the others raise a CommunicationError that names it."""
         if self.over is None:
             self.over = f"{self.name_of(self.rank)} has ended it: {reason}"
-            self.tell(reason)
+            if tell:
+                self.tell(reason)
 
     def failed(self, rank: int, reason: str) -> CommunicationError:
         """Return the error of an exchange for which a rank has told its failure."""
-        return CommunicationError(f"{self.name_of(rank)} has failed: {reason}", rank)
+        return CommunicationError(f"{self.name_of(rank)} has failed: {reason}", rank, told=True)
 
     def missing(self, rank: int) -> CommunicationError:
         """Return the error of an exchange to which a rank did not come."""

@@ -178,7 +178,8 @@ def taking_part(estimator: Any, given: Any) -> Iterator[Ranks]:
             with warned.kept(quiet):
                 yield Ranks(communicator)
     except BaseException as error:
-        communicator.abort(INTERRUPTED if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}")
+        reason = INTERRUPTED if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+        communicator.abort(reason, tell=not getattr(error, "told", False))  # the others know of a failure that was told
         raise
     finally:
         if communicator.rank > 0:
