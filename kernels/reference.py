@@ -41,6 +41,7 @@ from fastmlp.kernels.arguments import (
     check_loss_and_grad,
     check_network,
     check_order,
+    check_orders,
     check_plans,
     check_predict,
     check_samples,
@@ -53,7 +54,7 @@ from fastmlp.kernels.arguments import (
     row_of,
     seed_of,
 )
-from fastmlp.kernels.contract import Data, Optimizer
+from fastmlp.kernels.contract import Data, Optimizer, each_epoch, shuffle_each
 
 Array = np.ndarray
 
@@ -879,7 +880,7 @@ def predict(workspace: Any, params: Array, X: Any, out: Array, rows: Array | Non
 def shuffle(order: Array, random_state: np.random.RandomState) -> None:
     """``random_state.shuffle(order)``."""
     check_shuffle(order, random_state)
-    random_state.shuffle(order)
+    shuffle_each(order, random_state)
 
 
 def loss_and_grad(workspace: Any, params: Array, data: Data, alpha: float, grad: Array, l1: float = 0.0) -> float:
@@ -913,8 +914,9 @@ def train_epoch(
     optimizer: Optimizer,
     l1: float = 0.0,
     seed: int = 0,
+    losses: Array | None = None,
 ) -> float:
-    """One pass over the data: for each batch of rows its gradient, then :func:`update`.
+    """One pass over the data, or several: for each batch of rows its gradient, then :func:`update`.
 
     Loss and gradient of a batch are those of :func:`loss_and_grad` over the batch's rows, with what
     training alone has: batch_norm (before an activation or after it; see :func:`_normalize_forward`)
@@ -923,6 +925,12 @@ def train_epoch(
     decay).  Both concern all entries that are trained, which are those in front of the running
     statistics.  Each array of the flat vector has its own factors of decay and of the update's scalars.
     """
+    if losses is not None:
+        check_orders(order, losses, data.X.shape[0])
+        rest = batch_size, alpha, optimizer
+        return each_epoch(
+            lambda rows: train_epoch(workspace, params, data, rows, *rest, l1=l1, seed=seed), order, losses
+        )
     network = _network(workspace)
     _parameters(params, network, out=True)
     X, y, w = _data(data, network)

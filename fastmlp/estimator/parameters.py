@@ -362,8 +362,8 @@ _ATTRIBUTES = """
 
     history_ : dict of list
         A row per epoch: 'loss', 'validation_loss', 'score' (NaN without validation rows), 'learning_rate' (of the
-        epoch's last step) and 'seconds' (that the epoch took). What further sets and metrics came to is in columns
-        named ``<set>_<metric>``.
+        epoch's last step) and 'seconds' (that the epoch took; epochs in one call of the engine share its time). What
+        further sets and metrics came to is in columns named ``<set>_<metric>``.
 
     evals_result_ : dict of dict of list
         Name of a set -> name of a metric, or 'loss' -> its value after each epoch; only if rows are evaluated.

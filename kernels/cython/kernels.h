@@ -41,8 +41,10 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define PREFETCH(p) __builtin_prefetch(p)
+#define PREFETCH_TO_L2(p) __builtin_prefetch(p, 0, 2)
 #else
 #define PREFETCH(p) ((void)(p))
+#define PREFETCH_TO_L2(p) ((void)(p))
 #endif
 
 #if VBYTES
