@@ -245,7 +245,8 @@ static void FN(gemm_small)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, c
 {
     for (idx n = 0, nv = 0; n < N; n += nv * LANES) {
         nv = FN(panel_vectors)((N - n) / LANES);
-        const idx pieces = K * nv * LANES * (idx)sizeof(REAL) / PANEL_BYTES + 1, depth = (K + pieces - 1) / pieces;
+        const idx pieces = K * nv * LANES * (idx)sizeof(REAL) / PANEL_BYTES + 1;
+        const idx depth = pieces == 1 ? K : (K + pieces - 1) / pieces; /* a division takes as long as a shallow tile */
         const REAL *init = start.values ? start.values + n : FN(zeros);
         idx init_stride = start.values ? start.stride : 0;
         for (idx k = 0; k == 0 || k < K; k += depth) {
@@ -424,10 +425,12 @@ static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, FN(righ
     }
 }
 
-/* Rows per block: few while B stays in the caches as a whole (then a finished row block is still in L1 for the
+/* Rows of M per block: few while B stays in the caches as a whole (then a finished row block is still in L1 for the
  * activation), else enough to use each panel of B many times. */
-static inline idx FN(block_rows)(idx N, idx K)
+static inline idx FN(block_rows)(idx M, idx N, idx K)
 {
+    if (M <= MR)
+        return MR;
     const idx few = STAGE_BYTES / (N * (idx)sizeof(REAL)) / MR * MR;
     return N * K * (idx)sizeof(REAL) > SMALL_B_BYTES ? BLOCK_ROWS : few > MR ? few : MR;
 }

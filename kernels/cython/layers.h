@@ -16,7 +16,7 @@ static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, 
         return;
     }
     const int narrow = !by->units && !w.depth && FN(product_is_narrow)(rows, by->columns, fan_in);
-    const idx block = by->units ? UNITS_ROWS : narrow ? 2 * NARROW_ROWS : FN(block_rows)(ld_out, fan_in);
+    const idx block = by->units ? UNITS_ROWS : narrow ? 2 * NARROW_ROWS : FN(block_rows)(rows, ld_out, fan_in);
     const FN(start) bias = {b, 0};
     for (idx r = 0; r < rows; r += block) {
         const idx n = rows - r < block ? rows - r : block;
@@ -37,7 +37,7 @@ static void FN(ensemble_product)(idx rows, idx fan_in, idx ld_in, const REAL *x,
                                  const REAL *b, idx members, REAL *raw, const FN(stage) *s, const fm_route *by, FN(room) room)
 {
     const int by_blas = by->blas && FN(gemm_is_large)(rows, s->ld, fan_in);
-    const idx ld = s->ld, block = by_blas ? rows : by->units ? UNITS_ROWS : FN(block_rows)(ld, fan_in);
+    const idx ld = s->ld, block = by_blas ? rows : by->units ? UNITS_ROWS : FN(block_rows)(rows, ld, fan_in);
     const FN(start) zero = {NULL, 0};
     if (by_blas)
         FN(gemm_blas)(by->blas, rows, ld, fan_in, x, ld_in, 0, w.values, ld, raw, ld, 0);
@@ -103,7 +103,7 @@ static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, FN(right) wt, con
         FN(stage_backward)(s, 0, rows, below);
         return;
     }
-    const idx block = by->units ? UNITS_ROWS : FN(block_rows)(ld_in, fan_out);
+    const idx block = by->units ? UNITS_ROWS : FN(block_rows)(rows, ld_in, fan_out);
     const FN(start) zero = {NULL, 0};
     for (idx r = 0; r < rows; r += block) {
         const idx n = rows - r < block ? rows - r : block;

@@ -488,32 +488,6 @@ static ALWAYS_INLINE void FN(slice_updated)(const FN(chunk) *c, const fm_slice *
         FN(vector_updated)(c, &c->ws->layers[slice->layer], slice);
 }
 
-/* Rows of a matrix of one column whose update is computed without its padding. */
-#define COMPACT 256
-
-/* The rule for n rows (ld) of one column: divisions and roots of padding would take longer than the copies. */
-static void FN(column_rule)(const FN(optimizer) *optimizer, idx n, idx ld, REAL *p, REAL *g, void *const *states,
-                            const double *scalars, REAL alpha, REAL l1, REAL scale, REAL keep)
-{
-    REAL copies[2 + FM_MAX_STATES][COMPACT] ALIGNED, *columns[2 + FM_MAX_STATES] = {p, g};
-    void *of_states[FM_MAX_STATES];
-    const idx length = (n + LANES - 1) / LANES * LANES;
-    const int used = 2 + optimizer->n_states;
-    for (int k = 0; k < used; k++) {
-        if (k > 1) {
-            columns[k] = states[k - 2];
-            of_states[k - 2] = copies[k];
-        }
-        STORE(copies[k] + length - LANES, LOAD(FN(zeros)));
-        for (idx i = 0; i < n; i++)
-            copies[k][i] = columns[k][i * ld];
-    }
-    optimizer->rule(length, copies[0], copies[1], of_states, scalars, alpha, l1, scale, keep);
-    for (int k = 0; k < used; k++)
-        for (idx i = 0; i < n; i++)
-            columns[k][i * ld] = copies[k][i];
-}
-
 /* The slice's update by the gradient (g + alpha p + l1 sign p) * scale, then its part of wt. */
 static ALWAYS_INLINE void FN(slice_update)(const FN(chunk) *c, const fm_slice *slice, double alpha, double l1,
                                            double scale)
@@ -535,13 +509,8 @@ static ALWAYS_INLINE void FN(slice_update)(const FN(chunk) *c, const fm_slice *s
             of_segment[k] = scalars[k] * epoch->factors[slice->segment * optimizer->n_scalars + k];
         scalars = of_segment;
     }
-    const REAL l2_strength = (REAL)(penalised ? alpha : 0), l1_strength = (REAL)(penalised ? l1 : 0);
-    const fm_layer *layer = penalised ? &ws->layers[slice->layer] : NULL;
-    if (layer && layer->fan_out == 1 && slice->n_rows <= COMPACT && layer->ld_out > 1)
-        FN(column_rule)(optimizer, slice->n_rows, layer->ld_out, p, g, states, scalars, l2_strength, l1_strength,
-                        (REAL)scale, (REAL)keep);
-    else
-        optimizer->rule(slice->length, p, g, states, scalars, l2_strength, l1_strength, (REAL)scale, (REAL)keep);
+    optimizer->rule(slice->length, p, g, states, scalars, (REAL)(penalised ? alpha : 0), (REAL)(penalised ? l1 : 0),
+                    (REAL)scale, (REAL)keep);
     FN(slice_updated)(c, slice);
 }
 
