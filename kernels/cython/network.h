@@ -169,12 +169,14 @@ static void FN(gather_targets)(const fm_workspace *ws, const fm_data *data, cons
     }
     for (idx r = 0; r < n; r++) {
         const idx row = FN(row_at)(rows, first + r);
-        if (data->y_class && rows && r + PREFETCH_ROWS < n)
-            PREFETCH(data->y_class + rows[first + r + PREFETCH_ROWS]);
-        if (data->y_class)
+        const idx ahead = rows && r + PREFETCH_ROWS < n ? rows[first + r + PREFETCH_ROWS] : row;
+        if (data->y_class) {
+            PREFETCH(data->y_class + ahead);
             ws->y_class[at + r] = data->y_class[row];
-        else
+        } else {
+            PREFETCH((const REAL *)data->y + ahead * n_outputs);
             FN(copy_row)(n_outputs, (const REAL *)data->y + row * n_outputs, (REAL *)ws->y + (at + r) * n_outputs);
+        }
         if (data->sample_weight)
             ((REAL *)ws->weight)[at + r] = ((const REAL *)data->sample_weight)[row];
     }
