@@ -15,12 +15,16 @@ static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, 
         FN(stage_forward)(s, 0, rows);
         return;
     }
-    const idx block = by->units ? UNITS_ROWS : FN(block_rows)(ld_out, fan_in);
+    const int narrow = !by->units && !w.depth && FN(product_is_narrow)(rows, by->columns, fan_in);
+    const idx block = by->units ? UNITS_ROWS : narrow ? 2 * NARROW_ROWS : FN(block_rows)(rows, ld_out, fan_in);
     const FN(start) bias = {b, 0};
     for (idx r = 0; r < rows; r += block) {
         const idx n = rows - r < block ? rows - r : block;
         if (by->units)
             FN(gemm_units)(by, n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, s->z + r * ld_out, ld_out, bias);
+        else if (narrow)
+            FN(narrow_product)(n, by->columns, fan_in, x + r * ld_in, ld_in, w.values, w.ld, b, s->z + r * ld_out,
+                               ld_out);
         else
             FN(gemm)(n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, s->z + r * ld_out, ld_out, bias, block, room);
         FN(stage_forward)(s, r, n);
@@ -33,7 +37,7 @@ static void FN(ensemble_product)(idx rows, idx fan_in, idx ld_in, const REAL *x,
                                  const REAL *b, idx members, REAL *raw, const FN(stage) *s, const fm_route *by, FN(room) room)
 {
     const int by_blas = by->blas && FN(gemm_is_large)(rows, s->ld, fan_in);
-    const idx ld = s->ld, block = by_blas ? rows : by->units ? UNITS_ROWS : FN(block_rows)(ld, fan_in);
+    const idx ld = s->ld, block = by_blas ? rows : by->units ? UNITS_ROWS : FN(block_rows)(rows, ld, fan_in);
     const FN(start) zero = {NULL, 0};
     if (by_blas)
         FN(gemm_blas)(by->blas, rows, ld, fan_in, x, ld_in, 0, w.values, ld, raw, ld, 0);
@@ -69,9 +73,10 @@ static void FN(heads_product)(idx n, idx members, idx fan_in, idx ld_in, const R
     FN(stage_forward)(s, 0, n * members);
 }
 
-/* grad_w (+)= x^T delta: rows m .. m + n_rows of (fan_in, ld_out), over all rows of x (rows, ld_in) and of delta. */
+/* grad_w (+)= x^T delta: rows m .. m + n_rows of (fan_in, ld_out), over all rows of x (rows, ld_in) and of delta;
+ * whole_vectors: rows of x may be read up to a multiple of LANES. */
 static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_out, const REAL *x, FN(right) delta,
-                                REAL *grad_w, int accumulate, const fm_route *by, FN(room) room)
+                                REAL *grad_w, int accumulate, int whole_vectors, const fm_route *by, FN(room) room)
 {
     if (by->blas && FN(gemm_is_large)(n_rows, ld_out, rows)) {
         FN(gemm_blas)(by->blas, n_rows, ld_out, rows, x + m, ld_in, 1, delta.values, delta.ld, grad_w, ld_out,
@@ -81,6 +86,8 @@ static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_o
     const FN(start) start = {accumulate ? grad_w : NULL, ld_out};
     if (by->units)
         FN(gemm_units)(by, n_rows, ld_out, rows, x + m, 1, ld_in, delta, grad_w, ld_out, start);
+    else if (whole_vectors && !delta.depth && FN(gradient_is_narrow)(rows, n_rows, by->columns, ld_out, ld_in))
+        FN(narrow_gradient)(rows, m, n_rows, by->columns, x, ld_in, delta.values, delta.ld, grad_w, ld_out, accumulate);
     else
         FN(gemm)(n_rows, ld_out, rows, x + m, 1, ld_in, delta, grad_w, ld_out, start, BLOCK_ROWS, room);
 }
@@ -96,7 +103,7 @@ static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, FN(right) wt, con
         FN(stage_backward)(s, 0, rows, below);
         return;
     }
-    const idx block = by->units ? UNITS_ROWS : FN(block_rows)(ld_in, fan_out);
+    const idx block = by->units ? UNITS_ROWS : FN(block_rows)(rows, ld_in, fan_out);
     const FN(start) zero = {NULL, 0};
     for (idx r = 0; r < rows; r += block) {
         const idx n = rows - r < block ? rows - r : block;
@@ -221,14 +228,14 @@ static void FN(shifted_exponentials)(idx rows, idx n, idx ld, const REAL *z, REA
     }
 }
 
-/* out (rows, ld) = t^T * factor, row by row; padding columns become 0. */
+/* out (rows, ld) = t^T * factor, row by row; padding columns become 0, if rows have whole vectors; else ld is n. */
 static void FN(scaled_transpose)(idx rows, idx n, idx ld, const REAL *t, const REAL *factor, REAL *out)
 {
     for (idx r = 0; r < rows; r++) {
+        for (idx j = n / LANES * LANES; n < ld && j < ld; j += LANES)
+            STORE(out + r * ld + j, LOAD(FN(zeros)));
         for (idx j = 0; j < n; j++)
             out[r * ld + j] = t[j * rows + r] * factor[r];
-        for (idx j = n; j < ld; j++)
-            out[r * ld + j] = 0;
     }
 }
 
@@ -337,8 +344,7 @@ static void FN(loss)(const fm_loss *loss, idx rows, idx n, idx ld, const void *z
     }
     REAL *logit = scratch, *value = logit + rows * n, *slope = value + rows * n;
     for (idx r = 0; r < rows; r++)
-        for (idx j = 0; j < n; j++)
-            logit[r * n + j] = z[r * ld + j];
+        FN(copy_row)(n, z + r * ld, logit + r * n);
     if (!row) {
         FN(run)(&loss->value, rows * n, y, logit, value);
         FN(run)(&loss->delta, rows * n, y, logit, slope);
@@ -356,12 +362,12 @@ static void FN(loss)(const fm_loss *loss, idx rows, idx n, idx ld, const void *z
     for (idx r = 0; r < rows; r++) {
         const REAL w = weight ? weight[r] : (REAL)1;
         double sum = 0;
-        for (idx j = 0; j < n; j++) {
+        for (idx j = 0; j < n; j++)
             sum += (double)value[r * n + j];
-            delta[r * ld + j] = slope[r * n + j] * w;
-        }
-        for (idx j = n; j < ld; j++)
-            delta[r * ld + j] = 0;
         row_loss[r] = sum * (double)w / share;
+        if (weight)
+            for (idx j = 0; j < n; j++)
+                slope[r * n + j] *= w;
+        FN(store_row)(n, ld, slope + r * n, 1, delta + r * ld);
     }
 }

@@ -37,29 +37,6 @@ static void FN(transpose_part)(const fm_layer *layer, idx i0, idx i1, idx j0, id
             wt[j * ld + i] = w[i * layer->ld_out + j];
 }
 
-#ifdef ZIP_LOW
-typedef REAL FN(loose_vec) __attribute__((vector_size(VBYTES), aligned(sizeof(REAL)), may_alias));
-
-/* A square of LANES rows in registers: zipping each row with the one half the square below, log2 LANES times over,
- * turns rows into columns. */
-static void FN(transpose_square)(const REAL *w, idx ld, REAL *wt, idx ld_t)
-{
-    VEC rows[LANES], zipped[LANES];
-    UNROLL_LANES for (int i = 0; i < LANES; i++)
-        rows[i] = LOAD(w + i * ld);
-    UNROLL_LANES for (int half = 1; half < LANES; half *= 2) {
-        UNROLL_LANES for (int i = 0; i < LANES / 2; i++) {
-            zipped[2 * i] = ZIP_LOW(rows[i], rows[i + LANES / 2]);
-            zipped[2 * i + 1] = ZIP_HIGH(rows[i], rows[i + LANES / 2]);
-        }
-        UNROLL_LANES for (int i = 0; i < LANES; i++)
-            rows[i] = zipped[i];
-    }
-    UNROLL_LANES for (int i = 0; i < LANES; i++)
-        *(FN(loose_vec) *)(wt + i * ld_t) = rows[i];
-}
-#endif
-
 /* Columns m .. m + n_rows of wt (fan_out, ld) = rows m .. m + n_rows of W (fan_in, ld_out), transposed. */
 static void FN(transpose)(const fm_layer *layer, idx m, idx n_rows, const REAL *w, REAL *wt, idx ld)
 {
@@ -71,8 +48,12 @@ static void FN(transpose)(const fm_layer *layer, idx m, idx n_rows, const REAL *
 #ifdef ZIP_LOW
             if (i1 - i0 == block && j1 - j0 == block) {
                 for (idx i = i0; i < i1; i += LANES)
-                    for (idx j = j0; j < j1; j += LANES)
-                        FN(transpose_square)(w + i * layer->ld_out + j, layer->ld_out, wt + j * ld + i, ld);
+                    for (idx j = j0; j < j1; j += LANES) {
+                        const REAL *row[LANES];
+                        for (int k = 0; k < LANES; k++)
+                            row[k] = w + (i + k) * layer->ld_out + j;
+                        FN(transpose_square)(row, wt + j * ld + i, ld);
+                    }
                 continue;
             }
 #endif
@@ -147,23 +128,15 @@ static void FN(gather)(const fm_data *data, const idx *rows, idx first, idx n, i
                 PREFETCH(ahead + line);
         }
         const idx start = FN(row_at)(rows, first + r) * data->row_stride;
-        if (data->X_is_double) {
-            const double *x = (const double *)data->X + start;
-            if (step == 1)
-                for (idx j = 0; j < width; j++)
-                    out[j] = (REAL)x[j];
-            else
-                for (idx j = 0; j < width; j++)
-                    out[j] = (REAL)x[j * step];
-        } else {
-            const float *x = (const float *)data->X + start;
-            if (step == 1)
-                for (idx j = 0; j < width; j++)
-                    out[j] = (REAL)x[j];
-            else
-                for (idx j = 0; j < width; j++)
-                    out[j] = (REAL)x[j * step];
-        }
+        const REAL *whole = (const REAL *)data->X + start;
+        if (step == 1 && item == sizeof(REAL))
+            FN(copy_row)(width, whole, out);
+        else if (data->X_is_double)
+            for (idx j = 0; j < width; j++)
+                out[j] = (REAL)((const double *)data->X)[start + j * step];
+        else
+            for (idx j = 0; j < width; j++)
+                out[j] = (REAL)((const float *)data->X)[start + j * step];
     }
 }
 
@@ -196,13 +169,14 @@ static void FN(gather_targets)(const fm_workspace *ws, const fm_data *data, cons
     }
     for (idx r = 0; r < n; r++) {
         const idx row = FN(row_at)(rows, first + r);
-        if (data->y_class && rows && r + PREFETCH_ROWS < n)
-            PREFETCH(data->y_class + rows[first + r + PREFETCH_ROWS]);
-        if (data->y_class)
+        const idx ahead = rows && r + PREFETCH_ROWS < n ? rows[first + r + PREFETCH_ROWS] : row;
+        if (data->y_class) {
+            PREFETCH(data->y_class + ahead);
             ws->y_class[at + r] = data->y_class[row];
-        else
-            for (idx j = 0; j < n_outputs; j++)
-                ((REAL *)ws->y)[(at + r) * n_outputs + j] = ((const REAL *)data->y)[row * n_outputs + j];
+        } else {
+            PREFETCH((const REAL *)data->y + ahead * n_outputs);
+            FN(copy_row)(n_outputs, (const REAL *)data->y + row * n_outputs, (REAL *)ws->y + (at + r) * n_outputs);
+        }
         if (data->sample_weight)
             ((REAL *)ws->weight)[at + r] = ((const REAL *)data->sample_weight)[row];
     }
@@ -381,15 +355,16 @@ static void FN(slice_gradient)(const FN(chunk) *c, const fm_slice *slice, int ac
         const FN(room) room = FN(room_of)(ws, c->member);
         const fm_route by =
             FN(route)(ws, c->member, layer->delta_halves, ws->max_rows * ws->members, layer->fan_out);
+        const int whole_vectors = slice->layer > 0 || ws->front || !FN(reads_in_place)(data, c->rows);
         if (layer->heads > 1) /* every so many rows are the member's */
             FN(weight_gradient)(c->n, slice->m, slice->n_rows, ld_x * ws->members, layer->ld_out, x + slice->head * ld_x,
                                 (FN(right)){delta + slice->head * layer->ld_out, layer->ld_out * ws->members, 0}, g,
-                                accumulate, &by, room);
+                                accumulate, whole_vectors, &by, room);
         else
             FN(weight_gradient)(c->n * ws->members, slice->m, slice->n_rows, ld_x, layer->ld_out, x,
                                 layer->deltas ? (FN(right)){layer->delta_panels, 0, ws->max_rows * ws->members}
                                               : (FN(right)){delta, layer->ld_out, 0},
-                                g, accumulate, &by, room);
+                                g, accumulate, whole_vectors, &by, room);
     }
     if (slice->kind == FM_MEMBER_IN) {
         FN(clear_padding)(slice->length, layer->fan_in, layer->ld_in, g);
@@ -400,8 +375,8 @@ static void FN(slice_gradient)(const FN(chunk) *c, const fm_slice *slice, int ac
         FN(clear_padding)(slice->length, layer->fan_out, layer->ld_out, g);
 }
 
-/* sum of squares of p[0 .. n), n a multiple of LANES. */
-static ALWAYS_INLINE double FN(sum_of_squares)(idx n, const REAL *p)
+/* Squares of p[0 .. n), n a multiple of LANES, summed in lanes. */
+static ALWAYS_INLINE VEC FN(lanes_of_squares)(idx n, const REAL *p)
 {
     VEC s0 = LOAD(FN(zeros)), s1 = s0, s2 = s0, s3 = s0;
     idx i = 0;
@@ -413,12 +388,23 @@ static ALWAYS_INLINE double FN(sum_of_squares)(idx n, const REAL *p)
     }
     for (; i < n; i += LANES)
         s0 += LOAD(p + i) * LOAD(p + i);
+    return (s0 + s1) + (s2 + s3);
+}
+
+static ALWAYS_INLINE double FN(wide_sum)(VEC v)
+{
     REAL lanes[LANES] ALIGNED;
-    STORE(lanes, (s0 + s1) + (s2 + s3));
+    STORE(lanes, v);
     double sum = 0;
     for (int j = 0; j < LANES; j++)
         sum += (double)lanes[j];
     return sum;
+}
+
+/* sum of squares of p[0 .. n), n a multiple of LANES. */
+static ALWAYS_INLINE double FN(sum_of_squares)(idx n, const REAL *p)
+{
+    return FN(wide_sum)(FN(lanes_of_squares)(n, p));
 }
 
 /* sum of |p[0 .. n)|. */
@@ -443,12 +429,20 @@ static ALWAYS_INLINE void FN(slice_penalty)(fm_workspace *ws, const fm_epoch *ep
         return; /* tile_penalty stays 0 */
     const idx tile = FN(tile_length)(ws, slice);
     const REAL *p = (REAL *)ws->params + slice->offset;
+    VEC none = LOAD(FN(zeros)); /* 0, or NaN where a sum of squares is not finite */
     for (idx i = 0, k = slice->tile; i < slice->length; i += tile, k++) {
         const idx n = slice->length - i < tile ? slice->length - i : tile;
+        if (epoch->alpha == 0 && epoch->l1 == 0) {
+            none += FN(lanes_of_squares)(n, p + i) * (REAL)0;
+            ws->tile_penalty[k] = 0;
+            continue;
+        }
         ws->tile_penalty[k] = 0.5 * epoch->alpha * FN(sum_of_squares)(n, p + i);
         if (epoch->l1 != 0)
             ws->tile_penalty[k] += epoch->l1 * FN(sum_of_magnitudes)(n, p + i);
     }
+    if (epoch->alpha == 0 && epoch->l1 == 0)
+        ws->tile_penalty[slice->tile] = FN(wide_sum)(none);
 }
 
 /* The slice's gradient as the caller of loss_and_grad sees it, penalty and scale included, and its squares by tiles. */

@@ -8,6 +8,10 @@
 #define SMALL_B_BYTES (256 * 1024)
 #define BLOCK_ROWS 256
 #define KC 512
+/* ... and then a panel of so many bytes stays in L1 while rows pass over it, and an activation follows after so many
+ * bytes of the product. */
+#define PANEL_BYTES (16 * 1024)
+#define STAGE_BYTES (8 * 1024)
 #define NV_MAX 3 /* vectors of a panel, and of a tile's rows */
 
 /* Rows so many bytes apart share few sets of the caches (128 lines of an 8 KiB stride: all of a panel's rows in three of

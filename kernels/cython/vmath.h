@@ -184,8 +184,8 @@ static inline REAL FN(tanh)(REAL x)
     const double large = 1.0 - 2.0 / (FN(exp)(2.0 * magnitude) + 1.0);
     return magnitude < 0.625 ? small : (x < 0.0 ? -large : large);
 #else
-    float c = x > 7.90531110763549805f ? 7.90531110763549805f : x;
-    c = c < -7.90531110763549805f ? -7.90531110763549805f : c;
+    const float magnitude = FN(abs)(x), most = 7.90531110763549805f;
+    const float c = magnitude > most ? FN(from_bits)(FN(bits)(most) | (FN(bits)(x) & 0x80000000u)) : x; /* one comparison */
     const float z = c * c;
     float p = -2.76076847742355e-16f;
     p = p * z + 2.00018790482477e-13f;
@@ -199,7 +199,7 @@ static inline REAL FN(tanh)(REAL x)
     q = q * z + 2.26843463243900e-03f;
     q = q * z + 4.89352518554385e-03f;
     const float t = c * (p / q);
-    return FN(abs)(x) < 0.0004f ? x : t;
+    return magnitude < 0.0004f ? x : t;
 #endif
 }
 
