@@ -30,6 +30,7 @@ __all__ = [
 if TYPE_CHECKING:
     from fastmlp import callbacks as callbacks
     from fastmlp import displays as displays
+    from fastmlp import distributed as distributed
     from fastmlp import engines as engines
     from fastmlp import estimator as estimator
     from fastmlp import export as export
@@ -72,6 +73,7 @@ _MODULES = {
 _SUBMODULES = (
     "callbacks",
     "displays",
+    "distributed",
     "engines",
     "estimator",
     "export",

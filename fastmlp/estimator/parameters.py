@@ -57,7 +57,7 @@ class Parameters:
     learning_rate_init: float = parameter(0.001, Interval(Real, 0, None, closed="neither"))
     power_t: float = parameter(0.5, _AT_LEAST_0)
     max_iter: int = parameter(200, _AT_LEAST_1)
-    shuffle: bool = parameter(True, "boolean")
+    shuffle: bool | int = parameter(True, "boolean", Interval(Integral, 2, None, closed="left"))
     random_state: types.RandomState | None = parameter(None, "random_state")
     tol: float = parameter(1e-4, _AT_LEAST_0)
     verbose: bool | int = parameter(False, "verbose")
@@ -215,8 +215,9 @@ _PARAMETERS = """
     max_iter : int, default=200
         Most epochs (stochastic solvers) or iterations ('lbfgs').
 
-    shuffle : bool, default=True
-        Whether each epoch visits the rows in a new order.
+    shuffle : bool or int, default=True
+        Whether each epoch visits the rows in a new order. A number of rows is for tables on a disk: the table is cut
+        into blocks of so many rows, these come in random order, and the rows of 16 blocks at a time are mixed.
 
     random_state : int, RandomState instance or None, default=None
         Source of initial weights, validation split, dropout's seed and shuffles, drawn in scikit-learn's order.

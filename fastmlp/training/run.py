@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,7 @@ from fastmlp.training import history, snapshots, standardized, stopping, weightl
 from fastmlp.training import state as states
 from fastmlp.training.diagnosis import Guard, has_own_formulas
 from fastmlp.training.optimizers import make_optimizer
+from fastmlp.training.order import shuffle_blocks
 from fastmlp.training.schedules import Schedule
 from fastmlp.training.validation import Evaluation
 
@@ -104,6 +106,7 @@ class Run:
             if not estimator.shuffle:
                 weightless.check_weight(weight[self.visited], "the {} rows that drop_last=True leaves")
         self.finished = False  # whether a stopping rule holds
+        self.state.interrupted = False
         self.n_judged = 0  # epochs of which validation rows have said how good they are
         self.units = standardized.begin(estimator, network, params, data, self.order, keep_optimizer)
         if self.units is not None:
@@ -182,7 +185,7 @@ class Run:
         options = {"l1": l1 or None, "seed": self.state.dropout_seed}
         self.options = {name: value for name, value in options.items() if value is not None}
         self.alpha = estimator.alpha * (1 - estimator.l1_ratio)
-        self._random_state = self.state.random_state
+        self._random_state: Any = self.state.random_state  # there is one once weights were drawn
         self._choose_visits()
         self._n_losses = len(estimator.loss_curve_)
         self._n_validations = len(estimator.validation_loss_curve_) if self.has_validation else 0
@@ -199,7 +202,7 @@ class Run:
         looks = (self.evaluation, self.guard, self.units)
         if any(look is not None for look in looks) or estimator.verbose or self._constant_rate is None:
             return 1
-        if self.looks_at_weight or len(self.seen) > 1:
+        if self.looks_at_weight or len(self.seen) > 1 or not isinstance(estimator.shuffle, bool):
             return 1
         n = min(estimator.max_iter - estimator.n_iter_, self.stopping.least_epochs(estimator))
         return max(1, int(min(n, MOST_AHEAD // len(self.order))))
@@ -229,7 +232,9 @@ class Run:
     def epoch(self) -> None:
         """Train for an epoch and note how it went; on tiny data that must cost next to nothing."""
         estimator = self.estimator
-        if estimator.shuffle:
+        if isinstance(estimator.shuffle, Integral) and not isinstance(estimator.shuffle, bool):
+            shuffle_blocks(self.order, self._random_state, int(estimator.shuffle))
+        elif estimator.shuffle:
             # sklearn.utils.shuffle shuffles indices and takes the order before by them: the same swaps
             self.engine.shuffle(self.order, self._random_state)
         loss = self._visit_all()
@@ -494,6 +499,7 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
                     ConvergenceWarning,
                 )
     except KeyboardInterrupt:
+        run.state.interrupted = True
         warn(INTERRUPTED)
     if run.keeps_best:
         run.restore_best()

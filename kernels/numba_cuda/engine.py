@@ -29,7 +29,17 @@ from fastmlp.kernels.arguments import (
     row_of,
     seed_of,
 )
-from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, busy, each_epoch, refuse_plans, shuffle_each
+from fastmlp.kernels.contract import (
+    NO_WEIGHT,
+    Data,
+    Optimizer,
+    Shared,
+    busy,
+    each_epoch,
+    refuse_plans,
+    refuse_shared,
+    shuffle_each,
+)
 from fastmlp.kernels.numba_cuda import driver
 from fastmlp.kernels.numba_cuda.memory import check_samples, device_view, on_device
 from fastmlp.kernels.numba_cuda.prediction import Blocks, prediction_of
@@ -74,13 +84,20 @@ def workspace(network: Any, batch_size: int, n_jobs: int | None = None) -> Works
 
 
 def loss_and_grad(
-    workspace: Workspace, params: np.ndarray, data: Data, alpha: float, grad: np.ndarray, l1: float = 0.0
+    workspace: Workspace,
+    params: np.ndarray,
+    data: Data,
+    alpha: float,
+    grad: np.ndarray,
+    l1: float = 0.0,
+    shared: Shared | None = None,
 ) -> float:
     """Return the penalised mean loss over the whole data, and write its gradient.
 
     See :meth:`fastmlp.kernels.contract.Engine.loss_and_grad` for the arguments and what is raised.
     """
     ws = _workspace(workspace)
+    refuse_shared("cuda", shared)
     check_array("params", params, ws.dtype, (ws.n_params,))
     check_loss_and_grad(ws.network, params, grad, drops=any(ws.thresholds))
     with busy(ws):
@@ -109,12 +126,14 @@ def train_epoch(
     l1: float = 0.0,
     seed: int = 0,
     losses: np.ndarray | None = None,
+    shared: Shared | None = None,
 ) -> float:
     """Make passes of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
 
     See :meth:`fastmlp.kernels.contract.Engine.train_epoch` for the arguments and what is raised.  Ctrl-C is seen
     between launches, each a fraction of a second long; the steps done are kept.
     """
+    refuse_shared("cuda", shared)
     if losses is not None:
         check_orders(order, losses, data.X.shape[0])
         rest = batch_size, alpha, optimizer
