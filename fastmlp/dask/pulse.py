@@ -1,0 +1,77 @@
+"""Which workers a client takes for lost: those that have left the cluster, and those that send no heartbeats."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from distributed import Client
+
+from fastmlp.dask.sessions import WorkerLost
+
+#: Seconds between two looks at which workers are there.
+LOOK = 1.0
+
+
+class Pulse:
+    """The heartbeats of a cluster's workers, as the scheduler has heard them.
+
+    A worker that was stopped keeps its connections, so nothing but its silence tells. Its clock may be another one, so
+    what counts is how long the client has seen no new heartbeat.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    timeout : float
+        Seconds of silence after which a worker is taken for lost.
+    """
+
+    def __init__(self, client: Client, timeout: float) -> None:
+        self.client, self.timeout = client, timeout
+        self._seen: dict[str, tuple[float, float]] = {}  # address -> its latest heartbeat, when that was noticed
+        self._next_look = 0.0
+        self._no_workers_since: float | None = None
+
+    async def look(self) -> None:
+        """Hear of the latest heartbeats, now and then: the answer of a large cluster is long.
+
+        Raises
+        ------
+        RuntimeError
+            If there has been no worker for the timeout.
+        ConnectionError
+            If the scheduler does not answer.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + max(LOOK, self.timeout / 20)
+        try:
+            workers = (await self.client.scheduler.identity(n_workers=-1))["workers"]
+        except OSError as error:
+            raise ConnectionError(f"lost the connection to the scheduler during the fit: {error}") from error
+        for address, worker in workers.items():
+            if self._seen.get(address, (None, now))[0] != worker["last_seen"]:
+                self._seen[address] = worker["last_seen"], now
+        self._seen = {address: seen for address, seen in self._seen.items() if address in workers}
+        if workers:
+            self._no_workers_since = None
+            return
+        self._no_workers_since = self._no_workers_since or now
+        if now - self._no_workers_since > self.timeout:
+            raise RuntimeError(
+                f"the cluster of {self.client.scheduler.address} has had no workers for {self.timeout:g} s"
+            )
+
+    def left(self, addresses: Collection[str]) -> list[str]:
+        """Return which of these workers are no longer there."""
+        return [address for address in addresses if address not in self._seen]
+
+    def silent(self) -> list[str]:
+        """Return the workers that have sent no heartbeat for the timeout."""
+        now = time.monotonic()
+        return [address for address, (_, noticed) in self._seen.items() if now - noticed > self.timeout]
+
+    def hangs(self, address: str) -> WorkerLost:
+        """Return the error about a silent worker."""
+        return WorkerLost(f"worker {address} has sent no heartbeat for {self.timeout:g} s: it hangs", -1, address)
