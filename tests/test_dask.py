@@ -440,8 +440,11 @@ def even(values):
 
 
 def other_columns():
-    frame = dd.from_map(lambda columns: pd.DataFrame(X[:50, :2], columns=columns), [["a", "b"], ["b", "a"]])
-    return frame, even(y[:100])
+    def part(columns):
+        return pd.DataFrame(X[:50, :2], columns=columns)
+
+    frame = dd.from_map(part, [["a", "b"], ["b", "a"]], meta=part(["a", "b"])[:0])
+    return frame, da.from_array(y[:100], chunks=50)
 
 
 #: Name -> what makes X, y and weights, the error, a part of its text.
@@ -456,7 +459,7 @@ WRONG = {
     "NaN in weights": (lambda: (even(X), even(y), even(NAN[:, 2])), ValueError, "partition 2 .*sample_weight"),
     "other columns": (other_columns, ValueError, "columns are"),
     "no rows": (lambda: (even(X)[:0], even(y)[:0]), ValueError, "X has no rows"),
-    "texts": (lambda: (even(X.astype(str)), even(y)), ValueError, "partition 0 of X .* is refused"),
+    "texts": (lambda: (even(np.full(X.shape, "a")), even(y)), ValueError, "partition 0 of X .* is refused"),
     "parameter": (lambda: (even(X), even(y)), ValueError, "'alpha' parameter"),
     "unknown class": (lambda: (even(X), even(y)), ValueError, r"partition 0 of X: y has classes \[5\]"),
 }

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from importlib import import_module
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -159,7 +160,11 @@ def _values(block: Any, names: list[Any] | None) -> np.ndarray:
 
 
 def describe(X: Any, y: Any, weight: Any, classify: bool) -> Facts:
-    """Return the facts of a row block; runs where the block lies."""
+    """Return the facts of a row block; runs where the block lies.
+
+    It is the first of our tasks there, and imports what training needs: the worker's event loop need not, later.
+    """
+    import_module("fastmlp.dask.estimators")
     if not (issparse(X) or isinstance(X, np.ndarray)):
         X = np.asarray(X)
     wrong = _what_is_wrong(X, y, weight)
@@ -179,8 +184,8 @@ def _what_is_wrong(X: Any, y: Any, weight: Any) -> str | None:
         if rows is None or not rows.shape[0]:
             continue
         try:
-            if rows.dtype.kind == "O":  # numbers among objects; labels may be texts
-                rows = rows if name == "y" else rows.astype(np.float64)
+            if rows.dtype.kind not in "biufc" and name != "y":  # labels may be texts
+                rows = rows.astype(np.float64)
             assert_all_finite(rows, input_name=name)
         except (TypeError, ValueError) as error:
             return f"is refused: {str(error).splitlines()[0]}"
