@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fastmlp import callbacks as callbacks
     from fastmlp import dask as dask
     from fastmlp import displays as displays
+    from fastmlp import distributed as distributed
     from fastmlp import engines as engines
     from fastmlp import estimator as estimator
     from fastmlp import export as export
@@ -74,6 +75,7 @@ _SUBMODULES = (
     "callbacks",
     "dask",
     "displays",
+    "distributed",
     "engines",
     "estimator",
     "export",

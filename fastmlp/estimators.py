@@ -201,7 +201,9 @@ class MLPClassifier(ClassifierMixin, ModelMethods, ClassTargets, _BaseMLP):
 
     @_if_partial_fit
     @fit_context
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, *, communicator: Any = None
+    ) -> Self:
         """Train for one epoch, going on from the present weights and optimizer.
 
         Parameters
@@ -212,6 +214,8 @@ class MLPClassifier(ClassifierMixin, ModelMethods, ClassTargets, _BaseMLP):
             Rows without weight change nothing; before any other rows `loss_` is then NaN.
         classes : array-like of shape (n_classes,), default=None
             All classes that any call will bring; needed in the first one.
+        communicator : Communicator or MPI communicator, default=None
+            Of several processes that make this call together, as for :meth:`fit`.
 
         Returns
         -------
@@ -226,7 +230,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, ClassTargets, _BaseMLP):
                 "class_weight='balanced' makes no sense with partial_fit, which sees a part of the rows; compute the"
                 " weights over all of them with sklearn.utils.class_weight.compute_class_weight and pass them as a dict"
             )
-        return self._fit(X, y, sample_weight, Extras(incremental=True))
+        return self._fit(X, y, sample_weight, Extras(incremental=True, communicator=communicator))
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict class labels.
@@ -409,7 +413,7 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     # not only for stochastic solvers: scikit-learn's regressor, unlike its classifier, goes on with lbfgs too
     @_if_one_network
     @fit_context
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, *, communicator: Any = None) -> Self:
         """Train for one epoch, going on from the present weights and optimizer.
 
         Parameters
@@ -418,9 +422,11 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like of shape (n_samples,), default=None
             Rows without weight change nothing; before any other rows `loss_` is then NaN.
+        communicator : Communicator or MPI communicator, default=None
+            Of several processes that make this call together, as for :meth:`fit`.
 
         Returns
         -------
         self : object
         """
-        return self._fit(X, y, sample_weight, Extras(incremental=True))
+        return self._fit(X, y, sample_weight, Extras(incremental=True, communicator=communicator))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.kernels.contract import Data, Optimizer
+from fastmlp.kernels.contract import Data, Optimizer, Shared
 from fastmlp.model.network import Network
 
 def isas() -> tuple[str, ...]: ...
@@ -30,7 +30,13 @@ def predict(
     workspace: Workspace, params: np.ndarray, X: Any, out: np.ndarray, rows: np.ndarray | None = None
 ) -> bool: ...
 def loss_and_grad(
-    workspace: Workspace, params: np.ndarray, data: Data, alpha: float, grad: np.ndarray, l1: float = 0.0
+    workspace: Workspace,
+    params: np.ndarray,
+    data: Data,
+    alpha: float,
+    grad: np.ndarray,
+    l1: float = 0.0,
+    shared: Shared | None = None,
 ) -> float: ...
 def train_epoch(
     workspace: Workspace,
@@ -42,6 +48,7 @@ def train_epoch(
     optimizer: Optimizer,
     l1: float = 0.0,
     seed: int = 0,
+    shared: Shared | None = None,
 ) -> float: ...
 def shuffle(order: np.ndarray, random_state: np.random.RandomState) -> None: ...
 def minimize(

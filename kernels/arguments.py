@@ -207,10 +207,10 @@ def check_loss_and_grad(network: Any, params: np.ndarray, grad: Any, *, drops: b
         raise ValueError("grad must not share memory with params")
 
 
-def check_order(order: Any) -> None:
+def check_order(order: Any, may_be_empty: bool = False) -> None:
     """Check the form of row indices; their bounds are another matter."""
     check_array("order", order, np.dtype(np.intp), (None,))
-    if len(order) == 0:
+    if len(order) == 0 and not may_be_empty:
         raise ValueError("order must hold at least one row")
 
 
@@ -255,6 +255,25 @@ def check_plans(
         if not ((dropouts >= 0) & (dropouts <= 1)).all():
             raise ValueError(f"optimizer.dropouts must lie in [0, 1], got {dropouts.min()} .. {dropouts.max()}")
     return factors, decay_factors, dropouts
+
+
+def check_shared(shared: Any, network: Any) -> None:
+    """Check what every call reads of :class:`contract.Shared`."""
+    if not callable(shared.reduce):
+        raise ValueError(f"shared.reduce must be a function, got {type(shared.reduce).__name__}")
+    if network.needs_whole_batch:
+        raise ValueError("shared must be None for a network with batch_norm, which needs all rows of a batch at once")
+
+
+def check_shares(shared: Any, order: np.ndarray, batch_size: int) -> None:
+    """Check which rows of each batch this process has."""
+    if shared.n_rows < 1:
+        raise ValueError(f"shared.n_rows must be at least 1, got {shared.n_rows}")
+    index, n_steps = np.dtype(np.intp), -(-shared.n_rows // batch_size)
+    check_array("shared.starts", shared.starts, index, (n_steps + 1,))
+    check_array("shared.places", shared.places, index, order.shape)
+    if shared.starts[0] != 0 or shared.starts[-1] != len(order) or (np.diff(shared.starts) < 0).any():
+        raise ValueError(f"shared.starts must not decrease, and lead from 0 to the {len(order)} rows of order")
 
 
 def check_shuffle(order: Any, random_state: Any) -> None:

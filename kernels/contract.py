@@ -17,7 +17,7 @@ An activation or a loss is given as a name, a pair (name, {parameter: value}), o
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -40,6 +40,27 @@ class Data(NamedTuple):
     X: Any
     y: np.ndarray
     sample_weight: np.ndarray | None = None
+
+
+class Shared(NamedTuple):
+    """How several processes, the ranks, compute one call together: each from its own rows, all to the same result.
+
+    Each rank calls with the same arguments, except for ``data`` and ``order``, which are of its own rows; there may be
+    none. What is summed over rows is summed over ranks, once per step and before anything is made of it. So the
+    penalty, clipping and update are the same everywhere.
+
+    reduce : function of a vector (n_params + 2,) of the network's dtype, C-contiguous: the gradient, the loss and the
+        weight, each a sum over this rank's rows of the batch. It replaces them in place by the sums over all ranks,
+        with the same bits on each. What it raises ends the call; the steps done are kept.
+    n_rows : rows that an epoch visits, of all ranks. :meth:`Engine.loss_and_grad` does not read it, nor what follows
+    starts : intp (n_steps + 1,): where each batch's rows of this rank begin in ``order``, and where the last ones end
+    places : intp (len(order),): the place of each row of ``order`` in its batch, of which dropout is a function
+    """
+
+    reduce: Callable[[np.ndarray], Any]
+    n_rows: int = 0
+    starts: Any = None
+    places: Any = None
 
 
 class Optimizer(Protocol):
@@ -126,8 +147,9 @@ class Engine(Protocol):
 
     @staticmethod
     def loss_and_grad(
-        workspace: Any, params: np.ndarray, data: Data, alpha: float, grad: np.ndarray, l1: float = 0.0
-    ) -> float:
+        workspace: Any, params: np.ndarray, data: Data, alpha: float, grad: np.ndarray, l1: float = 0.0,
+        shared: Shared | None = None,
+    ) -> float:  # fmt: skip
         """Compute the penalised mean loss over the whole data and its gradient.
 
         The penalty is (alpha/2 ||W||^2 + l1 ||W||_1) / sw_sum, of the weights W only;
@@ -149,6 +171,8 @@ class Engine(Protocol):
         grad : ndarray of shape (n_params,) (OUT)
         l1 : float, default=0.0
             Strength of the L1 penalty.
+        shared : Shared, default=None
+            How several processes come to the loss and the gradient over the rows of all; None: ``data`` are all rows.
 
         Returns
         -------
@@ -163,7 +187,7 @@ class Engine(Protocol):
     @staticmethod
     def train_epoch(
         workspace: Any, params: np.ndarray, data: Data, order: np.ndarray, batch_size: int, alpha: float,
-        optimizer: Optimizer, l1: float = 0.0, seed: int = 0,
+        optimizer: Optimizer, l1: float = 0.0, seed: int = 0, shared: Shared | None = None,
     ) -> float:  # fmt: skip
         """Train for one epoch: for each batch of rows its gradient, then a step of the optimizer's rule.
 
@@ -192,6 +216,9 @@ class Engine(Protocol):
             Strength of the L1 penalty.
         seed : int in [0, 2^64), default=0
             What is dropped is a function of this and of ``optimizer.t``.
+        shared : Shared, default=None
+            How several processes take each step together, each with some rows of the batch; None: ``order`` holds all
+            rows of each batch. The network must have no batch_norm then, which needs all rows of a batch at once.
 
         Returns
         -------
@@ -233,6 +260,12 @@ def refuse_plans(engine: str, optimizer: Any, n_steps: int) -> None:
     if hasattr(optimizer, "dropouts") and optimizer.dropouts(n_steps) is not None:
         asked.append("dropouts")
     _refuse(engine, asked)
+
+
+def refuse_shared(engine: str, shared: Shared | None) -> None:
+    """Raise a ValueError if a call is to be computed together with other processes, for an engine that cannot."""
+    if shared is not None:
+        _refuse(engine, ["steps that several processes take together"])
 
 
 def _refuse(engine: str, asked: list[str]) -> None:

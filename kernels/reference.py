@@ -45,6 +45,8 @@ from fastmlp.kernels.arguments import (
     check_predict,
     check_samples,
     check_schedule,
+    check_shared,
+    check_shares,
     check_shuffle,
     check_states,
     check_weights,
@@ -53,7 +55,7 @@ from fastmlp.kernels.arguments import (
     row_of,
     seed_of,
 )
-from fastmlp.kernels.contract import Data, Optimizer
+from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, Shared
 
 Array = np.ndarray
 
@@ -684,47 +686,93 @@ def _normalize_forward(x: Array, scale: Array, shift: Array) -> tuple[Array, Any
     return scale * normalised + shift, (normalised, mean, var)
 
 
-def _normalize_backward(
-    delta: Array, norm: Any, units: dict[str, Array], grad: dict[str, Array], sw_sum: float
-) -> Array:
-    """From delta = d loss / dy to d loss / dx; ``grad`` (OUT) of scale and shift."""
+def _normalize_backward(delta: Array, norm: Any, units: dict[str, Array], grad: dict[str, Array]) -> Array:
+    """From delta = d loss / dy to d loss / dx; ``grad`` (OUT) of scale and shift: sums over the rows."""
     normalised, _, var = norm
     along = np.mean(delta * normalised, axis=0)
-    grad["scale"][...], grad["shift"][...] = np.sum(delta * normalised, axis=0) / sw_sum, delta.sum(axis=0) / sw_sum
+    grad["scale"][...], grad["shift"][...] = np.sum(delta * normalised, axis=0), delta.sum(axis=0)
     return units["scale"] / np.sqrt(var + 1e-5) * (delta - delta.mean(axis=0) - normalised * along)
 
 
 def _backprop(
     network: Any, params: Array, passes: list[Pass], masks: list, y: Array, w: Array | None, alpha: float, l1: float
 ) -> tuple[float, Array]:
-    """Penalised mean loss of one batch and its gradient, from its passes forward.
+    """Penalised mean loss of one batch and its gradient, from its passes forward."""
+    sw_sum = len(y) if w is None else w.sum()
+    weights = None if w is None else np.repeat(w, network.members)
+    mean = np.average(_row_losses(network, passes, y), weights=weights)
+    return _penalised(network, params, mean, _gradient_sums(network, params, passes, masks, y, w), sw_sum, alpha, l1)
+
+
+def _row_losses(network: Any, passes: list[Pass], y: Array) -> Array:
+    """The loss of each virtual row."""
+    return _loss(network.loss).rows(passes[-1].z, np.repeat(y, network.members, axis=0))
+
+
+def _penalised(
+    network: Any, params: Array, mean: float, sums: Array, sw_sum: float, alpha: float, l1: float
+) -> tuple[float, Array]:
+    """Penalised mean loss and its gradient, from the mean without penalty and the sums of gradients."""
+    weights = np.concatenate([W.ravel() for W, _ in _layers(network, params)])
+    value = mean + 0.5 * alpha * (weights @ weights) / sw_sum
+    value += l1 * np.abs(weights).sum() / sw_sum
+    grad, views = sums.copy(), _views(network, params)
+    for (name, i), view in _views(network, grad).items():
+        if name == "W":
+            view[...] += alpha * views[name, i] + l1 * np.sign(views[name, i])
+    grad /= sw_sum
+    return float(value), grad
+
+
+def _gradient_sums(network: Any, params: Array, passes: list[Pass], masks: list, y: Array, w: Array | None) -> Array:
+    """The gradient of the loss without penalty, summed over the rows, from their passes forward.
 
     The loss is the mean of the members' losses, so each virtual row counts 1 / k of its row.
     """
     views, row, k = _views(network, params), _loss(network.loss), network.members
-    sw_sum = len(y) if w is None else w.sum()
     y, w = np.repeat(y, k, axis=0), None if w is None else np.repeat(w, k)
-    z = passes[-1].z
-    weights = np.concatenate([W.ravel() for W, _ in _layers(network, params)])
-    value = np.average(row.rows(z, y), weights=w) + 0.5 * alpha * (weights @ weights) / sw_sum
-    value += l1 * np.abs(weights).sum() / sw_sum
     grad = np.zeros_like(params)
     grads, (units, _), (grad_units, _) = _views(network, grad), _units(network, params), _units(network, grad)
-    delta = row.delta(z, y) * (1 if w is None else w[:, None]) / k
+    delta = row.delta(passes[-1].z, y) * (1 if w is None else w[:, None]) / k
     for i in reversed(range(len(passes))):
         delta = _layer_backward(i, passes[i], views, delta, grads, k)
-        W = views["W", i]
-        grads["W", i][...] = (grads["W", i] + alpha * W + l1 * np.sign(W)) / sw_sum
-        for name in ("b", "member_in", "member_out"):
-            if (name, i) in grads:
-                grads[name, i][...] /= sw_sum
         if i < len(units) and _placements(network)[i] == "before":
             grads["b", i][...] = 0  # whatever the bias, the batch's mean takes it away: the sum is nothing but rounding
         if i > 0:
             delta = _times(delta, masks[i])
-            delta = _hidden_backward(network, i - 1, passes[i - 1], units[i - 1], delta, grad_units[i - 1], sw_sum)
-    _inputs_backward(network, params, passes[0], delta, grad, sw_sum)
-    return float(value), grad
+            delta = _hidden_backward(network, i - 1, passes[i - 1], units[i - 1], delta, grad_units[i - 1])
+    _inputs_backward(network, params, passes[0], delta, grad)
+    return grad
+
+
+def _train_backprop(
+    network: Any, params: Array, X: Any, y: Array, w: Array | None, masks: list, alpha: float, l1: float
+) -> tuple[float, Array]:
+    """Forward and backward for a batch to train on; running statistics follow it."""
+    passes = _forward(network, params, X, masks)
+    value, grad = _backprop(network, params, passes, masks, y, w, alpha, l1)
+    _track(network, params, passes)
+    return value, grad
+
+
+def _shared_backprop(
+    network: Any, params: Array, X: Any, y: Array, w: Array | None, masks: list, alpha: float, l1: float, shared: Shared
+) -> tuple[float, Array]:
+    """As :func:`_backprop`, where other processes have more rows of the batch; X may have none.
+
+    Sums over rows are those of all processes once ``shared.reduce`` has seen them.
+    """
+    sums = np.zeros(len(params) + 2, params.dtype)
+    if X.shape[0] > 0:
+        passes = _forward(network, params, X, masks)
+        losses = _row_losses(network, passes, y) / network.members
+        sums[:-2] = _gradient_sums(network, params, passes, masks, y, w)
+        sums[-2] = np.sum(losses if w is None else losses * np.repeat(w, network.members))
+        sums[-1] = len(y) if w is None else w.sum()
+    shared.reduce(sums)
+    if sums[-1] == 0:
+        raise ZeroDivisionError(NO_WEIGHT)
+    return _penalised(network, params, sums[-2] / sums[-1], sums[:-2], sums[-1], alpha, l1)
 
 
 def _layer_backward(
@@ -745,36 +793,36 @@ def _layer_backward(
     return delta
 
 
-def _inputs_backward(network: Any, params: Array, first: Pass, delta: Array, grad: Array, sw_sum: float) -> None:
-    """From delta = d loss / d(what the first product reads) to the gradients (OUT) of scale and feature blocks."""
+def _inputs_backward(network: Any, params: Array, first: Pass, delta: Array, grad: Array) -> None:
+    """From delta = d loss / d(what the first product reads) to gradients (OUT), sums, of scale and feature blocks."""
     if network.input_scale:
         scale, members = _views(network, params)["input_scale", 0], delta.reshape(-1, network.members, delta.shape[1])
-        along = (members * first.enters[:, None]).sum(axis=0) / sw_sum  # (k, fan_in)
+        along = (members * first.enters[:, None]).sum(axis=0)  # (k, fan_in)
         _views(network, grad)["input_scale", 0][...] = along.reshape(scale.shape)
         delta = (members * scale).sum(axis=1)  # n k rows -> n rows
     if network.inputs:
         found = inputs.backward(network.inputs, first.rows, _blocks(network, params), delta)
         for arrays, sums in zip(_blocks(network, grad), found, strict=True):
             for name, values in sums.items():
-                arrays[name][...] = values.reshape(arrays[name].shape) / sw_sum
+                arrays[name][...] = values.reshape(arrays[name].shape)
 
 
 def _hidden_backward(
-    network: Any, i: int, this: Pass, units: dict[str, Array], delta: Array, grad: dict[str, Array], sw_sum: float
+    network: Any, i: int, this: Pass, units: dict[str, Array], delta: Array, grad: dict[str, Array]
 ) -> Array:
-    """From d loss / d(what hidden layer i hands on) to d loss / dz; ``grad`` (OUT) of its units."""
+    """From d loss / d(what hidden layer i hands on) to d loss / dz; ``grad`` (OUT) of its units: sums over the rows."""
     placement = _placements(network)[i]
     if placement == "after":
-        delta = _normalize_backward(delta, this.norm, units, grad, sw_sum)
+        delta = _normalize_backward(delta, this.norm, units, grad)
     if "slope" in units:  # da / d slope = z where z <= 0
-        grad["slope"][...] = np.sum(delta * np.where(this.z > 0, 0, this.z), axis=0) / sw_sum
+        grad["slope"][...] = np.sum(delta * np.where(this.z > 0, 0, this.z), axis=0)
     slopes = _slope(network.activations[i], units.get("slope"))(this.z, this.a)
     if "mix" in units:
-        grad["mix"][...] = np.sum(delta * (this.a - this.z), axis=0) / sw_sum
+        grad["mix"][...] = np.sum(delta * (this.a - this.z), axis=0)
         slopes = 1 + (slopes - 1) * units["mix"]
     delta = delta * slopes
     if placement == "before":
-        delta = _normalize_backward(delta, this.norm, units, grad, sw_sum)
+        delta = _normalize_backward(delta, this.norm, units, grad)
     return delta
 
 
@@ -806,20 +854,22 @@ def _no_masks(network: Any) -> list:
     return [None] * (len(network.widths) - 1)
 
 
-def _masks(network: Any, X: Any, seed: int, t: int, factor: float = 1.0) -> list:
+def _masks(network: Any, X: Any, seed: int, t: int, factor: float = 1.0, places: Array | None = None) -> list:
     """Factors of step t for the input of each layer: 0 or 1 / (1 - rate); None where nothing drops.
 
     The rates are those of the network times ``factor``.  With a sparse X the first mask holds one factor for each entry
-    that X stores.  Masks of hidden layers have a row for each virtual row.
+    that X stores.  Masks of hidden layers have a row for each virtual row.  ``places`` (n,) are those of the rows in
+    the batch; None: one after the other.
     """
-    n = X.shape[0]
+    k, places = network.members, np.arange(X.shape[0]) if places is None else places
+    virtual = (places[:, None] * k + np.arange(k)).ravel()
     rates = [network.input_dropout, *(network.dropout or [0.0] * len(network.activations))]
     masks: list = []
     for layer, (full_rate, width) in enumerate(zip(rates, network.widths, strict=False)):
         rate = full_rate * factor
-        rows, columns = np.arange(n if layer == 0 else n * network.members)[:, None], np.arange(width)
+        rows, columns = (places if layer == 0 else virtual)[:, None], np.arange(width)
         if layer == 0 and sparse.issparse(X):
-            rows, columns = np.repeat(np.arange(n), np.diff(X.indptr)), X.indices
+            rows, columns = np.repeat(places, np.diff(X.indptr)), X.indices
         if round(rate * 2**24) == 0:
             masks.append(None)
         else:
@@ -882,22 +932,34 @@ def shuffle(order: Array, random_state: np.random.RandomState) -> None:
     random_state.shuffle(order)
 
 
-def loss_and_grad(workspace: Any, params: Array, data: Data, alpha: float, grad: Array, l1: float = 0.0) -> float:
+def loss_and_grad(
+    workspace: Any,
+    params: Array,
+    data: Data,
+    alpha: float,
+    grad: Array,
+    l1: float = 0.0,
+    shared: Shared | None = None,
+) -> float:
     """Penalised mean loss over the whole data and its gradient.
 
     The penalty is (alpha/2 ||W||^2 + l1 ||W||_1) / sw_sum, of the weights W only;
     grad_W = (A^T delta + alpha W + l1 sign(W)) / sw_sum and grad_b = sum_i delta_i / sw_sum, where A
     is what the layer reads and sw_sum the sum of the sample weights, or n.  For squared_error with
     several outputs the loss is a mean over the outputs and the gradient that of their sum, as in
-    scikit-learn.
+    scikit-learn.  With ``shared`` the whole data are the rows of several processes.
     """
     network = _network(workspace)
     _parameters(params, network)
     check_loss_and_grad(network, params, grad, drops=bool(network.input_dropout or any(network.dropout)))
-    X, y, w = _data(data, network)
+    X, y, w = _data(data, network, may_be_empty=shared is not None)
     interrupts.check()
     check_codes(X, network.inputs)
     masks = _no_masks(network)
+    if shared is not None:
+        check_shared(shared, network)
+        value, grad[...] = _shared_backprop(network, params, X, y, w, masks, float(alpha), float(l1), shared)
+        return value
     passes = _forward(network, params, X, masks)
     value, grad[...] = _backprop(network, params, passes, masks, y, w, float(alpha), float(l1))
     return value
@@ -913,6 +975,7 @@ def train_epoch(
     optimizer: Optimizer,
     l1: float = 0.0,
     seed: int = 0,
+    shared: Shared | None = None,
 ) -> float:
     """One pass over the data: for each batch of rows its gradient, then :func:`update`.
 
@@ -921,15 +984,21 @@ def train_epoch(
     and then dropout (a = a * keep / (1 - rate)).  A gradient whose norm is larger than
     ``optimizer.max_grad_norm`` is scaled down to it; before the update, params = params * (1 -
     decay).  Both concern all entries that are trained, which are those in front of the running
-    statistics.  Each array of the flat vector has its own factors of decay and of the update's scalars.
+    statistics.  Each array of the flat vector has its own factors of decay and of the update's scalars.  With
+    ``shared`` other processes have more rows of each batch.
     """
     network = _network(workspace)
     _parameters(params, network, out=True)
-    X, y, w = _data(data, network)
-    check_order(order)
+    X, y, w = _data(data, network, may_be_empty=shared is not None)
+    check_order(order, may_be_empty=shared is not None)
     check_indices("order", order, X.shape[0])
     batch_size, seed = batch_size_of(batch_size), seed_of(seed)
-    steps = -(-len(order) // batch_size)
+    n_rows = len(order)
+    if shared is not None:
+        check_shared(shared, network)
+        check_shares(shared, order, batch_size)
+        n_rows = shared.n_rows
+    steps = -(-n_rows // batch_size)
     row = row_of("optimizer.rule", OPTIMIZERS, optimizer.rule)
     check_states(row, optimizer.states, params=params)
     scalars, decays, largest = check_schedule(optimizer, row, steps)
@@ -938,19 +1007,20 @@ def train_epoch(
     accumulated = 0.0
     for step in range(steps):
         interrupts.check()
-        batch = order[step * batch_size : (step + 1) * batch_size]
-        X_batch = X[batch]
-        masks = _masks(network, X_batch, seed, optimizer.t, 1.0 if dropouts is None else float(dropouts[step]))
-        passes = _forward(network, params, X_batch, masks)
-        batch_w = None if w is None else w[batch]
-        value, grad = _backprop(network, params, passes, masks, y[batch], batch_w, float(alpha), float(l1))
-        _track(network, params, passes)
+        of_step = slice(step * batch_size, (step + 1) * batch_size)
+        here = of_step if shared is None else slice(*shared.starts[step : step + 2])
+        batch, places = order[here], None if shared is None else shared.places[here]
+        X_batch, y_batch, batch_w = X[batch], y[batch], None if w is None else w[batch]
+        factor = 1.0 if dropouts is None else float(dropouts[step])
+        masks = _masks(network, X_batch, seed, optimizer.t, factor, places)
+        args = network, params, X_batch, y_batch, batch_w, masks, float(alpha), float(l1)
+        value, grad = _train_backprop(*args) if shared is None else _shared_backprop(*args, shared)
         decay = 0.0 if decays is None else decays[step]
         _clip_norm(grad, largest)
         _step(network, params, grad, optimizer, scalars[step] * factors, decay * decay_factors)
         optimizer.t += 1
-        accumulated += value * len(batch)
-    return accumulated / len(order)
+        accumulated += value * min(batch_size, n_rows - step * batch_size)
+    return accumulated / n_rows
 
 
 def _clip_norm(grad: Array, largest: float | None) -> None:
@@ -1049,14 +1119,14 @@ def _targets(row: Loss, y: Array, shape: tuple[int, int], dtype: Any) -> Array:
         check_array("y", y, dtype, shape)
         return y
     check_array("y", y, np.dtype(np.intp), shape[:1])
-    if not (y.min() >= 0 and y.max() < shape[1]):
+    if y.size and not (y.min() >= 0 and y.max() < shape[1]):
         raise ValueError(f"y must lie in [0, {shape[1]}), got {y.min()} .. {y.max()}")
     return np.eye(shape[1], dtype=dtype)[y]
 
 
-def _data(data: Data, network: Any) -> tuple[Any, Array, Array | None]:
+def _data(data: Data, network: Any, may_be_empty: bool) -> tuple[Any, Array, Array | None]:
     X = _samples(data.X, network)
-    if X.shape[0] == 0:
+    if X.shape[0] == 0 and not may_be_empty:
         raise ValueError("X must have at least one row")
     shape = (X.shape[0], network.widths[-1])
     y = _targets(_loss(network.loss), data.y, shape, network.dtype)

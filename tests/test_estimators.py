@@ -138,7 +138,7 @@ def test_positional_arguments():
 
 
 # What only our fit takes.
-EXTRAS = ["X_val", "y_val", "sample_weight_val", "eval_set", "coef_init", "intercept_init", "resume_from"]
+EXTRAS = ["X_val", "y_val", "sample_weight_val", "eval_set", "coef_init", "intercept_init", "resume_from", "communicator"]
 
 
 def test_methods_have_their_signatures(twins):
@@ -150,7 +150,9 @@ def test_methods_have_their_signatures(twins):
             parameters = list(inspect.signature(ours).parameters)
             if name == "fit":
                 assert parameters[-len(EXTRAS) :] == EXTRAS
-            if name in ("fit", "set_fit_request"):
+            if name in ("partial_fit", "set_partial_fit_request"):
+                assert "communicator" in parameters
+            if name in ("fit", "set_fit_request", "partial_fit", "set_partial_fit_request"):
                 parameters = [parameter for parameter in parameters if parameter not in EXTRAS]
             assert parameters == list(inspect.signature(theirs).parameters), name
             assert ours.__doc__, f"{name} has no docstring"
@@ -304,9 +306,11 @@ def test_metadata_routing(twins):
         assert_twins_agree(*observe_both(twins, routed, **SMALL))
         requests = [cls(**SMALL).get_metadata_routing()._serialize() for cls in twins]
         assert [requests[1]["fit"].pop(name) for name in EXTRAS] == [None] * len(EXTRAS)
+        assert requests[1]["partial_fit"].pop("communicator") is None
         assert requests[1] == requests[0]
         partial = [cls().set_partial_fit_request(sample_weight=True).get_metadata_routing() for cls in twins]
-        assert str(partial[1].partial_fit) == str(partial[0].partial_fit)
+        theirs, ours = (request.partial_fit.requests for request in partial)
+        assert ours == theirs | {"communicator": None}
 
 
 # ------------------------------------------------------------------------------ kinds of input

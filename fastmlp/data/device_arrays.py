@@ -15,6 +15,7 @@ import numpy as np
 from sklearn import get_config
 from sklearn.utils.validation import validate_data
 
+from fastmlp.data.shared_rows import SharedRows
 from fastmlp.engines import backends
 from fastmlp.kernels.numba_cuda import driver, memory
 from fastmlp.sklearn_compat import get_namespace
@@ -135,6 +136,8 @@ def on_host(estimator: Any, array: Any, name: str) -> Any:
 
 def host_rows(X: Any, rows: np.ndarray | None = None) -> Any:
     """Return X, or ``X[rows]``, on the host; only these rows of a device array are downloaded."""
+    if isinstance(X, SharedRows):
+        return X.gathered(rows)
     if not is_device_array(X):
         return X if rows is None else X[rows]
     if rows is None:

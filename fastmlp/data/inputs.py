@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -11,6 +12,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import validate_data
 
 from fastmlp.data import device_arrays
+from fastmlp.data.shared_rows import Rows, SharedRows
 from fastmlp.data.targets import Objective
 from fastmlp.data.warned import warn
 from fastmlp.engines.backends import Data
@@ -21,6 +23,8 @@ from fastmlp.sklearn_compat import _check_sample_weight, _check_y
 
 def validated(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
     """Return X and y validated, with scikit-learn's errors; `reset` says whether X tells the number of features."""
+    if isinstance(X, Rows):
+        return X.validated(estimator, partial(validated, estimator, reset=reset))
     y = device_arrays.on_host(estimator, y, "y")
     checks = {"multi_output": True, "y_numeric": estimator._numeric_targets}
     if device_arrays.is_device_array(X):
@@ -80,6 +84,8 @@ def validated_weight(estimator: Any, sample_weight: Any, y: np.ndarray, all_zero
 
     `all_zero` says whether no row needs a weight.
     """
+    if isinstance(sample_weight, Rows):
+        return sample_weight.weights(partial(validated_weight, estimator, all_zero=True), all_zero)
     if sample_weight is None:
         return None
     sample_weight = device_arrays.on_host(estimator, sample_weight, "sample_weight")
@@ -121,6 +127,8 @@ def validation_rows(
 
 def engine_rows(X: Any) -> Any:
     """Return X as engines take it: dense as it is, sparse as CSR; only what they cannot read is copied."""
+    if isinstance(X, SharedRows):
+        return X.with_local(engine_rows(X.local))
     return _engine_csr(X.tocsr()) if issparse(X) else aligned(X)
 
 

@@ -21,7 +21,7 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -31,8 +31,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp.data import device_arrays, inputs
+from fastmlp.data.shared_rows import SharedRows
 from fastmlp.data.targets import Objective
 from fastmlp.data.warned import warn
+from fastmlp.distributed.ranks import Ranks, fit_together
 from fastmlp.engines import backends
 from fastmlp.engines.backends import Data
 from fastmlp.estimator import architecture, ensemble, flat_parameters, pickled, types
@@ -76,6 +78,8 @@ class Extras:
     resume_from: Any = None
     callbacks: Sequence[Callable[[Any], Any]] = ()
     incremental: bool = False  # one more epoch: partial_fit
+    communicator: Any = None  # of the processes that have rows, if there are several
+    ranks: Ranks | None = None  # these processes, while they fit
 
 
 #: The estimators by name: what a model file may name, and what scikit-learn has counterparts of.
@@ -244,6 +248,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _shown_rows(self, X: Any, rows: np.ndarray | None) -> Any:
         """Return some rows of the matrix that the network reads, or all, as the user's scorers take them."""
+        if isinstance(X, SharedRows):
+            return X  # which scorers hand to predictions; no process has all of its rows
         return device_arrays.host_rows(X, rows)
 
     def _network_to_train(self, X: Any, objective: Objective, first_pass: bool) -> Network:
@@ -293,6 +299,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         coef_init: Sequence[Any] | None = None,
         intercept_init: Sequence[Any] | None = None,
         resume_from: str | os.PathLike[str] | None = None,
+        communicator: Any = None,
     ) -> Fitted:
         """Fit the network to X and y.
 
@@ -324,6 +331,10 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         resume_from : str or path-like, default=None
             File of a :class:`fastmlp.callbacks.Checkpoint`: go on with the fit that wrote it, on the same data and with
             the same parameters, to the weights that it would have reached, bit for bit.
+        communicator : Communicator or MPI communicator, default=None
+            Of several processes, the ranks, that make this call together, each with rows of its own: those of X are
+            then the ranks' rows, one rank's after the other's, or :class:`fastmlp.distributed.Partitions`. With mpi4py
+            ``MPI.COMM_WORLD``. All ranks get the weights of a fit on all rows. Callbacks are those of rank 0.
 
         Returns
         -------
@@ -337,6 +348,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             cancel in a batch, or weights that diverged.
         MemoryError
             If the layer sizes cannot fit this machine.
+        CommunicationError
+            If another rank fails, or does not answer in time.
         """
         validation = given_validation(X_val, y_val, sample_weight_val, eval_set)
         start = () if coef_init is None and intercept_init is None else (coef_init, intercept_init)
@@ -344,11 +357,13 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         max_epochs = 0 if choices.name_of(self.solver) == "lbfgs" or ensemble.size(self) > 1 else self.max_iter
         with fit_task(self, X, y, sample_weight, max_epochs=max_epochs) as reporters:
             callbacks = (*(self.callbacks or ()), *(reporters if max_epochs else ()))
-            return self._fit(X, y, sample_weight, Extras(validation, start, resume_from, callbacks))
+            extras = Extras(validation, start, resume_from, callbacks, communicator=communicator)
+            return self._fit(X, y, sample_weight, extras)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
-        task = self._task(X, y, sample_weight, extras)
-        if task is not None:
+        if extras.communicator is not None:
+            fit_together(self, X, y, sample_weight, extras)
+        elif (task := self._task(X, y, sample_weight, extras)) is not None:
             task.train()
         return self
 
@@ -360,19 +375,22 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self._learn_targets(y, extras.incremental)
         y = inputs.dense_targets(self, y)
         sample_weight = inputs.validated_weight(self, sample_weight, y, all_zero=extras.incremental)
-        random_state, objective = check_random_state(self.random_state), self._objective(y)
+        ranks, random_state, objective = extras.ranks, check_random_state(self.random_state), self._objective(y)
+        random_state = random_state if ranks is None else ranks.random_state(random_state)
         X, split = self._prepared(X, y, extras, random_state)
 
         network = self._network_to_train(X, objective, first_pass)
         n_epochs = 1 if extras.incremental else self.max_iter
         engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], n_epochs))
         architecture.check_memory(self, network, engine, self._has_validation(extras))
+        engine = engine if ranks is None else ranks.engine(engine, network)
         data = inputs.encoded(self, X, y, self._weigh(y, sample_weight), network, objective)
         if not extras.incremental:
             weightless.check_weight(data.sample_weight)
         has_epochs = choices.name_of(self.solver) != "lbfgs"
         evaluation = evaluation_of(self, engine, network, objective, y, extras.validation) if has_epochs else None
-        snapshot = None if extras.resume_from is None else checkpoint.load(extras.resume_from)
+        load = partial(checkpoint.load, extras.resume_from)
+        snapshot = None if extras.resume_from is None else load() if ranks is None else ranks.of_first(load)
         self._check_before_changes(network, X, extras)
 
         if ensemble.size(self) > 1:
@@ -422,7 +440,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         backends.get(self.backend)
         given = bool(extras.validation)
         if ensemble.size(self) > 1:
-            ensemble.check(self, given, extras.start, extras.resume_from)
+            ensemble.check(self, given, extras.start, extras.resume_from, extras.communicator)
         if choices.name_of(self.solver) == "lbfgs":
             check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
         elif extras.incremental:

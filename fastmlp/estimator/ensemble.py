@@ -98,7 +98,7 @@ def forget(estimator: Any, names: Any = OF_ENSEMBLES) -> None:
         vars(estimator).pop(name, None)
 
 
-def check(estimator: Any, has_validation: bool, start: Any, resume_from: Any) -> None:
+def check(estimator: Any, has_validation: bool, start: Any, resume_from: Any, communicator: Any = None) -> None:
     """Refuse what makes no sense with several networks; the ValueError names the parameter and the reason."""
     name = "n_cv" if estimator.n_cv > 1 else "n_ens"
     asked = f"{name}={getattr(estimator, name)}"
@@ -106,6 +106,7 @@ def check(estimator: Any, has_validation: bool, start: Any, resume_from: Any) ->
         "warm_start=True": (estimator.warm_start, "each fit draws new networks; fit one of estimators_ further"),
         "coef_init or intercept_init": (bool(start), "all networks would start from the same weights"),
         "resume_from": (resume_from is not None, "a checkpoint holds one training"),
+        "communicator": (communicator is not None, "several networks train side by side, not over several processes"),
         "a Checkpoint": (_has_checkpoint(estimator), "its file holds one training"),
         "validation data (X_val or eval_set)": (
             has_validation and estimator.n_cv > 1,

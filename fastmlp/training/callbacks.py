@@ -104,7 +104,7 @@ def watching(callbacks: Iterable[Callable[[EpochInfo], Any]], estimator: Any) ->
     in_order = sorted(callbacks, key=lambda callback: getattr(callback, "after_others", False))
 
     def after_epoch(info: EpochInfo) -> bool:
-        stopping = [callback for callback in in_order if _asks_to_stop(callback, info)]  # calls all of them
+        stopping = [callback for callback in in_order if asks_to_stop(callback, info)]  # calls all of them
         if stopping:
             estimator.stopped_by_ = " and ".join(map(name_of, stopping))
             if getattr(estimator, "verbose", False):
@@ -139,7 +139,7 @@ def reads_weights(callbacks: Iterable[Any]) -> bool:
     return any(getattr(callback, "reads_weights", True) for callback in callbacks)
 
 
-def _asks_to_stop(callback: Callable[[EpochInfo], Any], info: EpochInfo) -> bool:
+def asks_to_stop(callback: Callable[[EpochInfo], Any], info: EpochInfo) -> bool:
     """Return whether a callback asks to stop; a TypeError refuses a value that is not True, False or None."""
     wish = callback(info)
     if wish is None or isinstance(wish, bool | np.bool_):

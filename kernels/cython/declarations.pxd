@@ -171,6 +171,12 @@ cdef extern from "fastmlp.h":
     ctypedef struct fm_epoch:
         const idx *order
         idx n_order, batch_size, n_steps
+        const idx *starts
+        const idx *places
+        int (*reduce)(void *) noexcept nogil
+        void *context
+        void *sums
+        idx n_params
         double alpha, l1
         uint64_t seed, t
         int rule

@@ -7,6 +7,8 @@
 typedef struct {
     uint32_t k0, k1, threshold, width;
     REAL scale;
+    const idx *places; /* of the rows in the batch, if some of its rows are elsewhere; or NULL */
+    idx members;       /* rows of the layer for each of `places` */
 } FN(mask);
 
 static inline uint64_t FN(splitmix)(uint64_t x)
@@ -31,7 +33,14 @@ static inline uint32_t FN(mix)(uint32_t x)
 static FN(mask) FN(new_mask)(idx threshold, double rate, idx width, uint64_t seed, uint64_t t, int l)
 {
     const uint64_t key = FN(splitmix)(FN(splitmix)(seed) ^ ((t << 16) + (uint64_t)l));
-    return (FN(mask)){(uint32_t)key, (uint32_t)(key >> 32), (uint32_t)threshold, (uint32_t)width, (REAL)(1 / (1 - rate))};
+    return (FN(mask)){(uint32_t)key, (uint32_t)(key >> 32), (uint32_t)threshold, (uint32_t)width,
+                      (REAL)(1 / (1 - rate)), NULL, 1};
+}
+
+/* The number of row i of those at hand in the whole batch. */
+static inline uint32_t FN(mask_row)(const FN(mask) *m, idx i)
+{
+    return (uint32_t)(m->places ? m->places[i / m->members] * m->members + i % m->members : i);
 }
 
 /* Factor of neuron j of row i: 0 or scale. */
@@ -46,7 +55,7 @@ static void FN(apply_mask)(const FN(mask) *mask, idx first, idx rows, idx ld, co
 {
     const FN(mask) m = *mask;
     for (idx r = 0; r < rows; r++, x += ld, y += ld) {
-        const uint32_t i = (uint32_t)(first + r);
+        const uint32_t i = FN(mask_row)(&m, first + r);
         IVDEP
         for (uint32_t j = 0; j < (uint32_t)ld; j++)
             y[j] = x[j] * FN(mask_at)(&m, i, j);

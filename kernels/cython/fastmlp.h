@@ -181,10 +181,17 @@ typedef struct {
     const void *sample_weight; /* (n,) REAL, or NULL */
 } fm_data;
 
-/* One run of training steps over an order of rows; with rule -1 a single gradient. */
+/* One run of training steps over an order of rows; with rule -1 a single gradient.
+ * With `reduce` several processes, the ranks, take each step together: `order` then holds this rank's rows of each batch. */
 typedef struct {
     const idx *order;       /* (n_order,) row indices; NULL: 0 .. n_order */
-    idx n_order, batch_size, n_steps;
+    idx n_order, batch_size, n_steps; /* n_order: rows of all ranks */
+    const idx *starts;      /* (n_steps + 1,) where each batch's rows of this rank begin in `order`; NULL: all rows are here */
+    const idx *places;      /* the place of each row of `order` in its batch; NULL: one after the other */
+    int (*reduce)(void *context); /* replaces `sums` by their sums over all ranks; not 0: it failed.  NULL: one process */
+    void *context;
+    void *sums;             /* (n_params + 2,) the gradient as a flat vector, the loss, the weight: sums over a batch's rows */
+    idx n_params;
     double alpha, l1;       /* penalties alpha / 2 ||W||^2 + l1 ||W||_1 */
     uint64_t seed, t;       /* key of the dropout masks; steps done before this epoch */
     int rule;               /* row of OPTIMIZERS; -1: leave the gradient in workspace.grad, update nothing */

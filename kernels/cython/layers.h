@@ -165,7 +165,7 @@ static void FN(sparse_forward)(const fm_data *data, const idx *rows, idx first, 
             if ((uint64_t)column >= (uint64_t)fan_in)
                 continue;
             const REAL x = FN(value_at)(data, k) *
-                           (mask ? FN(mask_at)(mask, (uint32_t)(s->first + r), (uint32_t)column) : (REAL)1);
+                           (mask ? FN(mask_at)(mask, FN(mask_row)(mask, s->first + r), (uint32_t)column) : (REAL)1);
             const REAL *w_row = w + column * ld_out;
             for (idx j = 0; j < ld_out; j += LANES)
                 STORE(out + j, LOAD(out + j) + x * LOAD(w_row + j));
@@ -188,7 +188,7 @@ static void FN(sparse_weight_gradient)(const fm_data *data, const idx *rows, idx
             if ((uint64_t)column >= (uint64_t)n_rows)
                 continue;
             const REAL x = FN(value_at)(data, k) *
-                           (mask ? FN(mask_at)(mask, (uint32_t)(at + r), (uint32_t)(column + m)) : (REAL)1);
+                           (mask ? FN(mask_at)(mask, FN(mask_row)(mask, at + r), (uint32_t)(column + m)) : (REAL)1);
             REAL *g_row = grad_w + column * ld_out;
             for (idx j = 0; j < ld_out; j += LANES)
                 STORE(g_row + j, LOAD(g_row + j) + x * LOAD(d + j));

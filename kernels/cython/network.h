@@ -513,7 +513,7 @@ static void FN(update_slices)(const FN(chunk) *c, double scale)
     if (epoch->rule < 0)
         return;
     fm_team_barrier(ws->team);
-    const double factor = FN(clip_factor)(ws, epoch->max_norm);
+    const double factor = epoch->max_norm > 0 ? FN(clip_factor)(ws, epoch->max_norm) : 1.0;
     for (const fm_slice *slice = begin; slice < end; slice++)
         FN(slice_update)(c, slice, 0, 0, factor);
 }
@@ -583,17 +583,57 @@ static void FN(slices_phase)(const FN(chunk) *c, int last, double weight)
         FN(update_slices)(c, 1.0 / weight);
 }
 
+/* The sums of all ranks in place of this rank's: the gradient, *loss (which only member 0 knows) and *weight.  Every member
+ * calls it.  Returns 0 if it failed. */
+static int FN(reduce_sums)(fm_workspace *ws, const fm_epoch *epoch, int t, double *loss, double *weight)
+{
+    REAL *totals = (REAL *)epoch->sums + epoch->n_params;
+    if (t == 0) {
+        FN(unpack)(ws, ws->grad, epoch->sums);
+        totals[0] = (REAL)*loss;
+        totals[1] = (REAL)*weight;
+        if (epoch->reduce(epoch->context))
+            ws->interrupted = 1;
+        else
+            FN(pack)(ws, epoch->sums, ws->grad);
+    }
+    fm_team_barrier(ws->team);
+    *loss = (double)totals[0];
+    *weight = (double)totals[1];
+    return !ws->interrupted;
+}
+
+/* What ends a step that several ranks take together, after the gradients of the `rows` that this rank has of the batch.
+ * Returns 0 if the step was not done. */
+static int FN(shared_update)(const FN(chunk) *c, idx rows, double *loss, double *weight)
+{
+    fm_workspace *ws = c->ws;
+    if (rows == 0) {
+        for (idx u = ws->slice_start[c->member]; u < ws->slice_start[c->member + 1]; u++)
+            memset((REAL *)ws->grad + ws->slices[u].offset, 0, (size_t)ws->slices[u].length * sizeof(REAL));
+        fm_team_barrier(ws->team);
+    }
+    if (!FN(reduce_sums)(ws, c->epoch, c->member, loss, weight) || *weight == 0)
+        return 0;
+    FN(update_slices)(c, 1.0 / *weight);
+    fm_team_barrier(ws->team);
+    return 1;
+}
+
 /* One step as member t does it.  Returns 0 if the step was not done; all members return the same. */
 static int FN(train_step)(const FN(training) *job, int t, idx step)
 {
     fm_workspace *ws = job->ws;
     fm_epoch *epoch = job->epoch;
-    const idx start = step * epoch->batch_size, left = epoch->n_order - start;
-    const idx rows = left < epoch->batch_size ? left : epoch->batch_size;
+    const int shared = epoch->reduce != NULL;
+    const idx left = epoch->n_order - step * epoch->batch_size;
+    const idx of_batch = left < epoch->batch_size ? left : epoch->batch_size;
+    const idx start = shared ? epoch->starts[step] : step * epoch->batch_size;
+    const idx rows = shared ? epoch->starts[step + 1] - start : of_batch;
     double weight = 0, loss = 0;
     for (idx r = 0; r < rows; r += ws->max_rows) {
         const idx n = rows - r < ws->max_rows ? rows - r : ws->max_rows;
-        const int last = r + n == rows;
+        const int last = r + n == rows && !shared;
         const FN(chunk) c = {ws, job->data, epoch->order, epoch, step, start + r, r, n, t};
         idx lo, hi;
         FN(share)(ws, n, t, &lo, &hi);
@@ -613,11 +653,16 @@ static int FN(train_step)(const FN(training) *job, int t, idx step)
         FN(slices_phase)(&c, last, weight);
         fm_team_barrier(ws->team);
     }
+    if (shared) {
+        const FN(chunk) c = {ws, job->data, epoch->order, epoch, step, start, 0, rows, t};
+        if (!FN(shared_update)(&c, rows, &loss, &weight))
+            return 0;
+    }
     if (t == 0) {
         double penalty = 0;
         for (idx k = 0; k < ws->n_tiles; k++)
             penalty += ws->tile_penalty[k];
-        epoch->loss += (loss + penalty) / weight * (double)rows;
+        epoch->loss += (loss + penalty) / weight * (double)of_batch;
         epoch->done = step + 1;
     }
     return 1;

@@ -42,6 +42,10 @@ static const FN(mask) *FN(mask_of)(const FN(chunk) *c, int l, FN(mask) *mask)
     }
     *mask = FN(new_mask)(threshold, rate, l ? below->fan_out : ws->n_columns, c->epoch->seed,
                          c->epoch->t + (uint64_t)c->step, l);
+    if (c->epoch->places) {
+        mask->places = c->epoch->places + c->epoch->starts[c->step];
+        mask->members = l ? ws->members : 1;
+    }
     return mask;
 }
 
@@ -85,7 +89,7 @@ static void FN(mixed_forward)(const FN(stage) *s, idx r, idx n)
     }
     const FN(mask) m = *s->mask;
     for (idx i = 0; i < n; i++, slope += s->ld, a += s->ld, out += s->ld, product += s->ld) {
-        const uint32_t row = (uint32_t)(s->first + r + i);
+        const uint32_t row = FN(mask_row)(&m, s->first + r + i);
         IVDEP
         for (uint32_t j = 0; j < (uint32_t)s->ld; j++) {
             const REAL factor = FN(mask_at)(&m, row, j);

@@ -21,7 +21,60 @@ def shuffle(order, random_state):
         fm_shuffle(bits, n, p)
 
 
-def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.0):
+cdef class Reduction:
+    """The sums of a step on their way through all ranks: what the kernels call by a plain function."""
+
+    cdef object reduce, vector, error
+
+    def __init__(self, reduce, Workspace workspace):
+        if not callable(reduce):
+            raise ValueError(f"shared.reduce must be a function, got {type(reduce).__name__}")
+        self.reduce, self.vector = reduce, np.empty(workspace.n_params + 2, workspace.network.dtype)
+
+    cdef int join(self, fm_epoch *epoch, Workspace workspace) except -1:
+        """Let the steps of an epoch call it."""
+        if workspace.whole_batch:
+            raise ValueError("shared must be None for a network with batch_norm, which needs all rows of a batch at once")
+        epoch.reduce, epoch.context, epoch.n_params = reduce_sums, <void *>self, workspace.n_params
+        epoch.sums = cnp.PyArray_DATA(self.vector)
+        return 0
+
+    cdef int raise_error(self) except -1:
+        """Raise what `reduce` has raised."""
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        return 0
+
+
+cdef int reduce_sums(void *context) noexcept nogil:
+    with gil:
+        reduction = <Reduction>context
+        try:
+            reduction.reduce(reduction.vector)
+            return 0
+        except BaseException as error:  # it would be lost: kernels know no exceptions
+            reduction.error = error
+            return 1
+
+
+cdef int read_shares(shared, fm_epoch *epoch, order) except -1:
+    """Fill what `epoch` has of the batches of all ranks; epoch.batch_size and the order of this rank are known."""
+    cdef idx n_rows = shared.n_rows, i
+    if n_rows < 1:
+        raise ValueError(f"shared.n_rows must be at least 1, got {n_rows}")
+    epoch.n_order, epoch.n_steps = n_rows, (n_rows + epoch.batch_size - 1) // epoch.batch_size
+    epoch.starts = <const idx *>pointer(shared.starts, "shared.starts", cnp.NPY_INTP, (epoch.n_steps + 1,))
+    epoch.places = <const idx *>pointer(shared.places, "shared.places", cnp.NPY_INTP, (len(order),))
+    cdef bint sound = epoch.starts[0] == 0 and epoch.starts[epoch.n_steps] == len(order)
+    for i in range(epoch.n_steps):
+        sound = sound and epoch.starts[i] <= epoch.starts[i + 1]
+    if not sound:
+        raise ValueError(f"shared.starts must not decrease, and lead from 0 to the {len(order)} rows of order")
+    return 0
+
+
+def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.0, shared=None):
     """Mean loss with penalty and its gradient over all rows, in chunks.
 
     loss = (sum_i w_i l_i + alpha/2 ||W||^2 + l1 ||W||_1) / sum_i w_i;
@@ -39,6 +92,8 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
         Overwritten.
     l1 : float
         Strength of the L1 penalty.
+    shared : Shared or None
+        How several processes that have rows each come to the sums of all.
 
     Returns
     -------
@@ -59,12 +114,19 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
     check_codes(&samples, NULL, samples.n, workspace)
     cdef void *p_params = workspace.flat(params, "params")
     cdef void *p_grad = workspace.flat(grad, "grad", True)
-    if samples.n == 0:
+    if samples.n == 0 and shared is None:
         raise ValueError("X must have at least one row, got none")
     cdef fm_epoch epoch
     memset(&epoch, 0, sizeof(fm_epoch))
     epoch.n_order, epoch.batch_size, epoch.n_steps = samples.n, samples.n, 1
     epoch.alpha, epoch.l1, epoch.rule = alpha, l1, -1
+    cdef idx starts[2]
+    cdef Reduction reduction = None
+    if shared is not None:
+        reduction = Reduction(shared.reduce, workspace)
+        reduction.join(&epoch, workspace)
+        # the number of all rows, which this process does not know, does not matter to a mean
+        starts[0], starts[1], epoch.n_order, epoch.batch_size, epoch.starts = 0, samples.n, 1, 1, starts
     cdef const fm_kernels *k = workspace.kernels
     workspace.begin()
     try:
@@ -79,6 +141,8 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
             raise_pending()
     finally:
         workspace.end()
+    if reduction is not None:
+        reduction.raise_error()
     if epoch.done == 0:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
     return epoch.loss / epoch.n_order
@@ -113,7 +177,9 @@ cdef tuple read_steps(optimizer, fm_epoch *epoch, idx n_segments, int *n_states)
     return scalars, decays, factors, decay_factors, dropouts
 
 
-def train_epoch(Workspace workspace not None, params, data, order, batch_size, alpha, optimizer, l1=0.0, seed=0):
+def train_epoch(
+    Workspace workspace not None, params, data, order, batch_size, alpha, optimizer, l1=0.0, seed=0, shared=None
+):
     """One pass of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
 
     Parameters
@@ -136,6 +202,8 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
         Strength of the L1 penalty.
     seed : int in [0, 2**64)
         Key of the dropout masks, together with ``optimizer.t``.
+    shared : Shared or None
+        How several processes that have rows of each batch take its step together; `order` then holds this one's rows.
 
     Returns
     -------
@@ -166,7 +234,13 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must lie in [0, 2**64), got {seed}")
     epoch.seed, epoch.t = seed, optimizer.t
-    n_steps = epoch.n_steps = (epoch.n_order + size - 1) // size
+    epoch.n_steps = (epoch.n_order + size - 1) // size
+    cdef Reduction reduction = None
+    if shared is not None:
+        reduction = Reduction(shared.reduce, workspace)
+        reduction.join(&epoch, workspace)
+        read_shares(shared, &epoch, order)
+    n_steps = epoch.n_steps
     kept = read_steps(optimizer, &epoch, workspace.ws.n_segments, &n_states)  # epoch points into what is kept
     cdef void *p_params = workspace.flat(params, "params", True)
     cdef void *p_states[FM_MAX_STATES]
@@ -176,7 +250,7 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     for i in range(n_states):
         p_states[i] = workspace.flat(states[i], "optimizer.states", True)
     refuse_overlap((params, *states), ("params",) + ("optimizer.states",) * n_states)
-    if len(order) == 0:
+    if len(order) == 0 and shared is None:
         raise ValueError("order must hold at least one row index, got none")
     cdef const fm_kernels *k = workspace.kernels
     cdef int s
@@ -184,7 +258,7 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     workspace.begin()
     try:
         workspace.prepare_training(n_states)
-        workspace.use_units(min(epoch.n_order, size))
+        workspace.use_units(min(<idx>len(order), size))
         workspace.ws.interrupted = 0
         with nogil:
             k.pack(&workspace.ws, p_params, workspace.ws.params)
@@ -199,6 +273,8 @@ def train_epoch(Workspace workspace not None, params, data, order, batch_size, a
     finally:
         workspace.end()
         optimizer.t += epoch.done
+    if reduction is not None:
+        reduction.raise_error()
     if epoch.done < n_steps:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
     return epoch.loss / epoch.n_order

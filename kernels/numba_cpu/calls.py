@@ -16,7 +16,7 @@ from fastmlp.kernels.arguments import (
     check_workspace,
     seed_of,
 )
-from fastmlp.kernels.contract import BUSY, NO_WEIGHT, Data, Optimizer, busy
+from fastmlp.kernels.contract import BUSY, NO_WEIGHT, Data, Optimizer, Shared, busy, refuse_shared
 from fastmlp.kernels.numba_cpu import epoch as epochs
 from fastmlp.kernels.numba_cpu.memory import address_of
 from fastmlp.kernels.numba_cpu.workspace import Workspace
@@ -52,10 +52,12 @@ def predict(workspace: Workspace, params: np.ndarray, X: Any, out: np.ndarray, r
 
 
 def loss_and_grad(
-    workspace: Workspace, params: np.ndarray, data: Data, alpha: float, grad: np.ndarray, l1: float = 0.0
-) -> float:
+    workspace: Workspace, params: np.ndarray, data: Data, alpha: float, grad: np.ndarray, l1: float = 0.0,
+    shared: Shared | None = None,
+) -> float:  # fmt: skip
     """Compute the penalised mean loss over the whole data and its gradient."""
     check_workspace(workspace, Workspace)
+    refuse_shared("numba", shared)
     ws = workspace
     check_array("params", params, ws.dtype, (ws.n_params,))
     check_loss_and_grad(ws.network, params, grad, drops=ws.has_dropout)
@@ -79,10 +81,11 @@ def loss_and_grad(
 
 def train_epoch(
     workspace: Workspace, params: np.ndarray, data: Data, order: np.ndarray, batch_size: int, alpha: float,
-    optimizer: Optimizer, l1: float = 0.0, seed: int = 0,
+    optimizer: Optimizer, l1: float = 0.0, seed: int = 0, shared: Shared | None = None,
 ) -> float:  # fmt: skip
     """Train for one epoch of mini-batch steps over the rows in `order`; params and states are updated in place."""
     check_workspace(workspace, Workspace)
+    refuse_shared("numba", shared)
     ws = workspace
     if not ws.lock.acquire(blocking=False):  # as busy(ws), in a third of the time: small networks notice
         raise RuntimeError(BUSY)

@@ -28,7 +28,7 @@ from fastmlp.kernels.arguments import (
     row_of,
     seed_of,
 )
-from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, busy, refuse_plans
+from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, Shared, busy, refuse_plans, refuse_shared
 from fastmlp.kernels.numba_cuda import driver
 from fastmlp.kernels.numba_cuda.memory import check_samples, device_view, on_device
 from fastmlp.kernels.numba_cuda.prediction import Blocks, prediction_of
@@ -73,13 +73,20 @@ def workspace(network: Any, batch_size: int, n_jobs: int | None = None) -> Works
 
 
 def loss_and_grad(
-    workspace: Workspace, params: np.ndarray, data: Data, alpha: float, grad: np.ndarray, l1: float = 0.0
+    workspace: Workspace,
+    params: np.ndarray,
+    data: Data,
+    alpha: float,
+    grad: np.ndarray,
+    l1: float = 0.0,
+    shared: Shared | None = None,
 ) -> float:
     """Return the penalised mean loss over the whole data, and write its gradient.
 
     See :meth:`fastmlp.kernels.contract.Engine.loss_and_grad` for the arguments and what is raised.
     """
     ws = _workspace(workspace)
+    refuse_shared("cuda", shared)
     check_array("params", params, ws.dtype, (ws.n_params,))
     check_loss_and_grad(ws.network, params, grad, drops=any(ws.thresholds))
     with busy(ws):
@@ -107,6 +114,7 @@ def train_epoch(
     optimizer: Optimizer,
     l1: float = 0.0,
     seed: int = 0,
+    shared: Shared | None = None,
 ) -> float:
     """Make one pass of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
 
@@ -114,6 +122,7 @@ def train_epoch(
     between launches, each a fraction of a second long; the steps done are kept.
     """
     ws = _workspace(workspace)
+    refuse_shared("cuda", shared)
     check_array("params", params, ws.dtype, (ws.n_params,), out=True)
     with busy(ws):
         rows = ws.data(data)

@@ -1,0 +1,192 @@
+"""Communicator: what the ranks of a fit need of whatever connects them, and the sums that are made of it.
+
+A way to connect processes is one method, :meth:`Communicator.exchange`. Everything else is made of it here: sums,
+values for all, the check that all ranks are at the same point of the same fit.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+#: Vectors up to so many bytes are sent whole to every rank: one exchange, where larger ones take two with less to send.
+DIRECT_BYTES = 32768
+
+#: What an exchange is for.
+PURPOSES = ("sum", "values", "barrier")
+_HEADER = struct.Struct("<QQ")  # the number of the exchange, its purpose
+
+
+class CommunicationError(RuntimeError):
+    """A rank did not answer in time, has failed, or is at another point of the fit.
+
+    Attributes
+    ----------
+    rank : int
+        The rank that it is about.
+    """
+
+    def __init__(self, message: str, rank: int = -1) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.rank)
+
+
+class Communicator(ABC):
+    """One rank among several that train together.
+
+    Subclasses have one method, :meth:`exchange`, and may have :meth:`tell` and :meth:`close`.
+
+    Parameters
+    ----------
+    rank : int
+        Number of this rank, from 0.
+    size : int
+        How many ranks there are.
+    timeout : float, default=60.0
+        Seconds that a rank waits for another one. It must be longer than anything that a rank does between two
+        exchanges: a step, or callbacks after an epoch.
+
+    Attributes
+    ----------
+    n_messages, n_bytes : int
+        What this rank has sent to others so far.
+    """
+
+    def __init__(self, rank: int, size: int, timeout: float = 60.0) -> None:
+        if not 0 <= rank < size:
+            raise ValueError(f"rank must lie in [0, {size}), got {rank}")
+        if not timeout > 0:
+            raise ValueError(f"timeout must be above 0 seconds, got {timeout}")
+        self.rank, self.size, self.timeout = rank, size, timeout
+        self.n_messages = self.n_bytes = 0
+        self.over: str | None = None  # why nothing can be exchanged any more
+        self._number = 0
+
+    # --- what a subclass has ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def exchange(self, parts: Sequence[bytes | None]) -> list[Any]:
+        """Send ``parts[i]`` to rank i, and return what each rank has sent to this one, in their order.
+
+        ``parts[self.rank]`` is None, and what stands there in the result is not read. Messages between two ranks arrive
+        in the order in which they were sent. The call waits for all ranks, but for none longer than ``timeout``.
+
+        Raises
+        ------
+        CommunicationError
+            If a rank does not come in time, or has told that it failed; it names the rank by :meth:`name_of`.
+        """
+
+    def tell(self, reason: str) -> None:  # noqa: B027 # there is nothing to do if ranks find out by waiting
+        """Tell the other ranks that this one has failed, so that they need not wait for the timeout."""
+
+    def close(self) -> None:  # noqa: B027 # most have nothing to give back
+        """Give back what the communicator holds, after a fit that made it."""
+
+    def name_of(self, rank: int) -> str:
+        """Return what errors call a rank."""
+        return f"rank {rank}"
+
+    # --- what is made of it -------------------------------------------------------------------------------------------
+
+    def allreduce(self, vector: np.ndarray) -> None:
+        """Replace a vector (n,) by the sum of those of all ranks, in the order of ranks: the same bits on each."""
+        if self.size == 1:
+            return
+        if self.size == 2 or vector.nbytes <= DIRECT_BYTES:
+            vector[...] = self._sum(self._swap([vector] * self.size, "sum"), vector)
+            return
+        bounds = [len(vector) * rank // self.size for rank in range(self.size + 1)]
+        slices = [vector[start:end] for start, end in pairwise(bounds)]
+        own = self._sum(self._swap(slices, "sum"), slices[self.rank])
+        for piece, total in zip(slices, self._swap([own] * self.size, "sum"), strict=True):
+            piece[...] = np.frombuffer(total, vector.dtype)
+
+    def allgather(self, value: Any) -> list[Any]:
+        """Return the values of all ranks, in their order; anything that can be pickled."""
+        if self.size == 1:
+            return [value]
+        text = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        found = self._swap([text] * self.size, "values")
+        return [value if rank == self.rank else pickle.loads(one) for rank, one in enumerate(found)]
+
+    def broadcast(self, value: Any) -> Any:
+        """Return the value of rank 0."""
+        if self.size == 1:
+            return value
+        text = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL) if self.rank == 0 else b""
+        found = self._swap([text] * self.size, "values")
+        return value if self.rank == 0 else pickle.loads(found[0])
+
+    def barrier(self) -> None:
+        """Wait until all ranks have come here."""
+        self._swap([b""] * self.size, "barrier")
+
+    def abort(self, reason: str) -> None:
+        """End this communicator, because this rank has failed; the others raise a CommunicationError that names it."""
+        if self.over is None:
+            self.over = f"{self.name_of(self.rank)} has ended it: {reason}"
+            self.tell(reason)
+
+    def failed(self, rank: int, reason: str) -> CommunicationError:
+        """Return the error of an exchange for which a rank has told its failure."""
+        return CommunicationError(f"{self.name_of(rank)} has failed: {reason}", rank)
+
+    def missing(self, rank: int) -> CommunicationError:
+        """Return the error of an exchange to which a rank did not come."""
+        return CommunicationError(f"{self.name_of(rank)} did not answer within {self.timeout:g} seconds", rank)
+
+    def _sum(self, parts: Sequence[Any], like: np.ndarray) -> np.ndarray:
+        arrays = [np.frombuffer(part, like.dtype) for part in parts]
+        for rank, array in enumerate(arrays):
+            if len(array) != len(like):
+                raise CommunicationError(
+                    f"{self.name_of(rank)} has a vector of {len(array)} numbers, this rank one of {len(like)}", rank
+                )
+        total = arrays[0].copy()
+        for array in arrays[1:]:
+            total += array
+        return total
+
+    def _swap(self, parts: Sequence[Any], purpose: str) -> list[Any]:
+        """Exchange parts of one purpose; a CommunicationError says that a rank is at another point of the fit."""
+        if self.over is not None:
+            raise CommunicationError(f"this communicator is over: {self.over}", self.rank)
+        header = _HEADER.pack(self._number, PURPOSES.index(purpose))
+        self._number += 1
+        sent: list[bytes | None] = [b"".join((header, part)) for part in parts]
+        own, sent[self.rank] = sent[self.rank], None
+        self.n_messages += self.size - 1
+        self.n_bytes += sum(len(part) for part in sent if part is not None)
+        found: list[Any] = self.exchange(sent) if self.size > 1 else [None]
+        found[self.rank] = own
+        for rank, message in enumerate(found):
+            if bytes(message[: _HEADER.size]) != header:
+                raise CommunicationError(f"{self.name_of(rank)} is at another point of its fit than this rank", rank)
+        return [memoryview(message)[_HEADER.size :] for message in found]
+
+
+class Alone(Communicator):
+    """The only rank: a fit in one process, by the way of a fit in several.
+
+    Examples
+    --------
+    >>> Alone().allgather("here")
+    ['here']
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def exchange(self, parts: Sequence[bytes | None]) -> list[Any]:
+        """Return nothing: there is nobody to send anything to."""
+        return [None]
