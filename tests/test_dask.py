@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import uuid
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from sklearn.model_selection import GridSearchCV
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.callbacks import Checkpoint
 
-from tiers import covering
+from tiers import covering, exhaustive
 
 pytest.importorskip("distributed")
 da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
+delayed = pytest.importorskip("dask").delayed
 pd = pytest.importorskip("pandas")
 
 from dask_clusters import cluster_of, leftovers  # noqa: E402
@@ -29,6 +31,8 @@ from distributed import Client  # noqa: E402
 from fastmlp.dask import DaskMLPClassifier, DaskMLPRegressor, sessions, work  # noqa: E402  # noqa: E402
 from fastmlp.dask.communicator import DaskCommunicator  # noqa: E402
 from fastmlp.distributed.communicator import DIRECT_BYTES  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:lbfgs failed")
 
 N, N_VAL, N_FEATURES = 157, 40, 5
 
@@ -44,16 +48,23 @@ PARTITIONS = {
 
 
 @pytest.fixture(scope="module")
-def client():
-    """A client of two workers with one thread each."""
-    with cluster_of(2) as client:
-        yield client
+def clients():
+    """A function of a number of workers, of one thread each: a client of them."""
+    with ExitStack() as stack:
+        made = {}
+
+        def of(n_workers):
+            if n_workers not in made:
+                made[n_workers] = stack.enter_context(cluster_of(n_workers))
+            return made[n_workers]
+
+        yield of
 
 
-@pytest.fixture(scope="module")
-def client_of_four():
-    with cluster_of(4) as client:
-        yield client
+@pytest.fixture
+def client(clients):
+    """A client of two workers."""
+    return clients(2)
 
 
 def rows_of(task, n=N, seed=0):
@@ -183,13 +194,13 @@ def assert_same(ours, local):
             np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-13, err_msg=name)
 
 
-@pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:lbfgs failed")
+@pytest.mark.parametrize("n_workers", [2, *exhaustive(1, 4)])
 @pytest.mark.parametrize(
     "case",
     covering(CASES, factors, ("way",)),
-    ids=lambda c: "-".join(map(str, (c["task"], c["partitions"], c["solver"]))),
+    ids=lambda case: "-".join((case["task"], case["partitions"], case["solver"])),
 )
-def test_weights_are_those_of_one_machine(client, case, tmp_path):
+def test_weights_are_those_of_one_machine(clients, n_workers, case, tmp_path):
     is_regression = case["task"] in ("regression", "outputs")
     local, ours = (MLPRegressor, DaskMLPRegressor) if is_regression else (MLPClassifier, DaskMLPClassifier)
     arrays = (*rows_of(case["task"]), *rows_of(case["task"], N_VAL, 1))
@@ -200,10 +211,12 @@ def test_weights_are_those_of_one_machine(client, case, tmp_path):
     else:
         collections = [spread(a, case["partitions"]) for a in arrays]
     expected = trained(local, case, arrays, tmp_path)
-    assert_same(trained(ours, case, collections, tmp_path, client=client), expected)
+    assert_same(trained(ours, case, collections, tmp_path, client=clients(n_workers)), expected)
 
 
-def test_same_bits_each_time(client_of_four):
+@pytest.mark.exhaustive  # workers begin with imports
+def test_same_bits_each_time(clients):
+    client_of_four = clients(4)
     X, y, _ = rows_of("multiclass")
     X, y = client_of_four.persist([spread(X, "more than workers"), spread(y, "more than workers")])
     first, second = (
@@ -290,6 +303,7 @@ def test_wrong_columns_are_refused_before_anything_is_computed():
 # --- as an estimator --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_local_copy_needs_no_dask(client, tmp_path):
     X, y, _ = rows_of("multiclass")
     ours = DaskMLPClassifier((6,), max_iter=3, random_state=0, client=client)
@@ -332,6 +346,7 @@ def test_rows_in_memory_train_here():
     assert_same(DaskMLPClassifier(**options).fit(X, y), MLPClassifier(**options).fit(X, y))
 
 
+@pytest.mark.exhaustive
 def test_search_of_sklearn(client):
     X, y, _ = rows_of("multiclass")
     grid = {"alpha": [1e-4, 10.0]}
@@ -402,9 +417,9 @@ def _sum(communicator, n, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n", [1, 1000, 20_000, 70_001])
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_allreduce_adds_in_the_order_of_the_ranks(client_of_four, size, n, dtype):
-    found = each_rank(client_of_four, _sum, size, n, dtype)
+@pytest.mark.parametrize("size", [2, *exhaustive(1, 3, 4)])
+def test_allreduce_adds_in_the_order_of_the_ranks(clients, size, n, dtype):
+    found = each_rank(clients(2 if size == 2 else 4), _sum, size, n, dtype)
     expected = np.zeros(n, dtype)
     for rank in range(size):
         expected += np.random.default_rng(rank).normal(size=n).astype(dtype)
@@ -424,8 +439,9 @@ def _others(communicator):
     return [word["rank"] for word in words], communicator.broadcast(f"from {communicator.rank}")
 
 
-def test_small_objects(client_of_four):
-    assert each_rank(client_of_four, _others, 4) == [([0, 1, 2, 3], "from 0")] * 4
+@pytest.mark.exhaustive
+def test_small_objects(clients):
+    assert each_rank(clients(4), _others, 4) == [([0, 1, 2, 3], "from 0")] * 4
 
 
 # --- wrong input ------------------------------------------------------------------------------------------------------
@@ -443,7 +459,8 @@ def other_columns():
     def part(columns):
         return pd.DataFrame(X[:50, :2], columns=columns)
 
-    frame = dd.from_map(part, [["a", "b"], ["b", "a"]], meta=part(["a", "b"])[:0])
+    parts = [delayed(part)(columns) for columns in (["a", "b"], ["b", "a"])]
+    frame = dd.from_delayed(parts, meta=part(["a", "b"])[:0], verify_meta=False)
     return frame, da.from_array(y[:100], chunks=50)
 
 
@@ -485,6 +502,7 @@ def test_no_client():
         DaskMLPClassifier().fit(spread(X, "even"), spread(y, "even"))
 
 
+@pytest.mark.exhaustive
 def test_no_workers():
     with cluster_of(0) as client, pytest.raises(RuntimeError, match="has had no workers for 2 s"):
         DaskMLPClassifier(client=client, timeout=2).fit(spread(X, "even"), spread(y, "even"))

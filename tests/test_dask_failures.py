@@ -22,7 +22,10 @@ from fastmlp.dask import DaskMLPRegressor, WorkerLost  # noqa: E402
 
 TIMEOUT = 6
 
-pytestmark = pytest.mark.exhaustive  # they wait for timeouts
+pytestmark = [
+    pytest.mark.exhaustive,  # they wait for timeouts
+    pytest.mark.filterwarnings("ignore:Stochastic Optimizer"),
+]
 
 
 @pytest.fixture
