@@ -20,6 +20,7 @@ from fastmlp.dask.partitions import Frame, is_collection
 from fastmlp.dask.sessions import WorkerLost as WorkerLost
 from fastmlp.dask.work import Outcome
 from fastmlp.data import warned
+from fastmlp.estimator.base import BaseNetwork
 from fastmlp.estimators import (
     MLPClassifier,
     MLPRegressor,
@@ -34,7 +35,7 @@ from fastmlp.training.given_sets import given_validation
 _OWN: dict[str, Any] = {"client": "no_validation", "timeout": [Interval(Real, 0, None, closed="neither")]}
 
 
-class _OnDask:
+class _OnDask(BaseNetwork):
     """What both have: fit on a cluster, predictions without computing them."""
 
     _local_class: ClassVar[type]
@@ -57,6 +58,7 @@ class _OnDask:
         coef_init: Any = None,
         intercept_init: Any = None,
         resume_from: Any = None,
+        communicator: Any = None,
     ) -> Any:
         """Fit the network to X and y, where they lie.
 
@@ -76,6 +78,8 @@ class _OnDask:
             As in the local estimator.
         resume_from : str or path-like, default=None
             File of a :class:`fastmlp.callbacks.Checkpoint`, which all workers must see.
+        communicator : Communicator, default=None
+            For X in memory, as in the local estimator; the workers of a cluster have their own.
 
         Returns
         -------
@@ -92,13 +96,14 @@ class _OnDask:
         given = {"coef_init": coef_init, "intercept_init": intercept_init, "resume_from": resume_from}
         if not _is_distributed(X, y, sample_weight):
             rows = {"X_val": X_val, "y_val": y_val, "sample_weight_val": sample_weight_val, "eval_set": eval_set}
-            return super().fit(X, y, sample_weight, **rows, **given)  # type: ignore[misc]
+            return super().fit(X, y, sample_weight, **rows, **given, communicator=communicator)
+        _refuse_communicator(communicator)
         validation = given_validation(X_val, y_val, sample_weight_val, eval_set)
         options = {name: value for name, value in given.items() if value is not None}
         return self._run("fit", (X, y, sample_weight), validation, options)
 
     def _run(self, method: str, rows: tuple[Any, Any, Any], validation: Any, options: dict[str, Any]) -> Any:
-        self._validate_params()  # type: ignore[attr-defined]
+        self._validate_params()
         client = self._client()
         job = Job(self._plain(), method, rows, validation, options, self.timeout)
         names = list(rows[0].columns) if isinstance(rows[0], Frame) else []
@@ -125,16 +130,16 @@ class _OnDask:
 
     def _taken(self, outcome: Outcome, names: list[Any]) -> Self:
         """Return self with what a fit has left, besides parameters, which stay the user's objects."""
-        parameters = self._get_param_names()  # type: ignore[attr-defined]
+        parameters = self._get_param_names()
         state = outcome.estimator.__getstate__()
         for name in [name for name in self.__dict__ if name not in parameters]:
             del self.__dict__[name]
         self.__setstate__({name: value for name, value in state.items() if name not in parameters})
         if names and all(isinstance(name, str) for name in names):
             self.feature_names_in_ = np.asarray(names, dtype=object)
-        drawn = outcome.estimator.random_state
-        if isinstance(drawn, np.random.RandomState):  # the user's own has moved on, as in a local fit
-            self.random_state.set_state(drawn.get_state())  # type: ignore[attr-defined]
+        own, drawn = self.random_state, outcome.estimator.random_state
+        if isinstance(own, np.random.RandomState):  # it has moved on, as in a local fit
+            own.set_state(drawn.get_state())
         warned.warn_once_each(outcome.warnings)
         return self
 
@@ -152,7 +157,8 @@ class _OnDask:
     def _plain(self) -> Any:
         """Return the plain estimator with the same parameters, which shares the fitted arrays."""
         state = {name: value for name, value in self.__getstate__().items() if name not in _OWN}
-        local = self._local_class.__new__(self._local_class)
+        cls: Any = self._local_class
+        local = cls.__new__(cls)
         local.__setstate__(state)
         return local
 
@@ -161,11 +167,11 @@ class _OnDask:
         self._plain().save(path, **options)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "client": None}  # type: ignore[misc]
+        return super().__getstate__() | {"client": None}
 
     def __sklearn_clone__(self) -> Any:
         without = copy.copy(self)  # a client cannot be copied
-        made = super(_OnDask, without).__sklearn_clone__()  # type: ignore[misc]
+        made = super(_OnDask, without).__sklearn_clone__()
         made.client = self.client
         return made
 
@@ -227,6 +233,11 @@ def _is_distributed(X: Any, y: Any, sample_weight: Any) -> bool:
     return is_collection(X)
 
 
+def _refuse_communicator(given: Any) -> None:
+    if given is not None:
+        raise ValueError("communicator makes no sense with Dask collections: the workers that have rows are the ranks")
+
+
 @dataclass(eq=False, repr=False)
 class DaskMLPClassifier(_OnDask, MLPClassifier):
     """Classifier that trains on the rows of Dask collections, where they lie on the workers of a cluster.
@@ -269,7 +280,9 @@ class DaskMLPClassifier(_OnDask, MLPClassifier):
     timeout: float = field(default=60.0, kw_only=True)
 
     @_if_partial_fit
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Any:
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, *, communicator: Any = None
+    ) -> Any:
         """Train for one epoch, going on from the present weights and optimizer.
 
         Parameters
@@ -279,6 +292,8 @@ class DaskMLPClassifier(_OnDask, MLPClassifier):
         sample_weight : Dask array or Series of shape (n_samples,), default=None
         classes : array-like of shape (n_classes,), default=None
             All classes that any call will bring; needed in the first one.
+        communicator : Communicator, default=None
+            For X in memory, as for :meth:`fit`.
 
         Returns
         -------
@@ -286,7 +301,8 @@ class DaskMLPClassifier(_OnDask, MLPClassifier):
             With an asynchronous client an awaitable of it.
         """
         if not _is_distributed(X, y, sample_weight):
-            return super().partial_fit(X, y, sample_weight, classes)
+            return super().partial_fit(X, y, sample_weight, classes, communicator=communicator)
+        _refuse_communicator(communicator)
         return self._run("partial_fit", (X, y, sample_weight), {}, {} if classes is None else {"classes": classes})
 
     @_if_probabilities
@@ -364,7 +380,7 @@ class DaskMLPRegressor(_OnDask, MLPRegressor):
     timeout: float = field(default=60.0, kw_only=True)
 
     @_if_one_network
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, *, communicator: Any = None) -> Any:
         """Train for one epoch, going on from the present weights and optimizer.
 
         Parameters
@@ -372,6 +388,8 @@ class DaskMLPRegressor(_OnDask, MLPRegressor):
         X : Dask array or DataFrame of shape (n_samples, n_features)
         y : Dask array, Series or DataFrame of shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : Dask array or Series of shape (n_samples,), default=None
+        communicator : Communicator, default=None
+            For X in memory, as for :meth:`fit`.
 
         Returns
         -------
@@ -379,5 +397,6 @@ class DaskMLPRegressor(_OnDask, MLPRegressor):
             With an asynchronous client an awaitable of it.
         """
         if not _is_distributed(X, y, sample_weight):
-            return super().partial_fit(X, y, sample_weight)
+            return super().partial_fit(X, y, sample_weight, communicator=communicator)
+        _refuse_communicator(communicator)
         return self._run("partial_fit", (X, y, sample_weight), {}, {})

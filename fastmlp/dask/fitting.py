@@ -146,12 +146,9 @@ async def _tables(client: Client, job: Job) -> list[Table]:
     wrong = next((name for name, n in n_columns.items() if n != n_columns["X"]), None)
     if wrong is not None:
         raise ValueError(f"X has {n_columns['X']} columns, X of {wrong!r} has {n_columns[wrong]}")
-    known = job.known_classes
-    for rows in tables if known is not None else ():
-        for i, facts in enumerate(rows.facts):
-            unknown = () if facts.classes is None else np.setdiff1d(facts.classes, known)
-            if len(unknown):
-                raise ValueError(f"partition {i} of {rows.name}: y has classes {unknown}, not among {known}")
+    if job.known_classes is not None:
+        for rows in tables:
+            partitions.check_classes(rows, job.known_classes)
     return tables
 
 
@@ -285,4 +282,4 @@ def _cause(addresses: list[str], outcomes: Mapping[int, Outcome], lost: list[int
             return error
     blamed = [error for _, error in errors if isinstance(error, CommunicationError)]
     silent = [error for error in blamed if error.rank not in outcomes]
-    return (silent or blamed or [error for _, error in errors])[0]
+    return silent[0] if silent else blamed[0] if blamed else errors[0][1]

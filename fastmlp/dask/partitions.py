@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from importlib import import_module
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -241,6 +241,14 @@ async def ready(client: Client, rows: Table, classify: bool, timeout: float) -> 
             wrong = f"has {facts.n_columns} columns, others have {first.n_columns}"
         if wrong is not None:
             raise ValueError(f"partition {i} of {rows.name} (on {', '.join(where[i]) or 'no worker'}) {wrong}")
+
+
+def check_classes(rows: Table, known: np.ndarray) -> None:
+    """Refuse classes that are not among the known ones; the ValueError names the partition."""
+    for i, facts in enumerate(rows.facts):
+        unknown = () if facts.classes is None else np.setdiff1d(facts.classes, known)
+        if len(unknown):
+            raise ValueError(f"partition {i} of {rows.name}: y has classes {unknown}, not among {known}")
 
 
 async def _error_of(future: Future, where: str) -> BaseException:
