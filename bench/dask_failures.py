@@ -30,7 +30,7 @@ from distributed import Client, LocalCluster
 from fastmlp.callbacks import Checkpoint
 from fastmlp.dask import DaskMLPRegressor, WorkerLost
 
-TIMEOUT = 4.0
+TIMEOUT = 6.0
 #: Seconds from the signal to the end of a fit: the timeout, twice if the scheduler was to notice it; and to clean up.
 STATED = 2 * TIMEOUT + 10
 PREFIX = "fastmlp-"

@@ -28,7 +28,7 @@ pd = pytest.importorskip("pandas")
 from dask_clusters import cluster_of, leftovers  # noqa: E402
 from distributed import Client  # noqa: E402
 
-from fastmlp.dask import DaskMLPClassifier, DaskMLPRegressor, sessions, work  # noqa: E402  # noqa: E402
+from fastmlp.dask import DaskMLPClassifier, DaskMLPRegressor, WorkerLost, sessions, work  # noqa: E402  # noqa: E402
 from fastmlp.dask.communicator import DaskCommunicator  # noqa: E402
 from fastmlp.distributed.communicator import DIRECT_BYTES  # noqa: E402
 
@@ -401,11 +401,11 @@ def _with(name, function, *args):
     from distributed import get_worker
 
     worker = get_worker()
-    communicator = DaskCommunicator(sessions.of(worker, name), worker.get_current_task())
+    session = sessions.of(worker, name)
     try:
-        return function(communicator, *args)
+        return function(DaskCommunicator(session, worker.get_current_task()), *args)
     finally:
-        communicator.close()
+        session.end(("done", session.rank, None))
 
 
 def _sum(communicator, n, dtype):
@@ -442,6 +442,18 @@ def _others(communicator):
 @pytest.mark.exhaustive
 def test_small_objects(clients):
     assert each_rank(clients(4), _others, 4) == [([0, 1, 2, 3], "from 0")] * 4
+
+
+def test_a_rank_that_does_not_begin_is_named(client):
+    """As one whose threads other tasks hold: its session is open, its task waits."""
+    name, addresses = uuid.uuid4().hex, sorted(client.scheduler_info(-1)["workers"])
+    client.run(work.prepare, name, addresses, 1.0, "auto", workers=addresses)
+    future = client.submit(_with, name, _others, workers=[addresses[1]], pure=False)
+    with pytest.raises(WorkerLost, match=rf"worker {addresses[0]} \(rank 0\) did not begin within 1 s") as caught:
+        future.result()
+    assert (caught.value.rank, caught.value.address) == (0, addresses[0])
+    client.run(sessions.close, name)
+    assert leftovers(client) == {}
 
 
 # --- wrong input ------------------------------------------------------------------------------------------------------

@@ -169,15 +169,6 @@ def test_two_fits_at_once(client, tmp_path):
     assert leftovers(client) == {}
 
 
-def test_other_tasks_hold_the_threads(client, tmp_path):
-    busy = client.submit(time.sleep, 20, workers=[sorted(client.scheduler_info(-1)["workers"])[0]], pure=False)
-    X, y = client.persist([da.concatenate([x] * 1) for x in rows()])
-    client.gather([])
-    with pytest.raises(WorkerLost, match=r"did not begin within 6 s|all its threads busy"):
-        estimator(client, tmp_path).fit(X, y)
-    busy.cancel()
-
-
 def test_a_cancelled_fit_leaves_the_workers(client, tmp_path):
     X, y = rows()
 

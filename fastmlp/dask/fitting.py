@@ -193,10 +193,12 @@ async def _trained(client: Client, job: Job, addresses: list[str], shares: list[
             where = {"workers": [address], "allow_other_workers": False}
             futures.append(client.submit(work.train, *task, **where, pure=False, key=f"fastmlp-{name}-{rank}"))
         return await _watched(client, addresses, futures, job.timeout)
-    except BaseException:
+    except BaseException as error:
+        lost = error.address if isinstance(error, WorkerLost) else None
         with contextlib.suppress(Exception):
             await asyncio.wait_for(client.cancel(futures, force=True), sessions.LAST_WORD)
-            await _ask(client, addresses, sessions.LAST_WORD, sessions.close, name)
+            left = [address for address in addresses if address != lost]
+            await _ask(client, left, sessions.LAST_WORD, sessions.close, name)
         raise
 
 
@@ -238,26 +240,26 @@ def _check_workers(answers: Mapping[str, Any]) -> None:
 async def _watched(client: Client, addresses: list[str], futures: list[Future], timeout: float) -> Outcome:
     """Return the outcome of rank 0; raise the error that is the cause if a rank fails or is lost."""
     outcomes: dict[int, Outcome] = {}
-    lost: list[int] = []
-    pulse = Pulse(client, timeout)
-    await pulse.look()
+    lost: set[int] = set()
+    pulse, now = Pulse(client, timeout), asyncio.get_running_loop().time
     deadline = float("inf")  # for the others, once one has failed: they were told
-    now = asyncio.get_running_loop().time
-    while len(outcomes) < len(futures) and now() < deadline:
-        pending = [future for rank, future in enumerate(futures) if rank not in outcomes]
+    while now() < deadline:
+        waiting = [rank for rank in range(len(futures)) if rank not in outcomes and rank not in lost]
+        if not waiting:
+            break
         with contextlib.suppress(TimeoutError, CancelledError):
-            await wait(pending, timeout=LOOK, return_when="FIRST_COMPLETED")
+            await wait([futures[rank] for rank in waiting], timeout=LOOK, return_when="FIRST_COMPLETED")
         await pulse.look()
-        for rank, future in enumerate(futures):
-            if rank not in outcomes and future.done():
-                outcomes[rank] = await _outcome(future, rank, addresses[rank])
+        for rank in waiting:
+            if futures[rank].done():
+                outcomes[rank] = await _outcome(futures[rank], rank, addresses[rank])
         gone = {*pulse.left(addresses), *pulse.silent()}
-        lost = [rank for rank, address in enumerate(addresses) if address in gone and rank not in outcomes]
-        if deadline == float("inf") and (lost or any(outcome.error is not None for outcome in outcomes.values())):
-            deadline = now() + sessions.LAST_WORD
+        lost = {rank for rank, address in enumerate(addresses) if address in gone and rank not in outcomes}
+        if lost or any(outcome.error is not None for outcome in outcomes.values()):
+            deadline = min(deadline, now() + sessions.LAST_WORD)
     if len(outcomes) == len(futures) and all(outcome.error is None for outcome in outcomes.values()):
         return outcomes[0]
-    raise _cause(addresses, outcomes, lost)
+    raise _cause(addresses, outcomes, sorted(lost))
 
 
 async def _outcome(future: Future, rank: int, address: str) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection
 
@@ -29,11 +30,13 @@ class Pulse:
     def __init__(self, client: Client, timeout: float) -> None:
         self.client, self.timeout = client, timeout
         self._seen: dict[str, tuple[float, float]] = {}  # address -> its latest heartbeat, when that was noticed
+        self._awake = 0.0  # seconds since the first look, without those in which this process was stopped
+        self._previous = time.monotonic()
         self._next_look = 0.0
         self._no_workers_since: float | None = None
 
     async def look(self) -> None:
-        """Hear of the latest heartbeats, now and then: the answer of a large cluster is long.
+        """Hear of the latest heartbeats, now and then: the answer of a large cluster is long. Call it every second.
 
         Raises
         ------
@@ -42,22 +45,26 @@ class Pulse:
         ConnectionError
             If the scheduler does not answer.
         """
-        now = time.monotonic()
+        self._awake += min(time.monotonic() - self._previous, 2 * LOOK)
+        self._previous, now = time.monotonic(), self._awake
         if now < self._next_look:
             return
         self._next_look = now + max(LOOK, self.timeout / 20)
         try:
-            workers = (await self.client.scheduler.identity(n_workers=-1))["workers"]
-        except OSError as error:
+            answer = await asyncio.wait_for(self.client.scheduler.identity(n_workers=-1), self.timeout)
+        except OSError as error:  # a TimeoutError is one
             raise ConnectionError(f"lost the connection to the scheduler during the fit: {error}") from error
-        for address, worker in workers.items():
-            if self._seen.get(address, (None, now))[0] != worker["last_seen"]:
-                self._seen[address] = worker["last_seen"], now
-        self._seen = {address: seen for address, seen in self._seen.items() if address in workers}
+        workers = answer["workers"]
+        seen = {address: (worker["last_seen"], now) for address, worker in workers.items()}
+        before = self._seen
+        self._seen = {
+            address: before[address] if address in before and before[address][0] == beat else (beat, noticed)
+            for address, (beat, noticed) in seen.items()
+        }
         if workers:
             self._no_workers_since = None
             return
-        self._no_workers_since = self._no_workers_since or now
+        self._no_workers_since = now if self._no_workers_since is None else self._no_workers_since
         if now - self._no_workers_since > self.timeout:
             raise RuntimeError(
                 f"the cluster of {self.client.scheduler.address} has had no workers for {self.timeout:g} s"
@@ -69,8 +76,7 @@ class Pulse:
 
     def silent(self) -> list[str]:
         """Return the workers that have sent no heartbeat for the timeout."""
-        now = time.monotonic()
-        return [address for address, (_, noticed) in self._seen.items() if now - noticed > self.timeout]
+        return [address for address, (_, noticed) in self._seen.items() if self._awake - noticed > self.timeout]
 
     def hangs(self, address: str) -> WorkerLost:
         """Return the error about a silent worker."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -25,7 +24,8 @@ from distributed.core import Status
 from fastmlp.distributed.communicator import CommunicationError
 from fastmlp.kernels import interrupts
 
-#: Seconds between two looks at whether somebody still wants the fit.
+#: Seconds between two looks at whether somebody still wants the fit. A rank that waits counts in such pieces, so it
+#: does not blame others for the time in which it was itself stopped, with its machine for instance.
 WATCH = 0.5
 
 #: Seconds that a rank which leaves takes to tell the others.
@@ -226,11 +226,15 @@ class Session:
         missing = set(ranks)
         found = {rank: self._early[rank].popleft() for rank in missing if self._early[rank]}
         missing -= found.keys()
-        deadline = time.monotonic() + self.timeout
+        waited = 0.0
         while missing:
+            piece = min(WATCH, self.timeout - waited)
             try:
-                message = self.inbox.get(timeout=max(0, deadline - time.monotonic()))
+                message = self.inbox.get(timeout=max(0, piece))
             except queue.Empty:
+                waited += piece
+                if waited < self.timeout:
+                    continue
                 raise self._late(min(missing)) from None
             if isinstance(message, BaseException):
                 raise message
@@ -256,7 +260,7 @@ class Session:
             self._call(self._end(last))
 
     def _call(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(self.timeout)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(self.timeout + 2 * LAST_WORD)
 
 
 def of(worker: Worker, name: str) -> Session:
