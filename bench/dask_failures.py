@@ -22,7 +22,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import dask
 import dask.array as da
 import numpy as np
 from distributed import Client, LocalCluster
@@ -53,7 +52,6 @@ def main(rounds: int, seed: int) -> int:
     """Run the rounds; return 0 if all are right."""
     draw, found = random.Random(seed), list[Round]()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    dask.config.set({"distributed.comm.timeouts.connect": TIMEOUT})
     print(f"a fit must end within {STATED:g} s of the signal\n\nround signal  checkpoint after [s] took [s] right end")
     while len(found) < rounds:
         options = {"n_workers": 3, "threads_per_worker": 1, "dashboard_address": None}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
 from fastmlp import MLPClassifier, MLPRegressor
@@ -373,6 +374,23 @@ def test_asynchronous_client(client):
     local = MLPRegressor(hidden_layer_sizes=(6,), max_iter=3, random_state=0).fit(X, y).partial_fit(X, y)
     assert_same(ours, local)
     assert score == pytest.approx(local.score(X, y), rel=1e-9)
+
+
+def _fit_in_a_task(make):
+    return DaskMLPClassifier((6,), max_iter=3, random_state=0).fit(*make()).to_local()
+
+
+@pytest.mark.exhaustive
+def test_a_fit_within_a_task(client):
+    """The task gives its thread back while it waits: the workers have one each."""
+    X, y, _ = rows_of("multiclass")
+    found = client.submit(_fit_in_a_task, lambda: (spread(X, "even"), spread(y, "even"))).result()
+    assert_same(found, MLPClassifier((6,), max_iter=3, random_state=0).fit(X, y))
+
+
+def test_predictions_need_a_fit():
+    with pytest.raises(NotFittedError):
+        DaskMLPClassifier().predict(da.zeros((4, 2)))
 
 
 def test_random_state_of_the_user_moves_on(client):

@@ -140,7 +140,7 @@ def test_a_single_rank_that_hangs(client, tmp_path):
     """No other rank waits for it: the scheduler hears no heartbeat."""
     thread, found, pids = harm(client, tmp_path, "SIGSTOP", "first")
     X, y = rows()
-    with pytest.raises(WorkerLost, match=r"hangs|no heartbeat") as caught:
+    with pytest.raises(WorkerLost, match="it hangs") as caught:
         estimator(client, tmp_path).fit(X.rechunk(-1), y.rechunk(-1))
     thread.join()
     assert found[0][0] in str(caught.value)

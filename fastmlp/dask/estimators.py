@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -12,7 +13,8 @@ from typing import Any, ClassVar, Self
 import dask
 import numpy as np
 from dask import is_dask_collection
-from distributed import Client, get_client
+from distributed import Client, get_client, get_worker, rejoin, secede
+from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.dask import fitting, prediction
 from fastmlp.dask.fitting import Job
@@ -108,7 +110,8 @@ class _OnDask(BaseNetwork):
         job = Job(self._plain(), method, rows, validation, options, self.timeout)
         names = list(rows[0].columns) if isinstance(rows[0], Frame) else []
 
-        outcome: Any = client.sync(fitting.fit, client, job)
+        with _thread_of_a_task_given_back():
+            outcome: Any = client.sync(fitting.fit, client, job)
         if not inspect.isawaitable(outcome):
             return self._taken(outcome, names)
 
@@ -178,6 +181,7 @@ class _OnDask(BaseNetwork):
     # --- prediction ------------------------------------------------------------------------------------------------
 
     def _predicted(self, method: str, X: Any, columns: Any = None) -> Any:
+        check_is_fitted(self)
         if not is_collection(X):
             return getattr(self._plain(), method)(X)
         return prediction.lazily(self._plain(), X, method, columns)
@@ -231,6 +235,21 @@ def _is_distributed(X: Any, y: Any, sample_weight: Any) -> bool:
         if is_dask_collection(rows) and not is_collection(X):
             raise TypeError(f"{name} is a Dask collection, X is of type {type(X).__name__}: give both on Dask")
     return is_collection(X)
+
+
+@contextmanager
+def _thread_of_a_task_given_back() -> Iterator[None]:
+    """Let other tasks have the thread of this one, if this is a task: it only waits for them."""
+    try:
+        get_worker()
+    except ValueError:
+        yield
+        return
+    secede()
+    try:
+        yield
+    finally:
+        rejoin()
 
 
 def _refuse_communicator(given: Any) -> None:

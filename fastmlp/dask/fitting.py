@@ -240,7 +240,7 @@ def _check_workers(answers: Mapping[str, Any]) -> None:
 async def _watched(client: Client, addresses: list[str], futures: list[Future], timeout: float) -> Outcome:
     """Return the outcome of rank 0; raise the error that is the cause if a rank fails or is lost."""
     outcomes: dict[int, Outcome] = {}
-    lost: set[int] = set()
+    lost: dict[int, str] = {}
     pulse, now = Pulse(client, timeout), asyncio.get_running_loop().time
     deadline = float("inf")  # for the others, once one has failed: they were told
     while now() < deadline:
@@ -253,13 +253,13 @@ async def _watched(client: Client, addresses: list[str], futures: list[Future], 
         for rank in waiting:
             if futures[rank].done():
                 outcomes[rank] = await _outcome(futures[rank], rank, addresses[rank])
-        gone = {*pulse.left(addresses), *pulse.silent()}
-        lost = {rank for rank, address in enumerate(addresses) if address in gone and rank not in outcomes}
+        lost = {rank: pulse.why_lost(addresses[rank]) for rank in range(len(futures)) if rank not in outcomes}
+        lost = {rank: why for rank, why in lost.items() if why}
         if lost or any(outcome.error is not None for outcome in outcomes.values()):
             deadline = min(deadline, now() + sessions.LAST_WORD)
     if len(outcomes) == len(futures) and all(outcome.error is None for outcome in outcomes.values()):
         return outcomes[0]
-    raise _cause(addresses, outcomes, sorted(lost))
+    raise _cause(addresses, outcomes, lost)
 
 
 async def _outcome(future: Future, rank: int, address: str) -> Outcome:
@@ -272,11 +272,11 @@ async def _outcome(future: Future, rank: int, address: str) -> Outcome:
         return Outcome(rank, address, None, error, [])
 
 
-def _cause(addresses: list[str], outcomes: Mapping[int, Outcome], lost: list[int]) -> BaseException:
+def _cause(addresses: list[str], outcomes: Mapping[int, Outcome], lost: Mapping[int, str]) -> BaseException:
     """Return the error that the others follow from."""
     if lost:
-        address = addresses[lost[0]]
-        return WorkerLost(f"worker {address} (rank {lost[0]}) died, left the cluster, or hangs", lost[0], address)
+        rank = min(lost)
+        return WorkerLost(f"worker {addresses[rank]} (rank {rank}) {lost[rank]}", rank, addresses[rank])
     errors = [(outcome, outcome.error) for _, outcome in sorted(outcomes.items()) if outcome.error is not None]
     for outcome, error in errors:
         if not isinstance(error, CommunicationError | sessions.Unwanted):

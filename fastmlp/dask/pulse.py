@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
 
 from distributed import Client
 
@@ -70,14 +69,18 @@ class Pulse:
                 f"the cluster of {self.client.scheduler.address} has had no workers for {self.timeout:g} s"
             )
 
-    def left(self, addresses: Collection[str]) -> list[str]:
-        """Return which of these workers are no longer there."""
-        return [address for address in addresses if address not in self._seen]
-
     def silent(self) -> list[str]:
         """Return the workers that have sent no heartbeat for the timeout."""
         return [address for address, (_, noticed) in self._seen.items() if self._awake - noticed > self.timeout]
 
+    def why_lost(self, address: str) -> str:
+        """Return what has become of a worker, as the rest of a sentence; no text if it is there."""
+        if address not in self._seen:
+            return "has died or left the cluster"
+        if self._awake - self._seen[address][1] > self.timeout:
+            return f"has sent no heartbeat for {self.timeout:g} s: it hangs"
+        return ""
+
     def hangs(self, address: str) -> WorkerLost:
         """Return the error about a silent worker."""
-        return WorkerLost(f"worker {address} has sent no heartbeat for {self.timeout:g} s: it hangs", -1, address)
+        return WorkerLost(f"worker {address} {self.why_lost(address)}", -1, address)

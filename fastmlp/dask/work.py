@@ -124,4 +124,5 @@ def _stacked(pieces: list[Piece], share: Share) -> tuple[Partitions, Any, Any]:
 
 
 def _joined(blocks: tuple[Any, ...]) -> np.ndarray:
-    return np.asarray(blocks[0]) if len(blocks) == 1 else np.concatenate(blocks)
+    dense = [block.toarray() if sparse.issparse(block) else np.asarray(block) for block in blocks]
+    return dense[0] if len(dense) == 1 else np.concatenate(dense)
