@@ -134,7 +134,7 @@ def undisturbed(client: Client) -> tuple[list[np.ndarray], float]:
 
 def one_round(client: Client, draw: random.Random, whole: list[np.ndarray], n_seconds: float, path: Path) -> Round:
     """Return how a fit ends of which one worker gets a signal."""
-    client.wait_for_workers(3, timeout=60)
+    client.wait_for_workers(3, timeout=300)
     name, with_checkpoint = draw.choice(["SIGKILL", "SIGSTOP"]), draw.random() < 0.5
     after, sent = draw.uniform(0, n_seconds), list[tuple[float, str, int]]()
 
@@ -174,10 +174,10 @@ def recover(client: Client, victim: str, pid: int) -> None:
     """Let a stopped worker die, if it is still there."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while victim in client.scheduler_info(-1)["workers"] and time.monotonic() < deadline:
         time.sleep(0.2)
-    client.wait_for_workers(3, timeout=60)
+    client.wait_for_workers(3, timeout=300)
 
 
 def leftovers(client: Client) -> list[str]:

@@ -174,11 +174,17 @@ async def _locked(client: Client, addresses: list[str]) -> AsyncIterator[None]:
 
     Locks are taken in one order by all, and those of a client that has died are released after Dask's lease-timeout.
     """
-    async with contextlib.AsyncExitStack() as stack:
+    held: list[Lock] = []
+    try:
         for address in sorted(addresses):
             lock = Lock(f"fastmlp-{address}", scheduler_rpc=client.scheduler, loop=client.loop)
-            await stack.enter_async_context(lock)
+            await lock.acquire()
+            held.append(lock)
         yield
+    finally:
+        releases = asyncio.gather(*(lock.release() for lock in held), return_exceptions=True)
+        with contextlib.suppress(Exception):  # the scheduler may be gone
+            await asyncio.wait_for(releases, sessions.LAST_WORD)
 
 
 async def _trained(client: Client, job: Job, addresses: list[str], shares: list[Share]) -> Outcome:
