@@ -25,6 +25,7 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 from distributed import Client, LocalCluster
+from distributed.exceptions import WorkerStartTimeoutError
 
 from fastmlp.callbacks import Checkpoint
 from fastmlp.dask import DaskMLPRegressor, WorkerLost
@@ -69,6 +70,7 @@ def series(client: Client, draw: random.Random, rounds: int, first: int) -> list
         try:
             whole, n_seconds = undisturbed(client)
             for i in range(first, first + rounds):
+                client.wait_for_workers(3, timeout=60)
                 one = one_round(client, draw, whole, n_seconds, Path(folder, f"{i}.npz"))
                 if awake.longest_gap > GAP:
                     print(f"{i:5} void: this process stood still for {awake.longest_gap:.1f} s", flush=True)
@@ -77,6 +79,8 @@ def series(client: Client, draw: random.Random, rounds: int, first: int) -> list
                 checkpoint, right = "yes" if one.checkpoint else "no", "yes" if one.is_right else "NO"
                 row = f"{one.signal:7} {checkpoint:10} {one.after:9.2f} {one.took:8.2f} {right:5} {one.end}"
                 print(f"{i:5} {row}", flush=True)
+        except WorkerStartTimeoutError:
+            print("a nanny has not started its worker again: go on with a new cluster", flush=True)
         except Exception:
             if awake.longest_gap <= GAP:
                 raise
@@ -134,7 +138,6 @@ def undisturbed(client: Client) -> tuple[list[np.ndarray], float]:
 
 def one_round(client: Client, draw: random.Random, whole: list[np.ndarray], n_seconds: float, path: Path) -> Round:
     """Return how a fit ends of which one worker gets a signal."""
-    client.wait_for_workers(3, timeout=300)
     name, with_checkpoint = draw.choice(["SIGKILL", "SIGSTOP"]), draw.random() < 0.5
     after, sent = draw.uniform(0, n_seconds), list[tuple[float, str, int]]()
 
@@ -174,10 +177,9 @@ def recover(client: Client, victim: str, pid: int) -> None:
     """Let a stopped worker die, if it is still there."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 60
     while victim in client.scheduler_info(-1)["workers"] and time.monotonic() < deadline:
         time.sleep(0.2)
-    client.wait_for_workers(3, timeout=300)
 
 
 def leftovers(client: Client) -> list[str]:

@@ -98,6 +98,11 @@ def _is_hinge(estimator: MLPClassifier) -> bool:
     return (loss[0] if choices.is_pair(loss) else loss) in HINGE_LOSSES
 
 
+def _indicators(y: Any) -> Any:
+    """Return label indicators of at least one row, from which a binarizer learns the labels."""
+    return y if y.shape[0] else np.zeros((1, y.shape[1]), dtype=int)  # a process without rows
+
+
 @entered
 @document
 @explained
@@ -224,7 +229,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, ClassTargets, _BaseMLP):
         if _check_partial_fit_first_call(self, classes):
             y = device_arrays.on_host(self, y, "y")
             self._label_binarizer = LabelBinarizer()
-            self._label_binarizer.fit(y if type_of_target(y).startswith("multilabel") else classes)
+            self._label_binarizer.fit(_indicators(y) if type_of_target(y).startswith("multilabel") else classes)
         if self.class_weight == "balanced":
             raise ValueError(
                 "class_weight='balanced' makes no sense with partial_fit, which sees a part of the rows; compute the"

@@ -48,6 +48,7 @@ def train_epoch(
     optimizer: Optimizer,
     l1: float = 0.0,
     seed: int = 0,
+    losses: np.ndarray | None = None,
     shared: Shared | None = None,
 ) -> float: ...
 def shuffle(order: np.ndarray, random_state: np.random.RandomState) -> None: ...

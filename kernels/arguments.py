@@ -214,6 +214,16 @@ def check_order(order: Any, may_be_empty: bool = False) -> None:
         raise ValueError("order must hold at least one row")
 
 
+def check_orders(order: Any, losses: Any, n: int) -> None:
+    """Check the orders of several epochs, of rows below n, and the array that their losses are written to."""
+    check_array("losses", losses, _DOUBLE, (None,), out=True)
+    if not isinstance(order, np.ndarray) or order.ndim != 2 or len(order) != len(losses) or not order.size:
+        shape = getattr(order, "shape", type(order).__name__)
+        raise ValueError(f"order must have a row for each of the {len(losses)} epochs that losses has, got {shape}")
+    for row in order:
+        check_indices("order", row, n)
+
+
 def check_schedule(optimizer: Any, row: Any, n_steps: int) -> tuple[np.ndarray, np.ndarray | None, float | None]:
     """Return (scalars, decays or None, max_grad_norm or None) of the coming steps, checked.
 
@@ -257,6 +267,12 @@ def check_plans(
     return factors, decay_factors, dropouts
 
 
+def check_one_epoch(shared: Any) -> None:
+    """Refuse several epochs in a call that several processes make together."""
+    if shared is not None:
+        raise ValueError("losses must be None with shared: a call holds one epoch then")
+
+
 def check_shared(shared: Any, network: Any) -> None:
     """Check what every call reads of :class:`contract.Shared`."""
     if not callable(shared.reduce):
@@ -278,6 +294,7 @@ def check_shares(shared: Any, order: np.ndarray, batch_size: int) -> None:
 
 def check_shuffle(order: Any, random_state: Any) -> None:
     """Check the arguments of :meth:`contract.Engine.shuffle`."""
-    check_array("order", order, np.dtype(np.intp), (None,), out=True)
+    several = isinstance(order, np.ndarray) and order.ndim == 2
+    check_array("order", order, np.dtype(np.intp), (None, None) if several else (None,), out=True)
     if not isinstance(random_state, np.random.RandomState):
         raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")

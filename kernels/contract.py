@@ -187,9 +187,10 @@ class Engine(Protocol):
     @staticmethod
     def train_epoch(
         workspace: Any, params: np.ndarray, data: Data, order: np.ndarray, batch_size: int, alpha: float,
-        optimizer: Optimizer, l1: float = 0.0, seed: int = 0, shared: Shared | None = None,
+        optimizer: Optimizer, l1: float = 0.0, seed: int = 0, losses: np.ndarray | None = None,
+        shared: Shared | None = None,
     ) -> float:  # fmt: skip
-        """Train for one epoch: for each batch of rows its gradient, then a step of the optimizer's rule.
+        """Train for an epoch, or several: for each batch of rows its gradient, then a step of the optimizer's rule.
 
         Loss and gradient of a batch are those of :meth:`loss_and_grad` over the batch's rows, with what training alone
         has: batch_norm (before an activation or after it), then dropout (a = a * keep / (1 - rate)).  With k members
@@ -206,8 +207,9 @@ class Engine(Protocol):
         workspace : Workspace
         params : ndarray of shape (n_params,) (IN, OUT)
         data : Data (IN)
-        order : ndarray of shape (m,), dtype intp (IN)
-            Rows to visit, in this order; batches are consecutive slices of it, the last one may be shorter.
+        order : ndarray of shape (m,), or with `losses` (n_epochs, m), dtype intp (IN)
+            Rows to visit, in this order; batches are consecutive slices of it, the last one may be shorter. Each row
+            of several is contiguous; they may lie anywhere, and be the same.
         batch_size : int
         alpha : float
             Strength of the L2 penalty.
@@ -216,14 +218,18 @@ class Engine(Protocol):
             Strength of the L1 penalty.
         seed : int in [0, 2^64), default=0
             What is dropped is a function of this and of ``optimizer.t``.
+        losses : ndarray of float64 of shape (n_epochs,), default=None (OUT)
+            Then `order` holds the orders of as many epochs. The loss of each epoch that is done is written, also if an
+            error ends the call: ``optimizer.t`` tells how many there are.
         shared : Shared, default=None
             How several processes take each step together, each with some rows of the batch; None: ``order`` holds all
-            rows of each batch. The network must have no batch_norm then, which needs all rows of a batch at once.
+            rows of each batch. The network must have no batch_norm then, which needs all rows of a batch at once, and
+            a call holds one epoch: `losses` is None.
 
         Returns
         -------
         float
-            sum over batches of (loss before the batch's update) * rows / m.
+            sum over batches of (loss before the batch's update) * rows / m, of the last epoch.
 
         Raises
         ------
@@ -237,7 +243,8 @@ class Engine(Protocol):
 
         Parameters
         ----------
-        order : ndarray of shape (n,), dtype intp (IN, OUT)
+        order : ndarray of shape (n,) or (n_epochs, n), dtype intp (IN, OUT)
+            Of several rows the first is shuffled, and each other one becomes the shuffle of the row before.
         random_state : numpy.random.RandomState (IN, OUT)
         """
 
@@ -300,6 +307,24 @@ class busy:
 
     def __exit__(self, *error: object) -> None:
         self.lock.release()
+
+
+def each_epoch(train: Callable[[np.ndarray], float], order: np.ndarray, losses: np.ndarray) -> float:
+    """Train epoch by epoch, for engines whose calls hold one: write the losses, return the last."""
+    one = order[0].copy()  # the same array for all epochs: an engine may know it again
+    for epoch, row in enumerate(order):
+        one[...] = row
+        losses[epoch] = train(one)
+    return float(losses[-1])
+
+
+def shuffle_each(order: np.ndarray, random_state: np.random.RandomState) -> None:
+    """Shuffle an order, or the orders of several epochs, each of which is made of the one before."""
+    rows = np.atleast_2d(order)
+    for i, row in enumerate(rows):
+        if i > 0:
+            row[...] = rows[i - 1]
+        random_state.shuffle(row)
 
 
 NO_WEIGHT = "Weights sum to zero, can't be normalized"  # NumPy's words, which scikit-learn passes on

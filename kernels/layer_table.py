@@ -19,9 +19,10 @@ PLACEMENTS = ("", "before", "after")
 VALUES = {"NO_NORM": 0, "NORM_BEFORE": 1, "NORM_AFTER": 2}
 
 #: Of a layer; engines that pad rows to whole vectors have wider row strides ``ld_in`` and ``ld_out``.  ``heads`` is the
-#: number of its matrices W; ``returns`` says whether the loss is differentiated in what the layer reads.  ``units`` is
-#: how many halves of bfloat16 matrix units read of each number, or 0; an engine that has such units sets it.
-SIZES = ("number", "hidden", "fan_in", "fan_out", "ld_in", "ld_out", "heads", "returns", "units")
+#: number of its matrices W; ``returns`` says whether the loss is differentiated in what the layer reads.  The rest is
+#: set by engines that have it: ``units`` is how many halves of bfloat16 matrix units read of each number, or 0;
+#: ``panels`` and ``deltas`` say whether weights and deltas lie in panels.
+SIZES = ("number", "hidden", "fan_in", "fan_out", "ld_in", "ld_out", "heads", "returns", "units", "panels", "deltas")
 #: Names of the network's segments.  An array's column holds its place; its number here says which one a task is about.
 ARRAYS = ("W", "b", "input_scale", "member_in", "member_out", "scale", "shift", "slope", "mix", "mean", "var")
 #: How an engine finds the activation: a struct (C); addresses of functions and parameters, or a number (Numba).
@@ -93,12 +94,20 @@ BUFFERS = (
     Buffer("product", lambda layer: layer["learned"] or layer["mixed"]),  # d loss / d slope, or mix, of each row
     Buffer("delta"),
     Buffer("product_delta", lambda layer: layer["ensemble"], "delta"),  # of the product without its factors
-    # W transposed: (heads, fan_out, ld_in)
+    # W transposed: (heads, fan_out, ld_in), or panels of it
     Buffer(
         "wt",
         lambda layer: layer["returns"],
         size=lambda rows, layer: int(layer["heads"] * layer["fan_out"] * layer["ld_in"]),
     ),
+    # panels of the right-hand matrices (gemm.h): W, product_delta
+    Buffer(
+        "w_panels",
+        lambda layer: layer["panels"],
+        size=lambda rows, layer: int(layer["fan_in"] * layer["ld_out"]),
+        training=False,
+    ),
+    Buffer("delta_panels", lambda layer: layer["deltas"]),
     # halves of the right-hand matrices, for matrix units (matrix_units.h): of W, of its transpose, of product_delta
     Buffer(
         "w_halves",

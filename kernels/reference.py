@@ -40,7 +40,9 @@ from fastmlp.kernels.arguments import (
     check_indices,
     check_loss_and_grad,
     check_network,
+    check_one_epoch,
     check_order,
+    check_orders,
     check_plans,
     check_predict,
     check_samples,
@@ -55,7 +57,7 @@ from fastmlp.kernels.arguments import (
     row_of,
     seed_of,
 )
-from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, Shared
+from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, Shared, each_epoch, shuffle_each
 
 Array = np.ndarray
 
@@ -929,7 +931,7 @@ def predict(workspace: Any, params: Array, X: Any, out: Array, rows: Array | Non
 def shuffle(order: Array, random_state: np.random.RandomState) -> None:
     """``random_state.shuffle(order)``."""
     check_shuffle(order, random_state)
-    random_state.shuffle(order)
+    shuffle_each(order, random_state)
 
 
 def loss_and_grad(
@@ -975,9 +977,10 @@ def train_epoch(
     optimizer: Optimizer,
     l1: float = 0.0,
     seed: int = 0,
+    losses: Array | None = None,
     shared: Shared | None = None,
 ) -> float:
-    """One pass over the data: for each batch of rows its gradient, then :func:`update`.
+    """One pass over the data, or several: for each batch of rows its gradient, then :func:`update`.
 
     Loss and gradient of a batch are those of :func:`loss_and_grad` over the batch's rows, with what
     training alone has: batch_norm (before an activation or after it; see :func:`_normalize_forward`)
@@ -987,17 +990,20 @@ def train_epoch(
     statistics.  Each array of the flat vector has its own factors of decay and of the update's scalars.  With
     ``shared`` other processes have more rows of each batch.
     """
+    if losses is not None:
+        check_one_epoch(shared)
+        check_orders(order, losses, data.X.shape[0])
+        rest = batch_size, alpha, optimizer
+        return each_epoch(
+            lambda rows: train_epoch(workspace, params, data, rows, *rest, l1=l1, seed=seed), order, losses
+        )
     network = _network(workspace)
     _parameters(params, network, out=True)
     X, y, w = _data(data, network, may_be_empty=shared is not None)
     check_order(order, may_be_empty=shared is not None)
     check_indices("order", order, X.shape[0])
     batch_size, seed = batch_size_of(batch_size), seed_of(seed)
-    n_rows = len(order)
-    if shared is not None:
-        check_shared(shared, network)
-        check_shares(shared, order, batch_size)
-        n_rows = shared.n_rows
+    n_rows = len(order) if shared is None else _rows_of_all(shared, network, order, batch_size)
     steps = -(-n_rows // batch_size)
     row = row_of("optimizer.rule", OPTIMIZERS, optimizer.rule)
     check_states(row, optimizer.states, params=params)
@@ -1007,9 +1013,7 @@ def train_epoch(
     accumulated = 0.0
     for step in range(steps):
         interrupts.check()
-        of_step = slice(step * batch_size, (step + 1) * batch_size)
-        here = of_step if shared is None else slice(*shared.starts[step : step + 2])
-        batch, places = order[here], None if shared is None else shared.places[here]
+        batch, places = _batch(order, step, batch_size, shared)
         X_batch, y_batch, batch_w = X[batch], y[batch], None if w is None else w[batch]
         factor = 1.0 if dropouts is None else float(dropouts[step])
         masks = _masks(network, X_batch, seed, optimizer.t, factor, places)
@@ -1021,6 +1025,21 @@ def train_epoch(
         optimizer.t += 1
         accumulated += value * min(batch_size, n_rows - step * batch_size)
     return accumulated / n_rows
+
+
+def _rows_of_all(shared: Shared, network: Any, order: Array, batch_size: int) -> int:
+    """How many rows all processes visit."""
+    check_shared(shared, network)
+    check_shares(shared, order, batch_size)
+    return shared.n_rows
+
+
+def _batch(order: Array, step: int, batch_size: int, shared: Shared | None) -> tuple[Array, Array | None]:
+    """The rows of a batch; with ``shared`` those at hand, and their places in it."""
+    if shared is None:
+        return order[step * batch_size : (step + 1) * batch_size], None
+    here = slice(*shared.starts[step : step + 2])
+    return order[here], shared.places[here]
 
 
 def _clip_norm(grad: Array, largest: float | None) -> None:

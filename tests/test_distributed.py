@@ -3,6 +3,7 @@
 Ranks are threads (fastmlp/distributed/threads.py); they share nothing but their communicator.
 """
 
+import inspect
 import warnings
 from typing import NamedTuple
 
@@ -14,7 +15,10 @@ from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.callbacks import Checkpoint
 from fastmlp.distributed import Alone, CommunicationError, Communicator, Partitions, on_threads, ranks_of_threads
 from fastmlp.distributed.communicator import DIRECT_BYTES
+from fastmlp.distributed.engine import SharedEngine
 from fastmlp.engines import backends
+from fastmlp.kernels import interrupts, reference
+from fastmlp.kernels.contract import Engine
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -208,6 +212,13 @@ def test_no_seed_is_that_of_rank_0():
     assert all(np.array_equal(one.coefs_[0], found[0].coefs_[0]) for one in found)
 
 
+@pytest.mark.parametrize("function", backends.CONTRACT)
+def test_the_engine_in_front_has_the_calls_of_the_contract(function):
+    theirs, ours = getattr(Engine, function), getattr(SharedEngine(reference, Alone()), function)
+    assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
+    assert SharedEngine(reference, Alone()).__name__ == reference.__name__
+
+
 # --- further training -------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +240,7 @@ def test_partial_fit_and_warm_start(task):
     expected = train()
 
     def of_rank(communicator):
-        here = Here(PARTITIONS["several"], communicator.rank)
+        here = Here(PARTITIONS["empty"], communicator.rank)
         return train(here, lambda X: Partitions(X, here.lengths), communicator=communicator)
 
     for found, one in zip(zip(*on_threads(of_rank, 3, timeout=20), strict=True), expected, strict=True):
@@ -333,7 +344,7 @@ def errors_of(fit, size=3, timeout=10):
     def catch(communicator):
         try:
             fit(communicator)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             errors[communicator.rank] = error
 
     on_threads(catch, size, timeout=timeout)
@@ -452,6 +463,33 @@ def test_a_rank_that_fails_ends_all():
         assert isinstance(error, CommunicationError)
         assert error.rank == 0
         assert "rank 0 has failed: OSError: the disk is full" in str(error)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("place", ["callback", "between calls"])
+def test_an_interrupted_rank_ends_all(place, solver):
+    """It keeps the epochs that are done; the others end with an error that names it."""
+    X, y = rows_of("regression")
+    stop, fitted = interrupts.Stop(), []
+
+    def interrupt(info):
+        if info.epoch == 3 and place == "callback":
+            raise KeyboardInterrupt
+        stop.wanted = info.epoch == 3
+
+    def fit(communicator):
+        estimator = MLPRegressor(hidden_layer_sizes=(4,), random_state=0, solver=solver, n_iter_no_change=100)
+        if solver == "adam":
+            estimator.set_params(callbacks=[interrupt])
+        elif communicator.rank == 0:
+            stop.wanted = True
+        with interrupts.stoppable(stop if communicator.rank == 0 else interrupts.Stop()):
+            fitted.append(estimator.fit(X, y, communicator=communicator))
+
+    errors = errors_of(fit, 2, timeout=60)
+    assert isinstance(errors[1], CommunicationError)
+    assert "rank 0 has failed: it was interrupted" in str(errors[1])
+    assert [one.n_iter_ for one in fitted] == ([3] if solver == "adam" else [])
 
 
 def test_a_rank_that_never_comes():

@@ -138,7 +138,16 @@ def test_positional_arguments():
 
 
 # What only our fit takes.
-EXTRAS = ["X_val", "y_val", "sample_weight_val", "eval_set", "coef_init", "intercept_init", "resume_from", "communicator"]
+EXTRAS = [
+    "X_val",
+    "y_val",
+    "sample_weight_val",
+    "eval_set",
+    "coef_init",
+    "intercept_init",
+    "resume_from",
+    "communicator",
+]
 
 
 def test_methods_have_their_signatures(twins):

@@ -141,7 +141,8 @@ def is_good(name, path, kind, spoil):
         return True
     # these say themselves how many rows there are
     if path == "order":
-        return spoil in ("longer", "shorter", "wider") or (name, spoil) == ("shuffle", "no rows")
+        more = ("no rows", "one more dimension") if name == "shuffle" else ()  # orders of several epochs
+        return spoil in ("longer", "shorter", "wider", *more)
     return (name, path, spoil) == ("predict", "X", "longer")
 
 

@@ -187,13 +187,16 @@ def test_train_epoch(engine, dtype, rule, spec, n, kind, weighted, n_jobs, seed,
     check_train_epoch(engine, network, params, table, order, batch_size, 0.1, optimizer, n_jobs=n_jobs)
 
 
-# 1500 rows cross the chunks in which rows are visited, 700 x 600 is a product for BLAS
+# 1500 rows cross the chunks in which rows are visited, 700 x 600 is a product for BLAS; weights of 300 x 250 and more
+# lie in panels, whose last ones differ with the width, and so do the deltas of 1100 rows
 LARGE_NETWORKS = {
     "many rows": ((20, 31, 5), 1500),
     "many rows, one layer": ((20, 5), 1500),
     "wide": ((700, 600, 3), 130),
     "wide, few rows": ((700, 600, 600), 3),
     "wide output": ((5, 9, 700), 70),
+    "panels": ((300, 250, 261, 290, 3), 130),
+    "panels, many rows": ((600, 500, 610, 3), 1100),
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fastmlp import MLPRegressor
 from fastmlp.data.targets import Objective
+from fastmlp.distributed import Alone
 from fastmlp.engines import backends
 from fastmlp.estimator import architecture
 
@@ -76,3 +77,26 @@ def test_a_fit_that_the_machine_cannot_hold_is_refused(monkeypatch):
         with pytest.raises(MemoryError, match=r"hidden_layer_sizes=\[50\] with 1500 features"):
             other.fit(X, y)
         assert not hasattr(other, "coefs_")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"early_stopping": True, "train_score": True, "shuffle": 500}, {"solver": "lbfgs"}, "ranks"],
+    ids=str,
+)
+def test_rows_on_disk_stay_there(options, order, tmp_path):
+    """A memory map is neither copied nor converted: a fit and a prediction take some bytes a row besides."""
+    n, n_features = 20_000, 200
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (n, n_features), order == "F")
+    X[...] = np.random.default_rng(0).normal(size=(1, n_features))
+    X[:, 0] = np.arange(n) % 7
+    X.flush()
+    X, y = np.load(tmp_path / "X.npy", mmap_mode="r"), np.arange(n) % 7.0
+    together = {"communicator": Alone()} if options == "ranks" else {}
+    est = MLPRegressor(hidden_layer_sizes=(4,), max_iter=2, random_state=0, **({} if options == "ranks" else options))
+    tracemalloc.start()
+    est.fit(X, y, **together).predict(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150 * n < X.nbytes / 5

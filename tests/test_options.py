@@ -383,7 +383,8 @@ def test_engines_are_told_of_the_dropout_of_each_step(small, how, monkeypatch):
     told, train_epoch = [], reference.train_epoch
 
     def listening(workspace, params, data, order, batch_size, alpha, optimizer, **options):
-        told.append(optimizer.dropouts(3))
+        if order.ndim == 1:  # the reference takes several epochs one by one
+            told.append(optimizer.dropouts(3))
         return train_epoch(workspace, params, data, order, batch_size, alpha, optimizer, **options)
 
     monkeypatch.setattr(reference, "train_epoch", listening)

@@ -49,7 +49,7 @@ def epoch_of_ranks(engine, network, params, data, order, batch_size, optimizer, 
         mine, steps = params.copy(), optimizer.copy()
         workspace = engine.workspace(network, batch_size, n_jobs)
         args = workspace, mine, local(data, own), np.searchsorted(own, rows).astype(np.intp), batch_size
-        loss = engine.train_epoch(*args, options["alpha"], steps, options["l1"], options["seed"], shared)
+        loss = engine.train_epoch(*args, options["alpha"], steps, options["l1"], options["seed"], shared=shared)
         return loss, mine, steps
 
     return on_threads(train, int(owners.max()) + 1, timeout=20)
@@ -124,6 +124,16 @@ def test_batches_of_many_chunks(members, n_jobs):
     check_epoch("cython", case.network, *args, optimizer, owners_of(rng, 1500, 2), n_jobs)
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_large_weights(n_jobs):
+    """They are kept in other forms, too, which each update renews."""
+    rng = np.random.default_rng(0)
+    network = make_network((30, 410, 400, 3), activations="relu", dropout=0.2)
+    optimizer = make_plans(rng, "adam", network, planned=False)
+    args = make_params(rng, network), make_data(rng, network, 120), rng.permutation(120), 50
+    check_epoch("cython", network, *args, optimizer, owners_of(rng, 120, 2), n_jobs)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_loss_and_grad(engine, weighted):
@@ -159,7 +169,7 @@ def call(request):
     def train(shared, data=data):
         mine, steps = params.copy(), optimizer.copy()
         try:
-            engine.train_epoch(workspace, mine, data, order, 4, 0.1, steps, 0.0, 0, shared)
+            engine.train_epoch(workspace, mine, data, order, 4, 0.1, steps, shared=shared)
         except Exception as error:
             return error, mine, steps.t - optimizer.t
         return None, mine, steps.t - optimizer.t
@@ -247,9 +257,17 @@ def test_batch_norm_is_refused(engine):
     network = make_network((3, 4, 2), batch_norm=True)
     data, optimizer = make_data(rng, network, 12), make_plans(rng, "sgd", network, planned=False)
     shared = Shared(lambda vector: None, 12, STARTS, PLACES)
-    args = make_params(rng, network), data, np.arange(12), 4, 0.0, optimizer, 0.0, 0, shared
+    args = make_params(rng, network), data, np.arange(12), 4, 0.0, optimizer
     with pytest.raises(ValueError, match="shared must be None for a network with batch_norm"):
-        engine.train_epoch(engine.workspace(network, 4), *args)
+        engine.train_epoch(engine.workspace(network, 4), *args, shared=shared)
+
+
+def test_several_epochs_in_one_call_are_refused(call):
+    engine, network, data, _ = call
+    optimizer, shared = make_plans(np.random.default_rng(0), "sgd", network), Shared(lambda vector: None, 12)
+    args = np.zeros(network.n_params), data, np.zeros((2, 12), np.intp), 4, 0.0, optimizer
+    with pytest.raises(ValueError, match="losses must be None with shared"):
+        engine.train_epoch(engine.workspace(network, 4), *args, losses=np.empty(2), shared=shared)
 
 
 @pytest.mark.parametrize("engine", sorted({*backends.available()} - {*ENGINES}))
@@ -259,6 +277,6 @@ def test_other_engines_refuse(engine):
     data, params, shared = make_data(rng, network, 12), make_params(rng, network), Shared(lambda vector: None, 12)
     optimizer, workspace = make_plans(rng, "sgd", network, planned=False), engine.workspace(network, 4)
     with pytest.raises(ValueError, match=f"backend='{name}' has no steps that several processes take together"):
-        engine.train_epoch(workspace, params, data, np.arange(12), 4, 0.0, optimizer, 0.0, 0, shared)
+        engine.train_epoch(workspace, params, data, np.arange(12), 4, 0.0, optimizer, shared=shared)
     with pytest.raises(ValueError, match=f"backend='{name}' has no steps that several processes take together"):
         engine.loss_and_grad(workspace, params, data, 0.0, np.empty_like(params), 0.0, shared)

@@ -201,10 +201,10 @@ async def _trained(client: Client, job: Job, addresses: list[str], shares: list[
         return await _watched(client, addresses, futures, job.timeout)
     except BaseException as error:
         lost = error.address if isinstance(error, WorkerLost) else None
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(client.cancel(futures, force=True), sessions.LAST_WORD)
-            left = [address for address in addresses if address != lost]
-            await _ask(client, left, sessions.LAST_WORD, sessions.close, name)
+        left = [address for address in addresses if address != lost]
+        for ending in (client.cancel(futures, force=True), _ask(client, left, job.timeout, sessions.close, name)):
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(ending, sessions.LAST_WORD)
         raise
 
 

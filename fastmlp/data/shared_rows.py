@@ -57,7 +57,7 @@ def _n_rows(X: Any) -> int:
     return len(X) if shape is None else int(shape[0])
 
 
-def agreed(communicator: Communicator, compute: Callable[[], Value]) -> list[Value]:
+def agreed(communicator: Communicator, what: str, compute: Callable[[], Value]) -> list[Value]:
     """Compute something on each rank, and return what all ranks came to.
 
     An error of one rank, a ValueError or TypeError, is raised on all ranks and names the rank.
@@ -67,7 +67,7 @@ def agreed(communicator: Communicator, compute: Callable[[], Value]) -> list[Val
         mine = compute(), None
     except (TypeError, ValueError) as error:
         mine = None, ("TypeError" if isinstance(error, TypeError) else "ValueError", str(error))
-    found = communicator.allgather(mine)
+    found = communicator.allgather(mine, what)
     for rank, (_, wrong) in enumerate(found):
         if wrong is not None:
             kind, text = wrong
@@ -164,7 +164,7 @@ class SharedRows:
         `of_local` has a row for each of them that this rank has, in the order of ``share(rows)``.
         """
         owners = self.layout.owners_of(rows)
-        for rank, piece in enumerate(self.communicator.allgather(of_local)):
+        for rank, piece in enumerate(self.communicator.allgather(of_local, "what was computed of rows")):
             out[owners == rank] = piece
 
     def gathered(self, rows: np.ndarray | None) -> Any:
@@ -218,7 +218,7 @@ class Rows:
             names = getattr(estimator, "feature_names_in_", None)
             return _Seen(lengths, X.shape[1] if names is None else names.tolist(), X.dtype.name, y)
 
-        found = agreed(communicator, look)
+        found = agreed(communicator, "rows", look)
         features = _of_someone(communicator, "features", [seen.features for seen in found])
         dtype = _of_someone(communicator, "X of dtype", [seen.dtype for seen in found])
         ys = [seen.y for seen in found]
@@ -243,7 +243,7 @@ class Rows:
             weight = validate(self._weight, self._y_here)
             return "none" if weight is None else weight
 
-        found = agreed(self._communicator, look)
+        found = agreed(self._communicator, "weights", look)
         given = ["given" if isinstance(weight, np.ndarray) else weight for weight in found]
         if _of_someone(self._communicator, "sample_weight", given) == "none":
             return None

@@ -72,7 +72,7 @@ class FirstRanksCallbacks:
 
     def __call__(self, info: EpochInfo) -> bool:
         """Call those of rank 0, and do on each rank what they have come to."""
-        told = self.communicator.broadcast(self._call(info) if self.communicator.rank == 0 else None)
+        told = self.communicator.broadcast(self._call(info) if self.communicator.rank == 0 else None, "callbacks")
         self._stopping = told.stopping
         if self.communicator.rank > 0:
             self._follow(info, told)

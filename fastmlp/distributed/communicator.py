@@ -12,15 +12,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
-#: Vectors up to so many bytes are sent whole to every rank: one exchange, where larger ones take two with less to send.
+#: Why a rank ends when Ctrl-C has stopped it.
+INTERRUPTED = "it was interrupted"
+
+#: Vectors up to so many bytes are sent whole to every rank: one exchange, where larger ones take two, with less to send
+#: and to add.
 DIRECT_BYTES = 32768
 
-#: What an exchange is for.
-PURPOSES = ("sum", "values", "barrier")
-_HEADER = struct.Struct("<QQ")  # the number of the exchange, its purpose
+_HEADER = struct.Struct("<QQ")  # the number of the exchange, a checksum of what it is for
 
 
 class CommunicationError(RuntimeError):
@@ -102,29 +105,34 @@ class Communicator(ABC):
         """Replace a vector (n,) by the sum of those of all ranks, in the order of ranks: the same bits on each."""
         if self.size == 1:
             return
-        if self.size == 2 or vector.nbytes <= DIRECT_BYTES:
-            vector[...] = self._sum(self._swap([vector] * self.size, "sum"), vector)
+        if vector.nbytes <= DIRECT_BYTES:
+            self._sum(self._swap([vector] * self.size, "sum"), vector)
             return
         bounds = [len(vector) * rank // self.size for rank in range(self.size + 1)]
         slices = [vector[start:end] for start, end in pairwise(bounds)]
-        own = self._sum(self._swap(slices, "sum"), slices[self.rank])
-        for piece, total in zip(slices, self._swap([own] * self.size, "sum"), strict=True):
-            piece[...] = np.frombuffer(total, vector.dtype)
+        own = slices[self.rank]
+        self._sum(self._swap(slices, "sum"), own)
+        for rank, total in enumerate(self._swap([own] * self.size, "sum")):
+            if rank != self.rank:
+                slices[rank][...] = np.frombuffer(total, vector.dtype)
 
-    def allgather(self, value: Any) -> list[Any]:
-        """Return the values of all ranks, in their order; anything that can be pickled."""
+    def allgather(self, value: Any, what: str = "values") -> list[Any]:
+        """Return the values of all ranks, in their order; anything that can be pickled.
+
+        Ranks that ask for something else, by another `what`, get an error.
+        """
         if self.size == 1:
             return [value]
         text = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-        found = self._swap([text] * self.size, "values")
+        found = self._swap([text] * self.size, what)
         return [value if rank == self.rank else pickle.loads(one) for rank, one in enumerate(found)]
 
-    def broadcast(self, value: Any) -> Any:
+    def broadcast(self, value: Any, what: str = "value of rank 0") -> Any:
         """Return the value of rank 0."""
         if self.size == 1:
             return value
         text = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL) if self.rank == 0 else b""
-        found = self._swap([text] * self.size, "values")
+        found = self._swap([text] * self.size, what)
         return value if self.rank == 0 else pickle.loads(found[0])
 
     def barrier(self) -> None:
@@ -145,25 +153,26 @@ class Communicator(ABC):
         """Return the error of an exchange to which a rank did not come."""
         return CommunicationError(f"{self.name_of(rank)} did not answer within {self.timeout:g} seconds", rank)
 
-    def _sum(self, parts: Sequence[Any], like: np.ndarray) -> np.ndarray:
-        arrays = [np.frombuffer(part, like.dtype) for part in parts]
+    def _sum(self, parts: Sequence[Any], out: np.ndarray) -> None:
+        """Write the sum of the vectors of all ranks, in their order; a CommunicationError refuses other lengths."""
+        arrays = [np.frombuffer(part, out.dtype) for part in parts]
         for rank, array in enumerate(arrays):
-            if len(array) != len(like):
+            if len(array) != len(out):
                 raise CommunicationError(
-                    f"{self.name_of(rank)} has a vector of {len(array)} numbers, this rank one of {len(like)}", rank
+                    f"{self.name_of(rank)} has a vector of {len(array)} numbers, this rank one of {len(out)}", rank
                 )
-        total = arrays[0].copy()
-        for array in arrays[1:]:
-            total += array
-        return total
+        np.add(arrays[0], arrays[1], out=out)  # the parts are copies, that of this rank too
+        for array in arrays[2:]:
+            out += array
 
     def _swap(self, parts: Sequence[Any], purpose: str) -> list[Any]:
         """Exchange parts of one purpose; a CommunicationError says that a rank is at another point of the fit."""
         if self.over is not None:
             raise CommunicationError(f"this communicator is over: {self.over}", self.rank)
-        header = _HEADER.pack(self._number, PURPOSES.index(purpose))
+        header = _HEADER.pack(self._number, crc32(purpose.encode()))
         self._number += 1
-        sent: list[bytes | None] = [b"".join((header, part)) for part in parts]
+        made = {id(part): b"".join((header, part)) for part in parts}  # one message for ranks that get the same
+        sent: list[bytes | None] = [made[id(part)] for part in parts]
         own, sent[self.rank] = sent[self.rank], None
         self.n_messages += self.size - 1
         self.n_bytes += sum(len(part) for part in sent if part is not None)

@@ -11,8 +11,6 @@ Calls on arrays that every rank has, as the loss of given logits, go to the engi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +19,7 @@ import numpy as np
 from fastmlp.data.shared_rows import SharedRows
 from fastmlp.distributed.communicator import Communicator
 from fastmlp.engines.backends import Data
-from fastmlp.kernels.contract import Optimizer, Shared
+from fastmlp.kernels.contract import Optimizer, Shared, each_epoch
 from fastmlp.model.network import Network
 
 
@@ -74,10 +72,9 @@ class SharedEngine:
         rows = np.arange(X.shape[0], dtype=np.intp) if rows is None else rows
         local = X.share(rows)[1]
         here = np.empty((len(local), out.shape[1]), out.dtype)
-        with self._interrupted_together():
-            finite = not len(local) or self.inner.predict(workspace, params, X.local, here, local)
-            X.collected(rows, here, out)
-            return all(self.communicator.allgather(finite))
+        finite = not len(local) or self.inner.predict(workspace, params, X.local, here, local)
+        X.collected(rows, here, out)
+        return all(self.communicator.allgather(finite, "whether rows are finite"))
 
     def loss_and_grad(
         self,
@@ -92,8 +89,7 @@ class SharedEngine:
         """Compute loss and gradient over the rows of all ranks: one sum over ranks."""
         if isinstance(data.X, SharedRows):
             data, shared = self._local(data), Shared(self.communicator.allreduce)
-        with self._interrupted_together():
-            return self.inner.loss_and_grad(workspace, params, data, alpha, grad, l1, shared)
+        return self.inner.loss_and_grad(workspace, params, data, alpha, grad, l1, shared)
 
     def train_epoch(
         self,
@@ -106,28 +102,22 @@ class SharedEngine:
         optimizer: Optimizer,
         l1: float = 0.0,
         seed: int = 0,
+        losses: np.ndarray | None = None,
         shared: Shared | None = None,
     ) -> float:
-        """Train for one epoch over rows of the table: one sum over ranks per step."""
+        """Train for epochs over rows of the table: one sum over ranks per step."""
         if isinstance(data.X, SharedRows):
+            if losses is not None:
+                rest = batch_size, alpha, optimizer, l1, seed
+                return each_epoch(lambda rows: self.train_epoch(workspace, params, data, rows, *rest), order, losses)
             n_rows, (order, starts, places) = len(order), shares(data.X, order, batch_size)
             data, shared = self._local(data), Shared(self.communicator.allreduce, n_rows, starts, places)
-        args = workspace, params, data, order, batch_size, alpha, optimizer, l1, seed, shared
-        with self._interrupted_together():
-            return self.inner.train_epoch(*args)
+        args = workspace, params, data, order, batch_size, alpha, optimizer, l1, seed, losses, shared
+        return self.inner.train_epoch(*args)
 
     def shuffle(self, order: np.ndarray, random_state: np.random.RandomState) -> None:
         """Shuffle the rows of the table: each rank the same draws."""
         self.inner.shuffle(order, random_state)
-
-    @contextmanager
-    def _interrupted_together(self) -> Iterator[None]:
-        """Let Ctrl-C on this rank end the fits of the others, which would wait for it."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.communicator.abort("it was interrupted")
-            raise
 
     def _local(self, data: Data) -> Data:
         """Return what this rank has of the rows of a fit, which are the same object from epoch to epoch."""

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fastmlp.distributed.communicator import CommunicationError, Communicator
 from fastmlp.kernels import interrupts
 
@@ -61,7 +63,7 @@ class MPICommunicator(Communicator):
                 status = self._mpi.Status()
                 message = comm.Improbe(rank, _PART, status)
                 if message is not None:
-                    buffer = bytearray(status.Get_count(byte))
+                    buffer = np.empty(status.Get_count(byte), np.uint8)  # not filled with zeros first
                     arriving[rank], found[rank] = message.Irecv([buffer, byte]), buffer
                     coming.remove(rank)
                     wait.begin()

@@ -25,7 +25,7 @@ import fastmlp
 from fastmlp.data import warned
 from fastmlp.data.shared_rows import Rows, check_same
 from fastmlp.distributed.callbacks import OF_A_RANK, FirstRanksCallbacks
-from fastmlp.distributed.communicator import Communicator
+from fastmlp.distributed.communicator import INTERRUPTED, Communicator
 from fastmlp.distributed.engine import SharedEngine
 from fastmlp.distributed.mpi import MPICommunicator
 from fastmlp.model import weights
@@ -56,7 +56,7 @@ class Ranks:
         facts = {"fastmlp": fastmlp.__version__, "the estimator": type(estimator).__name__, "given": list(given)}
         facts |= {f"parameter {name}": value for name, value in _parameters(estimator).items()}
         reads = single.reads_weights(callbacks) if callbacks else None
-        found = self.communicator.allgather((facts, reads))
+        found = self.communicator.allgather((facts, reads), "parameters")
         for name in {name: None for theirs, _ in found for name in theirs}:
             check_same(self.communicator, name, [repr(theirs.get(name)) for theirs, _ in found])
         self._callbacks_of_first = found[0][1]
@@ -82,7 +82,9 @@ class Ranks:
 
     def random_state(self, own: np.random.RandomState) -> np.random.RandomState:
         """Return the random state of rank 0; its own one there, so that it goes on from fit to fit."""
-        state = self.communicator.broadcast(own.get_state(legacy=False) if self.communicator.rank == 0 else None)
+        state = self.communicator.broadcast(
+            own.get_state(legacy=False) if self.communicator.rank == 0 else None, "random state"
+        )
         if self.communicator.rank == 0:
             return own
         copied = np.random.RandomState()
@@ -91,7 +93,7 @@ class Ranks:
 
     def of_first(self, load: Callable[[], Any]) -> Any:
         """Return what rank 0 loads: a checkpoint, which others may not see."""
-        return self.communicator.broadcast(load() if self.communicator.rank == 0 else None)
+        return self.communicator.broadcast(load() if self.communicator.rank == 0 else None, "checkpoint")
 
     def engine(self, engine: ModuleType, network: Network) -> Any:
         """Return the engine of all ranks together; a ValueError says that the network needs whole batches."""
@@ -115,16 +117,17 @@ class Ranks:
         }
         if task.single_epoch and optimizer is not None:
             facts["an optimizer to go on with"] = _digest(*optimizer.states)
-        found = self.communicator.allgather(facts)
+        found = self.communicator.allgather(facts, "beginning")
         for name in {name: None for theirs in found for name in theirs}:
             check_same(self.communicator, name, [theirs.get(name, "none") for theirs in found])
 
     def end(self, task: Any) -> None:
-        """Make sure that all ranks have trained the same weights."""
-        if self.communicator.over is not None:
-            return  # Ctrl-C has ended this rank's training, and thereby that of the others
+        """Make sure that all ranks have trained the same weights; after Ctrl-C, end the training of the others."""
+        if task.estimator._training.interrupted:
+            self.communicator.abort(INTERRUPTED)
+            return
         params = weights.flat_params(task.estimator, task.network)
-        found = self.communicator.allgather(_digest(params))
+        found = self.communicator.allgather(_digest(params), "end")
         check_same(self.communicator, "trained weights with the digest", found)
 
 
@@ -175,7 +178,7 @@ def taking_part(estimator: Any, given: Any) -> Iterator[Ranks]:
             with warned.kept(quiet):
                 yield Ranks(communicator)
     except BaseException as error:
-        communicator.abort(f"{type(error).__name__}: {error}")
+        communicator.abort(INTERRUPTED if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}")
         raise
     finally:
         if communicator.rank > 0:

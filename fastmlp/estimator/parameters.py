@@ -57,7 +57,7 @@ class Parameters:
     learning_rate_init: float = parameter(0.001, Interval(Real, 0, None, closed="neither"))
     power_t: float = parameter(0.5, _AT_LEAST_0)
     max_iter: int = parameter(200, _AT_LEAST_1)
-    shuffle: bool = parameter(True, "boolean")
+    shuffle: bool | int = parameter(True, "boolean", Interval(Integral, 2, None, closed="left"))
     random_state: types.RandomState | None = parameter(None, "random_state")
     tol: float = parameter(1e-4, _AT_LEAST_0)
     verbose: bool | int = parameter(False, "verbose")
@@ -215,8 +215,9 @@ _PARAMETERS = """
     max_iter : int, default=200
         Most epochs (stochastic solvers) or iterations ('lbfgs').
 
-    shuffle : bool, default=True
-        Whether each epoch visits the rows in a new order.
+    shuffle : bool or int, default=True
+        Whether each epoch visits the rows in a new order. A number of rows is for tables on a disk: the table is cut
+        into blocks of so many rows, these come in random order, and the rows of 16 blocks at a time are mixed.
 
     random_state : int, RandomState instance or None, default=None
         Source of initial weights, validation split, dropout's seed and shuffles, drawn in scikit-learn's order.
@@ -362,8 +363,8 @@ _ATTRIBUTES = """
 
     history_ : dict of list
         A row per epoch: 'loss', 'validation_loss', 'score' (NaN without validation rows), 'learning_rate' (of the
-        epoch's last step) and 'seconds' (that the epoch took). What further sets and metrics came to is in columns
-        named ``<set>_<metric>``.
+        epoch's last step) and 'seconds' (that the epoch took; epochs in one call of the engine share its time). What
+        further sets and metrics came to is in columns named ``<set>_<metric>``.
 
     evals_result_ : dict of dict of list
         Name of a set -> name of a metric, or 'loss' -> its value after each epoch; only if rows are evaluated.

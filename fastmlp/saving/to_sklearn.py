@@ -225,6 +225,9 @@ def _parameters_for_sklearn(estimator: Any, cls: Any) -> tuple[dict[str, Any], l
         if name in PREDICTS:
             raise ValueError(f"to_sklearn: {name}={ours[name]!r} is not in scikit-learn")
     strange += asked
+    if not isinstance(ours["shuffle"], bool | np.bool_):  # blocks of so many rows
+        parameters["shuffle"] = True
+        strange.append("shuffle")
     if any(choices.given_parameters(ours["loss"]).values()):  # label smoothing
         strange.append("loss")
     if choices.name_of(ours["solver"]) in SOLVERS:

@@ -4,7 +4,8 @@ The trajectory is scikit-learn's: the order of random draws and the texts here, 
 Further training needs the estimator's :class:`fastmlp.training.state.TrainingState` and its fitted attributes
 (``loss_curve_``, ``n_iter_``, ...), which are written here.
 
-An epoch: shuffle -> engine.train_epoch -> record -> validate -> schedule -> Stopping -> callbacks.
+An epoch: shuffle -> engine.train_epoch -> record -> validate -> schedule -> Stopping -> callbacks.  Epochs between
+which nobody looks at the network go into one call of the engine.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from types import ModuleType
 from typing import Any
 
@@ -28,9 +30,12 @@ from fastmlp.training import history, snapshots, standardized, stopping, weightl
 from fastmlp.training import state as states
 from fastmlp.training.diagnosis import Guard, has_own_formulas
 from fastmlp.training.optimizers import make_optimizer
+from fastmlp.training.order import shuffle_blocks
 from fastmlp.training.schedules import Schedule
 from fastmlp.training.validation import Evaluation
 
+#: Rows whose order may be drawn ahead: an epoch with more takes so long that its own call costs nothing.
+MOST_AHEAD = 2**15
 #: What a warning says after Ctrl-C.
 INTERRUPTED = "Training interrupted by user."
 
@@ -101,6 +106,7 @@ class Run:
             if not estimator.shuffle:
                 weightless.check_weight(weight[self.visited], "the {} rows that drop_last=True leaves")
         self.finished = False  # whether a stopping rule holds
+        self.state.interrupted = False
         self.n_judged = 0  # epochs of which validation rows have said how good they are
         self.units = standardized.begin(estimator, network, params, data, self.order, keep_optimizer)
         if self.units is not None:
@@ -179,7 +185,7 @@ class Run:
         options = {"l1": l1 or None, "seed": self.state.dropout_seed}
         self.options = {name: value for name, value in options.items() if value is not None}
         self.alpha = estimator.alpha * (1 - estimator.l1_ratio)
-        self._random_state = self.state.random_state
+        self._random_state: Any = self.state.random_state  # there is one once weights were drawn
         self._choose_visits()
         self._n_losses = len(estimator.loss_curve_)
         self._n_validations = len(estimator.validation_loss_curve_) if self.has_validation else 0
@@ -187,10 +193,48 @@ class Run:
         self._rates: list[float] = []
         self._note_constant_rate()  # that of a snapshot may be another than the estimator's
 
+    def n_unwatched(self) -> int:
+        """Return how many epochs may come before somebody looks at one: a rule, a user, or what an epoch prepares.
+
+        They train in one call of the engine, which small networks notice.
+        """
+        estimator = self.estimator
+        looks = (self.evaluation, self.guard, self.units)
+        if any(look is not None for look in looks) or estimator.verbose or self._constant_rate is None:
+            return 1
+        if self.looks_at_weight or len(self.seen) > 1 or not isinstance(estimator.shuffle, bool):
+            return 1
+        n = min(estimator.max_iter - estimator.n_iter_, self.stopping.least_epochs(estimator))
+        return max(1, int(min(n, MOST_AHEAD // len(self.order))))
+
+    def epochs(self, n: int) -> None:
+        """Train for `n` epochs of :meth:`n_unwatched` and note how they went."""
+        if n == 1:
+            self.epoch()
+            return
+        orders = np.broadcast_to(self.order, (n, len(self.order)))
+        if self.estimator.shuffle:
+            orders = orders.copy()
+            self.engine.shuffle(orders, self._random_state)
+        losses, t = np.empty(n), self.optimizer.t
+        try:
+            _, size = self.seen[0]
+            args = self._arguments(orders[:, : len(self.visited)], size)
+            self.engine.train_epoch(*args, losses=losses, **self.options)
+        finally:
+            n_done = (self.optimizer.t - t) // _n_batches(self.seen)
+            self.order[...] = orders[min(n_done, n - 1)]  # that of the epoch under way, if an error ends this one
+            for loss in losses[:n_done].tolist():
+                self._note(loss)
+                self._watch_loss(loss)
+            self._ends += np.linspace(self._ends[-1], time.perf_counter(), n_done + 1)[1:].tolist()
+
     def epoch(self) -> None:
         """Train for an epoch and note how it went; on tiny data that must cost next to nothing."""
         estimator = self.estimator
-        if estimator.shuffle:
+        if isinstance(estimator.shuffle, Integral) and not isinstance(estimator.shuffle, bool):
+            shuffle_blocks(self.order, self._random_state, int(estimator.shuffle))
+        elif estimator.shuffle:
             # sklearn.utils.shuffle shuffles indices and takes the order before by them: the same swaps
             self.engine.shuffle(self.order, self._random_state)
         loss = self._visit_all()
@@ -200,20 +244,29 @@ class Run:
             self.show_weights()
         if self._constant_rate is None:
             self._rates.append(self.optimizer.scheduled_rate)
-        estimator.n_iter_ += 1
-        estimator.loss_ = loss
-        estimator.t_ += self.n_seen
-        estimator.loss_curve_.append(loss)
+        self._note(loss)
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
         validated = None if self.evaluation is None else self.evaluation(self.params)
         if validated is None:
-            self.stopping.watch_loss(estimator, loss)
-            self.optimizer.after_score(loss)
+            self._watch_loss(loss)
         else:
             self._validate(*validated)
         self.optimizer.after_epoch(estimator.t_)
         self._ends.append(time.perf_counter())
+
+    def _note(self, loss: float) -> None:
+        """Count an epoch."""
+        estimator = self.estimator
+        estimator.n_iter_ += 1
+        estimator.loss_ = loss
+        estimator.t_ += self.n_seen
+        estimator.loss_curve_.append(loss)
+
+    def _watch_loss(self, loss: float) -> None:
+        """Judge an epoch by its training loss."""
+        self.stopping.watch_loss(self.estimator, loss)
+        self.optimizer.after_score(loss)
 
     def _choose_visits(self) -> None:
         """Choose what an epoch calls, which holds the present vector of weights."""
@@ -245,15 +298,18 @@ class Run:
         """Return what trains on these parts, one after the other, and returns the mean loss of their rows."""
         visits = []
         for rows, size in parts:
-            if size not in self.workspaces:
-                self.workspaces[size] = self.engine.workspace(self.network, size, self.estimator.n_jobs)
-            args = self.workspaces[size], self.params, self.data, rows, size, self.alpha, self.optimizer
-            visits.append(partial(self.engine.train_epoch, *args, **self.options))
+            visits.append(partial(self.engine.train_epoch, *self._arguments(rows, size), **self.options))
         if len(visits) == 1:
             return visits[0]
         n = sum(len(rows) for rows, _ in parts)
         shares = [len(rows) / n for rows, _ in parts]
         return lambda: sum(share * visit() for share, visit in zip(shares, visits, strict=True))
+
+    def _arguments(self, rows: np.ndarray, size: int) -> tuple[Any, ...]:
+        """Return what the engine is given to train on these rows, in batches of this size."""
+        if size not in self.workspaces:
+            self.workspaces[size] = self.engine.workspace(self.network, size, self.estimator.n_jobs)
+        return self.workspaces[size], self.params, self.data, rows, size, self.alpha, self.optimizer
 
     def _visit_those_with_weight(self) -> float:
         """Train on the batches in which a row has weight; return their mean loss, NaN if there is no such batch."""
@@ -430,7 +486,7 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
     try:
         while estimator.n_iter_ < estimator.max_iter and not run.finished:
             interrupts.check()  # engines look after half a giga-operation: many epochs of a small network
-            run.epoch()
+            run.epochs(1 if single_epoch or after_epoch is not None else run.n_unwatched())
             stop = run.judge()
             if after_epoch is not None:
                 stop = after_epoch(run.info()) or stop
@@ -443,6 +499,7 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
                     ConvergenceWarning,
                 )
     except KeyboardInterrupt:
+        run.state.interrupted = True
         warn(INTERRUPTED)
     if run.keeps_best:
         run.restore_best()

@@ -37,6 +37,7 @@ class TrainingState:
     standardized: Standardized | None = None
     #: Names of the last layer's segments that are not in the units of y, because they were just drawn.
     drawn: tuple[str, ...] = ()
+    interrupted: bool = False  # whether Ctrl-C has ended the latest epochs
 
     def copied(self) -> TrainingState:
         """Return a copy whose counters are its own; the arrays are shared."""

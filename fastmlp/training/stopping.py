@@ -86,6 +86,11 @@ class Stopping:
         improved = max(estimator.n_iter_ - self.count, 0)
         return estimator.n_iter_no_change + (estimator.patience_growth * improved if estimator.patience_growth else 0)
 
+    def least_epochs(self, estimator: Any) -> float:
+        """Return how many epochs must come before :meth:`ends` may be true, rounded down; at least 1."""
+        patience = max(estimator.n_iter_no_change, self.patience(estimator))
+        return max(1.0, patience - self.count + 1)
+
     def ends(self, estimator: Any, has_validation: bool, optimizer: Any) -> bool:
         """Return whether training ends now; the optimizer's schedule may reduce the learning rate instead."""
         if not self.count > estimator.n_iter_no_change or not self.count > self.patience(estimator):

@@ -161,6 +161,23 @@ cdef const idx *indices(array, str name, idx bound) except? NULL:
     return p
 
 
+cdef const idx *orders_of(order, losses, idx bound, idx *n_epochs, idx *n, idx *stride) except? NULL:
+    """The data of the order of one epoch, (n,), or with losses (n_epochs,) of several, (n_epochs, n)."""
+    cdef const idx *one
+    if losses is None:
+        one = indices(order, "order", bound)
+        n_epochs[0], n[0], stride[0] = 1, len(order), 0
+        return one
+    n_epochs[0] = len(losses)
+    if not isinstance(order, np.ndarray) or order.ndim != 2 or len(order) != len(losses):
+        shape = getattr(order, "shape", type(order).__name__)
+        raise ValueError(f"order must have a row for each of the {len(losses)} epochs that losses has, got {shape}")
+    for row in order if order.strides[0] else order[:1]:
+        indices(row, "order", bound)
+    n[0], stride[0] = order.shape[1], order.strides[0] // <idx>sizeof(idx)
+    return <const idx *>cnp.PyArray_DATA(order)
+
+
 cdef int refuse_overlap(tuple arrays, tuple names) except -1:
     """ValueError if two of these arrays share memory."""
     for i in range(len(arrays)):

@@ -14,7 +14,7 @@ cdef extern from "tiers.h":
     const int ALIASED_BYTES, BLAS_B_BYTES, SMALL_B_BYTES, LARGE_WEIGHT_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE
     const int SLICE_BYTES, LARGE_SLICE_ROWS, CLASS_ROWS
     const int UNITS_ROWS, UNITS_SLICE_ROWS, UNITS_SLICE_ROWS_LARGE, UNITS_LARGE_BYTES
-    const int BLOCK_ROWS, KC, NV_MAX, PACK_ROWS, PACK_STRIDE_BYTES, PACK_WIDTH_BYTES
+    const int BLOCK_ROWS, KC, NV_MAX, PANEL_ROWS, PACK_STRIDE_BYTES, PACK_WIDTH_BYTES
     const double THREADS_MIN_STEP, THREADS_MIN_PREDICT
 
 
@@ -94,7 +94,7 @@ cdef extern from "fastmlp.h":
                                   int64_t *, void *, void *, int64_t *) noexcept nogil
     const unsigned FM_LAYER_TABLE  # a checksum of kernels/layer_table.py's header
     ctypedef struct fm_layer:
-        idx fan_in, fan_out, ld_in, ld_out, heads, units, w  # what the border reads; kernels/layer_table.py fills the rest
+        idx fan_in, fan_out, ld_in, ld_out, heads, units, panels, deltas, w  # what the border reads; kernels/layer_table.py fills the rest
     ctypedef struct fm_block:
         int kind
         idx n_features, size, frequencies
@@ -155,7 +155,7 @@ cdef extern from "fastmlp.h":
         double *row_loss
         void *packed_rows
         idx n_packed_rows
-        void *packed_panel
+        int in_panels
         void *scratch
     ctypedef struct fm_data:
         const void *X
@@ -186,6 +186,7 @@ cdef extern from "fastmlp.h":
         const double *decay_factors
         const double *dropouts
         double max_norm
+        int goes_on
         double loss
         idx done
     ctypedef struct fm_kernels:

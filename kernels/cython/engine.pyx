@@ -17,7 +17,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_Occurred, PyErr_SetNone
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport int32_t, int64_t, uintptr_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from numpy.random cimport bitgen_t
 

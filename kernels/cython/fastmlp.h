@@ -163,7 +163,7 @@ typedef struct {
     double *row_loss;              /* (max_rows * members,) weighted loss of each row of the chunk */
     void *packed_rows;             /* (n_threads, n_packed_rows) what products pack of their left-hand matrix, or NULL */
     idx n_packed_rows;
-    void *packed_panel;            /* (n_threads, KC, NV_MAX vectors) of their right-hand matrix, or NULL */
+    int in_panels;                 /* whether the weights of layers that have panels lie there, in the present call */
     void *scratch;                 /* (n_threads, 3, max(max_rows * members, CLASS_ROWS), n_outputs) */
 } fm_workspace;
 
@@ -201,6 +201,7 @@ typedef struct {
     const double *decay_factors; /* (n_segments,) of the decays in each segment; or NULL */
     const double *dropouts; /* (n_steps,) of the rates of dropout; or NULL */
     double max_norm;        /* of the gradient as a whole; 0: any */
+    int goes_on;            /* whether what is made of the parameters is there already, from the epoch before */
     double loss;            /* OUT: sum over steps of batch loss * rows */
     idx done;               /* OUT: steps done; fewer if interrupted or a batch's sample weights sum to zero */
 } fm_epoch;

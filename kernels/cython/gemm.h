@@ -86,11 +86,18 @@ static inline idx FN(panel_vectors)(idx left)
     return left == 4 ? 2 : left < NV_MAX ? left : NV_MAX;
 }
 
-/* Where a thread packs what a product reads: numbers in the order in which the tiles use them share pages and lines.
- * rows: room for n_rows numbers of A; panel: for a panel of B, KC deep; NULL: they are read where they are. */
+/* A right-hand matrix B (K, N): rows of `ld` numbers; or, where `depth` is not 0, panels, whose numbers lie in the order
+ * in which the tiles use them and so share pages and lines.  A panel has `depth` rows, of which K are read, and each of
+ * these the vectors of panel_vectors; the panel of column n begins at n * depth. */
 typedef struct {
-    REAL *rows, *panel;
-    idx n_rows;
+    const REAL *values;
+    idx ld, depth;
+} FN(right);
+
+/* Where a thread packs rows of A: room for n numbers; n 0: they are read where they are. */
+typedef struct {
+    REAL *rows;
+    idx n;
 } FN(room);
 
 /* M rows of A, `depth` numbers each: tile by tile, MR rows side by side. */
@@ -110,26 +117,25 @@ static void FN(pack_rows)(idx M, idx depth, const REAL *A, idx rs, idx cs, REAL 
     }
 }
 
-/* nv vectors of `depth` rows of B. */
-static void FN(pack_panel)(idx depth, idx nv, const REAL *B, idx ldb, REAL *packed)
+/* Rows from .. to of a matrix (depth, N) with rows of ld numbers -> its panels. */
+static void FN(pack_panels)(idx from, idx to, idx N, idx depth, const REAL *values, idx ld, REAL *panels)
 {
-    for (idx k = 0; k < depth; k++, B += ldb)
-        for (idx j = 0; j < nv; j++, packed += LANES)
-            STORE(packed, LOAD(B + j * LANES));
+    for (idx n = 0, nv = 0; n < N; n += nv * LANES) {
+        nv = FN(panel_vectors)((N - n) / LANES);
+        const REAL *row = values + from * ld + n;
+        REAL *packed = panels + n * depth + from * nv * LANES;
+        for (idx k = from; k < to; k++, row += ld)
+            for (idx j = 0; j < nv; j++, packed += LANES)
+                STORE(packed, LOAD(row + j * LANES));
+    }
 }
 
-/* Whether packing pays: a panel that many tiles read, if B is too large for L2; rows that many panels read, if their
- * numbers lie far apart, or beside a packed panel. */
-static inline int FN(packs_panel)(idx M, idx N, idx K)
-{
-    return M >= PACK_ROWS && N * K * (idx)sizeof(REAL) > LARGE_WEIGHT_BYTES;
-}
-
-static inline int FN(packs_rows)(idx N, idx cs, int packs_panel)
+/* Whether to pack rows of A, which many panels read: if their numbers lie far apart, or beside panels of a wide B. */
+static inline int FN(packs_rows)(idx N, idx cs, int in_panels)
 {
     if (cs > 1)
         return cs * (idx)sizeof(REAL) >= PACK_STRIDE_BYTES && N >= NV_MAX * LANES;
-    return packs_panel && N * (idx)sizeof(REAL) >= PACK_WIDTH_BYTES;
+    return in_panels && N * (idx)sizeof(REAL) >= PACK_WIDTH_BYTES;
 }
 
 /* C (M, N) = start + A B, N a multiple of LANES.
@@ -137,12 +143,11 @@ static inline int FN(packs_rows)(idx N, idx cs, int packs_panel)
  * Loops, outermost first: k in blocks of KC, m in blocks of `block` rows, n in panels of NV_MAX vectors, m in tiles.
  * A panel's KC rows of B stay in L1 or L2 while the block's tiles pass over them; the block's A stays in L2 while the
  * panels pass over it. */
-static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, const REAL *B, idx ldb, REAL *C, idx ldc,
-                     FN(start) start, idx block, FN(room) room)
+static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, FN(right) B, REAL *C, idx ldc, FN(start) start,
+                     idx block, FN(room) room)
 {
-    const int packs_panel = room.panel && FN(packs_panel)(M, N, K);
     const idx tiles = ((M < block ? M : block) + MR - 1) / MR;
-    const int packs_rows = tiles * MR * (K < KC ? K : KC) <= room.n_rows && FN(packs_rows)(N, cs, packs_panel);
+    const int packs_rows = tiles * MR * (K < KC ? K : KC) <= room.n && FN(packs_rows)(N, cs, B.depth > 0);
     for (idx k = 0; k == 0 || k < K; k += KC) {
         const idx depth = K - k < KC ? K - k : KC;
         for (idx m0 = 0; m0 < M; m0 += block) {
@@ -152,9 +157,8 @@ static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, const R
                 FN(pack_rows)(m1 - m0, depth, a, rs, cs, room.rows);
             for (idx n = 0, nv = 0; n < N; n += nv * LANES) {
                 nv = FN(panel_vectors)((N - n) / LANES);
-                const REAL *b = B + k * ldb + n;
-                if (packs_panel)
-                    FN(pack_panel)(depth, nv, b, ldb, room.panel);
+                const idx ldb = B.depth ? nv * LANES : B.ld;
+                const REAL *b = B.values + k * ldb + (B.depth ? n * B.depth : n);
                 for (idx m = m0; m < m1; m += MR) {
                     const int mr = m1 - m < MR ? (int)(m1 - m) : MR;
                     const REAL *init = FN(zeros);
@@ -167,8 +171,8 @@ static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, const R
                         init_stride = start.stride;
                     }
                     FN(TILES)[mr - 1][nv - 1](depth, packs_rows ? room.rows + (m - m0) * depth : a + (m - m0) * rs,
-                                              packs_rows ? 1 : rs, packs_rows ? MR : cs, packs_panel ? room.panel : b,
-                                              packs_panel ? nv * LANES : ldb, C + m * ldc + n, ldc, init, init_stride);
+                                              packs_rows ? 1 : rs, packs_rows ? MR : cs, b, ldb, C + m * ldc + n, ldc,
+                                              init, init_stride);
                 }
             }
         }

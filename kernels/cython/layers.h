@@ -4,14 +4,14 @@
 
 /* z = x W + b, then the stage, while the row block is in L1.
  * x (rows, ld_in), w (fan_in, ld_out), b (ld_out,); ld_out is the stage's ld. */
-static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, const REAL *w, const REAL *b,
+static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, FN(right) w, const REAL *b,
                                 const FN(stage) *s, const fm_route *by, FN(room) room)
 {
     const idx ld_out = s->ld;
     if (by->blas && FN(gemm_is_large)(rows, ld_out, fan_in)) {
         for (idx r = 0; r < rows; r++)
             memcpy(s->z + r * ld_out, b, (size_t)ld_out * sizeof(REAL));
-        FN(gemm_blas)(by->blas, rows, ld_out, fan_in, x, ld_in, 0, w, ld_out, s->z, ld_out, 1);
+        FN(gemm_blas)(by->blas, rows, ld_out, fan_in, x, ld_in, 0, w.values, ld_out, s->z, ld_out, 1);
         FN(stage_forward)(s, 0, rows);
         return;
     }
@@ -20,30 +20,29 @@ static void FN(forward_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, 
     for (idx r = 0; r < rows; r += block) {
         const idx n = rows - r < block ? rows - r : block;
         if (by->units)
-            FN(gemm_units)(by, n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, s->z + r * ld_out, ld_out, bias);
+            FN(gemm_units)(by, n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, s->z + r * ld_out, ld_out, bias);
         else
-            FN(gemm)(n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, ld_out, s->z + r * ld_out, ld_out, bias, block,
-                     room);
+            FN(gemm)(n, ld_out, fan_in, x + r * ld_in, ld_in, 1, w, s->z + r * ld_out, ld_out, bias, block, room);
         FN(stage_forward)(s, r, n);
     }
 }
 
 /* The same for a layer of the members: z = u * factors + b, members in turn, where u = x W is kept in raw (rows, ld_out);
  * factors and b (members, ld_out). */
-static void FN(ensemble_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, const REAL *w, const REAL *factors,
+static void FN(ensemble_product)(idx rows, idx fan_in, idx ld_in, const REAL *x, FN(right) w, const REAL *factors,
                                  const REAL *b, idx members, REAL *raw, const FN(stage) *s, const fm_route *by, FN(room) room)
 {
     const int by_blas = by->blas && FN(gemm_is_large)(rows, s->ld, fan_in);
     const idx ld = s->ld, block = by_blas ? rows : by->units ? UNITS_ROWS : FN(block_rows)(ld, fan_in);
     const FN(start) zero = {NULL, 0};
     if (by_blas)
-        FN(gemm_blas)(by->blas, rows, ld, fan_in, x, ld_in, 0, w, ld, raw, ld, 0);
+        FN(gemm_blas)(by->blas, rows, ld, fan_in, x, ld_in, 0, w.values, ld, raw, ld, 0);
     for (idx r = 0; r < rows; r += block) {
         const idx n = rows - r < block ? rows - r : block;
         if (by->units)
-            FN(gemm_units)(by, n, ld, fan_in, x + r * ld_in, ld_in, 1, w, ld, raw + r * ld, ld, zero);
+            FN(gemm_units)(by, n, ld, fan_in, x + r * ld_in, ld_in, 1, w, raw + r * ld, ld, zero);
         else if (!by_blas)
-            FN(gemm)(n, ld, fan_in, x + r * ld_in, ld_in, 1, w, ld, raw + r * ld, ld, zero, block, room);
+            FN(gemm)(n, ld, fan_in, x + r * ld_in, ld_in, 1, w, raw + r * ld, ld, zero, block, room);
         for (idx i = r; i < r + n; i++) {
             const REAL *u = raw + i * ld, *f = factors + i % members * ld, *bias = b + i % members * ld;
             REAL *z = s->z + i * ld;
@@ -63,36 +62,37 @@ static void FN(heads_product)(idx n, idx members, idx fan_in, idx ld_in, const R
     const idx ld = s->ld;
     for (idx i = 0; i < members; i++) {
         const FN(start) bias = {b + i * ld, 0};
-        FN(gemm)(n, ld, fan_in, x + i * ld_in, members * ld_in, 1, w + i * fan_in * ld, ld, s->z + i * ld, members * ld, bias,
-                 BLOCK_ROWS, (FN(room)){NULL, NULL, 0});
+        const FN(right) own = {w + i * fan_in * ld, ld, 0};
+        FN(gemm)(n, ld, fan_in, x + i * ld_in, members * ld_in, 1, own, s->z + i * ld, members * ld, bias, BLOCK_ROWS,
+                 (FN(room)){NULL, 0});
     }
     FN(stage_forward)(s, 0, n * members);
 }
 
-/* grad_w (+)= x^T delta: rows m .. m + n_rows of (fan_in, ld_out), over all rows of x (rows, ld_in) and of delta, whose
- * row stride is ld_delta. */
-static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_out, idx ld_delta, const REAL *x,
-                                const REAL *delta, REAL *grad_w, int accumulate, const fm_route *by, FN(room) room)
+/* grad_w (+)= x^T delta: rows m .. m + n_rows of (fan_in, ld_out), over all rows of x (rows, ld_in) and of delta. */
+static void FN(weight_gradient)(idx rows, idx m, idx n_rows, idx ld_in, idx ld_out, const REAL *x, FN(right) delta,
+                                REAL *grad_w, int accumulate, const fm_route *by, FN(room) room)
 {
     if (by->blas && FN(gemm_is_large)(n_rows, ld_out, rows)) {
-        FN(gemm_blas)(by->blas, n_rows, ld_out, rows, x + m, ld_in, 1, delta, ld_delta, grad_w, ld_out, (REAL)accumulate);
+        FN(gemm_blas)(by->blas, n_rows, ld_out, rows, x + m, ld_in, 1, delta.values, delta.ld, grad_w, ld_out,
+                      (REAL)accumulate);
         return;
     }
     const FN(start) start = {accumulate ? grad_w : NULL, ld_out};
     if (by->units)
-        FN(gemm_units)(by, n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_delta, grad_w, ld_out, start);
+        FN(gemm_units)(by, n_rows, ld_out, rows, x + m, 1, ld_in, delta, grad_w, ld_out, start);
     else
-        FN(gemm)(n_rows, ld_out, rows, x + m, 1, ld_in, delta, ld_delta, grad_w, ld_out, start, BLOCK_ROWS, room);
+        FN(gemm)(n_rows, ld_out, rows, x + m, 1, ld_in, delta, grad_w, ld_out, start, BLOCK_ROWS, room);
 }
 
 /* below = delta W^T, then backward through the stage of the layer below.  rows of delta (rows, ld_out);
  * wt: W transposed (fan_out, ld_in); below (rows, ld_in). */
-static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, const REAL *wt, const REAL *delta, const FN(stage) *s,
+static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, FN(right) wt, const REAL *delta, const FN(stage) *s,
                             REAL *below, const fm_route *by, FN(room) room)
 {
     const idx ld_in = s->ld;
     if (by->blas && FN(gemm_is_large)(rows, ld_in, fan_out)) {
-        FN(gemm_blas)(by->blas, rows, ld_in, fan_out, delta, ld_out, 0, wt, ld_in, below, ld_in, 0);
+        FN(gemm_blas)(by->blas, rows, ld_in, fan_out, delta, ld_out, 0, wt.values, ld_in, below, ld_in, 0);
         FN(stage_backward)(s, 0, rows, below);
         return;
     }
@@ -102,9 +102,9 @@ static void FN(input_delta)(idx rows, idx fan_out, idx ld_out, const REAL *wt, c
         const idx n = rows - r < block ? rows - r : block;
         REAL *d = below + r * ld_in;
         if (by->units)
-            FN(gemm_units)(by, n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, d, ld_in, zero);
+            FN(gemm_units)(by, n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, d, ld_in, zero);
         else
-            FN(gemm)(n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, ld_in, d, ld_in, zero, block, room);
+            FN(gemm)(n, ld_in, fan_out, delta + r * ld_out, ld_out, 1, wt, d, ld_in, zero, block, room);
         FN(stage_backward)(s, r, n, below);
     }
 }
@@ -116,8 +116,8 @@ static void FN(heads_delta)(idx n, idx members, idx fan_out, idx ld_out, const R
     const idx ld = s->ld;
     const FN(start) zero = {NULL, 0};
     for (idx i = 0; i < members; i++)
-        FN(gemm)(n, ld, fan_out, delta + i * ld_out, members * ld_out, 1, wt + i * fan_out * ld, ld, below + i * ld,
-                 members * ld, zero, BLOCK_ROWS, (FN(room)){NULL, NULL, 0});
+        FN(gemm)(n, ld, fan_out, delta + i * ld_out, members * ld_out, 1, (FN(right)){wt + i * fan_out * ld, ld, 0},
+                 below + i * ld, members * ld, zero, BLOCK_ROWS, (FN(room)){NULL, 0});
     FN(stage_backward)(s, 0, n * members, below);
 }
 

@@ -29,12 +29,12 @@ static void FN(unpack)(const fm_workspace *ws, const void *padded, void *flat)
                    (size_t)s->width * sizeof(REAL));
 }
 
-/* Columns i0 .. i1 and rows j0 .. j1 of wt (fan_out, ld_in) = W (fan_in, ld_out), transposed. */
-static void FN(transpose_part)(const fm_layer *layer, idx i0, idx i1, idx j0, idx j1, const REAL *w, REAL *wt)
+/* Columns i0 .. i1 and rows j0 .. j1 of wt (fan_out, ld) = W (fan_in, ld_out), transposed. */
+static void FN(transpose_part)(const fm_layer *layer, idx i0, idx i1, idx j0, idx j1, const REAL *w, REAL *wt, idx ld)
 {
     for (idx j = j0; j < j1; j++)
         for (idx i = i0; i < i1; i++)
-            wt[j * layer->ld_in + i] = w[i * layer->ld_out + j];
+            wt[j * ld + i] = w[i * layer->ld_out + j];
 }
 
 #ifdef ZIP_LOW
@@ -60,25 +60,46 @@ static void FN(transpose_square)(const REAL *w, idx ld, REAL *wt, idx ld_t)
 }
 #endif
 
-/* Columns m .. m + n_rows of wt (fan_out, ld_in) = rows m .. m + n_rows of W (fan_in, ld_out), transposed. */
-static void FN(transpose)(const fm_layer *layer, idx m, idx n_rows, const REAL *w, REAL *wt)
+/* Columns m .. m + n_rows of wt (fan_out, ld) = rows m .. m + n_rows of W (fan_in, ld_out), transposed. */
+static void FN(transpose)(const fm_layer *layer, idx m, idx n_rows, const REAL *w, REAL *wt, idx ld)
 {
     const idx block = 16; /* about one cache line of each matrix at a time */
-    for (idx i0 = m; i0 < m + n_rows; i0 += block)
+    for (idx i0 = m, i1; i0 < m + n_rows; i0 = i1) {
+        i1 = i0 + block < m + n_rows ? i0 + block : m + n_rows;
         for (idx j0 = 0; j0 < layer->fan_out; j0 += block) {
-            const idx i1 = i0 + block < m + n_rows ? i0 + block : m + n_rows;
             const idx j1 = j0 + block < layer->fan_out ? j0 + block : layer->fan_out;
 #ifdef ZIP_LOW
             if (i1 - i0 == block && j1 - j0 == block) {
                 for (idx i = i0; i < i1; i += LANES)
                     for (idx j = j0; j < j1; j += LANES)
-                        FN(transpose_square)(w + i * layer->ld_out + j, layer->ld_out, wt + j * layer->ld_in + i,
-                                             layer->ld_in);
+                        FN(transpose_square)(w + i * layer->ld_out + j, layer->ld_out, wt + j * ld + i, ld);
                 continue;
             }
 #endif
-            FN(transpose_part)(layer, i0, i1, j0, j1, w, wt);
+            FN(transpose_part)(layer, i0, i1, j0, j1, w, wt, ld);
         }
+    }
+}
+
+/* Rows m .. m + n_rows of a layer's W -> its panels, and those of its transpose. */
+static void FN(weights_to_panels)(const fm_workspace *ws, const fm_layer *layer, idx m, idx n_rows)
+{
+    const REAL *w = (const REAL *)ws->params + layer->w;
+    FN(pack_panels)(m, m + n_rows, layer->ld_out, layer->fan_in, w, layer->ld_out, layer->w_panels);
+    for (idx n = 0, nv = 0; n < layer->ld_in && layer->returns; n += nv * LANES) {
+        nv = FN(panel_vectors)((layer->ld_in - n) / LANES);
+        const idx from = n < m ? m : n, end = n + nv * LANES, to = end < m + n_rows ? end : m + n_rows;
+        if (from < to) /* column n of wt stands where its panel begins */
+            FN(transpose)(layer, from, to - from, w, (REAL *)layer->wt + n * layer->fan_out - n, nv * LANES);
+    }
+}
+
+/* Rows from .. to of the delta of a layer's product -> its panels, for the gradient of W. */
+static void FN(delta_to_panels)(const fm_workspace *ws, const fm_layer *layer, idx from, idx to)
+{
+    if (layer->deltas)
+        FN(pack_panels)(from, to, layer->ld_out, ws->max_rows * ws->members, layer->product_delta, layer->ld_out,
+                        layer->delta_panels);
 }
 
 /* --- halves of right-hand matrices, for matrix units ------------------------------------------------------------------- */
@@ -220,8 +241,7 @@ static void FN(read_rows)(const FN(chunk) *c, idx at, idx n, const FN(mask) *mas
 /* Where member t packs what its products read. */
 static FN(room) FN(room_of)(const fm_workspace *ws, int t)
 {
-    return (FN(room)){ROW(ws->packed_rows, t, ws->n_packed_rows), ROW(ws->packed_panel, t, KC * NV_MAX * LANES),
-                      ws->n_packed_rows};
+    return (FN(room)){ROW(ws->packed_rows, t, ws->n_packed_rows), ws->n_packed_rows};
 }
 
 /* The member's rows at .. at + n of the chunk through all layers: a[1] .. a[L] (logits).  In the layers' buffers each row is
@@ -244,17 +264,19 @@ static void FN(forward)(const FN(chunk) *c, idx at, idx n)
         FN(stages_of)(c, l, at * k, &s);
         const REAL *read = l ? ROW(layer[-1].out, at * k, layer->ld_in) : x;
         const fm_route by = FN(route)(ws, c->member, layer->w_halves, layer->fan_in, layer->fan_out);
+        const FN(right) w = layer->panels && ws->in_panels ? (FN(right)){layer->w_panels, 0, layer->fan_in}
+                                                           : (FN(right)){params + layer->w, layer->ld_out, 0};
         if (layer->heads > 1)
             FN(heads_product)(n, k, layer->fan_in, layer->ld_in, read, params + layer->w, params + layer->b, &s.before);
         else if (layer->ensemble)
-            FN(ensemble_product)(n * k, layer->fan_in, layer->ld_in, read, params + layer->w, params + layer->member_out,
+            FN(ensemble_product)(n * k, layer->fan_in, layer->ld_in, read, w, params + layer->member_out,
                                  params + layer->b, k, ROW(layer->raw, at * k, layer->ld_out), &s.before, &by, room);
         else if (l == 0 && data->indptr)
             FN(sparse_forward)(data, c->rows, c->first + at, n, layer->fan_in, params + layer->w, params + layer->b, mask,
                                &s.before);
         else
-            FN(forward_product)(n * k, layer->fan_in, l ? layer->ld_in : ld_x, read, params + layer->w, params + layer->b,
-                                &s.before, &by, room);
+            FN(forward_product)(n * k, layer->fan_in, l ? layer->ld_in : ld_x, read, w, params + layer->b, &s.before, &by,
+                                room);
         if (layer->whole_batch)
             FN(batch_forward)(c, l, at, n, &s);
     }
@@ -276,12 +298,14 @@ static void FN(layer_delta)(const FN(chunk) *c, const fm_layer *layer, idx at, i
         FN(times_factors)(0, rows, layer->ld_out, k, (const REAL *)c->ws->params + layer->member_out,
                           ROW(layer->delta, at * k, layer->ld_out), delta);
     FN(split_delta)(c->ws, layer, at * k, at * k + rows, c->n * k);
+    FN(delta_to_panels)(c->ws, layer, at * k, at * k + rows);
     const fm_route by = FN(route)(c->ws, c->member, layer->wt_halves, layer->fan_out, layer->fan_in);
     if (layer->heads > 1)
         FN(heads_delta)(n, k, layer->fan_out, layer->ld_out, layer->wt, delta, s, below);
     else
-        FN(input_delta)(rows, layer->fan_out, layer->ld_out, layer->wt, delta, s, below, &by,
-                        FN(room_of)(c->ws, c->member));
+        FN(input_delta)(rows, layer->fan_out, layer->ld_out,
+                        layer->panels ? (FN(right)){layer->wt, 0, layer->fan_out} : (FN(right)){layer->wt, layer->ld_in, 0},
+                        delta, s, below, &by, FN(room_of)(c->ws, c->member));
 }
 
 /* Logits and targets of the member's rows at .. at + n -> row_loss and the deltas of every layer. */
@@ -307,8 +331,10 @@ static void FN(loss_and_deltas)(const FN(chunk) *c, idx at, idx n)
     }
     const fm_layer *bottom = &ws->layers[0];
     if (!ws->input_delta) {
-        if (!c->data->indptr)
+        if (!c->data->indptr) {
             FN(split_delta)(ws, bottom, first, first + n * ws->members, c->n * ws->members);
+            FN(delta_to_panels)(ws, bottom, first, first + n * ws->members);
+        }
         return;
     }
     const FN(stage) none = {.ld = bottom->ld_in};
@@ -356,12 +382,14 @@ static void FN(slice_gradient)(const FN(chunk) *c, const fm_slice *slice, int ac
         const fm_route by =
             FN(route)(ws, c->member, layer->delta_halves, ws->max_rows * ws->members, layer->fan_out);
         if (layer->heads > 1) /* every so many rows are the member's */
-            FN(weight_gradient)(c->n, slice->m, slice->n_rows, ld_x * ws->members, layer->ld_out,
-                                layer->ld_out * ws->members, x + slice->head * ld_x, delta + slice->head * layer->ld_out, g,
+            FN(weight_gradient)(c->n, slice->m, slice->n_rows, ld_x * ws->members, layer->ld_out, x + slice->head * ld_x,
+                                (FN(right)){delta + slice->head * layer->ld_out, layer->ld_out * ws->members, 0}, g,
                                 accumulate, &by, room);
         else
-            FN(weight_gradient)(c->n * ws->members, slice->m, slice->n_rows, ld_x, layer->ld_out, layer->ld_out, x, delta, g,
-                                accumulate, &by, room);
+            FN(weight_gradient)(c->n * ws->members, slice->m, slice->n_rows, ld_x, layer->ld_out, x,
+                                layer->deltas ? (FN(right)){layer->delta_panels, 0, ws->max_rows * ws->members}
+                                              : (FN(right)){delta, layer->ld_out, 0},
+                                g, accumulate, &by, room);
     }
     if (slice->kind == FM_MEMBER_IN) {
         FN(clear_padding)(slice->length, layer->fan_in, layer->ld_in, g);
@@ -443,10 +471,14 @@ static void FN(finish_gradient)(fm_workspace *ws, const fm_epoch *epoch, const f
 static void FN(transpose_slice)(const fm_workspace *ws, const fm_data *data, const fm_slice *slice)
 {
     const fm_layer *layer = &ws->layers[slice->layer];
+    if (layer->panels && (slice->layer > 0 || !data->indptr)) {
+        FN(weights_to_panels)(ws, layer, slice->m, slice->n_rows);
+        return;
+    }
     if (layer->returns) {
         FN(transpose)(layer, slice->m, slice->n_rows,
                       (REAL *)ws->params + layer->w + slice->head * layer->fan_in * layer->ld_out,
-                      (REAL *)layer->wt + slice->head * layer->fan_out * layer->ld_in);
+                      (REAL *)layer->wt + slice->head * layer->fan_out * layer->ld_in, layer->ld_in);
         FN(split_transposed)(ws, layer, slice->m, slice->n_rows);
     }
     if (slice->layer > 0 || !data->indptr)
@@ -674,7 +706,7 @@ static void FN(train_member)(void *job_, int t)
     fm_workspace *ws = job->ws;
     if (ws->units)
         ws->units->begin();
-    for (idx u = ws->slice_start[t]; u < ws->slice_start[t + 1]; u++) {
+    for (idx u = ws->slice_start[t]; u < ws->slice_start[t + 1] && !job->epoch->goes_on; u++) {
         const fm_slice *slice = &ws->slices[u];
         if (slice->kind == FM_W)
             FN(transpose_slice)(ws, job->data, slice);
@@ -695,6 +727,7 @@ static void FN(train)(fm_workspace *ws, const fm_data *data, fm_epoch *epoch)
     FN(training) job = {ws, data, epoch};
     epoch->done = 0;
     epoch->loss = 0;
+    ws->in_panels = 1;
     fm_team_run(ws->team, FN(train_member), &job);
 }
 
@@ -813,8 +846,14 @@ static void FN(predict)(fm_workspace *ws, const fm_data *data, const idx *rows, 
     fm_counter taken = {0};
     FN(prediction) job = {ws, data, rows, n, FN(piece_of)(ws, n), out, &taken};
     FN(blocks_updated)(ws);
-    for (int l = data->indptr ? 1 : 0; l < ws->n_layers; l++)
-        FN(split_weights)(ws, &ws->layers[l], 0, ws->layers[l].fan_in);
+    ws->in_panels = n * ws->members >= PANEL_ROWS_PREDICT;
+    for (int l = data->indptr ? 1 : 0; l < ws->n_layers; l++) {
+        const fm_layer *layer = &ws->layers[l];
+        FN(split_weights)(ws, layer, 0, layer->fan_in);
+        if (layer->panels && ws->in_panels)
+            FN(pack_panels)(0, layer->fan_in, layer->ld_out, layer->fan_in, (REAL *)ws->params + layer->w, layer->ld_out,
+                            layer->w_panels);
+    }
     fm_team_run(ws->team, FN(predict_member), &job);
 }
 

@@ -34,8 +34,8 @@ static fm_route FN(route)(const fm_workspace *ws, int t, void *halves, idx rows,
  *
  * Halves of an infinity, or of a number near the largest one, are infinite, and their products NaN where the product of
  * the numbers is not.  So rows of C that are not finite are computed again by the register tile. */
-static void FN(gemm_units)(const fm_route *by, idx M, idx N, idx K, const REAL *A, idx rs, idx cs, const REAL *B,
-                           idx ldb, REAL *C, idx ldc, FN(start) start)
+static void FN(gemm_units)(const fm_route *by, idx M, idx N, idx K, const REAL *A, idx rs, idx cs, FN(right) B, REAL *C,
+                           idx ldc, FN(start) start)
 {
     char *before = (char *)by->scratch + fm_units_scratch(M, K, by->b.halves);
     const int accumulates = start.values == C;
@@ -52,6 +52,6 @@ static void FN(gemm_units)(const fm_route *by, idx M, idx N, idx K, const REAL *
     for (idx m = 0; m < M; m++) {
         const FN(start) of_row = {start.values ? start.values + m * start.stride : NULL, 0};
         if (!FN(all_finite)(N, C + m * ldc))
-            FN(gemm)(1, N, K, A + m * rs, rs, cs, B, ldb, C + m * ldc, ldc, of_row, 1, (FN(room)){NULL, NULL, 0});
+            FN(gemm)(1, N, K, A + m * rs, rs, cs, B, C + m * ldc, ldc, of_row, 1, (FN(room)){NULL, 0});
     }
 }

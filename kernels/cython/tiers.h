@@ -6,8 +6,8 @@
 /* A product's right-hand matrix up to this size stays in L2 while the left-hand rows pass over it, one register tile
  * at a time; above, rows go in blocks of BLOCK_ROWS and the depth in slices of KC (gemm.h). */
 #define SMALL_B_BYTES (256 * 1024)
-#define BLOCK_ROWS 192
-#define KC 384
+#define BLOCK_ROWS 256
+#define KC 512
 #define NV_MAX 3 /* vectors of a panel, and of a tile's rows */
 
 /* Rows so many bytes apart share few sets of the caches (128 lines of an 8 KiB stride: all of a panel's rows in three of
@@ -22,10 +22,14 @@
 /* Weights above this size come from beyond L2. */
 #define LARGE_WEIGHT_BYTES (1024 * 1024)
 
-/* A product packs a panel of a right-hand matrix larger than LARGE_WEIGHT_BYTES if so many rows share it; rows of the
- * left-hand one if the numbers that a tile takes in turn lie so many bytes apart, or, beside a packed panel, if the
- * right-hand matrix has rows of so many bytes (gemm.h). */
-#define PACK_ROWS 96
+/* Right-hand matrices of chunks of so many rows lie in panels (gemm.h): weights larger than SMALL_B_BYTES, which their
+ * updates write there, and deltas larger than LARGE_WEIGHT_BYTES.  A prediction writes them first, which so many rows
+ * repay. */
+#define PANEL_ROWS 64
+#define PANEL_ROWS_PREDICT 512
+
+/* A product packs rows of the left-hand matrix if the numbers that a tile takes in turn lie so many bytes apart, or,
+ * beside panels, if the right-hand matrix has rows of so many bytes (gemm.h). */
 #define PACK_STRIDE_BYTES 1024
 #define PACK_WIDTH_BYTES 4096
 

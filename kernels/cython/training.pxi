@@ -6,19 +6,24 @@ def shuffle(order, random_state):
 
     Parameters
     ----------
-    order : ndarray of intp of shape (n,)
-        Shuffled in place.
+    order : ndarray of intp of shape (n,) or (n_epochs, n)
+        Shuffled in place; of several rows the first, and each other one becomes the shuffle of the row before.
     random_state : numpy.random.RandomState
     """
-    cdef idx *p = <idx *>pointer(order, "order", cnp.NPY_INTP, (None,), True)
-    cdef idx n = cnp.PyArray_DIM(order, 0)
+    cdef bint several = isinstance(order, np.ndarray) and order.ndim == 2
+    cdef idx *p = <idx *>pointer(order, "order", cnp.NPY_INTP, (None, None) if several else (None,), True)
+    cdef idx n = cnp.PyArray_DIM(order, several), n_rows = cnp.PyArray_DIM(order, 0) if several else 1, r
     if not isinstance(random_state, np.random.RandomState):
         raise ValueError(f"random_state must be a RandomState, got {type(random_state).__name__}")
     generator = random_state._bit_generator
     capsule = generator.capsule
     cdef bitgen_t *bits = <bitgen_t *>PyCapsule_GetPointer(capsule, "BitGenerator")
     with generator.lock, nogil:
-        fm_shuffle(bits, n, p)
+        for r in range(n_rows):
+            if r > 0:
+                memcpy(p + n, p, n * sizeof(idx))
+                p += n
+            fm_shuffle(bits, n, p)
 
 
 cdef class Reduction:
@@ -177,10 +182,23 @@ cdef tuple read_steps(optimizer, fm_epoch *epoch, idx n_segments, int *n_states)
     return scalars, decays, factors, decay_factors, dropouts
 
 
+cdef void next_epoch(fm_epoch *epoch, idx stride, idx n_scalars) noexcept nogil:
+    """Go on to the rows and the plans of the next epoch."""
+    epoch.order += stride
+    epoch.t += epoch.n_steps
+    epoch.scalars += epoch.n_steps * n_scalars
+    if epoch.decays != NULL:
+        epoch.decays += epoch.n_steps
+    if epoch.dropouts != NULL:
+        epoch.dropouts += epoch.n_steps
+    epoch.goes_on = 1
+
+
 def train_epoch(
-    Workspace workspace not None, params, data, order, batch_size, alpha, optimizer, l1=0.0, seed=0, shared=None
+    Workspace workspace not None, params, data, order, batch_size, alpha, optimizer, l1=0.0, seed=0, losses=None,
+    shared=None,
 ):
-    """One pass of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
+    """Passes of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
 
     Parameters
     ----------
@@ -188,7 +206,7 @@ def train_epoch(
     params : ndarray of shape (n_params,)
     data : Data
         X, y, sample_weight.
-    order : ndarray of intp
+    order : ndarray of intp of shape (n,), or with losses (n_epochs, n)
         Row indices; consecutive runs of `batch_size` form the batches.
     batch_size : int
     alpha : float
@@ -202,13 +220,15 @@ def train_epoch(
         Strength of the L1 penalty.
     seed : int in [0, 2**64)
         Key of the dropout masks, together with ``optimizer.t``.
+    losses : ndarray of float64 of shape (n_epochs,), optional
+        Overwritten by the loss of each epoch that is done.
     shared : Shared or None
         How several processes that have rows of each batch take its step together; `order` then holds this one's rows.
 
     Returns
     -------
     float
-        Mean over rows of the batches' losses, each taken before its update.
+        Mean over rows of the batches' losses, each taken before its update; of the last epoch.
 
     Raises
     ------
@@ -220,28 +240,40 @@ def train_epoch(
     cdef fm_data samples
     cdef fm_epoch epoch
     memset(&epoch, 0, sizeof(fm_epoch))
-    cdef idx n_steps, size = batch_size
+    cdef idx n_steps, n_epochs, stride, e, done = 0, size = batch_size
     cdef int n_states
+    cdef double loss
+    cdef double *p_losses = &loss
     if size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     kept_rows = rows_for(data.X, &samples, workspace)
     targets_of(data, &samples, workspace)
-    epoch.order = indices(order, "order", samples.n)
-    check_codes(&samples, epoch.order, len(order), workspace)
-    epoch.n_order, epoch.batch_size, epoch.alpha, epoch.l1 = len(order), size, alpha, l1
+    if losses is not None:
+        p_losses = <double *>pointer(losses, "losses", cnp.NPY_FLOAT64, (None,), True)
+    epoch.order = orders_of(order, losses, samples.n, &n_epochs, &epoch.n_order, &stride)
+    epoch.batch_size, epoch.alpha, epoch.l1 = size, alpha, l1
+    cdef idx n_own = epoch.n_order
+    if n_own == 0 and shared is None or n_epochs == 0:
+        raise ValueError("order must hold at least one row index, got none")
+    for e in range(n_epochs if stride != 0 else 1):
+        check_codes(&samples, epoch.order + e * stride, epoch.n_order, workspace)
     if workspace.whole_batch and size > workspace.ws.max_rows:
         raise ValueError(f"batch_size must be at most the workspace's {workspace.ws.max_rows}, got {batch_size}")
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must lie in [0, 2**64), got {seed}")
     epoch.seed, epoch.t = seed, optimizer.t
-    epoch.n_steps = (epoch.n_order + size - 1) // size
     cdef Reduction reduction = None
     if shared is not None:
+        if losses is not None:
+            raise ValueError("losses must be None with shared: a call holds one epoch then")
         reduction = Reduction(shared.reduce, workspace)
         reduction.join(&epoch, workspace)
         read_shares(shared, &epoch, order)
-    n_steps = epoch.n_steps
+    n_steps = (epoch.n_order + size - 1) // size
+    epoch.n_steps = n_steps * n_epochs
     kept = read_steps(optimizer, &epoch, workspace.ws.n_segments, &n_states)  # epoch points into what is kept
+    epoch.n_steps = n_steps
+    cdef idx n_scalars = kept[0].shape[1]
     cdef void *p_params = workspace.flat(params, "params", True)
     cdef void *p_states[FM_MAX_STATES]
     states = optimizer.states
@@ -249,22 +281,26 @@ def train_epoch(
         raise ValueError(f"optimizer.states must hold {n_states} vectors, got {len(states)}")
     for i in range(n_states):
         p_states[i] = workspace.flat(states[i], "optimizer.states", True)
-    refuse_overlap((params, *states), ("params",) + ("optimizer.states",) * n_states)
-    if len(order) == 0 and shared is None:
-        raise ValueError("order must hold at least one row index, got none")
+    written, names = (params, *states), ("params",) + ("optimizer.states",) * n_states
+    refuse_overlap(written if losses is None else (*written, losses), (*names, "losses"))
     cdef const fm_kernels *k = workspace.kernels
     cdef int s
-    epoch.done = 0
     workspace.begin()
     try:
         workspace.prepare_training(n_states)
-        workspace.use_units(min(<idx>len(order), size))
+        workspace.use_units(min(n_own, size))
         workspace.ws.interrupted = 0
         with nogil:
             k.pack(&workspace.ws, p_params, workspace.ws.params)
             for s in range(n_states):
                 k.pack(&workspace.ws, p_states[s], workspace.ws.states[s])
-            k.train(&workspace.ws, &samples, &epoch)
+            for e in range(n_epochs):
+                k.train(&workspace.ws, &samples, &epoch)
+                done += epoch.done
+                if epoch.done < n_steps:
+                    break
+                p_losses[e] = epoch.loss / epoch.n_order
+                next_epoch(&epoch, stride, n_scalars)
             k.unpack(&workspace.ws, workspace.ws.params, p_params)
             for s in range(n_states):
                 k.unpack(&workspace.ws, workspace.ws.states[s], p_states[s])
@@ -272,9 +308,9 @@ def train_epoch(
             raise_pending()
     finally:
         workspace.end()
-        optimizer.t += epoch.done
+        optimizer.t += done
     if reduction is not None:
         reduction.raise_error()
-    if epoch.done < n_steps:
+    if done < n_steps * n_epochs:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
-    return epoch.loss / epoch.n_order
+    return p_losses[n_epochs - 1]

@@ -122,9 +122,9 @@ cdef class Workspace:
         self.make_room_in_front()
         self.read_activations()
         self.choose_units()
+        self.choose_panels()
         self.allocate(training=False)
         self.ws.scratch = self.buffer(self.n_threads * 3 * max(rows, CLASS_ROWS) * self.n_outputs * item)
-        self.make_room_to_pack()
 
     def __dealloc__(self):
         cdef fm_team *team = self.ws.team
@@ -231,27 +231,24 @@ cdef class Workspace:
                 b.kept = self.buffer(sum(self.network.inputs[i].counts) * b.ld[2] * item)
         return 0
 
-    cdef int make_room_to_pack(self) except -1:
-        """Get what the products of forward and backward passes pack, if there are rows enough (gemm.h)."""
+    cdef int choose_panels(self) except -1:
+        """Say which weights and deltas lie in panels (tiers.h); get room for the rows that are packed beside weights."""
         cdef idx item = self.network.dtype.itemsize, rows = self.ws.max_rows * self.ws.members, packed = 0
         cdef fm_layer *layer
-        if rows < PACK_ROWS:
+        cdef int l
+        if rows < PANEL_ROWS or self.ws.blas != NULL:
             return 0
         for l in range(self.ws.n_layers):
-            layer = &self.layers[<int>l]
+            layer = &self.layers[l]
+            if layer.heads > 1 or layer.units:
+                continue
+            layer.panels = layer.fan_in * layer.ld_out * item > SMALL_B_BYTES
+            layer.deltas = rows * layer.ld_out * item > LARGE_WEIGHT_BYTES
             for depth, width in ((layer.fan_in, layer.ld_out), (layer.fan_out, layer.ld_in)):
-                if depth * width * item > LARGE_WEIGHT_BYTES:
-                    self.make_room_for_panels()
-                    if width * item >= PACK_WIDTH_BYTES:
-                        packed = max(packed, padded(min(rows, BLOCK_ROWS), FM_TILE_ROWS) * min(depth, KC))
+                if layer.panels and width * item >= PACK_WIDTH_BYTES:
+                    packed = max(packed, padded(min(rows, BLOCK_ROWS), FM_TILE_ROWS) * min(depth, KC))
         if packed:
             self.make_room_for_packed_rows(packed)
-        return 0
-
-    cdef int make_room_for_panels(self) except -1:
-        """Get what each thread packs a product's right-hand matrix into, if the products are ours."""
-        if self.ws.packed_panel == NULL and self.ws.blas == NULL:
-            self.ws.packed_panel = self.buffer(self.n_threads * KC * NV_MAX * self.kernels.lanes * self.network.dtype.itemsize)
         return 0
 
     cdef int make_room_for_packed_rows(self, idx n) except -1:
@@ -443,7 +440,6 @@ cdef class Workspace:
                 n_rows = LARGE_SLICE_ROWS
             if deltas > LARGE_WEIGHT_BYTES:
                 n_rows = BLOCK_ROWS
-                self.make_room_for_panels()
             n_rows = layer.fan_in if self.ws.blas != NULL else self.slice_rows(layer) if layer.units else n_rows
             if layer.ld_in * self.ws.members // times * item >= PACK_STRIDE_BYTES and row >= NV_MAX * self.kernels.lanes:
                 packed_rows = max(packed_rows, padded(min(n_rows, layer.fan_in), FM_TILE_ROWS))

@@ -10,13 +10,24 @@ from fastmlp.kernels import interrupts
 from fastmlp.kernels.arguments import (
     check_array,
     check_loss_and_grad,
+    check_orders,
     check_predict,
     check_samples,
     check_shuffle,
     check_workspace,
     seed_of,
 )
-from fastmlp.kernels.contract import BUSY, NO_WEIGHT, Data, Optimizer, Shared, busy, refuse_shared
+from fastmlp.kernels.contract import (
+    BUSY,
+    NO_WEIGHT,
+    Data,
+    Optimizer,
+    Shared,
+    busy,
+    each_epoch,
+    refuse_shared,
+    shuffle_each,
+)
 from fastmlp.kernels.numba_cpu import epoch as epochs
 from fastmlp.kernels.numba_cpu.memory import address_of
 from fastmlp.kernels.numba_cpu.workspace import Workspace
@@ -81,11 +92,18 @@ def loss_and_grad(
 
 def train_epoch(
     workspace: Workspace, params: np.ndarray, data: Data, order: np.ndarray, batch_size: int, alpha: float,
-    optimizer: Optimizer, l1: float = 0.0, seed: int = 0, shared: Shared | None = None,
+    optimizer: Optimizer, l1: float = 0.0, seed: int = 0, losses: np.ndarray | None = None,
+    shared: Shared | None = None,
 ) -> float:  # fmt: skip
-    """Train for one epoch of mini-batch steps over the rows in `order`; params and states are updated in place."""
+    """Train for epochs of mini-batch steps over the rows in `order`; params and states are updated in place."""
     check_workspace(workspace, Workspace)
     refuse_shared("numba", shared)
+    if losses is not None:
+        check_orders(order, losses, data.X.shape[0])
+        rest = batch_size, alpha, optimizer
+        return each_epoch(
+            lambda rows: train_epoch(workspace, params, data, rows, *rest, l1=l1, seed=seed), order, losses
+        )
     ws = workspace
     if not ws.lock.acquire(blocking=False):  # as busy(ws), in a third of the time: small networks notice
         raise RuntimeError(BUSY)
@@ -101,4 +119,4 @@ def train_epoch(
 def shuffle(order: np.ndarray, random_state: np.random.RandomState) -> None:
     """Shuffle row indices as ``random_state.shuffle(order)`` does."""
     check_shuffle(order, random_state)
-    random_state.shuffle(order)
+    shuffle_each(order, random_state)

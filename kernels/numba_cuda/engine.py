@@ -20,6 +20,7 @@ from fastmlp.kernels.arguments import (
     check_indices,
     check_loss_and_grad,
     check_order,
+    check_orders,
     check_predict,
     check_schedule,
     check_shuffle,
@@ -28,7 +29,17 @@ from fastmlp.kernels.arguments import (
     row_of,
     seed_of,
 )
-from fastmlp.kernels.contract import NO_WEIGHT, Data, Optimizer, Shared, busy, refuse_plans, refuse_shared
+from fastmlp.kernels.contract import (
+    NO_WEIGHT,
+    Data,
+    Optimizer,
+    Shared,
+    busy,
+    each_epoch,
+    refuse_plans,
+    refuse_shared,
+    shuffle_each,
+)
 from fastmlp.kernels.numba_cuda import driver
 from fastmlp.kernels.numba_cuda.memory import check_samples, device_view, on_device
 from fastmlp.kernels.numba_cuda.prediction import Blocks, prediction_of
@@ -114,15 +125,22 @@ def train_epoch(
     optimizer: Optimizer,
     l1: float = 0.0,
     seed: int = 0,
+    losses: np.ndarray | None = None,
     shared: Shared | None = None,
 ) -> float:
-    """Make one pass of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
+    """Make passes of mini-batch steps over the rows in `order`; params and optimizer.states are updated in place.
 
     See :meth:`fastmlp.kernels.contract.Engine.train_epoch` for the arguments and what is raised.  Ctrl-C is seen
     between launches, each a fraction of a second long; the steps done are kept.
     """
-    ws = _workspace(workspace)
     refuse_shared("cuda", shared)
+    if losses is not None:
+        check_orders(order, losses, data.X.shape[0])
+        rest = batch_size, alpha, optimizer
+        return each_epoch(
+            lambda rows: train_epoch(workspace, params, data, rows, *rest, l1=l1, seed=seed), order, losses
+        )
+    ws = _workspace(workspace)
     check_array("params", params, ws.dtype, (ws.n_params,), out=True)
     with busy(ws):
         rows = ws.data(data)
@@ -175,7 +193,7 @@ def _steps(
 def shuffle(order: np.ndarray, random_state: np.random.RandomState) -> None:
     """Call ``random_state.shuffle(order)``."""
     check_shuffle(order, random_state)
-    random_state.shuffle(order)
+    shuffle_each(order, random_state)
 
 
 # --- prediction -------------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ for model in (clf, reg):
     assert_type(model.history_, dict[str, list[float]])
     assert_type(model.alpha, float)
     assert_type(model.max_iter, int)
-    assert_type(model.shuffle, bool)
+    assert_type(model.shuffle, bool | int)
     assert_type(model.weight_decay, float | None)
     assert_type(model.to_c(), str)
     assert_type(str(model.summary()), str)
