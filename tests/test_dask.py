@@ -505,6 +505,7 @@ WRONG = {
     "NaN": (lambda: (even(NAN), even(y)), ValueError, r"partition 2 of X \(on tcp.*NaN"),
     "NaN in weights": (lambda: (even(X), even(y), even(NAN[:, 2])), ValueError, "partition 2 .*sample_weight"),
     "other columns": (other_columns, ValueError, "columns are"),
+    "no targets": (lambda: (even(X), None), ValueError, "y is missing"),
     "no rows": (lambda: (even(X)[:0], even(y)[:0]), ValueError, "X has no rows"),
     "texts": (lambda: (even(np.full(X.shape, "a")), even(y)), ValueError, "partition 0 of X .* is refused"),
     "parameter": (lambda: (even(X), even(y)), ValueError, "'alpha' parameter"),

@@ -137,15 +137,15 @@ async def _attempt(client: Client, job: Job, resume: _Resume) -> Outcome:
 
 async def _tables(client: Client, job: Job) -> list[Table]:
     """Return the training rows and the sets of validation rows, computed and checked."""
-    given = {"X": job.rows, **job.validation}
+    given = {"": job.rows, **job.validation}
     tables = [partitions.table(client, *rows, name=name) for name, rows in given.items()]
     classify = is_classifier(job.estimator)
     for rows in tables:
         await partitions.ready(client, rows, classify, job.timeout)
-    n_columns = {rows.name: rows.n_columns for rows in tables}
-    wrong = next((name for name, n in n_columns.items() if n != n_columns["X"]), None)
+    n_columns = {rows.label: rows.n_columns for rows in tables}
+    wrong = next((label for label, n in n_columns.items() if n != n_columns["X"]), None)
     if wrong is not None:
-        raise ValueError(f"X has {n_columns['X']} columns, X of {wrong!r} has {n_columns[wrong]}")
+        raise ValueError(f"X has {n_columns['X']} columns, {wrong} has {n_columns[wrong]}")
     if job.known_classes is not None:
         for rows in tables:
             partitions.check_classes(rows, job.known_classes)

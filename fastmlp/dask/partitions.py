@@ -42,12 +42,17 @@ class Facts(NamedTuple):
 class Table:
     """A set of rows as row blocks: futures of X, y and the weights, and what is known of each block."""
 
-    name: str  # of X in errors
+    name: str  # of a set of validation rows; those to train on have none
     X: list[Future]
     y: list[Future]
     weight: list[Future | None]
     columns: list[Any] | None  # names, if X is a frame
     facts: list[Facts] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """Return what errors call these rows."""
+        return _names(self.name)[0]
 
     @property
     def n_columns(self) -> int:
@@ -69,8 +74,10 @@ def is_collection(value: Any) -> bool:
 # --- as lists of blocks -----------------------------------------------------------------------------------------------
 
 
-def table(client: Client, X: Any, y: Any, weight: Any, name: str = "X") -> Table:
+def table(client: Client, X: Any, y: Any, weight: Any, name: str = "") -> Table:
     """Begin to compute the row blocks of X, y and the weights, where they are not yet computed.
+
+    `name` is that of a set of validation rows; the training rows have none.
 
     Raises
     ------
@@ -79,21 +86,30 @@ def table(client: Client, X: Any, y: Any, weight: Any, name: str = "X") -> Table
     ValueError
         If the row blocks of y or of the weights cannot be those of X.
     """
+    of_X, of_y, of_weight = _names(name)
+    if y is None:
+        raise ValueError(f"{of_y} is missing: training needs targets")
     if not is_collection(X) or X.ndim != 2:
         shape = f" of {X.ndim} dimension" if is_collection(X) else ""
-        raise TypeError(f"{name} must be a Dask array or frame of 2 dimensions, got {type(X).__name__}{shape}")
+        raise TypeError(f"{of_X} must be a Dask array or frame of 2 dimensions, got {type(X).__name__}{shape}")
     columns = list(X.columns) if isinstance(X, Frame) else None
     if columns is not None:
         inputs.warn_of_categories(X._meta)
-    X = whole_rows(X, name)
+    X = whole_rows(X, of_X)
     lists = [_blocks(X)]
-    of_y, of_weight = ("y", "sample_weight") if name == "X" else (f"y of {name}", f"the weights of {name}")
     for rows, called in ((y, of_y), (weight, of_weight)):
-        lists.append([] if rows is None else _blocks(like(X, rows, called, name)))
+        lists.append([] if rows is None else _blocks(like(X, rows, called, of_X)))
     futures = client.compute([block for blocks in lists for block in blocks])
     n = len(lists[0])
     weights: list[Future | None] = futures[2 * n :] or [None] * n
     return Table(name, futures[:n], futures[n : 2 * n], weights, columns)
+
+
+def _names(name: str) -> tuple[str, str, str]:
+    """Return what errors call X, y and the weights of a set of rows."""
+    if not name:
+        return "X", "y", "sample_weight"
+    return f"X of {name!r}", f"y of {name!r}", f"the weights of {name!r}"
 
 
 def whole_rows(X: Any, name: str) -> Any:
@@ -229,18 +245,18 @@ async def ready(client: Client, rows: Table, classify: bool, timeout: float) -> 
     await computed(client, found, timeout)
     for i, future in enumerate(found):
         if future.status != "finished":
-            raise await _error_of(future, f"partition {i} of {rows.name}")
+            raise await _error_of(future, f"partition {i} of {rows.label}")
     rows.facts = await client.gather(found)
     first = next((facts for facts in rows.facts if facts.n_rows), None)
     if first is None:
-        raise ValueError(f"{rows.name} has no rows in any of its {len(found)} partitions")
+        raise ValueError(f"{rows.label} has no rows in any of its {len(found)} partitions")
     where = await owners(client, rows.X)
     for i, facts in enumerate(rows.facts):
         wrong = facts.wrong
         if wrong is None and facts.n_columns != first.n_columns and (facts.n_rows or facts.n_columns):
             wrong = f"has {facts.n_columns} columns, others have {first.n_columns}"
         if wrong is not None:
-            raise ValueError(f"partition {i} of {rows.name} (on {', '.join(where[i]) or 'no worker'}) {wrong}")
+            raise ValueError(f"partition {i} of {rows.label} (on {', '.join(where[i]) or 'no worker'}) {wrong}")
 
 
 def check_classes(rows: Table, known: np.ndarray) -> None:
@@ -248,7 +264,7 @@ def check_classes(rows: Table, known: np.ndarray) -> None:
     for i, facts in enumerate(rows.facts):
         unknown = () if facts.classes is None else np.setdiff1d(facts.classes, known)
         if len(unknown):
-            raise ValueError(f"partition {i} of {rows.name}: y has classes {unknown}, not among {known}")
+            raise ValueError(f"partition {i} of {rows.label}: y has classes {unknown}, not among {known}")
 
 
 async def _error_of(future: Future, where: str) -> BaseException:
