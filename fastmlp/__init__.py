@@ -29,6 +29,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fastmlp import callbacks as callbacks
+    from fastmlp import dask as dask
     from fastmlp import displays as displays
     from fastmlp import distributed as distributed
     from fastmlp import engines as engines
@@ -72,6 +73,7 @@ _MODULES = {
 #: Modules for users, which ``import fastmlp`` alone makes available.
 _SUBMODULES = (
     "callbacks",
+    "dask",
     "displays",
     "distributed",
     "engines",

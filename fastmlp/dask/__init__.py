@@ -1,0 +1,28 @@
+"""Training and prediction on Dask: the rows of a cluster, the weights of one machine.
+
+Read in this order: estimators (what users see), fitting (one fit, seen from the client), partitions (collections -> row
+blocks on workers), work (one rank, on its worker), communicator and sessions (exchanges between ranks), prediction.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fastmlp.data.optional import needed
+
+__all__ = ["DaskMLPClassifier", "DaskMLPRegressor", "WorkerLost"]
+
+if TYPE_CHECKING:
+    from fastmlp.dask.estimators import DaskMLPClassifier, DaskMLPRegressor
+    from fastmlp.dask.sessions import WorkerLost
+
+
+if not TYPE_CHECKING:  # a checker that saw it would take any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'fastmlp.dask' has no attribute {name!r}")
+        for module in ("distributed", "dask.array", "dask.dataframe"):
+            needed(module, f"fastmlp.dask.{name}", '"fastmlp[dask]"')
+        return getattr(import_module("fastmlp.dask.estimators"), name)

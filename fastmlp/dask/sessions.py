@@ -1,0 +1,280 @@
+"""What a worker holds of one fit: its streams to the other workers of the fit, on the worker's event loop.
+
+A session is opened on each worker that has rows, before its task begins: a handler of the worker accepts the streams of
+the ranks after it, and the task opens those to the ranks before it.  The streams are Dask's own comms, so addresses,
+ports, TLS and UCX are the cluster's.  The name of a fit is part of the handler's name, so two fits never mix.
+
+The task's thread waits at the inbox.  There it also learns that a rank is lost, that one has failed, or that nobody
+wants the fit any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from distributed import Worker
+from distributed.comm import Comm, connect
+from distributed.core import Status
+
+from fastmlp.distributed.communicator import CommunicationError
+from fastmlp.kernels import interrupts
+
+#: Seconds between two looks at whether somebody still wants the fit. A rank that waits counts in such pieces, so it
+#: does not blame others for the time in which it was itself stopped, with its machine for instance.
+WATCH = 0.5
+
+#: Seconds that a rank which leaves takes to tell the others.
+LAST_WORD = 5
+
+PREFIX = "fastmlp-"
+
+
+class WorkerLost(CommunicationError):
+    """A worker that has died, left the cluster, or sent nothing in time: a fit may go on without it.
+
+    Attributes
+    ----------
+    rank : int
+        Its rank in the fit.
+    address : str
+    """
+
+    def __init__(self, message: str, rank: int, address: str) -> None:
+        super().__init__(message, rank)
+        self.address = address
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.rank, self.address)
+
+
+class Unwanted(RuntimeError):
+    """Nobody waits for the result of a task any more."""
+
+
+class Message(NamedTuple):
+    """What has come from a rank: an entry of the inbox."""
+
+    rank: int
+    payload: Any
+
+
+class Session:
+    """The ends that one rank has of a fit's streams.
+
+    ``accept`` and methods with an underscore belong to the event loop, the others to the task's thread.
+    """
+
+    def __init__(self, name: str, worker: Worker, addresses: list[str], timeout: float) -> None:
+        self.name, self.worker, self.addresses, self.timeout = name, worker, addresses, timeout
+        self.rank = addresses.index(worker.address)
+        self.loop = asyncio.get_running_loop()
+        self.inbox: queue.SimpleQueue[Message | BaseException] = queue.SimpleQueue()
+        self._early: dict[int, deque[Any]] = defaultdict(deque)
+        self._comms: dict[int, asyncio.Future[Comm]] = {
+            rank: self.loop.create_future() for rank in range(len(addresses)) if rank != self.rank
+        }
+        self._writing = {rank: asyncio.Lock() for rank in self._comms}
+        self._gone: set[int] = set()  # ranks that have said that they are done
+        self._tasks: set[asyncio.Task] = set()
+        self._key: Any = None
+        self.stop = interrupts.Stop()
+        self.has_begun = False  # whether all ranks have
+        self._closed = False
+        worker.extensions[PREFIX + name] = self
+        worker.handlers[PREFIX + name] = self.accept
+        self._unused = self.loop.call_later(2 * timeout, self._close)
+
+    # --- on the event loop ----------------------------------------------------------------------------------------
+
+    async def accept(self, comm: Comm, rank: int) -> None:
+        """Take over a stream that another rank has opened."""
+        self._comms[rank].set_result(comm)
+        await self._listen(rank, comm)
+
+    async def _start(self, key: Any) -> None:
+        """Open the streams to the ranks before this one, and begin to watch."""
+        self._unused.cancel()
+        self._key = key
+        self._spawn(self._watch())
+        for rank in range(self.rank):
+            self._spawn(self._connect(rank))
+
+    async def _connect(self, rank: int) -> None:
+        try:
+            comm = await connect(self.addresses[rank], self.timeout, **self.worker.connection_args)
+            await comm.write({"op": PREFIX + self.name, "rank": self.rank, "reply": False})
+        except Exception as error:
+            self._lose(rank, f"cannot be reached: {error}")
+            return
+        self._comms[rank].set_result(comm)
+        await self._listen(rank, comm)
+
+    async def _listen(self, rank: int, comm: Comm) -> None:
+        """Put what comes from a rank into the inbox."""
+        try:
+            while not self._closed:
+                kind, cause, payload = await comm.read()
+                if kind == "data":
+                    self.inbox.put(Message(rank, payload))
+                    continue
+                self._gone.add(rank)
+                if kind == "lost":
+                    self.inbox.put(WorkerLost(payload, cause, self.addresses[cause]))
+                elif kind == "failed":
+                    self.inbox.put(CommunicationError(payload, cause))
+        except OSError:
+            if rank not in self._gone:
+                self._lose(rank, "has closed its connection: it died, or left the cluster")
+        except Exception as error:
+            self._lose(rank, f"sent what cannot be read: {error}")
+
+    def _lose(self, rank: int, why: str) -> None:
+        if not self._closed:
+            self.inbox.put(WorkerLost(f"{self.name_of(rank)} {why}", rank, self.addresses[rank]))
+
+    async def _write(self, rank: int, message: Any) -> None:
+        comm = await self._comms[rank]
+        with suppress(OSError):  # the reader of the same stream says that it is closed
+            async with self._writing[rank]:
+                await comm.write(message)
+
+    async def _watch(self) -> None:
+        """Look whether the task is still wanted: a thread cannot be stopped from outside."""
+        while not self._closed:
+            await asyncio.sleep(WATCH)
+            task = self.worker.state.tasks.get(self._key)
+            if self.worker.status not in (Status.running, Status.paused, Status.closing_gracefully):
+                self._stop(
+                    WorkerLost(f"{self.name_of(self.rank)} is leaving the cluster", self.rank, self.worker.address)
+                )
+            elif task is None or task.state not in ("executing", "long-running"):
+                self._stop(Unwanted("the fit was cancelled, or its client has left"))
+
+    def _stop(self, why: BaseException) -> None:
+        """Let this rank stop: in a call of the engine, or where it waits for others."""
+        self.stop.wanted = True
+        self.inbox.put(why)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _send(self, payloads: Mapping[int, Any]) -> None:
+        for rank, payload in payloads.items():
+            self._spawn(self._write(rank, ("data", rank, payload)))
+
+    def _close(self) -> None:
+        """Forget the session on its worker; streams that are open are closed."""
+        if self._closed:
+            return
+        self._closed = True
+        self._unused.cancel()
+        self.worker.extensions.pop(PREFIX + self.name, None)
+        self.worker.handlers.pop(PREFIX + self.name, None)
+        for task in self._tasks:
+            task.cancel()
+        for comm in self._comms.values():
+            if comm.done() and not comm.cancelled():
+                comm.result().abort()
+            comm.cancel()
+
+    async def _end(self, last: Any) -> None:
+        """Say a last word to all ranks that can be reached, and close."""
+        open_ends = [rank for rank, comm in self._comms.items() if comm.done()]
+        self._gone.update(open_ends)  # what they do from now on does not matter
+
+        async def part(rank: int) -> None:
+            await self._write(rank, last)
+            await self._comms[rank].result().close()
+
+        with suppress(TimeoutError):  # a rank that hangs does not read
+            await asyncio.wait_for(asyncio.gather(*map(part, open_ends)), LAST_WORD)
+        self._close()
+
+    # --- in the task's thread -------------------------------------------------------------------------------------
+
+    def name_of(self, rank: int) -> str:
+        """Return what errors call a rank."""
+        return f"worker {self.addresses[rank]} (rank {rank})"
+
+    def start(self, key: Any) -> None:
+        """Begin: `key` is that of the task, whose thread calls this."""
+        self._call(self._start(key))
+
+    def send(self, payloads: Mapping[int, Any]) -> None:
+        """Send each rank its payload; nothing waits for it to arrive."""
+        self.loop.call_soon_threadsafe(self._send, payloads)
+
+    def receive(self, ranks: Iterable[int]) -> dict[int, Any]:
+        """Return what each of these ranks has sent next, by rank.
+
+        Raises
+        ------
+        WorkerLost
+            If a rank is lost, or has sent nothing within the timeout.
+        CommunicationError
+            If a rank has failed.
+        Unwanted
+            If nobody waits for the result any more.
+        """
+        missing = set(ranks)
+        found = {rank: self._early[rank].popleft() for rank in missing if self._early[rank]}
+        missing -= found.keys()
+        waited = 0.0
+        while missing:
+            piece = min(WATCH, self.timeout - waited)
+            try:
+                message = self.inbox.get(timeout=max(0, piece))
+            except queue.Empty:
+                waited += piece
+                if waited < self.timeout:
+                    continue
+                raise self._late(min(missing)) from None
+            if isinstance(message, BaseException):
+                raise message
+            if message.rank in missing:
+                found[message.rank] = message.payload
+                missing.remove(message.rank)
+            else:
+                self._early[message.rank].append(message.payload)
+        return found
+
+    def _late(self, rank: int) -> WorkerLost:
+        if rank in self._gone:
+            what = "has ended the fit before the others"
+        elif self.has_begun:
+            what = f"sent nothing for {self.timeout:g} s: it hangs, or is much slower than the others"
+        else:
+            what = f"did not begin within {self.timeout:g} s: are all its threads busy with other tasks?"
+        return WorkerLost(f"{self.name_of(rank)} {what}", rank, self.addresses[rank])
+
+    def end(self, last: tuple[str, int, Any]) -> None:
+        """Say a last word, and leave the fit."""
+        if not self._closed:
+            self._call(self._end(last))
+
+    def _call(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(self.timeout + 2 * LAST_WORD)
+
+
+def of(worker: Worker, name: str) -> Session:
+    """Return the session of a fit on this worker."""
+    found = worker.extensions.get(PREFIX + name)
+    if found is None:
+        raise Unwanted("the fit has ended before this task began")
+    return found
+
+
+def close(name: str, dask_worker: Worker) -> None:
+    """Let what is left of a fit on a worker end."""
+    session: Session | None = dask_worker.extensions.get(PREFIX + name)
+    if session is not None:
+        session._stop(Unwanted("the fit has ended"))
+        if session._key is None:
+            session._close()
