@@ -47,7 +47,7 @@ class DaskCommunicator(Communicator):
         found = self.session.receive(given)
         return [found.get(rank) for rank in range(self.size)]
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: str, tell: bool = True) -> None:
         """Refuse further exchanges; the task tells the other ranks why, once it has seen the error."""
         self.over = self.over or reason
 
