@@ -576,3 +576,9 @@ def test_a_communicator_whose_fit_has_failed_is_over():
         MLPClassifier(hidden_layer_sizes=(4,), batch_norm=True).fit(X, y, communicator=alone)
     with pytest.raises(CommunicationError, match="this communicator is over"):
         alone.barrier()
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_there_is_at_least_one_rank(size):
+    with pytest.raises(ValueError, match=f"size must be at least 1, got {size}"):
+        on_threads(lambda communicator: None, size)

@@ -1,7 +1,8 @@
 """Training and prediction on Dask: the rows of a cluster, the weights of one machine.
 
 Read in this order: estimators (what users see), fitting (one fit, seen from the client), partitions (collections -> row
-blocks on workers), work (one rank, on its worker), communicator and sessions (exchanges between ranks), prediction.
+blocks on workers), pulse (which workers are lost), work (one rank, on its worker), communicator and sessions (exchanges
+between ranks), prediction.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ INLINE = 64 * 1024
 
 
 class DaskCommunicator(Communicator):
-    """The communicator of one rank; it is made in the task that trains.
+    """The communicator of one rank; it is made in the task that trains, which tells the others of errors.
 
     Parameters
     ----------
@@ -46,10 +46,6 @@ class DaskCommunicator(Communicator):
         self.session.send({rank: packed[id(part)] for rank, part in given.items()})
         found = self.session.receive(given)
         return [found.get(rank) for rank in range(self.size)]
-
-    def abort(self, reason: str, tell: bool = True) -> None:
-        """Refuse further exchanges; the task tells the other ranks why, once it has seen the error."""
-        self.over = self.over or reason
 
     def close(self) -> None:
         """Leave the fit in order."""

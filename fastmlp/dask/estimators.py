@@ -37,13 +37,15 @@ from fastmlp.training.given_sets import given_validation
 _OWN: dict[str, Any] = {"client": "no_validation", "timeout": [Interval(Real, 0, None, closed="neither")]}
 
 
+@dataclass(eq=False, repr=False)
 class _OnDask(BaseNetwork):
     """What both have: fit on a cluster, predictions without computing them."""
 
     _local_class: ClassVar[type]
     _summed_score: ClassVar[tuple[Callable, Callable]]
-    client: Any
-    timeout: float
+
+    client: Any = field(default=None, kw_only=True)
+    timeout: float = field(default=60.0, kw_only=True)
 
     # --- fitting ---------------------------------------------------------------------------------------------------
 
@@ -295,9 +297,6 @@ class DaskMLPClassifier(_OnDask, MLPClassifier):
     _local_class = MLPClassifier
     _summed_score = prediction.accuracy, prediction.mean_accuracy
 
-    client: Any = field(default=None, kw_only=True)
-    timeout: float = field(default=60.0, kw_only=True)
-
     @_if_partial_fit
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, *, communicator: Any = None
@@ -394,9 +393,6 @@ class DaskMLPRegressor(_OnDask, MLPRegressor):
     _parameter_constraints: ClassVar[dict] = MLPRegressor._parameter_constraints | _OWN
     _local_class = MLPRegressor
     _summed_score = prediction.r2, prediction.mean_r2
-
-    client: Any = field(default=None, kw_only=True)
-    timeout: float = field(default=60.0, kw_only=True)
 
     @_if_one_network
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, *, communicator: Any = None) -> Any:

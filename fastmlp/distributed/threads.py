@@ -72,7 +72,14 @@ def ranks_of_threads(size: int, timeout: float = 60.0) -> list[Communicator]:
     -------
     list of Communicator
         Once a fit with them has failed they are over.
+
+    Raises
+    ------
+    ValueError
+        If there is not at least one rank.
     """
+    if size < 1:
+        raise ValueError(f"size must be at least 1, got {size!r}")
     post = _Post(size)
     return [ThreadCommunicator(rank, size, timeout, post) for rank in range(size)]
 

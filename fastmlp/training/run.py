@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from numbers import Integral
 from types import ModuleType
 from typing import Any
 
@@ -193,16 +192,21 @@ class Run:
         self._rates: list[float] = []
         self._note_constant_rate()  # that of a snapshot may be another than the estimator's
 
+    @property
+    def _block_rows(self) -> int:
+        """Return the rows of the blocks that are shuffled; 0 if rows are, or nothing is."""
+        shuffle = self.estimator.shuffle
+        return 0 if isinstance(shuffle, bool | np.bool_) else int(shuffle)
+
     def n_unwatched(self) -> int:
         """Return how many epochs may come before somebody looks at one: a rule, a user, or what an epoch prepares.
 
         They train in one call of the engine, which small networks notice.
         """
         estimator = self.estimator
-        looks = (self.evaluation, self.guard, self.units)
-        if any(look is not None for look in looks) or estimator.verbose or self._constant_rate is None:
-            return 1
-        if self.looks_at_weight or len(self.seen) > 1 or not isinstance(estimator.shuffle, bool):
+        watched = any(one is not None for one in (self.evaluation, self.guard, self.units)) or estimator.verbose
+        prepares = self.looks_at_weight or len(self.seen) > 1 or self._constant_rate is None or self._block_rows
+        if watched or prepares:
             return 1
         n = min(estimator.max_iter - estimator.n_iter_, self.stopping.least_epochs(estimator))
         return max(1, int(min(n, MOST_AHEAD // len(self.order))))
@@ -232,8 +236,8 @@ class Run:
     def epoch(self) -> None:
         """Train for an epoch and note how it went; on tiny data that must cost next to nothing."""
         estimator = self.estimator
-        if isinstance(estimator.shuffle, Integral) and not isinstance(estimator.shuffle, bool):
-            shuffle_blocks(self.order, self._random_state, int(estimator.shuffle))
+        if self._block_rows:
+            shuffle_blocks(self.order, self._random_state, self._block_rows)
         elif estimator.shuffle:
             # sklearn.utils.shuffle shuffles indices and takes the order before by them: the same swaps
             self.engine.shuffle(self.order, self._random_state)
