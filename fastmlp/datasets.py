@@ -41,6 +41,7 @@ _ALLOWED: dict[str, list[Any]] = {
     "class_sep": [Interval(Real, 0, None, closed="left")],
     "slope": [_FINITE],
     "intercept": [_FINITE],
+    "data_home": [str, os.PathLike, None],
     "as_frame": ["boolean"],
 }
 
@@ -256,7 +257,11 @@ def _counts(n_samples: Any, n_classes: int) -> list[int]:
         each, more = divmod(int(n_samples), n_classes)
         return [each + (label < more) for label in range(n_classes)]
     counts: list[Any] = list(n_samples)
-    if len(counts) != n_classes or not all(isinstance(n, Integral) and n >= 0 for n in counts) or not sum(counts):
+    if (
+        len(counts) != n_classes
+        or not all(isinstance(n, int | np.integer) and n >= 0 for n in counts)
+        or not any(counts)
+    ):
         raise ValueError(
             f"n_samples must be an int, or a number >= 0 for each of the {n_classes} classes, got {n_samples!r}"
         )

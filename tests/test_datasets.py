@@ -121,6 +121,7 @@ def test_line():
         (make_regression_line, {"n_samples": [10]}, r"n_samples of make_regression_line must be an int, got \[10\]"),
         (make_regression_line, {"slope": "1"}, "'slope' parameter of make_regression_line"),
         (fetch_wine_quality, {"as_frame": 2}, "as_frame"),
+        (fetch_wine_quality, {"data_home": 3}, "data_home"),
     ],
 )
 def test_wrong_arguments_are_named(maker, arguments, message):
