@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastmlp.data.optional import needed
 
 
@@ -19,3 +21,14 @@ class Display:
         self.ax_ = plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
         self.figure_ = self.ax_.figure
         return self.ax_
+
+
+def numbers(name: str, given: Any) -> np.ndarray:
+    """Return a vector of finite float64 numbers that is not empty; a ValueError names the argument."""
+    try:
+        vector = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a vector of numbers: {error}") from error
+    if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
+        raise ValueError(f"{name} must be a vector of finite numbers, got {given!r:.200}")
+    return vector
