@@ -32,3 +32,30 @@ def numbers(name: str, given: Any) -> np.ndarray:
     if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
         raise ValueError(f"{name} must be a vector of finite numbers, got {given!r:.200}")
     return vector
+
+
+def network_and_rows(estimator: Any, X: Any, fitted: bool = True) -> tuple[Any, Any]:
+    """Return an estimator of fastmlp and the rows that it reads: those that the steps before it in a pipeline make.
+
+    A TypeError refuses what is no MLPClassifier or MLPRegressor, a NotFittedError one without weights.
+    """
+    from sklearn.pipeline import Pipeline
+    from sklearn.utils.validation import check_is_fitted
+
+    from fastmlp.estimator.base import _BaseMLP
+    from fastmlp.estimator.description import last_estimator
+
+    model = last_estimator(estimator)
+    if not isinstance(model, _BaseMLP):
+        raise TypeError(f"the estimator must be an MLPClassifier or MLPRegressor of fastmlp, or end in one, got {model!r}")
+    if fitted:
+        check_is_fitted(model, "coefs_")
+    while X is not None:
+        if isinstance(estimator, Pipeline):
+            X = estimator[:-1].transform(X) if len(estimator.steps) > 1 else X
+            estimator = estimator.steps[-1][1]
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        else:
+            break
+    return model, X
