@@ -47,7 +47,9 @@ def network_and_rows(estimator: Any, X: Any, fitted: bool = True) -> tuple[Any, 
 
     model = last_estimator(estimator)
     if not isinstance(model, _BaseMLP):
-        raise TypeError(f"the estimator must be an MLPClassifier or MLPRegressor of fastmlp, or end in one, got {model!r}")
+        raise TypeError(
+            f"the estimator must be an MLPClassifier or MLPRegressor of fastmlp, or end in one, got {model!r}"
+        )
     if fitted:
         check_is_fitted(model, "coefs_")
     while X is not None:

@@ -44,9 +44,7 @@ class ClassAccuracyDisplay(Display):
     (['cat', 'dog'], [0.5, 1.0])
     """
 
-    def __init__(
-        self, *, accuracy: np.ndarray, n_samples: np.ndarray, overall: float, labels: np.ndarray
-    ) -> None:
+    def __init__(self, *, accuracy: np.ndarray, n_samples: np.ndarray, overall: float, labels: np.ndarray) -> None:
         self.accuracy, self.n_samples, self.overall, self.labels = accuracy, n_samples, overall, labels
 
     @classmethod

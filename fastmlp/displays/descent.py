@@ -68,7 +68,9 @@ def flat(weights: Any, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
     arrays = [np.asarray(array, dtype=np.float64) for array in weights]
     if [array.shape for array in arrays] != list(shapes):
         found = [array.shape for array in arrays]
-        raise ValueError(f"the weights of a path must have the shapes {list(shapes)}, as get_weights() has, got {found}")
+        raise ValueError(
+            f"the weights of a path must have the shapes {list(shapes)}, as get_weights() has, got {found}"
+        )
     return np.concatenate([array.ravel() for array in arrays])
 
 

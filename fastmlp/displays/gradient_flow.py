@@ -95,7 +95,9 @@ class GradientFlowDisplay(Display):
         return cls.from_gradients(gradients, name=name, ax=ax, **options)
 
     @classmethod
-    def from_gradients(cls, gradients: Sequence[Any], *, name: str | None = None, ax: Any = None, **options: Any) -> Self:
+    def from_gradients(
+        cls, gradients: Sequence[Any], *, name: str | None = None, ax: Any = None, **options: Any
+    ) -> Self:
         """Draw gradients.
 
         Parameters

@@ -368,7 +368,9 @@ class LossSurfaceDisplay(Display):
 
     # --- drawing -----------------------------------------------------------------------------------------------------
 
-    def plot(self, ax: Any = None, *, levels: Any = 20, cmap: Any = "Greys", colorbar: bool = True, **kwargs: Any) -> Self:
+    def plot(
+        self, ax: Any = None, *, levels: Any = 20, cmap: Any = "Greys", colorbar: bool = True, **kwargs: Any
+    ) -> Self:
         """Draw the curve or the contours, and the paths.
 
         Parameters
@@ -473,12 +475,16 @@ class _Plane:
         indices = [np.arange(start, start + int(np.prod(shape))).reshape(shape) for start, shape in self._starts()]
         arrays = {"coefs_": indices[0::2], "intercepts_": indices[1::2]}
         n = len(self._model.coefs_)
-        found = re.fullmatch(r"(coefs_|intercepts_)\[(\d+)\]\[(\d+)(?:, *(\d+))?\]", name) if isinstance(name, str) else None
+        found = (
+            re.fullmatch(r"(coefs_|intercepts_)\[(\d+)\]\[(\d+)(?:, *(\d+))?\]", name)
+            if isinstance(name, str)
+            else None
+        )
         try:
             if found is None:
                 raise IndexError
             array, layer, *where = found.groups()
-            places = arrays[array][: n][int(layer)]
+            places = arrays[array][:n][int(layer)]
             index = tuple(int(i) for i in where if i is not None)
             if len(index) != places.ndim:
                 raise IndexError

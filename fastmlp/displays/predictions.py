@@ -211,7 +211,10 @@ class PredictionsDisplay(Display):
         for where, values, style in styles:
             lines += ax.plot(where, values, **{"linestyle": "none", "markersize": size, **style} | kwargs)
         self.true_points_, self.points_, self.error_points_ = lines
-        ax.set(xlabel="row" if ordered else "rows, by their true values", ylabel="class" if self.labels is not None else "y")
+        ax.set(
+            xlabel="row" if ordered else "rows, by their true values",
+            ylabel="class" if self.labels is not None else "y",
+        )
         if self.labels is not None:
             ax.set_yticks(np.arange(len(self.labels)), [str(label) for label in self.labels])
             ax.margins(y=0.15)

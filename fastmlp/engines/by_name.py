@@ -198,9 +198,7 @@ def loss(
     return value, grad[: len(logits)]
 
 
-def losses(
-    engine: ModuleType, name: Any, logits: np.ndarray, y: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def losses(engine: ModuleType, name: Any, logits: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the loss of each row (n,), and delta (n, n_outputs), for arguments as those of :func:`loss`."""
     net = _Net(engine, name, [np.eye(logits.shape[1], dtype=logits.dtype)])
     net._check(logits)
