@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
-from scipy.special import expit
+from scipy.special import expit, huber
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -18,6 +18,8 @@ from fastmlp.kernels import reference
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
 @fastmlp.loss
@@ -48,7 +50,7 @@ SHAPES = {
     "squared_hinge": ("squared_hinge", 1, lambda p: np.maximum(0, 1 - p) ** 2),
     "squared_error": ("squared_error", 3, lambda p: (p - 3) ** 2 / 2),
     "absolute_error": ("absolute_error", 3, lambda p: np.abs(p - 3)),
-    "huber": (("huber", {"delta": 0.3}), 0.5, lambda p: np.where(abs(p - 0.5) < 0.3, (p - 0.5) ** 2 / 2, 0.3 * (abs(p - 0.5) - 0.15))),
+    "huber": (("huber", {"delta": 0.3}), 0.5, lambda p: huber(0.3, p - 0.5)),
     "log_cosh": ("log_cosh", 0, lambda p: np.log(np.cosh(p))),
     "quantile": (("quantile", {"quantile": 0.9}), 0, lambda p: 0.1 * p),
     "poisson": ("poisson", 2, lambda p: 2 * np.log(2 / p) - 2 + p),
@@ -94,7 +96,7 @@ def test_slopes_over_logits_begin_backpropagation():
 
 def test_a_pole_leaves_the_loss_visible():
     low, high = LossShapeDisplay.from_loss("log_loss").ax_.get_ylim()
-    assert -10 < low and high < 10  # the slope falls to -100
+    assert low > -10 and high < 10  # the slope falls to -100
 
 
 def test_shapes_of_estimators():
@@ -203,7 +205,7 @@ def test_a_rate_too_large_ends_where_numbers_do():
         ({"y": (0, np.inf)}, "y must be a range"),
         ({"grid_resolution": 1}, "grid_resolution must be an integer >= 2, got 1"),
         ({"function": lambda: 1}, "must map 1 numbers to a number"),
-        ({"function": lambda x: "a"}, "function must"),
+        ({"function": lambda x: [1, 2]}, "function must"),
         ({"function": lambda x: math.nan}, "nowhere finite"),
         ({"levels": 1, "y": (0, 1), "function": bowl}, "levels must be an integer >= 2"),
     ],
@@ -232,6 +234,8 @@ def test_descents_are_checked(options, message):
 
 
 # --- LossSurfaceDisplay: networks -------------------------------------------------------------------------------------
+
+RATES = (0.05, 0.25, 0.5)  # of 1, 16 and 200 rows
 
 rng = np.random.RandomState(0)
 X = rng.normal(size=(200, 1))
@@ -280,18 +284,18 @@ def test_random_directions_are_filter_normalised():
 
 
 def test_paths_of_batches():
-    """Length over distance of 12 epochs on 200 rows, with rates that grow with the root of the batch.
+    """Length over distance of two epochs on 200 rows of a line, at a rate that suits each size of batches.
 
-    The step of a smaller batch is noisier, and there are more of them.  All rows at once go straight on a round bowl.
+    The steps of smaller batches are noisier, and there are more of them.  All rows at once go straight on a round bowl.
     """
     sizes = (1, 16, None)
     display = LossSurfaceDisplay.from_training(
-        line(), X, y, batch_sizes=sizes, n_epochs=12, learning_rates=RATES, grid_resolution=5, random_state=0
+        line(), X, y, batch_sizes=sizes, n_epochs=2, learning_rates=RATES, grid_resolution=5, random_state=0
     )
     ratios = [*display.ratios.values()]
     assert [*display.paths] == ["single samples", "batches of 16", "all rows"]
-    assert [len(path) - 1 for path in display.paths.values()] == [2400, 156, 12]
-    np.testing.assert_allclose(ratios, [6.6, 1.4, 1.0], rtol=0.12)
+    assert [len(path) - 1 for path in display.paths.values()] == [400, 26, 2]
+    np.testing.assert_allclose(ratios, [6.6, 1.4, 1.0], rtol=0.1)
     assert display.names == ("coefs_[0][0, 0]", "intercepts_[0][0]")
     starts = np.array([path[0] for path in display.paths.values()])
     np.testing.assert_array_equal(starts, starts[[0, 0, 0]])
@@ -301,9 +305,6 @@ def test_paths_of_batches():
         errors = w[0] * X.ravel() + w[1] - y
         w -= RATES[2] * np.array([(errors * X.ravel()).mean(), errors.mean()])
         np.testing.assert_allclose(point, w, rtol=1e-10)
-
-
-RATES = (0.01, 0.04, 0.01 * 200**0.5)
 
 
 def test_components_of_paths_hold_them():
@@ -334,7 +335,7 @@ def test_surfaces_behind_a_scaler():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": "coefs_[0][3, 0]"}, r"weights must be written as 'coefs_\[layer\]\[i, j\]'.*got 'coefs_\[0\]\[3, 0\]'"),
+        ({"weights": "coefs_[0][3, 0]"}, r"weights must be written as .*got 'coefs_\[0\]\[3, 0\]'"),
         ({"weights": "coefs_[1][0, 0]"}, "weights must be written"),
         ({"weights": "coefs_[0][0]"}, "weights must be written"),
         ({"weights": [0, 1]}, "weights must be written"),

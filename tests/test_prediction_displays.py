@@ -5,6 +5,7 @@ import pytest
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, recall_score
+from sklearn.preprocessing import StandardScaler
 
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.displays import ClassAccuracyDisplay, PredictionsDisplay
@@ -167,4 +168,4 @@ def test_predictions_are_checked(options, message):
 
 def test_what_predicts_nothing():
     with pytest.raises(TypeError, match="must be a classifier or a regressor"):
-        PredictionsDisplay.from_estimator(object(), X, codes)
+        PredictionsDisplay.from_estimator(StandardScaler(), X, codes)
