@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -61,23 +61,6 @@ def descended(
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
-
-
-def flat(weights: Any, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """Return all weights as one vector; a ValueError refuses other shapes than the network's."""
-    arrays = [np.asarray(array, dtype=np.float64) for array in weights]
-    if [array.shape for array in arrays] != list(shapes):
-        found = [array.shape for array in arrays]
-        raise ValueError(
-            f"the weights of a path must have the shapes {list(shapes)}, as get_weights() has, got {found}"
-        )
-    return np.concatenate([array.ravel() for array in arrays])
-
-
-def split(vector: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-    """Return a vector of all weights as arrays of these shapes."""
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
-    return [part.reshape(shape) for part, shape in zip(np.split(vector, ends), shapes, strict=True)]
 
 
 def trained(model: Any, X: Any, y: Any, batch_size: int, n_epochs: int, rng: np.random.RandomState) -> Iterator[Any]:

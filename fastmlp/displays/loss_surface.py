@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
@@ -12,6 +11,7 @@ import numpy as np
 
 from fastmlp.displays import descent
 from fastmlp.displays._axes import Display, network_and_rows
+from fastmlp.estimator.inside import WeightSpace
 from fastmlp.sklearn_compat import _num_samples
 
 #: Points of a curve, and on each axis of a surface.
@@ -264,7 +264,7 @@ class LossSurfaceDisplay(Display):
         _check_whole("directions", directions, 1, 2) if directions != "paths" else None
         if not (isinstance(span, Real) and 0 < span < np.inf):
             raise ValueError(f"span must be a number > 0, got {span!r}")
-        plane = _Plane(copy.deepcopy(model), X, y, sample_weight)
+        plane = _Plane(WeightSpace(model, X, y, sample_weight))
         points = {str(label): plane.points(path) for label, path in (paths or {}).items()}
         if weights is not None:
             plane.along_weights([weights] if isinstance(weights, str) else weights)
@@ -346,7 +346,9 @@ class LossSurfaceDisplay(Display):
         for size in sizes:
             _check_whole("batch_sizes", size, 1, n)
         _check_whole("n_epochs", n_epochs, 1)
-        if not sizes or (learning_rates is not None and len(learning_rates) != len(sizes)):
+        if not sizes:
+            raise ValueError("batch_sizes must hold a size of batches, got none")
+        if learning_rates is not None and len(learning_rates) != len(sizes):
             raise ValueError(
                 f"learning_rates must hold one for each of the {len(sizes)} batch_sizes, got {learning_rates!r}"
             )
@@ -441,11 +443,8 @@ class _Plane:
 
     unit = True
 
-    def __init__(self, model: Any, X: Any, y: Any, sample_weight: Any) -> None:
-        self._model, self._data = model, (X, y, sample_weight)
-        present = model.get_weights()
-        self._shapes = [array.shape for array in present]
-        self.centre = descent.flat(present, self._shapes)
+    def __init__(self, space: WeightSpace) -> None:
+        self._space, self.centre = space, space.present.astype(np.float64)
         self.directions = np.empty((0, len(self.centre)))
 
     @property
@@ -455,10 +454,19 @@ class _Plane:
 
     def points(self, path: Sequence[Any]) -> np.ndarray:
         """Return the weights along a path as vectors (n_points, n_weights)."""
-        points = [descent.flat(weights, self._shapes) for weights in path]
-        if not points:
+        points = np.empty((len(path), len(self.centre)))
+        if not len(points):
             raise ValueError("a path must hold weights, got an empty one")
-        return np.array(points)
+        for point, weights in zip(points, path, strict=True):
+            views = [view for _, view in self._space.arrays(point)]
+            shapes, found = [view.shape for view in views], [np.shape(array) for array in weights]
+            if shapes != found:
+                raise ValueError(
+                    f"the weights of a path must have the shapes {shapes}, as get_weights() has, got {found}"
+                )
+            for view, array in zip(views, weights, strict=True):
+                view[...] = array
+        return points
 
     def along_weights(self, names: Sequence[str]) -> None:
         if len(names) not in (1, 2):
@@ -470,35 +478,16 @@ class _Plane:
         if len(names) == 2 and self.directions[0] @ self.directions[1]:
             raise ValueError(f"weights must name two weights, got {names!r}")
 
-    def _place(self, name: str) -> int:
+    def _place(self, name: Any) -> int:
         """Return where a weight is in the vector."""
-        indices = [np.arange(start, start + int(np.prod(shape))).reshape(shape) for start, shape in self._starts()]
-        arrays = {"coefs_": indices[0::2], "intercepts_": indices[1::2]}
-        n = len(self._model.coefs_)
-        found = (
-            re.fullmatch(r"(coefs_|intercepts_)\[(\d+)\]\[(\d+)(?:, *(\d+))?\]", name)
-            if isinstance(name, str)
-            else None
-        )
-        try:
-            if found is None:
-                raise IndexError
-            array, layer, *where = found.groups()
-            places = arrays[array][:n][int(layer)]
-            index = tuple(int(i) for i in where if i is not None)
-            if len(index) != places.ndim:
-                raise IndexError
-            return int(places[index])
-        except IndexError:
-            shapes = [W.shape for W in self._model.coefs_]
-            raise ValueError(
-                "weights must be written as 'coefs_[layer][i, j]' or 'intercepts_[layer][j]', within the shapes of"
-                f" coefs_, {shapes}; got {name!r}"
-            ) from None
-
-    def _starts(self) -> list[tuple[int, tuple[int, ...]]]:
-        sizes = [int(np.prod(shape)) for shape in self._shapes]
-        return list(zip(np.cumsum([0, *sizes[:-1]]).tolist(), self._shapes, strict=True))
+        places = dict(self._space.arrays(np.arange(len(self.centre), dtype=np.intp)))
+        found = re.fullmatch(r"(\w+\[\d+\])\[(\d+)(?:, *(\d+))?\]", name) if isinstance(name, str) else None
+        if found is not None and found[1] in places:
+            index, array = [int(i) for i in found.groups()[1:] if i is not None], places[found[1]]
+            if len(index) == array.ndim and all(i < n for i, n in zip(index, array.shape, strict=True)):
+                return int(array[tuple(index)])
+        shapes = {array: places[array].shape for array in places}
+        raise ValueError(f"weights must be written as 'coefs_[0][i, j]', within the shapes {shapes}; got {name!r}")
 
     def along_random(self, n: int, normalize: bool, random_state: Any) -> None:
         """Draw directions; with `normalize` those of each neuron have the norm of its weights, and biases none."""
@@ -508,14 +497,16 @@ class _Plane:
         self.names = ("first random direction", "second random direction")[:n]
         directions = []
         for _ in range(n):
-            parts = []
-            for W in descent.split(self.centre, self._shapes):
-                part = rng.normal(size=W.shape)
-                if normalize:
-                    norms = np.linalg.norm(part, axis=0) if W.ndim == 2 else np.inf
-                    part = part * (np.linalg.norm(W, axis=0) / np.where(norms == 0, 1, norms))
-                parts.append(part.ravel())
-            directions.append(np.concatenate(parts))
+            direction = np.zeros_like(self.centre)
+            views = zip(self._space.arrays(self.centre), self._space.arrays(direction), strict=True)
+            for (_, W), (_, part) in views:
+                drawn = rng.normal(size=W.shape)
+                norms = np.linalg.norm(drawn, axis=0)
+                if not normalize:
+                    part[...] = drawn
+                elif W.ndim == 2:
+                    part[...] = drawn * (np.linalg.norm(W, axis=0) / np.where(norms == 0, 1, norms))
+            directions.append(direction)
         self.directions = np.array(directions)
 
     def along_paths(self, paths: Mapping[str, np.ndarray]) -> None:
@@ -540,9 +531,7 @@ class _Plane:
 
     def loss(self, vector: np.ndarray) -> float:
         """Return the loss of these weights."""
-        self._model.set_weights(descent.split(vector, self._shapes))
-        with np.errstate(all="ignore"):
-            return float(self._model.loss_and_gradients(*self._data).loss)
+        return self._space.loss(vector)
 
     def losses(self, axes: Sequence[np.ndarray]) -> np.ndarray:
         """Return the loss at the points of a grid."""

@@ -248,7 +248,6 @@ class TrainingMovie:
                 outputs, known = outputs.argmax(axis=1) % 10, None if known is None else known % 10
             elif classes is not None:
                 outputs = outputs[:, -1]
-            shape = len(grid[1]), len(grid[0])
             image = outputs.reshape(len(grid[1]), len(grid[0]))
             extent = [ends for axis in grid for ends in (axis[0], axis[-1])]
             ax.imshow(image, origin="lower", extent=extent, aspect="auto", alpha=0.5, **style)
