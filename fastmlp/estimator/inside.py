@@ -376,7 +376,7 @@ def _outputs_of_layer(estimator: Any, X: Any, layer: int) -> Any:
 def _rows_as_batch(estimator: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Network, Data]:
     """Return the network as a training without dropout sees it, and rows as its data."""
     X, y = estimator._validated(X, y, reset=False)
-    estimator._learn_targets(y, True)
+    estimator._check_targets(y)
     y = inputs.dense_targets(estimator, y)
     weight = estimator._weigh(y, inputs.validated_weight(estimator, sample_weight, y))
     objective = estimator._objective(y)
