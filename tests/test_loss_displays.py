@@ -235,7 +235,7 @@ def test_descents_are_checked(options, message):
 
 # --- LossSurfaceDisplay: networks -------------------------------------------------------------------------------------
 
-RATES = (0.05, 0.25, 0.5)  # of 1, 16 and 200 rows
+RATES = (0.05, 0.3, 0.5)  # of 1, 16 and 200 rows
 
 rng = np.random.RandomState(0)
 X = rng.normal(size=(200, 1))

@@ -5,6 +5,7 @@ import os
 import pickle
 import stat
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ animation = pytest.importorskip("matplotlib.animation")
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 X, y = make_moons(40, noise=0.2, random_state=0)
-SMALL = {"dpi": 30, "grid_resolution": 10, "fps": 5}
+QUICK = {"dpi": 30, "grid_resolution": 10, "fps": 5}
+SMALL = QUICK | {"panels": ["region"]}
 
 
 def moons(movie, **options):
@@ -45,7 +47,7 @@ def test_a_frame_for_each_epoch(tmp_path):
     found = frames(movie.path)
     assert len(found) == 6 and [duration for _, duration in found] == [200] * 5 + [1200]  # the end stays
     assert os.listdir(tmp_path) == ["a.gif"]
-    for (before, _), (after, _) in zip(found, found[1:], strict=False):
+    for (before, _), (after, _) in pairwise(found):
         assert (before != after).any()
     # the fit is that without a film
     plain = moons(movie, callbacks=None)
@@ -55,7 +57,7 @@ def test_a_frame_for_each_epoch(tmp_path):
 def test_what_a_frame_keeps_is_of_its_epoch(tmp_path, monkeypatch):
     kept = {}
     monkeypatch.setattr(TrainingMovie, "_write", lambda self, frames, *_: kept.update({f.epoch: f for f in frames}))
-    movie = TrainingMovie(tmp_path / "a.gif", X, y, 2, **SMALL)
+    movie = TrainingMovie(tmp_path / "a.gif", X, y, 2, **QUICK)
     moons(movie, max_iter=5)
     assert [*kept] == [0, 2, 4, 5]
     for epoch in (2, 4, 5):
@@ -68,7 +70,7 @@ def test_what_a_frame_keeps_is_of_its_epoch(tmp_path, monkeypatch):
 def test_the_last_frame_is_the_fitted_network(tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr(TrainingMovie, "_write", lambda self, frames, *_: kept.extend(frames))
-    movie = TrainingMovie(tmp_path / "a.gif", X, y, every=1000, **SMALL)
+    movie = TrainingMovie(tmp_path / "a.gif", X, y, every=1000, **QUICK)
     clf = moons(movie, max_iter=200, n_iter_no_change=2, tol=0.05)
     assert clf.n_iter_ < 200 and [frame.epoch for frame in kept] == [0, clf.n_iter_]
     np.testing.assert_array_equal(kept[-1].layers["coefs"][0], clf.coefs_[0])
@@ -88,7 +90,7 @@ SHAPES = {
 @pytest.mark.parametrize("case", SHAPES)
 def test_tasks(case, tmp_path):
     estimator, rows, targets, options = SHAPES[case]
-    movie = TrainingMovie(tmp_path / "a.gif", rows, targets, 2, **SMALL)
+    movie = TrainingMovie(tmp_path / "a.gif", rows, targets, 2, **QUICK)
     estimator(hidden_layer_sizes=(3,), max_iter=2, callbacks=[movie], **options).fit(rows, targets)
     assert len(frames(movie.path)) == 2
 
@@ -96,12 +98,12 @@ def test_tasks(case, tmp_path):
 def test_panels_are_chosen(tmp_path):
     sizes = []
     for panels in (["curves"], ["weights", "curves"]):
-        moons(TrainingMovie(tmp_path / "a.gif", panels=panels, **SMALL), max_iter=1)
+        moons(TrainingMovie(tmp_path / "a.gif", panels=panels, **QUICK), max_iter=1)
         sizes.append(frames(tmp_path / "a.gif")[0][0].shape[1])
     assert sizes[0] < sizes[1]
     with pytest.raises(ValueError, match="cannot show 'region': X has 0 features, and a region needs one or two"):
         moons(TrainingMovie(tmp_path / "b.gif", panels=["region"]))
-    tabular = RealMLPRegressor(n_ens=1, max_iter=1, callbacks=[TrainingMovie(tmp_path / "c.gif", **SMALL)])
+    tabular = RealMLPRegressor(n_ens=1, max_iter=1, callbacks=[TrainingMovie(tmp_path / "c.gif", **QUICK)])
     tabular.fit(X, y)  # whose weights are not plain: its curves
     assert len(frames(tmp_path / "c.gif")) >= 1
 
@@ -132,7 +134,7 @@ def test_nothing_is_half_written(tmp_path, monkeypatch):
 
 
 def test_weights_that_are_not_finite_are_drawn_as_such(tmp_path):
-    movie = TrainingMovie(tmp_path / "a.gif", X, y, panels=["region", "weights"], **SMALL)
+    movie = TrainingMovie(tmp_path / "a.gif", X, y, panels=["region", "weights"], **QUICK)
 
     def spoil(info):
         info.estimator.coefs_[0][0, 0] = np.nan
@@ -202,9 +204,9 @@ def test_ffmpeg_is_given_the_frames(tmp_path, monkeypatch, fails):
     monkeypatch.setitem(animation.mpl.rcParams, "animation.ffmpeg_path", str(script))
     path = tmp_path / "films" / "a.mp4"
     path.parent.mkdir()
-    movie = TrainingMovie(path, X, y, panels=["curves"], **SMALL)
+    movie = TrainingMovie(path, X, y, panels=["curves"], **QUICK)
     if fails:
-        with pytest.raises(Exception, match="ffmpeg|pipe|Broken"):
+        with pytest.raises(Exception, match=r"ffmpeg|pipe|Broken"):
             moons(movie, max_iter=1)
         assert os.listdir(path.parent) == []
         return

@@ -114,7 +114,7 @@ def test_maps_are_the_outputs_of_a_layer(small, layer):
 
 
 def test_other_features_are_held_at_their_means():
-    X = rng.normal(size=(30, 4)) + [0, 5, 0, -3]
+    X = rng.normal(loc=(0, 5, 0, -3), size=(30, 4))
     reg = MLPRegressor(hidden_layer_sizes=(3,), activation="logistic", random_state=0).initialize(X, X[:, 0])
     display = UnitDisplay.from_estimator(reg, X, features=(2, -4), grid_resolution=5)
     assert display.names == ("feature 2", "feature 0")

@@ -222,18 +222,7 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         """
         _check_one_network(self, "loss_and_gradients")
         check_is_fitted(self)
-        X, y = self._validated(X, y, reset=False)
-        self._check_targets(y)
-        y = inputs.dense_targets(self, y)
-        weight = self._weigh(y, inputs.validated_weight(self, sample_weight, y))
-        objective = self._objective(y)
-        network = self._network_to_train(X, objective, False)
-        if choices.name_of(self.solver) == "lbfgs":
-            network = network.with_dtype(np.float64)
-        network = replace(network, dropout=(), input_dropout=0.0)
-        data = inputs.encoded(self, X, y, weight, network, objective)
-        if data.y.dtype.kind == "f":  # in float64, if training would standardise them
-            data = data._replace(y=data.y.astype(network.dtype, copy=False))
+        network, data = _rows_as_batch(self, X, y, sample_weight)
         loss, grad = _loss_and_grad(self, network, weights.flat_params(self, network), data)
         places, found = weights.places(network), weights.views(network, grad)
         learned = {name: any(s is not None and s.trained for s in segments) for name, segments in places.items()}
@@ -384,6 +373,23 @@ def _outputs_of_layer(estimator: Any, X: Any, layer: int) -> Any:
 # --- gradients --------------------------------------------------------------------------------------------------------
 
 
+def _rows_as_batch(estimator: Any, X: Any, y: Any, sample_weight: Any) -> tuple[Network, Data]:
+    """Return the network as a training without dropout sees it, and rows as its data."""
+    X, y = estimator._validated(X, y, reset=False)
+    estimator._check_targets(y)
+    y = inputs.dense_targets(estimator, y)
+    weight = estimator._weigh(y, inputs.validated_weight(estimator, sample_weight, y))
+    objective = estimator._objective(y)
+    network = estimator._network_to_train(X, objective, False)
+    if choices.name_of(estimator.solver) == "lbfgs":
+        network = network.with_dtype(np.float64)
+    network = replace(network, dropout=(), input_dropout=0.0)
+    data = inputs.encoded(estimator, X, y, weight, network, objective)
+    if data.y.dtype.kind == "f":  # in float64, if training would standardise them
+        data = data._replace(y=data.y.astype(network.dtype, copy=False))
+    return network, data
+
+
 def _loss_and_grad(estimator: Any, network: Network, params: np.ndarray, data: Data) -> tuple[float, np.ndarray]:
     """Return the penalised mean loss of all rows as one batch, and its gradient (n_params,)."""
     n, l1 = data.X.shape[0], estimator.alpha * estimator.l1_ratio
@@ -419,3 +425,29 @@ def _arrays(network: Network, params: np.ndarray) -> list[tuple[str, np.ndarray]
     linear = sorted((s for s in network.segments if s.name in ("W", "b")), key=lambda s: (s.layer, s.name))
     others = [segment for segment in network.segments if segment.name not in ("W", "b")]
     return [(f"{s.attribute}[{s.layer}]", s.view(params)) for s in (*linear, *others)]
+
+
+class WeightSpace:
+    """The penalised loss of some rows over all weights as one vector, for pictures that ask for it at many points.
+
+    Attributes
+    ----------
+    present : ndarray of shape (n_params,)
+        A copy of the estimator's weights.
+    """
+
+    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> None:
+        _check_one_network(estimator, "a loss over weights")
+        check_is_fitted(estimator)
+        self._estimator = estimator
+        self._network, self._data = _rows_as_batch(estimator, X, y, sample_weight)
+        self.present = weights.flat_params(estimator, self._network).copy()
+
+    def loss(self, vector: np.ndarray) -> float:
+        """Return the loss at weights (n_params,), of which none is kept."""
+        vector = np.ascontiguousarray(vector, dtype=self._network.dtype)
+        return _loss_and_grad(self._estimator, self._network, vector, self._data)[0]
+
+    def arrays(self, vector: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """Return views of a vector (n_params,), in the order of ``get_weights``, with the names of the attributes."""
+        return _arrays(self._network, vector)

@@ -199,7 +199,8 @@ class TrainingMovie:
         shown = [frame.outputs for frame in frames if frame.outputs is not None]
         if classes is None and self.y is not None:
             shown.append(np.asarray(self.y, dtype=np.float32))
-        self._ends = (min(map(np.nanmin, shown)), max(map(np.nanmax, shown))) if shown else (0, 1)
+        finite = np.concatenate([values[np.isfinite(values)] for values in shown] or [np.zeros(0)])
+        self._ends = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
         suffix = Path(self.path).suffix.lower()
         writer = _gif_writer(self.fps) if suffix == ".gif" else _mp4_writer(self.fps)
         with tempfile.TemporaryDirectory() as folder:
@@ -209,8 +210,7 @@ class TrainingMovie:
                     figure.clear()
                     self._draw(figure, widths, frame, history, classes)
                     writer.grab_frame()
-                for _ in range(round(self.fps)):  # the end stays for a second
-                    writer.grab_frame()
+                writer.hold()  # the end stays for a second
             with replacing(Path(self.path)) as stream:
                 stream.write(film.read_bytes())
 
@@ -237,17 +237,15 @@ class TrainingMovie:
             ax.set_ylabel("prediction" if classes is None else "probability", fontsize=8)
         else:
             known = None if self.y is None else np.asarray(self.y)
-            style = (
-                {"cmap": "viridis"} if known is None else {"cmap": "viridis", "vmin": known.min(), "vmax": known.max()}
-            )
+            style = {"cmap": "viridis", "vmin": self._ends[0], "vmax": self._ends[1]}
             if classes is not None:
                 known = None if known is None else np.searchsorted(classes, known)
                 style = {"cmap": "RdBu", "vmin": 0, "vmax": 1}
-            if classes is not None and len(classes) > 2:
-                style = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5}
-                outputs, known = outputs.argmax(axis=1) % 10, None if known is None else known % 10
-            elif classes is not None:
-                outputs = outputs[:, -1]
+                if len(classes) > 2:
+                    style = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5}
+                    outputs, known = outputs.argmax(axis=1) % 10, None if known is None else known % 10
+                else:
+                    outputs = outputs[:, -1]
             image = outputs.reshape(len(grid[1]), len(grid[0]))
             extent = [ends for axis in grid for ends in (axis[0], axis[-1])]
             ax.imshow(image, origin="lower", extent=extent, aspect="auto", alpha=0.5, **style)
@@ -260,17 +258,21 @@ class TrainingMovie:
 
 
 def _gif_writer(fps: float) -> Any:
-    """Return matplotlib's writer by Pillow, with one palette for all frames: files become several times smaller."""
+    """Return matplotlib's writer by Pillow, with one palette for all frames, which halves the file."""
     from matplotlib.animation import PillowWriter
     from PIL import Image
 
     class Writer(PillowWriter):
+        def hold(self) -> None:
+            self._frames += self._frames[-1:] * round(self.fps)
+
         def finish(self) -> None:
             frames = self._frames
-            some = [frames[0], frames[len(frames) // 2], frames[-1]]
+            if not frames:  # drawing has failed, and nobody will see the file
+                return
             width, height = frames[0].size
             sheet = Image.new("RGB", (width, 3 * height))
-            for i, frame in enumerate(some):
+            for i, frame in enumerate([frames[0], frames[len(frames) // 2], frames[-1]]):
                 sheet.paste(frame, (0, i * height))
             palette = sheet.quantize(256)
             self._frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -280,9 +282,15 @@ def _gif_writer(fps: float) -> Any:
 
 
 def _mp4_writer(fps: float) -> Any:
+    """Return matplotlib's writer by ffmpeg."""
     from matplotlib.animation import FFMpegWriter
 
-    return FFMpegWriter(fps=fps)
+    class Writer(FFMpegWriter):
+        def hold(self) -> None:
+            for _ in range(round(self.fps)):
+                self.grab_frame()
+
+    return Writer(fps=fps)
 
 
 def _outputs(estimator: Any, points: Any) -> np.ndarray:
