@@ -339,7 +339,8 @@ class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
     ----------
     loss : {'squared_error', 'absolute_error', 'huber', 'log_cosh', 'quantile', 'poisson', 'gamma', 'kl_divergence'}, \
             (name, dict) or formula, default='squared_error'
-        The minimised loss: half the squared error; the absolute error; Huber's loss (``("huber", {"delta": 1.0})``);
+        The minimised loss: half the squared error, whose step of 'sgd' is that of PyTorch's MSELoss with the rate
+        ``learning_rate_init * n_outputs / 2``; the absolute error; Huber's loss (``("huber", {"delta": 1.0})``);
         log cosh of the error; the pinball loss of a quantile (``("quantile", {"quantile": 0.9})``); half the Poisson
         (``y >= 0``) or gamma (``y > 0``) deviance with exponential output; the Kullback-Leibler divergence of
         distributions (each row of y is one) with softmax output; or a formula made by :func:`fastmlp.loss`.

@@ -605,7 +605,7 @@ def test_lbfgs_trains_prelu(small):
 def test_initial_weights(small, init):
     est = MLPClassifier(init=init, **small | {"learning_rate_init": 1e-300, "max_iter": 1})
     parity.assert_identical_models(est.fit(X, Y), clone(est).fit(X, Y))
-    if init != "auto":
+    if init not in ("auto", "pytorch"):
         assert max(np.abs(b).max() for b in est.intercepts_) < 1e-290
     if init == "orthogonal":
         np.testing.assert_allclose(est.coefs_[0].T @ est.coefs_[0], np.eye(6), atol=1e-12)
@@ -622,6 +622,10 @@ def test_training_begins_with_given_weights(small):
     only_weights = MLPClassifier(**frozen).fit(X, Y, coef_init=tuple(W))
     np.testing.assert_array_equal(only_weights.coefs_[1], W[1])
     np.testing.assert_array_equal(only_weights.intercepts_[1], drawn.intercepts_[1])
+    some = MLPClassifier(**frozen).fit(X, Y, coef_init=[None, W[1], None], intercept_init=(b[0], None, None))
+    expected = [drawn.coefs_[0], W[1], drawn.coefs_[2], b[0], drawn.intercepts_[1], drawn.intercepts_[2]]
+    for array, of in zip([*some.coefs_, *some.intercepts_], expected, strict=True):
+        np.testing.assert_array_equal(array, of)
     # also over the weights of a warm start
     warm = MLPClassifier(warm_start=True, **frozen).fit(X, Y).fit(X, Y, coef_init=W)
     np.testing.assert_array_equal(warm.coefs_[0], W[0])
@@ -630,7 +634,7 @@ def test_training_begins_with_given_weights(small):
 
 
 BAD_STARTS = {
-    "an array": (np.ones((6, 6)), r"coef_init must be a list of 3 arrays, one per layer, of shapes \[\(6, 6\)"),
+    "an array": (np.ones((6, 6)), r"coef_init must be a list of 3 arrays or None, one per layer, of shapes \[\(6, 6\)"),
     "too few": ([np.ones((6, 6))], "must be a list of 3 arrays"),
     "transposed": ([np.ones((6, 6)), np.ones((5, 6)), np.ones((5, 3))], r"coef_init\[1\] must have shape \(6, 5\)"),
     "words": ([np.ones((6, 6)), np.ones((6, 5)), [["a"] * 3] * 5], r"coef_init\[2\] must be an array of numbers"),

@@ -325,9 +325,9 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             in a list are called 'validation_0', 'validation_1', ... The last set is the one that early stopping
             watches, unless `X_val` is given.
         coef_init : list of array-like of shape (fan_in, fan_out), default=None
-            Weights of each layer to start from.
+            Weights of each layer to start from; an entry that is None leaves a layer as it would be without.
         intercept_init : list of array-like of shape (fan_out,), default=None
-            Biases of each layer to start from.
+            Biases of each layer to start from, likewise.
         resume_from : str or path-like, default=None
             File of a :class:`fastmlp.callbacks.Checkpoint`: go on with the fit that wrote it, on the same data and with
             the same parameters, to the weights that it would have reached, bit for bit.
@@ -427,7 +427,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             weights.start_from(network, params, *start)
             training.best_params = params.copy()
             given = zip(("W", "b"), start, strict=True)
-            training.drawn = tuple(name for name, arrays in given if arrays is None and name in training.drawn)
+            kept = (name for name, arrays in given if arrays is None or arrays[-1] is None)  # of the last layer
+            training.drawn = tuple(name for name in kept if name in training.drawn)
         self._expose(network, params)
         return Task(self, engine, network, params, data)
 

@@ -305,7 +305,7 @@ _PARAMETERS = """
         for all, or one per hidden layer. Prediction uses running statistics, folded into the weights.
 
     init : {initializers} or callable, default='auto'
-        Initial weights: 'auto' are scikit-learn's; the others have zero biases. A callable maps
+        Initial weights: 'auto' are scikit-learn's, 'pytorch' PyTorch's; the others have zero biases. A callable maps
         ``(random_state, fan_in, fan_out)`` to a matrix of this shape.
 
     monitor : 'score', 'loss', scorer name, callable, list of names or dict of name to scorer, default='score'

@@ -94,6 +94,7 @@ InitializerName: TypeAlias = Literal[
     "he_normal",
     "lecun_uniform",
     "lecun_normal",
+    "pytorch",
     "orthogonal",
 ]
 BackendName: TypeAlias = Literal["auto", "cython", "numba", "cuda", "reference"]
