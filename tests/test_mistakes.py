@@ -229,7 +229,7 @@ VALUES = [
     (MLPClassifier, {"loss": "mse"}, "'squared_error' is a loss of MLPRegressor."),
     (MLPRegressor, {"loss": "mse"}, "Did you mean 'squared_error'?"),
     (MLPRegressor, {"loss": "cross_entropy"}, "'log_loss' is a loss of MLPClassifier."),
-    (MLPRegressor, {"loss": np.square}, "fastmlp.loss makes a loss of a function, for MLPRegressor."),
+    (MLPRegressor, {"loss": np.square}, "fastmlp.loss makes a loss of a function."),
     (
         MLPClassifier,
         {"activation": "softmax"},

@@ -18,7 +18,7 @@ from sklearn.utils import get_tags
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
+from fastmlp.data.targets import CLASSIFIER_LOSSES, DECISION_LOSSES, REGRESSOR_LOSSES
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 from fastmlp.kernels import formulas, reference
 from fastmlp.model.initialization import INITIALIZERS
@@ -127,13 +127,13 @@ def test_step_is_trained_straight_through(small):
 def test_classifier_losses(small, loss, task):
     y = {"multiclass": Y, "binary": Y_BINARY, "multilabel": Y_LABELS}[task]
     est = MLPClassifier(loss=loss, **small | {"max_iter": 40})
-    if task == "multilabel" and "hinge" in loss:
+    if task == "multilabel" and loss in DECISION_LOSSES:
         with pytest.raises(ValueError, match="makes no sense with multilabel"):
             est.fit(X, y)
         return
     assert_learns(est, y=y)
     assert est.score(X, y) > {"multiclass": 0.6, "binary": 0.75, "multilabel": 0.3}[task]
-    expected = {"multiclass": "softmax"}.get(task, "logistic") if "hinge" not in loss else "identity"
+    expected = {"multiclass": "softmax"}.get(task, "logistic") if loss not in DECISION_LOSSES else "identity"
     assert est.out_activation_ == expected
 
 
@@ -143,7 +143,7 @@ def test_default_loss_is_log_loss(small):
     )
 
 
-@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("loss", DECISION_LOSSES)
 def test_hinge_gives_decision_values(small, loss):
     est = MLPClassifier(loss=loss, **small | {"max_iter": 60})
     for y in (Y, Y_BINARY, np.array(["a", "b", "c"])[Y]):

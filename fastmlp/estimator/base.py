@@ -47,7 +47,7 @@ from fastmlp.model.tabular_initialization import Look
 from fastmlp.sklearn_compat import _fit_context
 from fastmlp.training import checkpoint, state, weightless
 from fastmlp.training.callbacks import check_callbacks
-from fastmlp.training.factors import Factors
+from fastmlp.training.factors import Factors, freezing
 from fastmlp.training.given_sets import given_validation
 from fastmlp.training.many import Task
 from fastmlp.training.metrics import Score
@@ -116,6 +116,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     warm_start: bool
     backend: types.BackendName
     callbacks: types.Callbacks | None
+    fit_intercept: bool
+    frozen_layers: types.FrozenLayers
     n_cv: int
 
     # what a fit leaves, for type checkers
@@ -228,7 +230,9 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _segment_factors(self, network: Network) -> Factors | None:
         """Return the factors of the learning rate, decay and epsilon of each segment, if there are any."""
-        return None
+        if self.frozen_layers is None and self.fit_intercept:
+            return None
+        return freezing(network, architecture.frozen_layers(self, network), not self.fit_intercept)
 
     # --- what estimators for tables do otherwise -------------------------------------------------------------------
 
@@ -440,6 +444,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self._hidden_sizes()
         backends.get(self.backend)
         given = bool(extras.validation)
+        if not self.fit_intercept and extras.start and extras.start[1] is not None:
+            raise ValueError("intercept_init makes no sense with fit_intercept=False: all biases are 0")
         if ensemble.size(self) > 1:
             ensemble.check(self, given, extras.start, extras.resume_from, extras.communicator)
         if choices.name_of(self.solver) == "lbfgs":
@@ -456,6 +462,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             check_callbacks(extras.callbacks)
         if extras.start:
             weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
+        architecture.check_frozen(self, network)
         if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self._has_validation(extras)):
             check_batches(self, X.shape[0])  # what a split leaves is not known yet
 

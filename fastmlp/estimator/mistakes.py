@@ -164,7 +164,7 @@ _OTHER_VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "Hidden layers do not have it; that of the output layer follows from loss.",
     ),
     ("activation", callable, "fastmlp.activation makes an activation of a function."),
-    ("loss", callable, "fastmlp.loss makes a loss of a function, for MLPRegressor."),
+    ("loss", callable, "fastmlp.loss makes a loss of a function."),
     ("solver", callable, "A solver is a name, or a name with parameters: ('adam', {{'beta_1': 0.8}})."),
     ("callbacks", callable, "Write callbacks=[...], a list."),
     ("random_state", lambda value: isinstance(value, np.random.Generator), "Draw an int: int(rng.integers(2**32))."),

@@ -47,6 +47,8 @@ FOREIGN: dict[str, str] = {
     "batch_norm": "bn batchnorm1d use_bn use_batch_norm use_batchnorm batch_normalization batch_normalisation",
     "init": "initializer weight_init kernel_initializer init_method weights_init initialization initialisation"
     " weight_initializer",
+    "fit_intercept": "bias use_bias intercept has_bias",
+    "frozen_layers": "frozen freeze freeze_layers fixed_layers non_trainable_layers",
     "monitor": "metric metrics eval_metric scoring score scorer validation_metric",
     "restore_best": "restore_best_weights keep_best load_best use_best_model load_best_model_at_end",
     "callbacks": "callback hooks",
@@ -84,6 +86,7 @@ FOREIGN: dict[str, str] = {
     " binary_cross_entropy softmax_cross_entropy bce_with_logits bce_with_logits_loss cross_entropy_loss deviance"
     " multi:softmax multi:softprob binary:logistic bce_loss categorical negative_log_likelihood",
     "focal": "focal_loss sigmoid_focal_loss binary_focal_crossentropy categorical_focal_crossentropy",
+    "perceptron": "perceptron_loss",
     "hinge": "hinge_loss categorical_hinge multi_margin_loss",
     "squared_hinge": "squared_hinge_loss",
     "squared_error": "mse mse_loss l2 l2_loss mean_squared_error ls least_squares squared_loss square rmse"
