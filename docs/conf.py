@@ -1,8 +1,8 @@
 """Sphinx settings of the documentation site.
 
-``python -m sphinx -W --keep-going -b html docs docs/_build/html``, with the packages of the ``docs`` extra, builds it
-from the Markdown pages here and the docstrings of the package. The pages of the course are notebooks: the build runs
-them, and fails where a cell fails.
+``python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html``, with the packages of the ``docs`` extra,
+builds it from the Markdown pages here and the docstrings of the package. The pages of the course are notebooks: the
+build runs them, and fails where a cell fails.
 """
 
 import re
