@@ -9,6 +9,7 @@ from sklearn.base import clone
 
 from fastmlp import MLPClassifier, MLPRegressor, RealMLPRegressor
 from fastmlp.callbacks import Checkpoint, Recorder
+from fastmlp.distributed import on_threads
 from fastmlp.engines import backends
 from fastmlp.model.network import Network
 from fastmlp.training.recorder import _near_limits
@@ -69,7 +70,8 @@ def test_the_numbers_are_those_of_numpy():
         np.testing.assert_allclose(record["gradient_norm"], gradients, rtol=1e-10)
         np.testing.assert_allclose(record["weight_norm"], [np.linalg.norm(W) for W in weights[::2]], rtol=1e-13)
         if i:
-            ratios = [np.linalg.norm(W - V) / np.linalg.norm(V) for W, V in zip(weights[::2], kept[i - 1][::2])]
+            pairs = list(zip(weights[::2], kept[i - 1][::2], strict=True))
+            ratios = [np.linalg.norm(W - V) / np.linalg.norm(V) for W, V in pairs]
             np.testing.assert_allclose(record["update_ratio"], ratios, rtol=1e-12)
         else:
             assert np.isnan(record["update_ratio"]).all()
@@ -319,12 +321,12 @@ def test_without_pandas(monkeypatch):
 @pytest.mark.parametrize(
     "given, text",
     [
-        ({"every": 0}, "every must be >= 1"),
+        ({"every": 0}, "every must be an int of at least 1"),
         ({"unit": "batch"}, 'unit must be "epoch" or "step"'),
         ({"X": X}, "X and y must be given together"),
         ({"max_rows": 1}, "max_rows must be an int of at least 2"),
         ({"max_rows": 10.5}, "max_rows must be an int"),
-        ({"unit": "step", "every": 1.5}, "every must be"),
+        ({"unit": "step", "every": 1.5}, "every must be an int"),
     ],
     ids=str,
 )
@@ -338,6 +340,15 @@ def test_rows_that_do_not_fit_are_refused_before_training():
         est = MLPClassifier(**SMALL, callbacks=[rows])
         with pytest.raises(ValueError, match=text):
             est.fit(X, y)
+
+
+def test_several_processes_refuse_it():
+    def fit(communicator):
+        est = MLPRegressor(**SMALL, callbacks=[Recorder()] if communicator.rank == 0 else None)
+        est.fit(X, TARGET, communicator=communicator)
+
+    with pytest.raises(Exception, match=r"Recorder\(.*\) looks into a training of one process"):
+        on_threads(fit, 2, timeout=20)
 
 
 def test_weights_are_not_touched():

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fastmlp.data import device_arrays
-from fastmlp.data.shared_rows import SharedRows
-from fastmlp.engines import backends, by_name
+from fastmlp.engines import by_name
 from fastmlp.model.network import Network
-from fastmlp.training.callbacks import EpochInfo, check_every, is_due
+from fastmlp.training.callbacks import EpochInfo, is_due
 from fastmlp.training.history import COLUMNS
 from fastmlp.training.rows import Rows
 
@@ -37,7 +36,7 @@ class Recorder:
     """Record what happens inside a network while it trains, layer by layer; the training itself stays bit for bit.
 
     By default it looks at 64 of the training rows after every epoch. For `load_digits` and one hidden layer of 64
-    neurons that adds about a tenth to an epoch. Small sets with short epochs pay more: raise `every`.
+    neurons that takes about 15 % of an epoch. Sets with shorter epochs pay more: raise `every`.
 
     Parameters
     ----------
@@ -53,10 +52,11 @@ class Recorder:
     Attributes
     ----------
     records : list of dict
-        One per record, the first before any training. ``epoch`` and ``step`` (numbers done so far), ``network`` (its
-        number in an ensemble), ``loss``, ``validation_loss``, ``score``, ``learning_rate`` and further columns of
-        ``history_`` (NaN where they are not known; with ``unit="step"`` the loss is that since the record before, or
-        since the epoch began), ``rows_loss`` (of the rows looked at, with penalty). Lists with a number per layer:
+        One per record, the first before any training. ``epoch`` and ``step`` (epochs done, steps of the optimizer),
+        ``network`` (its number in an ensemble), ``loss``, ``validation_loss``, ``score``, ``learning_rate`` and further
+        columns of ``history_`` (NaN where they are not known; with ``unit="step"`` the loss is that since the record
+        before, or since the epoch began), ``rows_loss`` (of the rows looked at, with penalty). Lists with a number per
+        layer:
 
         - ``gradient_norm``: Euclidean norm of the gradient of W, as :meth:`~fastmlp.MLPClassifier.loss_and_gradients`
           has it;
@@ -79,7 +79,7 @@ class Recorder:
     -----
     ``partial_fit`` and ``train_on_batch`` call no callbacks: call :meth:`record` after them. A fit that goes on (a warm
     start, ``resume_from``) adds to the records that the recorder has. With `standardize_y` all is in the units of
-    training.
+    training. A fit in several processes (``communicator``) refuses a recorder.
 
     Examples
     --------
@@ -104,13 +104,14 @@ class Recorder:
     records: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_every(self.every)
+        for name, least in (("every", 1), ("max_rows", 2)):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
         if self.unit not in ("epoch", "step"):
             raise ValueError(f'unit must be "epoch" or "step", got {self.unit!r}')
         if (self.X is None) != (self.y is None):
             raise ValueError("X and y must be given together, or neither of them")
-        if not isinstance(self.max_rows, numbers.Integral) or isinstance(self.max_rows, bool) or self.max_rows < 2:
-            raise ValueError(f"max_rows must be an int of at least 2, got {self.max_rows!r}")
         self._forget()
 
     def _forget(self) -> None:
@@ -133,10 +134,13 @@ class Recorder:
     def on_run_begin(self, run: Any) -> None:
         """Take the first record, unless there is one of these weights."""
         probe = self._probes[id(run.estimator)] = _Probe.of_run(self, run)
-        step = run.optimizer.t
-        kept = [record for record in self.records if record["network"] != run.number or record["step"] <= step]
-        self.records = kept  # without those after the snapshot that the fit goes on from
-        if not any(record["network"] == run.number and record["step"] == step for record in kept):
+        epoch, step = _n_epochs(run.estimator), int(run.optimizer.t)
+
+        def is_later(record: dict[str, Any]) -> bool:  # than the snapshot that the fit goes on from
+            return record["epoch"] > epoch or (record["epoch"] == epoch and record["step"] > step > 0)
+
+        self.records = [record for record in self.records if record["network"] != run.number or not is_later(record)]
+        if not any((r["network"], r["epoch"], r["step"]) == (run.number, epoch, step) for r in self.records):
             self._take(run, probe)
 
     def on_step(self, run: Any, loss: float) -> None:
@@ -262,23 +266,20 @@ class _Probe:
     @classmethod
     def of_run(cls, recorder: Recorder, run: Any) -> _Probe:
         """Return that of a training, for the rows that the recorder was given, or some of those to train on."""
-        estimator, network, shared = run.estimator, run.network, isinstance(run.data.X, SharedRows)
+        estimator = run.estimator
         if recorder.X is not None:
             if not hasattr(estimator, "_problem"):
                 raise ValueError(f"Recorder: X and y are for MLPClassifier and MLPRegressor, not {estimator!r}")
             _, _, _, data = estimator._problem(recorder.X, recorder.y, None)
             if run.units is not None:
                 data = run.units.data(data)
-        elif shared:
-            raise ValueError("Recorder: the training rows lie in several processes; give it X and y to look at")
         else:
             order = np.sort(run.order)
             order = order[np.linspace(0, len(order) - 1, min(len(order), recorder.max_rows)).astype(np.intp)]
             weight = run.data.sample_weight
             X = device_arrays.host_rows(run.data.X, order)
             data = run.data._replace(X=X, y=run.data.y[order], sample_weight=None if weight is None else weight[order])
-        engine = backends.get(estimator.backend) if shared else run.engine
-        return cls(run, Rows(estimator, engine, network, data))
+        return cls(run, Rows(estimator, run.engine, run.network, data))
 
     def look(self, params: np.ndarray) -> dict[str, Any]:
         """Return what there is to say of these weights."""

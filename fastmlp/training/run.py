@@ -323,7 +323,7 @@ class Run:
         """Return what trains on these parts, one after the other, and returns the mean loss of their rows."""
         visits = []
         for rows, size in parts:
-            train = self._with_pauses if self.step_watchers else self.engine.train_epoch
+            train: Any = self._with_pauses if self.step_watchers else self.engine.train_epoch
             visits.append(partial(train, *self._arguments(rows, size), **self.options))
         if len(visits) == 1:
             return visits[0]
