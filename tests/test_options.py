@@ -132,7 +132,10 @@ def test_classifier_losses(small, loss, task):
             est.fit(X, y)
         return
     assert_learns(est, y=y)
-    assert est.score(X, y) > {"multiclass": 0.6, "binary": 0.75, "multilabel": 0.3}[task]
+    enough = {"multiclass": 0.6, "binary": 0.75, "multilabel": 0.3}
+    if loss == "perceptron":
+        enough["multiclass"] = 0.5  # it wants no margin, by which the largest value is the right one
+    assert est.score(X, y) > enough[task]
     expected = {"multiclass": "softmax"}.get(task, "logistic") if loss not in DECISION_LOSSES else "identity"
     assert est.out_activation_ == expected
 
