@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,22 @@ def descended(
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def ready(estimator: Any, X: Any, y: Any, sizes: Iterable[tuple[int, float | None]]) -> Iterator[tuple[Any, int]]:
+    """Yield a clone for each (size of batches, learning rate or None), all with the same first weights."""
+    from sklearn.base import clone
+
+    first = None
+    for size, rate in sizes:
+        model = clone(estimator)
+        if rate is not None:
+            model.set_params(learning_rate_init=rate)
+        model.initialize(X, y)
+        if first is None:
+            first = model.get_weights()
+        model.set_weights(first)
+        yield model, size
 
 
 def trained(model: Any, X: Any, y: Any, batch_size: int, n_epochs: int, rng: np.random.RandomState) -> Iterator[Any]:

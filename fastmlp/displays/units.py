@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastmlp.displays._axes import network_and_rows
+from fastmlp.displays._axes import check_whole, network_and_rows
 from fastmlp.displays._mosaic import Mosaic, chosen_units, image_shape_of
 
 #: Rows over which the answer to a pixel is averaged, at most.
@@ -273,8 +273,7 @@ def _axes(columns: np.ndarray, resolution: int | None) -> tuple[np.ndarray, ...]
     n = columns.shape[1]
     if resolution is None:
         resolution = 200 if n == 1 else 60
-    if not isinstance(resolution, Integral) or resolution < 2:
-        raise ValueError(f"grid_resolution must be an integer >= 2, got {resolution!r}")
+    check_whole("grid_resolution", resolution, 2)
     low, high = columns.min(axis=0), columns.max(axis=0)
     room = np.where(high > low, 0.05 * (high - low), 1.0)
     return tuple(np.linspace(a, b, int(resolution)) for a, b in zip(low - room, high + room, strict=True))
