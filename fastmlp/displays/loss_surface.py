@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -391,7 +391,7 @@ class LossSurfaceDisplay(Display):
             margin = 0.05 * float(np.ptp(loss) or 1.0)
             ax.set(xlabel=self.names[0], ylabel="loss", ylim=(loss.min() - margin, loss.max() + margin))
         else:
-            given = _levels(loss, levels) if isinstance(levels, Integral) else levels
+            given = _levels(loss, levels) if isinstance(levels, int | np.integer) else levels
             self.contours_ = ax.contourf(*self.axes, loss, given, **{"cmap": cmap, "alpha": 0.7} | kwargs)
             ax.contour(*self.axes, loss, self.contours_.levels, colors="0.5", linewidths=0.4)
             ax.set(xlabel=self.names[0], ylabel=self.names[1])
@@ -440,7 +440,7 @@ def _grid(ranges: Sequence[tuple[float, float]], resolution: int | None) -> tupl
     return tuple(np.linspace(low, high, int(resolution)) for low, high in ranges)
 
 
-def _levels(loss: np.ma.MaskedArray, n: int) -> np.ndarray:
+def _levels(loss: np.ma.MaskedArray, n: Any) -> np.ndarray:
     """Return losses of contours, closer where it is low."""
     check_whole("levels", n, 2)
     low, high = float(loss.min()), float(loss.max())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -261,8 +260,8 @@ def _features(given: Any, n_features: int) -> list[int]:
                 " pixels"
             )
         return list(range(n_features))
-    chosen = [given] if isinstance(given, Integral) else list(given) if isinstance(given, tuple | list) else []
-    whole = all(isinstance(i, Integral) and -n_features <= i < n_features for i in chosen)
+    chosen = [given] if isinstance(given, int | np.integer) else list(given) if isinstance(given, tuple | list) else []
+    whole = all(isinstance(i, int | np.integer) and -n_features <= i < n_features for i in chosen)
     if not whole or len(chosen) not in (1, 2) or len({int(i) % n_features for i in chosen}) < len(chosen):
         raise ValueError(f"features must be one or two different numbers from 0 to {n_features - 1}, got {given!r}")
     return [int(i) % n_features for i in chosen]

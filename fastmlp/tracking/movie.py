@@ -257,12 +257,14 @@ class TrainingMovie:
         return f"TrainingMovie({os.fspath(self.path)!r}, every={self.every!r})"
 
 
-def _gif_writer(fps: float) -> Any:
+def _gif_writer(fps: Any) -> Any:
     """Return matplotlib's writer by Pillow, with one palette for all frames, which halves the file."""
     from matplotlib.animation import PillowWriter
     from PIL import Image
 
     class Writer(PillowWriter):
+        _frames: list[Any]
+
         def hold(self) -> None:
             self._frames += self._frames[-1:] * round(self.fps)
 
@@ -281,7 +283,7 @@ def _gif_writer(fps: float) -> Any:
     return Writer(fps=fps)
 
 
-def _mp4_writer(fps: float) -> Any:
+def _mp4_writer(fps: Any) -> Any:
     """Return matplotlib's writer by ffmpeg."""
     from matplotlib.animation import FFMpegWriter
 
