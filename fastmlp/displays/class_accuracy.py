@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils.multiclass import type_of_target, unique_labels
 from sklearn.utils.validation import check_consistent_length
 
@@ -138,7 +139,9 @@ class ClassAccuracyDisplay(Display):
             If matplotlib is not installed.
         """
         check_consistent_length(y_true, y_pred, sample_weight)
-        truth, predicted = np.asarray(y_true), np.asarray(y_pred)
+        truth, predicted = (y.toarray() if issparse(y) else np.asarray(y) for y in (y_true, y_pred))
+        if not len(truth):
+            raise ValueError("y_true must hold at least one row, got none")
         kinds = {type_of_target(truth), type_of_target(predicted)}
         if kinds == {"multilabel-indicator"} and truth.shape == predicted.shape:
             known, of_label = np.arange(truth.shape[1]), np.ones(truth.shape, bool)

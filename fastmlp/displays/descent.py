@@ -25,8 +25,11 @@ def value(f: Callable[..., Any], point: np.ndarray) -> float:
 def slope(f: Callable[..., Any], point: np.ndarray, gradient: Callable[..., Any] | None = None) -> np.ndarray:
     """Return the gradient (n_dims,) at a point: the one given, or central differences."""
     if gradient is not None:
-        with np.errstate(all="ignore"):
-            found = np.atleast_1d(np.asarray(gradient(*point.tolist()), dtype=np.float64))
+        try:
+            with np.errstate(all="ignore"):
+                found = np.atleast_1d(np.asarray(gradient(*point.tolist()), dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"gradient must return {len(point)} numbers: {error}") from error
         if found.shape != point.shape:
             raise ValueError(f"gradient must return {len(point)} numbers, got shape {found.shape}")
         return found
@@ -52,7 +55,11 @@ def descended(
     """
     points, velocity = [start], np.zeros_like(start)
     for step in range(n_steps):
-        velocity = momentum * velocity - rate(step) * slope(f, points[-1], gradient)
+        try:
+            size = float(rate(step))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"learning_rate must return a number for each step: {error}") from error
+        velocity = momentum * velocity - size * slope(f, points[-1], gradient)
         point = points[-1] + velocity
         if not np.isfinite(point).all():
             break

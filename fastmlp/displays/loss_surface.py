@@ -177,7 +177,7 @@ class LossSurfaceDisplay(Display):
         if not callable(learning_rate) and not (isinstance(learning_rate, Real) and 0 < learning_rate < np.inf):
             raise ValueError(f"learning_rate must be a number > 0 or a function of the step, got {learning_rate!r}")
         check_whole("n_steps", n_steps, 1)
-        if not 0 <= momentum < 1:
+        if not (isinstance(momentum, Real) and 0 <= momentum < 1):
             raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
         if label is None:
             label = "changing rate" if callable(learning_rate) else f"rate {learning_rate:g}"
@@ -262,6 +262,8 @@ class LossSurfaceDisplay(Display):
         """
         model, X = network_and_rows(estimator, X)
         plane = WeightPlane(WeightSpace(model, X, y, sample_weight))
+        if paths is not None and not isinstance(paths, Mapping):
+            raise ValueError(f"paths must be a dict from labels to lists of weights, got {type(paths).__name__}")
         points = {str(label): plane.points(path) for label, path in (paths or {}).items()}
         if weights is not None:
             plane.along_weights([weights] if isinstance(weights, str) else weights)
@@ -336,6 +338,8 @@ class LossSurfaceDisplay(Display):
         """
         from sklearn.utils import check_random_state
 
+        if network_and_rows(estimator, None, fitted=False)[0] is not estimator:
+            raise TypeError(f"from_training trains an MLPClassifier or MLPRegressor by itself, got {estimator!r}")
         rng, n = check_random_state(random_state), _num_samples(X)
         sizes = [n if size is None else size for size in batch_sizes]
         for size in sizes:
@@ -348,7 +352,6 @@ class LossSurfaceDisplay(Display):
             raise ValueError(
                 f"learning_rates must hold one for each of the {len(sizes)} batch_sizes, got {learning_rates!r}"
             )
-        network_and_rows(estimator, None, fitted=False)
         paths = {}
         for model, size in descent.ready(estimator, X, y, zip(sizes, rates, strict=True)):
             label = "single samples" if size == 1 else "all rows" if size == n else f"batches of {size}"
@@ -388,8 +391,9 @@ class LossSurfaceDisplay(Display):
             raise ValueError("the loss is nowhere finite: there is nothing to draw")
         if len(self.axes) == 1:
             (self.line_,) = ax.plot(self.axes[0], loss, **{"color": "0.35", "zorder": 1} | kwargs)
-            margin = 0.05 * float(np.ptp(loss) or 1.0)
-            ax.set(xlabel=self.names[0], ylabel="loss", ylim=(loss.min() - margin, loss.max() + margin))
+            low, high = float(loss.min()), float(loss.max())
+            margin = 0.05 * ((high - low) or 1.0)
+            ax.set(xlabel=self.names[0], ylabel="loss", ylim=(low - margin, high + margin))
         else:
             given = _levels(loss, levels) if isinstance(levels, int | np.integer) else levels
             self.contours_ = ax.contourf(*self.axes, loss, given, **{"cmap": cmap, "alpha": 0.7} | kwargs)

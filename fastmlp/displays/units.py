@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import issparse
 
 from fastmlp.displays._axes import check_whole, network_and_rows
 from fastmlp.displays._mosaic import Mosaic, chosen_units, image_shape_of
@@ -125,6 +126,7 @@ class UnitDisplay(Mosaic):
         """
         model, _ = network_and_rows(estimator, None)
         names = [str(name) for name in getattr(X, "columns", ())]
+        X = X.toarray() if issparse(X) else X
         rows = np.asarray(X, dtype=np.float64)
         if rows.ndim != 2 or not len(rows) or not np.isfinite(rows).all():
             raise ValueError(f"X must be a matrix of finite numbers, got shape {rows.shape}")

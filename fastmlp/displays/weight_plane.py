@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.displays._axes import check_whole
 from fastmlp.estimator.inside import WeightSpace
 
 
@@ -32,10 +31,11 @@ class WeightPlane:
 
     def points(self, path: Sequence[Any]) -> np.ndarray:
         """Return the weights along a path as vectors (n_points, n_weights)."""
-        points = np.empty((len(path), len(self.centre)))
+        steps = [weights if isinstance(weights, list | tuple) else [weights] for weights in path]
+        points = np.empty((len(steps), len(self.centre)))
         if not len(points):
             raise ValueError("a path must hold weights, got an empty one")
-        for point, weights in zip(points, path, strict=True):
+        for point, weights in zip(points, steps, strict=True):
             views = [view for _, view in self._space.arrays(point)]
             shapes, found = [view.shape for view in views], [np.shape(array) for array in weights]
             if shapes != found:
@@ -47,7 +47,7 @@ class WeightPlane:
         return points
 
     def along_weights(self, names: Sequence[str]) -> None:
-        if len(names) not in (1, 2):
+        if not isinstance(names, list | tuple) or len(names) not in (1, 2):
             raise ValueError(f"weights must name one weight or two, got {names!r}")
         self.names, self.unit = tuple(names), False
         self.directions = np.zeros((len(names), len(self.centre)))
@@ -71,7 +71,8 @@ class WeightPlane:
         """Draw directions; with `normalize` those of each neuron have the norm of its weights, and biases none."""
         from sklearn.utils import check_random_state
 
-        check_whole("directions", n, 1, 2)
+        if n not in (1, 2):
+            raise ValueError(f"directions must be 1, 2 or 'paths', got {n!r}")
         rng = check_random_state(random_state)
         self.names = ("first random direction", "second random direction")[:n]
         directions = []
@@ -97,6 +98,8 @@ class WeightPlane:
             return
         # each path weighs the same, however many steps it has
         seen = np.vstack([(path - self.centre) / np.sqrt(len(path)) for path in paths.values()])
+        if not np.isfinite(seen).all():
+            raise ValueError('directions="paths" needs paths of finite weights')
         components = np.linalg.svd(seen, full_matrices=False)[2][:2]
         if len(components) < 2:
             raise ValueError('directions="paths" needs paths of at least two points')

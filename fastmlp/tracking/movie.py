@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -99,14 +100,18 @@ class TrainingMovie:
         if Path(self.path).suffix.lower() not in WRITERS:
             raise ValueError(f"path must end in {' or '.join(WRITERS)}, got {os.fspath(self.path)!r}")
         for name, least in (("fps", 0), ("dpi", 0), ("grid_resolution", 1)):
-            if not getattr(self, name) > least:
-                raise ValueError(f"{name} must be > {least}, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and value > least):
+                raise ValueError(f"{name} must be a number > {least}, got {value!r}")
         if self.panels is not None and (
             isinstance(self.panels, str) or not self.panels or not set(self.panels) <= set(PANELS)
         ):
             raise ValueError(f"panels must name some of {list(PANELS)}, got {self.panels!r}")
         if self.X is not None:
-            rows = np.asarray(self.X, dtype=np.float64)
+            try:
+                rows = np.asarray(self.X, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"X must be a matrix of finite numbers: {error}") from error
             if rows.ndim != 2 or not len(rows) or not np.isfinite(rows).all():
                 raise ValueError(f"X must be a matrix of finite numbers, got shape {rows.shape}")
             if self.y is not None and np.shape(self.y)[:1] != rows.shape[:1]:
@@ -123,8 +128,15 @@ class TrainingMovie:
                 f"TrainingMovie({os.fspath(self.path)!r}) needs ffmpeg, which is not on the PATH: install it, or write"
                 " a .gif"
             )
-        Reservation(path).release()  # a long training must not end where nothing can be written
+        try:
+            Reservation(path).release()  # a long training must not end where nothing can be written
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(self.path)) from error
         self._shown = self._panels_of(estimator)
+        if "region" in self._shown and self.y is not None and hasattr(estimator, "classes_"):
+            unknown = np.setdiff1d(np.asarray(self.y), np.asarray(estimator.classes_))
+            if len(unknown):
+                raise ValueError(f"y of TrainingMovie holds {unknown.tolist()}, which the classes of the fit do not")
         if hasattr(estimator, "coefs_"):
             self._take(estimator)
 
@@ -150,8 +162,11 @@ class TrainingMovie:
         from fastmlp.estimator.base import _BaseMLP
 
         n_features = 0 if self.X is None else np.shape(self.X)[1]
+        region = "" if n_features in (1, 2) else f"X has {n_features} features, and a region needs one or two"
+        if n_features == 2 and _has_several_outputs(estimator):
+            region = "there are several outputs, and a region shows one"
         why_not = {
-            "region": "" if n_features in (1, 2) else f"X has {n_features} features, and a region needs one or two",
+            "region": region,
             "weights": "" if isinstance(estimator, _BaseMLP) else f"{type(estimator).__name__} has no plain weights",
             "curves": "",
         }
@@ -255,6 +270,12 @@ class TrainingMovie:
 
     def __repr__(self) -> str:
         return f"TrainingMovie({os.fspath(self.path)!r}, every={self.every!r})"
+
+
+def _has_several_outputs(estimator: Any) -> bool:
+    """Return whether a prediction is several numbers or labels, not a class."""
+    classes = hasattr(estimator, "classes_") and getattr(estimator, "out_activation_", None) != "logistic"
+    return getattr(estimator, "n_outputs_", 1) > 1 and not classes
 
 
 def _gif_writer(fps: Any) -> Any:
