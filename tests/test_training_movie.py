@@ -76,6 +76,16 @@ def test_the_last_frame_is_the_fitted_network(tmp_path, monkeypatch):
     np.testing.assert_array_equal(kept[-1].layers["coefs"][0], clf.coefs_[0])
 
 
+def test_a_warm_start_goes_on(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(TrainingMovie, "_write", lambda self, frames, *_: kept.extend(frames))
+    movie = TrainingMovie(tmp_path / "a.gif", X, y, **QUICK)
+    clf = moons(movie, max_iter=2, warm_start=True)
+    clf.fit(X, y)
+    assert [(frame.epoch, frame.n_rows) for frame in kept] == [(0, 0), (1, 1), (2, 2), (0, 2), (1, 3), (2, 4)]
+    np.testing.assert_array_equal(kept[2].outputs, kept[3].outputs)
+
+
 SHAPES = {
     "two classes": (MLPClassifier, X, y, {}),
     "decision values": (MLPClassifier, X, y, {"loss": "hinge"}),

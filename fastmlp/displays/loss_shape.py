@@ -139,14 +139,9 @@ class LossShapeDisplay(Display):
             values.append(of_rows)
             deltas.append(delta[:, 0])
         slope = np.array(deltas) / (link.slope(points) if over == "prediction" else 1.0)
-        label = (
-            "logit"
-            if over == "logit"
-            else "decision value"
-            if classes and objective.link == "identity"
-            else link.prediction
-        )
-        x = z if over == "logit" else points
+        label, x = ("logit", z) if over == "logit" else (link.prediction, points)
+        if classes and objective.link == "identity":
+            label = "decision value"
         name = choices.name_of(loss)
         return cls(x=x, loss=np.array(values), slope=slope, y=true, name=name, label=label).plot(ax, **options)
 

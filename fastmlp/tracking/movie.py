@@ -26,6 +26,7 @@ class Frame(NamedTuple):
     """What is kept of an epoch until the film is drawn."""
 
     epoch: int
+    n_rows: int  # of the history, which may have epochs of fits before
     outputs: np.ndarray | None  # at the points of the grid
     layers: Any  # FittedLayers with weights of its own
 
@@ -185,7 +186,7 @@ class TrainingMovie:
             layers = vars(fitted_layers(estimator))
             layers |= {name: [array.copy() for array in layers[name]] for name in ("coefs", "intercepts")}
         outputs = None if "region" not in self._shown else _outputs(estimator, self._points())
-        self._frames.append(Frame(estimator.n_iter_, outputs, layers))
+        self._frames.append(Frame(estimator.n_iter_, len(estimator.history_["loss"]), outputs, layers))
 
     def _grid(self) -> list[np.ndarray]:
         """Return the values of each feature at which predictions are drawn."""
@@ -239,7 +240,7 @@ class TrainingMovie:
             elif panel == "weights":
                 _draw_weights(ax, frame.layers)
             else:
-                _draw_curves(ax, history, frame.epoch)
+                _draw_curves(ax, history, frame.n_rows)
 
     def _draw_region(self, ax: Any, outputs: Any, classes: Any) -> None:
         rows, grid = np.asarray(self.X, dtype=np.float64), self._grid()
@@ -337,13 +338,13 @@ def _draw_weights(ax: Any, layers: Any) -> None:
         ax.axis("off")
 
 
-def _draw_curves(ax: Any, history: dict[str, Any], epoch: int) -> None:
-    """Draw the curves up to an epoch, on the axes of all epochs."""
+def _draw_curves(ax: Any, history: dict[str, Any], n_rows: int) -> None:
+    """Draw the first rows of a history, on the axes of all of them."""
     from fastmlp.displays import LossCurveDisplay
 
     n = len(history["loss"])
-    if epoch:
-        display = LossCurveDisplay.from_history({name: column[:epoch] for name, column in history.items()}, ax=ax)
+    if n_rows:
+        display = LossCurveDisplay.from_history({name: column[:n_rows] for name, column in history.items()}, ax=ax)
         ends = {"loss": ax, "score": display.score_ax_}
     else:
         ends = {"loss": ax}
