@@ -61,9 +61,13 @@ SHAPES = {
 }  # fmt: skip
 
 
-def test_every_loss_has_a_shape():
-    named = {loss if isinstance(loss, str) else loss[0] for loss, _, _ in SHAPES.values() if not callable(loss)}
-    assert named == {*CLASSIFIER_LOSSES, *REGRESSOR_LOSSES}
+@pytest.mark.parametrize("loss", [*CLASSIFIER_LOSSES, *REGRESSOR_LOSSES])
+def test_every_loss_has_a_shape(loss):
+    """The reference computes the same, and the slopes are those of the curve."""
+    display = LossShapeDisplay.from_loss(loss, prediction=np.linspace(0.41, 0.43, 9))
+    judge = LossShapeDisplay.from_loss(loss, prediction=display.x, backend="reference")
+    np.testing.assert_allclose(display.loss, judge.loss, rtol=1e-12)
+    np.testing.assert_allclose(np.gradient(display.loss[0], display.x)[1:-1], display.slope[0][1:-1], rtol=1e-3)
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
@@ -222,6 +226,8 @@ def test_functions_are_checked(options, message):
         ({"start": np.nan}, "start must hold 1 finite numbers"),
         ({"learning_rate": 0}, "learning_rate must be a number > 0 or a function"),
         ({"learning_rate": "fast"}, "learning_rate must be"),
+        ({"learning_rate": lambda step: "a"}, "learning_rate must return a number"),
+        ({"momentum": "a"}, r"momentum must be in"),
         ({"n_steps": 0}, "n_steps must be an integer >= 1, got 0"),
         ({"momentum": 1}, r"momentum must be in \[0, 1\), got 1"),
     ],
@@ -341,12 +347,15 @@ def test_surfaces_behind_a_scaler():
         ({"weights": [0, 1]}, "weights must be written"),
         ({"weights": ["coefs_[0][0, 0]"] * 2}, "weights must name two weights"),
         ({"weights": []}, "weights must name one weight or two"),
-        ({"directions": 3}, r"directions must be integers in \[1, 2\], got 3"),
+        ({"directions": 3}, r"directions must be 1, 2 or 'paths', got 3"),
         ({"directions": "paths"}, 'directions="paths" needs paths'),
         ({"span": 0}, "span must be a number > 0, got 0"),
         ({"grid_resolution": 1.5}, "grid_resolution must be an integer >= 2"),
         ({"paths": {"mine": [[np.zeros(2)]]}}, "path must have the shapes"),
         ({"paths": {"mine": []}}, "a path must hold weights"),
+        ({"paths": [1]}, "paths must be a dict"),
+        ({"paths": {"mine": [1, 2]}}, "path must have the shapes"),
+        ({"weights": 5}, "weights must name one weight or two"),
     ],
 )  # fmt: skip
 def test_surfaces_are_checked(options, message):
@@ -384,3 +393,9 @@ def test_losses_of_rows_are_the_references():
     mean, delta = reference.loss("log_loss", logits, labels)
     assert values.mean() == pytest.approx(mean)
     np.testing.assert_allclose(deltas, delta, rtol=1e-12)
+
+
+def test_what_cannot_be_trained_in_copies():
+    for estimator in (make_pipeline(StandardScaler(), line()), StandardScaler()):
+        with pytest.raises(TypeError, match="MLPClassifier or MLPRegressor"):
+            LossSurfaceDisplay.from_training(estimator, X, y)

@@ -76,6 +76,16 @@ def test_the_last_frame_is_the_fitted_network(tmp_path, monkeypatch):
     np.testing.assert_array_equal(kept[-1].layers["coefs"][0], clf.coefs_[0])
 
 
+def test_a_warm_start_goes_on(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(TrainingMovie, "_write", lambda self, frames, *_: kept.extend(frames))
+    movie = TrainingMovie(tmp_path / "a.gif", X, y, **QUICK)
+    clf = moons(movie, max_iter=2, warm_start=True)
+    clf.fit(X, y)
+    assert [(frame.epoch, frame.n_rows) for frame in kept] == [(0, 0), (1, 1), (2, 2), (0, 2), (1, 3), (2, 4)]
+    np.testing.assert_array_equal(kept[2].outputs, kept[3].outputs)
+
+
 SHAPES = {
     "two classes": (MLPClassifier, X, y, {}),
     "decision values": (MLPClassifier, X, y, {"loss": "hinge"}),
@@ -159,9 +169,9 @@ def test_copies_have_filmed_nothing(tmp_path):
     [
         ({"path": "film.avi"}, "path must end in .gif or .mp4, got 'film.avi'"),
         ({"every": 0}, "every must be >= 1, got 0"),
-        ({"fps": 0}, "fps must be > 0, got 0"),
-        ({"dpi": -1}, "dpi must be > 0, got -1"),
-        ({"grid_resolution": 1}, "grid_resolution must be > 1, got 1"),
+        ({"fps": 0}, "fps must be a number > 0, got 0"),
+        ({"dpi": -1}, "dpi must be a number > 0, got -1"),
+        ({"grid_resolution": 1}, "grid_resolution must be a number > 1, got 1"),
         ({"panels": ["loss"]}, r"panels must name some of \['region', 'weights', 'curves'\], got \['loss'\]"),
         ({"panels": "curves"}, "panels must name some of"),
         ({"X": [1.0]}, r"X must be a matrix of finite numbers, got shape \(1,\)"),
@@ -175,7 +185,11 @@ def test_arguments_are_checked(options, message):
 
 
 def test_what_stops_a_film_stops_the_fit_at_its_beginning(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="several outputs, and a region shows one"):
+        MLPRegressor(callbacks=[TrainingMovie(tmp_path / "a.gif", X, **SMALL)]).fit(X, X)
+    with pytest.raises(ValueError, match=r"y of TrainingMovie holds \['q'\], which the classes of the fit do not"):
+        moons(TrainingMovie(tmp_path / "a.gif", X, ["q"] * 40))
+    with pytest.raises(FileNotFoundError, match=r"nowhere.a.gif'$"):
         moons(TrainingMovie(tmp_path / "nowhere" / "a.gif"))
     with pytest.raises(ValueError, match="TrainingMovie shows one network, and this fit trains several"):
         moons(TrainingMovie(tmp_path / "a.gif"), n_ens=2)

@@ -17,7 +17,7 @@ as attributes, and ``plot`` draws it again; ``ax_`` and ``figure_`` hold the las
 ============================  ========================================================
 
 matplotlib is imported when something is drawn.  What all share is in _axes.py; images side by side are drawn by
-_mosaic.py, and paths of descent found by descent.py.
+_mosaic.py; descent.py finds paths, and weight_plane.py their places among the weights.
 """
 
 from fastmlp.displays.activation import ActivationDisplay

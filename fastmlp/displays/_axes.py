@@ -61,3 +61,11 @@ def network_and_rows(estimator: Any, X: Any, fitted: bool = True) -> tuple[Any, 
         else:
             break
     return model, X
+
+
+def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Refuse what is no whole number from `least` to `most`; the ValueError names the argument."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not least <= value <= (value if most is None else most):
+        allowed = f"an integer >= {least}" if most is None else f"integers in [{least}, {most}]"
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils.multiclass import type_of_target, unique_labels
 from sklearn.utils.validation import check_consistent_length
 
@@ -138,7 +139,9 @@ class ClassAccuracyDisplay(Display):
             If matplotlib is not installed.
         """
         check_consistent_length(y_true, y_pred, sample_weight)
-        truth, predicted = np.asarray(y_true), np.asarray(y_pred)
+        truth, predicted = (y.toarray() if issparse(y) else np.asarray(y) for y in (y_true, y_pred))
+        if not len(truth):
+            raise ValueError("y_true must hold at least one row, got none")
         kinds = {type_of_target(truth), type_of_target(predicted)}
         if kinds == {"multilabel-indicator"} and truth.shape == predicted.shape:
             known, of_label = np.arange(truth.shape[1]), np.ones(truth.shape, bool)
@@ -183,19 +186,25 @@ class ClassAccuracyDisplay(Display):
         self.bars_ = ax.bar(np.arange(n), np.nan_to_num(self.accuracy), **style)
         label = f"all rows: {self.overall:.3g}"
         self.overall_line_ = ax.axhline(self.overall, color="tab:orange", linestyle="--", label=label)
-        for bar, value, total in zip(self.bars_, self.accuracy, self.n_samples, strict=True) if n <= 20 else ():
-            middle = bar.get_x() + bar.get_width() / 2
-            text = "no rows" if np.isnan(value) else f"{value:.3g}"
-            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}  # the line may run here
-            ax.text(middle, bar.get_height() + 0.02, text, ha="center", va="bottom", fontsize=8, bbox=box)
-            if counts and not np.isnan(value):
-                ax.text(middle, 0.02, f"n={total:g}", ha="center", va="bottom", fontsize=7, color="white")
+        if n <= 20:
+            self._write_numbers(ax, counts)
         names = [str(name) for name in self.labels]
         ax.set(ylim=(0, 1.1), ylabel="accuracy", xlabel="class", yticks=np.linspace(0, 1, 6))
         turned = sum(map(len, names)) > 12 * ax.get_position().width * ax.figure.get_size_inches()[0]
         ax.set_xticks(np.arange(n), names, rotation=90 if turned else 0)
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize="small")
         return self
+
+    def _write_numbers(self, ax: Any, counts: bool) -> None:
+        """Write the accuracy above each bar, and its number of rows into it."""
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}  # the line may run here
+        for bar, value, total in zip(self.bars_, self.accuracy, self.n_samples, strict=True):
+            middle = bar.get_x() + bar.get_width() / 2
+            text = "no rows" if np.isnan(value) else f"{value:.3g}"
+            ax.text(middle, bar.get_height() + 0.02, text, ha="center", va="bottom", fontsize=8, bbox=box)
+            if counts and not np.isnan(value):
+                style = {"rotation": 90 if len(self.labels) > 5 else 0, "color": "white", "fontsize": 7}
+                ax.text(middle, 0.03, f"n={total:g}", ha="center", va="bottom", **style)
 
 
 def _columns(labels: Any, known: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,11 @@ def value(f: Callable[..., Any], point: np.ndarray) -> float:
 def slope(f: Callable[..., Any], point: np.ndarray, gradient: Callable[..., Any] | None = None) -> np.ndarray:
     """Return the gradient (n_dims,) at a point: the one given, or central differences."""
     if gradient is not None:
-        with np.errstate(all="ignore"):
-            found = np.atleast_1d(np.asarray(gradient(*point.tolist()), dtype=np.float64))
+        try:
+            with np.errstate(all="ignore"):
+                found = np.atleast_1d(np.asarray(gradient(*point.tolist()), dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"gradient must return {len(point)} numbers: {error}") from error
         if found.shape != point.shape:
             raise ValueError(f"gradient must return {len(point)} numbers, got shape {found.shape}")
         return found
@@ -52,7 +55,11 @@ def descended(
     """
     points, velocity = [start], np.zeros_like(start)
     for step in range(n_steps):
-        velocity = momentum * velocity - rate(step) * slope(f, points[-1], gradient)
+        try:
+            size = float(rate(step))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"learning_rate must return a number for each step: {error}") from error
+        velocity = momentum * velocity - size * slope(f, points[-1], gradient)
         point = points[-1] + velocity
         if not np.isfinite(point).all():
             break
@@ -61,6 +68,22 @@ def descended(
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def ready(estimator: Any, X: Any, y: Any, sizes: Iterable[tuple[int, float | None]]) -> Iterator[tuple[Any, int]]:
+    """Yield a clone for each (size of batches, learning rate or None), all with the same first weights."""
+    from sklearn.base import clone
+
+    first = None
+    for size, rate in sizes:
+        model = clone(estimator)
+        if rate is not None:
+            model.set_params(learning_rate_init=rate)
+        model.initialize(X, y)
+        if first is None:
+            first = model.get_weights()
+        model.set_weights(first)
+        yield model, size
 
 
 def trained(model: Any, X: Any, y: Any, batch_size: int, n_epochs: int, rng: np.random.RandomState) -> Iterator[Any]:

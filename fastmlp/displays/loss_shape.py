@@ -139,8 +139,9 @@ class LossShapeDisplay(Display):
             values.append(of_rows)
             deltas.append(delta[:, 0])
         slope = np.array(deltas) / (link.slope(points) if over == "prediction" else 1.0)
-        label = "logit" if over == "logit" else "decision value" if _is_hinge(objective) else link.prediction
-        x = z if over == "logit" else points
+        label, x = ("logit", z) if over == "logit" else (link.prediction, points)
+        if classes and objective.link == "identity":
+            label = "decision value"
         name = choices.name_of(loss)
         return cls(x=x, loss=np.array(values), slope=slope, y=true, name=name, label=label).plot(ax, **options)
 
@@ -219,10 +220,6 @@ def _objective(loss: Any) -> tuple[targets.Objective, bool]:
         if name in targets.CLASSIFIER_LOSSES:
             return targets.resolve_loss("binary", loss, 1), True
     return targets.resolve_loss("regression", loss, 2), False
-
-
-def _is_hinge(objective: targets.Objective) -> bool:
-    return choices.name_of(objective.loss).endswith("hinge")
 
 
 def _check_targets(y: np.ndarray, objective: targets.Objective, classes: bool) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
 
 from fastmlp.displays import descent
-from fastmlp.displays._axes import Display, network_and_rows
+from fastmlp.displays._axes import Display, check_whole, network_and_rows
+from fastmlp.displays.weight_plane import WeightPlane
 from fastmlp.estimator.inside import WeightSpace
 from fastmlp.sklearn_compat import _num_samples
 
@@ -176,8 +176,8 @@ class LossSurfaceDisplay(Display):
             raise ValueError(f"start must hold {n_dims} finite numbers, got {start!r}")
         if not callable(learning_rate) and not (isinstance(learning_rate, Real) and 0 < learning_rate < np.inf):
             raise ValueError(f"learning_rate must be a number > 0 or a function of the step, got {learning_rate!r}")
-        _check_whole("n_steps", n_steps, 1)
-        if not 0 <= momentum < 1:
+        check_whole("n_steps", n_steps, 1)
+        if not (isinstance(momentum, Real) and 0 <= momentum < 1):
             raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
         if label is None:
             label = "changing rate" if callable(learning_rate) else f"rate {learning_rate:g}"
@@ -261,25 +261,23 @@ class LossSurfaceDisplay(Display):
             If matplotlib is not installed.
         """
         model, X = network_and_rows(estimator, X)
-        _check_whole("directions", directions, 1, 2) if directions != "paths" else None
-        if not (isinstance(span, Real) and 0 < span < np.inf):
-            raise ValueError(f"span must be a number > 0, got {span!r}")
-        plane = _Plane(WeightSpace(model, X, y, sample_weight))
+        plane = WeightPlane(WeightSpace(model, X, y, sample_weight))
+        if paths is not None and not isinstance(paths, Mapping):
+            raise ValueError(f"paths must be a dict from labels to lists of weights, got {type(paths).__name__}")
         points = {str(label): plane.points(path) for label, path in (paths or {}).items()}
         if weights is not None:
             plane.along_weights([weights] if isinstance(weights, str) else weights)
         elif directions == "paths":
             plane.along_paths(points)
         else:
-            plane.along_random(int(directions), normalize, random_state)
+            plane.along_random(directions, normalize, random_state)
         on_axes = {label: plane.projected(path) for label, path in points.items()}
-        ranges = _ranges(plane.origin, span, on_axes.values(), plane.unit)
-        axes = _grid(ranges, grid_resolution)
+        axes = _grid(plane.ranges(span, list(on_axes.values())), grid_resolution)
         return cls(
             axes=axes,
             loss=plane.losses(axes),
             paths=on_axes,
-            path_losses={label: np.array([plane.loss(point) for point in path]) for label, path in points.items()},
+            path_losses={label: plane.losses_at(path) for label, path in points.items()},
             ratios={label: descent.length_ratio(path) for label, path in points.items()},
             names=plane.names,
         ).plot(ax, **options)
@@ -338,31 +336,24 @@ class LossSurfaceDisplay(Display):
         ImportError
             If matplotlib is not installed.
         """
-        from sklearn.base import clone
         from sklearn.utils import check_random_state
 
-        n = _num_samples(X)
+        if network_and_rows(estimator, None, fitted=False)[0] is not estimator:
+            raise TypeError(f"from_training trains an MLPClassifier or MLPRegressor by itself, got {estimator!r}")
+        rng, n = check_random_state(random_state), _num_samples(X)
         sizes = [n if size is None else size for size in batch_sizes]
         for size in sizes:
-            _check_whole("batch_sizes", size, 1, n)
-        _check_whole("n_epochs", n_epochs, 1)
+            check_whole("batch_sizes", size, 1, n)
+        check_whole("n_epochs", n_epochs, 1)
         if not sizes:
             raise ValueError("batch_sizes must hold a size of batches, got none")
-        if learning_rates is not None and len(learning_rates) != len(sizes):
+        rates = [None] * len(sizes) if learning_rates is None else list(learning_rates)
+        if len(rates) != len(sizes):
             raise ValueError(
                 f"learning_rates must hold one for each of the {len(sizes)} batch_sizes, got {learning_rates!r}"
             )
-        rates = [None] * len(sizes) if learning_rates is None else list(learning_rates)
-        rng, paths, first = check_random_state(random_state), {}, None
-        for size, rate in zip(sizes, rates, strict=True):
-            model = clone(estimator)
-            network_and_rows(model, X, fitted=False)
-            if rate is not None:
-                model.set_params(learning_rate_init=rate)
-            model.initialize(X, y)
-            if first is None:
-                first = model.get_weights()
-            model.set_weights(first)
+        paths = {}
+        for model, size in descent.ready(estimator, X, y, zip(sizes, rates, strict=True)):
             label = "single samples" if size == 1 else "all rows" if size == n else f"batches of {size}"
             paths[label] = list(descent.trained(model, X, y, int(size), int(n_epochs), rng))
         kept = {"paths": paths, "directions": directions, "random_state": rng}
@@ -400,10 +391,11 @@ class LossSurfaceDisplay(Display):
             raise ValueError("the loss is nowhere finite: there is nothing to draw")
         if len(self.axes) == 1:
             (self.line_,) = ax.plot(self.axes[0], loss, **{"color": "0.35", "zorder": 1} | kwargs)
-            margin = 0.05 * float(np.ptp(loss) or 1.0)
-            ax.set(xlabel=self.names[0], ylabel="loss", ylim=(loss.min() - margin, loss.max() + margin))
+            low, high = float(loss.min()), float(loss.max())
+            margin = 0.05 * ((high - low) or 1.0)
+            ax.set(xlabel=self.names[0], ylabel="loss", ylim=(low - margin, high + margin))
         else:
-            given = _levels(loss, levels) if isinstance(levels, Integral) else levels
+            given = _levels(loss, levels) if isinstance(levels, int | np.integer) else levels
             self.contours_ = ax.contourf(*self.axes, loss, given, **{"cmap": cmap, "alpha": 0.7} | kwargs)
             ax.contour(*self.axes, loss, self.contours_.levels, colors="0.5", linewidths=0.4)
             ax.set(xlabel=self.names[0], ylabel=self.names[1])
@@ -423,8 +415,8 @@ class LossSurfaceDisplay(Display):
         text = f"{label}: {len(path) - 1} steps"
         if len(self.axes) == 2 and np.isfinite(self.ratios[label]):
             text += f", {self.ratios[label]:.2g} x the distance"
-        style = {"color": f"C{n}", "marker": ".", "linewidth": 1.0, "zorder": 3, "label": text}
-        style["markersize"] = 5 if len(path) <= 100 else 2
+        style = {"color": f"C{n}", "marker": ".", "zorder": 3, "label": text}
+        style |= {"markersize": 5, "linewidth": 1.0} if len(path) <= 100 else {"markersize": 2, "linewidth": 0.6}
         (self.path_lines_[label],) = self.ax_.plot(path[:, 0], y, **style)
         ends = {"color": f"C{n}", "markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 4, "linestyle": "none"}
         self.ax_.plot(path[:1, 0], y[:1], marker="o", markersize=7, **ends)
@@ -433,117 +425,6 @@ class LossSurfaceDisplay(Display):
     def _draw_legend(self) -> None:
         if self.paths:
             self.ax_.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize="small")
-
-
-class _Plane:
-    """The loss of a network over one or two axes in the space of its weights: theta = centre + sum_i x_i d_i.
-
-    ``unit`` says that x_i are multiples of the directions; else they are the values of weights.
-    """
-
-    unit = True
-
-    def __init__(self, space: WeightSpace) -> None:
-        self._space, self.centre = space, space.present.astype(np.float64)
-        self.directions = np.empty((0, len(self.centre)))
-
-    @property
-    def origin(self) -> np.ndarray:
-        """The coordinates of the present weights."""
-        return np.zeros(len(self.directions)) if self.unit else self.directions @ self.centre
-
-    def points(self, path: Sequence[Any]) -> np.ndarray:
-        """Return the weights along a path as vectors (n_points, n_weights)."""
-        points = np.empty((len(path), len(self.centre)))
-        if not len(points):
-            raise ValueError("a path must hold weights, got an empty one")
-        for point, weights in zip(points, path, strict=True):
-            views = [view for _, view in self._space.arrays(point)]
-            shapes, found = [view.shape for view in views], [np.shape(array) for array in weights]
-            if shapes != found:
-                raise ValueError(
-                    f"the weights of a path must have the shapes {shapes}, as get_weights() has, got {found}"
-                )
-            for view, array in zip(views, weights, strict=True):
-                view[...] = array
-        return points
-
-    def along_weights(self, names: Sequence[str]) -> None:
-        if len(names) not in (1, 2):
-            raise ValueError(f"weights must name one weight or two, got {names!r}")
-        self.names, self.unit = tuple(names), False
-        self.directions = np.zeros((len(names), len(self.centre)))
-        for direction, name in zip(self.directions, names, strict=True):
-            direction[self._place(name)] = 1.0
-        if len(names) == 2 and self.directions[0] @ self.directions[1]:
-            raise ValueError(f"weights must name two weights, got {names!r}")
-
-    def _place(self, name: Any) -> int:
-        """Return where a weight is in the vector."""
-        places = dict(self._space.arrays(np.arange(len(self.centre), dtype=np.intp)))
-        found = re.fullmatch(r"(\w+\[\d+\])\[(\d+)(?:, *(\d+))?\]", name) if isinstance(name, str) else None
-        if found is not None and found[1] in places:
-            index, array = [int(i) for i in found.groups()[1:] if i is not None], places[found[1]]
-            if len(index) == array.ndim and all(i < n for i, n in zip(index, array.shape, strict=True)):
-                return int(array[tuple(index)])
-        shapes = {array: places[array].shape for array in places}
-        raise ValueError(f"weights must be written as 'coefs_[0][i, j]', within the shapes {shapes}; got {name!r}")
-
-    def along_random(self, n: int, normalize: bool, random_state: Any) -> None:
-        """Draw directions; with `normalize` those of each neuron have the norm of its weights, and biases none."""
-        from sklearn.utils import check_random_state
-
-        rng = check_random_state(random_state)
-        self.names = ("first random direction", "second random direction")[:n]
-        directions = []
-        for _ in range(n):
-            direction = np.zeros_like(self.centre)
-            views = zip(self._space.arrays(self.centre), self._space.arrays(direction), strict=True)
-            for (_, W), (_, part) in views:
-                drawn = rng.normal(size=W.shape)
-                norms = np.linalg.norm(drawn, axis=0)
-                if not normalize:
-                    part[...] = drawn
-                elif W.ndim == 2:
-                    part[...] = drawn * (np.linalg.norm(W, axis=0) / np.where(norms == 0, 1, norms))
-            directions.append(direction)
-        self.directions = np.array(directions)
-
-    def along_paths(self, paths: Mapping[str, np.ndarray]) -> None:
-        """Take the principal components of all points, seen from the centre; of two weights, the weights."""
-        if not paths:
-            raise ValueError('directions="paths" needs paths')
-        if len(self.centre) == 2:
-            self.along_weights(["coefs_[0][0, 0]", "intercepts_[0][0]"])
-            return
-        # each path weighs the same, however many steps it has
-        seen = np.vstack([(path - self.centre) / np.sqrt(len(path)) for path in paths.values()])
-        components = np.linalg.svd(seen, full_matrices=False)[2][:2]
-        if len(components) < 2:
-            raise ValueError('directions="paths" needs paths of at least two points')
-        self.names, self.directions = ("first component of the paths", "second component of the paths"), components
-
-    def projected(self, points: np.ndarray) -> np.ndarray:
-        """Return the coordinates (n_points, n_axes) nearest to points (n_points, n_weights)."""
-        if not self.unit:
-            return points @ self.directions.T
-        return np.linalg.lstsq(self.directions.T, (points - self.centre).T, rcond=None)[0].T
-
-    def loss(self, vector: np.ndarray) -> float:
-        """Return the loss of these weights."""
-        return self._space.loss(vector)
-
-    def losses(self, axes: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the loss at the points of a grid."""
-        grid = np.stack(np.meshgrid(*axes), axis=-1) - self.origin
-        found = [self.loss(self.centre + x @ self.directions) for x in grid.reshape(-1, len(axes))]
-        return np.array(found).reshape(grid.shape[:-1])
-
-
-def _check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
-    if not isinstance(value, Integral) or not least <= value <= (value if most is None else most):
-        allowed = f"an integer >= {least}" if most is None else f"integers in [{least}, {most}]"
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 
 def _range(name: str, given: Any) -> tuple[float, float]:
@@ -559,23 +440,12 @@ def _range(name: str, given: Any) -> tuple[float, float]:
 def _grid(ranges: Sequence[tuple[float, float]], resolution: int | None) -> tuple[np.ndarray, ...]:
     if resolution is None:
         resolution = RESOLUTION[len(ranges)]
-    _check_whole("grid_resolution", resolution, 2)
+    check_whole("grid_resolution", resolution, 2)
     return tuple(np.linspace(low, high, int(resolution)) for low, high in ranges)
 
 
-def _ranges(origin: np.ndarray, span: float, paths: Any, unit: bool) -> list[tuple[float, float]]:
-    """Return the range of each axis: around the present weights, wide enough for the paths."""
-    points = np.vstack([origin, *paths]) if len(paths) else origin[None]
-    points = points[np.isfinite(points).all(axis=1)]
-    low, high = points.min(axis=0), points.max(axis=0)
-    room = 0.15 * (high - low)
-    wide = np.full(len(origin), span if len(paths) == 0 else 0.0)
-    ranges = zip(low - np.maximum(room, wide), high + np.maximum(room, wide), strict=True)
-    return [(float(a), float(b)) if b > a else (float(a) - span, float(b) + span) for a, b in ranges]
-
-
-def _levels(loss: np.ma.MaskedArray, n: int) -> np.ndarray:
+def _levels(loss: np.ma.MaskedArray, n: Any) -> np.ndarray:
     """Return losses of contours, closer where it is low."""
-    _check_whole("levels", n, 2)
+    check_whole("levels", n, 2)
     low, high = float(loss.min()), float(loss.max())
     return low + ((high - low) or 1.0) * np.linspace(0, 1, int(n)) ** 2

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.multiclass import type_of_target, unique_labels
 from sklearn.utils.validation import check_consistent_length, check_random_state
 
-from fastmlp.displays._axes import Display
+from fastmlp.displays._axes import Display, check_whole
 
 
 class PredictionsDisplay(Display):
@@ -151,10 +152,10 @@ class PredictionsDisplay(Display):
             If matplotlib is not installed.
         """
         check_consistent_length(y_true, y_pred)
-        if tolerance is not None and not tolerance >= 0:
+        if tolerance is not None and not (isinstance(tolerance, Real) and tolerance >= 0):
             raise ValueError(f"tolerance must be >= 0, got {tolerance!r}")
-        if subsample is not None and not subsample >= 1:
-            raise ValueError(f"subsample must be >= 1 or None, got {subsample!r}")
+        if subsample is not None:
+            check_whole("subsample", subsample, 1)
         truth, predicted = _one_output(y_true, y_pred, output)
         if classes is None:
             classes = all(type_of_target(y) in ("binary", "multiclass") for y in (truth, predicted))

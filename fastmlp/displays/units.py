@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import issparse
 
-from fastmlp.displays._axes import network_and_rows
+from fastmlp.displays._axes import check_whole, network_and_rows
 from fastmlp.displays._mosaic import Mosaic, chosen_units, image_shape_of
 
 #: Rows over which the answer to a pixel is averaged, at most.
@@ -126,6 +126,7 @@ class UnitDisplay(Mosaic):
         """
         model, _ = network_and_rows(estimator, None)
         names = [str(name) for name in getattr(X, "columns", ())]
+        X = X.toarray() if issparse(X) else X
         rows = np.asarray(X, dtype=np.float64)
         if rows.ndim != 2 or not len(rows) or not np.isfinite(rows).all():
             raise ValueError(f"X must be a matrix of finite numbers, got shape {rows.shape}")
@@ -261,8 +262,8 @@ def _features(given: Any, n_features: int) -> list[int]:
                 " pixels"
             )
         return list(range(n_features))
-    chosen = [given] if isinstance(given, Integral) else list(given) if isinstance(given, tuple | list) else []
-    whole = all(isinstance(i, Integral) and -n_features <= i < n_features for i in chosen)
+    chosen = [given] if isinstance(given, int | np.integer) else list(given) if isinstance(given, tuple | list) else []
+    whole = all(isinstance(i, int | np.integer) and -n_features <= i < n_features for i in chosen)
     if not whole or len(chosen) not in (1, 2) or len({int(i) % n_features for i in chosen}) < len(chosen):
         raise ValueError(f"features must be one or two different numbers from 0 to {n_features - 1}, got {given!r}")
     return [int(i) % n_features for i in chosen]
@@ -273,8 +274,7 @@ def _axes(columns: np.ndarray, resolution: int | None) -> tuple[np.ndarray, ...]
     n = columns.shape[1]
     if resolution is None:
         resolution = 200 if n == 1 else 60
-    if not isinstance(resolution, Integral) or resolution < 2:
-        raise ValueError(f"grid_resolution must be an integer >= 2, got {resolution!r}")
+    check_whole("grid_resolution", resolution, 2)
     low, high = columns.min(axis=0), columns.max(axis=0)
     room = np.where(high > low, 0.05 * (high - low), 1.0)
     return tuple(np.linspace(a, b, int(resolution)) for a, b in zip(low - room, high + room, strict=True))

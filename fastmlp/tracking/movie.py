@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,6 +26,7 @@ class Frame(NamedTuple):
     """What is kept of an epoch until the film is drawn."""
 
     epoch: int
+    n_rows: int  # of the history, which may have epochs of fits before
     outputs: np.ndarray | None  # at the points of the grid
     layers: Any  # FittedLayers with weights of its own
 
@@ -99,14 +101,18 @@ class TrainingMovie:
         if Path(self.path).suffix.lower() not in WRITERS:
             raise ValueError(f"path must end in {' or '.join(WRITERS)}, got {os.fspath(self.path)!r}")
         for name, least in (("fps", 0), ("dpi", 0), ("grid_resolution", 1)):
-            if not getattr(self, name) > least:
-                raise ValueError(f"{name} must be > {least}, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and value > least):
+                raise ValueError(f"{name} must be a number > {least}, got {value!r}")
         if self.panels is not None and (
             isinstance(self.panels, str) or not self.panels or not set(self.panels) <= set(PANELS)
         ):
             raise ValueError(f"panels must name some of {list(PANELS)}, got {self.panels!r}")
         if self.X is not None:
-            rows = np.asarray(self.X, dtype=np.float64)
+            try:
+                rows = np.asarray(self.X, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"X must be a matrix of finite numbers: {error}") from error
             if rows.ndim != 2 or not len(rows) or not np.isfinite(rows).all():
                 raise ValueError(f"X must be a matrix of finite numbers, got shape {rows.shape}")
             if self.y is not None and np.shape(self.y)[:1] != rows.shape[:1]:
@@ -123,8 +129,15 @@ class TrainingMovie:
                 f"TrainingMovie({os.fspath(self.path)!r}) needs ffmpeg, which is not on the PATH: install it, or write"
                 " a .gif"
             )
-        Reservation(path).release()  # a long training must not end where nothing can be written
+        try:
+            Reservation(path).release()  # a long training must not end where nothing can be written
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(self.path)) from error
         self._shown = self._panels_of(estimator)
+        if "region" in self._shown and self.y is not None and hasattr(estimator, "classes_"):
+            unknown = np.setdiff1d(np.asarray(self.y), np.asarray(estimator.classes_))
+            if len(unknown):
+                raise ValueError(f"y of TrainingMovie holds {unknown.tolist()}, which the classes of the fit do not")
         if hasattr(estimator, "coefs_"):
             self._take(estimator)
 
@@ -150,8 +163,11 @@ class TrainingMovie:
         from fastmlp.estimator.base import _BaseMLP
 
         n_features = 0 if self.X is None else np.shape(self.X)[1]
+        region = "" if n_features in (1, 2) else f"X has {n_features} features, and a region needs one or two"
+        if n_features == 2 and _has_several_outputs(estimator):
+            region = "there are several outputs, and a region shows one"
         why_not = {
-            "region": "" if n_features in (1, 2) else f"X has {n_features} features, and a region needs one or two",
+            "region": region,
             "weights": "" if isinstance(estimator, _BaseMLP) else f"{type(estimator).__name__} has no plain weights",
             "curves": "",
         }
@@ -170,7 +186,7 @@ class TrainingMovie:
             layers = vars(fitted_layers(estimator))
             layers |= {name: [array.copy() for array in layers[name]] for name in ("coefs", "intercepts")}
         outputs = None if "region" not in self._shown else _outputs(estimator, self._points())
-        self._frames.append(Frame(estimator.n_iter_, outputs, layers))
+        self._frames.append(Frame(estimator.n_iter_, len(estimator.history_["loss"]), outputs, layers))
 
     def _grid(self) -> list[np.ndarray]:
         """Return the values of each feature at which predictions are drawn."""
@@ -224,7 +240,7 @@ class TrainingMovie:
             elif panel == "weights":
                 _draw_weights(ax, frame.layers)
             else:
-                _draw_curves(ax, history, frame.epoch)
+                _draw_curves(ax, history, frame.n_rows)
 
     def _draw_region(self, ax: Any, outputs: Any, classes: Any) -> None:
         rows, grid = np.asarray(self.X, dtype=np.float64), self._grid()
@@ -257,12 +273,20 @@ class TrainingMovie:
         return f"TrainingMovie({os.fspath(self.path)!r}, every={self.every!r})"
 
 
-def _gif_writer(fps: float) -> Any:
+def _has_several_outputs(estimator: Any) -> bool:
+    """Return whether a prediction is several numbers or labels, not a class."""
+    classes = hasattr(estimator, "classes_") and getattr(estimator, "out_activation_", None) != "logistic"
+    return getattr(estimator, "n_outputs_", 1) > 1 and not classes
+
+
+def _gif_writer(fps: Any) -> Any:
     """Return matplotlib's writer by Pillow, with one palette for all frames, which halves the file."""
     from matplotlib.animation import PillowWriter
     from PIL import Image
 
     class Writer(PillowWriter):
+        _frames: list[Any]
+
         def hold(self) -> None:
             self._frames += self._frames[-1:] * round(self.fps)
 
@@ -281,7 +305,7 @@ def _gif_writer(fps: float) -> Any:
     return Writer(fps=fps)
 
 
-def _mp4_writer(fps: float) -> Any:
+def _mp4_writer(fps: Any) -> Any:
     """Return matplotlib's writer by ffmpeg."""
     from matplotlib.animation import FFMpegWriter
 
@@ -314,13 +338,13 @@ def _draw_weights(ax: Any, layers: Any) -> None:
         ax.axis("off")
 
 
-def _draw_curves(ax: Any, history: dict[str, Any], epoch: int) -> None:
-    """Draw the curves up to an epoch, on the axes of all epochs."""
+def _draw_curves(ax: Any, history: dict[str, Any], n_rows: int) -> None:
+    """Draw the first rows of a history, on the axes of all of them."""
     from fastmlp.displays import LossCurveDisplay
 
     n = len(history["loss"])
-    if epoch:
-        display = LossCurveDisplay.from_history({name: column[:epoch] for name, column in history.items()}, ax=ax)
+    if n_rows:
+        display = LossCurveDisplay.from_history({name: column[:n_rows] for name, column in history.items()}, ax=ax)
         ends = {"loss": ax, "score": display.score_ax_}
     else:
         ends = {"loss": ax}
