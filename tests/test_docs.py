@@ -144,7 +144,7 @@ def test_site_has_every_page():
     assert sorted([*named, DOCS / "index.md"]) == SITE
 
 
-# --- the course: its pages are notebooks, which the documentation's build runs -----------------------------------------
+# --- the course: its pages are notebooks, which the documentation's build runs ----------------------------------------
 
 
 LESSONS = sorted(page for page in (DOCS / "course").glob("*.md") if page.name != "index.md")
