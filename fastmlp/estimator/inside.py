@@ -171,6 +171,21 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         found = [_outputs_of_layer(member, X, len(member.coefs_) - 2) for member in members]
         return found[0] if len(found) == 1 else np.hstack(found)
 
+    def set_output(self, *, transform: Any = None) -> Self:
+        """Set what :meth:`transform` and ``fit_transform`` return.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, default=None
+            Arrays, or frames of one of these libraries. None changes nothing.
+
+        Returns
+        -------
+        self : object
+        """
+        super().set_output(transform=transform)
+        return self
+
     @property
     def _n_features_out(self) -> int:
         # get_feature_names_out makes 'mlpclassifier0', 'mlpclassifier1', ... of it
