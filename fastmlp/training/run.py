@@ -148,11 +148,13 @@ class Run:
         """Make an optimizer and draw the key of dropout masks, or keep those of the state."""
         estimator, network, state = self.estimator, self.network, self.state
         optimizer = state.optimizer_for(network) if keep else None
+        factors = estimator._segment_factors(network)
         if optimizer is None:
-            n_steps = _n_batches(self.parts(self.visited))
-            parameters, factors = estimator._training_parameters(), estimator._segment_factors(network)
+            n_steps, parameters = _n_batches(self.parts(self.visited)), estimator._training_parameters()
             optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter, factors)
             state.optimizer, state.dropout_seed = optimizer, None
+        elif factors is not None or optimizer.factors is not None:  # what is frozen may have changed
+            optimizer.use_factors(factors, network)
         if state.dropout_seed is None:
             state.dropout_seed = _draw_dropout_seed(network, state.random_state, estimator.t_)
         self.optimizer = optimizer
