@@ -293,6 +293,23 @@ def test_score(name, partitions, weighted):
     assert found == pytest.approx(local.score(X, y, w if weighted else None), rel=1e-12)
 
 
+def test_features_are_lazy_and_what_looks_inside_takes_rows_in_memory():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    y = X[:, 0]
+    reg = DaskMLPRegressor(hidden_layer_sizes=(4, 2), random_state=0).initialize(X, y)
+    expected = reg.to_local().transform(X)
+    blocks, frame = da.from_array(X, (10, 3)), dd.from_pandas(pd.DataFrame(X), npartitions=2)
+    np.testing.assert_array_equal(reg.transform(blocks).compute(), expected)
+    np.testing.assert_array_equal(reg.transform(X), expected)
+    found = reg.transform(frame)
+    assert list(found.columns) == list(reg.get_feature_names_out())
+    np.testing.assert_array_equal(found.compute(), expected)
+    np.testing.assert_array_equal(reg.layer_outputs(X, 1), expected)
+    for method, args in {"layer_outputs": (), "initialize": (y,), "train_on_batch": (y,)}.items():
+        with pytest.raises(TypeError, match="rows in memory"):
+            getattr(reg, method)(blocks, *args)
+
+
 def test_wrong_columns_are_refused_before_anything_is_computed():
     ours = on_dask(fitted("classifier")[0])
     with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 5 features"):

@@ -234,8 +234,6 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         >>> loss, float(coefs[0][0, 0]), float(intercepts[0][0])
         (1.25, -2.5, -1.5)
         """
-        _check_one_network(self, "loss_and_gradients")
-        check_is_fitted(self)
         engine, network, params, data = self._problem(X, y, sample_weight)
         loss, grad = Rows(self, engine, network, data).loss_and_grad(params)
         places, found = weights.places(network), weights.views(network, grad)
@@ -246,6 +244,7 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
 
     def _problem(self, X: Any, y: Any, sample_weight: Any) -> tuple[ModuleType, Network, np.ndarray, Data]:
         """Return engine, network, present weights (n_params,) and rows, as training would have them."""
+        _check_one_network(self, "loss_and_gradients")
         check_is_fitted(self)
         X, y = self._validated(X, y, reset=False)
         self._check_targets(y)
@@ -301,11 +300,11 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         views = _arrays(network, kept)
         if not isinstance(weights, list | tuple) or len(weights) != len(views):
             shapes = [view.shape for _, view in views]
-            n = f"{len(weights)} " if isinstance(weights, list | tuple) else f"{type(weights).__name__}, not "
-            raise ValueError(f"weights must be a list of {len(views)} arrays of shapes {shapes}, got {n}arrays")
+            got = f"{len(weights)} arrays" if isinstance(weights, list | tuple) else f"{weights!r:.100}"
+            raise ValueError(f"weights must be a list of {len(views)} arrays of shapes {shapes}, got {got}")
         for i, ((name, view), given) in enumerate(zip(views, weights, strict=True)):
             try:
-                array = np.asarray(given, dtype=view.dtype)
+                array = np.asarray(given).astype(view.dtype, casting="same_kind", copy=False)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"weights[{i}] ({name}) must be an array of numbers: {error}") from error
             if array.shape != view.shape:

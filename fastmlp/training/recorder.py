@@ -201,6 +201,8 @@ class Recorder:
         >>> [record["step"] for record in recorder.records]
         [1, 2, 3]
         """
+        if not hasattr(estimator, "_problem"):
+            raise TypeError(f"record takes an MLPClassifier or MLPRegressor, got {estimator!r:.200}")
         engine, network, params, data = estimator._problem(X, y, sample_weight)
         latest, before = self._by_hand
         probe = _Probe(None, Rows(estimator, engine, network, data), before if latest is estimator else None)
