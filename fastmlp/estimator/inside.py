@@ -415,3 +415,26 @@ def _arrays(network: Network, params: np.ndarray) -> list[tuple[str, np.ndarray]
     linear = sorted((s for s in network.segments if s.name in ("W", "b")), key=lambda s: (s.layer, s.name))
     others = [segment for segment in network.segments if segment.name not in ("W", "b")]
     return [(f"{s.attribute}[{s.layer}]", s.view(params)) for s in (*linear, *others)]
+
+
+class WeightSpace:
+    """The penalised loss of some rows over all weights as one vector, for pictures that ask for it at many points.
+
+    Attributes
+    ----------
+    present : ndarray of shape (n_params,)
+        A copy of the estimator's weights.
+    """
+
+    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> None:
+        _check_one_network(estimator, "a loss over weights")
+        engine, self._network, present, data = estimator._problem(X, y, sample_weight)
+        self._rows, self.present = Rows(estimator, engine, self._network, data), present.copy()
+
+    def loss(self, vector: np.ndarray) -> float:
+        """Return the loss at weights (n_params,), of which none is kept."""
+        return self._rows.loss_and_grad(np.ascontiguousarray(vector, dtype=self._network.dtype))[0]
+
+    def arrays(self, vector: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """Return views of a vector (n_params,), in the order of ``get_weights``, with the names of the attributes."""
+        return _arrays(self._network, vector)
