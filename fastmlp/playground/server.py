@@ -148,32 +148,39 @@ def serve(
     OSError
         If the port cannot be had.
     """
-    for module in ("starlette", "websockets"):
-        needed(module, "fastmlp playground", '"fastmlp[playground]"')
-    uvicorn = needed("uvicorn", "fastmlp playground", '"fastmlp[playground]"')
+    for package in ("starlette", "websockets", "uvicorn"):
+        needed(package, "fastmlp playground", '"fastmlp[playground]"')
+    import uvicorn
+
     with bound(port) as listening:
         port = listening.getsockname()[1]
         address = f"http://{HOST}:{port}/"
-        config = uvicorn.Config(
-            application(port, table),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="websockets-sansio",
-            ws_max_size=MOST_BYTES,
-            ws_per_message_deflate=False,  # frames go no further than this machine
-            timeout_graceful_shutdown=1,
-            server_header=False,
-        )
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")  # what there is to warn of, the page shows
         tell(address)
         if browser:
             threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            uvicorn.Server(configuration(application(port, table))).run(sockets=[listening])
         except KeyboardInterrupt:
             return
+
+
+def configuration(app: Starlette) -> Any:
+    """Return how uvicorn serves the application."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="websockets-sansio",
+        ws_max_size=MOST_BYTES,
+        ws_per_message_deflate=False,  # frames go no further than this machine
+        timeout_graceful_shutdown=1,
+        server_header=False,
+    )
 
 
 def bound(port: int) -> socket.socket:

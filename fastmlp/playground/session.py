@@ -22,7 +22,7 @@ from fastmlp.playground.settings import DEFAULTS, FIELDS, TABLE, Settings, Setti
 from fastmlp.training import state
 
 #: Side of the maps of units, and of the output's map, in cells.
-UNIT_CELLS, OUTPUT_CELLS = 32, 64
+UNIT_CELLS, OUTPUT_CELLS = 32, 96
 
 #: L-BFGS begins each update anew; with fewer iterations it would know nothing of the curvature.
 LEAST_ITERATIONS = 10
@@ -53,7 +53,7 @@ class Session:
     >>> header["test"]["score"] > 0.9
     True
     >>> arrays["units"].shape, arrays["output"].shape
-    ((16, 32, 32), (1, 64, 64))
+    ((16, 32, 32), (1, 96, 96))
     """
 
     estimator: Any
@@ -190,7 +190,7 @@ class Session:
         arrays : dict of str to ndarray
             ``weights`` and ``biases``, float32, layer after layer; ``units`` (n_units, 32, 32) uint8, the outputs of
             the hidden units over the plane, 128 for 0; ``scales`` (n_units,) float32, what 255 stands for; ``output``
-            (n_outputs, 64, 64) uint8, probabilities, or values over the range of the targets.
+            (n_outputs, 96, 96) uint8, probabilities, or values over the range of the targets.
         """
         X, y, estimator = self.X, self.data.y, self.estimator
         with _without_penalty(estimator):

@@ -77,7 +77,7 @@ class Number(Field):
         found = _number(value)
         if found is None or not self.low <= found <= self.high or (whole and found % 1):
             kind = "a whole number" if whole else "a number"
-            raise ValueError(f"must be {kind} from {self.low:g} to {self.high:g}, got {_shown(value)}")
+            raise ValueError(f"must be {kind} from {self.low:.10g} to {self.high:.10g}, got {_shown(value)}")
         return int(found) if whole else float(found)
 
 
@@ -191,7 +191,7 @@ FIELDS: dict[str, Field] = {
         label="Learning rate", group=_TRAINING, default=0.01, low=1e-6, high=100, stops=_RATES, keeps_weights=True
     ),
     "learning_rate": Choice(
-        label="Schedule of the rate", group=_TRAINING, default="constant", names=_names(SCHEDULES), keeps_weights=True
+        label="Schedule", group=_TRAINING, default="constant", names=_names(SCHEDULES), keeps_weights=True
     ),
     "max_iter": Number(
         label="Epochs of the schedule", group=_TRAINING, default=500, low=10, high=10000, step=10, keeps_weights=True,
@@ -201,11 +201,11 @@ FIELDS: dict[str, Field] = {
         label="Batch size", group=_TRAINING, default=10, low=1, high=200, step=1, keeps_weights=True
     ),
     "alpha": Number(
-        label="Penalty on the weights (alpha)", group=_REGULARISATION, default=0.0, low=0, high=100, stops=_PENALTIES,
+        label="Penalty (alpha)", group=_REGULARISATION, default=0.0, low=0, high=100, stops=_PENALTIES,
         keeps_weights=True,
     ),
     "l1_ratio": Number(
-        label="Share of L1 in the penalty", group=_REGULARISATION, default=0.0, low=0, high=1, step=0.05,
+        label="Share of L1", group=_REGULARISATION, default=0.0, low=0, high=1, step=0.05,
         keeps_weights=True, help="0 is L2, 1 is L1, between them lies the elastic net.",
     ),
     "dropout": Number(

@@ -5,8 +5,8 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 
 const THEMES = {
-  light: { neutral: rgb("#f4f5f7"), negative: rgb("#ef7d17"), positive: rgb("#2277d4"), ring: "#ffffff", ink: "#1b2330", faint: "#dfe3e9", quiet: "#5a6576" },
-  dark: { neutral: rgb("#20262f"), negative: rgb("#ff9138"), positive: rgb("#4b9cf5"), ring: "#0d1015", ink: "#eef1f5", faint: "#333b47", quiet: "#a3aebd" },
+  light: { neutral: rgb("#f4f5f7"), negative: rgb("#ef7d17"), positive: rgb("#2277d4"), pale: 0.52, ring: "#ffffff", ink: "#1b2330", faint: "#dfe3e9", quiet: "#5a6576" },
+  dark: { neutral: rgb("#20262f"), negative: rgb("#ff9138"), positive: rgb("#4b9cf5"), pale: 0.5, ring: "#0d1015", ink: "#eef1f5", faint: "#333b47", quiet: "#a3aebd" },
 };
 
 // The first two are the negative and the positive colour, so two classes look like the sign of a unit.
@@ -21,18 +21,23 @@ const LAYERS = {
 };
 
 export let theme, classes, layers;
-let signed;
+let signed, pale; // the colours of a byte: of a unit; of the output, on which the points stand out
 
 function choose() {
   const name = dark.matches ? "dark" : "light";
   theme = THEMES[name];
   classes = CLASSES[name];
   layers = LAYERS[name];
-  signed = new Uint32Array(256);
-  for (let value = 0; value < 256; value++) {
+  signed = ramp(1);
+  pale = ramp(theme.pale);
+}
+
+function ramp(most) {
+  return Uint32Array.from({ length: 256 }, (_, value) => {
     const share = Math.max(-1, Math.min(1, (value - 128) / 127));
-    signed[value] = word(mixed(theme.neutral, share < 0 ? theme.negative : theme.positive, Math.abs(share) ** 0.85));
-  }
+    const color = share < 0 ? theme.negative : theme.positive;
+    return word(mixed(theme.neutral, color, most * Math.abs(share) ** 0.85));
+  });
 }
 
 export function onTheme(call) {
@@ -64,14 +69,14 @@ export function drawOutput(canvas, bytes, cells, task, discrete) {
   const n = cells * cells;
   const k = bytes.length / n;
   if (k === 1) {
-    const value = discrete && task === "classification" ? (byte) => (byte > 127 ? 230 : 26) : (byte) => byte;
-    paint(canvas, n, (at) => signed[value(bytes[at])]);
+    const sure = discrete && task === "classification";
+    paint(canvas, n, (at) => pale[sure ? 255 * (bytes[at] > 127) : bytes[at]]);
     return;
   }
   paint(canvas, n, (at) => {
     let best = 0;
     for (let c = 1; c < k; c++) if (bytes[c * n + at] > bytes[best * n + at]) best = c;
-    if (discrete) return word(mixed(theme.neutral, classes[best], 0.75));
+    if (discrete) return word(mixed(theme.neutral, classes[best], theme.pale));
     const color = [0, 0, 0];
     let sum = 1e-9;
     for (let c = 0; c < k; c++) {
@@ -80,7 +85,7 @@ export function drawOutput(canvas, bytes, cells, task, discrete) {
       for (let i = 0; i < 3; i++) color[i] += share * classes[c][i];
     }
     const certain = Math.max(0, (bytes[best * n + at] / sum - 1 / k) / (1 - 1 / k));
-    return word(mixed(theme.neutral, color.map((value) => value / sum), 0.15 + 0.75 * certain));
+    return word(mixed(theme.neutral, color.map((value) => value / sum), theme.pale * (0.2 + 0.8 * certain)));
   });
 }
 

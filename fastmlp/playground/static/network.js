@@ -4,7 +4,7 @@ import { css, drawOutput, drawSigned, fitted, theme } from "./colors.js";
 import { element } from "./controls.js";
 
 const CELLS = 32 * 32;
-const OUTPUT_CELLS = 64;
+const OUTPUT_CELLS = 96;
 
 export class NetworkView {
   // `on` has toggle(feature), resize(layer, by) and select(), which is called when another unit is looked at.

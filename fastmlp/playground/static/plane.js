@@ -2,7 +2,7 @@
 
 import { css, drawOutput, drawSigned, fitted, targetColor, theme } from "./colors.js";
 
-const CELLS = 64;
+const CELLS = 96;
 
 export class Plane {
   constructor(map, points) {
