@@ -41,7 +41,6 @@ from fastmlp.estimator.mistakes import about_parameters, check_values, explained
 from fastmlp.estimator.parameters import CONSTRAINTS, Parameters, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import EnsemblePrediction, Prediction
 from fastmlp.model import choices, weights
-from fastmlp.model.initialization import random_state_of
 from fastmlp.model.network import Network
 from fastmlp.model.tabular_initialization import Look
 from fastmlp.sklearn_compat import _fit_context
@@ -78,6 +77,8 @@ class Extras:
     resume_from: Any = None
     callbacks: Sequence[Callable[[Any], Any]] = ()
     incremental: bool = False  # one more epoch: partial_fit
+    one_batch: bool = False  # one more step on all rows: train_on_batch
+    anew: bool = False  # first weights, whatever there is: initialize
     communicator: Any = None  # of the processes that have rows, if there are several
     ranks: Ranks | None = None  # these processes, while they fit
 
@@ -370,12 +371,13 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     def _task(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Task | None:
         """Return the training that is ready to begin; None if there is nothing to train, or an ensemble was trained."""
         self._check_parameters(extras)
-        first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
+        goes_on = self.warm_start or extras.incremental
+        first_pass = extras.anew or not hasattr(self, "coefs_") or not goes_on
         X, y = self._validated(X, y, reset=first_pass)
         self._learn_targets(y, extras.incremental)
         y = inputs.dense_targets(self, y)
         sample_weight = inputs.validated_weight(self, sample_weight, y, all_zero=extras.incremental)
-        ranks, random_state, objective = extras.ranks, random_state_of(self.random_state), self._objective(y)
+        ranks, random_state, objective = extras.ranks, state.random_state(self, first_pass), self._objective(y)
         random_state = random_state if ranks is None else ranks.random_state(random_state)
         X, split = self._prepared(X, y, extras, random_state)
 
@@ -405,7 +407,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():
             self.__dict__.setdefault("loss_", np.nan)  # rows without weight change nothing
             return None
-        if evaluation is not None:
+        if evaluation is not None and not extras.anew:
             split = evaluation.split(data, y, random_state) if split is None else split
             task.evaluation, task.rows = evaluation, evaluation.train_and_held_out(data, y, split)
         task.callbacks, task.snapshot, task.single_epoch = extras.callbacks, snapshot, extras.incremental
@@ -445,7 +447,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
         elif extras.incremental:
             if self.early_stopping:
-                raise ValueError("partial_fit does not support early_stopping=True")
+                what = "train_on_batch" if extras.one_batch else "partial_fit"
+                raise ValueError(f"{what} does not support early_stopping=True")
         else:
             check_monitor(self, has_validation=self._has_validation(extras))
 
@@ -456,7 +459,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         if extras.start:
             weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
         if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self._has_validation(extras)):
-            check_batches(self, X.shape[0])  # what a split leaves is not known yet
+            check_batches(self, X.shape[0], extras.one_batch)  # what a split leaves is not known yet
 
     def _begin(
         self, network: Network, objective: Objective, random_state: np.random.RandomState, look: Look | None = None

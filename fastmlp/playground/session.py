@@ -6,16 +6,14 @@ There is no web in it, and no clock but the limit of :meth:`Session.advance`: th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isfinite
 from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
+from fastmlp.engines import backends, by_name
 from fastmlp.estimators import MLPClassifier, MLPRegressor
-from fastmlp.playground import _inside
 from fastmlp.playground.code import program
 from fastmlp.playground.data import DATA_SETS, EXTENT, FEATURES, Table, draw, features_of, split
 from fastmlp.playground.settings import DEFAULTS, FIELDS, TABLE, Settings, SettingsError
@@ -90,7 +88,7 @@ class Session:
         estimator = _made(settings, task, len(train))
         X = features_of(data.points, settings["features"])
         try:
-            _inside.initialize(estimator, X[train], data.y[train])
+            estimator.initialize(X[train], data.y[train])
         except (ValueError, TypeError) as error:
             raise SettingsError({_field_of(error): str(error)}) from None
 
@@ -107,7 +105,7 @@ class Session:
     def reset(self) -> None:
         """Begin anew with the same settings and the same first weights."""
         estimator = _made(self.settings, self.task, len(self.train))
-        self._begin(_inside.initialize(estimator, self.X[self.train], self.data.y[self.train]))
+        self._begin(estimator.initialize(self.X[self.train], self.data.y[self.train]))
 
     def _begin(self, estimator: Any) -> None:
         self.estimator, self.epoch, self.problem = estimator, 0, None
@@ -185,26 +183,27 @@ class Session:
         Returns
         -------
         header : dict
-            Epoch, loss and score of the training and of the test rows, norms of the gradient of each layer, learning
-            rate, widths, and what has stopped training, if anything has.
+            Epoch, loss without the penalty and score of the training and of the test rows, norms of the gradient of
+            each layer's weights with the penalty, learning rate, widths, and what has stopped training, if anything
+            has.
         arrays : dict of str to ndarray
             ``weights`` and ``biases``, float32, layer after layer; ``units`` (n_units, 32, 32) uint8, the outputs of
             the hidden units over the plane, 128 for 0; ``scales`` (n_units,) float32, what 255 stands for; ``output``
             (n_outputs, 96, 96) uint8, probabilities, or values over the range of the targets.
         """
         X, y, estimator = self.X, self.data.y, self.estimator
-        with _without_penalty(estimator):
-            loss, coefs, _ = _inside.loss_and_gradients(estimator, X[self.train], y[self.train])
-            test_loss, *_ = _inside.loss_and_gradients(estimator, X[self.test], y[self.test])
-        hidden = _inside.layer_outputs(estimator, self._unit_rows)[:-1]
+        gradients = estimator.loss_and_gradients(X[self.train], y[self.train]).coefs
+        layers = estimator.layer_outputs(X)
+        predicted = estimator.predict(X)
+        logits = (layers[-2] if len(layers) > 1 else X) @ estimator.coefs_[-1] + estimator.intercepts_[-1]
+        hidden = estimator.layer_outputs(self._unit_rows)[:-1]
         maps = [values.reshape(UNIT_CELLS, UNIT_CELLS) for layer in hidden for values in layer.T]
         optimizer = state.of(estimator).optimizer
-        predicted = estimator.predict(X)
         header = {
             "epoch": self.epoch,
-            "train": {"loss": _plain(loss), "score": self._score(predicted, self.train)},
-            "test": {"loss": _plain(test_loss), "score": self._score(predicted, self.test)},
-            "gradients": [_plain(np.linalg.norm(W)) for W in coefs],
+            "train": {"loss": self._loss(logits, self.train), "score": self._score(predicted, self.train)},
+            "test": {"loss": self._loss(logits, self.test), "score": self._score(predicted, self.test)},
+            "gradients": [_plain(np.linalg.norm(W)) for W in gradients],
             "rate": None if optimizer is None else _plain(optimizer.learning_rate),
             "widths": [X.shape[1], *(layer.shape[1] for layer in hidden), estimator.n_outputs_],
             "problem": self.problem,
@@ -218,6 +217,13 @@ class Session:
             "output": self._output(),
         }
 
+    def _loss(self, logits: np.ndarray, rows: np.ndarray) -> float | None:
+        """Return the mean loss of some rows, without the penalty."""
+        y = self.data.y[rows]
+        objective = self.estimator._objective(y)
+        targets = self.estimator._encode(y, logits.dtype, objective)
+        return _plain(by_name.loss(backends.get("auto"), objective.loss, logits[rows], targets)[0])
+
     def _score(self, predicted: np.ndarray, rows: np.ndarray) -> float | None:
         """Return the share of correct classes, or the share of the variance that is explained, R^2."""
         y = self.data.y[rows]
@@ -227,7 +233,7 @@ class Session:
         return _plain(1 - left / all_of_it) if all_of_it else None
 
     def _output(self) -> np.ndarray:
-        values = _inside.layer_outputs(self.estimator, self._output_rows)[-1]  # (cells, n_outputs)
+        values = self.estimator.layer_outputs(self._output_rows, -1)  # (cells, n_outputs)
         if self.task == "regression":
             low, high = self._range()
             shares = (values - low) / (high - low)
@@ -280,16 +286,6 @@ def _field_of(error: Exception) -> str:
     """Return the field that an error of an estimator is about; "" for none."""
     name = str(error).partition("=")[0]
     return name if name in FIELDS else ""
-
-
-@contextmanager
-def _without_penalty(estimator: Any) -> Iterator[None]:
-    alpha = estimator.alpha
-    estimator.alpha = 0.0
-    try:
-        yield
-    finally:
-        estimator.alpha = alpha
 
 
 # --- maps -------------------------------------------------------------------------------------------------------------
