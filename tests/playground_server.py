@@ -8,7 +8,7 @@ import pytest
 
 uvicorn = pytest.importorskip("uvicorn")
 client = pytest.importorskip("websockets.sync.client")
-pytest.importorskip("starlette")
+WebSocketRoute = pytest.importorskip("starlette.routing").WebSocketRoute
 
 from fastmlp.playground import server as playground  # noqa: E402
 
@@ -21,7 +21,7 @@ class served:
         self.port = self.listening.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}/"
         app = playground.application(self.port, table)
-        (self.pages,) = [route.endpoint.__self__ for route in app.routes if hasattr(route.endpoint, "__self__")]
+        (self.pages,) = [route.endpoint.__self__ for route in app.routes if isinstance(route, WebSocketRoute)]
         self.server = uvicorn.Server(playground.configuration(app))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listening]}, daemon=True)
 

@@ -29,6 +29,8 @@ from fastmlp.training.schedules import SCHEDULES
 from playground_server import served
 from shell import command, refused
 
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
 SMALL = {**DEFAULTS, "n_samples": 60, "hidden_layer_sizes": (3,)}
 
 

@@ -17,7 +17,6 @@ from fastmlp.estimators import MLPClassifier, MLPRegressor
 from fastmlp.playground.code import program
 from fastmlp.playground.data import DATA_SETS, EXTENT, FEATURES, Table, draw, features_of, split
 from fastmlp.playground.settings import DEFAULTS, FIELDS, TABLE, Settings, SettingsError
-from fastmlp.training import state
 
 #: Side of the maps of units, and of the output's map, in cells.
 UNIT_CELLS, OUTPUT_CELLS = 32, 96
@@ -95,9 +94,8 @@ class Session:
         self.settings, self.task, self.data = dict(settings), task, data
         self.train, self.test, self.X = train, test, X
         if all(FIELDS[name].keeps_weights for name in changed):
-            self.estimator.set_params(**estimator.get_params(deep=False))
-            state.of(self.estimator).optimizer = None
-            self.problem = None
+            estimator.set_weights(self.estimator.get_weights())
+            self.estimator, self.problem = estimator, None
             return False
         self._begin(estimator)
         return True
@@ -193,18 +191,18 @@ class Session:
         """
         X, y, estimator = self.X, self.data.y, self.estimator
         gradients = estimator.loss_and_gradients(X[self.train], y[self.train]).coefs
-        layers = estimator.layer_outputs(X)
-        predicted = estimator.predict(X)
-        logits = (layers[-2] if len(layers) > 1 else X) @ estimator.coefs_[-1] + estimator.intercepts_[-1]
-        hidden = estimator.layer_outputs(self._unit_rows)[:-1]
+        layers = estimator.layer_outputs(np.vstack([X, self._unit_rows]))
+        below, outputs = layers[-2][: len(X)] if len(layers) > 1 else X, layers[-1][: len(X)]
+        logits, predicted = below @ estimator.coefs_[-1] + estimator.intercepts_[-1], estimator._decode(outputs)
+        hidden = [layer[len(X) :] for layer in layers[:-1]]
         maps = [values.reshape(UNIT_CELLS, UNIT_CELLS) for layer in hidden for values in layer.T]
-        optimizer = state.of(estimator).optimizer
+        rates = estimator.__dict__.get("history_", {}).get("learning_rate")
         header = {
             "epoch": self.epoch,
             "train": {"loss": self._loss(logits, self.train), "score": self._score(predicted, self.train)},
             "test": {"loss": self._loss(logits, self.test), "score": self._score(predicted, self.test)},
             "gradients": [_plain(np.linalg.norm(W)) for W in gradients],
-            "rate": None if optimizer is None else _plain(optimizer.learning_rate),
+            "rate": rates[-1] if rates else None,
             "widths": [X.shape[1], *(layer.shape[1] for layer in hidden), estimator.n_outputs_],
             "problem": self.problem,
         }
