@@ -38,7 +38,9 @@ SMALL = {**DEFAULTS, "n_samples": 60, "hidden_layer_sizes": (3,)}
 def csv(tmp_path):
     path = tmp_path / "points.csv"
     random = np.random.RandomState(0)
-    rows = [f"{a:.3f},{b:.3f},{i},{'in' if a * a + b * b < 1 else 'out'}" for i, (a, b) in enumerate(random.randn(80, 2))]
+    rows = [
+        f"{a:.3f},{b:.3f},{i},{'in' if a * a + b * b < 1 else 'out'}" for i, (a, b) in enumerate(random.randn(80, 2))
+    ]
     path.write_text("\n".join(["width,height,area,kind", *rows]), encoding="utf-8")
     return path
 
@@ -60,14 +62,18 @@ def test_data_sets_repeat_and_fit_the_map(name):
     else:
         assert y.std() > 0.1 and np.abs(y).max() <= 1.1
     noisy = make_data(name, n_samples=200, noise=0.3, train_share=0.25, random_state=3)
-    assert not np.array_equal(y_train if DATA_SETS[name].task == "regression" else X_train, noisy[2 * (DATA_SETS[name].task == "regression")])
+    assert not np.array_equal(
+        y_train if DATA_SETS[name].task == "regression" else X_train, noisy[2 * (DATA_SETS[name].task == "regression")]
+    )
 
 
 def test_features_are_what_their_names_say():
     points = make_data("xor", n_samples=30)[0]
     x1, x2 = points.T
     expected = [x1, x2, x1**2, x2**2, x1 * x2, np.sin(2 * x1), np.sin(2 * x2)]
-    np.testing.assert_array_equal(make_data("xor", n_samples=30, features=tuple(FEATURES))[0], np.column_stack(expected))
+    np.testing.assert_array_equal(
+        make_data("xor", n_samples=30, features=tuple(FEATURES))[0], np.column_stack(expected)
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,7 +129,7 @@ def test_choices_are_the_tables_of_the_estimators():
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
-        ("noise", "much", "must be a number from 0 to 0.5, got \"much\""),
+        ("noise", "much", 'must be a number from 0 to 0.5, got "much"'),
         ("noise", 0.6, "must be a number from 0 to 0.5, got 0.6"),
         ("noise", True, "must be a number"),
         ("noise", float("nan"), "must be a number"),
@@ -355,7 +361,11 @@ def test_a_conversation():
     "message",
     [
         *("", "{", "[]", "7", "null", '{"type": 7}', '{"type": "quit"}', '{"type": ["hello"]}', "[" * 60000),
-        *('{"type": "advance", "epochs": 0}', '{"type": "advance", "epochs": 1.5}', '{"type": "advance", "epochs": true}'),
+        *(
+            '{"type": "advance", "epochs": 0}',
+            '{"type": "advance", "epochs": 1.5}',
+            '{"type": "advance", "epochs": true}',
+        ),
         json.dumps({"type": "advance", "epochs": MOST_EPOCHS + 1}),
     ],
 )
@@ -367,7 +377,9 @@ def test_nonsense_is_answered_by_an_error(message):
 
 def test_settings_that_are_no_object_are_told():
     for given in ("null", '"x"', "[]"):
-        assert list(json.loads(Conversation().answer(f'{{"type": "settings", "settings": {given}}}')[0])["problems"]) == [""]
+        assert list(
+            json.loads(Conversation().answer(f'{{"type": "settings", "settings": {given}}}')[0])["problems"]
+        ) == [""]
 
 
 def test_a_long_update_ends_in_time(monkeypatch):
@@ -427,7 +439,9 @@ def test_only_this_machine_can_connect(server):
     assert server.listening.getsockname()[0] == "127.0.0.1"
 
 
-@pytest.mark.parametrize("origin", [None, "http://evil.example", "null", "http://127.0.0.1:1", "https://127.0.0.1:{port}"])
+@pytest.mark.parametrize(
+    "origin", [None, "http://evil.example", "null", "http://127.0.0.1:1", "https://127.0.0.1:{port}"]
+)
 def test_pages_of_other_sites_are_refused(server, origin):
     from websockets.exceptions import InvalidStatus
 

@@ -68,7 +68,7 @@ class Conversation:
         return [_text("error", text=f"there is no message of the type {str(kind)[:40]!r}")]
 
     def _hello(self) -> str:
-        fields = settings.described()
+        fields = settings.described(self.session.defaults)
         sets = {name: row.task for name, row in DATA_SETS.items()}
         pictures = {name: self._picture(name) for name in DATA_SETS}
         if self.table is not None:

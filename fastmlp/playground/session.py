@@ -57,8 +57,9 @@ class Session:
 
     def __init__(self, table: Table | None = None) -> None:
         self.table = table
+        self.defaults: Settings = DEFAULTS if table is None else {**DEFAULTS, "dataset": TABLE, "noise": 0.0}
         self.settings: Settings = {}
-        self.apply(DEFAULTS if table is None else {**DEFAULTS, "dataset": TABLE, "noise": 0.0})
+        self.apply(self.defaults)
 
     # --- settings ----------------------------------------------------------------------------------------------------
 

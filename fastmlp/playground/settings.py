@@ -194,7 +194,7 @@ FIELDS: dict[str, Field] = {
         label="Schedule", group=_TRAINING, default="constant", names=_names(SCHEDULES), keeps_weights=True
     ),
     "max_iter": Number(
-        label="Epochs of the schedule", group=_TRAINING, default=500, low=10, high=10000, step=10, keeps_weights=True,
+        label="Planned epochs", group=_TRAINING, default=500, low=10, high=10000, step=10, keeps_weights=True,
         help="Schedules that end, such as cosine, end after this many epochs.",
     ),
     "batch_size": Number(
@@ -216,9 +216,9 @@ FIELDS: dict[str, Field] = {
 DEFAULTS: Settings = {name: row.default for name, row in FIELDS.items()}
 
 
-def described() -> dict[str, dict[str, Any]]:
+def described(defaults: Settings = DEFAULTS) -> dict[str, dict[str, Any]]:
     """Return name -> what the page must know of a field."""
-    return {name: row.described() for name, row in FIELDS.items()}
+    return {name: {**row.described(), "default": defaults[name]} for name, row in FIELDS.items()}
 
 
 def read(given: Any, base: Settings = DEFAULTS, *, has_table: bool = False) -> tuple[Settings, dict[str, str]]:

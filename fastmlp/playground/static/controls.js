@@ -39,7 +39,7 @@ export class Controls {
     const label = element("label", { htmlFor: input.id, title: field.help }, field.label);
     const head = element("div", { className: "head" }, label);
     if (input.type === "range") {
-      this.outputs[name] = element("output", { htmlFor: input.id });
+      this.outputs[name] = element("span", { className: "value", "aria-hidden": "true" }); // the slider tells its text
       head.append(this.outputs[name]);
     }
     const problem = element("p", { id: `problem-${name}`, className: "problem", hidden: true });
@@ -71,7 +71,7 @@ export class Controls {
 
   tell(name, value) {
     const shown = name === "train_share" ? `${Math.round(100 * value)} %` : String(+value.toPrecision(4));
-    this.outputs[name].value = shown;
+    this.outputs[name].textContent = shown;
     this.inputs[name].setAttribute("aria-valuetext", shown);
   }
 

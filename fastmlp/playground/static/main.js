@@ -162,7 +162,9 @@ function pause() {
 
 function showSpeed() {
   const n = SPEEDS[$("speed").value];
-  $("speed-value").value = `${n} epoch${n > 1 ? "s" : ""} per update`;
+  const words = `${n} epoch${n > 1 ? "s" : ""} per update`;
+  $("speed-value").textContent = words;
+  $("speed").setAttribute("aria-valuetext", words);
 }
 
 async function copy(textToCopy, what) {
@@ -239,7 +241,7 @@ function drawStill() {
 
 function draw() {
   const { scene, view } = state;
-  if (!scene || !view || network.canvases.length !== view.widths.length) return;
+  if (!scene || !view || !network.fits(view)) return; // the view of another network, its successor is under way
   network.draw(scene, view);
   plane.draw(scene, view, network.map(scene, view, state.settings));
   losses.draw([theme.ink, css(theme.negative)]);
@@ -255,6 +257,7 @@ function figures(scene, view) {
   $("train-loss").textContent = loss(view.train.loss);
   $("test-loss").textContent = loss(view.test.loss);
   $("test-score").textContent = score(view.test.score);
+  $("present-rate").textContent = view.rate === null ? "–" : String(+view.rate.toPrecision(3));
   const now = performance.now();
   state.updates = state.updates.filter((time) => now - time < 2000);
   const span = now - state.updates[0];

@@ -122,6 +122,10 @@ export class NetworkView {
     return view.units.subarray((before + unit) * CELLS, (before + unit + 1) * CELLS);
   }
 
+  fits({ widths }) {
+    return widths.length === this.canvases.length && widths.every((width, i) => width === this.canvases[i].length);
+  }
+
   drawInputs(scene) {
     const all = this.layers.firstChild.querySelectorAll("canvas");
     all.forEach((canvas, i) => drawSigned(canvas, scene.inputs.subarray(i * CELLS, (i + 1) * CELLS)));
