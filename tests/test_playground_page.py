@@ -22,11 +22,12 @@ Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM = os.environ.get("FASTMLP_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no Chromium: install one, or name it by FASTMLP_CHROMIUM"
-)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the path, or named by FASTMLP_CHROMIUM")
 
 DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+
+#: What a reader hears of an element, nearly.
+NAME = "({ ariaLabel, textContent, id }) => ariaLabel || textContent.trim() || id"
 
 #: Milliseconds after which a test gives up; other tests may run beside it.
 PATIENCE = 60_000
@@ -273,11 +274,7 @@ def test_the_keyboard_reaches_everything_in_order(opened):
     reached = []
     for _ in range(12):
         tab.keyboard.press("Tab")
-        reached.append(
-            tab.evaluate(
-                "document.activeElement.ariaLabel || document.activeElement.textContent.trim() || document.activeElement.id"
-            )
-        )
+        reached.append(tab.evaluate(f"({NAME})(document.activeElement)"))
     expected = ["Skip to the network", "Copy link", "Python code", "Play", "Step: one epoch"]
     assert reached[:5] == expected and reached[7] == "speed"
     tab.get_by_role("button", name="Play", exact=True).focus()

@@ -12,8 +12,8 @@ reset                                    "settings", a scene, a view
 code                                     "code" (text)
 ========  =============================  ====================================================================
 
-Texts are JSON with a "type"; scenes and views are binary (frames.py), with a "type" in the header.  A message that makes
-no sense is answered by an "error" with a text; nothing else changes then.
+Texts are JSON with a "type"; scenes and views are binary (frames.py), with a "type" in the header.  A message that
+makes no sense is answered by an "error" with a text; nothing else changes then.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ class Session:
     """
 
     estimator: Any
+    problem: str | None  # what has stopped training
 
     def __init__(self, table: Table | None = None) -> None:
         self.table = table

@@ -1,7 +1,7 @@
 """Everything that the page sets: a table of fields, and each knows what it may be.
 
-The names of activations, solvers, schedules, losses and first weights are those of the estimators' own tables.  The page
-makes its controls from :func:`described`, so a new row of a table is on the page without an edit here.
+The names of activations, solvers, schedules, losses and first weights are those of the estimators' own tables.  The
+page makes its controls from :func:`described`, so a new row of a table is on the page without an edit here.
 """
 
 from __future__ import annotations
