@@ -164,14 +164,19 @@ class MLPClassifier(ClassifierMixin, ModelMethods, Inside, ClassTargets, _BaseML
             self._label_binarizer = targets.binarizer_of(y)
             self.classes_ = self._label_binarizer.classes_
             return
-        classes = unique_labels(y)
-        if self.warm_start and not incremental:
+        if self.warm_start:
+            classes = unique_labels(y)
             if set(classes) != set(self.classes_):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same classes as in the previous call to fit."
                     f" Previously got {self.classes_}, `y` has {classes}"
                 )
-        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+        else:
+            self._check_targets(y)
+
+    def _check_targets(self, y: np.ndarray) -> None:
+        classes = unique_labels(y)
+        if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
             )

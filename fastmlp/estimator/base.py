@@ -15,7 +15,6 @@ its labels, and predictions for later use.  It contains no numerics.
 from __future__ import annotations
 
 import inspect
-import math
 import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastmlp.data import device_arrays, inputs
 from fastmlp.data.shared_rows import SharedRows
 from fastmlp.data.targets import Objective
-from fastmlp.data.warned import warn
 from fastmlp.distributed.ranks import Ranks, fit_together
 from fastmlp.engines import backends
 from fastmlp.engines.backends import Data
@@ -210,6 +208,9 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
         """Learn the classes of y, if there are any, or check them against those learned before."""
 
+    def _check_targets(self, y: np.ndarray) -> None:
+        """Refuse classes that have not been learned."""
+
     def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
         """Refuse y_val of another kind than y."""
         if y_val.shape[1:] != y.shape[1:]:
@@ -371,10 +372,9 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     def _task(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Task | None:
         """Return the training that is ready to begin; None if there is nothing to train, or an ensemble was trained."""
         self._check_parameters(extras)
-        goes_on = self.warm_start or extras.incremental
-        first_pass = extras.anew or not hasattr(self, "coefs_") or not goes_on
+        first_pass = extras.anew or not hasattr(self, "coefs_") or not (self.warm_start or extras.incremental)
         X, y = self._validated(X, y, reset=first_pass)
-        self._learn_targets(y, extras.incremental)
+        self._check_targets(y) if extras.one_batch else self._learn_targets(y, extras.incremental)
         y = inputs.dense_targets(self, y)
         sample_weight = inputs.validated_weight(self, sample_weight, y, all_zero=extras.incremental)
         ranks, random_state, objective = extras.ranks, state.random_state(self, first_pass), self._objective(y)
@@ -481,22 +481,6 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     def _expose(self, network: Network, params: np.ndarray) -> None:
         weights.expose(self, network, params)
         self._idle_predictions: list[Prediction] = []
-
-    def _check_finite(self) -> None:
-        arrays = (*self.coefs_, *self.intercepts_, *weights.further_arrays(self))
-        if not all(np.isfinite(w).all() for w in arrays if w is not None):
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
-                " preprocessed."
-            )
-        loss = getattr(self, "loss_", 0.0)  # none, if a user interrupted the first epoch
-        if not math.isfinite(loss):
-            warn(
-                f"the training loss is {loss}: training diverged, or the targets are too large or out of the loss's"
-                " range. So it cannot tell when to stop; scale y (standardize_y, TransformedTargetRegressor) and X, or"
-                f" lower learning_rate_init={self.learning_rate_init!r}",
-                RuntimeWarning,
-            )
 
     # --- prediction ------------------------------------------------------------------------------------------------
 

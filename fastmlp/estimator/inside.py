@@ -223,7 +223,7 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         _check_one_network(self, "loss_and_gradients")
         check_is_fitted(self)
         X, y = self._validated(X, y, reset=False)
-        self._learn_targets(y, True)
+        self._check_targets(y)
         y = inputs.dense_targets(self, y)
         weight = self._weigh(y, inputs.validated_weight(self, sample_weight, y))
         objective = self._objective(y)

@@ -32,6 +32,7 @@ from fastmlp.kernels import interrupts, threads
 from fastmlp.model import choices
 from fastmlp.model.network import Network
 from fastmlp.training import standardized
+from fastmlp.training.diagnosis import check_finite
 from fastmlp.training.in_step import Group
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.run import INTERRUPTED, Run, train_stochastic
@@ -88,7 +89,7 @@ class Task:
             if self.group is not None:
                 run.forget_unjudged()
                 self.group.leave()
-        estimator._check_finite()
+        check_finite(estimator)
         if not self.single_epoch:
             warn_of_large_targets(estimator, network, self.data)
 
@@ -110,7 +111,7 @@ class Task:
         run = Run(estimator, self.engine, self.network, self.params, self.data, keep_optimizer=True, one_batch=True)
         estimator.n_iter_, estimator.stopped_by_ = n_iter, stopped_by
         loss = run.step()
-        estimator._check_finite()
+        check_finite(estimator)
         return loss
 
     def _without_other_rows(self) -> Data:
