@@ -24,6 +24,7 @@ const state = {
   playing: false,
   awaited: 0, // answers to "advance" that are under way
   updates: [], // times of the latest updates
+  announce: "", // what to say of the result once it is there
 };
 
 const plane = new Plane($("map"), $("points"));
@@ -157,7 +158,8 @@ function pause() {
   $("play").setAttribute("aria-label", "Play");
   document.body.classList.remove("playing");
   connection.send("code");
-  sayResult("Paused");
+  state.announce = "Paused";
+  redraw();
 }
 
 function showSpeed() {
@@ -182,7 +184,7 @@ function listen() {
     pause();
     connection.send("advance", { epochs: 1 });
     state.awaited++;
-    state.announce = true;
+    state.announce = "One step";
   };
   $("reset").onclick = () => {
     connection.send("reset");
@@ -264,9 +266,9 @@ function figures(scene, view) {
   $("rate").textContent = state.playing && state.updates.length > 5 ? Math.round(((state.updates.length - 1) / span) * 1000) : "–";
   $("detail").textContent = network.detail(view) ?? HINT;
   $("output-title").textContent = network.selected && network.map(scene, view, state.settings) ? network.selected.name : "Output";
-  if (state.announce) {
-    state.announce = false;
-    sayResult("One step");
+  if (state.announce && !state.awaited) {
+    sayResult(state.announce);
+    state.announce = "";
   }
 }
 
