@@ -43,9 +43,7 @@ def main(executable: str) -> None:
 def updates(page, speed: int) -> None:
     """Train at a speed and print how often the page was drawn anew."""
     page.click("#reset")
-    page.evaluate(
-        f"(() => {{ const s = document.getElementById('speed'); s.value = {speed}; s.dispatchEvent(new Event('input')); }})()"
-    )
+    page.fill("#speed", str(speed))
     per_update = int(page.inner_text("#speed-value").split()[0])
     begin = time.perf_counter()
     page.click("#play")
@@ -54,10 +52,8 @@ def updates(page, speed: int) -> None:
     seconds = time.perf_counter() - begin
     page.wait_for_timeout(300)
     epochs = int(page.inner_text("#epoch").replace(",", ""))
-    accuracy = page.inner_text("#test-score")
-    print(
-        f"{per_update} epochs per update: {epochs / per_update / seconds:.0f} updates a second, test accuracy {accuracy}"
-    )
+    a_second = epochs / per_update / seconds
+    print(f"{per_update} epochs per update: {a_second:.0f} updates a second, accuracy {page.inner_text('#test-score')}")
 
 
 def resident(pid: int) -> str:

@@ -45,7 +45,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(r"^!\[[^]]+\]\(([^):]+)\)$", re.MULTILINE)
 TREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # docs/speed_page.py and docs/tabular_page.py draw theirs; the playground's show the page in a browser
-NOT_DRAWN_BY_PAGES = {"speed.png", "tabular.png", "playground.png", "playground-phone.png"}
+NOT_DRAWN_BY_PAGES = {"speed.png", "tabular.png", "playground.webp", "playground-phone.png"}
 
 
 def program(page):

@@ -16,8 +16,8 @@ const CLASSES = {
 };
 
 const LAYERS = {
-  light: ["#0b6e4f", "#1a7fb8", "#5a55c9", "#9a3fb0", "#c93a6e", "#b35309", "#4d5766"],
-  dark: ["#4fd3a5", "#5ab8f0", "#9d98ff", "#d58be8", "#ff8bb0", "#ffb26b", "#c0cad8"],
+  light: ["#0b7a55", "#2277d4", "#8b4fd0", "#c2387e", "#b35309", "#8a7400", "#4d5766"],
+  dark: ["#4fd3a5", "#5ab8f0", "#b79bff", "#ff8bb0", "#ffb26b", "#e0cc50", "#c0cad8"],
 };
 
 export let theme, classes, layers;
