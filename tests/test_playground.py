@@ -113,6 +113,22 @@ def test_tables_that_cannot_be_used_are_refused(csv):
         read_table(csv, "area", task="classification")
 
 
+def test_every_class_has_a_row_to_train_on(tmp_path):
+    path = tmp_path / "rare.csv"
+    rows = [f"{i % 13},{i % 11},{'rare' if i == 17 else 'abcd'[i % 4]}" for i in range(300)]
+    path.write_text("\n".join(["u,v,kind", *rows]), encoding="utf-8")
+    table = read_table(path, "kind")
+    for seed in range(20):
+        _, _, y_train, y_test = make_data(table, n_samples=20, train_share=0.1, random_state=seed)
+        assert sorted(y_train) == [0, 1, 2, 3, 4] and len(y_test) == 15
+    session = Session(table)
+    session.advance()
+    assert session.view()[1]["output"].shape == (5, 96, 96)
+    path.write_text("\n".join(["u,v,kind", *rows[:9]]), encoding="utf-8")
+    with pytest.raises(DataError, match="has 9 rows; the playground needs 10 at least"):
+        read_table(path, "kind")
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -272,8 +288,6 @@ def test_settings_that_contradict_each_other_change_nothing():
     with pytest.raises(SettingsError) as raised:
         session.apply({**SMALL, "solver": "lbfgs", "dropout": 0.5})
     assert list(raised.value.problems) == ["dropout"]
-    with pytest.raises(SettingsError, match="some class"):
-        session.apply({**SMALL, "dataset": "blobs", "n_samples": 20, "train_share": 0.1})
     with pytest.raises(SettingsError, match="name a file"):
         session.apply({**SMALL, "dataset": TABLE})
     assert session.settings == SMALL and session.epoch == 1

@@ -146,16 +146,25 @@ def draw(source: str | Table, n_samples: int, noise: float, random_state: int) -
     if not isinstance(source, Table):
         return Points(*DATA_SETS[source].draw(n_samples, noise, random))
     points, y = source.data
-    kept = np.sort(random.permutation(len(y))[: min(n_samples, MOST_ROWS)])
+    kept = np.sort(_classes_first(y, random.permutation(len(y)))[: min(n_samples, MOST_ROWS)])
     points = points[kept] + random.normal(scale=noise, size=(len(kept), 2))
     return Points(points, y[kept])
 
 
-def split(n: int, train_share: float, random_state: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to train on and those to test on; each has one at least."""
-    n_train = min(max(round(train_share * n), 1), n - 1)
-    rows = np.random.RandomState(random_state).permutation(n)
+def split(y: np.ndarray, train_share: float, random_state: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on, of which each class has one, and those to test on, at least one."""
+    n, n_classes = len(y), len(np.unique(y)) if y.dtype.kind == "i" else 1
+    n_train = min(max(round(train_share * n), n_classes), n - 1)
+    rows = _classes_first(y, np.random.RandomState(random_state).permutation(n))
     return rows[:n_train], rows[n_train:]
+
+
+def _classes_first(y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the rows with one of each class in front; as they are if y has values."""
+    if y.dtype.kind != "i":
+        return rows
+    first = np.sort(np.unique(y[rows], return_index=True)[1])
+    return np.concatenate([rows[first], np.delete(rows, first)])
 
 
 def make_data(
@@ -210,7 +219,7 @@ def make_data(
     """
     _check(dataset, features, n_samples=n_samples, noise=noise, train_share=train_share)
     points, y = draw(dataset, n_samples, noise, random_state)
-    train, test = split(len(y), train_share, random_state)
+    train, test = split(y, train_share, random_state)
     X = features_of(points, features)
     return X[train], X[test], y[train], y[test]
 

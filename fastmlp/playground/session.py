@@ -82,10 +82,8 @@ class Session:
         changed = {name for name, value in settings.items() if self.settings.get(name) != value}
         source = self._source(settings)
         data = draw(source, settings["n_samples"], settings["noise"], settings["random_state"])
-        train, test = split(len(data.y), settings["train_share"], settings["random_state"])
+        train, test = split(data.y, settings["train_share"], settings["random_state"])
         task = source.task if isinstance(source, Table) else DATA_SETS[source].task
-        if task == "classification" and not np.isin(data.y[test], data.y[train]).all():
-            raise SettingsError({"train_share": "leaves no training row of some class: add points, or raise the share"})
         estimator = _made(settings, task, len(train))
         X = features_of(data.points, settings["features"])
         try:

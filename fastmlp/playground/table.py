@@ -18,6 +18,9 @@ from fastmlp.tabular.target import read_target
 #: Most classes: a colour for each.
 MOST_CLASSES = 6
 
+#: Fewest rows: some of each class to train on, and some to test on.
+LEAST_ROWS = 10
+
 
 def read_table(
     path: str | os.PathLike[str],
@@ -62,10 +65,10 @@ def read_table(
     >>> from pathlib import Path
     >>> from fastmlp.playground import read_table
     >>> path = Path(tempfile.mkdtemp()) / "cats.csv"
-    >>> _ = path.write_text("weight,length,name\\n4.2,46,Tom\\n3.9,44,Kim\\n4.6,45,Tom\\n3.8,47,Kim\\n")
+    >>> _ = path.write_text("weight,length,name\\n" + 5 * "4.2,46,Tom\\n3.9,44,Kim\\n")
     >>> table = read_table(path, "name")
     >>> table.columns, table.classes, table.data.points.shape
-    (('weight', 'length'), ('Kim', 'Tom'), (4, 2))
+    (('weight', 'length'), ('Kim', 'Tom'), (10, 2))
     """
     path = Path(path)
     source = open_source(path, dialect)
@@ -79,6 +82,8 @@ def read_table(
             f"{path}: the target {target!r} has {len(found.classes)} classes; the playground shows {MOST_CLASSES} at"
             " most, or say --task regression"
         )
+    if len(X) < LEAST_ROWS:
+        raise DataError(f"{path}: has {len(X)} rows; the playground needs {LEAST_ROWS} at least")
     first, second = list(chosen)[:2]
     y = np.unique(found.y, return_inverse=True)[1] if found.classes else (found.y - found.y.mean()) / found.y.std()
     given = f", task={task!r}" if task != "auto" else ""
