@@ -171,7 +171,7 @@ def make_data(
     dataset: str | Table = "spiral",
     *,
     n_samples: int = 400,
-    noise: float = 0.1,
+    noise: float = 0.03,
     train_share: float = 0.5,
     features: Sequence[str] = ("x1", "x2"),
     random_state: int = 0,
@@ -185,7 +185,7 @@ def make_data(
         :func:`read_table` returns.
     n_samples : int, default=400
         Number of points; of a table no more than it has.
-    noise : float, default=0.1
+    noise : float, default=0.03
         Standard deviation of what is added to the points, or to the values of a regression, as a share of their range.
     train_share : float, default=0.5
         Share of the rows to train on.

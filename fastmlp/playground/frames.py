@@ -2,6 +2,7 @@
 
 A frame is the length of the header (uint32), the header, and the arrays one after the other; header and arrays are
 padded with zeros to multiples of 8 bytes.  All numbers are little-endian.  The header lists the arrays under "arrays".
+static/connection.js reads frames.
 """
 
 from __future__ import annotations
@@ -11,9 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-
-#: Types of arrays that static/connection.js reads.
-DTYPES = ("uint8", "float32")
 
 
 def packed(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
