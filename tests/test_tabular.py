@@ -341,7 +341,7 @@ def test_missing_files_and_folders(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         open_source(tmp_path / "no.xlsx")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="is a folder without"):
         open_source(tmp_path / "folder.csv")
 
 

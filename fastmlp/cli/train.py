@@ -335,12 +335,12 @@ def _read(source: Source, plan: Plan, folder: Path) -> tuple[Codes, Target, np.n
     target = read_target(codes, plan.task, str(source.path))
     if not plan.quiet:
         typer.echo(f"{target.task}: {target.reason}", err=True)
-    if plan.validation is None:
+    if validation is None:
         held_out = draw_validation(codes.target, plan.share, plan.seed, stratify=target.task == "classification")
     else:
         held_out = np.arange(len(codes.target)) >= len(codes.target) - codes.n_given
         if target.task == "classification":
-            check_given(codes, ~held_out, str(plan.validation))
+            check_given(codes, ~held_out, validation)
     # who says the kind of a column has looked at it
     notes = {name: why for name, why in source.notes.items() if name not in plan.kinds}
     remarks = {"left_out": source.left_out, "notes": notes}
