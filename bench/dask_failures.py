@@ -66,9 +66,8 @@ def main(rounds: int, seed: int, timeout: float) -> int:
     """Run the rounds; return 0 if all are right."""
     draw, found = random.Random(seed), list[Round]()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    print(
-        f"a fit must end within {stated(timeout):g} s of the signal\n\nround signal  checkpoint epoch took [s] right end"
-    )
+    print(f"a fit must end within {stated(timeout):g} s of the signal\n")
+    print("round signal  checkpoint epoch took [s] right end")
     while len(found) < rounds:
         options = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": None}
         with LocalCluster(**options, silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client:
