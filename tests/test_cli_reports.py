@@ -52,8 +52,16 @@ TRAININGS = {
     "early stopping": ("flowers", ("--early-stopping", *FAST)),
     "early stopping by loss": ("flowers", ("--early-stopping", "--monitor", "loss", *FAST)),
     "early stopping by another score": ("flowers", ("--early-stopping", "--monitor", "neg_log_loss", *FAST)),
-    "early stopping, all weights": ("flowers", ("--early-stopping", "--no-restore-best", *FAST)),
-    "the best weights of all epochs": ("flowers", ("--restore-best", "--max-iter", "30", "--solver", "sgd", *FAST)),
+    "early stopping, all weights": ("flowers", ("--early-stopping", "--restore-best", "false", *FAST)),
+    "the best weights of all epochs": (
+        "flowers",
+        ("--restore-best", "true", "--max-iter", "30", "--solver", "sgd", *FAST),
+    ),
+    "the last of the best weights": (
+        "flowers",
+        ("--restore-best", "last", "--max-iter", "30", "--solver", "sgd", *FAST),
+    ),
+    "block by block": ("flowers", ("--shuffle", "8", "--max-iter", "4")),
     "no validation": ("flowers", ("--valid", "0", "--max-iter", "5")),
     "a small share": ("flowers", ("--valid", "0.05", "--max-iter", "5")),
     "a file": ("flowers", ("--valid", "{}_valid.csv", "--early-stopping", *FAST)),
