@@ -223,7 +223,7 @@ def _check_text(report, result):
         (("--valid", "nan"), "--valid must be in [0, 1), or a data file, got nan"),
         (("--valid", "-0.1"), "--valid must be in [0, 1)"),
         (("--valid", "no.csv"), "no.csv: cannot be read: No such file"),
-        (("--valid", "no"), "no: unknown kind of file"),
+        (("--valid", "no"), "no: No such file or folder"),
         (("--weight", "target"), "--weight target is the target"),
         (("--id", "target"), "--id target is the target"),
         (("--weight", "id", "--id", "id"), "--weight id is a column of --drop or --id, too"),

@@ -314,7 +314,7 @@ BAD_FILES = {
     "no.parquet": ("hello", "too small|smaller than"),
     "no.arrow": ("hello", "no.arrow: "),
     "no.npz": ("hello", "is no NumPy archive"),
-    "no.sas7bdat": ("hello", "unknown kind of file; it must end in .csv,"),
+    "no.sas7bdat": ("hello", "unknown kind of file; a file must end in .csv,"),
 }
 
 

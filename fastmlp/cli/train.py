@@ -559,16 +559,7 @@ def _columns(source: Source, plan: Plan) -> dict[str, str]:
             raise DataError(f"{plan.data}: {option} {plan.target} is the target")
     if plan.weight in (*plan.drop, *plan.ids):
         raise DataError(f"{plan.data}: --weight {plan.weight} is a column of --drop or --id, too")
-    no_features = (*plan.drop, *plan.ids, *weights)
-    for name in (*plan.kinds, *no_features):
-        source.problems.pop(name, None)
-    source.check((plan.target, *no_features, *plan.kinds))
-    used = source.used(plan.target, no_features, plan.kinds)
-    if len(used) == 1:
-        index = f" and the index, {listed(source.left_out)}" if source.left_out else ""
-        raise DataError(f"{plan.data}: there is no column besides the target {plan.target!r}{index}")
-    source.check(used)
-    return used
+    return source.chosen(plan.target, (*plan.drop, *plan.ids, *weights), plan.kinds)
 
 
 def _check_packages(plot: Path | None, plan: Plan) -> None:

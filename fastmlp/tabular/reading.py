@@ -149,6 +149,24 @@ class Source(ABC):
         chosen[target] = "numeric" if target in self.labels and target not in asked else kind
         return chosen
 
+    def chosen(self, target: str, no_features: Iterable[str], asked: Mapping[str, str]) -> dict[str, str]:
+        """Return the columns as :meth:`used` does, after all checks of them.
+
+        A DataError tells of a column that is not there, that cannot be used, or that there is none to learn from.
+        """
+        no_features = list(no_features)
+        if target in no_features:
+            raise DataError(f"{self.path}: column {target!r} is the target, and left out")
+        for name in (*asked, *no_features):
+            self.problems.pop(name, None)
+        self.check((target, *no_features, *asked))
+        used = self.used(target, no_features, asked)
+        if len(used) == 1:
+            index = f" and the index, {listed(self.left_out)}" if self.left_out else ""
+            raise DataError(f"{self.path}: there is no column besides the target {target!r}{index}")
+        self.check(used)
+        return used
+
     def check(self, names: Iterable[str]) -> None:
         """Refuse columns that are not there, or that cannot be used, by a DataError that says what the file has."""
         names = list(names)
@@ -308,7 +326,8 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) ->
     path = Path(path)
     is_folder = path.is_dir()
     if not is_folder and not path.name.lower().endswith(KNOWN):
-        raise DataError(f"{path}: unknown kind of file; it must end in {ENDINGS}, or be a folder of such tables")
+        what = "unknown kind of file" if path.exists() else "No such file or folder"
+        raise DataError(f"{path}: {what}; a file must end in {ENDINGS}")
     pyarrow = needed("pyarrow", "reading data files", '"fastmlp[files]"')
     try:
         module = "folder" if is_folder else _module(path)
