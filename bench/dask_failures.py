@@ -90,8 +90,8 @@ def series(client: Client, draw: random.Random, timeout: float, rounds: int, fir
                 if awake.longest_gap > GAP:
                     print(f"{i:5} void: this process stood still for {awake.longest_gap:.1f} s", flush=True)
                     break
-                if one is None:
-                    print(f"{i:5} void: the fit was over before the signal", flush=True)
+                if isinstance(one, str):
+                    print(f"{i:5} void: the fit was over before the signal: {one}", flush=True)
                     continue
                 found.append(one)
                 checkpoint, right = "yes" if one.checkpoint else "no", "yes" if one.is_right else "NO"
@@ -216,7 +216,7 @@ class Harm:
         self.client, self.name, self.epochs = client, name, epochs
         self.after, self.which = draw.uniform(0, LATEST), draw.random()
         self.sent, self.epoch, self.over = 0.0, 0, threading.Event()  # over: the fit has ended
-        self.victim, self.pid = "", 0
+        self.victim, self.pid, self.why = "", 0, "no epoch ended"
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -224,7 +224,10 @@ class Harm:
         while not self.epochs.ended():
             if self.over.wait(0.01):
                 return
-        ranks = {rank: (address, pid) for address, (rank, pid) in self.client.run(_rank).items() if rank is not None}
+        self.why = "nobody could be asked"
+        found = self.client.run(_rank, on_error="ignore")  # one may just be leaving
+        ranks = {rank: (address, pid) for address, (rank, pid) in found.items() if rank is not None}
+        self.why = f"{len(ranks)} ranks"
         if not ranks or self.over.wait(self.after):
             return
         self.victim, self.pid = ranks[sorted(ranks)[int(self.which * len(ranks))]]
@@ -245,8 +248,8 @@ def _rank(dask_worker: object) -> tuple[int | None, int]:
 
 def one_round(
     client: Client, draw: random.Random, timeout: float, whole: list[np.ndarray], n_seconds: float, path: Path
-) -> Round | None:
-    """Return how a fit ends of which one worker gets a signal; None if it was over before."""
+) -> Round | str:
+    """Return how a fit ends of which one worker gets a signal; if it was over before, what it ended with."""
     name, with_checkpoint = draw.choice(["SIGKILL", "SIGSTOP"]), draw.random() < 0.5
     epochs = Epochs(path.with_suffix(".epoch"))
     epochs.path.unlink(missing_ok=True)
@@ -261,7 +264,7 @@ def one_round(
     ended = time.monotonic()
     harm.join()
     if not harm.sent or harm.sent > ended:
-        return None
+        return f"{harm.why}; {'it was trained' if error is None else f'{type(error).__name__}: {error}'}"
     took = ended - harm.sent
     if error is None:
         difference = max(abs(a - b).max() for a, b in zip(fitted.coefs_, whole, strict=True))
@@ -269,8 +272,8 @@ def one_round(
     else:
         end = f"{type(error).__name__}: {error}"
         is_right = isinstance(error, WorkerLost) and harm.victim in str(error) and not with_checkpoint
-    # a fit that goes on begins again where its checkpoint was
-    in_time = took < stated(timeout) + (n_seconds + 30 if with_checkpoint else 0)
+    # a fit that goes on waits for a nanny, up to 30 s, and for what a new worker imports; then it trains again
+    in_time = took < stated(timeout) + (n_seconds + 60 if with_checkpoint else 0)
     recover(client, harm.victim, harm.pid)
     left = leftovers(client)
     end += f"; left on workers: {left}" if left else ""

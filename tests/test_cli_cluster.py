@@ -78,7 +78,7 @@ def test_the_model_is_that_of_this_machine(client, rows, tmp_path, monkeypatch, 
 def test_the_command_says_where_it_trains(client, rows, tmp_path):
     arguments = ("train", rows, "--target", "kind", "-o", tmp_path / "m.st", *QUICK)
     said = invoke(*arguments, "--scheduler", address_of(client)).stderr
-    assert f"training on 2 workers, 2 threads of {address_of(client)}" in said
+    assert f"training on {address_of(client)}: workers 2, threads 2" in said
     assert "training" not in invoke(*arguments, "--scheduler", address_of(client), "--quiet").stderr
 
 

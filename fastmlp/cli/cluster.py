@@ -103,7 +103,7 @@ def connected(address: str | None, *, told: bool) -> Iterator[Cluster | None]:
         _check_workers(client, address)
         if told:
             threads = client.nthreads()
-            typer.echo(f"training on {len(threads)} workers, {sum(threads.values())} threads of {address}", err=True)
+            typer.echo(f"training on {address}: workers {len(threads)}, threads {sum(threads.values())}", err=True)
         yield Cluster(address, client)
 
 
