@@ -127,7 +127,8 @@ def matrix_on_disk(
     >>> table = matrix_on_disk(place / "sales", place / "sales.matrix", target="sold")
     >>> table.X.shape, table.feature_names
     ((300, 3), ['day', 'town=Bonn', 'town=Ulm'])
-    >>> model = MLPRegressor((4,), max_iter=300, shuffle=32, random_state=0).fit(table.X, table.y)
+    >>> options = {"hidden_layer_sizes": (4,), "max_iter": 300, "random_state": 0}
+    >>> model = MLPRegressor(**options, shuffle=32).fit(table.X, table.y)
     >>> new = pa.table({"town": ["Ulm"], "day": [99]})
     >>> model.predict(table.coder.transform(new)).round(1)
     array([2.5], dtype=float32)
