@@ -143,8 +143,7 @@ def _options() -> dict[str, inspect.Parameter]:
             if name in LEFT_OUT or name in found:
                 continue
             dashed = f"--{name.replace('_', '-')}"
-            allowed = cls._parameter_constraints[name]
-            if "boolean" in allowed and all(entry in ("boolean", None) for entry in allowed):
+            if _is_flag(cls, name):
                 option = typer.Option(f"{dashed}/--no-{dashed[2:]}", help=texts[name], rich_help_panel=PANEL)
                 type_: Any = Annotated[bool | None, option]
             else:
@@ -178,6 +177,12 @@ def _defaults() -> dict[str, str]:
         else:
             texts[name] = "".join(f" [{model}: {value}]" for model, value in known.items())
     return texts
+
+
+def _is_flag(cls: Any, parameter: str) -> bool:
+    """Return whether a parameter may be true and false, and nothing else but not given."""
+    allowed = cls._parameter_constraints[parameter]
+    return "boolean" in allowed and all(entry in ("boolean", None) for entry in allowed)
 
 
 def _names(cls: Any, parameter: str) -> list[str]:

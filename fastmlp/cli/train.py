@@ -167,6 +167,7 @@ Plot = Annotated[
 
 
 def train(
+    parameters: dict,  # of the estimators
     data: DataFile,
     model: Model,
     target: TargetColumn = None,
@@ -193,8 +194,6 @@ def train(
     decimal: Decimal = None,
     thousands: Thousands = None,
     file_format: Format = None,
-    *,
-    parameters: dict,
 ) -> None:
     """Train a network on a data file, or a folder of files, of any size.
 
