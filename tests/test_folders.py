@@ -110,7 +110,7 @@ def test_where_an_error_is(tmp_path):
             "column 'x' is numeric in a.parquet, categorical",
         ),
         ({"a": {"x": [1], "y": [1]}, "k=1__b": {"x": [1], "y": [2]}}, (), "a.parquet: is in no folder k=..."),
-        ({"x=1__a": {"x": [1], "y": [1]}}, (), "column 'x' is in the file and in the name of its folder"),
+        ({"x=1__a": {"x": [1], "y": [1]}}, (), "column 'x' is there twice"),
         ({"a": {"x": [1], "y": [1]}, "b": {"x": [1], "y": [2]}}, ("--id", "z"), "no column 'z'"),
     ],
 )

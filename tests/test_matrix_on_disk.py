@@ -74,6 +74,8 @@ def test_targets_of_all_kinds_come_back(tmp_path, values, task, kind):
     ("options", "message"),
     [
         ({"target": "no"}, "no column 'no'"),
+        ({"target": None}, "target must be the name of a column, got None"),
+        ({"target": "kind", "drop": "when"}, "drop must be a sequence of names, got 'when'"),
         ({"target": "kind"}, "'when' holds dates or times"),
         ({"target": "kind", "drop": ["when", "kind"]}, "column 'kind' is the target, and left out"),
         ({"target": "kind", "drop": ["when", "size", "colour"], "weight": "w"}, "no column besides the target"),

@@ -135,10 +135,10 @@ def _part(folder: Path, file: Path, dialect: Dialect) -> Part:
         raise DataError(f"{file}: {one_line(error)}") from None
     for name in file.relative_to(folder).parts[:-1]:
         key, equals, value = name.partition("=")
-        if not equals:
+        if not key or not equals:
             continue
         if key in source.kinds:
-            raise DataError(f"{file}: column {key!r} is in the file and in the name of its folder: remove one of them")
+            raise DataError(f"{file}: column {key!r} is there twice, in the file or in the names of its folders")
         source.keys[key] = None if value == _NO_VALUE else unquote(value)
         source.kinds[key] = "categorical"
     return source

@@ -134,7 +134,7 @@ def matrix_on_disk(
     array([2.5], dtype=float32)
     """
     folder, wanted = Path(folder), kinds or {}
-    _check(folder, task, wanted, dtype)
+    _check(folder, target, task, drop, wanted, dtype)
     source = open_source(data, Dialect(missing=tuple(missing)))
     used = source.chosen(target, (*drop, *(() if weight is None else (weight,))), wanted)
     with temporary_folder(folder) as part:
@@ -194,7 +194,11 @@ def _as_given(y: np.ndarray, recipe: Recipe) -> np.ndarray:
     return (classes.astype(object) if classes.dtype.kind == "U" else classes)[y]
 
 
-def _check(folder: Path, task: str, kinds: Mapping[str, str], dtype: str) -> None:
+def _check(folder: Path, target: str, task: str, drop: Sequence[str], kinds: Mapping[str, str], dtype: str) -> None:
+    if not isinstance(target, str):
+        raise DataError(f"target must be the name of a column, got {target!r}")
+    if isinstance(drop, str):
+        raise DataError(f"drop must be a sequence of names, got {drop!r}")
     for name, value, allowed in (("task", task, TASKS), ("dtype", dtype, DTYPES)):
         if value not in allowed:
             raise DataError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
