@@ -90,6 +90,16 @@ def test_partitions_of_hive_are_columns_as_pyarrow_reads_them(tmp_path):
     assert values(source, {"year": "categorical"})["year"].isin(["2020", "2021", "2022"]).all()
 
 
+@pytest.mark.parametrize("values", [("01", "-7"), ("2147483647", "1"), ("2147483648", "1"), ("1.5", "2"), ("1", "x")])
+def test_kinds_of_partitions_are_pyarrows(tmp_path, values):
+    write(tmp_path, **{f"k={value}__a": {"x": [1]} for value in values})
+    theirs = pa.dataset.dataset(tmp_path, partitioning="hive").to_table()
+    source = open_source(tmp_path)
+    as_it_is = pa.Table.from_batches(source.batches({"k": "as it is"}))
+    assert as_it_is["k"].to_pylist() == theirs["k"].to_pylist()
+    assert source.kinds["k"] == ("numeric" if theirs["k"].type == "int32" else "categorical")
+
+
 def test_where_an_error_is(tmp_path):
     folder = write(tmp_path, a={"x": ["1", "2"], "y": [1.0, 2.0]}, b={"x": ["3", "no"], "y": [1.0, None]})
     source = open_source(folder)

@@ -23,7 +23,7 @@ from fastmlp.tabular.reading import Dialect, Source
 
 #: The value of a partition whose rows have none, as Hive names it.
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-_WHOLE = re.compile(r"-?[0-9]{1,9}")
+_WHOLE = re.compile(r"-?[0-9]{1,10}")
 
 ENDINGS = tuple(ending for ending, module in reading.TABLES.items() if module == "binary")
 
@@ -144,6 +144,10 @@ def _part(folder: Path, file: Path, dialect: Dialect) -> Part:
     return source
 
 
+def _is_int32(text: str) -> bool:
+    return _WHOLE.fullmatch(text) is not None and -(2**31) <= int(text) < 2**31
+
+
 def _name_keys(folder: Folder) -> None:
     """Give the columns of folders' names their kinds; refuse files that do not have them all."""
     for key in dict.fromkeys(key for part in folder.parts for key in part.keys):
@@ -151,7 +155,7 @@ def _name_keys(folder: Folder) -> None:
             if key not in part.keys:
                 raise DataError(f"{part.path}: is in no folder {key}=..., as other files of {folder.path} are")
         values = [part.keys[key] for part in folder.parts]
-        if not all(value is None or _WHOLE.fullmatch(value) for value in values):
+        if not all(value is None or _is_int32(value) for value in values):
             continue
         for part in folder.parts:
             part.keys[key] = None if part.keys[key] is None else int(part.keys[key])
