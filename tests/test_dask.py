@@ -30,7 +30,7 @@ pd = pytest.importorskip("pandas")
 from dask_clusters import cluster_of, leftovers  # noqa: E402
 from distributed import Client  # noqa: E402
 
-from fastmlp.dask import DaskMLPClassifier, DaskMLPRegressor, WorkerLost, fitting, sessions, work  # noqa: E402
+from fastmlp.dask import DaskMLPClassifier, DaskMLPRegressor, WorkerLost, fitting, scattering, sessions, work  # noqa: E402
 from fastmlp.dask.communicator import DaskCommunicator  # noqa: E402
 from fastmlp.distributed.communicator import DIRECT_BYTES  # noqa: E402
 
@@ -564,7 +564,8 @@ def test_other_versions_are_refused(client):
         with pytest.raises(
             RuntimeError, match=rf"workers differ in fastmlp: .*{address} has 0.0.9|has 0.0.9.*{address}"
         ):
-            DaskMLPClassifier((3,), max_iter=2, client=client).fit(spread(X, "even"), spread(y, "even"))
+            # both workers have rows
+            DaskMLPClassifier((3,), max_iter=2, client=client).fit(*scattering.scattered(client, X, y))
     finally:
         client.run(_pretend, __version__, workers=[address])
     assert leftovers(client) == {}
