@@ -10,7 +10,7 @@ pytest.importorskip("distributed")
 
 from dask_clusters import cluster_of, leftovers
 
-from fastmlp.dask import scattering
+from fastmlp.dask import DaskMLPClassifier, WorkerLost, scattering
 from fastmlp.persistence import load, read_metadata
 
 from data_files import QUICK
@@ -29,6 +29,12 @@ def rows(tmp_path_factory):
     table[:100].to_parquet(folder / "a.parquet")
     table[100:].to_parquet(folder / "b.parquet")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A busy machine may take longer to connect than people would wait."""
+    monkeypatch.setattr("fastmlp.cli.cluster.SECONDS", 120)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,17 @@ def test_the_command_says_where_it_trains(client, rows, tmp_path):
     said = invoke(*arguments, "--scheduler", address_of(client)).stderr
     assert f"training on {address_of(client)}: workers 2, threads 2" in said
     assert "training" not in invoke(*arguments, "--scheduler", address_of(client), "--quiet").stderr
+
+
+@pytest.mark.parametrize("error", [WorkerLost("worker x (rank 1) has died", 1, "x"), ConnectionError("no scheduler")])
+def test_what_is_lost_during_the_fit_is_one_line(client, rows, tmp_path, monkeypatch, error):
+    def fit(self, *given, **more):
+        raise error
+
+    monkeypatch.setattr(DaskMLPClassifier, "fit", fit)
+    options = ("--target", "kind", "-o", tmp_path / "m.st", "--scheduler", address_of(client), *QUICK)
+    assert refused("train", rows, *options, code=1) == f"--scheduler {address_of(client)}: {error}"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

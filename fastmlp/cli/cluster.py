@@ -40,7 +40,7 @@ class Cluster:
     def fit(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None, **validation: Any) -> None:
         """Fit a local estimator there, as its own `fit` does here, up to rounding.
 
-        The command ends with a line on standard error if a worker is lost, or cannot train.
+        The command ends with a line on standard error if a worker or the scheduler is lost, or cannot train.
         """
         from sklearn.base import is_classifier
 
@@ -56,7 +56,7 @@ class Cluster:
                 rows = scattered(self.client, *(validation[name] for name in names))
                 more = dict(zip(names, rows, strict=True))
             there.fit(*scattered(self.client, X, y, sample_weight), **more)
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError) as error:
             output.fail(f"--scheduler {self.address}: {error}", output.FAILED)
         estimator.__setstate__(there.to_local().__getstate__())
 
