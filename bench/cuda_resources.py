@@ -34,17 +34,17 @@ KERNELS = "train", "predict"
 REGISTERS, THREADS = 65536, 2048  # of a multiprocessor
 SHARED_BYTES = {8: 164 * 1024, 9: 228 * 1024, 10: 228 * 1024}  # of a multiprocessor, by major number
 SHARED_OF_A_BLOCK = 48 * 1024  # more has to be asked for at the launch
-#: name -> (activations, loss, rule, double, whether its tile is the large one)
+#: name -> (activations, loss, rule, double, its tile in the engine's settings)
 NETWORKS = {
-    "64-128-128-10, Adam, float32": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adam", False, False),
-    "64-128-128-10, Adam, float64": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adam", True, False),
-    "1024 x 3, gelu, AdamW, float32": ([("gelu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adamw", False, True),
-    "1024 x 3, gelu, AdamW, float64": ([("gelu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adamw", True, True),
+    "64-128-128-10, Adam, float32": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adam", False, "SMALL"),
+    "64-128-128-10, Adam, float64": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adam", True, "SMALL"),
+    "1024 x 3, gelu, AdamW, float32": ([("gelu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adamw", False, "MEDIUM"),
+    "1024 x 3, gelu, AdamW, float64": ([("gelu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adamw", True, "MEDIUM"),
     "every activation, Nadam, float32": (
         [(name, tuple(row.parameters.items())) for name, row in formulas.ACTIVATIONS.items()],
-        ("focal", (("gamma", 2.0),)), "nadam", False, False,
+        ("focal", (("gamma", 2.0),)), "nadam", False, "SMALL",
     ),
-    "784-100-10, SGD, float32": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "nesterov", False, False),
+    "784-100-10, SGD, float32": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "nesterov", False, "LARGE"),
 }  # fmt: skip
 
 
@@ -66,12 +66,13 @@ CHECKED = "64-128-128-10, Adam, float32", "1024 x 3, gelu, AdamW, float32"
 SLACK = 1.1  # other versions of both allocate registers a little differently; 0 stays 0
 
 
-def generate(*, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, large: bool = False) -> Any:
+def generate(*, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, tile: str = "MEDIUM") -> Any:
     """The module of a combination of formulas."""
-    tile = settings.LARGE if large else settings.SMALL
     choice = {"activations": activations, "loss": loss, "rule": rule}
     return driver.load(
-        lambda: codegen.cuda_module(formulas, code.template(), tile, double=double, simulated=False, **choice)
+        lambda: codegen.cuda_module(
+            formulas, code.template(), getattr(settings, tile), double=double, simulated=False, **choice
+        )
     )
 
 
@@ -142,12 +143,12 @@ def find_ptxas() -> str | None:
     return found
 
 
-def resources(text: str, capability: tuple[int, int], ptxas: str) -> dict[str, int]:
+def resources(text: str, kernel: str, capability: tuple[int, int], ptxas: str) -> dict[str, int]:
     """registers, spilled bytes (stores and loads), stack and shared memory, as ptxas reports them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.ptx")
         path.write_text(text)
-        limits = [f"-arch=sm_{capability[0]}{capability[1]}", f"-maxrregcount={codegen.CUDA_REGISTERS}"]
+        limits = [f"-arch=sm_{capability[0]}{capability[1]}", f"-maxrregcount={codegen.CUDA_REGISTERS[kernel]}"]
         command = [ptxas, "-v", "-c", "-O3", *limits, str(path), "-o", os.devnull]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     report = done.stdout + done.stderr
@@ -186,7 +187,7 @@ def too_much(
     """
     spills = int(SLACK * BOUNDS[name][kernel, capability])
     found = {
-        "registers": (used["registers"], codegen.CUDA_REGISTERS),
+        "registers": (used["registers"], codegen.CUDA_REGISTERS[kernel]),
         "bytes of spills": (used["spills"], spills),
         "bytes of shared memory": (used["shared"], SHARED_OF_A_BLOCK),
         "instructions in double precision": (0 if NETWORKS[name][3] else doubles, 0),
@@ -198,14 +199,14 @@ def too_much(
 
 def measured(name: str, ptxas: str | None) -> Iterator[tuple[str, tuple[int, int], list[Any], list[str]]]:
     """Yield kernel, capability, the cells of its row and the bounds that it exceeds, for each kernel of a network."""
-    activations, loss, rule, double, large = NETWORKS[name]
-    module = generate(double=double, activations=activations, loss=loss, rule=rule, large=large)
+    activations, loss, rule, double, tile = NETWORKS[name]
+    module = generate(double=double, activations=activations, loss=loss, rule=rule, tile=tile)
     for kernel, capability in itertools.product(KERNELS, CAPABILITIES):
         start = time.perf_counter()
         text = compile_kernel(module, kernel, capability)
         seconds, doubles, exceeded = time.perf_counter() - start, len(double_instructions(text)), []
         if ptxas:
-            used = resources(text, capability, ptxas)
+            used = resources(text, kernel, capability, ptxas)
             cells = [used["registers"], used["spills"], used["stack"], used["shared"]]
             cells.append(blocks_per_multiprocessor(used, module.THREADS, capability))
             if name in BOUNDS:

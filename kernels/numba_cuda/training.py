@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp.kernels.numba_cuda import driver, settings
-from fastmlp.kernels.numba_cuda.code import pieces, tile_of
+from fastmlp.kernels.numba_cuda.code import pieces
+from fastmlp.kernels.numba_cuda.cost import schedule_of
 from fastmlp.kernels.numba_cuda.interrupts import deferred
 from fastmlp.kernels.numba_cuda.memory import Rows, vector
 from fastmlp.kernels.numba_cuda.pace import Pace
-from fastmlp.kernels.numba_cuda.plan import Plan, phases_of, schedule_of, table
+from fastmlp.kernels.numba_cuda.plan import Plan, phases_of, table
 
 if TYPE_CHECKING:
     from fastmlp.kernels.numba_cuda.workspace import Workspace
@@ -90,14 +91,16 @@ class Training:
             ws.factors, self.masks, self.partials,
         ]  # fmt: skip
         blocks = self._blocks()
-        schedule = schedule_of(ws.network, min(plan.rows, self.n), tile_of(ws.network.widths, plan.rows), blocks)
+        schedule = schedule_of(ws.network, min(plan.rows, self.n), ws.tile(plan.rows), blocks)
         phases = phases_of(ws, plan, schedule, self.update)
         self.n_phases, self.arguments[2] = len(phases), table(phases)
         down = pieces(min(plan.rows, self.n), code.TILE)
-        across = 1 if schedule == "rows" else pieces(max(ws.network.widths), code.TILE)
-        self.launch = driver.Launch(
-            code.train, min(blocks, max(down * across, len(plan.tasks))), code.THREADS, ws.stream
-        )
+        if schedule == "rows":
+            most = down
+        else:
+            most = max(down * pieces(max(ws.network.widths), code.TILE), pieces(min(plan.rows, self.n), code.NARROW))
+        blocks = min(blocks, max(most, len(plan.tasks)))
+        self.launch = driver.Launch(code.train, blocks, code.THREADS, ws.stream)
 
     def _blocks(self) -> int:
         """Return how many blocks may wait for each other."""

@@ -18,11 +18,13 @@ from fastmlp.kernels import layer_table
 from fastmlp.kernels.arguments import batch_size_of, check_network
 from fastmlp.kernels.contract import refuse
 from fastmlp.kernels.numba_cuda import driver
-from fastmlp.kernels.numba_cuda.code import activation_code, loss_code, module_of, tile_of
+from fastmlp.kernels.numba_cuda.code import activation_code, loss_code, module_of
+from fastmlp.kernels.numba_cuda.cost import tile_of
 from fastmlp.kernels.numba_cuda.interrupts import deferred
 from fastmlp.kernels.numba_cuda.memory import Mirror, Rows, check_samples
 
 if TYPE_CHECKING:
+    from fastmlp.kernels.codegen import CudaTile
     from fastmlp.kernels.numba_cuda.plan import Plan
     from fastmlp.kernels.numba_cuda.prediction import Prediction
     from fastmlp.kernels.numba_cuda.training import Training
@@ -87,10 +89,13 @@ class Workspace:
                 f"select GPU {self.device} again, or fit the network anew"
             )
 
+    def tile(self, rows: int) -> CudaTile:
+        """Return the tile of products with so many rows at a time."""
+        return tile_of(self.network.widths, rows, self.dtype == np.float64)
+
     def code(self, rows: int, rule: str | None = None) -> ModuleType:
         """Return the module for so many rows at a time."""
-        tile = tile_of(self.network.widths, rows)
-        return module_of(self.dtype == np.float64, tile, self.distinct, self.loss.entry, rule)
+        return module_of(self.dtype == np.float64, self.tile(rows), self.distinct, self.loss.entry, rule)
 
     @cached_property
     def n_weights(self) -> int:
