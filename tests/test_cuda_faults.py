@@ -190,7 +190,7 @@ def test_what_is_held_back_comes_when_it_is_fetched(engine):
 @in_simulator
 def test_other_calls_of_a_workspace_see_what_is_held_back(engine):
     fit = hold_back(Fit(engine))
-    _, workspace, params, optimizer = fit.ours
+    _, workspace, params, _ = fit.ours
     fit.epoch(fit.ours)
     fit.epoch(fit.theirs)
     found, expected = np.empty((2, 8, 2))

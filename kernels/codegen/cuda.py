@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import math
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
@@ -235,7 +234,9 @@ def _cuda_along(tile: CudaTile, name: str, number: str, limit: str, origin: str,
     rows = min(tile.size, max(tile.threads // 8, 1))
     along = min(tile.depth, tile.threads // rows)
     rows = tile.threads // along
-    before, fetches, stores = [f"{name}_p, {name}_i = tid % {along}, tid // {along}"], [], []
+    fetches: list[str] = []
+    stores: list[str] = []
+    before = [f"{name}_p, {name}_i = tid % {along}, tid // {along}"]
     for q in range(tile.size // rows):
         row, term, at = f"{name}_row_{q}", f"{name}_term_{q}", f"{name}_at_{q}"
         before += [f"{row} = {origin} + {name}_i + {q * rows}", f"{term} = I({name}_p if {row} < {limit} else NONE)"]
@@ -250,12 +251,18 @@ def _cuda_along(tile: CudaTile, name: str, number: str, limit: str, origin: str,
     return before, fetches, stores
 
 
-def _cuda_across(tile: CudaTile, name: str, number: str, limit: str, origin: str, gathers: bool, slice_at: str) -> tuple:
+def _cuda_across(
+    tile: CudaTile, name: str, number: str, limit: str, origin: str, gathers: bool, slice_at: str
+) -> tuple:
     """The same of a slice that neighbours read across the depth."""
     step = tile.threads // tile.size
-    before = [f"{name}_i, {name}_p = tid % TILE, tid // TILE", f"{name}_term = I({name}_p if {origin} + {name}_i < {limit} else NONE)"]
+    before = [
+        f"{name}_i, {name}_p = tid % TILE, tid // TILE",
+        f"{name}_term = I({name}_p if {origin} + {name}_i < {limit} else NONE)",
+    ]
     before.append(f"{name}_run = {name}_at + {name}_p * {name}_ld + {origin} + {name}_i")
-    fetches, stores = [], []
+    fetches: list[str] = []
+    stores: list[str] = []
     for p in range(0, tile.depth, step):
         x = f"{number}_{len(stores)}"
         fetches += [f"{x} = ZERO", f"if {name}_term < I(left - {p}):"]
@@ -282,7 +289,9 @@ def _cuda_product(tile: CudaTile, name: str) -> str:
     of_a = ways[transposed[0]](tile, "a", "n", "rows", "i0", True, "")
     of_b = ways[not transposed[1]](tile, "b", "m", "columns", "j0", False, "DEPTH * LD + ")
     before, fetches, stores = ([*one, *other] for one, other in zip(of_a, of_b, strict=True))
-    places = {r: r // wide * wide * tile.side + r % wide for r in micro}  # of a thread's rows and columns, from its first
+    places = {
+        r: r // wide * wide * tile.side + r % wide for r in micro
+    }  # of a thread's rows and columns, from its first
     terms = []
     for q in range(0, tile.depth, tile.groups * tile.quad):
         for p in range(q, q + tile.quad):

@@ -13,7 +13,6 @@ import numpy as np
 
 from fastmlp.kernels import layer_table
 from fastmlp.kernels.numba_cuda import driver
-from fastmlp.kernels.numba_cuda.code import pieces
 
 if TYPE_CHECKING:
     from fastmlp.kernels.numba_cuda.workspace import Workspace

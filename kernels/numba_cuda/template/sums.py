@@ -53,7 +53,7 @@ def lanes_max(shared, value):
 
 @device
 def column_total(shared, part):
-    """For the thread of each of COLUMNS columns: the sum of what the threads of its column have; others get nonsense."""
+    """For the thread of each of COLUMNS columns: the sum of what the column's threads have; others get nonsense."""
     tid = cuda.threadIdx.x
     cuda.syncthreads()
     shared[U(tid)] = part
