@@ -30,6 +30,7 @@ __all__ = [
 if TYPE_CHECKING:
     from fastmlp import callbacks as callbacks
     from fastmlp import dask as dask
+    from fastmlp import datasets as datasets
     from fastmlp import displays as displays
     from fastmlp import distributed as distributed
     from fastmlp import engines as engines
@@ -74,6 +75,7 @@ _MODULES = {
 _SUBMODULES = (
     "callbacks",
     "dask",
+    "datasets",
     "displays",
     "distributed",
     "engines",

@@ -257,10 +257,11 @@ def _outputs(estimator, X):
     return estimator.predict_proba(X) if hasattr(estimator, "predict_proba") else estimator.predict(X)
 
 
-def test_a_search_over_realmlp(tables, gaps, tmp_path, monkeypatch):
+@pytest.mark.parametrize("model", SMALL)
+def test_a_search_over_networks_for_tables(tables, gaps, tmp_path, monkeypatch, model):
     monkeypatch.setattr(searching, "TRIALS", 3)
     path, report = tmp_path / "m.safetensors", tmp_path / "report.json"
-    options = ("--model", "realmlp", *SMALL["realmlp"], "--time-limit", "60", "--random-state", "3", "--drop", "value")
+    options = ("--model", model, *SMALL[model], "--time-limit", "60", "--random-state", "3", "--drop", "value")
     options += ("--monitor", "roc_auc", "--n-iter-no-change", "9")
     invoke("train", tables / "gaps.csv", "--target", "label", "-o", path, *options, "--json", report)
     search = json.loads(report.read_text())["search"]
@@ -268,9 +269,10 @@ def test_a_search_over_realmlp(tables, gaps, tmp_path, monkeypatch):
     saved = load(path)
     networks = getattr(saved, "estimators_", [saved])
     assert len(networks) == search["networks"]
-    assert all(network.monitor == "roc_auc" and network.max_iter == 4 for network in networks)
+    epochs = int(SMALL[model][-1])
+    assert all(network.monitor == "roc_auc" and network.max_iter == epochs for network in networks)
     invoke("evaluate", path, tables / "gaps.csv")
-    assert "RealMLPClassifier" in invoke("show", path).output
+    assert type(networks[0]).__name__ in invoke("show", path).output
 
 
 def test_cross_validation_of_networks_for_tables(tables, gaps, tmp_path):
@@ -292,7 +294,6 @@ WRONG_MODEL = {
     "value": ("The 'dropout' parameter of RealMLPClassifier", ("--model", "realmlp", "--dropout", "much")),
     "folds": ("--n-cv validates each network on the rows of its fold: say --valid 0", ("--n-cv", "3")),
     "target": ("--no-scale-target makes no sense", ("--model", "realmlp", "--no-scale-target")),
-    "search": ("--time-limit makes no sense with --model tabm", ("--model", "tabm", "--time-limit", "9")),
 }
 
 

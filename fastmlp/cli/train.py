@@ -245,10 +245,6 @@ def _trained(plan: Plan, plot: Path | None, json_file: Path | None) -> dict[str,
         raise ValueError(
             f"--no-scale-target makes no sense with --model {plan.model}, which scales targets in any case"
         )
-    if plan.model == "tabm" and plan.time_limit is not None:
-        raise ValueError(
-            "--time-limit makes no sense with --model tabm, which has no space to search: say mlp or realmlp"
-        )
     validates = bool(plan.share) or plan.validation is not None
     searching.check(plan.time_limit, plan.parameters, validates=validates, folds=plan.folds, plots=plot is not None)
     inputs = {"DATA": plan.data, "--valid": plan.validation}

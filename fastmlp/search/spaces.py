@@ -187,12 +187,30 @@ def _realmlp_classifier() -> list[dict[str, Any]]:
     return [part | {"loss": Smoothed(LogUniform(0.005, 0.1))} for part in _realmlp()]
 
 
+def _tabm() -> dict[str, Any]:
+    """Return the space of TabM in TabArena (2025), arXiv:2506.16791: TabM-mini with piecewise-linear embeddings.
+
+    It is the space of Gorishniy et al. (2024), arXiv:2410.24210, without nets of one hidden layer or narrow ones.
+    """
+    return {
+        "arch_type": ["tabm-mini"],
+        "hidden_layer_sizes": _sizes((2, 3, 4, 5), tuple(range(128, 1025, 16))),
+        "dropout": Mixture((0.0, uniform(0.0, 0.5))),
+        "learning_rate_init": LogUniform(1e-4, 3e-3),
+        "weight_decay": Mixture((0.0, LogUniform(1e-4, 1e-1))),
+        "d_embedding": list(range(8, 33, 4)),
+        "num_emb_n_bins": list(range(2, 129)),
+    }
+
+
 #: Class of an estimator -> its space.
 SPACES: dict[str, Callable[[], Space]] = {
     "MLPClassifier": _mlp,
     "MLPRegressor": _mlp,
     "RealMLPClassifier": _realmlp_classifier,
     "RealMLPRegressor": _realmlp,
+    "TabMClassifier": _tabm,
+    "TabMRegressor": _tabm,
 }
 
 
