@@ -6,6 +6,7 @@ from fastmlp.tracking.tensorboard_events import TensorBoard
 from fastmlp.tracking.wandb_logger import WandbLogger
 from fastmlp.training.callbacks import Checkpoint, EpochInfo, Logging, ProgressBar, TimeLimit
 from fastmlp.training.learning_rate_finder import LearningRateFinder
+from fastmlp.training.recorder import Recorder
 
 __all__ = [
     "Checkpoint",
@@ -15,6 +16,7 @@ __all__ = [
     "MlflowLogger",
     "OptunaPruning",
     "ProgressBar",
+    "Recorder",
     "TensorBoard",
     "TimeLimit",
     "WandbLogger",

@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from fastmlp.data import device_arrays, targets
-from fastmlp.data.targets import Objective
+from fastmlp.data.targets import DECISION_LOSSES, Objective, gives_decisions
 from fastmlp.estimator import ensemble, types
 from fastmlp.estimator.base import Extras, Method, _BaseMLP, entered, fit_context
 from fastmlp.estimator.class_targets import ClassTargets
@@ -27,7 +27,6 @@ from fastmlp.estimator.mistakes import explained
 from fastmlp.estimator.parameters import (
     CLASSIFIER_CONSTRAINTS,
     CONSTRAINTS,
-    HINGE_LOSSES,
     REGRESSOR_CONSTRAINTS,
     document,
 )
@@ -64,7 +63,7 @@ def _if_one_network(method: Method) -> Method:
 
 
 def _has_probabilities(estimator: MLPClassifier) -> bool:
-    if _is_hinge(estimator):
+    if gives_decisions(estimator.loss):
         raise AttributeError(
             f"loss={estimator.loss!r} gives decision values, which are no probabilities: use decision_function"
         )
@@ -72,8 +71,11 @@ def _has_probabilities(estimator: MLPClassifier) -> bool:
 
 
 def _has_decision_values(estimator: MLPClassifier) -> bool:
-    if not _is_hinge(estimator):
-        raise AttributeError("decision_function is only available with the hinge losses; use predict_proba")
+    if not gives_decisions(estimator.loss):
+        raise AttributeError(
+            f"decision_function is only available with the losses {', '.join(DECISION_LOSSES)} and formulas of decision"
+            " values; use predict_proba"
+        )
     return True
 
 
@@ -92,11 +94,6 @@ def _if_probabilities(method: Method) -> Method:
 
 def _if_decision_values(method: Method) -> Method:
     return cast(Method, available_if(_has_decision_values)(method))
-
-
-def _is_hinge(estimator: MLPClassifier) -> bool:
-    loss = estimator.loss
-    return (loss[0] if choices.is_pair(loss) else loss) in HINGE_LOSSES
 
 
 def _indicators(y: Any) -> Any:
@@ -118,12 +115,14 @@ class MLPClassifier(ClassifierMixin, ModelMethods, Inside, ClassTargets, _BaseML
     ----------
     %(parameters)s
 
-    loss : {'log_loss', 'focal', 'hinge', 'squared_hinge'} or (name, dict), default='log_loss'
+    loss : {'log_loss', 'focal', 'hinge', 'squared_hinge', 'perceptron'}, (name, dict) or formula, default='log_loss'
         The minimised loss: log loss; focal loss, which gives less weight to rows that are classified well
-        (``("focal", {"gamma": 2.0})``); or the hinge losses, one class against the rest, which give decision values
-        (:meth:`decision_function`) instead of probabilities and are not for multilabel targets. Log loss takes
-        smoothed labels: ``("log_loss", {"label_smoothing": 0.1})`` mixes that share of the uniform distribution into
-        the targets.
+        (``("focal", {"gamma": 2.0})``); or the hinge losses and the perceptron's, one class against the rest, which
+        give decision values (:meth:`decision_function`) instead of probabilities and are not for multilabel targets.
+        Log loss takes smoothed labels: ``("log_loss", {"label_smoothing": 0.1})`` mixes that share of the uniform
+        distribution into the targets. A formula made by :func:`fastmlp.loss` is a function of y, which is 1 for the
+        row's class or label and 0 for others, and of an output: a decision value, or with ``link="logistic"`` the
+        probability of one of two classes, or of a label.
 
     class_weight : dict, list of dict or 'balanced', default=None
         Weights of classes, as in scikit-learn; they multiply the sample weights, also those of validation rows.
@@ -197,7 +196,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, Inside, ClassTargets, _BaseML
         return self._label_binarizer.transform(y).ravel().astype(bool).astype(str) if self.n_outputs_ == 1 else None
 
     def _score(self, y: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None) -> metrics.Score:
-        threshold, task = 0.0 if _is_hinge(self) else 0.5, self._label_binarizer.y_type_
+        threshold, task = 0.0 if gives_decisions(self.loss) else 0.5, self._label_binarizer.y_type_
         # targets are class indices, or 0/1 that label smoothing has moved towards 1/2
         truth = targets if targets.ndim == 1 else targets.argmax(axis=1) if task == "multiclass" else targets > 0.5
 
@@ -260,7 +259,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, Inside, ClassTargets, _BaseML
 
     @_if_decision_values
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return the decision values of the hinge losses; the predicted class has the largest.
+        """Return the decision values, where the loss is about these; the predicted class has the largest.
 
         Parameters
         ----------
@@ -276,7 +275,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, Inside, ClassTargets, _BaseML
         return values.ravel() if self.n_outputs_ == 1 else values
 
     def _keep_out_of_fold(self, outputs: np.ndarray) -> None:
-        if _is_hinge(self):
+        if gives_decisions(self.loss):
             self.oof_decision_function_ = outputs.ravel() if self.n_outputs_ == 1 else outputs
         else:
             self.oof_predict_proba_ = self._probabilities(outputs)
@@ -327,7 +326,8 @@ class MLPClassifier(ClassifierMixin, ModelMethods, Inside, ClassTargets, _BaseML
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = not _is_hinge(self)
+        tags.classifier_tags.multi_label = not gives_decisions(self.loss)
+        tags.classifier_tags.multi_class = gives_decisions(self.loss) or not choices.is_formula(self.loss)
         return tags
 
 
@@ -345,7 +345,8 @@ class MLPRegressor(RegressorMixin, ModelMethods, Inside, _BaseMLP):
     ----------
     loss : {'squared_error', 'absolute_error', 'huber', 'log_cosh', 'quantile', 'poisson', 'gamma', 'kl_divergence'}, \
             (name, dict) or formula, default='squared_error'
-        The minimised loss: half the squared error; the absolute error; Huber's loss (``("huber", {"delta": 1.0})``);
+        The minimised loss: half the squared error, whose step of 'sgd' is that of PyTorch's MSELoss with the rate
+        ``learning_rate_init * n_outputs / 2``; the absolute error; Huber's loss (``("huber", {"delta": 1.0})``);
         log cosh of the error; the pinball loss of a quantile (``("quantile", {"quantile": 0.9})``); half the Poisson
         (``y >= 0``) or gamma (``y > 0``) deviance with exponential output; the Kullback-Leibler divergence of
         distributions (each row of y is one) with softmax output; or a formula made by :func:`fastmlp.loss`.

@@ -75,7 +75,9 @@ class Optimizer(Protocol):
 
     decays(n_steps) : float64 (n_steps,), the decoupled weight decay of each step: params *= 1 - decay
     max_grad_norm : a number above 0, to which the norm of a longer gradient is scaled down
-    factors : float64 (n_segments, n_scalars), which multiply the scalars of a step in each of ``network.segments``
+    factors : float64 (n_segments, n_scalars), which multiply the scalars of a step in each of ``network.segments``;
+        a segment whose first scalar, a learning rate, has the factor 0 is frozen: no step and no decay changes it, and
+        its gradient does not count in the norm
     decay_factors : float64 (n_segments,), which multiply the decay likewise
     dropouts(n_steps) : float64 (n_steps,) within [0, 1], which multiply the rates of dropout of each step
     """

@@ -326,6 +326,17 @@ def hinge_delta(y, z):
     return 1.0 - 2.0 * y if h > 0.0 else (0.0 if h <= 0.0 else h)
 
 
+def perceptron(y, z):
+    h = (1.0 - 2.0 * y) * z
+    return 0.0 if h < 0.0 else h
+
+
+def perceptron_delta(y, z):
+    # at 0 the slope is the one that moves the weights (Rosenblatt 1958): they may begin with 0
+    h = (1.0 - 2.0 * y) * z
+    return 1.0 - 2.0 * y if h >= 0.0 else (0.0 if h < 0.0 else h)
+
+
 def squared_hinge(y, z):
     h = 1.0 - (2.0 * y - 1.0) * z
     return 0.0 if h < 0.0 else h * h
@@ -584,6 +595,7 @@ LOSSES: dict[str, Loss] = {
     "binary_focal": Loss("logistic", binary_focal, binary_focal_delta, {"gamma": 2.0}, {"gamma": "[0, inf)"}),
     "kl_divergence": Loss("softmax", kl_divergence, kl_divergence_slope),
     "hinge": Loss("identity", hinge, hinge_delta),
+    "perceptron": Loss("identity", perceptron, perceptron_delta),
     "squared_hinge": Loss("identity", squared_hinge, squared_hinge_delta),
     "absolute_error": Loss("identity", absolute_error, absolute_error_delta),
     "huber": Loss("identity", huber, huber_delta, {"delta": 1.0}, {"delta": "(0, inf)"}),

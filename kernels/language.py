@@ -425,7 +425,7 @@ def loss(f: Callable | str | None = None, *, link: str = "identity") -> Any:
     ----------
     f : callable or str
         The loss f(y, p) of one target: a function in the formula language (see :func:`activation`), or its text.
-        Rows with several outputs have the sum.
+        Rows with several outputs have the sum. For a classifier y is 1 for the class or label of an output, else 0.
     link : {"identity", "exp", "logistic"}
         How predictions come from the output layer: p = z, exp(z) or 1 / (1 + exp(-z)). Training goes by the
         derivative with respect to z.
@@ -433,7 +433,7 @@ def loss(f: Callable | str | None = None, *, link: str = "identity") -> Any:
     Returns
     -------
     LossFormula
-        For the parameter ``loss`` of a regressor. Called with numbers or arrays it gives their values.
+        For the parameter ``loss`` of an estimator. Called with numbers or arrays it gives their values.
 
     Raises
     ------

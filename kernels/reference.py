@@ -254,6 +254,14 @@ def _hinge_delta(z: Array, y: Array) -> Array:
     return (1 - 2 * y) * np.heaviside(1 - (2 * y - 1) * z, 0)
 
 
+def _perceptron(z: Array, y: Array) -> Array:  # max(0, -s z)
+    return np.sum(np.maximum(0, (1 - 2 * y) * z), axis=1)
+
+
+def _perceptron_delta(z: Array, y: Array) -> Array:  # a row on the boundary is one to learn from
+    return (1 - 2 * y) * np.heaviside((1 - 2 * y) * z, 1)
+
+
 def _squared_hinge(z: Array, y: Array) -> Array:
     return np.sum(np.maximum(0, 1 - (2 * y - 1) * z) ** 2, axis=1)
 
@@ -329,6 +337,7 @@ LOSSES: dict[str, Loss] = {
     "binary_focal": Loss(expit, _binary_focal, _binary_focal_delta),
     "kl_divergence": Loss(softmax, _kl_divergence, _kl_divergence_delta),
     "hinge": Loss(lambda z: z, _hinge, _hinge_delta),
+    "perceptron": Loss(lambda z: z, _perceptron, _perceptron_delta),
     "squared_hinge": Loss(lambda z: z, _squared_hinge, _squared_hinge_delta),
     "absolute_error": Loss(lambda z: z, _absolute_error, lambda z, y: np.sign(z - y)),
     "huber": Loss(lambda z: z, _huber, _huber_delta),
@@ -989,8 +998,8 @@ def train_epoch(
     and then dropout (a = a * keep / (1 - rate)).  A gradient whose norm is larger than
     ``optimizer.max_grad_norm`` is scaled down to it; before the update, params = params * (1 -
     decay).  Both concern all entries that are trained, which are those in front of the running
-    statistics.  Each array of the flat vector has its own factors of decay and of the update's scalars.  With
-    ``shared`` other processes have more rows of each batch.
+    statistics.  Each array of the flat vector has its own factors of decay and of the update's scalars; one whose
+    learning rate has the factor 0 is frozen.  With ``shared`` other processes have more rows of each batch.
     """
     if losses is not None:
         check_one_epoch(shared)
@@ -1022,8 +1031,10 @@ def train_epoch(
         args = network, params, X_batch, y_batch, batch_w, masks, float(alpha), float(l1)
         value, grad = _train_backprop(*args) if shared is None else _shared_backprop(*args, shared)
         decay = 0.0 if decays is None else decays[step]
+        frozen = factors[:, 0] == 0
+        _freeze(network, grad, frozen)
         _clip_norm(grad, largest)
-        _step(network, params, grad, optimizer, scalars[step] * factors, decay * decay_factors)
+        _step(network, params, grad, optimizer, scalars[step] * factors, decay * decay_factors, frozen)
         optimizer.t += 1
         accumulated += value * min(batch_size, n_rows - step * batch_size)
     return accumulated / n_rows
@@ -1050,10 +1061,19 @@ def _clip_norm(grad: Array, largest: float | None) -> None:
         grad *= np.minimum(1, largest / (np.linalg.norm(grad) + 1e-6)).astype(grad.dtype)
 
 
-def _step(network: Any, params: Array, grad: Array, optimizer: Optimizer, scalars: Array, decays: Array) -> None:
-    """Decay the parameters, then update, array by array: each has its scalars and its decay."""
+def _freeze(network: Any, grad: Array, frozen: Array) -> None:
+    """Clear the gradients of frozen arrays, in place: they do not count in the norm."""
+    for is_frozen, piece in zip(frozen, _pieces(network), strict=True):
+        if is_frozen:
+            grad[piece] = 0
+
+
+def _step(
+    network: Any, params: Array, grad: Array, optimizer: Optimizer, scalars: Array, decays: Array, frozen: Array
+) -> None:
+    """Decay the parameters, then update, array by array: each has its scalars and its decay, unless it is frozen."""
     for i, ((name, _, _), piece) in enumerate(zip(_layout(network), _pieces(network), strict=True)):
-        if name not in RUNNING:
+        if name not in RUNNING and not frozen[i]:
             params[piece] *= 1 - float(decays[i])
             states = [state[piece] for state in optimizer.states]
             update(optimizer.rule, params[piece], grad[piece], states, scalars[i])

@@ -186,7 +186,7 @@ def make_targets(rng, loss, n, n_outputs, dtype):
     numbers = lambda: rng.normal(0, 2, (n, n_outputs))  # noqa: E731
     draw = {
         **dict.fromkeys(("squared_error", "absolute_error", "huber", "log_cosh", "quantile"), numbers),
-        **dict.fromkeys(("binary_log_loss", "binary_focal", "hinge", "squared_hinge"), zeros_and_ones),
+        **dict.fromkeys(("binary_log_loss", "binary_focal", "hinge", "perceptron", "squared_hinge"), zeros_and_ones),
         "poisson": lambda: rng.poisson(1.5, (n, n_outputs)) * rng.choice([1, 0.5], (n, n_outputs)),
         "gamma": lambda: rng.gamma(2, 0.7, (n, n_outputs)) + 1e-3,
         "kl_divergence": lambda: _distributions(rng, n, n_outputs),

@@ -106,6 +106,7 @@ def make_plans(rng, rule, network, *, planned=True, max_grad_norm=None, weight_d
     if planned:
         high = [1.0 if name.startswith(("beta", "rho", "momentum")) else 2.0 for name in names]
         plans.factors = rng.uniform(0.5, high, (len(network.segments), len(names)))
+        plans.factors[rng.integers(len(plans.factors))] *= rng.integers(2)  # frozen, or not
         plans.decay_factors = rng.uniform(0, 3, len(network.segments))
         plans.dropout_factors = rng.uniform(0, 1, 7)
         plans.dropout_factors[[1, 4]] = 1, 0

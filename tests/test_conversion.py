@@ -275,6 +275,8 @@ TRAINING_ONLY = [
     {"drop_last": True},
     {"l1_ratio": 0.5},
     {"init": "he_normal"},
+    {"fit_intercept": False},
+    {"frozen_layers": [0]},
     {"monitor": "loss"},
     {"restore_best": False},
     {"callbacks": [lambda info: False]},

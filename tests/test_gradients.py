@@ -29,6 +29,7 @@ ACTIVATION_KINKS = {
 #: Distance of targets and logits from the kinks of a loss.
 LOSS_KINKS = {
     "hinge": lambda y, z: 1 - (2 * y - 1) * z,
+    "perceptron": lambda y, z: z,
     "squared_hinge": lambda y, z: 1 - (2 * y - 1) * z,
     "absolute_error": lambda y, z: z - y,
     "quantile": lambda y, z: z - y,

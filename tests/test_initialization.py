@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.utils import check_random_state
 
-from fastmlp.model.initialization import INITIALIZERS, initial_params, random_state_of
+from fastmlp.model.initialization import BIASES, INITIALIZERS, initial_params, random_state_of
 from fastmlp.model.network import Network
 
 WIDTHS = (120, 300, 90, 90)
@@ -21,6 +22,7 @@ VARIANCE = {
     "he_normal": (lambda fan_in, fan_out: 2 / fan_in, True),
     "lecun_uniform": (lambda fan_in, fan_out: 1 / fan_in, False),
     "lecun_normal": (lambda fan_in, fan_out: 1 / fan_in, True),
+    "pytorch": (lambda fan_in, fan_out: 1 / (3 * fan_in), False),
 }
 
 
@@ -66,6 +68,21 @@ def test_variance(init):
             assert 0.999 * bound < np.abs(W).max() <= bound
 
 
+def test_pytorch_draws_as_its_linear_layers():
+    """Two samples of one distribution, of the weights and of the biases."""
+    torch = pytest.importorskip("torch")
+    network = Network((16, 400, 25), ("relu",), "squared_error", np.dtype(np.float64))
+    params = draw("pytorch", network)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [torch.nn.Linear(*shape) for shape in network.shapes]
+    for layer, W, b in zip(layers, network.coefs(params), network.intercepts(params), strict=True):
+        for ours, theirs in ((W, layer.weight), (b, layer.bias)):
+            assert stats.ks_2samp(ours.ravel(), theirs.detach().numpy().ravel()).pvalue > 0.01
+            assert np.abs(ours).max() <= W.shape[0] ** -0.5
+            assert np.unique(ours).size == ours.size
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_orthogonal(dtype):
     params = draw("orthogonal", NETWORK.with_dtype(dtype))
@@ -82,7 +99,7 @@ def test_orthogonal_prefers_no_sign():
     assert 150 < (diagonal > 0).sum() < 250
 
 
-@pytest.mark.parametrize("init", sorted(set(INITIALIZERS) - {"auto"}))
+@pytest.mark.parametrize("init", sorted(set(INITIALIZERS) - {"auto", *BIASES}))
 def test_biases_are_zero_and_units_are_new(init):
     params = draw(init)
     assert all((b == 0).all() for b in NETWORK.intercepts(params))

@@ -66,8 +66,27 @@ def test_regressor_with_a_formula():
     growth = Formula.from_source("def growth(y, p): return p - y * log(p)", link="exp")
     assert resolve_loss("regression", growth, 2) == Objective(growth, "exp", 2)
     assert targets.link_of(growth) == "exp"
-    with pytest.raises(ValueError, match=r"^loss=.*growth.* formulas are for MLPRegressor"):
+    with pytest.raises(ValueError, match=r"^loss=.*growth.* has link='exp', whose predictions are no probabilities"):
         resolve_loss("binary", growth, 1)
+
+
+def test_classifier_with_a_formula():
+    from fastmlp.kernels.language import Formula
+
+    of_values = Formula.from_source("def margin(y, z): return maximum(0, -z)")
+    of_probabilities = Formula.from_source("def brier(y, p): return (y - p) * (y - p)", link="logistic")
+    assert resolve_loss("binary", of_values, 1) == Objective(of_values, "identity", 1)
+    assert resolve_loss("multiclass", of_values, 4) == Objective(of_values, "identity", 4)
+    assert resolve_loss("binary", of_probabilities, 1) == Objective(of_probabilities, "logistic", 1)
+    assert resolve_loss("multilabel", of_probabilities, 3) == Objective(of_probabilities, "logistic", 3)
+    with pytest.raises(
+        ValueError, match="for 3 classes take link='identity', of which the largest decision value wins"
+    ):
+        resolve_loss("multiclass", of_probabilities, 3)
+    with pytest.raises(ValueError, match="several labels may be true at once: take link='logistic'"):
+        resolve_loss("multilabel", of_values, 3)
+    with pytest.raises(ValueError, match="is no loss"):
+        resolve_loss("binary", Formula.from_source("def f(z): return z"), 1)
 
 
 @pytest.mark.parametrize("kind, task", [(kind, kind) for kind in TASKS] + [("one class", "binary")])
@@ -78,7 +97,12 @@ def test_task(kind, task):
 @pytest.mark.parametrize(
     "task, loss, n_outputs, words",
     [
-        ("binary", "poisson", 1, r"loss='poisson' is unknown; valid are \['focal', 'hinge', 'log_loss', 'squared_h"),
+        (
+            "binary",
+            "poisson",
+            1,
+            r"loss='poisson' is unknown; valid are \['focal', 'hinge', 'log_loss', 'perceptron', 'squared_h",
+        ),
         ("binary", "binary_focal", 1, "loss='binary_focal' is unknown"),
         ("regression", "log_loss", 1, "loss='log_loss' is unknown; valid are .*'quantile'.*'squared_error'"),
         ("multilabel", "hinge", 3, "loss='hinge' makes no sense with multilabel targets: it tells"),
@@ -128,7 +152,7 @@ def test_no_smoothing_leaves_zeros_and_ones():
         (kind, loss)
         for kind in (*TASKS, "one class")
         for loss in targets.CLASSIFIER_LOSSES
-        if not (kind == "multilabel" and loss.endswith("hinge"))
+        if not (kind == "multilabel" and loss in targets.DECISION_LOSSES)
     ],
 )
 def test_round_trip(kind, loss):

@@ -108,6 +108,7 @@ LOSS: dict[str, Callable] = {
     "binary_focal": binary_focal,
     "kl_divergence": lambda z, y: F.kl_div(F.log_softmax(z, 1), y, reduction="none").sum(1),
     "hinge": lambda z, y: hinge(z, y).sum(1),
+    "perceptron": lambda z, y: torch.clamp((1 - 2 * y) * z, min=0).sum(1),
     "squared_hinge": lambda z, y: (hinge(z, y) ** 2).sum(1),
     "squared_error": lambda z, y: elementwise(F.mse_loss)(z, y) / 2,
     "absolute_error": elementwise(F.l1_loss),

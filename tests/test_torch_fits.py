@@ -71,6 +71,21 @@ def fit(estimator, X, y, coefs, intercepts, **fit_params):
     return estimator.fit(X, y, coef_init=coefs, intercept_init=intercepts, **fit_params)
 
 
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rate_of_squared_error_is_twice_that_of_mse_over_outputs(n_outputs, momentum):
+    X, _ = data()
+    Y = np.tanh(X[:, :n_outputs])
+    coefs, intercepts = start((6, 8, n_outputs))
+    net = torch_net(coefs, intercepts)
+    optimizer = torch.optim.SGD(net.parameters(), lr=RATE * n_outputs / 2, momentum=momentum)
+    theirs = torch_fit(net, X, Y, torch.nn.MSELoss(), optimizer)
+    ours = MLPRegressor(solver="sgd", momentum=momentum, nesterovs_momentum=False)
+    fit(ours, X, Y if n_outputs > 1 else Y.ravel(), coefs, intercepts)
+    for W, expected in zip(ours.coefs_, theirs, strict=True):
+        np.testing.assert_allclose(W, expected, rtol=1e-10, atol=1e-12)
+
+
 S = torch.optim.lr_scheduler
 # learning_rate -> (PyTorch's scheduler, "step" or "epoch": when it moves)
 SCHEDULES = {

@@ -30,6 +30,7 @@ def check(seconds: float | None, given: Mapping[str, Any], *, validates: bool, f
     if seconds is None:
         return
     import fastmlp.search  # noqa: F401 - loaded before the clock begins
+    from fastmlp.data.targets import DECISION_LOSSES
 
     if not 0 < seconds < float("inf"):
         raise ValueError(f"--time-limit must be a number of seconds above 0, got {seconds:g}")
@@ -43,7 +44,7 @@ def check(seconds: float | None, given: Mapping[str, Any], *, validates: bool, f
         raise ValueError("--plot makes no sense with --time-limit, whose networks have a loss curve each")
     if choices.name_of(given.get("solver", "adam")) == "lbfgs":
         raise ValueError("--time-limit makes no sense with --solver lbfgs, which cannot be stopped after an epoch")
-    if choices.name_of(given.get("loss", "log_loss")) in ("hinge", "squared_hinge"):
+    if choices.name_of(given.get("loss", "log_loss")) in DECISION_LOSSES:
         raise ValueError(f"--time-limit averages probabilities, and --loss {given['loss']} has none")
     for name in ("n_ens", "n_cv"):
         if given.get(name, 1) != 1:

@@ -28,7 +28,10 @@ CLASSIFIER_LOSSES = {
     "focal": ("focal", "binary_focal"),
     "hinge": ("hinge", "hinge"),
     "squared_hinge": ("squared_hinge", "squared_hinge"),
+    "perceptron": ("perceptron", "perceptron"),
 }
+#: Those that give decision values, by which one class is told from the rest, and no probabilities.
+DECISION_LOSSES = tuple(name for name, (row, _) in CLASSIFIER_LOSSES.items() if formulas.LOSSES[row].link == "identity")
 
 #: Losses of regressors: the rows that no classifier uses, and whose targets are not classes.
 REGRESSOR_LOSSES = tuple(
@@ -55,9 +58,9 @@ def task_of(binarizer: LabelBinarizer) -> str:
 def resolve_loss(task: str, loss: Any, n_outputs: int) -> Objective:
     """Return the row of ``formulas.LOSSES`` that serves a task, and its link, for a loss as users write it.
 
-    Tasks are "binary", "multiclass", "multilabel" and "regression"; formulas are for regression. A "binary" network has
-    one output, others have one per class, label or column of y. The ValueError says that the loss is unknown, that a
-    parameter of it is out of range, or that the combination makes no sense.
+    Tasks are "binary", "multiclass", "multilabel" and "regression". A "binary" network has one output, others have one
+    per class, label or column of y. The ValueError says that the loss is unknown, that a parameter of it is out of
+    range, or that the combination makes no sense.
 
     Examples
     --------
@@ -79,11 +82,11 @@ def resolve_loss(task: str, loss: Any, n_outputs: int) -> Objective:
 
 
 def _classifier_objective(task: str, loss: Any, n_outputs: int) -> Objective:
-    if choices.is_formula(loss):
-        raise ValueError(f"loss={loss!r}: formulas are for MLPRegressor; valid here are {list(CLASSIFIER_LOSSES)}")
     chosen = choices.entry(formulas.LOSSES, loss, "loss", CLASSIFIER_LOSSES)
+    if choices.is_formula(chosen):
+        return _formula_objective(task, chosen, n_outputs)
     name, given = choices.name_of(chosen), choices.given_parameters(chosen)
-    if task == "multilabel" and name.endswith("hinge"):
+    if task == "multilabel" and name in DECISION_LOSSES:
         raise ValueError(
             f"loss={name!r} makes no sense with multilabel targets: it tells classes apart by the largest decision "
             "value, of which several labels may be true at once; use 'log_loss' or 'focal'"
@@ -92,6 +95,38 @@ def _classifier_objective(task: str, loss: Any, n_outputs: int) -> Objective:
     takes = {parameter: value for parameter, value in given.items() if parameter in formulas.LOSSES[row].parameters}
     smoothing = 0.0 if "label_smoothing" in takes else given.get("label_smoothing", 0.0)
     return Objective((row, takes) if takes else row, link_of(row), n_outputs, smoothing)
+
+
+def _formula_objective(task: str, loss: Any, n_outputs: int) -> Objective:
+    """Return the objective of a formula whose targets are 0 and 1, one for each output."""
+    if loss.link == "exp":
+        raise ValueError(
+            f"loss={loss!r} has link='exp', whose predictions are no probabilities: MLPClassifier takes"
+            " formulas with the link 'identity', of decision values, or 'logistic'"
+        )
+    if task == "multiclass" and loss.link == "logistic":
+        raise ValueError(
+            f"loss={loss!r} has link='logistic', the probability of one class or label: for {n_outputs} classes take"
+            " link='identity', of which the largest decision value wins"
+        )
+    if task == "multilabel" and loss.link == "identity":
+        raise ValueError(
+            f"loss={loss!r} has link='identity', decision values of which the largest wins; several labels may be true"
+            " at once: take link='logistic'"
+        )
+    return Objective(loss, loss.link, n_outputs)
+
+
+def gives_decisions(loss: Any) -> bool:
+    """Return whether classifiers with this loss, as users write it, have decision values and no probabilities."""
+    if choices.is_formula(loss):
+        return getattr(loss, "link", None) == "identity"
+    return choices.name_of(loss) in DECISION_LOSSES
+
+
+def takes_classes(loss: Any) -> bool:
+    """Return whether the targets of a loss, an entry of ``Network.loss``, are class indices."""
+    return not choices.is_formula(loss) and formulas.LOSSES[choices.name_of(loss)].class_targets
 
 
 def link_of(loss: Any) -> str:
@@ -132,7 +167,7 @@ def encode_classes(
     They are class indices (n,) intp for more than two classes, unless the loss takes one output per class; else 0/1
     (n, n_outputs) of the dtype, y (1 - smoothing) + smoothing / 2. Without an objective the loss is log loss.
     """
-    by_class = objective is None or formulas.LOSSES[choices.name_of(objective.loss)].class_targets
+    by_class = objective is None or takes_classes(objective.loss)
     if binarizer.y_type_ == "multiclass" and by_class:
         return np.searchsorted(binarizer.classes_, y).astype(np.intp, copy=False)
     if binarizer.y_type_ == "binary" and y.ndim == 1:

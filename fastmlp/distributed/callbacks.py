@@ -61,6 +61,8 @@ class FirstRanksCallbacks:
         check_callbacks(self.callbacks)
         self.callbacks = sorted(self.callbacks, key=lambda callback: getattr(callback, "after_others", False))
         for callback in self.callbacks:
+            if hasattr(callback, "on_run_begin"):  # of this rank, which has some of the rows
+                raise ValueError(f"{name_of(callback)} looks into a training of one process, not with communicator")
             if hasattr(callback, "on_fit_end"):
                 self._ends.callback(callback.on_fit_end, estimator)
             if hasattr(callback, "on_fit_begin"):

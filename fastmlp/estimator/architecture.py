@@ -120,9 +120,46 @@ def fitted_network(estimator: Any) -> Network:
 
 def first_params(estimator: Any, network: Network, random_state: np.random.RandomState) -> np.ndarray:
     """Return the flat vector (n_params,) that the first fit of a network begins with."""
+    params = _drawn_params(estimator, network, random_state)
+    if not estimator.fit_intercept:  # drawn all the same: the weights are those of a network with biases
+        for b in network.intercepts(params):
+            b[...] = 0.0
+    return params
+
+
+def _drawn_params(estimator: Any, network: Network, random_state: np.random.RandomState) -> np.ndarray:
     logistic = network.activations == ("logistic",) * (network.n_layers - 1)
     gain = 2.0 if estimator.activation == "logistic" or (logistic and network.activations) else 6.0
     return initial_params(network, estimator.init, random_state, gain)
+
+
+def frozen_layers(estimator: Any, network: Network) -> frozenset[int]:
+    """Return the indices from 0 of the layers that are frozen; a ValueError refuses what is no index of a layer."""
+    given, n = estimator.frozen_layers, network.n_layers
+    if given is None:
+        return frozenset()
+    found = set()
+    for layer in np.asarray(given, dtype=object).ravel():
+        is_index = isinstance(layer, int | np.integer) and not isinstance(layer, bool)
+        if not is_index or not -n <= layer < n:
+            raise ValueError(
+                f"frozen_layers={given!r} must hold indices of the network's {n} layers, from {-n} to {n - 1},"
+                f" got {layer!r}"
+            )
+        found.add(int(layer) % n)
+    return frozenset(found)
+
+
+def check_frozen(estimator: Any, network: Network) -> None:
+    """Raise a ValueError for layers to freeze that there are not, and for what standardised targets would change."""
+    last_is_frozen = network.n_layers - 1 in frozen_layers(estimator, network)
+    if estimator._standardizes():
+        for name, asked in (("fit_intercept", not estimator.fit_intercept), ("frozen_layers", last_is_frozen)):
+            if asked:
+                raise ValueError(
+                    f"{name}={getattr(estimator, name)!r} makes no sense with standardize_y=True, which puts mean and"
+                    " standard deviation of y into the last layer"
+                )
 
 
 def _network_to_go_on_with(estimator: Any, objective: Objective) -> Network:
@@ -131,6 +168,10 @@ def _network_to_go_on_with(estimator: Any, objective: Objective) -> Network:
         raise ValueError(
             f"the fitted network has the output activation {estimator.out_activation_!r}, the loss needs"
             f" {objective.link!r}: a loss cannot be exchanged for this one without a new fit"
+        )
+    if not estimator.fit_intercept and any(np.any(b) for b in estimator.intercepts_):
+        raise ValueError(
+            "fit_intercept=False, but the fitted network has intercepts_ that are not 0: it needs a new fit"
         )
     network = _network(estimator, widths, objective.loss, dtype)
     n_hidden = len(network.activations)

@@ -44,7 +44,7 @@ from fastmlp.model.tabular_initialization import Look
 from fastmlp.sklearn_compat import _fit_context
 from fastmlp.training import checkpoint, state, weightless
 from fastmlp.training.callbacks import check_callbacks
-from fastmlp.training.factors import Factors
+from fastmlp.training.factors import Factors, freezing
 from fastmlp.training.given_sets import given_validation
 from fastmlp.training.many import Task
 from fastmlp.training.metrics import Score
@@ -115,6 +115,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     warm_start: bool
     backend: types.BackendName
     callbacks: types.Callbacks | None
+    fit_intercept: bool
+    frozen_layers: types.FrozenLayers
     n_cv: int
 
     # what a fit leaves, for type checkers
@@ -230,7 +232,9 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _segment_factors(self, network: Network) -> Factors | None:
         """Return the factors of the learning rate, decay and epsilon of each segment, if there are any."""
-        return None
+        if self.frozen_layers is None and self.fit_intercept:
+            return None
+        return freezing(network, architecture.frozen_layers(self, network), not self.fit_intercept)
 
     # --- what estimators for tables do otherwise -------------------------------------------------------------------
 
@@ -327,9 +331,9 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             in a list are called 'validation_0', 'validation_1', ... The last set is the one that early stopping
             watches, unless `X_val` is given.
         coef_init : list of array-like of shape (fan_in, fan_out), default=None
-            Weights of each layer to start from.
+            Weights of each layer to start from; an entry that is None leaves a layer as it would be without.
         intercept_init : list of array-like of shape (fan_out,), default=None
-            Biases of each layer to start from.
+            Biases of each layer to start from, likewise.
         resume_from : str or path-like, default=None
             File of a :class:`fastmlp.callbacks.Checkpoint`: go on with the fit that wrote it, on the same data and with
             the same parameters, to the weights that it would have reached, bit for bit.
@@ -429,7 +433,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             weights.start_from(network, params, *start)
             training.best_params = params.copy()
             given = zip(("W", "b"), start, strict=True)
-            training.drawn = tuple(name for name, arrays in given if arrays is None and name in training.drawn)
+            kept = (name for name, arrays in given if arrays is None or arrays[-1] is None)  # of the last layer
+            training.drawn = tuple(name for name in kept if name in training.drawn)
         self._expose(network, params)
         return Task(self, engine, network, params, data)
 
@@ -441,6 +446,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self._hidden_sizes()
         backends.get(self.backend)
         given = bool(extras.validation)
+        if not self.fit_intercept and extras.start and extras.start[1] is not None:
+            raise ValueError("intercept_init makes no sense with fit_intercept=False: all biases are 0")
         if ensemble.size(self) > 1:
             ensemble.check(self, given, extras.start, extras.resume_from, extras.communicator)
         if choices.name_of(self.solver) == "lbfgs":
@@ -458,6 +465,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             check_callbacks(extras.callbacks)
         if extras.start:
             weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
+        architecture.check_frozen(self, network)
         if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self._has_validation(extras)):
             check_batches(self, X.shape[0], extras.one_batch)  # what a split leaves is not known yet
 

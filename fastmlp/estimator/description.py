@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from fastmlp.estimator import architecture
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 from fastmlp.kernels import formulas
 from fastmlp.kernels.feature_table import ARRAYS
@@ -43,12 +44,14 @@ class Layer:
     n_params : int
         Numbers that the fitted layer consists of: weights, biases, those of batch_norm and prelu, running statistics.
     n_trained : int
-        How many of them are learned, which running statistics are not.
+        How many of them are learned, which running statistics and those of frozen layers are not.
     memory : int
         Bytes of the parameters.
     flops : int
         ``2 * fan_in * fan_out``: a multiplication and an addition per weight, to predict one row, and for each member
         of a TabM; of a feature block 0.
+    frozen : bool
+        Whether it is one of `frozen_layers`.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Layer:
     n_trained: int
     memory: int
     flops: int
+    frozen: bool = False
 
     def cells(self) -> tuple[str, ...]:
         """Return the row as texts, in the order of ``COLUMNS``."""
@@ -117,7 +121,10 @@ class Summary:
         """Return the lines below the table."""
         learned = "all learned"
         if self.n_trained < self.n_params:
-            learned = f"{self.n_trained:,} learned and {self.n_params - self.n_trained:,} running statistics"
+            frozen = sum(layer.n_params for layer in self.layers if layer.frozen)
+            running = self.n_params - self.n_trained - frozen
+            parts = {"learned": self.n_trained, "frozen": frozen, "running statistics": running}
+            learned = " and ".join(f"{n:,} {name}" for name, n in parts.items() if n or name == "learned")
         return (
             f"{self.n_params:,} parameters: {learned}",
             f"memory: {_bytes(self.memory)}; training takes at least {_bytes(self.training_memory)}",
@@ -270,18 +277,21 @@ def _layers(model: Any, network: Network, link: str) -> tuple[Layer, ...]:
     if "network_" not in vars(model):
         asked = stages.options_of(model, len(network.activations))
         options |= {name: option for name, option in asked.items() if name not in stages.PREDICTS}
-    layers = []
+    layers, frozen = [], architecture.frozen_layers(model, network)
     for i, (fan_in, fan_out) in enumerate(network.shapes):
         hidden = i < len(network.activations)
         words = [describe(network.activations[i])] if hidden else [link]
         words += ["parametric"] if hidden and network.parametric_activations else []
         words += filter(None, (option.words(options[name], i) for name, option in stages.OPTIONS.items()))
+        words += ["no biases"] * (not model.fit_intercept) + ["frozen"] * (i in frozen)
         of_layer = [segment for segment in network.segments if segment.layer == i and segment.name not in ARRAYS]
+        of_layer = [segment for segment in of_layer if segment.name != "b" or model.fit_intercept]
         n_params = sum(segment.size for segment in of_layer)
-        n_trained = sum(segment.size for segment in of_layer if segment.trained)
+        n_trained = sum(segment.size for segment in of_layer if segment.trained and i not in frozen)
         name, flops = f"hidden {i + 1}" if hidden else "output", 2 * fan_in * fan_out * network.members
         memory = n_params * network.dtype.itemsize
-        layers.append(Layer(name, fan_in, fan_out, ", ".join(words), n_params, n_trained, memory, flops))
+        numbers = n_params, n_trained, memory, flops
+        layers.append(Layer(name, fan_in, fan_out, ", ".join(words), *numbers, i in frozen))
     return tuple(layers)
 
 

@@ -173,8 +173,8 @@ def train(
     if trains_in_step(estimator) and evaluation is not None and evaluation.deciding is not None:
         _put_in_step(tasks, estimator.n_ens)
     with _sharing(callbacks, estimator) as callbacks_of:
-        for task in tasks:
-            task.callbacks = callbacks_of(task)
+        for i, task in enumerate(tasks):
+            task.callbacks, task.number = callbacks_of(task), i
             vars(task.estimator).update(while_training)
         fit_many(tasks, n_threads, _reporter(tasks) if estimator.verbose else None)
     for task in tasks:
@@ -276,6 +276,16 @@ class _Shared:
         self.func, self._lock, self._stopped = callback, lock, stopped  # func: callbacks.name_of looks there
         self.reads_weights = getattr(callback, "reads_weights", True)
         self.after_others = getattr(callback, "after_others", False)
+        self.every_steps = getattr(callback, "every_steps", 0)
+
+    def on_run_begin(self, run: Any) -> None:
+        if hasattr(self.func, "on_run_begin"):
+            with self._lock:
+                self.func.on_run_begin(run)
+
+    def on_step(self, run: Any, loss: float) -> None:
+        with self._lock:
+            self.func.on_step(run, loss)  # type: ignore[attr-defined] # which asks for steps
 
     def __call__(self, info: EpochInfo) -> Any:
         with self._lock:

@@ -7,8 +7,7 @@ All numbers come from the calls that train and predict: what a picture shows is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -24,7 +23,7 @@ from fastmlp.estimator.prediction import LayerPrediction
 from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
 from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
-from fastmlp.training.run import check_batches
+from fastmlp.training.rows import Rows
 
 
 class _LossAndGradients(NamedTuple):
@@ -172,6 +171,21 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         found = [_outputs_of_layer(member, X, len(member.coefs_) - 2) for member in members]
         return found[0] if len(found) == 1 else np.hstack(found)
 
+    def set_output(self, *, transform: Any = None) -> Self:
+        """Set what :meth:`transform` and ``fit_transform`` return.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, default=None
+            Arrays, or frames of one of these libraries. None changes nothing.
+
+        Returns
+        -------
+        self : object
+        """
+        super().set_output(transform=transform)
+        return self
+
     @property
     def _n_features_out(self) -> int:
         # get_feature_names_out makes 'mlpclassifier0', 'mlpclassifier1', ... of it
@@ -222,6 +236,17 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         """
         _check_one_network(self, "loss_and_gradients")
         check_is_fitted(self)
+        engine, network, params, data = self._problem(X, y, sample_weight)
+        loss, grad = Rows(self, engine, network, data).loss_and_grad(params)
+        places, found = weights.places(network), weights.views(network, grad)
+        learned = {name: any(s is not None and s.trained for s in segments) for name, segments in places.items()}
+        result = LossAndGradients(loss, found.pop("coefs_"), found.pop("intercepts_"))
+        vars(result).update({name: arrays for name, arrays in found.items() if learned[name]})
+        return result
+
+    def _problem(self, X: Any, y: Any, sample_weight: Any) -> tuple[ModuleType, Network, np.ndarray, Data]:
+        """Return engine, network, present weights (n_params,) and rows, as training would have them."""
+        check_is_fitted(self)
         X, y = self._validated(X, y, reset=False)
         self._check_targets(y)
         y = inputs.dense_targets(self, y)
@@ -230,16 +255,11 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         network = self._network_to_train(X, objective, False)
         if choices.name_of(self.solver) == "lbfgs":
             network = network.with_dtype(np.float64)
-        network = replace(network, dropout=(), input_dropout=0.0)
         data = inputs.encoded(self, X, y, weight, network, objective)
         if data.y.dtype.kind == "f":  # in float64, if training would standardise them
             data = data._replace(y=data.y.astype(network.dtype, copy=False))
-        loss, grad = _loss_and_grad(self, network, weights.flat_params(self, network), data)
-        places, found = weights.places(network), weights.views(network, grad)
-        learned = {name: any(s is not None and s.trained for s in segments) for name, segments in places.items()}
-        result = LossAndGradients(loss, found.pop("coefs_"), found.pop("intercepts_"))
-        vars(result).update({name: arrays for name, arrays in found.items() if learned[name]})
-        return result
+        engine = backends.get(self.backend, backends.work_of_fit(network, X.shape[0], 1))
+        return engine, network, weights.flat_params(self, network), data
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of all weights: W and b of each layer in turn, then other arrays, if the network has some.
@@ -379,29 +399,6 @@ def _outputs_of_layer(estimator: Any, X: Any, layer: int) -> Any:
     prediction = LayerPrediction(estimator, layer)
     out = prediction(estimator, X) if prediction.takes(X) else None
     return estimator._outputs_of_any(prediction, X, False) if out is None else out
-
-
-# --- gradients --------------------------------------------------------------------------------------------------------
-
-
-def _loss_and_grad(estimator: Any, network: Network, params: np.ndarray, data: Data) -> tuple[float, np.ndarray]:
-    """Return the penalised mean loss of all rows as one batch, and its gradient (n_params,)."""
-    n, l1 = data.X.shape[0], estimator.alpha * estimator.l1_ratio
-    engine = backends.get(estimator.backend, backends.work_of_fit(network, n, 1))
-    workspace, alpha = engine.workspace(network, n, estimator.n_jobs), estimator.alpha - l1
-    try:
-        if not network.needs_whole_batch:
-            grad = np.zeros_like(params)
-            return float(engine.loss_and_grad(workspace, params, data, alpha, grad, l1)), grad
-        check_batches(estimator, n, one_batch=True)
-        # the statistics of a batch exist in training only: a step with the velocity 0 v - 1 g
-        velocity = np.zeros_like(params)
-        step = SimpleNamespace(rule="momentum", states=[velocity], t=0, scalars=lambda n: np.array([[1.0, 0.0]]))
-        order = np.arange(n, dtype=np.intp)
-        loss = engine.train_epoch(workspace, params.copy(), data, order, n, alpha, step, l1)
-    except ZeroDivisionError as error:
-        raise ValueError(f"sample_weight, times class_weight if given, sums to zero over the {n} rows") from error
-    return float(loss), -velocity
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

@@ -158,8 +158,13 @@ def _is_text_of_number(value: Any) -> bool:
 _OTHER_VALUES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("learning_rate", _is_number, "A number is learning_rate_init={0!r}; learning_rate names its schedule."),
     ("learning_rate", _is_text_of_number, "A number is learning_rate_init={0}; learning_rate names its schedule."),
+    (
+        "activation",
+        lambda value: isinstance(value, str) and value.lower() in ("softmax", "log_softmax", "logsoftmax"),
+        "Hidden layers do not have it; that of the output layer follows from loss.",
+    ),
     ("activation", callable, "fastmlp.activation makes an activation of a function."),
-    ("loss", callable, "fastmlp.loss makes a loss of a function, for MLPRegressor."),
+    ("loss", callable, "fastmlp.loss makes a loss of a function."),
     ("solver", callable, "A solver is a name, or a name with parameters: ('adam', {{'beta_1': 0.8}})."),
     ("callbacks", callable, "Write callbacks=[...], a list."),
     ("random_state", lambda value: isinstance(value, np.random.Generator), "Draw an int: int(rng.integers(2**32))."),

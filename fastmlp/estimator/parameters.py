@@ -23,7 +23,6 @@ from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES, SHARES
 
 HIDDEN_ACTIVATIONS = tuple(name for name, row in formulas.ACTIVATIONS.items() if row.hidden)
-HINGE_LOSSES = ("hinge", "squared_hinge")
 
 _AT_LEAST_1 = Interval(Integral, 1, None, closed="left")
 _AT_LEAST_0 = Interval(Real, 0, None, closed="left")
@@ -84,6 +83,8 @@ class Parameters:
     dropout_schedule: types.ShareSchedule = parameter("constant", Names(SHARES), tuple, list, callable)
     batch_norm: types.BatchNorm = parameter(False, "boolean", Names({"before", "after"}), tuple, list)
     init: types.Initializer = parameter("auto", Names(INITIALIZERS), callable)
+    fit_intercept: bool = parameter(True, "boolean")
+    frozen_layers: types.FrozenLayers = parameter(None, tuple, list, np.ndarray, None)
     monitor: types.Monitor = parameter("score", str, callable, list, tuple, dict)
     restore_best: bool | types.Last | None = parameter(None, "boolean", Names({"last"}), None)
     callbacks: types.Callbacks | None = parameter(None, list, tuple, None)
@@ -102,7 +103,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 CLASSIFIER_CONSTRAINTS: dict[str, list[Any]] = {
-    "loss": [Names(CLASSIFIER_LOSSES), tuple, list],
+    "loss": [Names(CLASSIFIER_LOSSES), tuple, list, LossFormula],
     "class_weight": [dict, list, Names({"balanced"}), None],
 }
 REGRESSOR_CONSTRAINTS: dict[str, list[Any]] = {
@@ -305,8 +306,15 @@ _PARAMETERS = """
         for all, or one per hidden layer. Prediction uses running statistics, folded into the weights.
 
     init : {initializers} or callable, default='auto'
-        Initial weights: 'auto' are scikit-learn's; the others have zero biases. A callable maps
+        Initial weights: 'auto' are scikit-learn's, 'pytorch' PyTorch's; the others have zero biases. A callable maps
         ``(random_state, fan_in, fan_out)`` to a matrix of this shape.
+
+    fit_intercept : bool, default=True
+        Whether layers have biases. Without, all of `intercepts_` are and stay 0.
+
+    frozen_layers : sequence of int, default=None
+        Layers whose arrays no step changes: indices of `coefs_`, from 0, or from the end if negative. Neither weight
+        decay nor `max_grad_norm` sees them. Running statistics of batch normalisation follow the batches all the same.
 
     monitor : 'score', 'loss', scorer name, callable, list of names or dict of name to scorer, default='score'
         What early stopping watches on the validation rows: the score (accuracy or R2), the loss, or one of
@@ -381,7 +389,7 @@ _ATTRIBUTES = """
 
     oof_predict_proba_, oof_decision_function_, oof_prediction_ : ndarray of shape (n_samples, ...)
         Out-of-fold predictions, each row by the networks that were not trained on it; only with `n_cv`. The first is
-        of classifiers, the second of those with a hinge loss, the third of regressors.
+        of classifiers, the second of those with decision values, the third of regressors.
 
     oof_score_ : float
         Accuracy or R2 of the out-of-fold predictions, weighted as the loss is; only with `n_cv`.

@@ -58,6 +58,8 @@ class BaseTabular(BaseNetwork):
     early_stopping: Any = True
     restore_best: Any = True
     batch_norm: ClassVar[bool] = False
+    fit_intercept: Any = True
+    frozen_layers: Any = None
     input_dropout: ClassVar[float] = 0.0
     patience_growth: Any = 0.0
 

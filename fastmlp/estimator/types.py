@@ -51,7 +51,7 @@ ActivationName: TypeAlias = Literal[
     "hardswish",
     "step",
 ]
-ClassifierLossName: TypeAlias = Literal["log_loss", "focal", "hinge", "squared_hinge"]
+ClassifierLossName: TypeAlias = Literal["log_loss", "focal", "hinge", "squared_hinge", "perceptron"]
 RegressorLossName: TypeAlias = Literal[
     "squared_error",
     "poisson",
@@ -94,6 +94,7 @@ InitializerName: TypeAlias = Literal[
     "he_normal",
     "lecun_uniform",
     "lecun_normal",
+    "pytorch",
     "orthogonal",
 ]
 BackendName: TypeAlias = Literal["auto", "cython", "numba", "cuda", "reference"]
@@ -173,7 +174,9 @@ Activation: TypeAlias = (
     | ActivationFormula
     | Sequence[ActivationName | tuple[ActivationName, Given] | ActivationFormula | Given]
 )
-ClassifierLoss: TypeAlias = ClassifierLossName | tuple[ClassifierLossName, Given] | Sequence[ClassifierLossName | Given]
+ClassifierLoss: TypeAlias = (
+    ClassifierLossName | tuple[ClassifierLossName, Given] | Sequence[ClassifierLossName | Given] | LossFormula
+)
 RegressorLoss: TypeAlias = (
     RegressorLossName | tuple[RegressorLossName, Given] | Sequence[RegressorLossName | Given] | LossFormula
 )
@@ -186,6 +189,7 @@ BatchSize: TypeAlias = int | Literal["auto"]
 RandomState: TypeAlias = int | np.integer[Any] | np.random.RandomState
 Dropout: TypeAlias = float | Sequence[float] | np.ndarray
 BatchNorm: TypeAlias = bool | Placement | Sequence[bool | Placement]
+FrozenLayers: TypeAlias = Sequence[int] | np.ndarray | None
 Initializer: TypeAlias = InitializerName | Callable[[np.random.RandomState, int, int], Any]
 Metric: TypeAlias = Literal["score", "loss"] | ScorerName | Callable[..., float]
 Monitor: TypeAlias = Metric | Sequence[Literal["score", "loss"] | ScorerName] | Mapping[str, Metric]

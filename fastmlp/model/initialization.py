@@ -2,7 +2,8 @@
 
 The formulas are Keras': a weight matrix W (fan_in, fan_out) is drawn with variance scale / n, where n is fan_in or the
 mean of fan_in and fan_out; uniform draws have the bounds +-sqrt(3 scale / n), and normal ones are not truncated. Biases
-are zero. "auto" is scikit-learn's own (:meth:`Network.initial_params`), which draws the biases too.
+are zero. "auto" is scikit-learn's own (:meth:`Network.initial_params`), which draws the biases too, and so does
+"pytorch", which is what ``torch.nn.Linear`` begins with.
 """
 
 from __future__ import annotations
@@ -79,7 +80,12 @@ INITIALIZERS: dict[str, Initializer | None] = {
     "he_normal": _scaled(2.0, of_both=False, normal=True),
     "lecun_uniform": _scaled(1.0, of_both=False, normal=False),
     "lecun_normal": _scaled(1.0, of_both=False, normal=True),
+    "pytorch": _scaled(1.0 / 3.0, of_both=False, normal=False),  # the bound is 1 / sqrt(fan_in)
     "orthogonal": _orthogonal,
+}
+#: Those that draw biases, too: name -> function of (rng, fan_in, fan_out) that returns b (fan_out,).
+BIASES: dict[str, Initializer] = {
+    "pytorch": lambda rng, fan_in, fan_out: rng.uniform(-(fan_in**-0.5), fan_in**-0.5, fan_out),
 }
 
 
@@ -111,8 +117,11 @@ def initial_params(network: Network, init: str | Initializer, rng: np.random.Ran
         return network.initial_params(rng, gain)
     params = np.zeros(network.n_params, dtype=network.dtype)
     network.reset_units(params)
-    for layer, W in enumerate(network.coefs(params)):
+    draw_biases = None if callable(init) else BIASES.get(init)
+    for layer, (W, b) in enumerate(zip(network.coefs(params), network.intercepts(params), strict=True)):
         _copy(W, draw(rng, *W.shape), f"what init={init!r} returns for layer {layer}")
+        if draw_biases is not None:
+            b[...] = draw_biases(rng, *W.shape)
     return params
 
 

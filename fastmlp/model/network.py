@@ -295,14 +295,18 @@ class Network(Stages):
 
     def params_up_to(self, first: Network, params: np.ndarray) -> np.ndarray:
         """The flat vector of `first`, which is :meth:`up_to` of this network: the layer on top is the identity."""
-        found = np.empty(first.n_params, self.dtype)
-        ours = {(segment.layer, segment.name): segment for segment in self.segments}
-        for segment in first.segments:
-            if segment.layer < first.n_layers - 1 or segment.of_inputs:
-                found[segment.where] = params[ours[segment.layer, segment.name].where]
-            else:
-                segment.view(found)[...] = np.eye(segment.width) if segment.name == "W" else 0
+        found = np.zeros(first.n_params, self.dtype)
+        for to, where in self.places_up_to(first):
+            found[to] = params[where]
+        first.coefs(found)[-1][...] = np.eye(first.widths[-1])
         return found
+
+    def places_up_to(self, first: Network) -> list[tuple[slice, slice]]:
+        """Places in the flat vector of `first`, and where the same arrays are in that of this network."""
+        ours = {(segment.layer, segment.name): segment.where for segment in self.segments}
+        on_top = {(first.n_layers - 1, "W"), (first.n_layers - 1, "b")}
+        theirs = {(segment.layer, segment.name): segment.where for segment in first.segments}
+        return [(where, ours[name]) for name, where in theirs.items() if name not in on_top]
 
     def initial_params(self, rng: np.random.RandomState, gain: float) -> np.ndarray:
         """Glorot-uniform weights and biases, drawn in scikit-learn's order: per layer W, then b.

@@ -47,6 +47,8 @@ FOREIGN: dict[str, str] = {
     "batch_norm": "bn batchnorm1d use_bn use_batch_norm use_batchnorm batch_normalization batch_normalisation",
     "init": "initializer weight_init kernel_initializer init_method weights_init initialization initialisation"
     " weight_initializer",
+    "fit_intercept": "bias use_bias intercept has_bias",
+    "frozen_layers": "frozen freeze freeze_layers fixed_layers non_trainable_layers",
     "monitor": "metric metrics eval_metric scoring score scorer validation_metric",
     "restore_best": "restore_best_weights keep_best load_best use_best_model load_best_model_at_end",
     "callbacks": "callback hooks",
@@ -81,10 +83,11 @@ FOREIGN: dict[str, str] = {
     "step": "heaviside threshold binary_step step_lr",
     # losses
     "log_loss": "cross_entropy ce cce bce nll nll_loss log categorical_cross_entropy sparse_categorical_cross_entropy"
-    " binary_cross_entropy softmax_cross_entropy bce_with_logits cross_entropy_loss deviance multi:softmax"
-    " multi:softprob binary:logistic bce_loss categorical negative_log_likelihood",
+    " binary_cross_entropy softmax_cross_entropy bce_with_logits bce_with_logits_loss cross_entropy_loss deviance"
+    " multi:softmax multi:softprob binary:logistic bce_loss categorical negative_log_likelihood",
     "focal": "focal_loss sigmoid_focal_loss binary_focal_crossentropy categorical_focal_crossentropy",
-    "hinge": "hinge_loss",
+    "perceptron": "perceptron_loss",
+    "hinge": "hinge_loss categorical_hinge multi_margin_loss",
     "squared_hinge": "squared_hinge_loss",
     "squared_error": "mse mse_loss l2 l2_loss mean_squared_error ls least_squares squared_loss square rmse"
     " root_mean_squared_error reg:squarederror regression",
@@ -94,7 +97,7 @@ FOREIGN: dict[str, str] = {
     "quantile": "pinball pinball_loss quantile_loss",
     "poisson": "poisson_loss poisson_nll poisson_nll_loss poisson_deviance count:poisson",
     "gamma": "gamma_loss gamma_deviance reg:gamma",
-    "kl_divergence": "kl kld kl_div kld_loss kullback_leibler kullback_leibler_divergence relative_entropy",
+    "kl_divergence": "kl kld kl_div kl_div_loss kld_loss kullback_leibler kullback_leibler_divergence relative_entropy",
     # schedules
     "exponential": "exponential_decay exponential_lr exp",
     "cosine": "cosine_annealing cosine_decay cosine_annealing_lr",
@@ -111,6 +114,7 @@ FOREIGN: dict[str, str] = {
     "he_uniform": "he kaiming kaiming_uniform",
     "he_normal": "kaiming_normal",
     "lecun_uniform": "lecun",
+    "pytorch": "torch torch_default pytorch_default nn_linear nn.linear",
     "orthogonal": "orthogonal_init",
     "auto": "default",
     # engines

@@ -101,7 +101,7 @@ def linear_shape(coefs: Sequence[Any], intercepts: Sequence[Any]) -> tuple[tuple
 
 
 def start_from(network: Network, params: np.ndarray, coef_init: Any, intercept_init: Any) -> None:
-    """Copy the arrays that a user wants training to start from, where given, into the flat vector.
+    """Copy the arrays that a user wants training to start from, where given, into the flat vector; None gives none.
 
     A ValueError refuses arrays that have other shapes than the network's, or are not finite numbers.
     """
@@ -114,8 +114,10 @@ def _overwrite(views: list[np.ndarray], given: Any, argument: str) -> None:
         return
     shapes = [view.shape for view in views]
     if not isinstance(given, list | tuple) or len(given) != len(views):
-        raise ValueError(f"{argument} must be a list of {len(views)} arrays, one per layer, of shapes {shapes}")
+        raise ValueError(f"{argument} must be a list of {len(views)} arrays or None, one per layer, of shapes {shapes}")
     for i, (view, array) in enumerate(zip(views, given, strict=True)):
+        if array is None:
+            continue
         try:
             array = np.asarray(array, dtype=view.dtype)
         except (TypeError, ValueError) as error:

@@ -56,6 +56,8 @@ INERT: dict[str, Callable[[Any], bool]] = {
     "drop_last": lambda value: not value,
     "l1_ratio": _zero_or_none,
     "init": lambda value: isinstance(value, str) and value == "auto",
+    "fit_intercept": bool,
+    "frozen_layers": lambda value: value is None or np.size(value) == 0,
     "monitor": lambda value: isinstance(value, str) and value == "score",
     "restore_best": lambda value: value is None,
     "patience_growth": _zero_or_none,

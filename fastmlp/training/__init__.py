@@ -8,5 +8,5 @@ epochs); diagnosis.py (which formula gave NaN), weightless.py (batches without w
 units of their standard deviation); optimizers.py, schedules.py and factors.py (the scalars of each step); attributes.py
 (fitted attributes, a row each), snapshots.py and checkpoint.py (a training as arrays; its file); callbacks.py,
 foreign_callbacks.py (those of other libraries, recognised), sklearn_callbacks.py, progress.py; learning_rate_finder.py
-(the range test).
+(the range test); rows.py (loss, gradient and outputs of layers of some rows), recorder.py (what happens inside).
 """

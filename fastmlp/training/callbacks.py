@@ -4,7 +4,8 @@ A callback is any callable ``f(info) -> stop``. Training calls it after every ep
 estimator's history. True stops training, None and False go on, and anything else is an error. A callback may have the
 methods ``on_fit_begin(estimator)`` and ``on_fit_end(estimator)``. Two attributes say what it needs: with
 ``reads_weights = False`` an epoch does not copy the weights for it, with ``after_others = True`` it is called after the
-others. Training itself only calls :func:`watching`.
+others. Our own may have more: ``on_run_begin(run)`` gets the :class:`fastmlp.training.run.Run`, and with
+``every_steps = k`` training stops after every k-th step to call ``on_step(run, loss)``.
 """
 
 from __future__ import annotations

@@ -83,6 +83,7 @@ class Guard:
         """
         run = self._run
         self._go_back()
+        run.step_watchers = []
         for rows in run.batches():
             before, t = run.params.copy(), run.optimizer.t
             if not _is_finite(run.steps(rows)(), run.params):

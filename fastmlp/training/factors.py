@@ -5,9 +5,12 @@ An optimizer hands their tables to the engines, which multiply the scalars of a 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from fastmlp.model.network import Network
 
 #: Scalars of the rules that are proportional to the learning rate.
 LEARNING_RATES = ("lr", "step_size", "step_g", "step_m")
@@ -17,9 +20,10 @@ class Factors(NamedTuple):
     """Factors of each segment of a network, in the order of ``network.segments``; None stands for 1 everywhere.
 
     lr : float64 (n_segments,), finite and >= 0
-        Of the learning rate.
+        Of the learning rate. A segment with 0 is frozen: it does not decay, and its gradient does not count in the
+        norm that `max_grad_norm` limits.
     decay : float64 (n_segments,), finite and >= 0
-        Of the decoupled weight decay, whatever the factor of the learning rate is.
+        Of the decoupled weight decay, whatever the factor of the learning rate is above 0.
     epsilon : float64 (n_segments,), finite and > 0
         Of epsilon, if the rule has one.
 
@@ -62,6 +66,19 @@ def _checked(name: str, given: Any, n_segments: int) -> np.ndarray | None:
             f"factors.{name} must hold {n_segments} finite numbers {lowest}, one per segment, got {given!r}"
         )
     return array
+
+
+def freezing(network: Network, layers: Collection[int], biases: bool) -> Factors | None:
+    """Return factors that freeze some layers, and all biases if that is asked for; None if nothing is frozen."""
+    lr = [float(s.layer not in layers and not (biases and s.name == "b")) for s in network.segments]
+    return None if all(lr) else Factors(lr=np.array(lr))
+
+
+def frozen_pieces(factors: Factors | None, network: Network) -> list[slice]:
+    """Return the places of the frozen segments in the flat vector."""
+    if factors is None or factors.lr is None:
+        return []
+    return [segment.where for segment, lr in zip(network.segments, factors.lr, strict=True) if lr == 0]
 
 
 def table_of(factors: Factors, scalars: tuple[str, ...], n_segments: int) -> np.ndarray | None:

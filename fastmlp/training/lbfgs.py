@@ -19,6 +19,7 @@ from fastmlp.model.network import Network
 from fastmlp.sklearn_compat import _check_optimize_result
 from fastmlp.training import standardized, weightless
 from fastmlp.training.diagnosis import has_own_formulas, report
+from fastmlp.training.factors import frozen_pieces
 
 compiled_minimize: Callable[..., tuple[float, int, int, str]] | None
 try:
@@ -53,10 +54,14 @@ def _minimize(estimator: Any, engine: ModuleType, network: Network, params: np.n
     """Return the solution (n_params,) in `params`, which hold the latest weights that were looked at."""
     workspace = engine.workspace(network, data.X.shape[0], estimator.n_jobs)
     grad = np.empty_like(params)
+    frozen = frozen_pieces(estimator._segment_factors(network), network)
 
     def loss() -> float:
         interrupts.check()  # engines look after half a giga-operation: many evaluations of a small network
-        return engine.loss_and_grad(workspace, params, data, estimator.alpha, grad)
+        value = engine.loss_and_grad(workspace, params, data, estimator.alpha, grad)
+        for piece in frozen:
+            grad[piece] = 0.0  # so no step and no pair of the approximation has anything there
+        return value
 
     watch = _Watch(params, grad) if has_own_formulas(network) else None
     result = minimize(

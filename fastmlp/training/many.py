@@ -61,6 +61,8 @@ class Task:
         What is evaluated after each epoch; of this estimator alone.
     group : Group or None
         The networks in step, if it is one of these (in_step.py).
+    number : int
+        Of the network in its ensemble.
     callbacks, snapshot, single_epoch
         As for :func:`fastmlp.training.run.train_stochastic`; `single_epoch` also keeps the optimizer.
     """
@@ -73,6 +75,7 @@ class Task:
     rows: np.ndarray | None = None
     evaluation: Evaluation | None = None
     group: Group | None = None
+    number: int = 0
     callbacks: Sequence[Callable[[Any], Any]] = ()
     snapshot: Mapping[str, Any] | None = None
     single_epoch: bool = False
@@ -85,6 +88,7 @@ class Task:
             estimator._expose(network, train_lbfgs(*args, self._without_other_rows()))
         else:
             run = Run(*args, self.data, self.rows, self.evaluation, keep_optimizer=self.single_epoch)
+            run.number = self.number
             train_stochastic(run, self.callbacks, self.snapshot, self.single_epoch)
             if self.group is not None:
                 run.forget_unjudged()

@@ -137,13 +137,17 @@ class Optimizer:
         self.t = 0
         self.states = [np.zeros(network.n_params, dtype=network.dtype) for _ in formulas.OPTIMIZERS[rule].states]
         if factors is not None:
-            n_segments = len(network.segments)
-            self.given_factors = checked(factors, n_segments)
-            self.factors = table_of(self.given_factors, formulas.OPTIMIZERS[rule].scalars, n_segments)
-            self.decay_factors = self.given_factors.decay if self.weight_decay else None
+            self.use_factors(factors, network)
         if shares:
             self.shares = dict(shares)
         self._forget()
+
+    def use_factors(self, factors: Factors | None, network: Network) -> None:
+        """Take these factors of the network's segments for the steps to come."""
+        n_segments = len(network.segments)
+        self.given_factors = checked(factors or Factors(), n_segments)
+        self.factors = table_of(self.given_factors, formulas.OPTIMIZERS[self.rule].scalars, n_segments)
+        self.decay_factors = self.given_factors.decay if self.weight_decay else None
 
     # --- what engines ask for ----------------------------------------------------------------------------------------
 

@@ -119,6 +119,8 @@ class Run:
         self._take_optimizer(keep_optimizer)
         self._prepare_attributes()
         self.guard = Guard(self) if has_own_formulas(network) else None
+        self.number = 0  # of the network in its ensemble
+        self.step_watchers: list[Any] = []  # callbacks that look at the network between steps
 
     def _use_units(self, units: standardized.Standardized) -> None:
         """Train on targets in these units, and evaluate in them."""
@@ -147,11 +149,13 @@ class Run:
         """Make an optimizer and draw the key of dropout masks, or keep those of the state."""
         estimator, network, state = self.estimator, self.network, self.state
         optimizer = state.optimizer_for(network) if keep else None
+        factors = estimator._segment_factors(network)
         if optimizer is None:
-            n_steps = _n_batches(self.parts(self.visited))
-            parameters, factors = estimator._training_parameters(), estimator._segment_factors(network)
+            n_steps, parameters = _n_batches(self.parts(self.visited)), estimator._training_parameters()
             optimizer = make_optimizer(estimator.solver, network, parameters, n_steps, estimator.max_iter, factors)
             state.optimizer, state.dropout_seed = optimizer, None
+        elif factors is not None or optimizer.factors is not None:  # what is frozen may have changed
+            optimizer.use_factors(factors, network)
         if state.dropout_seed is None:
             state.dropout_seed = _draw_dropout_seed(network, state.random_state, estimator.t_)
         self.optimizer = optimizer
@@ -296,6 +300,11 @@ class Run:
         """Choose what an epoch calls, which holds the present vector of weights."""
         self._visit_all = self._visit_those_with_weight if self.looks_at_weight else self.steps(self.visited)
 
+    def watch_steps(self, callbacks: Sequence[Any]) -> None:
+        """Let callbacks look at the network every so many steps, those that ask for it."""
+        self.step_watchers = [callback for callback in callbacks if getattr(callback, "every_steps", 0)]
+        self._choose_visits()
+
     def steps(self, rows: np.ndarray) -> Callable[[], float]:
         """Return what trains on these rows, batch by batch, and returns their mean loss."""
         return self._visit(self.parts(rows))
@@ -322,12 +331,30 @@ class Run:
         """Return what trains on these parts, one after the other, and returns the mean loss of their rows."""
         visits = []
         for rows, size in parts:
-            visits.append(partial(self.engine.train_epoch, *self._arguments(rows, size), **self.options))
+            train: Any = self._with_pauses if self.step_watchers else self.engine.train_epoch
+            visits.append(partial(train, *self._arguments(rows, size), **self.options))
         if len(visits) == 1:
             return visits[0]
         n = sum(len(rows) for rows, _ in parts)
         shares = [len(rows) / n for rows, _ in parts]
         return lambda: sum(share * visit() for share, visit in zip(shares, visits, strict=True))
+
+    def _with_pauses(
+        self, workspace: Any, params: np.ndarray, data: Data, rows: np.ndarray, size: int, *args: Any, **options: Any
+    ) -> float:
+        """Train as the engine's ``train_epoch`` does, in pieces between which callbacks look at the network."""
+        start, total = 0, 0.0
+        while start < len(rows):
+            n_steps = min(
+                watcher.every_steps - self.optimizer.t % watcher.every_steps for watcher in self.step_watchers
+            )
+            piece = rows[start : start + n_steps * size]
+            loss = self.engine.train_epoch(workspace, params, data, piece, size, *args, **options)
+            start, total = start + len(piece), total + loss * len(piece)
+            for watcher in self.step_watchers:
+                if self.optimizer.t % watcher.every_steps == 0:
+                    watcher.on_step(self, loss)
+        return total / len(rows)
 
     def _arguments(self, rows: np.ndarray, size: int) -> tuple[Any, ...]:
         """Return what the engine is given to train on these rows, in batches of this size."""
@@ -509,6 +536,10 @@ def _train_watched(run: Run, callbacks: Sequence[Callable[[Any], Any]], single_e
 
     renews = reads_weights(callbacks)
     with watching(callbacks, run.estimator) as ask:
+        for callback in callbacks:
+            if hasattr(callback, "on_run_begin"):
+                callback.on_run_begin(run)
+        run.watch_steps(callbacks)
         if renews:
             run.renew_params()
 

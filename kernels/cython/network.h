@@ -445,6 +445,12 @@ static ALWAYS_INLINE void FN(slice_penalty)(fm_workspace *ws, const fm_epoch *ep
         ws->tile_penalty[slice->tile] = FN(wide_sum)(none);
 }
 
+/* Whether the steps leave the slice's segment as it is: then the first of its scalars, a learning rate, has the factor 0. */
+static ALWAYS_INLINE int FN(frozen)(const fm_epoch *epoch, const fm_slice *slice)
+{
+    return epoch->factors && epoch->factors[slice->segment * FN(OPTIMIZERS)[epoch->rule].n_scalars] == 0;
+}
+
 /* The slice's gradient as the caller of loss_and_grad sees it, penalty and scale included, and its squares by tiles. */
 static void FN(finish_gradient)(fm_workspace *ws, const fm_epoch *epoch, const fm_slice *slice, double scale)
 {
@@ -459,6 +465,9 @@ static void FN(finish_gradient)(fm_workspace *ws, const fm_epoch *epoch, const f
     const idx tile = FN(tile_length)(ws, slice);
     for (idx i = 0, k = slice->tile; i < slice->length; i += tile, k++)
         ws->tile_norm[k] = FN(sum_of_squares)(slice->length - i < tile ? slice->length - i : tile, g + i);
+    if (FN(frozen)(epoch, slice)) /* the norm is that of what is trained */
+        for (idx i = 0, k = slice->tile; i < slice->length; i += tile, k++)
+            ws->tile_norm[k] = 0;
 }
 
 /* The slice's part of wt and of the halves, where its layer has them. */
@@ -511,8 +520,9 @@ static ALWAYS_INLINE void FN(slice_update)(const FN(chunk) *c, const fm_slice *s
             of_segment[k] = scalars[k] * epoch->factors[slice->segment * optimizer->n_scalars + k];
         scalars = of_segment;
     }
-    optimizer->rule(slice->length, p, g, states, scalars, (REAL)(penalised ? alpha : 0), (REAL)(penalised ? l1 : 0),
-                    (REAL)scale, (REAL)keep);
+    if (!FN(frozen)(epoch, slice))
+        optimizer->rule(slice->length, p, g, states, scalars, (REAL)(penalised ? alpha : 0), (REAL)(penalised ? l1 : 0),
+                        (REAL)scale, (REAL)keep);
     FN(slice_updated)(c, slice);
 }
 
