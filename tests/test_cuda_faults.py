@@ -270,6 +270,7 @@ def copies_of_a_fit(monkeypatch, **options):
         ({"callbacks": [lambda info: None]}, 5 * 3),
         ({"callbacks": [fastmlp.callbacks.TimeLimit(1e9)]}, 3),
         ({"callbacks": [lambda info: info.snapshot() and None]}, 5 * 3),
+        ({"callbacks": [fastmlp.callbacks.Recorder()]}, 5 + 2),
     ],
 )
 def test_weights_and_states_come_back_when_somebody_reads_them(engine, monkeypatch, options, n_copies):
