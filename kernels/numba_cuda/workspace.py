@@ -175,7 +175,7 @@ class Workspace:
                 raise
             for mirror, array in pairs:
                 mirror.give(array)
-            if states:
+            if all(mirror.owed is None for mirror in self.mirrors):
                 self.debtor = None
 
     def forget(self) -> None:
