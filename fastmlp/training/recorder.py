@@ -168,6 +168,7 @@ class Recorder:
         self.records.sort(key=lambda record: record["network"])
 
     def _take(self, run: Any, probe: _Probe, **known: Any) -> None:
+        run.fetch(states=False)
         self._add(run.number, run.estimator, int(run.optimizer.t), known, probe.look(run.params))
 
     def _add(self, network: int, estimator: Any, step: int, known: dict[str, Any], seen: dict[str, Any]) -> None:
