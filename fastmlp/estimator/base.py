@@ -158,6 +158,11 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     # --- parameters ------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        # scikit-learn reads the signature at each call, of which a clone makes two; a copy, as callers may change it
+        return [*_names(cls)]
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Get the parameters of this estimator.
 
@@ -587,6 +592,12 @@ class _BaseMLP(Parameters, BaseNetwork):
     """What MLPClassifier and MLPRegressor share."""
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS
+
+
+@lru_cache(maxsize=64)
+def _names(cls: type) -> tuple[str, ...]:
+    """Return the names of a constructor's parameters, sorted as scikit-learn sorts them."""
+    return tuple(super(BaseNetwork, cls)._get_param_names())  # type: ignore[misc]
 
 
 @lru_cache(maxsize=64)
