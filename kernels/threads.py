@@ -24,11 +24,10 @@ _THREAD = _Thread()
 
 
 @contextmanager
-def limited(n_threads: int | None) -> Iterator[None]:
-    """Let the fits and predictions of this thread use so many threads at most; None changes nothing."""
+def limited(n_threads: int) -> Iterator[None]:
+    """Let fits and predictions of this thread use at most `n_threads` threads."""
     before = _THREAD.limit
-    if n_threads is not None:
-        _THREAD.limit = n_threads if before is None else min(before, n_threads)
+    _THREAD.limit = n_threads if before is None else min(before, n_threads)
     try:
         yield
     finally:

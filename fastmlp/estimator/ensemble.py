@@ -147,7 +147,9 @@ def fit(estimator: Any, prepared: Prepared, random_state: np.random.RandomState)
         with warned.kept(heard):  # what is wrong with the data is so for every member
             splits = _splits(estimator, prepared, random_state)
             of_member = [split for split in splits for _ in range(estimator.n_ens)]
-            members = [Member(partial(_task, estimator, prepared, *args)) for args in zip(seeds, of_member, strict=True)]
+            members = [
+                Member(partial(_task, estimator, prepared, *args)) for args in zip(seeds, of_member, strict=True)
+            ]
             train(estimator, members, prepared.y, splits, prepared.callbacks)
     finally:
         warned.warn_once_each(heard)

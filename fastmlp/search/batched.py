@@ -36,7 +36,7 @@ class _OnThreads:
         Raises
         ------
         KeyboardInterrupt
-            If the user interrupts; the networks in training are stopped.
+            If the user interrupts several threads; the networks in training are stopped.
         Exception
             What scikit-learn's search raises: for parameters that it does not know, if all fits fail, and with
             ``error_score="raise"`` the error of a fit.

@@ -24,7 +24,7 @@ from fastmlp.data import warned
 from fastmlp.kernels import interrupts, threads
 
 
-class on_threads:  # noqa: N801 # used like joblib.parallel_config
+class on_threads:  # used like joblib.parallel_config
     """Run the fits of scikit-learn's searches and cross-validations on threads of this process.
 
     Whatever scikit-learn computes by joblib inside this context goes to threads: `GridSearchCV`,
@@ -41,7 +41,8 @@ class on_threads:  # noqa: N801 # used like joblib.parallel_config
     Notes
     -----
     Ctrl-C stops the networks in training, and raises KeyboardInterrupt.  Estimators that are not fastmlp's train to
-    their end on threads that nobody waits for.
+    their end on threads that nobody waits for.  With a single thread, joblib calls one fit after the other in the
+    calling thread, where Ctrl-C ends the present fit only, as it does in scikit-learn.
 
     Examples
     --------
@@ -95,11 +96,6 @@ class ThreadsBackend(ThreadingBackend):
         """Return how many threads a request gets."""
         return self.default_n_jobs if n_jobs is None else min(self.default_n_jobs, super().effective_n_jobs(n_jobs))
 
-    def configure(self, n_jobs: int = 1, parallel: Any = None, **more: Any) -> int:
-        """Return the number of threads; a single one, too, is not the calling thread, which waits for Ctrl-C."""
-        self.parallel, self._n_jobs = parallel, self.effective_n_jobs(n_jobs)
-        return self._n_jobs
-
     def get_nested_backend(self) -> tuple[SequentialBackend, None]:
         """Return what runs the calls within a fit: the thread of the fit."""
         return SequentialBackend(nesting_level=1), None
@@ -121,10 +117,10 @@ class ThreadsBackend(ThreadingBackend):
     def _job(self, batch: Any) -> Callable[[], Any]:
         """Return the batch as a function for a thread."""
         batch.items = [(_Direct.of(function), args, kwargs) for function, args, kwargs in batch.items]
-        stop, context, alone = self._stop, self._context.copy(), self._n_jobs == 1
+        stop, context = self._stop, self._context.copy()
 
         def run() -> Any:
-            with interrupts.stoppable(stop), warned.kept(self.found), threads.limited(None if alone else 1):
+            with interrupts.stoppable(stop), warned.kept(self.found), threads.limited(1):
                 interrupts.check()
                 return batch()
 

@@ -137,9 +137,7 @@ def n_in_training(n_tasks: int, n_threads: int, n_in_step: int = 1) -> int:
     return min(n_tasks, n_groups * n_in_step)
 
 
-def fit_many(
-    tasks: Sequence[TrainingT], n_threads: int, on_end: Callable[[TrainingT], None] | None = None
-) -> None:
+def fit_many(tasks: Sequence[TrainingT], n_threads: int, on_end: Callable[[TrainingT], None] | None = None) -> None:
     """Train all tasks, `n_threads` at a time; the bits are the same for any number of threads.
 
     Parameters
