@@ -58,7 +58,6 @@ from fastmlp.training.validation import Split, evaluation_of
 
 backends.get("auto")  # imported with the estimators, so the first fit is not slower than the next
 
-
 Method = TypeVar("Method", bound=Callable)
 #: The estimator that a method returns: editors know the class by a type variable, not by Self.
 Fitted = TypeVar("Fitted", bound="BaseNetwork")
@@ -159,9 +158,9 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     # --- parameters ------------------------------------------------------------------------------------------------
 
     @classmethod
+    @lru_cache(maxsize=64)  # scikit-learn reads the signature at each call, and a clone makes two
     def _get_param_names(cls) -> list[str]:
-        # scikit-learn reads the signature at each call, of which a clone makes two; a copy, as callers may change it
-        return [*_names(cls)]
+        return super()._get_param_names()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Get the parameters of this estimator.
@@ -592,12 +591,6 @@ class _BaseMLP(Parameters, BaseNetwork):
     """What MLPClassifier and MLPRegressor share."""
 
     _parameter_constraints: ClassVar[dict] = CONSTRAINTS
-
-
-@lru_cache(maxsize=64)
-def _names(cls: type) -> tuple[str, ...]:
-    """Return the names of a constructor's parameters, sorted as scikit-learn sorts them."""
-    return tuple(super(BaseNetwork, cls)._get_param_names())  # type: ignore[misc]
 
 
 @lru_cache(maxsize=64)
