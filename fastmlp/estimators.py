@@ -21,6 +21,7 @@ from fastmlp.data.targets import Objective
 from fastmlp.estimator import ensemble, types
 from fastmlp.estimator.base import Extras, Method, _BaseMLP, entered, fit_context
 from fastmlp.estimator.class_targets import ClassTargets
+from fastmlp.estimator.inside import Inside
 from fastmlp.estimator.methods import ModelMethods
 from fastmlp.estimator.mistakes import explained
 from fastmlp.estimator.parameters import (
@@ -107,7 +108,7 @@ def _indicators(y: Any) -> Any:
 @document
 @explained
 @dataclass(eq=False, repr=False)
-class MLPClassifier(ClassifierMixin, ModelMethods, ClassTargets, _BaseMLP):
+class MLPClassifier(ClassifierMixin, ModelMethods, Inside, ClassTargets, _BaseMLP):
     """Multi-layer perceptron classifier: binary, multiclass and multilabel.
 
     Drop-in for :class:`sklearn.neural_network.MLPClassifier`: the same parameters and ``random_state`` give the same
@@ -163,14 +164,19 @@ class MLPClassifier(ClassifierMixin, ModelMethods, ClassTargets, _BaseMLP):
             self._label_binarizer = targets.binarizer_of(y)
             self.classes_ = self._label_binarizer.classes_
             return
-        classes = unique_labels(y)
         if self.warm_start:
+            classes = unique_labels(y)
             if set(classes) != set(self.classes_):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same classes as in the previous call to fit."
                     f" Previously got {self.classes_}, `y` has {classes}"
                 )
-        elif len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+        else:
+            self._check_targets(y)
+
+    def _check_targets(self, y: np.ndarray) -> None:
+        classes = unique_labels(y)
+        if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
             )
@@ -329,7 +335,7 @@ class MLPClassifier(ClassifierMixin, ModelMethods, ClassTargets, _BaseMLP):
 @document
 @explained
 @dataclass(eq=False, repr=False)
-class MLPRegressor(RegressorMixin, ModelMethods, _BaseMLP):
+class MLPRegressor(RegressorMixin, ModelMethods, Inside, _BaseMLP):
     """Multi-layer perceptron regressor for one or several outputs.
 
     Drop-in for :class:`sklearn.neural_network.MLPRegressor`: the same parameters and ``random_state`` give the same

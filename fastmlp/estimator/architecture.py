@@ -62,6 +62,14 @@ def network_to_train(estimator: Any, X: Any, objective: Objective, first_pass: b
     return _network(estimator, widths, objective.loss, np.dtype(X.dtype))
 
 
+def network_to_be(estimator: Any, n_features: int, n_outputs: int) -> tuple[Network, str]:
+    """Return the network that a fit on so many features would train, and its output activation."""
+    task = "regression" if estimator._numeric_targets else "multiclass" if n_outputs > 1 else "binary"
+    objective = targets.resolve_loss(task, estimator.loss, n_outputs)
+    dtype = np.dtype(np.float64 if estimator.matmul_precision == "highest" else np.float32)
+    return _network(estimator, (n_features, *hidden_sizes(estimator), n_outputs), objective.loss, dtype), objective.link
+
+
 def check_memory(estimator: Any, network: Network, engine: ModuleType, n_rows: int, has_validation: bool) -> None:
     """Raise a MemoryError for networks whose fit on `n_rows` rows this machine cannot hold, before it allocates."""
     in_training = vectors_of_fit(estimator, network, engine, n_rows, has_validation)

@@ -15,7 +15,6 @@ its labels, and predictions for later use.  It contains no numerics.
 from __future__ import annotations
 
 import inspect
-import math
 import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +31,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastmlp.data import device_arrays, inputs
 from fastmlp.data.shared_rows import SharedRows
 from fastmlp.data.targets import Objective
-from fastmlp.data.warned import warn
 from fastmlp.distributed.ranks import Ranks, fit_together
 from fastmlp.engines import backends
 from fastmlp.engines.backends import Data
@@ -41,7 +39,6 @@ from fastmlp.estimator.mistakes import about_parameters, check_values, explained
 from fastmlp.estimator.parameters import CONSTRAINTS, Parameters, check_lbfgs, check_monitor
 from fastmlp.estimator.prediction import EnsemblePrediction, Prediction
 from fastmlp.model import choices, weights
-from fastmlp.model.initialization import random_state_of
 from fastmlp.model.network import Network
 from fastmlp.model.tabular_initialization import Look
 from fastmlp.sklearn_compat import _fit_context
@@ -77,6 +74,8 @@ class Extras:
     resume_from: Any = None
     callbacks: Sequence[Callable[[Any], Any]] = ()
     incremental: bool = False  # one more epoch: partial_fit
+    one_batch: bool = False  # one more step on all rows: train_on_batch
+    anew: bool = False  # first weights, whatever there is: initialize
     communicator: Any = None  # of the processes that have rows, if there are several
     ranks: Ranks | None = None  # these processes, while they fit
 
@@ -212,6 +211,9 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _learn_targets(self, y: np.ndarray, incremental: bool) -> None:
         """Learn the classes of y, if there are any, or check them against those learned before."""
+
+    def _check_targets(self, y: np.ndarray) -> None:
+        """Refuse classes that have not been learned."""
 
     def _check_validation_targets(self, y: np.ndarray, y_val: np.ndarray) -> None:
         """Refuse y_val of another kind than y."""
@@ -374,12 +376,12 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     def _task(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Task | None:
         """Return the training that is ready to begin; None if there is nothing to train, or an ensemble was trained."""
         self._check_parameters(extras)
-        first_pass = not hasattr(self, "coefs_") or (not self.warm_start and not extras.incremental)
+        first_pass = extras.anew or not hasattr(self, "coefs_") or not (self.warm_start or extras.incremental)
         X, y = self._validated(X, y, reset=first_pass)
-        self._learn_targets(y, extras.incremental)
+        self._check_targets(y) if extras.one_batch else self._learn_targets(y, extras.incremental)
         y = inputs.dense_targets(self, y)
         sample_weight = inputs.validated_weight(self, sample_weight, y, all_zero=extras.incremental)
-        ranks, random_state, objective = extras.ranks, random_state_of(self.random_state), self._objective(y)
+        ranks, random_state, objective = extras.ranks, state.random_state(self, first_pass), self._objective(y)
         random_state = random_state if ranks is None else ranks.random_state(random_state)
         X, split = self._prepared(X, y, extras, random_state)
 
@@ -409,7 +411,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():
             self.__dict__.setdefault("loss_", np.nan)  # rows without weight change nothing
             return None
-        if evaluation is not None:
+        if evaluation is not None and not extras.anew:
             split = evaluation.split(data, y, random_state) if split is None else split
             task.evaluation, task.rows = evaluation, evaluation.train_and_held_out(data, y, split)
         task.callbacks, task.snapshot, task.single_epoch = extras.callbacks, snapshot, extras.incremental
@@ -449,7 +451,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             check_lbfgs(self, validation=given, resumes=extras.resume_from is not None)
         elif extras.incremental:
             if self.early_stopping:
-                raise ValueError("partial_fit does not support early_stopping=True")
+                what = "train_on_batch" if extras.one_batch else "partial_fit"
+                raise ValueError(f"{what} does not support early_stopping=True")
         else:
             check_monitor(self, has_validation=self._has_validation(extras))
 
@@ -460,7 +463,7 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         if extras.start:
             weights.start_from(network, np.empty(network.n_params, network.dtype), *extras.start)
         if choices.name_of(self.solver) != "lbfgs" and (extras.validation or not self._has_validation(extras)):
-            check_batches(self, X.shape[0])  # what a split leaves is not known yet
+            check_batches(self, X.shape[0], extras.one_batch)  # what a split leaves is not known yet
 
     def _begin(
         self, network: Network, objective: Objective, random_state: np.random.RandomState, look: Look | None = None
@@ -482,22 +485,6 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     def _expose(self, network: Network, params: np.ndarray) -> None:
         weights.expose(self, network, params)
         self._idle_predictions: list[Prediction] = []
-
-    def _check_finite(self) -> None:
-        arrays = (*self.coefs_, *self.intercepts_, *weights.further_arrays(self))
-        if not all(np.isfinite(w).all() for w in arrays if w is not None):
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
-                " preprocessed."
-            )
-        loss = getattr(self, "loss_", 0.0)  # none, if a user interrupted the first epoch
-        if not math.isfinite(loss):
-            warn(
-                f"the training loss is {loss}: training diverged, or the targets are too large or out of the loss's"
-                " range. So it cannot tell when to stop; scale y (standardize_y, TransformedTargetRegressor) and X, or"
-                f" lower learning_rate_init={self.learning_rate_init!r}",
-                RuntimeWarning,
-            )
 
     # --- prediction ------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,11 @@ import html
 import io
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
@@ -160,13 +162,17 @@ class Summary:
         )
 
 
-def summary(estimator: Any) -> Summary:
-    """Return the layers, shapes, activations, parameters, memory and arithmetic of a fitted network.
+def summary(estimator: Any, n_features: int | None = None, n_outputs: int | None = None) -> Summary:
+    """Return the layers, shapes, activations, parameters, memory and arithmetic of a network.
 
     Parameters
     ----------
     estimator : MLPClassifier, MLPRegressor, an estimator for tables, or what ends in one
-        Fitted. Of a pipeline its last step is described, of a search its best estimator.
+        Fitted, or not yet if `n_features` and `n_outputs` are given. Of a pipeline its last step is described, of a
+        search its best estimator.
+    n_features, n_outputs : int, default=None
+        Units of the first and of the last layer of an MLPClassifier or MLPRegressor that is not fitted. A classifier
+        has one output for two classes, else one per class or label. The network is that of float64 features.
 
     Returns
     -------
@@ -176,7 +182,9 @@ def summary(estimator: Any) -> Summary:
     Raises
     ------
     sklearn.exceptions.NotFittedError
-        If the estimator is not fitted: the number of features and of outputs are not known before.
+        If the estimator is not fitted, and the numbers of features and outputs are not given.
+    ValueError
+        If they are no positive integers, or not those of the fitted network.
     TypeError
         If there is no estimator of fastmlp in it; :func:`fastmlp.from_sklearn` makes one of scikit-learn's.
 
@@ -198,6 +206,11 @@ def summary(estimator: Any) -> Summary:
     73 parameters: all learned
     memory: 584 B; training takes at least 1.71 KiB
     FLOPs per row: 120 to predict, 320 to train; matrix products only, without biases and activations
+
+    Before any data is there:
+
+    >>> summary(MLPClassifier((5, 5)), n_features=4, n_outputs=3).n_params
+    73
     """
     from fastmlp.estimator.base import BaseNetwork
 
@@ -207,14 +220,38 @@ def summary(estimator: Any) -> Summary:
             "summary takes a fitted MLPClassifier or MLPRegressor of fastmlp, or a pipeline that ends in one, got"
             f" {model!r}; fastmlp.from_sklearn makes one of scikit-learn's"
         )
-    check_is_fitted(model, "coefs_")
-    # estimators for tables keep theirs, whose parameters may be None
-    network = vars(model).get("network_") or model._fitted_network()
+    network, link = _network_of(model, n_features, n_outputs)
     title = f"{type(model).__name__} {'-'.join(map(str, network.widths))}, {network.dtype}"
     members = f", {network.members} members" if network.members > 1 else ""
     exact = network.matmul_precision == "highest"
     precision = "" if exact else f", matmul_precision {network.matmul_precision}"
-    return Summary(title + members + precision, (*_blocks(network), *_layers(model, network)))
+    return Summary(title + members + precision, (*_blocks(network), *_layers(model, network, link)))
+
+
+def _network_of(model: Any, n_features: int | None, n_outputs: int | None) -> tuple[Network, str]:
+    """Return the network of an estimator, fitted or to be, and its output activation."""
+    from fastmlp.estimator.architecture import network_to_be
+    from fastmlp.estimator.base import _BaseMLP
+
+    given = {"n_features": n_features, "n_outputs": n_outputs}
+    can_be_told = isinstance(model, _BaseMLP) and not hasattr(model, "coefs_")
+    if can_be_told and None not in given.values():
+        for name, value in given.items():
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
+        return network_to_be(model, int(n_features), int(n_outputs))  # type: ignore[arg-type]
+    if can_be_told:
+        raise NotFittedError(
+            f"This {type(model).__name__} instance is not fitted yet: give n_features and n_outputs, or call fit or"
+            " initialize first."
+        )
+    check_is_fitted(model, "coefs_")
+    # estimators for tables keep theirs, whose parameters may be None
+    network: Network = vars(model).get("network_") or model._fitted_network()
+    for name, value, width in zip(given, given.values(), (network.widths[0], network.widths[-1]), strict=True):
+        if value is not None and value != width:
+            raise ValueError(f"{name}={value!r}, but this {type(model).__name__} is fitted and has {width}")
+    return network, str(model.out_activation_)
 
 
 def _blocks(network: Network) -> tuple[Layer, ...]:
@@ -227,7 +264,7 @@ def _blocks(network: Network) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def _layers(model: Any, network: Network) -> tuple[Layer, ...]:
+def _layers(model: Any, network: Network, link: str) -> tuple[Layer, ...]:
     """Return what there is to say of each layer."""
     options = {name: getattr(network, name) for name in stages.OPTIONS}
     if "network_" not in vars(model):
@@ -236,7 +273,7 @@ def _layers(model: Any, network: Network) -> tuple[Layer, ...]:
     layers = []
     for i, (fan_in, fan_out) in enumerate(network.shapes):
         hidden = i < len(network.activations)
-        words = [describe(network.activations[i])] if hidden else [str(model.out_activation_)]
+        words = [describe(network.activations[i])] if hidden else [link]
         words += ["parametric"] if hidden and network.parametric_activations else []
         words += filter(None, (option.words(options[name], i) for name, option in stages.OPTIONS.items()))
         of_layer = [segment for segment in network.segments if segment.layer == i and segment.name not in ARRAYS]

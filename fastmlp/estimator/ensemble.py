@@ -150,6 +150,9 @@ def fit(estimator: Any, prepared: Prepared, random_state: np.random.RandomState)
             members = [
                 Member(partial(_task, estimator, prepared, *args)) for args in zip(seeds, of_member, strict=True)
             ]
+            if callable(estimator.init):  # a user's function need not be one for several threads
+                for member in members:
+                    member.made()
             train(estimator, members, prepared.y, splits, prepared.callbacks)
     finally:
         warned.warn_once_each(heard)
@@ -211,10 +214,8 @@ def train(
     n_threads = n_side_by_side(first.engine, first.network, len(members), estimator.n_jobs)
     while_training = {"verbose": False, "n_jobs": 1 if n_threads > 1 else estimator.n_jobs}
     in_step = trains_in_step(estimator) and first.evaluation is not None and first.evaluation.deciding is not None
-    if in_step or callable(estimator.init):  # a user's function need not be one for several threads
-        tasks = [member.made() for member in members]
-        if in_step:
-            _put_in_step(tasks, estimator.n_ens)
+    if in_step:
+        _put_in_step([member.made() for member in members], estimator.n_ens)
     with _sharing(callbacks, estimator) as callbacks_of:
 
         def settle(task: Task) -> None:

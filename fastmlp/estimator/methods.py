@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class FileMethods:
     """The methods of all estimators that other modules implement."""
 
-    def summary(self) -> Summary:
+    def summary(self, n_features: int | None = None, n_outputs: int | None = None) -> Summary:
         """Return the layers, shapes, parameters, memory and arithmetic of the network; see :func:`fastmlp.summary`."""
         from fastmlp.estimator.description import summary
 
-        return summary(self)
+        return summary(self, n_features, n_outputs)
 
     def save(
         self,

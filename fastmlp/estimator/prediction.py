@@ -105,6 +105,21 @@ class Prediction:
         return out
 
 
+class LayerPrediction(Prediction):
+    """The outputs of a hidden layer, as the network computes them in its predictions."""
+
+    def __init__(self, estimator: Any, layer: int) -> None:
+        super().__init__(estimator)
+        self.first = self.fitted.up_to(layer)
+        self.network = self.first.plain
+        self.n_outputs = self.network.widths[-1] * self.network.members
+
+    def params(self, estimator: Any) -> np.ndarray:
+        """Return the flat vector of the first layers to predict with, as it is now."""
+        params = self.shared if self.shared is not None else flat_params(estimator, self.fitted)
+        return self.first.folded(self.fitted.params_up_to(self.first, params))[1]
+
+
 class EnsemblePrediction:
     """Predictions of an ensemble with the weights that its members have now: the mean of their outputs.
 

@@ -274,6 +274,36 @@ class Network(Stages):
             fold(self, params, self.plain.coefs(folded), self.plain.intercepts(folded))
         return self.plain, folded
 
+    def up_to(self, layer: int) -> Network:
+        """The network of the hidden layers up to one, whose outputs are that layer's; see :meth:`params_up_to`.
+
+        With members, each has outputs of its own, one after the other.
+        """
+        n_hidden = layer + 1
+        return replace(
+            self,
+            widths=(*self.widths[: n_hidden + 1], self.widths[n_hidden]),
+            activations=self.activations[:n_hidden],
+            loss="squared_error",
+            average=self.members == 1,
+            matmul_precision="highest",  # the layer on top multiplies by 1
+            **{
+                name: getattr(self, name)[:n_hidden] if name in PREDICTS else option.off
+                for name, option in OPTIONS.items()
+            },
+        )
+
+    def params_up_to(self, first: Network, params: np.ndarray) -> np.ndarray:
+        """The flat vector of `first`, which is :meth:`up_to` of this network: the layer on top is the identity."""
+        found = np.empty(first.n_params, self.dtype)
+        ours = {(segment.layer, segment.name): segment for segment in self.segments}
+        for segment in first.segments:
+            if segment.layer < first.n_layers - 1 or segment.of_inputs:
+                found[segment.where] = params[ours[segment.layer, segment.name].where]
+            else:
+                segment.view(found)[...] = np.eye(segment.width) if segment.name == "W" else 0
+        return found
+
     def initial_params(self, rng: np.random.RandomState, gain: float) -> np.ndarray:
         """Glorot-uniform weights and biases, drawn in scikit-learn's order: per layer W, then b.
 

@@ -1,4 +1,4 @@
-"""Find the formula that made the weights NaN, if a network has users' formulas.
+"""Weights that are not finite: refused after a training; the formula that made them, if a network has users' formulas.
 
 Built-in formulas keep finite numbers finite; a fit that still diverges gets scikit-learn's message. A user's formula
 may divide by zero, so training with one is checked after each epoch. After an error the epoch is repeated batch by
@@ -7,14 +7,34 @@ batch to find the layer.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from fastmlp.data import device_arrays
+from fastmlp.data.warned import warn
 from fastmlp.engines.backends import Data
-from fastmlp.model import choices
+from fastmlp.model import choices, weights
 from fastmlp.model.network import Network
+
+
+def check_finite(estimator: Any) -> None:
+    """Raise a ValueError if a training left weights that are not finite; warn of a loss that is not."""
+    arrays = (*estimator.coefs_, *estimator.intercepts_, *weights.further_arrays(estimator))
+    if not all(np.isfinite(w).all() for w in arrays if w is not None):
+        raise ValueError(
+            "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
+            " preprocessed."
+        )
+    loss = getattr(estimator, "loss_", 0.0)  # none, if a user interrupted the first epoch
+    if not math.isfinite(loss):
+        warn(
+            f"the training loss is {loss}: training diverged, or the targets are too large or out of the loss's"
+            " range. So it cannot tell when to stop; scale y (standardize_y, TransformedTargetRegressor) and X, or"
+            f" lower learning_rate_init={estimator.learning_rate_init!r}",
+            RuntimeWarning,
+        )
 
 
 class Guard:

@@ -32,6 +32,8 @@ from fastmlp.engines.backends import Data
 from fastmlp.kernels import interrupts, threads
 from fastmlp.model import choices
 from fastmlp.model.network import Network
+from fastmlp.training import standardized
+from fastmlp.training.diagnosis import check_finite
 from fastmlp.training.in_step import Group
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.run import INTERRUPTED, Run, train_stochastic
@@ -102,9 +104,30 @@ class Task:
             if self.group is not None:
                 run.forget_unjudged()
                 self.group.leave()
-        estimator._check_finite()
+        check_finite(estimator)
         if not self.single_epoch:
             warn_of_large_targets(estimator, network, self.data)
+
+    def begin(self) -> None:
+        """Leave the estimator as a training that is about to begin: weights in the units of y, optimizer, no epochs."""
+        args = self.estimator, self.engine, self.network, self.params
+        if choices.name_of(self.estimator.solver) != "lbfgs":
+            Run(*args, self.data)
+        elif (units := standardized.begin(self.estimator, self.network, self.params, self.data)) is not None:
+            standardized.end(self.estimator, self.network, units, self.params)
+
+    def step(self) -> float:
+        """Take one step of the optimizer on all rows as one batch; return the loss before it.
+
+        A ValueError says that the weights diverged.
+        """
+        estimator = self.estimator
+        n_iter, stopped_by = estimator.n_iter_, vars(estimator).get("stopped_by_")
+        run = Run(estimator, self.engine, self.network, self.params, self.data, keep_optimizer=True, one_batch=True)
+        estimator.n_iter_, estimator.stopped_by_ = n_iter, stopped_by
+        loss = run.step()
+        check_finite(estimator)
+        return loss
 
     def _without_other_rows(self) -> Data:
         """Return the data for L-BFGS, which sees all rows: those that are not to train on have no weight."""

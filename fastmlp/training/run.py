@@ -44,12 +44,13 @@ def size_of_batches(estimator: Any, n_rows: int) -> int:
     return min(200 if estimator.batch_size == "auto" else int(estimator.batch_size), n_rows)
 
 
-def check_batches(estimator: Any, n_rows: int) -> int:
+def check_batches(estimator: Any, n_rows: int, one_batch: bool = False) -> int:
     """Return how many of the training rows an epoch visits: all, or with drop_last those of whole batches.
 
-    A ValueError says that an option needs several rows and batches have a single one.
+    With `one_batch` all rows are one. A ValueError says that an option needs several rows and batches have a single
+    one.
     """
-    batch_size = size_of_batches(estimator, n_rows)
+    batch_size = n_rows if one_batch else size_of_batches(estimator, n_rows)
     rest = n_rows % batch_size
     for name, option in OPTIONS.items():
         given = getattr(estimator, name)
@@ -67,7 +68,8 @@ class Run:
 
     The estimator is read for parameters and the state of its training, and written with fitted attributes. The vector
     `params` (n_params,) is trained in place, on some `rows` of the data or on all. With `keep_optimizer` training goes
-    on with the estimator's optimizer and dropout masks, if it has them (partial_fit).
+    on with the estimator's optimizer and dropout masks, if it has them (partial_fit). With `one_batch` all rows are a
+    batch, whatever the estimator's batch_size.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Run:
         rows: np.ndarray | None = None,
         evaluation: Evaluation | None = None,
         keep_optimizer: bool = False,
+        one_batch: bool = False,
     ) -> None:
         self.estimator, self.engine, self.network, self.params, self.data = estimator, engine, network, params, data
         self.shown, self.y = params, data.y  # what users see: the same, unless targets are standardised
@@ -89,12 +92,12 @@ class Run:
         self.has_validation = evaluation is not None and evaluation.deciding is not None
         # all rows to train on, shuffled in place
         self.order = np.arange(data.X.shape[0], dtype=np.intp) if rows is None else rows.copy()
-        self.batch_size = size_of_batches(estimator, len(self.order))
-        if estimator.batch_size != "auto" and estimator.batch_size > len(self.order):
+        self.batch_size = len(self.order) if one_batch else size_of_batches(estimator, len(self.order))
+        if not one_batch and estimator.batch_size != "auto" and estimator.batch_size > len(self.order):
             text = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
             warn(text)
         # a view of those that an epoch visits: all but what drop_last drops
-        self.visited = self.order[: check_batches(estimator, len(self.order))]
+        self.visited = self.order[: check_batches(estimator, len(self.order), one_batch)]
         self.workspaces: dict[int, Any] = {}  # by the size of the batches
         self.seen = self.parts(self.visited)  # what the latest epoch trained on: all but the batches without weight
         self.n_seen = len(self.visited)
@@ -258,6 +261,17 @@ class Run:
             self._validate(*validated)
         self.optimizer.after_epoch(estimator.t_)
         self._ends.append(time.perf_counter())
+
+    def step(self) -> float:
+        """Take a step on a run of one batch; return the loss before it."""
+        self.begin()
+        loss = self._visit_all()
+        if self.guard is not None:
+            self.guard.after_epoch(loss)
+        self.show_weights()
+        self.estimator.loss_ = loss
+        self.estimator.t_ += self.n_seen
+        return loss
 
     def _note(self, loss: float) -> None:
         """Count an epoch."""

@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from fastmlp.model import choices
+from fastmlp.model.initialization import random_state_of
 from fastmlp.model.network import Network
 from fastmlp.training import attributes, optimizers
 from fastmlp.training.history import new_history
@@ -38,6 +39,7 @@ class TrainingState:
     #: Names of the last layer's segments that are not in the units of y, because they were just drawn.
     drawn: tuple[str, ...] = ()
     interrupted: bool = False  # whether Ctrl-C has ended the latest epochs
+    untrained: bool = False  # whether the weights are the first ones: the random state that drew them goes on
 
     def copied(self) -> TrainingState:
         """Return a copy whose counters are its own; the arrays are shared."""
@@ -113,6 +115,16 @@ class TrainingState:
 def of(estimator: Any) -> TrainingState:
     """Return the state of an estimator's training; a new one if it has none, as with weights that a user assigned."""
     return estimator.__dict__.setdefault("_training", TrainingState())
+
+
+def random_state(estimator: Any, anew: bool) -> np.random.RandomState:
+    """Return the random state of a fit; the one that drew the first weights, if nothing was trained since then."""
+    training = estimator.__dict__.get("_training")
+    if anew or training is None or not training.untrained:
+        return random_state_of(estimator.random_state)
+    training.untrained = False
+    found: np.random.RandomState = training.random_state
+    return found
 
 
 def begin(estimator: Any, random_state: np.random.RandomState, params: np.ndarray) -> None:
