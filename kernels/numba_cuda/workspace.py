@@ -185,4 +185,5 @@ class Workspace:
             mirror.stale()
         self.running = False
         if self.debtor:
-            (optimizer, optimizer.t), self.debtor = self.debtor, None
+            optimizer, known = self.debtor
+            optimizer.t, self.debtor = known, None
