@@ -45,7 +45,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(r"^!\[[^]]+\]\(([^):]+)\)$", re.MULTILINE)
 SHOWN = re.compile(r"^\| ([^|]+) \| \[[^]]+\]\((\w+\.md)\) \| `([^`]+)` \|$", re.MULTILINE)  # item, page, call
 TREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NOT_DRAWN_BY_PAGES = {"speed.png", "tabular.png"}  # docs/speed_page.py, docs/tabular_page.py
+# docs/speed_page.py and docs/tabular_page.py draw theirs; the playground's show the page in a browser
+NOT_DRAWN_BY_PAGES = {"speed.png", "tabular.png", "playground.webp", "playground-phone.png"}
 
 
 def program(page):

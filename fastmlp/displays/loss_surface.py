@@ -189,8 +189,9 @@ class LossSurfaceDisplay(Display):
         self.paths[label] = path
         self.path_losses[label] = np.array([descent.value(self.function, x) for x in path])
         self.ratios[label] = descent.length_ratio(path)
-        self._draw_path(label)
-        self._draw_legend()
+        if "ax_" in vars(self):
+            self._draw_path(label)
+            self._draw_legend()
         return self
 
     # --- networks ----------------------------------------------------------------------------------------------------
@@ -232,8 +233,8 @@ class LossSurfaceDisplay(Display):
             Whether the weights into each neuron in a random direction have the norm of those of the network
             (filter normalization). Biases then stay.
         span : float, default=1.0
-            How far to go on either side: of chosen weights in their units, else in lengths of the directions. Paths
-            widen it.
+            How far to go on either side: of chosen weights in their units, else in lengths of the directions. With
+            `paths` the axes are as long as these need.
         grid_resolution : int, default=None
             Points on each axis; None: 401 of one variable, 41 of two.
         paths : mapping of str to sequence, default=None

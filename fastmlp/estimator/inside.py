@@ -171,6 +171,21 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         found = [_outputs_of_layer(member, X, len(member.coefs_) - 2) for member in members]
         return found[0] if len(found) == 1 else np.hstack(found)
 
+    def set_output(self, *, transform: Any = None) -> Self:
+        """Set what :meth:`transform` and ``fit_transform`` return.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, default=None
+            Arrays, or frames of one of these libraries. None changes nothing.
+
+        Returns
+        -------
+        self : object
+        """
+        super().set_output(transform=transform)
+        return self
+
     @property
     def _n_features_out(self) -> int:
         # get_feature_names_out makes 'mlpclassifier0', 'mlpclassifier1', ... of it
@@ -219,8 +234,6 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         >>> loss, float(coefs[0][0, 0]), float(intercepts[0][0])
         (1.25, -2.5, -1.5)
         """
-        _check_one_network(self, "loss_and_gradients")
-        check_is_fitted(self)
         engine, network, params, data = self._problem(X, y, sample_weight)
         loss, grad = Rows(self, engine, network, data).loss_and_grad(params)
         places, found = weights.places(network), weights.views(network, grad)
@@ -231,6 +244,7 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
 
     def _problem(self, X: Any, y: Any, sample_weight: Any) -> tuple[ModuleType, Network, np.ndarray, Data]:
         """Return engine, network, present weights (n_params,) and rows, as training would have them."""
+        _check_one_network(self, "loss_and_gradients")
         check_is_fitted(self)
         X, y = self._validated(X, y, reset=False)
         self._check_targets(y)
@@ -286,11 +300,11 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         views = _arrays(network, kept)
         if not isinstance(weights, list | tuple) or len(weights) != len(views):
             shapes = [view.shape for _, view in views]
-            n = f"{len(weights)} " if isinstance(weights, list | tuple) else f"{type(weights).__name__}, not "
-            raise ValueError(f"weights must be a list of {len(views)} arrays of shapes {shapes}, got {n}arrays")
+            got = f"{len(weights)} arrays" if isinstance(weights, list | tuple) else f"{weights!r:.100}"
+            raise ValueError(f"weights must be a list of {len(views)} arrays of shapes {shapes}, got {got}")
         for i, ((name, view), given) in enumerate(zip(views, weights, strict=True)):
             try:
-                array = np.asarray(given, dtype=view.dtype)
+                array = np.asarray(given).astype(view.dtype, casting="same_kind", copy=False)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"weights[{i}] ({name}) must be an array of numbers: {error}") from error
             if array.shape != view.shape:
@@ -414,10 +428,8 @@ class WeightSpace:
 
     def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> None:
         _check_one_network(estimator, "a loss over weights")
-        check_is_fitted(estimator)
-        engine, self._network, params, data = estimator._problem(X, y, sample_weight)
-        self._rows = Rows(estimator, engine, self._network, data)
-        self.present = params.copy()
+        engine, self._network, present, data = estimator._problem(X, y, sample_weight)
+        self._rows, self.present = Rows(estimator, engine, self._network, data), present.copy()
 
     def loss(self, vector: np.ndarray) -> float:
         """Return the loss at weights (n_params,), of which none is kept."""

@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -102,7 +101,7 @@ class TrainingMovie:
             raise ValueError(f"path must end in {' or '.join(WRITERS)}, got {os.fspath(self.path)!r}")
         for name, least in (("fps", 0), ("dpi", 0), ("grid_resolution", 1)):
             value = getattr(self, name)
-            if not (isinstance(value, Real) and value > least):
+            if not (isinstance(value, int | float | np.number) and value > least):
                 raise ValueError(f"{name} must be a number > {least}, got {value!r}")
         if self.panels is not None and (
             isinstance(self.panels, str) or not self.panels or not set(self.panels) <= set(PANELS)
@@ -210,7 +209,8 @@ class TrainingMovie:
         from matplotlib.figure import Figure
 
         widths = [PANELS[panel] for panel in self._shown]
-        figure = Figure(figsize=(3 * sum(widths) + 0.6, 3.0), layout="none")  # no window, whatever the backend
+        figure = Figure(figsize=(3 * sum(widths) + 0.6, 3.0))  # no window, whatever the backend
+        figure.set_layout_engine("none")  # whatever matplotlib is set to
         FigureCanvasAgg(figure)
         shown = [frame.outputs for frame in frames if frame.outputs is not None]
         if classes is None and self.y is not None:
