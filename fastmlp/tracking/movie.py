@@ -209,8 +209,8 @@ class TrainingMovie:
         from matplotlib.figure import Figure
 
         widths = [PANELS[panel] for panel in self._shown]
-        figure = Figure(figsize=(3 * sum(widths) + 0.6, 3.0))  # no window, whatever the backend
-        figure.set_layout_engine("none")  # whatever matplotlib is set to
+        # no window, whatever the backend; and no layout engine, whatever matplotlib is set to
+        figure = Figure(figsize=(3 * sum(widths) + 0.6, 3.0), layout="none")
         FigureCanvasAgg(figure)
         shown = [frame.outputs for frame in frames if frame.outputs is not None]
         if classes is None and self.y is not None:
