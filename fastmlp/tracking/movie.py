@@ -205,6 +205,7 @@ class TrainingMovie:
 
     def _write(self, frames: list[Frame], history: dict[str, Any], classes: Any) -> None:
         """Draw the frames into a file beside all others, and put it in its place."""
+        from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -221,7 +222,8 @@ class TrainingMovie:
         writer = _gif_writer(self.fps) if suffix == ".gif" else _mp4_writer(self.fps)
         with tempfile.TemporaryDirectory() as folder:
             film = Path(folder, f"film{suffix}")
-            with writer.saving(figure, str(film), self.dpi):
+            layouts = {"figure.constrained_layout.use": False, "figure.autolayout": False}  # savefig would choose one
+            with rc_context(layouts), writer.saving(figure, str(film), self.dpi):
                 for frame in frames:
                     figure.clear()
                     self._draw(figure, widths, frame, history, classes)
