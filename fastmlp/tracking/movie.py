@@ -210,8 +210,9 @@ class TrainingMovie:
         from matplotlib.figure import Figure
 
         widths = [PANELS[panel] for panel in self._shown]
-        # no window, whatever the backend; and no layout engine, whatever matplotlib is set to
-        figure = Figure(figsize=(3 * sum(widths) + 0.6, 3.0), layout="none")
+        layouts = {"figure.constrained_layout.use": False, "figure.autolayout": False}  # savefig would choose one, too
+        with rc_context(layouts):
+            figure = Figure(figsize=(3 * sum(widths) + 0.6, 3.0))  # no window, whatever the backend
         FigureCanvasAgg(figure)
         shown = [frame.outputs for frame in frames if frame.outputs is not None]
         if classes is None and self.y is not None:
@@ -222,7 +223,6 @@ class TrainingMovie:
         writer = _gif_writer(self.fps) if suffix == ".gif" else _mp4_writer(self.fps)
         with tempfile.TemporaryDirectory() as folder:
             film = Path(folder, f"film{suffix}")
-            layouts = {"figure.constrained_layout.use": False, "figure.autolayout": False}  # savefig would choose one
             with rc_context(layouts), writer.saving(figure, str(film), self.dpi):
                 for frame in frames:
                     figure.clear()
