@@ -271,6 +271,12 @@ def refuse_plans(engine: str, optimizer: Any, n_steps: int) -> None:
     _refuse(engine, asked)
 
 
+def refuse_drawn_slopes(engine: str, network: Any) -> None:
+    """Raise a ValueError if a network draws slopes in training, for an engine that has their means only."""
+    if network.drawn_slopes:
+        _refuse(engine, ["training with activation='rrelu'"])
+
+
 def refuse_shared(engine: str, shared: Shared | None) -> None:
     """Raise a ValueError if a call is to be computed together with other processes, for an engine that cannot."""
     if shared is not None:
