@@ -1,5 +1,6 @@
 """Random slopes of rrelu: their definition, their distribution, and where the mean slope stands in for them."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +34,7 @@ class Gradient(Steps):
 
 
 def slopes(engine, n, width, activation=RRELU, z=-1.0, t=0, dtype=np.float64, n_jobs=None, **options):
-    """The slopes that a step draws for z < 0, (n, width): the output weights' gradient, where each output reads a row."""
+    """The slopes that a step draws, (n, width): the gradient of the output weights, where each output reads a row."""
     network = make_network((1, width, n), "squared_error", activation, dtype, **options)
     params = np.zeros(network.n_params, dtype)
     network.intercepts(params)[0][:] = z
@@ -98,7 +99,7 @@ def test_slopes_are_distributed_as_those_of_pytorch():
 # ------------------------------------------------------------------------------- gradients
 
 
-def test_step_of_the_reference_is_a_gradient_at_fixed_slopes(monkeypatch):
+def test_step_of_the_reference_is_a_gradient_at_fixed_slopes():
     """Finite differences of the loss of one step: its seed and number fix the slopes."""
     network = make_network((4, 6, 5, 2), "squared_error", RRELU, np.float64)
     rng = np.random.default_rng(0)
@@ -106,16 +107,12 @@ def test_step_of_the_reference_is_a_gradient_at_fixed_slopes(monkeypatch):
 
     def step(params):
         moved = params.copy()
-        args = reference.workspace(network, 9), moved, data, np.arange(9), 9, 0.1, Gradient("sgd", [], 5)
+        args = reference.workspace(network, 9), moved, data, np.arange(9), 9, 0.0, Gradient("sgd", [], 5)
         return reference.train_epoch(*args, 0.0, SEED), params - moved
 
-    # the gradient of squared_error is that of the sum over outputs, the loss their mean; the penalty is no sum of them
+    # the loss is a mean over the 2 outputs, the gradient that of their sum
     _, gradient = step(params)
-    penalty = 0.05 * np.sum(params[: network.n_weights] ** 2) / 9
-    value = lambda p: (step(p)[0] - 0.05 * np.sum(p[: network.n_weights] ** 2) / 9) * 2  # noqa: E731
-    assert penalty > 0
-    expected = np.array([(value(params + d) - value(params - d)) / 2e-6 for d in 1e-6 * np.eye(len(params))])
-    expected[: network.n_weights] += 0.1 * params[: network.n_weights] / 9
+    expected = np.array([2 * (step(params + d)[0] - step(params - d)[0]) / 2e-6 for d in 1e-6 * np.eye(len(params))])
     np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
 
 
@@ -159,13 +156,12 @@ def test_loss_and_gradients_have_the_mean_slope(batch_norm):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_training_in_two_parts_draws_on():
+    """Passing a fitted estimator through pickle changes nothing of the slopes to come."""
     whole, parts = (MLPRegressor(activation="rrelu", **SMALL) for _ in range(2))
     for _ in range(3):
         whole.partial_fit(X, X[:, 0])
-        parts.partial_fit(X, X[:, 0])
+        parts = pickle.loads(pickle.dumps(parts.partial_fit(X, X[:, 0])))
     np.testing.assert_array_equal(whole.coefs_[0], parts.coefs_[0])
-    seeds = {whole._training_state.dropout_seed} if hasattr(whole, "_training_state") else {1}
-    assert None not in seeds
 
 
 @pytest.mark.parametrize(
@@ -186,7 +182,7 @@ def test_wrong_bounds(parameters, message):
 
 @pytest.mark.parametrize("activation", ["rrelu", RRELU, ["tanh", "rrelu"], [RRELU, "tanh"]])
 def test_lbfgs_refuses_it(activation):
-    with pytest.raises(ValueError, match="activation=.*'lbfgs': its slopes are drawn anew"):
+    with pytest.raises(ValueError, match=r"activation=.*'lbfgs': its slopes are drawn anew"):
         MLPClassifier((8, 7), activation, solver="lbfgs").fit(X, Y)
 
 

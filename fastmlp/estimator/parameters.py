@@ -228,7 +228,8 @@ _PARAMETERS = """
         into blocks of so many rows, these come in random order, and the rows of 16 blocks at a time are mixed.
 
     random_state : int, RandomState instance or None, default=None
-        Source of initial weights, validation split, the seed of dropout and rrelu, and shuffles, drawn in scikit-learn's order.
+        Source of initial weights, validation split, the seed of dropout and rrelu, and shuffles, drawn in
+        scikit-learn's order.
 
     tol : float, default=1e-4
         What counts as an improvement; for 'lbfgs' the gradient tolerance.

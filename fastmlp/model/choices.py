@@ -114,9 +114,9 @@ def learned(choice: Any) -> tuple[str, ...]:
 
 
 def drawn(choice: Any) -> tuple[float, float] | None:
-    """Return the bounds between which training draws the slope of each negative z; None if the activation draws none."""
+    """Return the bounds between which training draws the slope of each negative z; None if it draws none."""
     row = formulas.ACTIVATIONS.get(name_of(choice)) if isinstance(choice, str | tuple) else None
-    if not getattr(row, "drawn", ()):
+    if row is None or not row.drawn:
         return None
     low, high = map(parameters_of(formulas.ACTIVATIONS, choice).__getitem__, row.drawn)
     return low, high
