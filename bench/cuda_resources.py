@@ -1,11 +1,13 @@
 """What the CUDA engine's code asks of a GPU, without one: registers, spills and shared memory of generated kernels.
 
     python bench/cuda_resources.py [--check] [--network NAME] [--ptxas PATH]
+    python bench/cuda_resources.py --steps
 
 Needs numba-cuda or numba-cuda-mlir, and ``ptxas`` for the registers (pip install nvidia-cuda-nvcc); without it only the
 text is looked at.
 Spilled registers, double-precision instructions in float32 code and few blocks per multiprocessor are what to look for.
 With --check, the networks of CHECKED are compiled, or those named, and it is an error (exit code 1) to exceed a bound.
+With --steps nothing is compiled: it prints what the engine expects of a step, from which it chooses its tiles.
 """
 
 from __future__ import annotations
@@ -27,24 +29,28 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from fastmlp.kernels import codegen, formulas
-from fastmlp.kernels.numba_cuda import code, driver, settings
+from fastmlp.kernels.numba_cuda import code, cost, driver, settings
 
+#: Multiprocessors of an H100 and their cycles per second; layers and batches of the suite `cuda`.
+DEVICE = 132, 1.755e9
+STEPS = ((64, 128, 128, 10), 256), ((784, 100, 10), 200), ((1024, 1024, 1024, 10), 128)
 CAPABILITIES = (8, 0), (9, 0), (10, 0)
 KERNELS = "train", "predict"
 REGISTERS, THREADS = 65536, 2048  # of a multiprocessor
 SHARED_BYTES = {8: 164 * 1024, 9: 228 * 1024, 10: 228 * 1024}  # of a multiprocessor, by major number
 SHARED_OF_A_BLOCK = 48 * 1024  # more has to be asked for at the launch
-#: name -> (activations, loss, rule, double, whether its tile is the large one)
+LOG_LOSS = "log_loss", (("label_smoothing", 0.0),)
+#: name -> (activations, loss, rule, double, its tile in the engine's settings)
 NETWORKS = {
-    "64-128-128-10, Adam, float32": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adam", False, False),
-    "64-128-128-10, Adam, float64": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adam", True, False),
-    "1024 x 3, gelu, AdamW, float32": ([("gelu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adamw", False, True),
-    "1024 x 3, gelu, AdamW, float64": ([("gelu", ())], ("log_loss", (("label_smoothing", 0.0),)), "adamw", True, True),
+    "64-128-128-10, Adam, float32": ([("relu", ())], LOG_LOSS, "adam", False, "SMALL"),
+    "64-128-128-10, Adam, float64": ([("relu", ())], LOG_LOSS, "adam", True, "SMALL"),
+    "1024 x 3, gelu, AdamW, float32": ([("gelu", ())], LOG_LOSS, "adamw", False, "MEDIUM"),
+    "1024 x 3, gelu, AdamW, float64": ([("gelu", ())], LOG_LOSS, "adamw", True, "MEDIUM"),
     "every activation, Nadam, float32": (
         [(name, tuple(row.parameters.items())) for name, row in formulas.ACTIVATIONS.items()],
-        ("focal", (("gamma", 2.0),)), "nadam", False, False,
+        ("focal", (("gamma", 2.0),)), "nadam", False, "SMALL",
     ),
-    "784-100-10, SGD, float32": ([("relu", ())], ("log_loss", (("label_smoothing", 0.0),)), "nesterov", False, False),
+    "784-100-10, SGD, float32": ([("relu", ())], LOG_LOSS, "nesterov", False, "SMALL"),
 }  # fmt: skip
 
 
@@ -54,24 +60,24 @@ def _spills(train: tuple[int, int, int], predict: tuple[int, int, int]) -> dict[
 
 
 #: Network -> bytes of spilled registers, stores and loads, of its kernels train and predict for each of CAPABILITIES,
-#: with at most codegen.CUDA_REGISTERS registers: what ptxas 12.9 makes of numba-cuda 0.30's text.
+#: with at most the registers of codegen.CUDA_REGISTERS: what ptxas 12.9 makes of numba-cuda 0.30's text.
 BOUNDS = {
-    "64-128-128-10, Adam, float32": _spills((1272, 1412, 148), (0, 0, 0)),
-    "1024 x 3, gelu, AdamW, float32": _spills((1596, 1772, 132), (0, 0, 0)),
-    "1024 x 3, gelu, AdamW, float64": _spills((1940, 2184, 260), (152, 24, 0)),
-    "every activation, Nadam, float32": _spills((1208, 1364, 140), (0, 0, 0)),
+    "64-128-128-10, Adam, float32": _spills((336, 176, 0), (0, 0, 0)),
+    "1024 x 3, gelu, AdamW, float32": _spills((408, 340, 0), (32, 40, 0)),
+    "every activation, Nadam, float32": _spills((344, 176, 0), (0, 0, 0)),
 }
-#: One for each size of tile: two minutes of one core.
+#: One for each of the two smaller tiles: some minutes of one core.
 CHECKED = "64-128-128-10, Adam, float32", "1024 x 3, gelu, AdamW, float32"
 SLACK = 1.1  # other versions of both allocate registers a little differently; 0 stays 0
 
 
-def generate(*, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, large: bool = False) -> Any:
+def generate(*, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, tile: str = "MEDIUM") -> Any:
     """The module of a combination of formulas."""
-    tile = settings.LARGE if large else settings.SMALL
     choice = {"activations": activations, "loss": loss, "rule": rule}
     return driver.load(
-        lambda: codegen.cuda_module(formulas, code.template(), tile, double=double, simulated=False, **choice)
+        lambda: codegen.cuda_module(
+            formulas, code.template(), getattr(settings, tile), double=double, simulated=False, **choice
+        )
     )
 
 
@@ -142,12 +148,12 @@ def find_ptxas() -> str | None:
     return found
 
 
-def resources(text: str, capability: tuple[int, int], ptxas: str) -> dict[str, int]:
+def resources(text: str, kernel: str, capability: tuple[int, int], ptxas: str) -> dict[str, int]:
     """registers, spilled bytes (stores and loads), stack and shared memory, as ptxas reports them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.ptx")
         path.write_text(text)
-        limits = [f"-arch=sm_{capability[0]}{capability[1]}", f"-maxrregcount={codegen.CUDA_REGISTERS}"]
+        limits = [f"-arch=sm_{capability[0]}{capability[1]}", f"-maxrregcount={codegen.CUDA_REGISTERS[kernel]}"]
         command = [ptxas, "-v", "-c", "-O3", *limits, str(path), "-o", os.devnull]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     report = done.stdout + done.stderr
@@ -186,7 +192,7 @@ def too_much(
     """
     spills = int(SLACK * BOUNDS[name][kernel, capability])
     found = {
-        "registers": (used["registers"], codegen.CUDA_REGISTERS),
+        "registers": (used["registers"], codegen.CUDA_REGISTERS[kernel]),
         "bytes of spills": (used["spills"], spills),
         "bytes of shared memory": (used["shared"], SHARED_OF_A_BLOCK),
         "instructions in double precision": (0 if NETWORKS[name][3] else doubles, 0),
@@ -198,14 +204,14 @@ def too_much(
 
 def measured(name: str, ptxas: str | None) -> Iterator[tuple[str, tuple[int, int], list[Any], list[str]]]:
     """Yield kernel, capability, the cells of its row and the bounds that it exceeds, for each kernel of a network."""
-    activations, loss, rule, double, large = NETWORKS[name]
-    module = generate(double=double, activations=activations, loss=loss, rule=rule, large=large)
+    activations, loss, rule, double, tile = NETWORKS[name]
+    module = generate(double=double, activations=activations, loss=loss, rule=rule, tile=tile)
     for kernel, capability in itertools.product(KERNELS, CAPABILITIES):
         start = time.perf_counter()
         text = compile_kernel(module, kernel, capability)
         seconds, doubles, exceeded = time.perf_counter() - start, len(double_instructions(text)), []
         if ptxas:
-            used = resources(text, capability, ptxas)
+            used = resources(text, kernel, capability, ptxas)
             cells = [used["registers"], used["spills"], used["stack"], used["shared"]]
             cells.append(blocks_per_multiprocessor(used, module.THREADS, capability))
             if name in BOUNDS:
@@ -215,12 +221,28 @@ def measured(name: str, ptxas: str | None) -> Iterator[tuple[str, tuple[int, int
         yield kernel, capability, [*cells, doubles, text.count("\n"), f"{seconds:.1f}"], exceeded
 
 
+def expected_steps() -> None:
+    """Print microseconds of a step on DEVICE by cost.py: with each tile, and with the one that is chosen."""
+    multiprocessors, frequency = DEVICE
+    print(f"{'layers':22} {'batch':>6}", *(f"{head:>9}" for head in ["tile", "forth/back", "slices", "step"]))
+    for widths, rows in STEPS:
+        ways = {tile: cost.of_step(widths, rows, tile, multiprocessors) for tile in settings.TILES}
+        for tile, cycles in sorted(ways.items(), key=lambda item: item[1]):
+            slices = cost.of_slices(widths, rows, tile, multiprocessors)
+            cells = [f"{1e6 * part / frequency:.1f}" for part in (cycles - slices, slices, cycles)]
+            print(f"{'-'.join(map(str, widths)):22} {rows:6} {tile.size:9}", *(f"{cell:>9}" for cell in cells))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit with 1 where a bound is exceeded")
     parser.add_argument("--network", choices=NETWORKS, action="append", help="only this one, may be repeated")
     parser.add_argument("--ptxas", default=find_ptxas())
+    parser.add_argument("--steps", action="store_true", help="print the expected microseconds of steps")
     given = parser.parse_args()
+    if given.steps:
+        expected_steps()
+        return
     if given.check and not given.ptxas:
         parser.error("--check needs ptxas: pip install nvidia-cuda-nvcc-cu12")
     heads, exceeded = ["cc", "regs", "spill", "stack", "shared", "blocks", "f64", "lines", "seconds"], []

@@ -1,19 +1,28 @@
-"""Time all-reduces between processes of this machine over the comms of Dask's workers: python bench/dask_exchanges.py
+"""Time all-reduces between processes of this machine over the comms of Dask's workers.
+
+    python bench/dask_exchanges.py          # sums
+    python bench/dask_exchanges.py --fit    # fits of nets of covtype's and wide's sizes, against one process
 
 A row per number of ranks and size of the vector: the quickest and the median all-reduce of the slowest rank, and the
 processor time that a rank takes for one, of all its threads. The latter says more where other work shares the machine.
+With --fit: seconds of the quickest epoch on two workers of a thread each, those of a process with two threads, and the
+scaling efficiency, the latter over the former.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 
 import numpy as np
+from allreduce import NETS
 from distributed import Client, LocalCluster, get_worker
 
-from fastmlp.dask import sessions, work
+from fastmlp import MLPClassifier
+from fastmlp.dask import DaskMLPClassifier, sessions, work
 from fastmlp.dask.communicator import DaskCommunicator
+from fastmlp.dask.scattering import scattered
 
 SIZES = {"4 KB": 4096, "32 KB": 32768, "1 MB": 2**20}
 REPEATS = 300
@@ -54,5 +63,20 @@ def _times(name: str, n_bytes: int) -> tuple[list[float], float]:
     return times, processor
 
 
+def fits() -> None:
+    """Print the seconds of an epoch of each net."""
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        for name, (widths, batch_size) in NETS.items():
+            rng = np.random.default_rng(0)
+            X = rng.normal(size=(batch_size * 8, widths[0])).astype(np.float32)
+            y = rng.integers(0, widths[-1], len(X))
+            net = {"hidden_layer_sizes": widths[1:-1], "batch_size": batch_size, "max_iter": 4, "random_state": 0}
+            together = DaskMLPClassifier(**net, client=client).fit(*scattered(client, X, y))
+            alone = MLPClassifier(**net, n_jobs=2).fit(X, y)
+            a, b = (min(one.history_["seconds"][1:]) for one in (together, alone))
+            print(f"{name}: 2 workers {a:.3f} s, 2 threads {b:.3f} s, efficiency {b / a:.2f}", flush=True)
+
+
 if __name__ == "__main__":
-    main()
+    fits() if "--fit" in sys.argv else main()

@@ -1,10 +1,13 @@
 """Sphinx settings of the documentation site.
 
-``python -m sphinx -W --keep-going -b html docs docs/_build/html``, with the packages of the ``docs`` extra, builds it
-from the Markdown pages here and the docstrings of the package.
+``python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html``, with the packages of the ``docs`` extra,
+builds it from the Markdown pages here and the docstrings of the package. The pages of the course are notebooks: the
+build runs them, and fails where a cell fails.
 """
 
 import re
+import shutil
+from pathlib import Path
 
 import fastmlp
 
@@ -14,7 +17,7 @@ copyright = author
 release = version = fastmlp.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # myst_parser, and pages with code cells
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.viewcode",
@@ -29,6 +32,24 @@ templates_path = ["_templates"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3  # links to #headings, as on a code host
+
+# --- notebooks: docs/course -------------------------------------------------------------------------------------------
+
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300  # seconds for a cell
+nb_merge_streams = True
+nb_code_prompt_show = nb_code_prompt_hide = "Solution"  # the only cells that are folded
+
+
+def offer_notebook(app, page, template, context, doctree):
+    """Put the notebook that the build has run beside its page, and a link to it below the title."""
+    notebook = Path(app.outdir).parent / "jupyter_execute" / f"{page}.ipynb"  # where MyST-NB puts it
+    if app.builder.format == "html" and notebook.exists():
+        shutil.copy(notebook, Path(app.outdir, f"{page}.ipynb"))
+        link = f'<p class="notebook"><a href="{notebook.name}" download>This page as a notebook</a></p>'
+        context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
+
 
 # --- reference --------------------------------------------------------------------------------------------------------
 
@@ -52,7 +73,7 @@ autosummary_context = {
 
 
 def setup(app):
-    """Links of inherited docstrings to pages of scikit-learn's own site become plain text."""
+    """Connect the functions of this file; links of docstrings to pages of scikit-learn's own site become plain text."""
 
     def unlink(app, what, name, obj, options, lines):
         text = "\n".join(lines)
@@ -60,6 +81,7 @@ def setup(app):
         lines[:] = text.split("\n")
 
     app.connect("autodoc-process-docstring", unlink)
+    app.connect("html-page-context", offer_notebook)
 
 
 # --- looks ------------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fastmlp import estimator as estimator
     from fastmlp import export as export
     from fastmlp import persistence as persistence
+    from fastmlp import playground as playground
     from fastmlp import saving as saving
     from fastmlp import search as search
     from fastmlp import tabular as tabular
@@ -82,6 +83,7 @@ _SUBMODULES = (
     "estimator",
     "export",
     "persistence",
+    "playground",
     "saving",
     "search",
     "tabular",

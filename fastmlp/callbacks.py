@@ -1,6 +1,7 @@
 """Callbacks for the `callbacks` parameter of the estimators; they are written in training/ and tracking/."""
 
 from fastmlp.tracking.mlflow_logger import MlflowLogger
+from fastmlp.tracking.movie import TrainingMovie
 from fastmlp.tracking.optuna_pruning import OptunaPruning
 from fastmlp.tracking.tensorboard_events import TensorBoard
 from fastmlp.tracking.wandb_logger import WandbLogger
@@ -19,5 +20,6 @@ __all__ = [
     "Recorder",
     "TensorBoard",
     "TimeLimit",
+    "TrainingMovie",
     "WandbLogger",
 ]

@@ -17,7 +17,8 @@ An activation or a loss is given as a name, a pair (name, {parameter: value}), o
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -89,6 +90,21 @@ class Optimizer(Protocol):
         """Return float64 (n_steps, n_scalars): the scalars of the coming steps, in the order of the rule's row."""
 
 
+class Workspace(Protocol):
+    """What a workspace may have besides, if its engine works in another memory than the host's.
+
+    holds_back : False at first. While it is True, :meth:`Engine.train_epoch` may leave ``params`` and the optimizer's
+        states as they were, and its caller must neither read nor write them before a call of ``fetch``; calls of the
+        same workspace with the same arrays go on from where it is. ``optimizer.t`` counts all steps done. After an
+        error that lost what was held back, it counts those of the states that were fetched last
+    """
+
+    holds_back: bool
+
+    def fetch(self, states: bool = True) -> None:
+        """Write to ``params``, and to the optimizer's states unless ``states`` is False, what is held back."""
+
+
 class Engine(Protocol):
     """The calls of an engine, a module with these functions.
 
@@ -98,6 +114,8 @@ class Engine(Protocol):
     @staticmethod
     def workspace(network: Network, batch_size: int, n_jobs: int | None = None) -> Any:
         """Allocate what the other calls need besides their arguments; it serves one call at a time.
+
+        It may have what :class:`Workspace` describes.
 
         Parameters
         ----------
@@ -315,6 +333,21 @@ class busy:
 
     def __exit__(self, *error: object) -> None:
         self.lock.release()
+
+
+@contextmanager
+def held_back(workspace: Any) -> Iterator[None]:
+    """Let a workspace hold back what it trains while the block runs, if it can; see :class:`Workspace`."""
+    if not hasattr(workspace, "holds_back"):
+        yield
+        return
+    before, workspace.holds_back = workspace.holds_back, True
+    try:
+        yield
+    finally:
+        workspace.holds_back = before
+        if not before:
+            workspace.fetch()
 
 
 def each_epoch(train: Callable[[np.ndarray], float], order: np.ndarray, losses: np.ndarray) -> float:

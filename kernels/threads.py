@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from joblib import effective_n_jobs
 
 from fastmlp.sklearn_compat import _openmp_effective_n_threads
+
+
+class _Thread(threading.local):
+    """What each thread knows: how many threads its fits may use."""
+
+    limit: int | None = None
+
+
+_THREAD = _Thread()
+
+
+@contextmanager
+def limited(n_threads: int) -> Iterator[None]:
+    """Let fits and predictions of this thread use at most `n_threads` threads."""
+    before = _THREAD.limit
+    _THREAD.limit = n_threads if before is None else min(before, n_threads)
+    try:
+        yield
+    finally:
+        _THREAD.limit = before
 
 
 def allowed(n_jobs: int | None) -> int:
@@ -20,7 +43,17 @@ def allowed(n_jobs: int | None) -> int:
         joblib's meaning: -1 all processors, -2 all but one.  None: what scikit-learn's own parallel estimators would
         use, one thread per core, so OMP_NUM_THREADS, threadpoolctl's limits, container quotas and joblib's inner
         limits hold.
+
+    Returns
+    -------
+    int
+        1 at least, and what :func:`limited` says at most.
     """
+    found = _asked(n_jobs)
+    return found if _THREAD.limit is None else min(found, _THREAD.limit)
+
+
+def _asked(n_jobs: int | None) -> int:
     if n_jobs is None:
         cores = _cores()
         if cores is None:

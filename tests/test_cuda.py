@@ -19,7 +19,8 @@ import fastmlp
 from fastmlp.engines import backends, by_name
 from fastmlp.engines.backends import Data
 from fastmlp.kernels import formulas, reference
-from fastmlp.kernels.numba_cuda import driver, settings, training
+from fastmlp.kernels.codegen import CudaTile
+from fastmlp.kernels.numba_cuda import cost, driver, settings, training
 from fastmlp.model.network import Network
 
 from helpers import (
@@ -287,7 +288,7 @@ def test_the_number_of_blocks_does_not_matter(engine, schedule, monkeypatch, nam
 
 
 def test_schedules_differ_in_no_bit(engine, monkeypatch):
-    network = make_network((6, 9, 5, 3), activations="gelu", dropout=(0.2, 0.2))
+    network = make_network((6, 9, 30, 3), activations="gelu", dropout=(0.2, 0.2))
     data, found = make_data(np.random.default_rng(3), network, 9), []
     for name in ("rows", "layers", "rows"):
         monkeypatch.setattr(settings, "SCHEDULE", name)
@@ -295,6 +296,42 @@ def test_schedules_differ_in_no_bit(engine, monkeypatch):
     for ours, theirs, again in zip(*found, strict=True):
         np.testing.assert_array_equal(ours, theirs)
         np.testing.assert_array_equal(ours, again)
+
+
+@pytest.mark.parametrize("schedule", ["rows", "layers"])
+def test_tiles_differ_in_no_bit(engine, monkeypatch, schedule):
+    """Except for sums of squares and magnitudes of weights, which are added tile by tile for the penalised loss.
+
+    In the simulator other tests have one group of threads, here there are several.
+    """
+    sizes = [CudaTile(size, 8, side=2, groups=4, quad=2) for size in (2, 8)]
+    widths, rows, batch_size, tiles = ((5, 9, 3), 7, 4, sizes) if driver.simulated() else ((70, 300, 9), 700, 190, None)
+    network = make_network(widths, activations="prelu", dropout=(0.2,), dtype=np.float32)
+    data, found = make_data(np.random.default_rng(3), network, rows), []
+    monkeypatch.setattr(settings, "SCHEDULE", schedule)
+    for tile in tiles or settings.TILES:
+        monkeypatch.setattr(settings, "SIMULATED", tile)
+        monkeypatch.setattr(settings, "TILES", (tile,))
+        found.append(epoch(engine, network, data, np.arange(rows), batch_size)[1:])
+    expected = epoch(reference, network, data, np.arange(rows), batch_size)[1]
+    assert_close(found[0][0], expected, terms=100, scale=1)
+    for ours, *others in zip(*found, strict=True):
+        for theirs in others:
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("multiprocessors", "widths", "rows", "size"), [
+    (132, (64, 128, 128, 10), 256, 16),
+    (132, (1024, 1024, 1024, 10), 128, 32),
+    (16, (1024, 1024, 1024, 10), 128, 64),
+    (132, (4096, 4096, 4096, 10), 1024, 64),
+])  # fmt: skip
+def test_tiles_are_as_large_as_all_multiprocessors_have_work(monkeypatch, multiprocessors, widths, rows, size):
+    monkeypatch.setattr(driver, "simulated", lambda: False)
+    monkeypatch.setattr(driver, "multiprocessors", lambda: multiprocessors)
+    assert cost.tile_of(widths, rows).size == size
+    double = cost.tile_of(widths, rows, double=True)
+    assert double.size == min(size, 32) and 8 * double.shared <= settings.SHARED_BYTES
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -39,7 +39,7 @@ def within_bounds(tool, name, kernel, capability, text):
     assert not tool.double_instructions(text)
     ptxas = tool.find_ptxas()
     if ptxas:
-        used = tool.resources(text, capability, ptxas)
+        used = tool.resources(text, kernel, capability, ptxas)
         assert used["registers"] > 32 and used["shared"] > 1024
         assert list(tool.too_much(name, kernel, capability, used)) == []
 
@@ -49,9 +49,9 @@ def within_bounds(tool, name, kernel, capability, text):
 def test_float32_code_computes_nothing_in_double_precision(tool):
     """All activations at once; and its spilled registers."""
     name = "every activation, Nadam, float32"
-    activations, loss, rule, double, _ = tool.NETWORKS[name]
+    activations, loss, rule, double, tile = tool.NETWORKS[name]
     text = tool.compile_kernel(
-        tool.generate(double=double, activations=activations, loss=loss, rule=rule), "train", (9, 0)
+        tool.generate(double=double, activations=activations, loss=loss, rule=rule, tile=tile), "train", (9, 0)
     )
     assert "fma.rn.f32" in text
     assert "cudaCGSynchronize" in text
@@ -61,8 +61,8 @@ def test_float32_code_computes_nothing_in_double_precision(tool):
 @pytest.fixture(scope="module")
 def module(tool):
     """A module for predictions, of the network in the test below."""
-    activations, loss, rule, double, large = tool.NETWORKS[PREDICTING]
-    return tool.generate(double=double, activations=activations, loss=loss, rule=rule, large=large)
+    activations, loss, rule, double, tile = tool.NETWORKS[PREDICTING]
+    return tool.generate(double=double, activations=activations, loss=loss, rule=rule, tile=tile)
 
 
 PREDICTING = "64-128-128-10, Adam, float32"

@@ -15,12 +15,14 @@ import types
 import numpy as np
 import pytest
 
+import fastmlp.callbacks
 from fastmlp import MLPClassifier
 from fastmlp.data import device_arrays
 from fastmlp.engines import backends
 from fastmlp.engines.backends import Data
 from fastmlp.kernels import reference
 from fastmlp.kernels.numba_cuda import driver, interrupts, memory, pace, prediction, settings, training
+from fastmlp.kernels.numba_cuda.workspace import Workspace
 
 from helpers import assert_close, make_data, make_network, make_optimizer, make_params, steady_simulator
 
@@ -157,6 +159,129 @@ def test_an_error_between_two_launches_keeps_the_steps_done(engine, monkeypatch)
 
 def interrupt(*arguments):
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def hold_back(fit):
+    fit.ours[1].holds_back = True
+    return fit
+
+
+@in_simulator
+def test_what_is_held_back_comes_when_it_is_fetched(engine):
+    fit = hold_back(Fit(engine))
+    _, workspace, params, optimizer = fit.ours
+    before, moments = params.copy(), np.copy(optimizer.states)
+    for _ in range(2):
+        fit.epoch(fit.ours)
+        fit.epoch(fit.theirs)
+    np.testing.assert_array_equal(params, before)
+    np.testing.assert_array_equal(optimizer.states, moments)
+    assert optimizer.t == fit.theirs[3].t
+    workspace.fetch(states=False)
+    np.testing.assert_allclose(params, fit.theirs[2], rtol=1e-9)
+    np.testing.assert_array_equal(optimizer.states, moments)
+    params[...] = fit.theirs[2][...] = params / 2  # a caller may write what was fetched
+    fit.epoch(fit.ours)
+    fit.epoch(fit.theirs)
+    workspace.fetch()
+    fit.compare()
+
+
+@in_simulator
+def test_other_calls_of_a_workspace_see_what_is_held_back(engine):
+    fit = hold_back(Fit(engine))
+    _, workspace, params, _ = fit.ours
+    fit.epoch(fit.ours)
+    fit.epoch(fit.theirs)
+    found, expected = np.empty((2, 8, 2))
+    engine.predict(workspace, params, fit.data.X, found)
+    reference.predict(fit.theirs[1], fit.theirs[2], fit.data.X, expected)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    engine.predict(workspace, params.copy(), fit.data.X, found)  # another array: the first is written before
+    fit.compare()
+    other = fit._start()
+    fit.epoch((engine, workspace, *other))
+    fit.compare()
+    assert other[1].t == fit.ours[3].t
+
+
+@in_simulator
+def test_an_error_right_after_a_launch_loses_what_is_held_back(engine, monkeypatch):
+    """Parameters and states are those that were fetched last, and so is the number of steps."""
+    fit, launch = hold_back(Fit(engine)), driver.Launch.__call__
+    fit.epoch(fit.ours)
+    fit.epoch(fit.theirs)
+    fit.ours[1].fetch()
+    fit.epoch(fit.ours)
+
+    def broken(self, *arguments):
+        launch(self, *arguments)
+        raise RuntimeError
+
+    monkeypatch.setattr(driver.Launch, "__call__", broken)
+    with pytest.raises(RuntimeError):
+        fit.epoch(fit.ours)
+    monkeypatch.undo()
+    fit.compare()
+    fit.epoch(fit.ours)
+    fit.epoch(fit.theirs)
+    fit.ours[1].fetch()
+    fit.compare()
+
+
+@in_simulator
+@pytest.mark.parametrize("method", ["fetch", "give"])
+def test_a_copy_to_the_host_that_fails_is_made_up_for(engine, monkeypatch, method):
+    fit, original, calls = Fit(engine), getattr(memory.Mirror, method), []
+
+    def interrupted(self, *arguments):
+        original(self, *arguments)
+        calls.append(method)
+        if len(calls) == 1:
+            interrupt()
+
+    hold_back(fit)
+    fit.epoch(fit.ours)
+    fit.epoch(fit.theirs)
+    monkeypatch.setattr(memory.Mirror, method, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit.ours[1].fetch()
+    fit.compare()
+
+
+def copies_of_a_fit(monkeypatch, **options):
+    """The copies of parameters and states to the host during a fit, and the estimator."""
+    rng, copies, original = np.random.default_rng(0), [], memory.Mirror.fetch
+    X, y = rng.normal(size=(12, 3)), np.arange(12) % 2
+    with monkeypatch.context() as patch:
+        patch.setattr(memory.Mirror, "fetch", lambda self: copies.append(self) or original(self))
+        settings = {"max_iter": 5, "batch_size": 6, "random_state": 0, "n_iter_no_change": 99, **options}
+        clf = MLPClassifier(3, backend="cuda", **settings).fit(X, y)
+    return len(copies), clf
+
+
+@in_simulator
+@pytest.mark.parametrize(
+    "options, n_copies",
+    [
+        ({}, 3),
+        ({"learning_rate": "adaptive", "solver": "sgd"}, 2),
+        ({"early_stopping": True}, 5 + 2),
+        ({"callbacks": [lambda info: None]}, 5 * 3),
+        ({"callbacks": [fastmlp.callbacks.TimeLimit(1e9)]}, 3),
+        ({"callbacks": [lambda info: info.snapshot() and None]}, 5 * 3),
+        ({"callbacks": [fastmlp.callbacks.Recorder()]}, 5 + 2),
+    ],
+)
+def test_weights_and_states_come_back_when_somebody_reads_them(engine, monkeypatch, options, n_copies):
+    found, ours = copies_of_a_fit(monkeypatch, **options)
+    assert found == n_copies
+    monkeypatch.setattr(Workspace, "holds_back", property(lambda self: False, lambda self, value: None))
+    _, theirs = copies_of_a_fit(monkeypatch, **options)
+    for one, other in zip(ours.coefs_, theirs.coefs_, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(ours._training.optimizer.states, theirs._training.optimizer.states, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @in_simulator

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import uuid
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 
 import numpy as np
@@ -29,7 +30,7 @@ pd = pytest.importorskip("pandas")
 from dask_clusters import cluster_of, leftovers  # noqa: E402
 from distributed import Client  # noqa: E402
 
-from fastmlp.dask import DaskMLPClassifier, DaskMLPRegressor, WorkerLost, sessions, work  # noqa: E402  # noqa: E402
+from fastmlp.dask import DaskMLPClassifier, DaskMLPRegressor, WorkerLost, fitting, scattering, sessions, work  # noqa: E402
 from fastmlp.dask.communicator import DaskCommunicator  # noqa: E402
 from fastmlp.distributed.communicator import DIRECT_BYTES  # noqa: E402
 
@@ -291,6 +292,23 @@ def test_score(name, partitions, weighted):
     lazy = [spread(a, partitions) for a in (X, y, w)]
     found = on_dask(local).score(lazy[0], lazy[1], lazy[2] if weighted else None)
     assert found == pytest.approx(local.score(X, y, w if weighted else None), rel=1e-12)
+
+
+def test_features_are_lazy_and_what_looks_inside_takes_rows_in_memory():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    y = X[:, 0]
+    reg = DaskMLPRegressor(hidden_layer_sizes=(4, 2), random_state=0).initialize(X, y)
+    expected = reg.to_local().transform(X)
+    blocks, frame = da.from_array(X, (10, 3)), dd.from_pandas(pd.DataFrame(X), npartitions=2)
+    np.testing.assert_array_equal(reg.transform(blocks).compute(), expected)
+    np.testing.assert_array_equal(reg.transform(X), expected)
+    found = reg.transform(frame)
+    assert list(found.columns) == list(reg.get_feature_names_out())
+    np.testing.assert_array_equal(found.compute(), expected)
+    np.testing.assert_array_equal(reg.layer_outputs(X, 1), expected)
+    for method, args in {"layer_outputs": (), "initialize": (y,), "train_on_batch": (y,)}.items():
+        with pytest.raises(TypeError, match="rows in memory"):
+            getattr(reg, method)(blocks, *args)
 
 
 def test_wrong_columns_are_refused_before_anything_is_computed():
@@ -563,7 +581,48 @@ def test_other_versions_are_refused(client):
         with pytest.raises(
             RuntimeError, match=rf"workers differ in fastmlp: .*{address} has 0.0.9|has 0.0.9.*{address}"
         ):
-            DaskMLPClassifier((3,), max_iter=2, client=client).fit(spread(X, "even"), spread(y, "even"))
+            # both workers have rows
+            DaskMLPClassifier((3,), max_iter=2, client=client).fit(*scattering.scattered(client, X, y))
     finally:
         client.run(_pretend, __version__, workers=[address])
     assert leftovers(client) == {}
+
+
+class _Ended:
+    """A future of a task that Dask has cancelled, or that has raised an error."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def done(self):
+        return True
+
+    def __await__(self):
+        raise self.error
+        yield
+
+
+@pytest.mark.parametrize(
+    ("is_there", "message"), [(False, "worker a .rank 0. has died"), (True, "the fit was cancelled")]
+)
+def test_a_task_that_dask_cancels_because_its_worker_is_gone(monkeypatch, is_there, message):
+    """The client hears of the task before the next look at the workers; then it must look."""
+    known = {"a", "b"}
+
+    class Pulse(fitting.Pulse):
+        async def look(self, at_once=False):
+            known.difference_update({"a"} if at_once and not is_there else ())
+
+        def why_lost(self, address):
+            return "" if address in known else "has died or left the cluster"
+
+    async def at_once(futures, **options):
+        pass
+
+    monkeypatch.setattr(fitting, "Pulse", Pulse)
+    monkeypatch.setattr(fitting, "wait", at_once)
+    lost = WorkerLost("worker a (rank 0) has closed its connection", 0, "a") if not is_there else RuntimeError("x")
+    futures = [_Ended(CancelledError("fastmlp-1-0")), _Ended(lost)]
+    with pytest.raises(RuntimeError, match=message) as caught:
+        asyncio.run(fitting._watched(None, ["a", "b"], futures, 5.0))
+    assert isinstance(caught.value, WorkerLost) == (not is_there)

@@ -17,7 +17,18 @@ from sklearn.preprocessing import StandardScaler
 
 import fastmlp
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.displays import ActivationDisplay, LossCurveDisplay, NetworkDisplay, WeightsDisplay
+from fastmlp.displays import (
+    ActivationDisplay,
+    ClassAccuracyDisplay,
+    GradientFlowDisplay,
+    LossCurveDisplay,
+    LossShapeDisplay,
+    LossSurfaceDisplay,
+    NetworkDisplay,
+    PredictionsDisplay,
+    UnitDisplay,
+    WeightsDisplay,
+)
 from fastmlp.kernels import reference
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -61,37 +72,63 @@ def texts(display):
 
 # --- all of them ------------------------------------------------------------------------------------------------------
 
-ALL = (LossCurveDisplay, NetworkDisplay, ActivationDisplay, WeightsDisplay)
+names = load_iris().target_names[y]
+
+#: Display -> what from_estimator takes besides the estimator, for iris.
+ALL = {
+    LossCurveDisplay: ((), {}),
+    NetworkDisplay: ((), {}),
+    ActivationDisplay: ((), {}),
+    LossShapeDisplay: ((), {}),
+    WeightsDisplay: ((), {"image_shape": (2, 2)}),
+    UnitDisplay: ((X,), {"features": (0, 1), "grid_resolution": 3}),
+    GradientFlowDisplay: ((X, names), {}),
+    LossSurfaceDisplay: ((X, names), {"grid_resolution": 2}),
+    ClassAccuracyDisplay: ((X, names), {}),
+    PredictionsDisplay: ((X, names), {}),
+}
+UNFITTED = {LossShapeDisplay}  # which draws them
+ANY_ESTIMATOR = {ClassAccuracyDisplay, PredictionsDisplay}  # of any library
+
+
+def test_all_displays_are_tested():
+    assert {display.__name__ for display in ALL} == set(fastmlp.displays.__all__)
 
 
 @pytest.mark.parametrize("display", ALL)
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
 def test_conventions(display, iris):
-    options = {"image_shape": (2, 2)} if display is WeightsDisplay else {}
-    shown = display.from_estimator(iris, **options)
+    args, options = ALL[display]
+    shown = display.from_estimator(iris, *args, **options)
     assert shown.figure_ is shown.ax_.figure
     _, (mine, other) = plt.subplots(1, 2)
-    given = display.from_estimator(iris, ax=mine, **options)
+    given = display.from_estimator(iris, *args, ax=mine, **options)
     assert given.ax_ is mine and given.figure_ is mine.figure
     assert given.plot(ax=other) is given and given.ax_ is other
     assert shown.plot().ax_ not in (mine, other)
     # pipelines and searches
     search = GridSearchCV(MLPClassifier((5,), max_iter=2), {"alpha": [0.1]}, cv=2)
-    display.from_estimator(make_pipeline(StandardScaler(), search).fit(X, y), **options)
+    display.from_estimator(make_pipeline(StandardScaler(), search).fit(X, names), *args, **options)
 
 
 @pytest.mark.parametrize("display", ALL)
 def test_what_cannot_be_drawn(display):
-    with pytest.raises(NotFittedError):
-        display.from_estimator(MLPClassifier())
-    with pytest.raises((TypeError, ValueError), match="Ridge"):
-        display.from_estimator(Ridge().fit(X, y))
+    args, options = ALL[display]
+    if display not in UNFITTED:
+        with pytest.raises(NotFittedError):
+            display.from_estimator(MLPClassifier(), *args, **options)
+    if display not in ANY_ESTIMATOR:
+        with pytest.raises((TypeError, ValueError), match="Ridge"):
+            display.from_estimator(Ridge().fit(X, y), *args, **options)
 
 
 @pytest.mark.parametrize("display", ALL)
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
 def test_without_matplotlib_the_extra_is_named(display, iris, monkeypatch):
+    args, options = ALL[display]
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=rf'{display.__name__}.* needs matplotlib: pip install "fastmlp\[plot\]"'):
-        display.from_estimator(iris)
+        display.from_estimator(iris, *args, **options)
 
 
 # --- LossCurveDisplay -------------------------------------------------------------------------------------------------

@@ -43,8 +43,10 @@ SITE = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.part
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *SITE]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(r"^!\[[^]]+\]\(([^):]+)\)$", re.MULTILINE)
+SHOWN = re.compile(r"^\| ([^|]+) \| \[[^]]+\]\((\w+\.md)\) \| `([^`]+)` \|$", re.MULTILINE)  # item, page, call
 TREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NOT_DRAWN_BY_PAGES = {"speed.png", "tabular.png"}  # docs/speed_page.py, docs/tabular_page.py
+# docs/speed_page.py and docs/tabular_page.py draw theirs; the playground's show the page in a browser
+NOT_DRAWN_BY_PAGES = {"speed.png", "tabular.png", "playground.webp", "playground-phone.png"}
 
 
 def program(page):
@@ -141,6 +143,30 @@ def test_site_has_every_page():
             entries = [line for line in tree.splitlines() if line and not line.startswith(":")]
             named += [(page.parent / f"{entry}.md").resolve() for entry in entries]
     assert sorted([*named, DOCS / "index.md"]) == SITE
+
+
+# --- the course: its pages are notebooks, which the documentation's build runs ----------------------------------------
+
+
+LESSONS = sorted(page for page in (DOCS / "course").glob("*.md") if page.name != "index.md")
+
+
+@pytest.mark.parametrize("page", LESSONS, ids=name_of)
+def test_lesson_ends_with_three_exercises_and_their_solutions(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("---\nfile_format: mystnb\n") and "```python" not in text  # else its code would not run
+    lesson, exercises = text.split("\n## Exercises\n")
+    assert re.findall(r"^\*\*(\d)\.\*\*|^:tags: \[(hide)-cell\]$", exercises, re.MULTILINE) == [
+        pair for number in "123" for pair in ((number, ""), ("", "hide"))
+    ]
+    assert "hide-cell" not in lesson and lesson.count("```{code-cell} python") >= 3
+
+
+def test_table_of_the_course_names_what_its_pages_call():
+    shown = SHOWN.findall((DOCS / "course" / "index.md").read_text(encoding="utf-8"))
+    texts = {page.name: page.read_text(encoding="utf-8") for page in LESSONS}
+    assert len(shown) > 60 and {page for _, page, _ in shown} == texts.keys()
+    assert [(page, call) for _, page, call in shown if call.removesuffix(")") not in texts[page]] == []
 
 
 @pytest.mark.exhaustive  # five seconds

@@ -416,7 +416,9 @@ def test_weights_that_are_refused():
     before, given = est.get_weights(), est.get_weights()
     wrong = [
         (given[:-1], "list of 6 arrays"),
-        (None, "NoneType"),
+        (None, "got None"),
+        ([w + 1j for w in given], r"weights\[0\].*array of numbers"),
+        ([[[1, 2], [3]], *given[1:]], r"weights\[0\].*array of numbers"),
         ([*given[:-1], np.zeros(4)], r"weights\[5\] \(intercepts_\[2\]\) must have shape \(3,\), got \(4,\)"),
         ([*given[:-1], ["a", "b", "c"]], r"weights\[5\].*array of numbers"),
     ]

@@ -342,6 +342,13 @@ def test_rows_that_do_not_fit_are_refused_before_training():
             est.fit(X, y)
 
 
+def test_estimators_that_are_refused():
+    with pytest.raises(TypeError, match="record takes an MLPClassifier"):
+        Recorder().record(RealMLPRegressor(), X, TARGET)
+    with pytest.raises(AttributeError, match=r"estimators_\[i\]"):
+        Recorder().record(quiet(MLPRegressor(**SMALL, n_ens=2).fit, X, TARGET), X, TARGET)
+
+
 def test_several_processes_refuse_it():
     def fit(communicator):
         est = MLPRegressor(**SMALL, callbacks=[Recorder()] if communicator.rank == 0 else None)

@@ -77,7 +77,7 @@ def regressor(wine):
 
 def test_train_writes_a_model_and_says_how_good_it_is(wine, tmp_path):
     model, plot, numbers = tmp_path / "m.safetensors", tmp_path / "curves.png", tmp_path / "m.json"
-    options = ("--target", "quality", "--drop", "points", *QUICK, "--activation", "tanh", "--no-shuffle")
+    options = ("--target", "quality", "--drop", "points", *QUICK, "--activation", "tanh", "--shuffle", "false")
     result = invoke("train", wine / "wine.csv", *options, "-o", model, "--json", numbers, "--plot", plot)
     assert "classification: 'quality' holds 3 different texts" in result.stderr
     assert "Maximum iterations (5) reached" in result.stderr

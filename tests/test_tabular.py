@@ -314,7 +314,7 @@ BAD_FILES = {
     "no.parquet": ("hello", "too small|smaller than"),
     "no.arrow": ("hello", "no.arrow: "),
     "no.npz": ("hello", "is no NumPy archive"),
-    "no.sas7bdat": ("hello", "unknown kind of file; it must end in .csv,"),
+    "no.sas7bdat": ("hello", "unknown kind of file; a file must end in .csv,"),
 }
 
 
@@ -341,7 +341,7 @@ def test_missing_files_and_folders(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         open_source(tmp_path / "no.xlsx")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="is a folder without"):
         open_source(tmp_path / "folder.csv")
 
 

@@ -11,7 +11,7 @@ from gpu import surroundings
 
 #: What a check may force -> its name in the engine's settings.py.
 SETTINGS = {"schedule": "SCHEDULE", "blocks": "BLOCKS_PER_PHASE", "chunk_rows": "CHUNK_ROWS"}
-TILES = {"small": "SMALL", "large": "LARGE"}
+TILES = {"small": "SMALL", "medium": "MEDIUM", "large": "LARGE"}
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def forced(*, tile: str | None = None, **choices: Any) -> Iterator[None]:
 
     Parameters
     ----------
-    tile : {"small", "large"}, optional
+    tile : {"small", "medium", "large"}, optional
         The tile of all products; in the simulator there is one only.
     schedule : {"rows", "layers"}, optional
     blocks : int, optional
@@ -32,7 +32,7 @@ def forced(*, tile: str | None = None, **choices: Any) -> Iterator[None]:
 
     values = {SETTINGS[name]: value for name, value in choices.items()}
     if tile is not None:
-        values |= dict.fromkeys(TILES.values(), getattr(settings, TILES[tile]))
+        values["TILES"] = (getattr(settings, TILES[tile]),)
     before = {name: getattr(settings, name) for name in values}
     for name, value in values.items():
         setattr(settings, name, value)

@@ -53,7 +53,8 @@ class Case:
 
 
 NETS: Mapping[str, Case] = {
-    "small tile": Case((64, 128, 128, 10), (5, 4, 3), force={"schedule": "rows"}),
+    "small tile": Case((64, 128, 128, 10), (5, 4, 3), force={"tile": "small", "schedule": "rows"}),
+    "medium tile": Case((90, 170, 150, 10), (4, 5, 3), "tanh", force={"tile": "medium"}),
     "large tile": Case((200, 512, 300, 10), (3, 5, 2), "gelu", solver="adamw", force={"tile": "large"}),
     "layer by layer": Case((70, 150, 130, 7), (3, 5, 4, 2), "tanh", solver="nesterov", force={"schedule": "layers"}),
     "batch norm": Case((50, 120, 90, 5), (3, 5, 2), "prelu", network={"batch_norm": True}),

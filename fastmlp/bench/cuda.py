@@ -1,9 +1,9 @@
 """Suite `cuda`: microseconds per training step on a GPU, with the device's own peaks beside them.
 
 Equal work: the same weights, rows and batches; the data are on the device, or known to the engine, beforehand.
-PyTorch's orders are on the device, too. Ours are not: an epoch of the engine takes its order from the host and gives
-weights and moments back. So its time is shown both ways: by the clock around the call, and that of its launches alone,
-by device events. The Cython engine on the CPU is the judge of all results and a line of its own.
+PyTorch's orders are on the device, too. Ours are not: an epoch of the engine takes its order from the host, and a fit
+gives weights and moments back at its end. So its time is shown both ways: by the clock around the call, and that of its
+launches alone, by device events. The Cython engine on the CPU is the judge of all results and a line of its own.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def _overview(result: Mapping[str, Any]) -> Table:
         "beforehand.",
         "us: median microseconds of a step. PyTorch's: by device events around all steps of a fit; its orders are on "
         "the device beforehand, and its weights stay there. fastmlp's and JAX's: by the wall clock around calls that "
-        "wait for the device; fastmlp's includes all that an epoch does: the order and the scalars of its steps go to "
-        "the device, weights and both moments come back.",
+        "wait for the device; fastmlp's includes all that a fit does: the order and the scalars of each epoch's steps "
+        "go to the device, weights and both moments come back at the end.",
         "on device: microseconds of fastmlp's launches alone, by device events; -: not measured. The ratio in brackets "
         "is made with it; FLOP/s and bytes/s are made with the wall clock's.",
         f"Peaks of the same run: {number(scaled(peaks['flops'], 1e-9))} GFLOP/s in a large product, "

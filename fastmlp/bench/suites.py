@@ -16,7 +16,7 @@ SUITES: Mapping[str, str] = {
     "train": "time of a training step, all rivals",
     "predict": "class probabilities of one row and of many",
     "cold": "first import and first fit",
-    "grid": "GridSearchCV in two processes",
+    "grid": "a grid search, scikit-learn's in two processes, ours on two threads",
     "scaling": "time and memory from 10^4 to 10^7 rows",
     "options": "what activations, solvers and regularizers cost over the plain network",
     "precision": "what matmul_precision gains in time and costs in exactness, and where fits end",

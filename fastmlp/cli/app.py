@@ -35,6 +35,7 @@ from fastmlp.cli.export import export
 from fastmlp.cli.files import guarded
 from fastmlp.cli.lazy import Commands, stand_in
 from fastmlp.cli.output import WRONG_USAGE
+from fastmlp.cli.playground import playground
 from fastmlp.cli.predict import predict
 from fastmlp.cli.show import show
 from fastmlp.engines import environment
@@ -239,11 +240,11 @@ def fastmlp(
     """
 
 
-# --- fastmlp train, predict, evaluate, show, export: fastmlp/cli/ --------------------------------
+# --- fastmlp train, predict, evaluate, show, export, playground: fastmlp/cli/ --------------------
 
 # train is a stand-in here: its options are the estimators' parameters, known when they are imported
 app.command("train")(stand_in)
-for command in (predict, evaluate, show, export):
+for command in (predict, evaluate, show, export, playground):
     app.command()(command)
 
 

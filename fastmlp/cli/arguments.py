@@ -40,7 +40,7 @@ DataFile = Annotated[
     typer.Argument(
         metavar="DATA",
         help="CSV (.csv, .tsv) or JSON (.json, .jsonl), also with .gz, .bz2 or .zip; Excel (.xlsx), Parquet, Arrow "
-        "(.arrow, .feather) or .npz; - is standard input.",
+        "(.arrow, .feather) or .npz; a folder of Parquet or Arrow files, with those below it; - is standard input.",
     ),
 ]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="What `fastmlp train` wrote.")]

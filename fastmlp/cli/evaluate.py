@@ -116,7 +116,7 @@ def _read(evaluated: Evaluated, estimator: Any, recipe: Recipe, source: Source, 
         target = _targets(evaluated, estimator, source, batch, recipe.target, row)
         counts = ~np.isnan(target)
         if weight is not None:
-            weights = checked_weights(source.path, weight, numbers(batch.column(weight)), row)
+            weights = checked_weights(source, weight, numbers(batch.column(weight)), row)
             evaluated.weights.append(weights[counts])
         row += len(X)
         if counts.any():

@@ -40,8 +40,9 @@ def guarded(
     Raises
     ------
     ValueError
-        If an input is no regular file; if an output is the same file as an input or as another output, whatever it is
-        called (links and other spellings count); or if an output cannot be written.
+        If an input is no regular file and no folder; if an output is the same file as an input or as another output,
+        whatever it is called (links and other spellings count), or lies in a folder that is an input; or if an output
+        cannot be written.
     """
     reading = {name: path for name, path in inputs.items() if path is not None}
     writing = {name: path for name, path in outputs.items() if path is not None}
@@ -126,6 +127,8 @@ def _check_identities(reading: Mapping[str, Path], writing: Mapping[str, Path]) 
         for other, identity in read.items():
             if identity == written[name]:
                 raise ValueError(f"{name} {writing[name]} is the file of {other}, which would be overwritten")
+            if reading[other].is_dir() and reading[other].resolve() in writing[name].resolve().parents:
+                raise ValueError(f"{name} {writing[name]} lies in the folder of {other}, whose files are read")
         for other in names[:i]:
             if written[other] == written[name]:
                 raise ValueError(f"{other} {writing[other]} and {name} {writing[name]} are the same file")

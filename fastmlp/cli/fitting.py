@@ -6,12 +6,14 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmlp.cli import output
+from fastmlp.cli.cluster import Cluster
 from fastmlp.tabular.errors import DataError
 from fastmlp.tabular.staging import Codes, stage
 from fastmlp.tabular.target import Target
@@ -49,11 +51,19 @@ class Result:
         return found | ({"networks": self.networks} if self.networks > 1 else {})
 
 
-def fit(estimator: Any, training: Rows, validation: Rows | None, *, scaled: bool, bar: bool) -> Result:
+def fit(
+    estimator: Any,
+    training: Rows,
+    validation: Rows | None,
+    *,
+    scaled: bool,
+    bar: bool,
+    cluster: Cluster | None = None,
+) -> Result:
     """Fit, with validation rows after each epoch if there are any; if `scaled`, on a standardised target.
 
-    `scaled` is only for an output layer without an activation. `bar` asks for a progress bar. Raises a
-    FloatingPointError if training diverged, and a KeyboardInterrupt on Ctrl-C.
+    `scaled` is only for an output layer without an activation. `bar` asks for a progress bar, which a fit on a cluster
+    does not have. Raises a FloatingPointError if training diverged, and a KeyboardInterrupt on Ctrl-C.
     """
     from fastmlp.model import choices
     from fastmlp.training.callbacks import ProgressBar
@@ -64,9 +74,10 @@ def fit(estimator: Any, training: Rows, validation: Rows | None, *, scaled: bool
     stochastic = choices.name_of(estimator.solver) != "lbfgs"
     if validation is not None and stochastic:
         more = {"X_val": validation.X, "y_val": validation.y, "sample_weight_val": validation.weight}
-    if stochastic and bar:
+    if stochastic and bar and cluster is None:
         estimator.set_params(callbacks=[ProgressBar()])
-    caught = _watched(lambda: estimator.fit(training.X, training.y, training.weight, **more))
+    train = estimator.fit if cluster is None else partial(cluster.fit, estimator)
+    caught = _watched(lambda: train(training.X, training.y, training.weight, **more))
     estimator.set_params(callbacks=None)
     return _result(estimator, stochastic, bool(more), caught)
 
@@ -179,6 +190,7 @@ def cross_validated(
     dtype: str,
     scaled: bool,
     folder: Path,
+    cluster: Cluster | None = None,
 ) -> dict[str, Any]:
     """Return the metrics of each fold, of an estimator that was fitted on the other training rows; mean and deviation.
 
@@ -201,7 +213,7 @@ def cross_validated(
         check_weights(tested, f"rows of fold {number}")
         estimator = made()
         validation = others.selected(held_out[apart]) if held_out.any() else None
-        fit(estimator, training, validation, scaled=scaled, bar=False)
+        fit(estimator, training, validation, scaled=scaled, bar=False, cluster=cluster)
         found.append(judged(estimator, tested))
         del staged, training, others, tested, validation  # a mapped file cannot be removed everywhere
         shutil.rmtree(inner)

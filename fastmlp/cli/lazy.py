@@ -71,7 +71,7 @@ class _Train(TyperCommand):
 
 
 def stand_in() -> None:
-    """Train a network on a data file of any size."""
+    """Train a network on a data file, or a folder of files, of any size."""
 
 
 def _train() -> Any:

@@ -1,8 +1,9 @@
 """The estimators' parameters as options of `fastmlp train`, made from their signatures and documentation.
 
 A value is JSON if it can be read as JSON, else a text: ``--activation elu``, ``--dropout 0.2``,
-``--activation '["elu", {"alpha": 0.5}]'``, ``--solver '["rmsprop", {"rho": 0.9}]'``. The estimators check the values,
-not this module.
+``--activation '["elu", {"alpha": 0.5}]'``, ``--solver '["rmsprop", {"rho": 0.9}]'``, ``--shuffle 4096``. A parameter
+that is true or false and nothing else is a flag, ``--drop-last`` and ``--no-drop-last``. The estimators check the
+values, not this module.
 """
 
 from __future__ import annotations
@@ -138,11 +139,11 @@ def _options() -> dict[str, inspect.Parameter]:
     defaults = _defaults()
     for cls in (cls for model in MODELS for cls in estimators(model).values()):
         texts = _texts(cls.__doc__ or "")
-        for name, parameter in inspect.signature(cls).parameters.items():
+        for name in inspect.signature(cls).parameters:
             if name in LEFT_OUT or name in found:
                 continue
             dashed = f"--{name.replace('_', '-')}"
-            if str(parameter.annotation).startswith("bool"):
+            if _is_flag(cls, name):
                 option = typer.Option(f"{dashed}/--no-{dashed[2:]}", help=texts[name], rich_help_panel=PANEL)
                 type_: Any = Annotated[bool | None, option]
             else:
@@ -178,12 +179,19 @@ def _defaults() -> dict[str, str]:
     return texts
 
 
+def _is_flag(cls: Any, parameter: str) -> bool:
+    """Return whether a parameter may be true and false, and nothing else but not given."""
+    allowed = cls._parameter_constraints[parameter]
+    return "boolean" in allowed and all(entry in ("boolean", None) for entry in allowed)
+
+
 def _names(cls: Any, parameter: str) -> list[str]:
-    """Return the names that a parameter may have, sorted."""
+    """Return the names that a parameter may have, sorted, behind true and false if it may be these."""
     from fastmlp.sklearn_compat import StrOptions
 
     allowed = cls._parameter_constraints[parameter]
-    return sorted(name for entry in allowed if isinstance(entry, StrOptions) for name in entry.options)
+    truths = ["true", "false"] if "boolean" in allowed else []
+    return truths + sorted(name for entry in allowed if isinstance(entry, StrOptions) for name in entry.options)
 
 
 def _completion(names: list[str]) -> Callable[[str], list[str]]:

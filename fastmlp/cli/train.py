@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from fastmlp.cli import output, parameters, searching
+from fastmlp.cli import cluster, output, parameters, searching
 from fastmlp.cli.arguments import (
     DataFile,
     Decimal,
@@ -29,6 +29,7 @@ from fastmlp.cli.arguments import (
     dialect,
     regular_file,
 )
+from fastmlp.cli.cluster import Cluster, Scheduler
 from fastmlp.cli.files import data_file, guarded
 from fastmlp.cli.fitting import NAMES, Result, Rows, check_weights, cross_validated, fit, folds_of, judged, tell
 from fastmlp.cli.parameters import MODELS
@@ -70,6 +71,8 @@ class Plan:
     quiet: bool
     time_limit: float | None = None  # seconds of a search
     model: str = MODELS[0]
+    scheduler: str | None = None  # the address of that of a cluster
+    cluster: Cluster | None = None  # what trains, once it is connected to
 
     def made(self, task: str, codes: Codes) -> Any:
         """Return the estimator of a task, not fitted yet, for the columns of a file."""
@@ -164,6 +167,7 @@ Plot = Annotated[
 
 
 def train(
+    parameters: dict,  # of the estimators
     data: DataFile,
     model: Model,
     target: TargetColumn = None,
@@ -180,6 +184,7 @@ def train(
     dtype: Dtype = "float32",
     scale_target: ScaleTarget = True,
     time_limit: TimeLimit = None,
+    scheduler: Scheduler = None,
     plot: Plot = None,
     json_file: JsonFile = None,
     quiet: Quiet = False,
@@ -189,10 +194,8 @@ def train(
     decimal: Decimal = None,
     thousands: Thousands = None,
     file_format: Format = None,
-    *,
-    parameters: dict,
 ) -> None:
-    """Train a network on a data file of any size.
+    """Train a network on a data file, or a folder of files, of any size.
 
     Numbers are scaled to mean 0 and variance 1, texts become a feature per category, missing values the median or the
     most frequent value; predict and export do the same. The file is read block by block, and what is trained on lies
@@ -210,6 +213,8 @@ def train(
 
         fastmlp train flights.parquet --target delay --drop id --kind carrier=categorical -o delay.safetensors
 
+        fastmlp train flights/ --target delay --shuffle 65536 --scheduler tcp://10.0.0.1:8786 -o delay.safetensors
+
         fastmlp train wine.csv --target quality --valid wine_valid.csv --id bottle --weight bottles -o wine.safetensors
 
         gunzip < wine.csv.gz | fastmlp train - --target quality --cv 5 -o wine.safetensors
@@ -222,7 +227,7 @@ def train(
             _parameters(parameters, hidden, task, network), _seed(parameters), *_validation(valid), cv or 0, weight,
             tuple(id_column or ()), tuple(drop or ()), dict(map(_kind, kind or ())), max_categories,
             _one_of("--dtype", dtype, DTYPES), scale_target, dialect(separator, encoding, missing, decimal, thousands),
-            file_format, quiet or str(json_file) == "-", time_limit, network,
+            file_format, quiet or str(json_file) == "-", time_limit, network, scheduler,
         )  # fmt: skip
         report = _trained(plan, plot, json_file)
     _tell(plan, report, json_file)
@@ -245,12 +250,14 @@ def _trained(plan: Plan, plot: Path | None, json_file: Path | None) -> dict[str,
         raise ValueError(
             f"--no-scale-target makes no sense with --model {plan.model}, which scales targets in any case"
         )
+    cluster.check(plan.scheduler, plan.model, plan.parameters, plan.time_limit)
     validates = bool(plan.share) or plan.validation is not None
     searching.check(plan.time_limit, plan.parameters, validates=validates, folds=plan.folds, plots=plot is not None)
     inputs = {"DATA": plan.data, "--valid": plan.validation}
     with guarded(inputs, {"--output": plan.output, "--plot": plot, "--json": json_file}) as held:
         _check_packages(plot, plan)
-        estimator, recipe = run(plan, held["--output"])
+        with cluster.connected(plan.scheduler, told=not plan.quiet) as there:
+            estimator, recipe = run(replace(plan, cluster=there), held["--output"])
         held["--output"].release()
         save(estimator, plan.output, metadata=recipe.to_json())
         if plot is not None:
@@ -303,7 +310,8 @@ def _fitted(
 ) -> tuple[Any, Result, dict[str, Any]]:
     """Return the fitted estimator, how its fit ended, and what the report says besides: of a search."""
     if plan.time_limit is None or validation is None:
-        return estimator, fit(estimator, training, validation, scaled=scaled, bar=not plan.quiet), {}
+        result = fit(estimator, training, validation, scaled=scaled, bar=not plan.quiet, cluster=plan.cluster)
+        return estimator, result, {}
     wanted = searching.Wanted(plan.time_limit, plan.parameters, plan.seed)
     return searching.searched(estimator, wanted, training, validation, scaled=scaled, told=not plan.quiet)
 
@@ -331,12 +339,12 @@ def _read(source: Source, plan: Plan, folder: Path) -> tuple[Codes, Target, np.n
     target = read_target(codes, plan.task, str(source.path))
     if not plan.quiet:
         typer.echo(f"{target.task}: {target.reason}", err=True)
-    if plan.validation is None:
+    if validation is None:
         held_out = draw_validation(codes.target, plan.share, plan.seed, stratify=target.task == "classification")
     else:
         held_out = np.arange(len(codes.target)) >= len(codes.target) - codes.n_given
         if target.task == "classification":
-            check_given(codes, ~held_out, str(plan.validation))
+            check_given(codes, ~held_out, validation)
     # who says the kind of a column has looked at it
     notes = {name: why for name, why in source.notes.items() if name not in plan.kinds}
     remarks = {"left_out": source.left_out, "notes": notes}
@@ -362,6 +370,7 @@ def _cross_validation(
             dtype=plan.dtype,
             scaled=scaled,
             folder=folder,
+            cluster=plan.cluster,
         )
     return {"cross_validation": scores}
 
@@ -545,16 +554,7 @@ def _columns(source: Source, plan: Plan) -> dict[str, str]:
             raise DataError(f"{plan.data}: {option} {plan.target} is the target")
     if plan.weight in (*plan.drop, *plan.ids):
         raise DataError(f"{plan.data}: --weight {plan.weight} is a column of --drop or --id, too")
-    no_features = (*plan.drop, *plan.ids, *weights)
-    for name in (*plan.kinds, *no_features):
-        source.problems.pop(name, None)
-    source.check((plan.target, *no_features, *plan.kinds))
-    used = source.used(plan.target, no_features, plan.kinds)
-    if len(used) == 1:
-        index = f" and the index, {listed(source.left_out)}" if source.left_out else ""
-        raise DataError(f"{plan.data}: there is no column besides the target {plan.target!r}{index}")
-    source.check(used)
-    return used
+    return source.chosen(plan.target, (*plan.drop, *plan.ids, *weights), plan.kinds)
 
 
 def _check_packages(plot: Path | None, plan: Plan) -> None:

@@ -2,7 +2,7 @@
 
 Read in this order: estimators (what users see), fitting (one fit, seen from the client), partitions (collections -> row
 blocks on workers), pulse (which workers are lost), work (one rank, on its worker), communicator and sessions (exchanges
-between ranks), prediction.
+between ranks), prediction, scattering (rows of the client -> collections).
 """
 
 from __future__ import annotations

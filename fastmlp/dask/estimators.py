@@ -202,6 +202,28 @@ class _OnDask(BaseNetwork):
         """
         return self._predicted("predict", X)
 
+    def transform(self, X: Any) -> Any:
+        """Return the outputs of the last hidden layer, without computing them yet.
+
+        Parameters
+        ----------
+        X : Dask array or DataFrame of shape (n_samples, n_features)
+
+        Returns
+        -------
+        Dask array or DataFrame of shape (n_samples, width)
+        """
+        return self._predicted("transform", X, self.get_feature_names_out())
+
+    def layer_outputs(self, X: Any, layer: int | None = None) -> Any:
+        """Return what each layer makes of X in memory; see :meth:`fastmlp.MLPClassifier.layer_outputs`."""
+        _refuse_collections(X)
+        return self._plain().layer_outputs(X, layer)
+
+    def _validated(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+        _refuse_collections(X)  # initialize, train_on_batch and others
+        return super()._validated(X, y, reset)
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Return the mean accuracy of a classifier, or R^2 of a regressor, computed block by block.
 
@@ -252,6 +274,11 @@ def _thread_of_a_task_given_back() -> Iterator[None]:
         yield
     finally:
         rejoin()
+
+
+def _refuse_collections(X: Any) -> None:
+    if is_collection(X):
+        raise TypeError(f"this method takes rows in memory, got {type(X).__name__}: compute() some of its rows")
 
 
 def _refuse_communicator(given: Any) -> None:

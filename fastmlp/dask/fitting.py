@@ -243,6 +243,10 @@ def _check_workers(answers: Mapping[str, Any]) -> None:
 # --- waiting for the outcomes -----------------------------------------------------------------------------------------
 
 
+class _Cancelled(RuntimeError):
+    """Dask has ended a task: somebody has cancelled it, or what it needs is lost."""
+
+
 async def _watched(client: Client, addresses: list[str], futures: list[Future], timeout: float) -> Outcome:
     """Return the outcome of rank 0; raise the error that is the cause if a rank fails or is lost."""
     outcomes: dict[int, Outcome] = {}
@@ -255,11 +259,16 @@ async def _watched(client: Client, addresses: list[str], futures: list[Future], 
             break
         with contextlib.suppress(TimeoutError, CancelledError):
             await wait([futures[rank] for rank in waiting], timeout=LOOK, return_when="FIRST_COMPLETED")
-        await pulse.look()
         for rank in waiting:
             if futures[rank].done():
                 outcomes[rank] = await _outcome(futures[rank], rank, addresses[rank])
-        lost = {rank: pulse.why_lost(addresses[rank]) for rank in range(len(futures)) if rank not in outcomes}
+        cancelled = {rank for rank, outcome in outcomes.items() if isinstance(outcome.error, _Cancelled)}
+        await pulse.look(at_once=bool(cancelled))  # Dask cancels the tasks of a worker that it has just lost
+        lost = {
+            rank: pulse.why_lost(addresses[rank])
+            for rank in range(len(futures))
+            if rank not in outcomes or rank in cancelled
+        }
         lost = {rank: why for rank, why in lost.items() if why}
         if lost or any(outcome.error is not None for outcome in outcomes.values()):
             deadline = min(deadline, now() + sessions.LAST_WORD)
@@ -273,7 +282,7 @@ async def _outcome(future: Future, rank: int, address: str) -> Outcome:
     try:
         return await future
     except CancelledError as error:
-        return Outcome(rank, address, None, RuntimeError(f"the fit was cancelled: {error}"), [])
+        return Outcome(rank, address, None, _Cancelled(f"the fit was cancelled: {error}"), [])
     except Exception as error:
         return Outcome(rank, address, None, error, [])
 

@@ -34,8 +34,10 @@ class Pulse:
         self._next_look = 0.0
         self._no_workers_since: float | None = None
 
-    async def look(self) -> None:
+    async def look(self, at_once: bool = False) -> None:
         """Hear of the latest heartbeats, now and then: the answer of a large cluster is long. Call it every second.
+
+        `at_once` is for what cannot wait for the next time.
 
         Raises
         ------
@@ -46,7 +48,7 @@ class Pulse:
         """
         self._awake += min(time.monotonic() - self._previous, 2 * LOOK)
         self._previous, now = time.monotonic(), self._awake
-        if now < self._next_look:
+        if now < self._next_look and not at_once:
             return
         self._next_look = now + max(LOOK, self.timeout / 20)
         try:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.displays._axes import Display
+from fastmlp.displays._axes import Display, numbers
 from fastmlp.engines import backends, by_name
 from fastmlp.estimator.description import describe, judged_activation, last_estimator
 from fastmlp.estimator.types import BackendName
@@ -77,12 +77,7 @@ class ActivationDisplay(Display):
             If matplotlib is not installed.
         """
         entry = judged_activation(activation)
-        try:
-            points = np.linspace(-5, 5, 1001) if z is None else np.array(z, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"z must be a vector of numbers: {error}") from error
-        if points.ndim != 1 or not len(points) or not np.isfinite(points).all():
-            raise ValueError(f"z must be a vector of finite numbers, got {z!r}")
+        points = np.linspace(-5, 5, 1001) if z is None else numbers("z", z)
         engine = backends.get(backend)
         a, slope = by_name.activate(engine, entry, points), by_name.slope(engine, entry, points)
         return cls(z=points, a=a, slope=slope, name=describe(entry)).plot(ax, **options)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 
-from fastmlp.displays._axes import Display
+from fastmlp.displays._mosaic import Mosaic, chosen_units, image_shape_of
 from fastmlp.estimator.description import fitted_layers
 
 
-class WeightsDisplay(Display):
+class WeightsDisplay(Mosaic):
     """Weights of the neurons in the first hidden layer as images, pixel by pixel.
 
     All images share one colour scale, symmetric about zero.  Neurons are numbered above their images.  With batch
@@ -120,8 +117,8 @@ class WeightsDisplay(Display):
         W = np.asarray(W, dtype=np.float64)
         if W.ndim != 2 or 0 in W.shape or not np.isfinite(W).all():
             raise ValueError(f"W must be a matrix of finite numbers, got shape {W.shape}")
-        height, width = _image_shape(image_shape, W.shape[0])
-        chosen = _chosen(units, W)
+        height, width = image_shape_of(image_shape, W.shape[0])
+        chosen = chosen_units(units, W)
         return cls(images=W.T[chosen].reshape(-1, height, width), units=chosen).plot(ax, **options)
 
     def plot(
@@ -157,63 +154,7 @@ class WeightsDisplay(Display):
         ValueError
             If `n_columns` is less than 1.
         """
-        n, height, width = self.images.shape
-        if n_columns is None:
-            n_columns = max(1, round(math.sqrt(1.5 * n * height / width)))
-        if not n_columns >= 1:
-            raise ValueError(f"n_columns must be >= 1, got {n_columns!r}")
-        n_columns = min(int(n_columns), n)
-        n_rows = -(-n // n_columns)
-        # a strip above each image has room for its number
-        strip, gap = max(1, round(0.3 * height)), max(1, round(0.08 * width))
-        mosaic = np.full((n_rows * (height + strip), n_columns * (width + gap) - gap), np.nan)
-        tile = 0.75 if max(height, width) <= 12 else 1.0  # inches
-        scale = tile / max(height, width)
-        ax = self._begin(ax, mosaic.shape[1] * scale + 1.4, mosaic.shape[0] * scale + 0.2)
-        corners = [(i // n_columns * (height + strip) + strip, i % n_columns * (width + gap)) for i in range(n)]
-        for image, (top, left) in zip(self.images, corners, strict=True):
-            mosaic[top : top + height, left : left + width] = image
         largest = float(np.abs(self.images).max()) or 1.0
         style = {"cmap": cmap, "vmin": -largest, "vmax": largest, "interpolation": "nearest"} | kwargs
-        self.image_ = ax.imshow(mosaic, **style)
-        for unit, (top, left) in zip(self.units, corners, strict=True):
-            ax.text(left + width / 2 - 0.5, top - 0.5 - 0.1 * strip, str(unit), ha="center", va="bottom", fontsize=7)
-        ax.axis("off")
-        self.colorbar_ = self.figure_.colorbar(self.image_, ax=ax, label="weight", fraction=0.04) if colorbar else None
+        self._draw_mosaic(ax, self.images, self.units, n_columns, "weight" if colorbar else None, style)
         return self
-
-
-def _image_shape(given: Sequence[int] | None, n_features: int) -> tuple[int, int]:
-    if given is None:
-        side = math.isqrt(n_features)
-        if side * side != n_features:
-            raise ValueError(
-                f"image_shape must be given, as (height, width): {n_features} features are no square image"
-            )
-        return side, side
-    shape = tuple(given) if isinstance(given, tuple | list) else ()
-    whole = len(shape) == 2 and all(isinstance(n, Integral) and int(n) > 0 for n in shape)
-    if not whole or math.prod(shape) != n_features:
-        raise ValueError(
-            f"image_shape must be (height, width) with {n_features} pixels, one per feature, got {given!r}"
-        )
-    return int(shape[0]), int(shape[1])
-
-
-def _chosen(units: Any, W: np.ndarray) -> np.ndarray:
-    """Return the numbers of the neurons to show."""
-    n = W.shape[1]
-    if isinstance(units, Integral):
-        if int(units) < 1:
-            raise ValueError(f"units must be >= 1, or numbers of neurons, got {units!r}")
-        return np.sort(np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[: int(units)])
-    chosen = np.asarray(units)
-    if (
-        chosen.ndim != 1
-        or not len(chosen)
-        or chosen.dtype.kind not in "iu"
-        or (chosen < 0).any()
-        or (chosen >= n).any()
-    ):
-        raise ValueError(f"units must be how many, or numbers of neurons from 0 to {n - 1}, got {units!r}")
-    return chosen

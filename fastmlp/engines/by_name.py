@@ -198,6 +198,19 @@ def loss(
     return value, grad[: len(logits)]
 
 
+def losses(engine: ModuleType, name: Any, logits: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the loss of each row (n,), and delta (n, n_outputs), for arguments as those of :func:`loss`."""
+    net = _Net(engine, name, [np.eye(logits.shape[1], dtype=logits.dtype)])
+    net._check(logits)
+    grad, values, delta = np.empty_like(net.params), np.empty(len(logits), logits.dtype), np.empty_like(logits)
+    workspace = engine.workspace(net.network, 1, 1)
+    (of_bias,) = net.network.intercepts(grad)
+    for i in range(len(logits)):  # a call returns a mean over its rows
+        row = Data(logits[i : i + 1], y[i : i + 1], None)
+        values[i], delta[i] = engine.loss_and_grad(workspace, net.params, row, 0.0, grad), of_bias
+    return values, delta
+
+
 def update(
     engine: ModuleType, rule: str, params: np.ndarray, grad: np.ndarray, states: list[np.ndarray], scalars: Any
 ) -> None:

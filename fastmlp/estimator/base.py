@@ -55,7 +55,6 @@ from fastmlp.training.validation import Split, evaluation_of
 
 backends.get("auto")  # imported with the estimators, so the first fit is not slower than the next
 
-
 Method = TypeVar("Method", bound=Callable)
 #: The estimator that a method returns: editors know the class by a type variable, not by Self.
 Fitted = TypeVar("Fitted", bound="BaseNetwork")
@@ -158,6 +157,11 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             choices.entry(SOLVERS, self.solver, "solver")
 
     # --- parameters ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    @lru_cache(maxsize=64)  # scikit-learn reads the signature at each call, and a clone makes two
+    def _get_param_names(cls) -> list[str]:
+        return super()._get_param_names()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Get the parameters of this estimator.

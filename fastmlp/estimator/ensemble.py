@@ -2,7 +2,7 @@
 
 base.py prepares data, network and engine once.  Then::
 
-    seeds, splits -> members, each an estimator of its own -> a Task each -> fit_many -> out-of-fold predictions
+    seeds, splits -> members -> fit_many: an estimator and a Task each, on threads -> out-of-fold predictions
 
 A member is what ``fit`` of the same class with ``n_ens=1`` would have left, so every tool works on it.  All members
 share X and y; a split is a list of row numbers.
@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from types import ModuleType
 from typing import Any
@@ -142,12 +143,54 @@ def fit(estimator: Any, prepared: Prepared, random_state: np.random.RandomState)
     estimator.n_outputs_ = network.widths[-1]
     seeds = draw_seeds(estimator, random_state)
     heard: list[warned.Warned] = []
-    with warned.kept(heard):  # what is wrong with the data is so for every member
-        splits = _splits(estimator, prepared, random_state)
-        of_member = [split for split in splits for _ in range(estimator.n_ens)]
-        tasks = [_task(estimator, prepared, *args) for args in zip(seeds, of_member, strict=True)]
-    warned.warn_once_each(heard)
-    train(estimator, tasks, prepared.y, splits, prepared.callbacks)
+    try:
+        with warned.kept(heard):  # what is wrong with the data is so for every member
+            splits = _splits(estimator, prepared, random_state)
+            of_member = [split for split in splits for _ in range(estimator.n_ens)]
+            members = [
+                Member(partial(_task, estimator, prepared, *args)) for args in zip(seeds, of_member, strict=True)
+            ]
+            if callable(estimator.init):  # a user's function need not be one for several threads
+                for member in members:
+                    member.made()
+            train(estimator, members, prepared.y, splits, prepared.callbacks)
+    finally:
+        warned.warn_once_each(heard)
+
+
+@dataclass(eq=False)
+class Member:
+    """One of the networks, for fit_many.
+
+    Its first weights are drawn in its thread, beside the training of others: they depend on its own seed alone.
+    """
+
+    make: Callable[[], Task] | None = None
+    task: Task | None = None
+    settle: Callable[[Task], None] = lambda task: None  # what is to be done with the task before it trains
+
+    @property
+    def group(self) -> Group | None:
+        """Return the networks in step, whose tasks are made before the first one begins."""
+        return None if self.task is None else self.task.group
+
+    @property
+    def is_trained(self) -> bool:
+        """Return whether there was an epoch."""
+        return self.task is not None and self.task.estimator.n_iter_ > 0
+
+    def made(self) -> Task:
+        """Return the task."""
+        if self.task is None:
+            assert self.make is not None
+            self.task = self.make()
+        return self.task
+
+    def train(self) -> None:
+        """Train the network."""
+        task = self.made()
+        self.settle(task)
+        task.train()
 
 
 def draw_seeds(estimator: Any, random_state: np.random.RandomState) -> list[int]:
@@ -158,7 +201,7 @@ def draw_seeds(estimator: Any, random_state: np.random.RandomState) -> list[int]
 
 def train(
     estimator: Any,
-    tasks: Sequence[Task],
+    members: Sequence[Member],
     y: np.ndarray,
     splits: Sequence[Split | None],
     callbacks: Sequence[Callable[[Any], Any]],
@@ -167,32 +210,42 @@ def train(
 
     `y` are the targets of all rows, as users see them.
     """
-    n_threads = n_side_by_side(tasks[0].engine, tasks[0].network, len(tasks), estimator.n_jobs)
+    first = members[0].made()
+    n_threads = n_side_by_side(first.engine, first.network, len(members), estimator.n_jobs)
     while_training = {"verbose": False, "n_jobs": 1 if n_threads > 1 else estimator.n_jobs}
-    evaluation = tasks[0].evaluation
-    if trains_in_step(estimator) and evaluation is not None and evaluation.deciding is not None:
-        _put_in_step(tasks, estimator.n_ens)
+    in_step = trains_in_step(estimator) and first.evaluation is not None and first.evaluation.deciding is not None
+    if in_step:
+        _put_in_step([member.made() for member in members], estimator.n_ens)
     with _sharing(callbacks, estimator) as callbacks_of:
-        for i, task in enumerate(tasks):
-            task.callbacks, task.number = callbacks_of(task), i
-            vars(task.estimator).update(while_training)
-        fit_many(tasks, n_threads, _reporter(tasks) if estimator.verbose else None)
-    for task in tasks:
-        vars(task.estimator).update({name: getattr(estimator, name) for name in while_training})
 
-    # Ctrl-C may have come before a network was trained at all
-    trained = [task for task in tasks if task.estimator.n_iter_ > 0] or tasks[:1]
-    if len(trained) < len(tasks):
-        warned.warn(f"{len(trained)} of {len(tasks)} networks were trained, the ensemble leaves out the others")
-    estimator.estimators_ = [task.estimator for task in trained]
-    estimator.n_iter_ = max(member.n_iter_ for member in estimator.estimators_)
-    estimator._idle_predictions = []
-    if tasks[0].group is not None and estimator.n_cv == 1:
+        def settle(task: Task, number: int) -> None:
+            task.callbacks, task.number = callbacks_of(task), number
+            vars(task.estimator).update(while_training)
+
+        for i, member in enumerate(members):
+            member.settle = partial(settle, number=i)
+        fit_many(members, n_threads, _reporter(members) if estimator.verbose else None)
+    _keep(estimator, members, {name: getattr(estimator, name) for name in while_training})
+    if first.group is not None and estimator.n_cv == 1:
         _take_history(estimator)
     if estimator.n_cv > 1:
         n_ens = estimator.n_ens
-        folds = [[task for task in tasks[i : i + n_ens] if task in trained] for i in range(0, len(tasks), n_ens)]
-        _keep_out_of_fold(estimator, y, splits, folds)
+        folds = [members[i : i + n_ens] for i in range(0, len(members), n_ens)]
+        trained = [[member.made() for member in fold if member.is_trained] for fold in folds]
+        _keep_out_of_fold(estimator, y, splits, trained)
+
+
+def _keep(estimator: Any, members: Sequence[Member], settings: Mapping[str, Any]) -> None:
+    """Give an ensemble its trained networks, with the `settings` that a user gave."""
+    # Ctrl-C may have come before a network was trained at all
+    trained = [member for member in members if member.is_trained] or members[:1]
+    if len(trained) < len(members):
+        warned.warn(f"{len(trained)} of {len(members)} networks were trained, the ensemble leaves out the others")
+    estimator.estimators_ = [member.made().estimator for member in trained]
+    for network in estimator.estimators_:
+        vars(network).update(settings)
+    estimator.n_iter_ = max(network.n_iter_ for network in estimator.estimators_)
+    estimator._idle_predictions = []
 
 
 def _put_in_step(tasks: Sequence[Task], n_ens: int) -> None:
@@ -255,13 +308,13 @@ def _task(estimator: Any, prepared: Prepared, seed: int, split: Split | None) ->
     return task
 
 
-def _reporter(tasks: Sequence[Task]) -> Callable[[Task], None]:
+def _reporter(members: Sequence[Member]) -> Callable[[Member], None]:
     """Return what prints a line for each network that has ended."""
 
-    def report(task: Task) -> None:
-        number, member = tasks.index(task) + 1, task.estimator
-        if member.n_iter_:  # none, if a user interrupted the first epoch
-            print(f"Network {number} of {len(tasks)}: {member.n_iter_} iterations, loss = {member.loss_:.8f}")
+    def report(member: Member) -> None:
+        number, network = members.index(member) + 1, member.made().estimator
+        if member.is_trained:  # not, if a user interrupted the first epoch
+            print(f"Network {number} of {len(members)}: {network.n_iter_} iterations, loss = {network.loss_:.8f}")
 
     return report
 

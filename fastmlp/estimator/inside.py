@@ -234,8 +234,6 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         >>> loss, float(coefs[0][0, 0]), float(intercepts[0][0])
         (1.25, -2.5, -1.5)
         """
-        _check_one_network(self, "loss_and_gradients")
-        check_is_fitted(self)
         engine, network, params, data = self._problem(X, y, sample_weight)
         loss, grad = Rows(self, engine, network, data).loss_and_grad(params)
         places, found = weights.places(network), weights.views(network, grad)
@@ -246,6 +244,7 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
 
     def _problem(self, X: Any, y: Any, sample_weight: Any) -> tuple[ModuleType, Network, np.ndarray, Data]:
         """Return engine, network, present weights (n_params,) and rows, as training would have them."""
+        _check_one_network(self, "loss_and_gradients")
         check_is_fitted(self)
         X, y = self._validated(X, y, reset=False)
         self._check_targets(y)
@@ -301,11 +300,11 @@ class Inside(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNetwork):
         views = _arrays(network, kept)
         if not isinstance(weights, list | tuple) or len(weights) != len(views):
             shapes = [view.shape for _, view in views]
-            n = f"{len(weights)} " if isinstance(weights, list | tuple) else f"{type(weights).__name__}, not "
-            raise ValueError(f"weights must be a list of {len(views)} arrays of shapes {shapes}, got {n}arrays")
+            got = f"{len(weights)} arrays" if isinstance(weights, list | tuple) else f"{weights!r:.100}"
+            raise ValueError(f"weights must be a list of {len(views)} arrays of shapes {shapes}, got {got}")
         for i, ((name, view), given) in enumerate(zip(views, weights, strict=True)):
             try:
-                array = np.asarray(given, dtype=view.dtype)
+                array = np.asarray(given).astype(view.dtype, casting="same_kind", copy=False)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"weights[{i}] ({name}) must be an array of numbers: {error}") from error
             if array.shape != view.shape:
@@ -416,3 +415,26 @@ def _arrays(network: Network, params: np.ndarray) -> list[tuple[str, np.ndarray]
     linear = sorted((s for s in network.segments if s.name in ("W", "b")), key=lambda s: (s.layer, s.name))
     others = [segment for segment in network.segments if segment.name not in ("W", "b")]
     return [(f"{s.attribute}[{s.layer}]", s.view(params)) for s in (*linear, *others)]
+
+
+class WeightSpace:
+    """The penalised loss of some rows over all weights as one vector, for pictures that ask for it at many points.
+
+    Attributes
+    ----------
+    present : ndarray of shape (n_params,)
+        A copy of the estimator's weights.
+    """
+
+    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> None:
+        _check_one_network(estimator, "a loss over weights")
+        engine, self._network, present, data = estimator._problem(X, y, sample_weight)
+        self._rows, self.present = Rows(estimator, engine, self._network, data), present.copy()
+
+    def loss(self, vector: np.ndarray) -> float:
+        """Return the loss at weights (n_params,), of which none is kept."""
+        return self._rows.loss_and_grad(np.ascontiguousarray(vector, dtype=self._network.dtype))[0]
+
+    def arrays(self, vector: np.ndarray) -> list[tuple[str, np.ndarray]]:
+        """Return views of a vector (n_params,), in the order of ``get_weights``, with the names of the attributes."""
+        return _arrays(self._network, vector)

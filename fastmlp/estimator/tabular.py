@@ -32,7 +32,6 @@ from fastmlp.preprocessing.coder import ColumnCoder
 from fastmlp.sklearn_compat import _safe_indexing
 from fastmlp.training.callbacks import check_callbacks
 from fastmlp.training.given_sets import given_validation
-from fastmlp.training.many import Task
 from fastmlp.training.sklearn_callbacks import fit_task
 from fastmlp.training.validation import Split, validation_split
 
@@ -175,18 +174,18 @@ class BaseTabular(BaseNetwork):
         table, labels = whole._validated(X, y, reset=True)
         whole._learn_targets(labels, False)
         whole._note_targets(labels)
-        seeds, tasks = ensemble.draw_seeds(self, random_state), list[Task]()
+        seeds, members = ensemble.draw_seeds(self, random_state), list[ensemble.Member]()
         splits: list[Split | None] = [*ensemble.folds_of(self, labels, random_state)] if self.n_cv > 1 else []
         with kept(heard):  # what is wrong with the data is so for every network
             for split in splits or [whole._split(labels, extras, random_state)]:
                 coded = whole._code(table, split, random_state)
-                for seed in seeds[len(tasks) : len(tasks) + self.n_ens]:
+                for seed in seeds[len(members) : len(members) + self.n_ens]:
                     member = self._member(n_ens=1, n_cv=1, random_state=seed, callbacks=None, _coded=coded)
                     task = member._task(X, y, sample_weight, extras)
                     assert task is not None, "rows without weight are refused"
-                    tasks.append(task)
+                    members.append(ensemble.Member(task=task))
         warn_once_each(heard)
-        ensemble.train(whole, tasks, labels, splits or [None], self.callbacks or ())
+        ensemble.train(whole, members, labels, splits or [None], self.callbacks or ())
         for member in whole.estimators_:
             _forget_training(member)
         for name in ("out_activation_", "n_layers_", "n_outputs_"):

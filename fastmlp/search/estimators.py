@@ -211,10 +211,10 @@ class _EnsembleSearch(MetaEstimatorMixin, metaclass=ABCMeta):
         n_threads = n_side_by_side(base, len(drawn), self.n_jobs)
         scorer, classes = check_scoring(self, scoring=self.scoring), getattr(self, "classes_", None)
         plan = Plan(base, splits, scorer, classes, deadline, one_thread_each=n_threads > 1)
-        found: list[Any] = [Trial(plan, number, *each) for number, each in enumerate(zip(drawn, seeds, strict=True))]
+        found = [Trial(plan, number, *each) for number, each in enumerate(zip(drawn, seeds, strict=True))]
         kept: list[Trial] = []
 
-        def on_end(trial: Any) -> None:
+        def on_end(trial: Trial) -> None:
             self._ended(trial, kept)
 
         fit_many(found, n_threads, on_end)

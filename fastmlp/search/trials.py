@@ -224,10 +224,13 @@ class Trial:
 
 def n_side_by_side(estimator: Any, n_trials: int, n_jobs: int | None) -> int:
     """Return how many trials run at the same time: as many as there may be threads, 1 if an engine takes them all."""
-    named = [engine.backend for engine in _networks(estimator).values()]
-    if not all(backends.row_of(backends.get(name)).side_by_side for name in named):
-        return 1
-    return min(n_trials, threads.allowed(n_jobs))
+    return min(n_trials, threads.allowed(n_jobs)) if trains_side_by_side(estimator) else 1
+
+
+def trains_side_by_side(estimator: Any) -> bool:
+    """Return whether fits of this estimator may run on several threads: not if an engine takes the whole machine."""
+    named = [network.backend for network in _networks(estimator).values()]
+    return all(backends.row_of(backends.get(name)).side_by_side for name in named)
 
 
 def _parameters(estimator: Any, name: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import base64
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastmlp.tabular.errors import DataError, check_names, one_line
 from fastmlp.tabular.reading import BATCH_ROWS, Dialect, Source
@@ -20,8 +21,11 @@ from fastmlp.tabular.reading import BATCH_ROWS, Dialect, Source
 _INDEX_LEVEL = re.compile(r"__index_level_\d+__")
 
 
+@dataclass
 class Binary(Source):
     """A Parquet file, an Arrow file or an Arrow stream."""
+
+    unknown: set[str] = field(default_factory=set)  # columns without a type: all their values are missing
 
     def _batches(self, kinds: Mapping[str, str]) -> Iterator[Any]:
         import pyarrow as pa
@@ -38,6 +42,9 @@ class Binary(Source):
             raise DataError(f"{self.path}: {one_line(error)}") from None
 
 
+AnyBinary = TypeVar("AnyBinary", bound=Binary)
+
+
 def _sound(batch: Any) -> Any:
     """Return a batch; pyarrow's error says that its texts are no UTF-8, or that its offsets lead nowhere."""
     batch.validate(full=True)
@@ -45,7 +52,14 @@ def _sound(batch: Any) -> Any:
 
 
 def open_source(path: Path, dialect: Dialect) -> Source:
-    """Return the file with the kinds of its schema."""
+    """Return the file with the kinds of its schema, and what its first rows show."""
+    source = of_schema(Binary, path, dialect)
+    judge_first_rows(source)
+    return source
+
+
+def of_schema(cls: type[AnyBinary], path: Path, dialect: Dialect) -> AnyBinary:
+    """Return the file with the kinds of its schema; no row is read."""
     import pyarrow.parquet as pq
 
     stored: Any = None
@@ -56,26 +70,32 @@ def open_source(path: Path, dialect: Dialect) -> Source:
         with _reader(path) as reader:
             schema = reader.schema
     check_names(path, list(schema.names))
-    source = Binary(path, dialect=dialect, missing=dialect.missing)
+    source = cls(path, dialect=dialect, missing=dialect.missing)
     index, categories = _of_pandas(schema)
-    for field in schema:
-        type_ = field.type if stored is None or field.name not in stored.names else stored.field(field.name).type
-        source.kinds[field.name], problem = _kind(source, field.name, type_, field.name in categories)
+    for entry in schema:
+        type_ = entry.type if stored is None or entry.name not in stored.names else stored.field(entry.name).type
+        if type_ == "null":
+            source.unknown.add(entry.name)
+        source.kinds[entry.name], problem = _kind(source, entry.name, type_, entry.name in categories)
         if problem:
-            source.problems[field.name] = problem
-        if field.name in index or _INDEX_LEVEL.fullmatch(field.name):
-            source.left_out[field.name] = "the index of a pandas frame"
-    _judge_first_rows(source, schema)
+            source.problems[entry.name] = problem
+        if entry.name in index or _INDEX_LEVEL.fullmatch(entry.name):
+            source.left_out[entry.name] = "the index of a pandas frame"
     return source
 
 
-def _judge_first_rows(source: Source, schema: Any) -> None:
-    """Look at the first rows of a file: at texts that are numbers, and at an index without metadata."""
+def judge_first_rows(source: Source) -> bool:
+    """Look at the first rows of a file: at texts that are numbers, and at an index without metadata.
+
+    Returns False if there would have been something to look at, but there are no rows.
+    """
     looked_at = [n for n, kind in source.kinds.items() if (kind == "categorical" or not n or n.startswith("Unnamed"))]
     looked_at = [name for name in looked_at if name not in source.problems]
+    if not looked_at:
+        return True
     batch = next((batch for batch in source._batches(dict.fromkeys(looked_at, "")) if batch.num_rows), None)
     if batch is None:
-        return
+        return False
     source.leave_out_index(batch)
     for name in looked_at:
         column = source.decoded(batch.column(name))
@@ -83,6 +103,7 @@ def _judge_first_rows(source: Source, schema: Any) -> None:
             source.kinds[name], problem = source.judge_texts(column, typed=True)
             if problem:
                 source.problems[name] = problem
+    return True
 
 
 def _of_pandas(schema: Any) -> tuple[set[str], set[str]]:

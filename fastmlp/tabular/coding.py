@@ -56,8 +56,8 @@ class Learner:
             check_finite(self.source, block, list(self.kinds), row)
             gaps = np.flatnonzero(np.isnan(block[:, -1]))
             if len(gaps):
-                where = f"row {row + gaps[0] + 1}, column {self.target!r}"
-                raise DataError(f"{self.source.path}: {where}: the target is missing; leave such rows out of the file")
+                where = f"{self.source.where(row + int(gaps[0]))}, column {self.target!r}"
+                raise DataError(f"{where}: the target is missing; leave such rows out of the file")
             yield block
             row += batch.num_rows
         if row == 0:
@@ -117,7 +117,7 @@ class Coder:
                 if unknown == "error" and column.name in self.unseen:
                     at = int(np.flatnonzero(block[:, i] == len(column.categories))[0])  # type: ignore[union-attr]
                     raise DataError(
-                        f"{source.path}: row {row + at + 1}, column {column.name!r}: {shortened(array[at].as_py())}"
+                        f"{source.where(row + at)}, column {column.name!r}: {shortened(array[at].as_py())}"
                         " is no category that training saw"
                     )
             check_finite(source, block, list(kinds), row)
@@ -150,7 +150,7 @@ def check_finite(source: Source, block: np.ndarray, names: Sequence[str], row: i
     wrong = np.abs(block) >= LARGEST
     if wrong.any():
         i, j = np.argwhere(wrong)[0]
-        where = f"{source.path}: row {row + i + 1}, column {names[j]!r}"
+        where = f"{source.where(row + int(i))}, column {names[j]!r}"
         raise DataError(f"{where}: {block[i, j]:g} is no number to learn from")
 
 

@@ -1,4 +1,4 @@
-"""A data file as batches of rows: the one way in for CSV, JSON, Excel, Parquet, Arrow and npz.
+"""A data file as batches of rows: the one way in for CSV, JSON, Excel, Parquet, Arrow and npz, and folders of files.
 
 A source knows the names of its columns and the kind of each, as far as the file tells it, and gives its rows any number
 of times, in batches whose columns are float64 ("numeric"), bool ("boolean") or string ("categorical"); missing values
@@ -149,6 +149,24 @@ class Source(ABC):
         chosen[target] = "numeric" if target in self.labels and target not in asked else kind
         return chosen
 
+    def chosen(self, target: str, no_features: Iterable[str], asked: Mapping[str, str]) -> dict[str, str]:
+        """Return the columns as :meth:`used` does, after all checks of them.
+
+        A DataError tells of a column that is not there, that cannot be used, or that there is none to learn from.
+        """
+        no_features = list(no_features)
+        if target in no_features:
+            raise DataError(f"{self.path}: column {target!r} is the target, and left out")
+        for name in (*asked, *no_features):
+            self.problems.pop(name, None)
+        self.check((target, *no_features, *asked))
+        used = self.used(target, no_features, asked)
+        if len(used) == 1:
+            index = f" and the index, {listed(self.left_out)}" if self.left_out else ""
+            raise DataError(f"{self.path}: there is no column besides the target {target!r}{index}")
+        self.check(used)
+        return used
+
     def check(self, names: Iterable[str]) -> None:
         """Refuse columns that are not there, or that cannot be used, by a DataError that says what the file has."""
         names = list(names)
@@ -160,6 +178,10 @@ class Source(ABC):
         for name in names:
             if name in self.problems:
                 raise DataError(f"{self.path}: column {name!r} {self.problems[name]}")
+
+    def where(self, row: int) -> str:
+        """Return what errors call a row, of those that ``batches`` has yielded, counted from 0."""
+        return f"{self.path}: row {row + 1}"
 
     # --- what the first rows show, for the formats ------------------------------------------------------------------
 
@@ -271,19 +293,21 @@ class Source(ABC):
 
 
 def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) -> Source:
-    """Open a data file.
+    """Open a data file, or a folder of Parquet and Arrow files as one table.
 
     Parameters
     ----------
     path : str or path-like
-        Its name ends in one of ``TEXTS``, maybe with one of ``COMPRESSIONS``, in .zip, or in one of ``TABLES``.
+        A folder; or the name ends in one of ``TEXTS``, maybe with one of ``COMPRESSIONS``, in .zip, or in one of
+        ``TABLES``.
     dialect : Dialect, optional
         How its texts are written.
 
     Raises
     ------
     DataError
-        If the file is missing, unreadable, empty or of no known format. A header without rows can be opened.
+        If the file is missing, unreadable, empty or of no known format. A header without rows can be opened. If a
+        folder holds no such file, or others too.
     ImportError
         If pyarrow is missing, or openpyxl for a workbook.
 
@@ -300,13 +324,13 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) ->
     [2]
     """
     path = Path(path)
-    if not path.name.lower().endswith(KNOWN):
-        raise DataError(f"{path}: unknown kind of file; it must end in {ENDINGS}")
+    is_folder = path.is_dir()
+    if not is_folder and not path.name.lower().endswith(KNOWN):
+        what = "unknown kind of file" if path.exists() else "No such file or folder"
+        raise DataError(f"{path}: {what}; a file must end in {ENDINGS}")
     pyarrow = needed("pyarrow", "reading data files", '"fastmlp[files]"')
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder")
     try:
-        module = _module_inside(path) if path.suffix.lower() == ".zip" else _module(path.name)
+        module = "folder" if is_folder else _module(path)
         source: Source = import_module(f"fastmlp.tabular.{module}").open_source(path, dialect or Dialect())
     except streams.BROKEN as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from None
@@ -317,13 +341,10 @@ def open_source(path: str | os.PathLike[str], dialect: Dialect | None = None) ->
     return source
 
 
-def _module(name: str) -> str | None:
-    """Return the module that reads files of this name, None for a name that says nothing."""
-    return next((module for ending, module in FORMATS.items() if name.lower().endswith(ending)), None)
-
-
-def _module_inside(path: Path) -> str:
-    """Return the module that reads the one file in a zip archive."""
+def _module(path: Path) -> str:
+    """Return the module that reads a file; for a zip archive, the one file in it."""
+    if path.suffix.lower() != ".zip":
+        return next(module for ending, module in FORMATS.items() if path.name.lower().endswith(ending))
     name = streams.name_inside(path)
     module = TEXTS.get(Path(name).suffix.lower())
     if module is None:

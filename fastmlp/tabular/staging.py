@@ -122,7 +122,7 @@ def write_codes(
             ends.append(ends[-1])
             for block in learner.blocks():
                 if weight is not None:
-                    given.append(checked_weights(part.path, weight, block[:, 0], ends[-1] - ends[-2]))
+                    given.append(checked_weights(part, weight, block[:, 0], ends[-1] - ends[-2]))
                     block = np.ascontiguousarray(block[:, 1:])
                 stream.write(block.data)
                 targets.append(block[:, -1].copy())
@@ -145,13 +145,13 @@ def write_codes(
     )
 
 
-def checked_weights(path: Path, name: str, weights: np.ndarray, row: int) -> np.ndarray:
+def checked_weights(source: Source, name: str, weights: np.ndarray, row: int) -> np.ndarray:
     """Return a copy of the weights (n,) of rows that follow `row` others; refuse those that are no weights."""
     wrong = np.flatnonzero(~((weights >= 0) & (weights < LARGEST)))
     if len(wrong):
         value = weights[wrong[0]]
         what = "the weight is missing" if np.isnan(value) else f"{value:g} is no weight, which is 0 or more"
-        raise DataError(f"{path}: row {row + wrong[0] + 1}, column {name!r}: {what}")
+        raise DataError(f"{source.where(row + int(wrong[0]))}, column {name!r}: {what}")
     return weights.copy()
 
 

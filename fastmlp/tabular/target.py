@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastmlp.tabular.errors import DataError
+from fastmlp.tabular.reading import Source
 from fastmlp.tabular.staging import Codes
 
 TASKS = ("auto", "classification", "regression")
@@ -69,7 +70,7 @@ def read_target(codes: Codes, task: str, where: str) -> Target:
     return Target(name, task, reason, y, np.unique(y[: len(values)]).tolist())
 
 
-def check_given(codes: Codes, training: np.ndarray, where: str) -> None:
+def check_given(codes: Codes, training: np.ndarray, source: Source) -> None:
     """Refuse classes of a validation file, the last rows, that none of the `training` rows has, a mask (n_rows,)."""
     first = len(codes.target) - codes.n_given
     unknown = np.flatnonzero(~np.isin(codes.target[first:], codes.target[training]))
@@ -78,7 +79,8 @@ def check_given(codes: Codes, training: np.ndarray, where: str) -> None:
         shown = f"{value:g}"
         if codes.kinds[-1] != "numeric":
             shown = repr(list(codes.categories[name])[int(value)] if name in codes.categories else bool(value))
-        raise DataError(f"{where}: row {unknown[0] + 1}, column {name!r}: {shown} is no class of the training rows")
+        where = f"{source.where(int(unknown[0]))}, column {name!r}"
+        raise DataError(f"{where}: {shown} is no class of the training rows")
 
 
 def _labels(codes: Codes) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 ::
 
-    estimators (members, candidates) --a Task each--> fit_many --threads--> Run (run.py) or L-BFGS, as in a single fit
+    estimators (members, trials) --a Training each--> fit_many --threads--> Run (run.py) or L-BFGS, as in a single fit
 
-A :class:`Task` is a training that is ready to begin.  Its estimator has its first weights and a random state of its
+What has a ``group`` and can ``train`` is a :class:`Training`: a member of an ensemble, a trial of a search.  A
+:class:`Task` is a training that is ready to begin.  Its estimator has its first weights and a random state of its
 own, so the result depends neither on the number of threads nor on timing.  X and y are shared.  A task costs its
 parameters and states, and while it trains the engine's workspace.
 
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from sklearn import config_context, get_config
@@ -38,6 +39,20 @@ from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.run import INTERRUPTED, Run, train_stochastic
 from fastmlp.training.standardized import warn_of_large_targets
 from fastmlp.training.validation import Evaluation
+
+
+class Training(Protocol):
+    """What fit_many trains."""
+
+    @property
+    def group(self) -> Group | None:
+        """Return the networks in step that it is one of."""
+
+    def train(self) -> None:
+        """Train to the end."""
+
+
+TrainingT = TypeVar("TrainingT", bound=Training)
 
 
 @dataclass(eq=False)
@@ -149,12 +164,12 @@ def n_in_training(n_tasks: int, n_threads: int, n_in_step: int = 1) -> int:
     return min(n_tasks, n_groups * n_in_step)
 
 
-def fit_many(tasks: Sequence[Task], n_threads: int, on_end: Callable[[Task], None] | None = None) -> None:
+def fit_many(tasks: Sequence[TrainingT], n_threads: int, on_end: Callable[[TrainingT], None] | None = None) -> None:
     """Train all tasks, `n_threads` at a time; the bits are the same for any number of threads.
 
     Parameters
     ----------
-    tasks : sequence of Task
+    tasks : sequence of Training
         They begin in this order; those of a group follow one another.
     n_threads : int
         Of :func:`n_side_by_side`.
@@ -182,14 +197,14 @@ def fit_many(tasks: Sequence[Task], n_threads: int, on_end: Callable[[Task], Non
     warned.warn_once_each(entry for entries in trainings.found for entry in entries)
 
 
-class _Trainings:
+class _Trainings(Generic[TrainingT]):
     """Tasks on their way through threads.
 
     A signal may come between any two operations of the main thread, which then must neither lose a task nor leave one
     behind.  So threads take the number of a task from `todo` and put it into `ended`; the main thread only looks.
     """
 
-    def __init__(self, tasks: Sequence[Task], n_threads: int) -> None:
+    def __init__(self, tasks: Sequence[TrainingT], n_threads: int) -> None:
         self.tasks, self.stop = tasks, interrupts.Stop()
         self.todo, self.ended, self.unbegun = deque(range(len(tasks))), set[int](), set[int]()
         self.errors: dict[int, BaseException] = {}
@@ -204,7 +219,7 @@ class _Trainings:
         # tasks begin in their order, so the oldest group always has a thread for each of its networks
         self._n_workers = n_in_training(len(tasks), n_threads, max((group.size for group in groups), default=1))
 
-    def run(self, on_end: Callable[[Task], None] | None) -> bool:
+    def run(self, on_end: Callable[[TrainingT], None] | None) -> bool:
         """Train all tasks; return whether Ctrl-C has ended them."""
         names = [f"fastmlp-fit-{i}" for i in range(self._n_workers)]
         workers = iter([threading.Thread(target=self._work, name=name) for name in names])

@@ -168,6 +168,7 @@ class Recorder:
         self.records.sort(key=lambda record: record["network"])
 
     def _take(self, run: Any, probe: _Probe, **known: Any) -> None:
+        run.fetch(states=False)
         self._add(run.number, run.estimator, int(run.optimizer.t), known, probe.look(run.params))
 
     def _add(self, network: int, estimator: Any, step: int, known: dict[str, Any], seen: dict[str, Any]) -> None:
@@ -201,6 +202,8 @@ class Recorder:
         >>> [record["step"] for record in recorder.records]
         [1, 2, 3]
         """
+        if not hasattr(estimator, "_problem"):
+            raise TypeError(f"record takes an MLPClassifier or MLPRegressor, got {estimator!r:.200}")
         engine, network, params, data = estimator._problem(X, y, sample_weight)
         latest, before = self._by_hand
         probe = _Probe(None, Rows(estimator, engine, network, data), before if latest is estimator else None)

@@ -99,6 +99,7 @@ class Run:
         # a view of those that an epoch visits: all but what drop_last drops
         self.visited = self.order[: check_batches(estimator, len(self.order), one_batch)]
         self.workspaces: dict[int, Any] = {}  # by the size of the batches
+        self._holder: Any = None  # the workspace that holds weights and states back, if the engine has such (fetch)
         self.seen = self.parts(self.visited)  # what the latest epoch trained on: all but the batches without weight
         self.n_seen = len(self.visited)
         self.looks_at_weight = weightless.needs_a_look(data.sample_weight)
@@ -249,6 +250,8 @@ class Run:
             # sklearn.utils.shuffle shuffles indices and takes the order before by them: the same swaps
             self.engine.shuffle(self.order, self._random_state)
         loss = self._visit_all()
+        if self._holder is not None and (self.evaluation is not None or self.units is not None):
+            self.fetch(states=False)
         if self.guard is not None:
             self.guard.after_epoch(loss)
         if self.units is not None:
@@ -269,7 +272,10 @@ class Run:
     def step(self) -> float:
         """Take a step on a run of one batch; return the loss before it."""
         self.begin()
-        loss = self._visit_all()
+        try:
+            loss = self._visit_all()
+        finally:
+            self.fetch()
         if self.guard is not None:
             self.guard.after_epoch(loss)
         self.show_weights()
@@ -353,8 +359,25 @@ class Run:
     def _arguments(self, rows: np.ndarray, size: int) -> tuple[Any, ...]:
         """Return what the engine is given to train on these rows, in batches of this size."""
         if size not in self.workspaces:
-            self.workspaces[size] = self.engine.workspace(self.network, size, self.estimator.n_jobs)
+            self.workspaces[size] = made = self.engine.workspace(self.network, size, self.estimator.n_jobs)
+            self._let_hold_back(made)
         return self.workspaces[size], self.params, self.data, rows, size, self.alpha, self.optimizer
+
+    def _let_hold_back(self, made: Any) -> None:
+        """Let a workspace hold back what it trains, if it can, is the only one, and nobody looks at each step."""
+        if self._holder is not None:
+            self.fetch()
+            self._holder.holds_back, self._holder = False, None
+        elif len(self.workspaces) == 1 and self.guard is None and hasattr(made, "holds_back"):
+            made.holds_back, self._holder = True, made
+
+    def fetch(self, states: bool = True) -> None:
+        """Bring weights, and the optimizer's states unless left out, to where they are read and written.
+
+        An engine that works in a memory of its own leaves them there until this call (contract.Workspace).
+        """
+        if self._holder is not None:
+            self._holder.fetch(states)
 
     def _visit_those_with_weight(self) -> float:
         """Train on the batches in which a row has weight; return their mean loss, NaN if there is no such batch."""
@@ -501,6 +524,7 @@ def train_stochastic(
         else:
             _train(run, None, single_epoch)
     finally:
+        run.fetch()
         run.write_history()
         if run.units is not None:
             standardized.end(run.estimator, run.network, run.units, run.shown)
@@ -520,6 +544,8 @@ def _train_watched(run: Run, callbacks: Sequence[Callable[[Any], Any]], single_e
             run.renew_params()
 
         def after_epoch(info: Any) -> bool:
+            if renews:
+                run.fetch()
             try:
                 return ask(info)
             finally:
@@ -550,6 +576,7 @@ def _train(run: Run, after_epoch: Callable[[Any], bool] | None, single_epoch: bo
     except KeyboardInterrupt:
         run.state.interrupted = True
         warn(INTERRUPTED)
+    run.fetch()
     if run.keeps_best:
         run.restore_best()
 

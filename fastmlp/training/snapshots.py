@@ -24,6 +24,7 @@ KEPT = {name: row.kind for name, row in ATTRIBUTES.items() if row.trained and ro
 
 def take(run: Any) -> dict[str, Any]:
     """Return the snapshot of a :class:`fastmlp.training.run.Run` between two epochs."""
+    run.fetch()
     estimator = run.estimator
     rows = run.evaluation.deciding.rows if run.has_validation else None
     state = run.state.get_state(run.network)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import math
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
@@ -19,19 +18,20 @@ _CUDA_FUNCTIONS = {
     True: {name: f"np.{name}" for name in ("exp", "expm1", "log", "log1p", "tanh", "sqrt")}
     | {"erf": "special.erf", "abs": "abs"},
 }
-#: So few that a multiprocessor holds two blocks: what waits for memory in one is worked on in the other.
-CUDA_REGISTERS = 128
-_CUDA_KERNEL = f"kernel = cuda.jit(cache=True, max_registers={CUDA_REGISTERS})"
+#: Registers of a thread, by kernel.  Training has one block per multiprocessor, which may use them all, so that nothing
+#: is spilled; of predictions a multiprocessor holds two: what waits for memory in one is worked on in the other.
+CUDA_REGISTERS = {"train": 255, "predict": 128, "finite_array": 128}
 _CUDA_HEAD = {
     False: [
         "device = cuda.jit(device=True, forceinline=True)",
-        _CUDA_KERNEL,
-        "U = np.uint64",
+        f"REGISTERS = {CUDA_REGISTERS}",
+        "kernel = lambda function: cuda.jit(cache=True, max_registers=REGISTERS[function.__name__])(function)",
+        "U, I, NONE = np.uint64, np.int32, 2**30",
         "quiet = device(lambda: None)",
     ],
     True: [
         "from scipy import special",
-        "device, kernel, U = (lambda function: function), cuda.jit, int",
+        "device, kernel, U, I, NONE = (lambda function: function), cuda.jit, int, int, 2**30",
         'quiet = lambda: np.seterr(all="ignore")',  # in each of the threads
     ],
 }
@@ -39,11 +39,36 @@ _CUDA_HEAD = {
 
 @dataclass(frozen=True)
 class CudaTile:
-    """Sizes of a block: ``side * side`` threads make a tile of ``size * size`` results, ``depth`` terms at a time."""
+    """Sizes of a block, which makes a tile of ``size * size`` results, ``depth`` terms at a time.
+
+    ``groups`` groups of ``side * side`` threads each make the whole tile from every ``groups``-th ``quad`` terms, so
+    each thread has as many results as possible for what it reads.  The order of the sums is the same for every size.
+    """
 
     size: int
-    side: int
     depth: int
+    side: int = 8
+    groups: int = 4
+    quad: int = 4
+
+    @property
+    def micro(self) -> int:
+        """Rows, and columns, of the results of a thread."""
+        return self.size // self.side
+
+    @property
+    def threads(self) -> int:
+        return self.groups * self.side**2
+
+    @property
+    def row(self) -> int:
+        """Numbers from a row in shared memory to the next: whole vectors of 16 bytes, and threads meet in few banks."""
+        return self.size + 4
+
+    @property
+    def shared(self) -> int:
+        """Numbers in shared memory: two slices of both matrices, or half of the groups' results, or sums of threads."""
+        return max(4 * self.depth * self.row, max(self.groups // 2, 1) * self.size * self.row, 2 * self.threads)
 
 
 class _CudaTranslator(NumbaTranslator):
@@ -171,23 +196,27 @@ def NAME(
 ):
     DOCSTRING
     tid = cuda.threadIdx.x
-    tx, ty = tid % SIDE, tid // SIDE
-    a_i, a_p, b_j, b_p = A_INDEX, B_INDEX
+    group, lane = tid // (SIDE * SIDE), tid % (SIDE * SIDE)
+    tx, ty = lane % SIDE * VECTOR, lane // SIDE * VECTOR
 ZEROS
 PLACES
-    p0 = 0
-    while p0 < depth:
-        cuda.syncthreads()
-FILLS
-        cuda.syncthreads()
-        x_at, y_at, end = ty, DEPTH * LD + tx, DEPTH * LD
-        while x_at < end:
-TERMS
-            x_at += UNROLLED * LD
-            y_at += UNROLLED * LD
-        p0 += DEPTH
+    left, number = depth, 0
     cuda.syncthreads()
-STORES
+FETCHES
+    to = 0
+FILLS
+    while left > 0:
+        cuda.syncthreads()
+        at = (number & 1) * (2 * DEPTH * LD) + group * (QUAD * LD)
+        x_at, y_at = at + ty, at + DEPTH * LD + tx
+        left -= DEPTH
+        number += 1
+NEXT
+        to = (number & 1) * (2 * DEPTH * LD)
+TERMS
+FILLED
+    cuda.syncthreads()
+SUMS
     cuda.syncthreads()
 """
 #: Name -> (is A transposed, is B transposed, what it says of itself).
@@ -196,75 +225,121 @@ _CUDA_PRODUCTS = {
     "product_nt": (False, True, "shared[i * LD + j] = sum_p a[i0 + i, p] b[j0 + j, p]"),
     "product_tn": (True, False, "shared[i * LD + j] = sum_p a[p, i0 + i] b[p, j0 + j]"),
 }
-_CUDA_UNROLLED = 8  # terms between two looks at the loop's end
+_CUDA_ORDER = "group g adds the terms of every GROUPS-th quad in order; then (s0 + s1) + (s2 + s3)"
 
 
-def _cuda_fill(tile: CudaTile, part: int, transposed: tuple[bool, bool]) -> tuple[list[str], list[str]]:
-    """(before the loop, in it) what a thread does for one number of A's slice and one of B's."""
-    threads = tile.side**2
-    # along the depth a thread keeps its place, so that neighbours read neighbours; across it moves on with each part
-    step_i, step_p = part * threads // tile.depth, part * threads // tile.size
-    before, inside = [], []
-    if transposed[0]:
-        inside += [f"row = p0 + a_p + {step_p}", f"x_{part} = ZERO", "if i0 + a_i < rows and row < depth:"]
-        inside += ["    if gathered:", "        row += order[U(first + row)] - row"]
-        inside += [f"    x_{part} = a[U(a_at + row * a_ld + i0 + a_i)]"]
-        inside += [f"shared[U((a_p + {step_p}) * LD + a_i)] = x_{part}"]
-    else:
-        before += [f"row = i0 + a_i + {step_i}", f"a_in_{part} = row < rows", f"if gathered and a_in_{part}:"]
-        before += ["    row += order[U(first + row)] - row", f"a_at_{part} = a_at + row * a_ld + a_p"]
-        inside += [
-            f"x_{part} = ZERO",
-            f"if a_in_{part} and p0 + a_p < depth:",
-            f"    x_{part} = a[U(a_at_{part} + p0)]",
-        ]
-        inside += [f"shared[U(a_p * LD + a_i + {step_i})] = x_{part}"]
-    if transposed[1]:
-        inside += [f"y_{part} = ZERO", f"if j0 + b_j + {step_i} < columns and p0 + b_p < depth:"]
-        inside += [f"    y_{part} = b[U(b_at + (j0 + b_j + {step_i}) * b_ld + p0 + b_p)]"]
-        inside += [f"shared[U(DEPTH * LD + b_p * LD + b_j + {step_i})] = y_{part}"]
-    else:
-        inside += [f"y_{part} = ZERO", f"if j0 + b_j < columns and p0 + b_p + {step_p} < depth:"]
-        inside += [f"    y_{part} = b[U(b_at + (p0 + b_p + {step_p}) * b_ld + j0 + b_j)]"]
-        inside += [f"shared[U(DEPTH * LD + (b_p + {step_p}) * LD + b_j)] = y_{part}"]
-    return before, inside
+def _cuda_along(tile: CudaTile, name: str, number: str, limit: str, origin: str, gathers: bool, slice_at: str) -> tuple:
+    """(before the loop, fetches, stores) of a slice that neighbours read along the depth, number by number."""
+    # eight neighbours read a sector of 32 bytes, and the banks that they write to differ
+    rows = min(tile.size, max(tile.threads // 8, 1))
+    along = min(tile.depth, tile.threads // rows)
+    rows = tile.threads // along
+    fetches: list[str] = []
+    stores: list[str] = []
+    before = [f"{name}_p, {name}_i = tid % {along}, tid // {along}"]
+    for q in range(tile.size // rows):
+        row, term, at = f"{name}_row_{q}", f"{name}_term_{q}", f"{name}_at_{q}"
+        before += [f"{row} = {origin} + {name}_i + {q * rows}", f"{term} = I({name}_p if {row} < {limit} else NONE)"]
+        if gathers:
+            before += [f"if gathered and {row} < {limit}:", f"    {row} += order[U(first + {row})] - {row}"]
+        before.append(f"{at} = {name}_at + {row} * {name}_ld + {name}_p")
+        for p in range(0, tile.depth, along):
+            x = f"{number}_{len(stores)}"
+            fetches += [f"{x} = ZERO", f"if {term} < I(left - {p}):", f"    {x} = {name}[U({at} + {p})]"]
+            stores.append(f"shared[U(to + {slice_at}({name}_p + {p}) * LD + {name}_i + {q * rows})] = {x}")
+        fetches.append(f"{at} += DEPTH")
+    return before, fetches, stores
+
+
+def _cuda_across(
+    tile: CudaTile, name: str, number: str, limit: str, origin: str, gathers: bool, slice_at: str
+) -> tuple:
+    """The same of a slice that neighbours read across the depth."""
+    step = tile.threads // tile.size
+    before = [
+        f"{name}_i, {name}_p = tid % TILE, tid // TILE",
+        f"{name}_term = I({name}_p if {origin} + {name}_i < {limit} else NONE)",
+    ]
+    before.append(f"{name}_run = {name}_at + {name}_p * {name}_ld + {origin} + {name}_i")
+    fetches: list[str] = []
+    stores: list[str] = []
+    for p in range(0, tile.depth, step):
+        x = f"{number}_{len(stores)}"
+        fetches += [f"{x} = ZERO", f"if {name}_term < I(left - {p}):"]
+        fetches.append(f"    place = {name}_run + {p} * {name}_ld")
+        if gathers:
+            fetches += ["    if gathered:", f"        row = order[U(first + depth - left + {name}_p + {p})]"]
+            fetches.append(f"        place = {name}_at + row * {name}_ld + {origin} + {name}_i")
+        fetches.append(f"    {x} = {name}[U(place)]")
+        stores.append(f"shared[U(to + {slice_at}({name}_p + {p}) * LD + {name}_i)] = {x}")
+    fetches.append(f"{name}_run += DEPTH * {name}_ld")
+    return before, fetches, stores
 
 
 def _cuda_product(tile: CudaTile, name: str) -> str:
-    """The product of a tile, the results of a thread in registers: micro * micro of them, and no loop over them."""
+    """The product of a tile, the results of a thread in registers: micro * micro of them, and no loop over them.
+
+    While a slice is worked on, the next one is on its way to registers, and from there to the other half of ``shared``.
+    """
     *transposed, what = _CUDA_PRODUCTS[name]
-    micro, unrolled = tile.size // tile.side, min(_CUDA_UNROLLED, tile.depth)
-    every = [(r, c) for r in range(micro) for c in range(micro)]
-    fills = [
-        _cuda_fill(tile, part, (transposed[0], transposed[1])) for part in range(tile.size * tile.depth // tile.side**2)
-    ]
+    micro = range(tile.micro)
+    wide = min(tile.micro, 4)  # numbers that a thread reads at once
+    every = [(r, c) for r in micro for c in micro]
+    ways = (_cuda_along, _cuda_across)
+    of_a = ways[transposed[0]](tile, "a", "n", "rows", "i0", True, "")
+    of_b = ways[not transposed[1]](tile, "b", "m", "columns", "j0", False, "DEPTH * LD + ")
+    before, fetches, stores = ([*one, *other] for one, other in zip(of_a, of_b, strict=True))
+    places = {
+        r: r // wide * wide * tile.side + r % wide for r in micro
+    }  # of a thread's rows and columns, from its first
     terms = []
-    for p in range(unrolled):
-        terms += [f"x_{r} = shared[U(x_at + {p} * LD + {r} * SIDE)]" for r in range(micro)]
-        terms += [f"y_{c} = shared[U(y_at + {p} * LD + {c} * SIDE)]" for c in range(micro)]
-        terms += [f"acc_{r}_{c} += x_{r} * y_{c}" for r, c in every]
+    for q in range(0, tile.depth, tile.groups * tile.quad):
+        for p in range(q, q + tile.quad):
+            terms += [f"x_{r} = shared[U(x_at + {p * tile.row + places[r]})]" for r in micro]
+            terms += [f"y_{c} = shared[U(y_at + {p * tile.row + places[c]})]" for c in micro]
+            terms += [f"acc_{r}_{c} += x_{r} * y_{c}" for r, c in every]
+    half, sums = 1, ["own = ty * LD + tx"]
+    cell = {(r, c): f"{places[r] * tile.row + places[c]}" for r, c in every}
+    while half < tile.groups:
+        region = f"own + group // {2 * half} * (TILE * LD)"
+        sums += [f"if group % {2 * half} == {half}:", f"    to = {region}"]
+        sums += [f"    shared[U(to + {cell[r, c]})] = acc_{r}_{c}" for r, c in every]
+        sums += ["cuda.syncthreads()", f"if group % {2 * half} == 0:", f"    to = {region}"]
+        sums += [f"    acc_{r}_{c} += shared[U(to + {cell[r, c]})]" for r, c in every]
+        sums.append("cuda.syncthreads()")
+        half *= 2
+    sums += ["if group == 0:", *(f"    shared[U(own + {cell[r, c]})] = acc_{r}_{c}" for r, c in every)]
     parts = {
-        "ZEROS": [f"    acc_{r}_{c} = ZERO" for r, c in every],
-        "PLACES": [f"    {line}" for before, _ in fills for line in before],
-        "FILLS": [f"        {line}" for _, inside in fills for line in inside],
-        "TERMS": [f"            {line}" for line in terms],
-        "STORES": [f"    shared[U((ty + {r} * SIDE) * LD + tx + {c} * SIDE)] = acc_{r}_{c}" for r, c in every],
+        "ZEROS": (1, [f"acc_{r}_{c} = ZERO" for r, c in every]),
+        "PLACES": (1, before),
+        "FETCHES": (1, fetches),
+        "FILLS": (1, stores),
+        "NEXT": (2, fetches),
+        "TERMS": (2, terms),
+        "FILLED": (2, stores),
+        "SUMS": (1, sums),
     }
-    across, along = "tid % TILE, tid // TILE", "tid // DEPTH, tid % DEPTH"
-    words = {"NAME": name, "DOCSTRING": f'"""{what}; terms in order of p."""', "UNROLLED": str(unrolled)}
-    words |= {"A_INDEX": across if transposed[0] else along, "B_INDEX": along if transposed[1] else across}
-    text = _CUDA_PRODUCT.lstrip("\n")
-    for mark, lines in parts.items():
-        text = text.replace(f"{mark}\n", "".join(f"{line}\n" for line in lines))
-    return re.sub("|".join(words), lambda match: words[match[0]], text)
+    text = _CUDA_PRODUCT.lstrip("\n").replace("NAME", name).replace("DOCSTRING", f'"""{what}; {_CUDA_ORDER}."""')
+    for mark, (depth, lines) in parts.items():
+        text = text.replace(f"\n{mark}\n", "\n" + "".join(f"{'    ' * depth}{line}\n" for line in lines))
+    return text
 
 
 def _settings(tile: CudaTile, double: bool) -> dict[str, object]:
-    """Constants of a module: its type of number, sizes of a block."""
+    """Constants of a module: its type of number, sizes of a block.
+
+    LANES threads share a row in sums over it, and COLUMNS threads have a column each in sums over rows.  These do not
+    depend on the tile, and so neither does the order of the sums.  An output layer with at most COLUMNS neurons takes
+    NARROW rows at a time, and NARROW_DEPTH terms.
+    """
+    columns = 2 * tile.side
+    narrow = tile.threads // (tile.groups * columns)
+    terms = tile.groups * tile.quad
     return {
         "REAL": f"np.float{64 if double else 32}", "TILE": tile.size, "SIDE": tile.side, "DEPTH": tile.depth,
-        "MICRO": tile.size // tile.side, "THREADS": tile.side**2, "LD": tile.size + 1, "SLICE": tile.size * tile.depth,
-        "SHARED": max(2 * tile.depth * (tile.size + 1), tile.size * (tile.size + 1), tile.side**2 + tile.side),
+        "GROUPS": tile.groups, "QUAD": tile.quad, "VECTOR": min(tile.micro, 4), "THREADS": tile.threads,
+        "LD": tile.row, "SHARED": tile.shared, "LANES": columns, "COLUMNS": columns, "NARROW": narrow,
+        "NARROW_DEPTH": tile.shared // (narrow + columns) // terms * terms,
     }  # fmt: skip
 
 

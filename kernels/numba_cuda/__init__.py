@@ -6,6 +6,7 @@ interrupts.py  Ctrl-C at a safe moment
 memory.py      vectors, mirrors of the host's vectors and rows, on the device
 template/      the device code, in parts; codegen makes modules of it
 code.py        from a network's choices to its module
+cost.py        what a step is expected to take: the tile, the schedule
 plan.py        tables of a network: places, tasks, phases
 workspace.py   what is kept for a network
 pace.py        how much a launch takes on

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastmlp.kernels import codegen, formulas, layer_table
 from fastmlp.kernels.arguments import named_entry
-from fastmlp.kernels.numba_cuda import driver, settings
+from fastmlp.kernels.numba_cuda import driver
 
 TEMPLATE = Path(__file__).parent / "template"
 PARTS = ("tables", "sums", "stages", "losses", "updates", "network")
@@ -94,14 +94,6 @@ def module_of(
         )
 
     return driver.load(text)
-
-
-def tile_of(widths: tuple[int, ...], rows: int) -> codegen.CudaTile:
-    """Return the tile for a network of these widths and so many rows at a time."""
-    if driver.simulated():
-        return settings.SIMULATED
-    large = max(widths[1:]) >= settings.LARGE_WIDTH and rows >= settings.LARGE_BATCH
-    return settings.LARGE if large else settings.SMALL
 
 
 def pieces(n: int, size: int) -> int:

@@ -186,6 +186,11 @@ def current_device() -> int:
     return 0 if simulated() else int(api().get_current_device().id)
 
 
+def multiprocessors() -> int:
+    """Return how many multiprocessors the GPU has that this thread works on."""
+    return int(api().get_current_device().MULTIPROCESSOR_COUNT)
+
+
 def device_of(pointer: int) -> int:
     """Return the number of the GPU that an address belongs to; the current one for no address, as of an empty array."""
     if simulated() or not pointer:

@@ -36,6 +36,7 @@ from fastmlp.kernels.contract import (
     Shared,
     busy,
     each_epoch,
+    held_back,
     refuse_drawn_slopes,
     refuse_plans,
     refuse_shared,
@@ -108,8 +109,8 @@ def loss_and_grad(
         if sums[0] == 0:
             raise ZeroDivisionError(NO_WEIGHT)
         training = training_of(ws, rows, n, n)
-        training.begin(order, ws.states([]), alpha, l1)
-        ws.params.upload(params)
+        training.begin(order, ws.states(), alpha, l1)
+        ws.upload(params)
         scalars = np.array([[1.0 / sums[0], 1.0]])
         value, squares, magnitudes = training.run(scalars, lambda first, last: np.zeros((1, ws.n_layers, 2)))[:, 0]
         ws.grad.copy_to_host(grad)
@@ -138,9 +139,10 @@ def train_epoch(
     if losses is not None:
         check_orders(order, losses, data.X.shape[0])
         rest = batch_size, alpha, optimizer
-        return each_epoch(
-            lambda rows: train_epoch(workspace, params, data, rows, *rest, l1=l1, seed=seed), order, losses
-        )
+        with held_back(_workspace(workspace)):
+            return each_epoch(
+                lambda rows: train_epoch(workspace, params, data, rows, *rest, l1=l1, seed=seed), order, losses
+            )
     ws = _workspace(workspace)
     refuse_drawn_slopes("cuda", ws.network)
     check_array("params", params, ws.dtype, (ws.n_params,), out=True)
@@ -156,8 +158,8 @@ def train_epoch(
         given, decays, norm = check_schedule(optimizer, row, len(counts))
         max_norm = 0.0 if norm is None else float(norm)
         training = training_of(ws, rows, len(order), batch_size, optimizer.rule, clipped=max_norm > 0)
-        training.begin(order, ws.states(optimizer.states), alpha, l1, max_norm)
-        ws.params.upload(params)
+        training.begin(order, ws.states(optimizer), alpha, l1, max_norm)
+        ws.upload(params)
         own = training.code.rule_scalars(*given.T)
         scalars = np.empty((len(counts), training.code.N_SCALARS))
         scalars[:, 0], scalars[:, 1] = inverse(sums), 1.0 if decays is None else 1.0 - decays
@@ -220,6 +222,6 @@ def predict(workspace: Workspace, params: np.ndarray, X: Any, out: Any, rows: np
     if n == 0:
         return True
     with busy(ws):
-        ws.params.upload(params)
+        ws.upload(params)
         prediction, block = prediction_of(ws, n, (sparse.issparse(X), not on_device(X), to is None))
         return Blocks(ws, prediction, X, rows).run(n, block, out, to)

@@ -3,7 +3,7 @@
 Where it sits: training.py and prediction.py hand in arrays of the host, or arrays that are on the device
 already, and get vectors on the device.  Rows are uploaded once: an array that comes again is known by its identity, and
 is referred to so that no other takes its place.  Parameters and states are uploaded when the host has changed them: a
-copy of what both had last tells.
+copy of what both had last tells.  They may stay ahead of the host for a while: then a mirror owes them to an array.
 """
 
 from __future__ import annotations
@@ -95,14 +95,19 @@ class Mirror:
         What the host's vector was when both were last the same.
     same : bool
         Whether the device still has these numbers.
+    owed : ndarray or None
+        The host's vector, if the device has newer numbers for it.
     """
 
     def __init__(self, device: Any) -> None:
         self.device, self.same = device, False
         self.written: np.ndarray | None = None
+        self.owed: np.ndarray | None = None
 
     def upload(self, array: np.ndarray) -> None:
-        """Copy the host's numbers to the device, unless it has them already."""
+        """Copy the host's numbers to the device, unless it has them already, or newer ones."""
+        if self.owed is array:
+            return
         if self.same and self.written is not None and np.array_equal(self.written.view(np.uint8), array.view(np.uint8)):
             return
         self.stale()
@@ -127,7 +132,7 @@ class Mirror:
     def give(self, array: np.ndarray) -> None:
         """Write what was fetched into the host's vector."""
         array[...] = self.written
-        self.same = True
+        self.same, self.owed = True, None
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

@@ -6,20 +6,16 @@ tables' entries are template/tables.py's.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastmlp.kernels import layer_table
-from fastmlp.kernels.codegen import CudaTile
-from fastmlp.kernels.numba_cuda import driver, settings
-from fastmlp.kernels.numba_cuda.code import pieces
+from fastmlp.kernels.numba_cuda import driver
 
 if TYPE_CHECKING:
     from fastmlp.kernels.numba_cuda.workspace import Workspace
-    from fastmlp.model.network import Network
 
 
 class Plan:
@@ -90,11 +86,12 @@ def table(array: Any, dtype: Any = np.int64) -> Any:
 
 def _tasks(ws: Workspace, code: ModuleType) -> list[tuple[int, int, int, int]]:
     """Return rows (kind, layer, first row, first column) of what SLICES does, each for one block."""
-    tasks, tile = [(code.TASK_LOSS, 0, 0, 0)], code.TILE
+    tasks = [(code.TASK_LOSS, 0, 0, 0)]
     trained = [segment for segment in ws.network.segments if segment.trained]
     for segment in sorted(trained, key=lambda segment: segment.layer):
         kind = layer_table.ARRAYS.index(segment.name)
-        starts = [(i, j) for i in range(0, segment.rows, tile) for j in range(0, segment.width, tile)]
+        across = code.TILE if kind == code.ARRAY_W else code.COLUMNS
+        starts = [(i, j) for i in range(0, segment.rows, code.TILE) for j in range(0, segment.width, across)]
         tasks += [(kind, segment.layer, i, j) for i, j in starts]
     return tasks
 
@@ -108,26 +105,10 @@ def phases_of(ws: Workspace, plan: Plan, schedule: str, update: bool) -> list[tu
     up, down = [(code.GATHER, 0, 0, 0)] * plan.use_input, []
     for k in range(last):
         up += [(code.TILES, k, k + 1, 1), *[(code.BATCH_FORWARD, k, 0, 0)] * whole[k]]
-    up.append((code.TILES, last, last + 2, 0))  # the output layer with the loss, for which a block needs whole rows
+    # the output layer with the loss, for which a block needs whole rows
+    narrow = last > 0 and ws.n_outputs <= code.COLUMNS
+    up.append((code.NARROW_OUTPUT, 0, 0, 0) if narrow else (code.TILES, last, last + 2, 0))
     for k in range(last, 0, -1):
         operation = 2 * ws.n_layers - k
         down += [(code.TILES, operation, operation + 1, 1), *[(code.BATCH_BACKWARD, k - 1, 0, 0)] * whole[k - 1]]
     return [*up, *down, *slices]
-
-
-def schedule_of(network: Network, rows: int, tile: CudaTile, blocks: int) -> str:
-    """Return "rows" if rows stay with a block through all layers, "layers" if each layer is spread over all blocks.
-
-    The first needs no barriers; the second shortens the way of a row through wide layers.  If an option
-    needs the whole batch, only the second is possible.
-    """
-    if network.needs_whole_batch:
-        return "layers"
-    if settings.SCHEDULE:
-        return settings.SCHEDULE
-    pairs, down = list(pairwise(network.widths)), pieces(rows, tile.size)
-    tiles = [(fan_in, pieces(fan_out, tile.size)) for fan_in, fan_out in pairs]
-    tiles += [(fan_out, pieces(fan_in, tile.size)) for fan_in, fan_out in pairs[1:]]
-    alone = pieces(down, blocks) * sum(depth * across for depth, across in tiles) * settings.TERM
-    spread = sum(settings.BARRIER + pieces(down * across, blocks) * depth * settings.TERM for depth, across in tiles)
-    return "rows" if alone <= spread else "layers"

@@ -14,7 +14,8 @@ import numpy as np
 from scipy import sparse
 
 from fastmlp.kernels.numba_cuda import driver, settings
-from fastmlp.kernels.numba_cuda.code import module_of, pieces, tile_of
+from fastmlp.kernels.numba_cuda.code import module_of, pieces
+from fastmlp.kernels.numba_cuda.cost import tile_of
 from fastmlp.kernels.numba_cuda.memory import Samples, canonical, device_view, on_device, upload_samples
 from fastmlp.kernels.numba_cuda.pace import Pace
 from fastmlp.kernels.numba_cuda.plan import Plan, table

@@ -9,11 +9,11 @@ from fastmlp.kernels import codegen
 
 #: Rows of a batch that are worked on together: enough for every multiprocessor to have some.
 CHUNK_ROWS = 8192
-#: Tiles of narrow networks, of wide ones, and of the simulator, where a thread is one of Python's.
-SMALL, LARGE = codegen.CudaTile(32, 16, 32), codegen.CudaTile(64, 16, 16)
-SIMULATED = codegen.CudaTile(4, 2, 4)
-#: The widest layer and the batch from which the large tile leaves no multiprocessor idle.
-LARGE_WIDTH, LARGE_BATCH = 256, 128
+#: Tiles to choose from, and that of the simulator, where a thread is one of Python's.
+SMALL, MEDIUM, LARGE = TILES = codegen.CudaTile(16, 64), codegen.CudaTile(32, 32), codegen.CudaTile(64, 16)
+SIMULATED = codegen.CudaTile(4, 4, side=2, groups=1, quad=2)
+#: Bytes of shared memory that a block has without asking.
+SHARED_BYTES = 48 * 1024
 
 #: Seconds that a launch should take.  Ctrl-C is seen between launches, and Windows ends launches of two seconds.
 LAUNCH_SECONDS = 0.15
@@ -24,8 +24,11 @@ GROWTH = 8
 #: Numbers that the steps of one table leave for the host to sum up.
 PARTIALS_PER_TABLE = 2**22
 
-#: Microseconds of a barrier of the grid, and of a tile's product per term; they choose a schedule.
-BARRIER, TERM = 2.0, 1 / 32
+#: Cycles that choose tile and schedule (cost.py): of a term of a tile's product by the tile's size, as counted in
+#: machine code; at least of a slice, whose numbers come from the L2 cache; of a tile besides; of an update of 256
+#: weights; of a barrier of the grid.  Of a narrow output layer: rows at a time, terms at a time, cycles of these.
+NARROW_ROWS, NARROW_DEPTH, NARROW_CYCLES = 4, 224, 900
+CYCLES, LATENCY, TILE_CYCLES, UPDATE, BARRIER = {16: 6.0, 32: 13.0, 64: 42.0, 4: 1.0}, 300, 1200, 400, 3400
 #: Blocks of kernels that have no barrier of the grid.
 BLOCKS_WITHOUT_BARRIER, SIMULATED_BLOCKS = 1024, 2
 

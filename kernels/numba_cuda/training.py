@@ -2,8 +2,8 @@
 
 Where it sits: engine.py has checked the arguments and hands over rows on the device; a :class:`Training` fills tables
 with the scalars of each step and launches steps, as many at once as fit into a fraction of a second.  Before a launch
-the mirrors of parameters and states are called stale, and they are written to the host together at the end: whatever
-happens in between, device and host agree again with the next call.
+the mirrors of parameters and states are called stale, and at the end the device owes them to the host, which gets them
+together, now or later: whatever happens in between, device and host agree again with the next call.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp.kernels.numba_cuda import driver, settings
-from fastmlp.kernels.numba_cuda.code import pieces, tile_of
+from fastmlp.kernels.numba_cuda.code import pieces
+from fastmlp.kernels.numba_cuda.cost import schedule_of
 from fastmlp.kernels.numba_cuda.interrupts import deferred
-from fastmlp.kernels.numba_cuda.memory import Mirror, Rows, vector
+from fastmlp.kernels.numba_cuda.memory import Rows, vector
 from fastmlp.kernels.numba_cuda.pace import Pace
-from fastmlp.kernels.numba_cuda.plan import Plan, phases_of, schedule_of, table
+from fastmlp.kernels.numba_cuda.plan import Plan, phases_of, table
 
 if TYPE_CHECKING:
     from fastmlp.kernels.numba_cuda.workspace import Workspace
@@ -90,14 +91,16 @@ class Training:
             ws.factors, self.masks, self.partials,
         ]  # fmt: skip
         blocks = self._blocks()
-        schedule = schedule_of(ws.network, min(plan.rows, self.n), tile_of(ws.network.widths, plan.rows), blocks)
+        schedule = schedule_of(ws.network, min(plan.rows, self.n), ws.tile(plan.rows), blocks)
         phases = phases_of(ws, plan, schedule, self.update)
         self.n_phases, self.arguments[2] = len(phases), table(phases)
         down = pieces(min(plan.rows, self.n), code.TILE)
-        across = 1 if schedule == "rows" else pieces(max(ws.network.widths), code.TILE)
-        self.launch = driver.Launch(
-            code.train, min(blocks, max(down * across, len(plan.tasks))), code.THREADS, ws.stream
-        )
+        if schedule == "rows":
+            most = down
+        else:
+            most = max(down * pieces(max(ws.network.widths), code.TILE), pieces(min(plan.rows, self.n), code.NARROW))
+        blocks = min(blocks, max(most, len(plan.tasks)))
+        self.launch = driver.Launch(code.train, blocks, code.THREADS, ws.stream)
 
     def _blocks(self) -> int:
         """Return how many blocks may wait for each other."""
@@ -170,7 +173,7 @@ class Training:
         ws = self.ws
         for mirror in (ws.params, *ws.mirrors):
             mirror.stale()
-        self.in_flight = True
+        self.in_flight = ws.running = True
         self.timer.start()
         for these in phases:
             limits = self._limits(self.done, self.done + steps, chunks, these, offset)
@@ -189,22 +192,19 @@ class Training:
         return np.stack([of_tasks[:, 0, 0], of_tasks[:, 1:, 0].sum(axis=1), of_tasks[:, 1:, 1].sum(axis=1)])
 
     def finish(self, params: np.ndarray, optimizer: Any) -> None:
-        """Write parameters and states to the host, with the number of steps done, all of them or none.
+        """Note the steps done, and write parameters and states to the host unless they are held back.
 
         If an error came before a launch was waited for, nobody knows what the device has done: the host keeps what it
-        had before the epoch, and the next call uploads it.
+        was given last, and the next call uploads it.
         """
-        if self.in_flight or not self.done:
-            return
-        pairs: list[tuple[Mirror, np.ndarray]] = [(self.ws.params, params)]
-        pairs += zip(self.ws.mirrors, optimizer.states, strict=False)
         with deferred():
-            for mirror, _ in pairs:
-                mirror.fetch()
-            for mirror, array in pairs:
-                mirror.give(array)
-            optimizer.t += self.done
-            self.done = 0
+            if self.in_flight:
+                self.ws.forget()
+            elif self.done:
+                self.ws.owe(params, optimizer, self.done)
+                self.done = 0
+                if not self.ws.holds_back:
+                    self.ws.fetch()
 
 
 # --- what an epoch hands over -----------------------------------------------------------------------------------------

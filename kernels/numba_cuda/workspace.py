@@ -18,10 +18,13 @@ from fastmlp.kernels import layer_table
 from fastmlp.kernels.arguments import batch_size_of, check_network
 from fastmlp.kernels.contract import refuse
 from fastmlp.kernels.numba_cuda import driver
-from fastmlp.kernels.numba_cuda.code import activation_code, loss_code, module_of, tile_of
+from fastmlp.kernels.numba_cuda.code import activation_code, loss_code, module_of
+from fastmlp.kernels.numba_cuda.cost import tile_of
+from fastmlp.kernels.numba_cuda.interrupts import deferred
 from fastmlp.kernels.numba_cuda.memory import Mirror, Rows, check_samples
 
 if TYPE_CHECKING:
+    from fastmlp.kernels.codegen import CudaTile
     from fastmlp.kernels.numba_cuda.plan import Plan
     from fastmlp.kernels.numba_cuda.prediction import Prediction
     from fastmlp.kernels.numba_cuda.training import Training
@@ -39,7 +42,11 @@ class Workspace:
         Number of training kernels launched so far.
     device_seconds : float
         Seconds that these took, by the device's clock.
+    holds_back : bool
+        Whether training leaves parameters and states on the device until :meth:`fetch`; see contract.Workspace.
     """
+
+    holds_back = False
 
     def __init__(self, network: Network, batch_size: int) -> None:
         self.network, self.batch_size = network, batch_size_of(batch_size)
@@ -61,6 +68,9 @@ class Workspace:
         self.rows: Rows | None = None
         self.plans: dict[tuple, Plan] = {}
         self.mirrors: list[Mirror] = []
+        # the optimizer whose states, or whose parameters, the device owes the host, and the steps that the host knows
+        self.debtor: tuple[Any, int] | None = None
+        self.running = False  # whether steps were launched and nobody has noted yet that they are done
         self.prediction: Prediction | None = None
         self.latest: Training | None = None
 
@@ -79,10 +89,13 @@ class Workspace:
                 f"select GPU {self.device} again, or fit the network anew"
             )
 
+    def tile(self, rows: int) -> CudaTile:
+        """Return the tile of products with so many rows at a time."""
+        return tile_of(self.network.widths, rows, self.dtype == np.float64)
+
     def code(self, rows: int, rule: str | None = None) -> ModuleType:
         """Return the module for so many rows at a time."""
-        tile = tile_of(self.network.widths, rows)
-        return module_of(self.dtype == np.float64, tile, self.distinct, self.loss.entry, rule)
+        return module_of(self.dtype == np.float64, self.tile(rows), self.distinct, self.loss.entry, rule)
 
     @cached_property
     def n_weights(self) -> int:
@@ -116,8 +129,18 @@ class Workspace:
         """The stream in which the training kernels run."""
         return driver.api().stream()
 
-    def states(self, arrays: list[np.ndarray]) -> Any:
+    def upload(self, params: np.ndarray) -> None:
+        """Let the device have these parameters; what it owes to another array goes there first."""
+        owed = self.params.owed
+        if self.running or (owed is not None and owed is not params):
+            self.fetch()
+        self.params.upload(params)
+
+    def states(self, optimizer: Any = None) -> Any:
         """Return one device vector of all states, up to date."""
+        arrays = [] if optimizer is None else optimizer.states
+        if self.running or (self.debtor and self.debtor[0] is not optimizer):
+            self.fetch()
         if len(self.mirrors) < len(arrays) or not self.mirrors:
             n, count = self.n_params, max(len(arrays), 1)
             self.all_states = driver.allocate(n * count, self.dtype, "the optimizer's states")
@@ -125,3 +148,42 @@ class Workspace:
         for mirror, array in zip(self.mirrors, arrays, strict=False):
             mirror.upload(array)
         return self.all_states
+
+    # --- what the device owes the host --------------------------------------------------------------------------------
+
+    def owe(self, params: np.ndarray, optimizer: Any, steps: int) -> None:
+        """Note that the device has done steps which these parameters and the optimizer's states do not show."""
+        with deferred():
+            self.running, self.params.owed = False, params
+            for mirror, state in zip(self.mirrors, optimizer.states, strict=False):
+                mirror.owed = state
+            self.debtor = self.debtor or (optimizer, optimizer.t)
+            optimizer.t += steps
+
+    def fetch(self, states: bool = True) -> None:
+        """Write to the host what is owed: parameters, and the states too if asked; all of it or nothing."""
+        if self.running:
+            self.forget()
+        mirrors = [self.params, *(self.mirrors if states else ())] if self.debtor else []
+        pairs = [(mirror, mirror.owed) for mirror in mirrors if mirror.owed is not None]
+        with deferred():
+            try:
+                for mirror, _ in pairs:
+                    mirror.fetch()
+            except BaseException:
+                self.forget()
+                raise
+            for mirror, array in pairs:
+                mirror.give(array)
+            if all(mirror.owed is None for mirror in self.mirrors):
+                self.debtor = None
+
+    def forget(self) -> None:
+        """Give up what is owed, because nobody knows what the device has: the host's numbers count again."""
+        for mirror in (self.params, *self.mirrors):
+            mirror.owed = None
+            mirror.stale()
+        self.running = False
+        if self.debtor:
+            optimizer, known = self.debtor
+            optimizer.t, self.debtor = known, None

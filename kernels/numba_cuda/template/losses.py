@@ -7,33 +7,33 @@
 
 @device
 def shifted_exponentials(z, z_at, out, out_at, width, shared, inside):
-    """out = exp(z - max z) of the row that SIDE threads share -> (max z, sum of out)."""
-    lane, best = cuda.threadIdx.x % SIDE, LOWEST
+    """out = exp(z - max z) of the row that LANES threads share -> (max z, sum of out)."""
+    lane, best = cuda.threadIdx.x % LANES, LOWEST
     j = lane
     while j < width and inside:
         if z[U(z_at + j)] > best:
             best = z[U(z_at + j)]
-        j += SIDE
+        j += LANES
     best = lanes_max(shared, best)
     total, j = ZERO, lane
     while j < width and inside:
         e = exp_(z[U(z_at + j)] - best)
         out[U(out_at + j)] = e
         total += e
-        j += SIDE
+        j += LANES
     return best, lanes_sum(shared, total)
 
 
 @device
 def others_of(t, at, width, shared, inside):
-    """The sum of a row's exponentials without one of the largest, which are 1; SIDE threads share the row."""
-    rest, tops, j = ZERO, ZERO, cuda.threadIdx.x % SIDE
+    """The sum of a row's exponentials without one of the largest, which are 1; LANES threads share the row."""
+    rest, tops, j = ZERO, ZERO, cuda.threadIdx.x % LANES
     while j < width and inside:
         if t[U(at + j)] == ONE:
             tops += ONE
         else:
             rest += t[U(at + j)]
-        j += SIDE
+        j += LANES
     rest = lanes_sum(shared, rest)
     return rest + (lanes_sum(shared, tops) - ONE)
 
@@ -52,27 +52,27 @@ def loss_row(z, z_at, y, y_at, c, w, delta, at, width, shared, inside):
     if READS_P:
         others = others_of(delta, at, width, shared, inside)
     if EVERY_OUTPUT:
-        first, last = cuda.threadIdx.x % SIDE, width
+        first, last = cuda.threadIdx.x % LANES, width
     value, slopes, n, j = ZERO, ZERO, REAL(width), first
     while j < last and inside:
         target, x, p, q = term_of(z, z_at, y, y_at, c, delta, at, j, best, total, log_sum, others)
         value += term_value(target, x, p, q, n)
         slopes += term_slope(target, x, p, q, n)
-        j += SIDE
+        j += LANES
     if EVERY_OUTPUT:
         value = lanes_sum(shared, value)
     if EVERY_OUTPUT and SOFTMAX_LINK:
         slopes = lanes_sum(shared, slopes)
     elif READS_P:
         cuda.syncthreads()  # all have read the label's exponential
-    factor, j = -slopes * w / total, cuda.threadIdx.x % SIDE
+    factor, j = -slopes * w / total, cuda.threadIdx.x % LANES
     while j < width and inside:
         slope = slopes if j == c else ZERO
         if EVERY_OUTPUT:
             target, x, p, q = term_of(z, z_at, y, y_at, c, delta, at, j, best, total, log_sum, others)
             slope = term_slope(target, x, p, q, n)
         delta[U(at + j)] = delta[U(at + j)] * factor + slope * w if SOFTMAX_LINK else slope * w
-        j += SIDE
+        j += LANES
     return value * w / n if MEAN_OVER_OUTPUTS else value * w
 
 
@@ -89,13 +89,13 @@ def term_of(z, z_at, y, y_at, c, t, at, j, best, total, log_sum, others):
 
 
 @device
-def loss_tile(d, s, shared, i0):
-    """Loss and delta of rows i0 .. i0 + TILE of the chunk; SIDE threads share a row."""
+def loss_rows(d, s, shared, i0, end):
+    """Loss and delta of rows i0 .. end of the chunk; LANES threads share a row."""
     last = d.net[N_LAYERS] - 1
-    width, lane = entry(d, last, FAN_OUT), cuda.threadIdx.x % SIDE
-    for r in range(MICRO):
-        i = i0 + r * SIDE + cuda.threadIdx.x // SIDE
-        inside = i < s.rows
+    width, lane = entry(d, last, FAN_OUT), cuda.threadIdx.x % LANES
+    while i0 < end:
+        i = i0 + cuda.threadIdx.x // LANES
+        inside = i < end
         row, c, w = i * 0, i * 0, ONE
         if inside:
             row = row + (d.order[U(s.first + i)] if s.gathered else s.first + i)
@@ -109,3 +109,4 @@ def loss_tile(d, s, shared, i0):
         )  # fmt: skip
         if inside and lane == 0:
             d.work[U(d.net[ROW_LOSS] + i)] = value
+        i0 += THREADS // LANES

@@ -81,7 +81,7 @@ def tile_operation(d, s, shared, operation, i0, j0, spread):
     n = d.net[N_LAYERS]
     if operation == n:
         cuda.syncthreads()
-        loss_tile(d, s, shared, i0)
+        loss_rows(d, s, shared, i0, min(i0 + TILE, s.rows))
         return
     k = operation if operation < n else 2 * n - operation
     width = entry(d, k, FAN_OUT) if operation < n else entry(d, k, FAN_IN)
@@ -115,14 +115,67 @@ def tiles_phase(d, s, shared, first, last, spread):
 
 
 @device
+def narrow_product(d, s, shared, k, i0):
+    """Z of rows i0 .. i0 + NARROW of layer k, which has at most COLUMNS neurons; the order of sums is the tiles'.
+
+    A thread has one result of one group.  So few rows to a block let many blocks work.
+    """
+    fan_in, width, tid = entry(d, k, FAN_IN), entry(d, k, FAN_OUT), cuda.threadIdx.x
+    group, i, j = tid // (NARROW * COLUMNS), tid // COLUMNS % NARROW, tid % COLUMNS
+    at, weights, total, p0 = entry(d, k - 1, OUT) + i0 * fan_in, entry(d, k, W), ZERO, 0 * fan_in
+    while p0 < fan_in:
+        cuda.syncthreads()
+        n, e = min(NARROW_DEPTH, fan_in - p0), tid
+        while e < NARROW * NARROW_DEPTH:
+            row, p, a = e // NARROW_DEPTH, e % NARROW_DEPTH, ZERO
+            if i0 + row < s.rows and p < n:
+                a = d.work[U(at + row * fan_in + p0 + p)]
+            shared[U(e)] = a
+            e += THREADS
+        e = tid
+        while e < NARROW_DEPTH * width:
+            shared[U(NARROW * NARROW_DEPTH + e)] = d.params[U(weights + p0 * width + e)] if e < n * width else ZERO
+            e += THREADS
+        cuda.syncthreads()
+        q = group * QUAD
+        while q < NARROW_DEPTH and j < width:
+            x_at, y_at = i * NARROW_DEPTH + q, NARROW * NARROW_DEPTH + q * width + j
+            for p in range(QUAD):
+                total += shared[U(x_at + p)] * shared[U(y_at + p * width)]
+            q += GROUPS * QUAD
+        p0 += NARROW_DEPTH
+    half = 1
+    while half < GROUPS:
+        cuda.syncthreads()
+        shared[U(tid)] = total
+        cuda.syncthreads()
+        if group % (2 * half) == 0:
+            total += shared[U(tid + half * NARROW * COLUMNS)]
+        half *= 2
+    if group == 0 and j < width and i0 + i < s.rows:
+        d.work[U(entry(d, k, Z) + (i0 + i) * width + j)] = total + d.params[U(entry(d, k, B) + j)]
+
+
+@device
+def narrow_phase(d, s, shared):
+    """The output layer and the loss, NARROW rows at a time."""
+    i0 = cuda.blockIdx.x * NARROW
+    while i0 < s.rows:
+        narrow_product(d, s, shared, d.net[N_LAYERS] - 1, i0)
+        cuda.syncthreads()
+        loss_rows(d, s, shared, i0, min(i0 + NARROW, s.rows))
+        i0 += cuda.gridDim.x * NARROW
+
+
+@device
 def columns_phase(d, s, shared, kind, k):
-    j0 = cuda.blockIdx.x * TILE
+    j0 = cuda.blockIdx.x * COLUMNS
     while j0 < entry(d, k, FAN_OUT):
         if kind == BATCH_FORWARD:
             batch_forward(d, s, shared, k, j0)
         else:
             batch_backward(d, s, shared, k, j0)
-        j0 += cuda.gridDim.x * TILE
+        j0 += cuda.gridDim.x * COLUMNS
 
 
 @device
@@ -131,6 +184,8 @@ def run_phase(d, s, shared, phase, alpha, l1, max_norm):
     kind, first = d.phases[U(at + PHASE)], d.phases[U(at + FIRST)]
     if kind == TILES:
         tiles_phase(d, s, shared, first, d.phases[U(at + LAST)], d.phases[U(at + SPREAD)])
+    elif kind == NARROW_OUTPUT:
+        narrow_phase(d, s, shared)
     elif kind in (BATCH_FORWARD, BATCH_BACKWARD):
         columns_phase(d, s, shared, kind, first)
     elif kind == SLICES:
@@ -163,7 +218,7 @@ def train(
         net, layers, phases, tasks, X, indptr, indices, y, classes, weight, order, params, states, grad, work, scalars,
         factors, masks, partials,
     )  # fmt: skip
-    shared = cuda.shared.array(SHARED, REAL)
+    shared = cuda.shared.array(SHARED, REAL, alignment=16)
     grid = cuda.cg.this_grid()
     step = first_step
     while step < last_step:
@@ -193,16 +248,16 @@ def predict(net, layers, X, indptr, indices, order, params, work, masks, out, fl
         net, layers, layers, layers, X, indptr, indices, X, indices, X, order, params, X, X, work, X, X, masks, X
     )  # fmt: skip
     s = Step(first * 0, first, first * 0, rows, rows, 1, gathered, 0)
-    shared = cuda.shared.array(SHARED, REAL)
+    shared = cuda.shared.array(SHARED, REAL, alignment=16)
     k = net[N_LAYERS] - 1
-    width, tid, lane = entry(d, k, FAN_OUT), cuda.threadIdx.x, cuda.threadIdx.x % SIDE
+    width, tid, lane = entry(d, k, FAN_OUT), cuda.threadIdx.x, cuda.threadIdx.x % LANES
     i0 = cuda.blockIdx.x * TILE
     while i0 < rows:
         check_finite(d, s, flags, i0)
         rows_forward(d, s, shared, i0)
         cuda.syncthreads()
-        for r in range(MICRO):
-            i = i0 + r * SIDE + tid // SIDE
+        for r in range(TILE * LANES // THREADS):
+            i = i0 + r * (THREADS // LANES) + tid // LANES
             inside, z_at, at = i < rows, entry(d, k, Z) + i * width, i * width
             total = ONE
             if SOFTMAX_LINK:
@@ -210,7 +265,7 @@ def predict(net, layers, X, indptr, indices, order, params, work, masks, out, fl
             j = lane
             while j < width and inside:
                 out[U(at + j)] = out[U(at + j)] / total if SOFTMAX_LINK else link(work[U(z_at + j)])
-                j += SIDE
+                j += LANES
         i0 += cuda.gridDim.x * TILE
 
 

@@ -69,15 +69,15 @@ def activation_forward(d, s, k, i, j, width, z):
 
 @device
 def batch_forward(d, s, shared, k, j0):
-    """y = scale zhat + shift of neurons j0 .. j0 + TILE of layer k, over all rows; then the stage that follows."""
+    """y = scale zhat + shift of neurons j0 .. j0 + COLUMNS of layer k, over all rows; then the stage that follows."""
     tid, width = cuda.threadIdx.x, entry(d, k, FAN_OUT)
-    j, at, first, n = j0 + tid % TILE, entry(d, k, Z), tid // TILE, REAL(s.rows)
+    j, at, first, n = j0 + tid % COLUMNS, entry(d, k, Z), tid // COLUMNS, REAL(s.rows)
     mean = column_sum(d, shared, at, width, j, s.rows) / n
     total, i = ZERO, first
     while i < s.rows and j < width:
         apart = d.work[U(at + i * width + j)] - mean
         total += apart * apart
-        i += THREADS // TILE
+        i += THREADS // COLUMNS
     var = column_total(shared, total) / n
     if j >= width:
         return
@@ -93,7 +93,7 @@ def batch_forward(d, s, shared, k, j0):
             factor = mask_at(d, s, k + 1, entry(d, k, THRESHOLD), i, width, j)
             d.work[U(entry(d, k, OUT) + i * width + j)] = y * factor
             d.work[U(entry(d, k, DELTA_Y) + i * width + j)] = factor
-        i += THREADS // TILE
+        i += THREADS // COLUMNS
     if first == 0:
         d.work[U(entry(d, k, MOMENTS) + j)] = root
         unbiased = var * (n / REAL(max(s.rows - 1, 1)))
@@ -109,26 +109,26 @@ def batch_backward(d, s, shared, k, j0):
     Where x is the activation, the way back goes on through its slope, which lies in DELTA.
     """
     tid, width = cuda.threadIdx.x, entry(d, k, FAN_OUT)
-    j, at, zhat, n = j0 + tid % TILE, entry(d, k, DELTA_Y), entry(d, k, Z), REAL(s.rows)
+    j, at, zhat, n = j0 + tid % COLUMNS, entry(d, k, DELTA_Y), entry(d, k, Z), REAL(s.rows)
     to, product_at, learned = entry(d, k, DELTA), entry(d, k, PRODUCT), entry(d, k, SLOPE) >= 0
     after = entry(d, k, BATCH_NORM) == NORM_AFTER
     plain = column_sum(d, shared, at, width, j, s.rows)
-    total, i = ZERO, tid // TILE
+    total, i = ZERO, tid // COLUMNS
     while i < s.rows and j < width:
         total += d.work[U(at + i * width + j)] * d.work[U(zhat + i * width + j)]
-        i += THREADS // TILE
+        i += THREADS // COLUMNS
     along = column_total(shared, total)
     if j >= width:
         return
-    factor, i = d.params[U(entry(d, k, SCALE) + j)] / d.work[U(entry(d, k, MOMENTS) + j)], tid // TILE
+    factor, i = d.params[U(entry(d, k, SCALE) + j)] / d.work[U(entry(d, k, MOMENTS) + j)], tid // COLUMNS
     while i < s.rows:
         e = i * width + j
         x = factor * (d.work[U(at + e)] - plain / n - d.work[U(zhat + e)] * (along / n))
         if after and learned:
             d.work[U(product_at + e)] = x * d.work[U(product_at + e)]
         d.work[U(to + e)] = x * d.work[U(to + e)] if after else x
-        i += THREADS // TILE
-    if tid < TILE:
+        i += THREADS // COLUMNS
+    if tid < COLUMNS:
         d.grad[U(entry(d, k, SCALE) + j)] = along
         d.grad[U(entry(d, k, SHIFT) + j)] = plain
 

@@ -23,7 +23,7 @@ SPARSE, WEIGHTED, STORE, ROW_LOSS, DELTA_OUT, CLIPPED, IN_THRESHOLD = 7, 8, 9, 1
 NET_ENTRIES = 14
 # the columns of ``layers`` are kernels/layer_table.py's, as is the order of a layer's arrays
 # kinds of phases
-GATHER, TILES, BATCH_FORWARD, BATCH_BACKWARD, SLICES, UPDATE = 0, 1, 2, 3, 4, 5
+GATHER, TILES, BATCH_FORWARD, BATCH_BACKWARD, SLICES, UPDATE, NARROW_OUTPUT = 0, 1, 2, 3, 4, 5, 6
 # columns of ``phases``: kind; layer, or of TILES the first operation and the one behind the last, and whether the
 # columns, too, are spread over the blocks.  Operations on a tile of rows: 0 .. N_LAYERS - 1 forward, N_LAYERS the loss,
 # then backward from the top layer to the second

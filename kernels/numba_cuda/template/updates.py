@@ -59,12 +59,12 @@ def weight_task(d, s, shared, t, k, i0, j0, alpha, l1):
 
 @device
 def vector_task(d, s, shared, t, kind, k, j0):
-    """TILE entries of an array of layer k other than W: gradient, update."""
+    """COLUMNS entries of an array of layer k other than W: gradient, update."""
     width, tid = entry(d, k, FAN_OUT), cuda.threadIdx.x
-    j, place = j0 + tid % TILE, entry(d, k, W + kind)
+    j, place = j0 + tid % COLUMNS, entry(d, k, W + kind)
     g = vector_gradient(d, s, shared, kind, k, j, width)
     square = ZERO
-    if tid < TILE and j < width:
+    if tid < COLUMNS and j < width:
         u = uniforms(d.scalars, s.number)
         square = finish(d, s, place + j, d.params[U(place + j)], g, ZERO, ZERO, u)
     if d.net[CLIPPED]:
