@@ -52,7 +52,7 @@ SETTINGS: dict[str, Callable[[Any, int], float]] = {
     "feeds": lambda network, k: network.batch_ensemble and k + 1 < len(network.activations),
     "threshold": lambda network, k: threshold(network.dropout[k]) if network.dropout else 0,
     "rate": lambda network, k: network.dropout[k] if network.dropout else 0.0,
-    "spread": lambda network, k: spread(network.drawn_slopes[k]) if network.drawn_slopes else 0.0,
+    "slope_spread": lambda network, k: spread(network.drawn_slopes[k]) if network.drawn_slopes else 0.0,
 }
 #: Setting, or size -> the arrays of a layer where it is not 0.
 NEEDED = {
@@ -63,7 +63,7 @@ NEEDED = {
     "ensemble": ("member_out",),
 }
 #: Settings that are no integers.
-REALS = ("rate", "spread")
+REALS = ("rate", "slope_spread")
 
 
 def _matrix(rows: int, layer: Any) -> int:

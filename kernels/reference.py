@@ -913,6 +913,11 @@ def _bits(seed: int, t: int, layer: int, index: Array) -> Array:
     return _mix(_mix(index.astype(np.uint32) ^ k0) + k1) >> np.uint32(8)
 
 
+def _draws(network: Any, X: Any, seed: int, t: int, factor: float, places: Array | None) -> tuple[Any, list]:
+    """The network of step t with its random slopes, and its masks."""
+    return _drawn(network, X.shape[0], seed, t, places), _masks(network, X, seed, t, factor, places)
+
+
 class _RandomSlopes:
     """The rrelu of one step, as users' formulas are given: z where z > 0, else slope z; slopes (n k, width)."""
 
@@ -1037,8 +1042,8 @@ def train_epoch(
     """One pass over the data, or several: for each batch of rows its gradient, then :func:`update`.
 
     Loss and gradient of a batch are those of :func:`loss_and_grad` over the batch's rows, with what
-    training alone has: batch_norm (before an activation or after it; see :func:`_normalize_forward`)
-    and then dropout (a = a * keep / (1 - rate)).  A gradient whose norm is larger than
+    training alone has: random slopes (:func:`_drawn`), batch_norm (before an activation or after it;
+    see :func:`_normalize_forward`) and then dropout (a = a * keep / (1 - rate)).  A gradient whose norm is larger than
     ``optimizer.max_grad_norm`` is scaled down to it; before the update, params = params * (1 -
     decay).  Both concern all entries that are trained, which are those in front of the running
     statistics.  Each array of the flat vector has its own factors of decay and of the update's scalars; one whose
@@ -1070,8 +1075,7 @@ def train_epoch(
         batch, places = _batch(order, step, batch_size, shared)
         X_batch, y_batch, batch_w = X[batch], y[batch], None if w is None else w[batch]
         factor = 1.0 if dropouts is None else float(dropouts[step])
-        masks = _masks(network, X_batch, seed, optimizer.t, factor, places)
-        drawn = _drawn(network, len(batch), seed, optimizer.t, places)
+        drawn, masks = _draws(network, X_batch, seed, optimizer.t, factor, places)
         args = drawn, params, X_batch, y_batch, batch_w, masks, float(alpha), float(l1)
         value, grad = _train_backprop(*args) if shared is None else _shared_backprop(*args, shared)
         decay = 0.0 if decays is None else decays[step]

@@ -54,10 +54,10 @@ static const FN(mask) *FN(slopes_of)(const FN(chunk) *c, int l, FN(mask) *slopes
 {
     const fm_workspace *ws = c->ws;
     const fm_layer *layer = &ws->layers[l];
-    if (layer->spread == 0 || !c->epoch || c->epoch->rule < 0)
+    if (layer->slope_spread == 0 || !c->epoch || c->epoch->rule < 0)
         return NULL;
     *slopes = FN(new_mask)(0, 0.0, layer->fan_out, c->epoch->seed, c->epoch->t + (uint64_t)c->step, l + SLOPES);
-    slopes->scale = (REAL)layer->spread;
+    slopes->scale = (REAL)layer->slope_spread;
     if (c->epoch->places) {
         slopes->places = c->epoch->places + c->epoch->starts[c->step];
         slopes->members = ws->members;

@@ -133,9 +133,11 @@ def multiply(n, x, y):
 @njit(**INLINE)
 def draw_slopes(layer, call, step, k, first, n, source, address):
     """Random slopes of negative z in hidden layer k (Xu et al. 2015); a gradient alone is that of the mean slopes."""
-    if call[RULE] and layer.view(np.float64)[SPREAD] > 0.0:
+    if call[RULE] and layer.view(np.float64)[SLOPE_SPREAD] > 0.0:
         key = mask_key(call[SEED], call[T] + step, k + 32768)  # so far from the layers of masks
-        apply_slopes(key, layer.view(np.float64)[SPREAD], first, n, layer[FAN_OUT], layer[LD_OUT], source, address)
+        apply_slopes(
+            key, layer.view(np.float64)[SLOPE_SPREAD], first, n, layer[FAN_OUT], layer[LD_OUT], source, address
+        )
 
 
 @njit(**OPTIONS)
