@@ -12,7 +12,7 @@ from fastmlp.bench.settings import Settings
 from bench_runs import PAIR, assert_tables, needs_two, run_here, silent
 
 
-@pytest.mark.parametrize("suite", ["cold", "grid", "predict", "scaling"])
+@pytest.mark.parametrize("suite", ["cold", "many", "predict", "scaling"])
 def test_suite_runs_in_this_process(suite, monkeypatch):
     run_here(monkeypatch)
     monkeypatch.setattr(engines, "usable", lambda: ("reference",))  # nothing is compiled
