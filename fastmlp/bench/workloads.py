@@ -1,4 +1,4 @@
-"""The nets and data of `train`, `predict`, `many` and `cuda`, and what every rival gets: rows, initial weights, order of rows.
+"""The nets and data of `train`, `predict`, `many` and `cuda`, and what rivals get: rows, first weights, order of rows.
 
 Data is written to a folder once by the parent (`Workload.write`) and read by each worker (`Task.read`), so that all see
 the same bytes.
