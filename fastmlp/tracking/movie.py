@@ -205,12 +205,14 @@ class TrainingMovie:
 
     def _write(self, frames: list[Frame], history: dict[str, Any], classes: Any) -> None:
         """Draw the frames into a file beside all others, and put it in its place."""
+        from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         widths = [PANELS[panel] for panel in self._shown]
-        figure = Figure(figsize=(3 * sum(widths) + 0.6, 3.0))  # no window, whatever the backend
-        figure.set_layout_engine("none")  # whatever matplotlib is set to
+        layouts = {"figure.constrained_layout.use": False, "figure.autolayout": False}  # savefig would choose one, too
+        with rc_context(layouts):
+            figure = Figure(figsize=(3 * sum(widths) + 0.6, 3.0))  # no window, whatever the backend
         FigureCanvasAgg(figure)
         shown = [frame.outputs for frame in frames if frame.outputs is not None]
         if classes is None and self.y is not None:
@@ -221,7 +223,7 @@ class TrainingMovie:
         writer = _gif_writer(self.fps) if suffix == ".gif" else _mp4_writer(self.fps)
         with tempfile.TemporaryDirectory() as folder:
             film = Path(folder, f"film{suffix}")
-            with writer.saving(figure, str(film), self.dpi):
+            with rc_context(layouts), writer.saving(figure, str(film), self.dpi):
                 for frame in frames:
                     figure.clear()
                     self._draw(figure, widths, frame, history, classes)
