@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from fastmlp.bench import cold, grid, options, peak, processes, suites, worker
+from fastmlp.bench import cold, many, options, peak, processes, suites, worker
 from fastmlp.engines import backends
 
 #: Two engines to run side by side.
@@ -29,7 +29,7 @@ def run_here(patch):
     patch.setattr(processes, "ask", ask_here)
     patch.setattr(peak, "SIZES", (64,))
     patch.setattr(cold, "NET", "iris")
-    patch.setattr(grid, "JOBS", 1)
+    patch.setattr(many, "JOBS", 1)
     patch.setattr(options, "NETS", ("iris",))
 
 

@@ -248,7 +248,7 @@ def test_a_rival_that_breaks_down_is_named(tampered, tmp_path):
 
 
 @pytest.mark.exhaustive  # a minute; test_bench_suites.py runs them in one process
-@pytest.mark.parametrize("suite", ["predict", "cold", "grid", "scaling"])
+@pytest.mark.parametrize("suite", ["predict", "cold", "many", "scaling"])
 def test_suite_runs_and_shows_itself(suite, monkeypatch):
     settings = Settings(rivals=("scikit-learn",), seconds=0.01, quick_check=True)
     monkeypatch.setattr(engines, "usable", lambda: ("reference",))  # nothing is compiled

@@ -4,7 +4,7 @@
 |---|---|
 | `settings.py` | what a run is asked for |
 | `suites.py` | the table of suites; `run` them into one document |
-| `quick.py`, `train.py`, `predict.py`, `cold.py`, `grid.py`, `scaling.py`, `options.py`, `cuda.py` | one suite each |
+| `quick.py`, `train.py`, `predict.py`, `cold.py`, `many.py`, `scaling.py`, `options.py`, `cuda.py` | one suite each |
 | `precision.py` | the suite of `matmul_precision`: times, errors of products, ends of fits |
 | `products.py` | the three products of a step, each by the smallest network that computes it |
 | `turns.py` | trainers that take turns in one process, for `options` and `precision` |

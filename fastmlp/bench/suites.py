@@ -16,7 +16,7 @@ SUITES: Mapping[str, str] = {
     "train": "time of a training step, all rivals",
     "predict": "class probabilities of one row and of many",
     "cold": "first import and first fit",
-    "grid": "a grid search, scikit-learn's in two processes, ours on two threads",
+    "many": "hundreds of small nets, as searches train them and by jax.vmap; a grid search to its end",
     "scaling": "time and memory from 10^4 to 10^7 rows",
     "options": "what activations, solvers and regularizers cost over the plain network",
     "precision": "what matmul_precision gains in time and costs in exactness, and where fits end",

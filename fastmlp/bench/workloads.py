@@ -1,4 +1,4 @@
-"""The nets and data of `train`, `predict` and `cuda`, and what every rival gets: rows, initial weights, order of rows.
+"""The nets and data of `train`, `predict`, `many` and `cuda`, and what rivals get: rows, first weights, order of rows.
 
 Data is written to a folder once by the parent (`Workload.write`) and read by each worker (`Task.read`), so that all see
 the same bytes.
@@ -154,7 +154,7 @@ def flat(arrays: Iterable[np.ndarray]) -> np.ndarray:
 class Task:
     """A workload inside a worker: rows, initial weights, and the order of rows in every epoch.
 
-    The draws are those of the estimators for random_state=SEED: weights first, then one shuffle of the order per
+    The draws are those of the estimators for random_state=seed: weights first, then one shuffle of the order per
     epoch, from numpy's legacy generator, whose stream is the same in every version. So the estimators can draw them
     for themselves, and the others get copies.
     """
@@ -167,11 +167,12 @@ class Task:
         threads: int,
         backend: str = "auto",
         precision: str = HIGHEST,  # of float32 products
+        seed: int = SEED,
     ) -> None:
         self.workload, self.X, self.y = workload, X, y
         self.threads, self.backend, self.precision = threads, backend, precision
         self.network = workload.network(X.dtype.name).with_precision(precision)
-        self._rng = np.random.RandomState(SEED)
+        self._rng = np.random.RandomState(seed)
         self.params = self.network.initial_params(self._rng, gain=6.0)  # (n_params,)
         self._orders: list[np.ndarray] = []
 

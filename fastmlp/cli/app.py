@@ -48,11 +48,11 @@ SLOWER = 3
 OPTIONS_OF = {
     "data": ("quick",),
     "solver": ("quick",),
-    "workload": ("train", "precision", "cuda"),
+    "workload": ("train", "precision", "many", "cuda"),
     "precision": ("train",),
     "engines": ("quick", "train", "cold"),
-    "rival": ("train", "predict", "cold", "grid", "options", "cuda", "tabular"),
-    "dtype": ("train", "predict", "cold", "grid", "options"),
+    "rival": ("train", "predict", "cold", "many", "options", "cuda", "tabular"),
+    "dtype": ("train", "predict", "cold", "many", "options"),
     "table": ("tabular",),
     "max_rows": ("tabular",),
     "wheels": ("tabular",),
@@ -277,10 +277,11 @@ def bench(
     """Time fastmlp and its rivals on the same work: results are compared first, times shown after.
 
     **quick** whole fits against scikit-learn, in a minute · **train** time of a training step, all rivals ·
-    **predict** class probabilities · **cold** first import and first fit · **grid** GridSearchCV · **scaling** time
-    and memory up to 10^7 rows · **options** what activations, solvers and regularizers cost · **precision** what
-    matmul_precision gains and costs · **tabular** errors and times of estimators on tables · **cuda** a training step
-    on a GPU · **all** of these, without tabular, which takes hours, and without cuda where there is no GPU.
+    **predict** class probabilities · **cold** first import and first fit · **many** hundreds of nets, as searches
+    train them · **scaling** time and memory up to 10^7 rows · **options** what activations, solvers and regularizers
+    cost · **precision** what matmul_precision gains and costs · **tabular** errors and times of estimators on tables ·
+    **cuda** a training step on a GPU · **all** of these, without tabular, which takes hours, and without cuda where
+    there is no GPU.
 
     A rival whose results differ has no times, and the command exits with 1. Rivals that are not installed are shown
     as absent; `pip install "fastmlp[rivals]"` brings them, or FASTMLP_RIVALS_PYTHON names an interpreter that has

@@ -9,6 +9,9 @@ function from X (n, n_features) to class probabilities (n, n_classes), or both.
 In the suite `cuda` a trainer is told its device too, and leaves in `seconds` what a fit took once its weights were in
 place; the module has `device_name()`, which fails where there is no device.
 
+In the suite `many` a module has `scorer(task, candidates, splits, epochs)`, a function that trains the nets of all
+candidates on all splits at once and returns their scores (candidates, splits); or its estimators are searched.
+
 models.py has the table of the suite `tabular`, whose rows are here too; tabular.py makes its estimators.
 
 Products of float32 may be asked for with less than the highest precision, in the suite `train`. A trainer reads
@@ -51,16 +54,16 @@ JAX_WORDS = {"highest": "highest", "high": "BF16_BF16_F32_X3", "medium": "BF16_B
 OURS = Rival(
     ("fastmlp",),
     "estimators",
-    ("train", "predict", "cold", "grid", "scaling", "options", "precision"),
+    ("train", "predict", "cold", "many", "scaling", "options", "precision"),
     _words('matmul_precision="{}"'),
 )
 
 RIVALS: Mapping[str, Rival] = {
-    "scikit-learn": Rival(("scikit-learn",), "estimators", ("train", "predict", "cold", "grid")),
+    "scikit-learn": Rival(("scikit-learn",), "estimators", ("train", "predict", "cold", "many")),
     "pytorch": Rival(("torch",), "pytorch", ("train", "predict", "options"), TORCH_WORDS),
     "torch.compile": Rival(("torch",), "pytorch", ("train",), TORCH_WORDS),
     "torch autocast": Rival(("torch",), "pytorch", ("train",), {"medium": "autocast of all layers to bfloat16"}),
-    "jax": Rival(("jax",), "jax_scan", ("train",), JAX_WORDS),
+    "jax": Rival(("jax",), "jax_scan", ("train", "many"), JAX_WORDS),
     "onnxruntime": Rival(("onnxruntime", "onnx"), "onnx_session", ("predict",)),
     "torch gpu": Rival(("torch",), "torch_device", ("cuda",)),
     "torch.compile gpu": Rival(("torch",), "torch_device", ("cuda",)),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -66,8 +68,8 @@ class Trainer:
         return [layers, m, v], loss
 
     def _epoch(self, state: Any, order: jax.Array, lr: jax.Array, X: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
-        """Return the state and the mean loss of an epoch; order (n_samples,), lr (steps,)."""
-        n, size = len(X), self.task.workload.batch_size
+        """Return the state and the mean loss of an epoch; order (rows of X), lr (steps,)."""
+        n, size = len(order), self.task.workload.batch_size
         whole = n // size
         state, losses = jax.lax.scan(
             lambda state, step: self._step(state, step[0], step[1], X, y),
@@ -104,6 +106,50 @@ class Trainer:
 
 
 trainer = Trainer
+
+
+def scorer(
+    task: Task, candidates: Sequence[Mapping[str, Any]], splits: Sequence[tuple[np.ndarray, np.ndarray]], epochs: int
+) -> Callable[[], np.ndarray]:
+    """Return a function that trains a net per candidate and split, all at once, and returns their log losses times -1.
+
+    A candidate has `learning_rate_init` and `random_state`. Splits (train, test) have equal sizes, so nets of a
+    candidate draw the same weights and orders, as the estimators do. X and y are shared.
+    """
+    one = Trainer(task, "jax")
+    train = jax.jit(jax.vmap(one._epoch, in_axes=(0, 0, 0, None, None)), donate_argnums=(0,))
+    loss = jax.jit(jax.vmap(lambda layers, rows, X, y: one._loss(layers, X[rows], y[rows]), in_axes=(0, 0, None, None)))
+    trained, tested = (np.array(rows) for rows in zip(*splits, strict=True))  # (splits, rows)
+    rows = trained[0]
+
+    def scores() -> np.ndarray:
+        tasks = [
+            Task(
+                replace(task.workload, learning_rate=candidate["learning_rate_init"]),
+                *(task.X[rows], task.y[rows]),
+                *(task.threads, task.backend, task.precision),
+                seed=candidate["random_state"],
+            )
+            for candidate in candidates
+        ]
+
+        def per_net(arrays: Sequence[np.ndarray]) -> jax.Array:  # an array per candidate, for each of its splits
+            return jnp.asarray(np.repeat(np.stack(arrays), len(splits), axis=0))
+
+        layers = [
+            (per_net([W for W, _ in pairs]), per_net([b for _, b in pairs]))
+            for pairs in zip(*(task.layers for task in tasks), strict=True)
+        ]
+        state = [layers, *(jax.tree.map(jnp.zeros_like, layers) for _ in range(2))]
+        steps = len(tasks[0].batches)
+        for epoch in range(epochs):
+            orders = np.concatenate([trained[:, task.orders(epoch + 1)[epoch]] for task in tasks]).astype(np.int32)
+            lr = per_net([task.learning_rates(epoch * steps, steps).astype(task.X.dtype) for task in tasks])
+            state, _ = train(state, jnp.asarray(orders), lr, one.X, one.y)
+        test_rows = jnp.asarray(np.tile(tested, (len(tasks), 1)).astype(np.int32))
+        return -np.asarray(loss(state[0], test_rows, one.X, one.y)).reshape(len(tasks), len(splits))
+
+    return scores
 
 
 def device_name() -> str:
