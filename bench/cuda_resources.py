@@ -64,6 +64,7 @@ def _spills(train: tuple[int, int, int], predict: tuple[int, int, int]) -> dict[
 BOUNDS = {
     "64-128-128-10, Adam, float32": _spills((336, 176, 0), (0, 0, 0)),
     "1024 x 3, gelu, AdamW, float32": _spills((408, 340, 0), (32, 40, 0)),
+    "1024 x 3, gelu, AdamW, float64": _spills((920, 568, 0), (368, 56, 0)),
     "every activation, Nadam, float32": _spills((344, 176, 0), (0, 0, 0)),
 }
 #: One for each of the two smaller tiles: some minutes of one core.

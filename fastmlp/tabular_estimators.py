@@ -222,12 +222,13 @@ class _RealMLP(BaseTabular):
         )
 
     def _shape(self) -> dict[str, Any]:
-        names = map(choices.name_of, activations_of(self.activation, len(self._hidden_sizes())))
-        if self.use_parametric_act and "prelu" in names:
-            raise ValueError(
-                "use_parametric_act=True, as with preset='td', makes no sense with activation 'prelu', which learns"
-                " its own slopes: set use_parametric_act=False"
-            )
+        names = [*map(choices.name_of, activations_of(self.activation, len(self._hidden_sizes())))]
+        for name in ("prelu", "rrelu"):
+            if self.use_parametric_act and name in names:
+                raise ValueError(
+                    f"use_parametric_act=True, as with preset='td', makes no sense with activation {name!r}, which has"
+                    " slopes of its own: set use_parametric_act=False"
+                )
         return {"input_scale": True, "parametric_activations": bool(self.use_parametric_act)}
 
     def _first_params(self, network: Network, random_state: np.random.RandomState, look: Any) -> np.ndarray:

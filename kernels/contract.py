@@ -213,9 +213,10 @@ class Engine(Protocol):
         """Train for an epoch, or several: for each batch of rows its gradient, then a step of the optimizer's rule.
 
         Loss and gradient of a batch are those of :meth:`loss_and_grad` over the batch's rows, with what training alone
-        has: batch_norm (before an activation or after it), then dropout (a = a * keep / (1 - rate)).  With k members
-        row r of a batch is the virtual rows r k .. r k + k - 1 of a hidden layer, each with a mask of its own; what
-        input_dropout drops is dropped for all members.  A gradient whose norm is larger than
+        has: random slopes (rrelu), which are the means in the other calls; batch_norm (before an activation or after
+        it), then dropout (a = a * keep / (1 - rate)).  With k members row r of a batch is the virtual rows
+        r k .. r k + k - 1 of a hidden layer, each with a mask of its own; what input_dropout drops is dropped for all
+        members.  A gradient whose norm is larger than
         ``optimizer.max_grad_norm`` is scaled down to it; before the update, params = params * (1 - decay).  Both
         concern all entries that are trained: those before the running statistics.
 
@@ -287,6 +288,12 @@ def refuse_plans(engine: str, optimizer: Any, n_steps: int) -> None:
     if hasattr(optimizer, "dropouts") and optimizer.dropouts(n_steps) is not None:
         asked.append("dropouts")
     _refuse(engine, asked)
+
+
+def refuse_drawn_slopes(engine: str, network: Any) -> None:
+    """Raise a ValueError if a network draws slopes in training, for an engine that has their means only."""
+    if network.drawn_slopes:
+        _refuse(engine, ["training with activation='rrelu'"])
 
 
 def refuse_shared(engine: str, shared: Shared | None) -> None:

@@ -116,6 +116,15 @@ def leaky_relu_slope(z, a, negative_slope):
     return 1.0 if a > 0.0 else negative_slope
 
 
+def rrelu(z, lower, upper):
+    # with the mean slope; each step of training draws one for each negative z
+    return z if z > 0.0 else 0.5 * (lower + upper) * z
+
+
+def rrelu_slope(z, a, lower, upper):
+    return 1.0 if a > 0.0 else 0.5 * (lower + upper)
+
+
 def prelu(z, slope):
     return z if z > 0.0 else slope * z
 
@@ -519,6 +528,7 @@ class Activation:
     parameters: Mapping[str, float] = field(default_factory=dict, hash=False)  # further arguments, in order: defaults
     ranges: Mapping[str, str] = field(default_factory=dict, hash=False)  # of them: "[0, 1)"
     learned: tuple[str, ...] = ()  # parameters that each unit learns for itself; the default is where they start
+    drawn: tuple[str, ...] = ()  # parameters between which training draws the slope of each negative z
     hidden: bool = True  # may be chosen as the ``activation`` of an estimator
 
 
@@ -563,6 +573,13 @@ ACTIVATIONS: dict[str, Activation] = {
     "exp": Activation(exponential, hidden=False),
     "leaky_relu": Activation(leaky_relu, leaky_relu_slope, {"negative_slope": 0.01}, {"negative_slope": "[0, inf)"}),
     "prelu": Activation(prelu, prelu_slope, {"slope": 0.25}, learned=("slope",)),
+    "rrelu": Activation(
+        rrelu,
+        rrelu_slope,
+        {"lower": 1 / 8, "upper": 1 / 3},
+        {"lower": "[0, inf)", "upper": "(0, inf)"},
+        drawn=("lower", "upper"),
+    ),
     "relu6": Activation(relu6, relu6_slope),
     "elu": Activation(elu, elu_slope, {"alpha": 1.0}, {"alpha": "[0, inf)"}),
     "selu": Activation(selu, selu_slope),

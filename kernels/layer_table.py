@@ -36,6 +36,11 @@ def threshold(rate: float) -> int:
     return round(rate * 2**24)
 
 
+def spread(bounds: tuple[float, float] | None) -> float:
+    """Return s, where slopes between these bounds are 1 - s to 1 + s times their mean; 0 if there are no bounds."""
+    return (bounds[1] - bounds[0]) / (bounds[1] + bounds[0]) if bounds else 0.0
+
+
 #: Settings of a hidden layer: (network, layer) -> number; 0 in the output layer.
 SETTINGS: dict[str, Callable[[Any, int], float]] = {
     "whole_batch": lambda network, k: network.whole_batch[k],
@@ -47,6 +52,7 @@ SETTINGS: dict[str, Callable[[Any, int], float]] = {
     "feeds": lambda network, k: network.batch_ensemble and k + 1 < len(network.activations),
     "threshold": lambda network, k: threshold(network.dropout[k]) if network.dropout else 0,
     "rate": lambda network, k: network.dropout[k] if network.dropout else 0.0,
+    "slope_spread": lambda network, k: spread(network.drawn_slopes[k]) if network.drawn_slopes else 0.0,
 }
 #: Setting, or size -> the arrays of a layer where it is not 0.
 NEEDED = {
@@ -57,7 +63,7 @@ NEEDED = {
     "ensemble": ("member_out",),
 }
 #: Settings that are no integers.
-REALS = ("rate",)
+REALS = ("rate", "slope_spread")
 
 
 def _matrix(rows: int, layer: Any) -> int:

@@ -20,6 +20,7 @@ activations, losses and rules see formulas.py.  Conventions (what is averaged, w
 scikit-learn's where it has any, PyTorch's otherwise.
 """
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -123,6 +124,10 @@ ACTIVATIONS: dict[str, tuple[Callable, Callable | None]] = {
     "leaky_relu": (
         lambda z, negative_slope=0.01: np.where(z > 0, z, negative_slope * z),
         lambda a, negative_slope=0.01: np.where(a > 0, 1, negative_slope),
+    ),
+    "rrelu": (  # with the mean slope; a step of training draws slopes: see _drawn
+        lambda z, lower=1 / 8, upper=1 / 3: np.where(z > 0, z, (lower + upper) / 2 * z),
+        lambda a, lower=1 / 8, upper=1 / 3: np.where(a > 0, 1, (lower + upper) / 2),
     ),
     "prelu": (  # in a network ``slope`` is (fan_out,), one learned number per unit
         lambda z, slope=0.25: np.where(z > 0, z, slope * z),
@@ -851,7 +856,7 @@ def _track(network: Any, params: Array, passes: list[Pass]) -> None:
             running["var"][...] = 0.9 * running["var"] + 0.1 * unbiased
 
 
-# --- dropout -------------------------------------------------------------------------------------
+# --- dropout, random slopes ----------------------------------------------------------------------
 
 
 def _times(A: Any, mask: Any) -> Any:
@@ -898,10 +903,53 @@ def _kept(seed: int, t: int, layer: int, rate: float, index: Array) -> Array:
     every thread draws the same: splitmix64 (Steele, Lea & Flood 2014) makes two keys, and two
     rounds of a 32-bit mixer (Wellons 2018) make 24 bits of each index.
     """
+    return _bits(seed, t, layer, index) >= round(rate * 2**24)
+
+
+def _bits(seed: int, t: int, layer: int, index: Array) -> Array:
+    """24 random bits for each index."""
     key = _splitmix(_splitmix(seed) ^ ((t << 16) + layer))
     k0, k1 = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
-    bits = _mix(_mix(index.astype(np.uint32) ^ k0) + k1) >> np.uint32(8)
-    return bits >= round(rate * 2**24)
+    return _mix(_mix(index.astype(np.uint32) ^ k0) + k1) >> np.uint32(8)
+
+
+def _draws(network: Any, X: Any, seed: int, t: int, factor: float, places: Array | None) -> tuple[Any, list]:
+    """The network of step t with its random slopes, and its masks."""
+    return _drawn(network, X.shape[0], seed, t, places), _masks(network, X, seed, t, factor, places)
+
+
+class _RandomSlopes:
+    """The rrelu of one step, as users' formulas are given: z where z > 0, else slope z; slopes (n k, width)."""
+
+    def __init__(self, slopes: Array) -> None:
+        self.slopes = slopes
+
+    def numpy_value(self, z: Array) -> Array:
+        return np.where(z > 0, z, self.slopes * z)
+
+    def numpy_slope(self, z: Array, a: Array) -> Array:
+        return np.where(z > 0, 1, self.slopes)
+
+
+def _drawn(network: Any, n: int, seed: int, t: int, places: Array | None = None) -> Any:
+    """The network of step t: each rrelu has slopes of its own for all numbers, uniform in [lower, upper].
+
+    As for dropout ``places`` (n,) are those of the rows in the batch, and the slopes are functions of the place; the
+    hash's layer is that of the mask plus 2^15.
+    """
+    names = [entry[0] if isinstance(entry, tuple) else entry for entry in network.activations]
+    if "rrelu" not in names:
+        return network
+    k, activations = network.members, list(network.activations)
+    virtual = ((np.arange(n) if places is None else places)[:, None] * k + np.arange(k)).reshape(-1, 1)
+    for i, (name, width) in enumerate(zip(names, network.widths[1:], strict=False)):
+        if name == "rrelu":
+            given = activations[i][1] if isinstance(activations[i], tuple) else {}
+            lower, upper = given.get("lower", 1 / 8), given.get("upper", 1 / 3)
+            share = (_bits(seed, t, 2**15 + i, virtual * width + np.arange(width)) + 0.5) / 2**24
+            slopes = lower + (upper - lower) * share
+            activations[i] = _RandomSlopes(slopes.astype(network.dtype))
+    return dataclasses.replace(network, activations=tuple(activations))
 
 
 def _splitmix(x: int) -> int:
@@ -994,8 +1042,8 @@ def train_epoch(
     """One pass over the data, or several: for each batch of rows its gradient, then :func:`update`.
 
     Loss and gradient of a batch are those of :func:`loss_and_grad` over the batch's rows, with what
-    training alone has: batch_norm (before an activation or after it; see :func:`_normalize_forward`)
-    and then dropout (a = a * keep / (1 - rate)).  A gradient whose norm is larger than
+    training alone has: random slopes (:func:`_drawn`), batch_norm (before an activation or after it;
+    see :func:`_normalize_forward`) and then dropout (a = a * keep / (1 - rate)).  A gradient whose norm is larger than
     ``optimizer.max_grad_norm`` is scaled down to it; before the update, params = params * (1 -
     decay).  Both concern all entries that are trained, which are those in front of the running
     statistics.  Each array of the flat vector has its own factors of decay and of the update's scalars; one whose
@@ -1027,8 +1075,8 @@ def train_epoch(
         batch, places = _batch(order, step, batch_size, shared)
         X_batch, y_batch, batch_w = X[batch], y[batch], None if w is None else w[batch]
         factor = 1.0 if dropouts is None else float(dropouts[step])
-        masks = _masks(network, X_batch, seed, optimizer.t, factor, places)
-        args = network, params, X_batch, y_batch, batch_w, masks, float(alpha), float(l1)
+        drawn, masks = _draws(network, X_batch, seed, optimizer.t, factor, places)
+        args = drawn, params, X_batch, y_batch, batch_w, masks, float(alpha), float(l1)
         value, grad = _train_backprop(*args) if shared is None else _shared_backprop(*args, shared)
         decay = 0.0 if decays is None else decays[step]
         frozen = factors[:, 0] == 0

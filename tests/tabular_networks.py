@@ -152,7 +152,7 @@ def cases(draw, dtype, max_width=33, max_hidden=3, max_members=5, drops=True, ac
     width = sum(block.width for block in inputs) if inputs else draw(sizes)
     hidden = draw(st.lists(sizes, max_size=max_hidden))
     mixed = draw(st.booleans())
-    names = [name for name in activations if not (mixed and name == "prelu")]
+    names = [name for name in activations if not (mixed and name in ("prelu", "rrelu"))]
     members = draw(st.sampled_from([1, 1, *range(2, max_members + 1)]))
     options = {}
     if drops:

@@ -165,9 +165,17 @@ def schedule(engine, request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("activation", [*HIDDEN, ("leaky_relu", {"negative_slope": 0.3}), swish])
+TRAINED = [name for name in HIDDEN if not formulas.ACTIVATIONS[name].drawn]
+
+
+@pytest.mark.parametrize("activation", [*TRAINED, ("leaky_relu", {"negative_slope": 0.3}), swish])
 def test_epoch_with_each_activation(engine, activation):
     compare(engine, make_network((3, 5, 2), activations=activation))
+
+
+def test_training_with_random_slopes_is_refused(engine):
+    with pytest.raises(ValueError, match=r"backend='cuda' has no training with activation='rrelu'"):
+        compare(engine, make_network((3, 5, 2), activations="rrelu"))
 
 
 @pytest.mark.parametrize("loss", [*LOSSES, ("huber", {"delta": 0.4}), ("log_loss", {"label_smoothing": 0.1}), cauchy])

@@ -41,6 +41,7 @@ GUIDE = Path(__file__).resolve().parents[1] / "docs" / "export.md"
 
 PARAMETERS = [
     ("leaky_relu", {"negative_slope": 0.3}),
+    ("rrelu", {"lower": 0.1, "upper": 0.7}),
     ("elu", {"alpha": 0.7}),
     ("celu", {"alpha": 2.3}),
     ("softplus", {"beta": 0.6}),

@@ -146,6 +146,7 @@ def test_other_dtypes_are_refused(dtype):
 
 PARAMETERS = [
     ("leaky_relu", {"negative_slope": 0.3}),
+    ("rrelu", {"lower": 0.1, "upper": 0.7}),
     ("elu", {"alpha": 0.7}),
     ("elu", {"alpha": 0.0}),
     ("celu", {"alpha": 2.3}),

@@ -104,6 +104,18 @@ def test_any_network(engine, case, seed, n, n_ranks, rule, clip, weighted):
     check_epoch(engine, network, *args, optimizer, owners_of(rng, n, n_ranks))
 
 
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_random_slopes(engine, members):
+    """The slopes are functions of the places of rows in the whole batch, and of the member."""
+    rng, options = np.random.default_rng(3), {"members": members, "input_scale": members > 1, "dropout": (0.3,)}
+    network = make_network((7, 9, 4), activations="rrelu", **options)
+    data = make_data(rng, network, 36, weighted=True)
+    optimizer = make_plans(rng, "adam", network, planned=False)
+    args = make_params(rng, network), data, rng.permutation(36), 8
+    check_epoch(engine, network, *args, optimizer, owners_of(rng, 36, 3))
+
+
 @pytest.mark.parametrize("kind", ["C", "csr int32", "csr int64", "F"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_layouts_of_x(engine, kind):

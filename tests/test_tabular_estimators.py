@@ -475,6 +475,7 @@ def test_mistakes_are_named(name, mistake):
         ({"validation_fraction": 1.0}, "validation_fraction"),
         ({"plr_hidden_2": 1}, "plr_hidden_2"),
         ({"activation": "prelu"}, "use_parametric_act=False"),
+        ({"activation": ("rrelu", {"upper": 0.5})}, "use_parametric_act=False"),
         ({"monitor": "accurcy"}, "accuracy"),
         ({"categorical_features": ["towns"]}, "towns"),
         ({"backend": "cyton"}, "cython"),

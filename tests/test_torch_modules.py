@@ -33,6 +33,7 @@ TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 #: Activations with other parameters than the default ones.
 PARAMETERS = [
     ("leaky_relu", {"negative_slope": 0.3}),
+    ("rrelu", {"lower": 0.1, "upper": 0.7}),
     ("elu", {"alpha": 0.7}),
     ("celu", {"alpha": 2.3}),
     ("softplus", {"beta": 0.6}),

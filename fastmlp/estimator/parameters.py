@@ -124,6 +124,11 @@ def _is_schedule(value: Any) -> bool:
     return choices.name_of(value) != "constant"
 
 
+def _draws_slopes(value: Any) -> bool:
+    several = isinstance(value, tuple | list | np.ndarray) and not choices.is_pair(value)
+    return any(choices.name_of(one) == "rrelu" for one in (value if several else [value]))
+
+
 # What needs steps over mini-batches: (parameter, whether a value asks for it, why it makes no sense with 'lbfgs').
 _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
@@ -145,6 +150,7 @@ _STEPS_ONLY: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("ens_stopping", lambda value: value != "member", "it has no epochs"),
     ("matmul_precision", lambda value: value != "highest", "it computes in float64, which has 'highest' only"),
     ("activation", lambda value: "step" in np.ravel(np.array(value, dtype=object)), "its slope is only a stand-in"),
+    ("activation", _draws_slopes, "its slopes are drawn anew in each step; use leaky_relu with their mean"),
 )
 
 
@@ -185,7 +191,8 @@ _PARAMETERS = """
     activation : {activations}, (name, dict), formula or sequence, default='relu'
         Activation of the hidden layers: a name; a name with parameters, ``("leaky_relu", {{"negative_slope": 0.2}})``;
         a formula made by :func:`fastmlp.activation`; or a sequence of these with an entry per hidden layer. 'prelu'
-        learns a slope per unit. 'step' is the perceptron's, trained with a straight-through gradient.
+        learns a slope per unit. 'rrelu' draws the slope of each negative number anew in every step of training, and has
+        the mean slope elsewhere. 'step' is the perceptron's, trained with a straight-through gradient.
 
     solver : {solvers} or (name, dict), default='adam'
         'lbfgs' trains on all rows at once (with SciPy's iterates, always in float64), the others on mini-batches. 'sgd'
@@ -221,7 +228,8 @@ _PARAMETERS = """
         into blocks of so many rows, these come in random order, and the rows of 16 blocks at a time are mixed.
 
     random_state : int, RandomState instance or None, default=None
-        Source of initial weights, validation split, dropout's seed and shuffles, drawn in scikit-learn's order.
+        Source of initial weights, validation split, the seed of dropout and rrelu, and shuffles, drawn in
+        scikit-learn's order.
 
     tol : float, default=1e-4
         What counts as an improvement; for 'lbfgs' the gradient tolerance.

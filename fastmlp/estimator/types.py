@@ -36,6 +36,7 @@ ActivationName: TypeAlias = Literal[
     "relu",
     "leaky_relu",
     "prelu",
+    "rrelu",
     "relu6",
     "elu",
     "selu",

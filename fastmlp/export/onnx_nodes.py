@@ -119,6 +119,7 @@ OPERATORS: dict[str, Operator] = {
     "hardtanh": Operator(13, True, lambda nodes, z, p: _clip(nodes, z, p["min_val"], p["max_val"])),
     "silu": Operator(13, True, lambda nodes, z, p: nodes.add("Mul", z, nodes.add("Sigmoid", z))),
     "leaky_relu": Operator(13, False, lambda nodes, z, p: nodes.add("LeakyRelu", z, alpha=p["negative_slope"])),
+    "rrelu": Operator(13, False, lambda nodes, z, p: nodes.add("LeakyRelu", z, alpha=(p["lower"] + p["upper"]) / 2)),
     "prelu": Operator(13, False, lambda nodes, z, p: nodes.add("PRelu", z, p["slope"])),
     "elu": Operator(13, False, lambda nodes, z, p: nodes.add("Elu", z, alpha=p["alpha"])),
     "selu": Operator(13, False, _own("Selu")),

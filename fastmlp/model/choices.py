@@ -18,7 +18,7 @@ from fastmlp.kernels import formulas
 from fastmlp.model import spelling
 
 #: Pairs of parameters of which the first must be the smaller one.
-ORDERED = {"hardtanh": ("min_val", "max_val")}
+ORDERED = {"hardtanh": ("min_val", "max_val"), "rrelu": ("lower", "upper")}
 
 
 def entry(table: Mapping[str, Any], value: Any, argument: str, names: Collection[str] | None = None) -> Any:
@@ -111,6 +111,15 @@ def learned(choice: Any) -> tuple[str, ...]:
     """Return the parameters of an activation that each neuron learns, such as prelu's slope."""
     row = formulas.ACTIVATIONS.get(name_of(choice)) if isinstance(choice, str | tuple) else None
     return tuple(getattr(row, "learned", ()))
+
+
+def drawn(choice: Any) -> tuple[float, float] | None:
+    """Return the bounds between which training draws the slope of each negative z; None if it draws none."""
+    row = formulas.ACTIVATIONS.get(name_of(choice)) if isinstance(choice, str | tuple) else None
+    if row is None or not row.drawn:
+        return None
+    low, high = map(parameters_of(formulas.ACTIVATIONS, choice).__getitem__, row.drawn)
+    return low, high
 
 
 def range_of(row: Any, parameter: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.kernels import feature_table
+from fastmlp.model import choices
 from fastmlp.model.segments import Segment, segments_of
 from fastmlp.model.stages import OPTIONS, PREDICTS, Fold, Stages, whole_batch
 
@@ -132,6 +133,8 @@ class Network(Stages):
         names = [entry[0] if isinstance(entry, tuple) else entry for entry in self.activations]
         if self.parametric_activations and "prelu" in names:
             raise ValueError("parametric_activations are not for 'prelu', which learns its own slopes")
+        if self.parametric_activations and self.drawn_slopes:
+            raise ValueError("parametric_activations are not for 'rrelu', which draws its slopes")
 
     @cached_property
     def n_columns(self) -> int:
@@ -142,6 +145,20 @@ class Network(Stages):
     def n_layers(self) -> int:
         """Number of linear layers."""
         return len(self.widths) - 1
+
+    @cached_property
+    def drawn_slopes(self) -> tuple[tuple[float, float] | None, ...]:
+        """The bounds of the slopes that training draws in each hidden layer, or None; () if no layer draws any."""
+        found = tuple(map(choices.drawn, self.activations))
+        return found if any(found) else ()
+
+    @property
+    def draws_nothing(self) -> Network:
+        """This network with the mean of the slopes in place of those that it draws; dropout is another matter."""
+        if not self.drawn_slopes:
+            return self
+        means = [bounds and ("leaky_relu", {"negative_slope": sum(bounds) / 2}) for bounds in self.drawn_slopes]
+        return replace(self, activations=tuple(a or b for a, b in zip(means, self.activations, strict=True)))
 
     @cached_property
     def whole_batch(self) -> tuple[bool, ...]:

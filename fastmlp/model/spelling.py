@@ -75,6 +75,7 @@ FOREIGN: dict[str, str] = {
     "silu": "swish",
     "identity": "linear none",
     "leaky_relu": "lrelu leaky",
+    "rrelu": "randomized_leaky_relu randomised_leaky_relu random_leaky_relu randomized_relu",
     "softplus": "smooth_relu",
     "gelu_tanh": "gelu_new gelu_fast gelu_approximate approximate_gelu",
     "hardsigmoid": "hsigmoid",

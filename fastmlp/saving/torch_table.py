@@ -45,6 +45,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation("Tanh"),
     "relu": Activation("ReLU"),
     "leaky_relu": Activation("LeakyReLU", {"negative_slope": "negative_slope"}),
+    "rrelu": Activation("RReLU", {"lower": "lower", "upper": "upper"}),
     "prelu": Activation("PReLU"),
     "relu6": Activation("ReLU6"),
     "elu": Activation("ELU", {"alpha": "alpha"}),

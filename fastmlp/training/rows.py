@@ -26,7 +26,9 @@ class Rows:
 
     def __init__(self, estimator: Any, engine: ModuleType, network: Network, data: Data) -> None:
         self.engine, self.data, self.n_jobs = engine, data, estimator.n_jobs
-        self.network = replace(network, **{name: o.off for name, o in OPTIONS.items() if name not in PREDICTS})
+        self.network = replace(
+            network.draws_nothing, **{name: o.off for name, o in OPTIONS.items() if name not in PREDICTS}
+        )
         self.n, self.l1 = data.X.shape[0], estimator.alpha * estimator.l1_ratio
         self.alpha = estimator.alpha - self.l1
         if self.network.needs_whole_batch:

@@ -591,8 +591,8 @@ def _is_planned(estimator: Any) -> bool:
 
 
 def _draw_dropout_seed(network: Network, random_state: Any, n_seen: int) -> int | None:
-    """Return the key of the dropout masks, in [0, 2^64); None without dropout, for which nothing is drawn."""
-    if not (network.dropout or network.input_dropout):
+    """Return the key of dropout masks and random slopes, in [0, 2^64); None where nothing is drawn."""
+    if not (network.dropout or network.input_dropout or network.drawn_slopes):
         return None
     drawn = int.from_bytes(random_state.bytes(8), "little")
     # a warm start may draw the same number again: the rows seen so far tell it from the fit before

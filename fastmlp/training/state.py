@@ -30,7 +30,7 @@ class TrainingState:
 
     random_state: np.random.RandomState | None = None  # of the fit that began last
     optimizer: Optimizer | None = None  # None before the first epoch, and with L-BFGS
-    dropout_seed: int | None = None  # key of the dropout masks, in [0, 2^64); None without dropout
+    dropout_seed: int | None = None  # key of dropout masks and random slopes, in [0, 2^64); None without either
     #: The best weights (n_params,) on the validation rows; None: the present ones, wherever training leads them.
     best_params: np.ndarray | None = None
     stopping: Stopping = field(default_factory=Stopping)

@@ -1,5 +1,5 @@
 /* Dropout masks from a counter: neuron j of row i of a layer is kept or not by a hash of (seed, step, layer, i, j), so
- * every engine and any number of threads draw the same; a template over REAL.
+ * every engine and any number of threads draw the same; random slopes likewise; a template over REAL.
  *
  * The hash is two rounds of a 32-bit mixing function (Wellons' "lowbias32") keyed by splitmix64 (Steele et al. 2014).
  */
@@ -59,5 +59,28 @@ static void FN(apply_mask)(const FN(mask) *mask, idx first, idx rows, idx ld, co
         IVDEP
         for (uint32_t j = 0; j < (uint32_t)ld; j++)
             y[j] = x[j] * FN(mask_at)(&m, i, j);
+    }
+}
+
+/* --- random slopes (Xu et al. 2015) ---------------------------------------------------------------------------------- */
+
+#define SLOPES 32768 /* added to the layer in the key: slopes and masks are independent */
+
+/* y (rows, ld) *= what the drawn slope is of the mean slope, where f(z) is not positive, for rows first ..
+ * first + rows of the batch: of [1 - s, 1 + s] with s = slopes->scale the middle of one of 2^24 parts.  a is f(z) with
+ * either slope; y may be a. */
+static void FN(apply_slopes)(const FN(mask) *slopes, idx first, idx rows, idx ld, const REAL *a, REAL *y)
+{
+    const FN(mask) m = *slopes;
+    const REAL part = (REAL)((double)m.scale / 8388608.0);
+    const REAL low = (REAL)(1.0 - (double)m.scale + (double)m.scale / 16777216.0);
+    for (idx r = 0; r < rows; r++, a += ld, y += ld) {
+        const uint32_t start = FN(mask_row)(&m, first + r) * m.width;
+        IVDEP
+        for (uint32_t j = 0; j < (uint32_t)ld; j++) {
+            const uint32_t h = FN(mix)(FN(mix)((start + j) ^ m.k0) + m.k1);
+            const REAL factor = low + part * (REAL)(int32_t)(h >> 8);
+            y[j] *= a[j] > 0 ? (REAL)1 : factor;
+        }
     }
 }

@@ -49,11 +49,28 @@ static const FN(mask) *FN(mask_of)(const FN(chunk) *c, int l, FN(mask) *mask)
     return mask;
 }
 
+/* Fill *slopes for the negative z of layer l; NULL where a step draws none.  A gradient alone is that of the means. */
+static const FN(mask) *FN(slopes_of)(const FN(chunk) *c, int l, FN(mask) *slopes)
+{
+    const fm_workspace *ws = c->ws;
+    const fm_layer *layer = &ws->layers[l];
+    if (layer->slope_spread == 0 || !c->epoch || c->epoch->rule < 0)
+        return NULL;
+    *slopes = FN(new_mask)(0, 0.0, layer->fan_out, c->epoch->seed, c->epoch->t + (uint64_t)c->step, l + SLOPES);
+    slopes->scale = (REAL)layer->slope_spread;
+    if (c->epoch->places) {
+        slopes->places = c->epoch->places + c->epoch->starts[c->step];
+        slopes->members = ws->members;
+    }
+    return slopes;
+}
+
 /* Stages that some rows of the batch take without the others: z --activation--> a --dropout--> out.
  * z may be a, and without dropout out is a. */
 typedef struct {
     const fm_activation *f; /* NULL: nothing, a is z */
     const FN(mask) *mask;   /* NULL: no dropout */
+    const FN(mask) *slopes; /* of negative z, which a step draws; NULL: they are those of f */
     int training;           /* stage_backward will follow: z may hold the slope from then on */
     idx ld, first;          /* row stride of all; index of the first row in the batch */
     REAL *z, *a, *out;      /* (rows, ld) */
@@ -110,6 +127,8 @@ static inline void FN(stage_forward)(const FN(stage) *s, idx r, idx n)
         FN(apply_keeping_slope)(s->f, n, s->ld, s->z + at, s->a + at);
     else if (s->f)
         FN(apply)(s->f, n, s->ld, s->z + at, s->a + at);
+    if (s->slopes)
+        FN(apply_slopes)(s->slopes, s->first + r, n, s->ld, s->a + at, s->a + at);
     if (s->mix)
         ; /* has taken the mask */
     else if (s->mask)
@@ -142,6 +161,8 @@ static void FN(stage_backward)(const FN(stage) *s, idx r, idx n, REAL *delta)
     }
     if (s->mask)
         FN(apply_mask)(s->mask, s->first + r, n, s->ld, delta + at, delta + at);
+    if (s->slopes)
+        FN(apply_slopes)(s->slopes, s->first + r, n, s->ld, s->a + at, delta + at);
     if (!s->f)
         return;
     if (s->training && FN(keeps_slope)(s->f)) {
@@ -258,7 +279,7 @@ static void FN(update_running)(idx rows, idx ld, const REAL *mean, const REAL *i
 /* The stages of a layer from row `at` of its buffers on, in two parts: `before` and `after` what needs the
  * whole batch.  The first goes with the product; where no option needs the whole batch, it is all. */
 typedef struct {
-    FN(mask) drawn;
+    FN(mask) drawn, slopes;
     FN(stage) before, after;
 } FN(stages);
 
@@ -268,6 +289,7 @@ static void FN(stages_of)(const FN(chunk) *c, int l, idx at, FN(stages) *s)
     const idx ld = layer->ld_out;
     s->before = (FN(stage)){.f = layer->activation,
                           .mask = layer->hidden ? FN(mask_of)(c, l + 1, &s->drawn) : NULL,
+                          .slopes = FN(slopes_of)(c, l, &s->slopes),
                           .training = c->epoch != NULL,
                           .ld = ld,
                           .first = c->batch_at * c->ws->members + at,
@@ -288,10 +310,12 @@ static void FN(stages_of)(const FN(chunk) *c, int l, idx at, FN(stages) *s)
     s->before.mask = NULL;
     if (layer->batch_norm == FM_NORM_BEFORE) {
         s->before.f = NULL;
+        s->before.slopes = NULL;
         s->before.mix = NULL;
         s->before.z = s->before.a = ROW(layer->zhat, at, ld);
     } else {
         s->after.f = NULL;
+        s->after.slopes = NULL;
         s->after.mix = NULL;
         s->after.z = s->after.a = s->after.out;
     }

@@ -37,6 +37,7 @@ from fastmlp.kernels.contract import (
     busy,
     each_epoch,
     held_back,
+    refuse_drawn_slopes,
     refuse_plans,
     refuse_shared,
     shuffle_each,
@@ -143,6 +144,7 @@ def train_epoch(
                 lambda rows: train_epoch(workspace, params, data, rows, *rest, l1=l1, seed=seed), order, losses
             )
     ws = _workspace(workspace)
+    refuse_drawn_slopes("cuda", ws.network)
     check_array("params", params, ws.dtype, (ws.n_params,), out=True)
     with busy(ws):
         rows = ws.data(data)

@@ -29,6 +29,7 @@ ACTIVATIONS: Mapping[str, Callable[..., nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
+    "rrelu": nn.RReLU,
     "prelu": nn.PReLU,
     "relu6": nn.ReLU6,
     "elu": nn.ELU,

@@ -131,7 +131,7 @@ def input_delta(net, layers, call, step, team, member, k, at, lo, n, all_rows):
         )  # fmt: skip
         stage_backward(layers, call, step, k - 1, at, lo + r, m)
     if below[WHOLE_BATCH]:
-        batch_backward(net, below, team, member, lo, n, all_rows)
+        batch_backward(net, layers, call, step, k - 1, team, member, at, lo, n, all_rows)
 
 
 @njit(**INLINE)

@@ -38,6 +38,20 @@ def mask_at(index, k0, k1, threshold, factor):
 
 
 @njit(**OPTIONS)
+def apply_slopes(key, spread, first, n, width, ld, source, address):
+    """Times what the drawn slope is of the mean slope, where the source is not positive; rows first .. first + n."""
+    k0, k1 = np.uint32(key), np.uint32(key >> np.uint64(32))
+    part, low = REAL(spread / 8388608.0), REAL(1.0 - spread + spread / 16777216.0)
+    for r in range(n):
+        a, row = reals(source + r * ld * ITEM, width), reals(address + r * ld * ITEM, width)
+        start = np.uint32((first + r) * width)
+        for j in range(width):
+            h = mix(np.uint32(mix(np.uint32(np.uint32(start + np.uint32(j)) ^ k0)) + k1))
+            factor = low + part * REAL(np.int32(np.uint32(h >> np.uint32(8))))
+            row[j] *= select(a[j] > REAL(0.0), REAL(1.0), factor)
+
+
+@njit(**OPTIONS)
 def apply_mask(key, threshold, factor, first, n, width, ld, address):
     """Drop neurons of rows first .. first + n of the batch, in place."""
     k0, k1, least = np.uint32(key), np.uint32(key >> np.uint64(32)), np.uint32(threshold)

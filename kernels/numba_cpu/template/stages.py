@@ -130,9 +130,21 @@ def multiply(n, x, y):
         to[i] *= factor[i]
 
 
+@njit(**INLINE)
+def draw_slopes(layer, call, step, k, first, n, source, address):
+    """Random slopes of negative z in hidden layer k (Xu et al. 2015); a gradient alone is that of the mean slopes."""
+    if call[RULE] and layer.view(np.float64)[SLOPE_SPREAD] > 0.0:
+        key = mask_key(call[SEED], call[T] + step, k + 32768)  # so far from the layers of masks
+        apply_slopes(
+            key, layer.view(np.float64)[SLOPE_SPREAD], first, n, layer[FAN_OUT], layer[LD_OUT], source, address
+        )
+
+
 @njit(**OPTIONS)
-def activation_forward(layer, training, r, n):
-    """Rows r .. r + n: a = f(z)."""
+def activation_forward(layers, call, step, k, at, r, n):
+    """Rows r .. r + n of the chunk, which begins at row `at` of the batch: a = f(z)."""
+    layer, training = layers[k], call[TRAINING] != 0
+    first = at + r
     ld, at = layer[LD_OUT], r * layer[LD_OUT] * ITEM
     z, a = layer[Z] + at, layer[A] + at
     if layer[SLOPE]:
@@ -145,11 +157,13 @@ def activation_forward(layer, training, r, n):
         call_value(layer[VALUE], n * ld, a, layer[PARAMETERS])
     elif z != a:
         copy(a, z, n * ld * ITEM)
+    draw_slopes(layer, call, step, k, first, n, a, a)
 
 
 @njit(**OPTIONS)
-def activation_backward(layer, r, n):
+def activation_backward(layers, call, step, k, at, r, n):
     """Rows r .. r + n: delta = d loss / da -> d loss / dz."""
+    layer, first = layers[k], at + r
     ld, at = layer[LD_OUT], r * layer[LD_OUT] * ITEM
     z, a, delta = layer[Z] + at, layer[A] + at, layer[DELTA] + at
     if layer[SLOPE]:
@@ -158,6 +172,7 @@ def activation_backward(layer, r, n):
         multiply(n * ld, z, delta)
     elif layer[BACKWARD]:
         call_backward(layer[BACKWARD], n * ld, z, a, delta, layer[PARAMETERS])
+    draw_slopes(layer, call, step, k, first, n, a, delta)
 
 
 # --- dropout ---------------------------------------------------------------------------------------------------------
@@ -197,7 +212,7 @@ def stage_forward(layers, call, step, k, at, r, n):
     """What goes with the product of layer k: rows r .. r + n of the chunk, which begins at row `at` of the batch."""
     layer = layers[k]
     if layer[HIDDEN] and layer[BATCH_NORM] != NORM_BEFORE:
-        activation_forward(layer, call[TRAINING] != 0, r, n)
+        activation_forward(layers, call, step, k, at, r, n)
         if not layer[WHOLE_BATCH]:
             drop_forward(layers, call, step, k, at, r, n)
 
@@ -208,7 +223,7 @@ def batch_forward(layers, call, step, k, team, member, at, lo, n, all_rows):
     layer = layers[k]
     normalize_forward(layer, team, member, lo, n, all_rows)
     if layer[BATCH_NORM] == NORM_BEFORE:
-        activation_forward(layer, call[TRAINING] != 0, lo, n)
+        activation_forward(layers, call, step, k, at, lo, n)
     drop_forward(layers, call, step, k, at, lo, n)
 
 
@@ -219,15 +234,16 @@ def stage_backward(layers, call, step, k, at, r, n):
     if layer[THRESHOLD]:
         drop(layers, call, step, k, at + r, n, layer[DELTA] + r * layer[LD_OUT] * ITEM)
     if layer[BATCH_NORM] != NORM_AFTER:
-        activation_backward(layer, r, n)
+        activation_backward(layers, call, step, k, at, r, n)
 
 
 @njit(**OPTIONS)
-def batch_backward(net, layer, team, member, lo, n, all_rows):
+def batch_backward(net, layers, call, step, k, team, member, at, lo, n, all_rows):
     """Back through what needs the whole batch, and what comes before it; a member's rows lo .. lo + n."""
+    layer = layers[k]
     normalize_backward(net, layer, team, member, lo, n, all_rows)
     if layer[BATCH_NORM] == NORM_AFTER:
-        activation_backward(layer, lo, n)
+        activation_backward(layers, call, step, k, at, lo, n)
 
 
 @njit(**OPTIONS)
