@@ -156,6 +156,22 @@ def test_batch_norm_after_the_activation():
     np.testing.assert_allclose(record["gradient_norm"], [np.linalg.norm(W) for W in found.coefs], rtol=1e-12)
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("weighted", [[5], [5, 17, 40]])
+def test_rows_without_weight_are_not_looked_at(weighted, batch_norm):
+    weight = np.zeros(len(X))
+    weight[weighted] = 2.0
+    given = SMALL | {"alpha": 0.0, "batch_norm": batch_norm, "shuffle": False, "batch_size": len(X)}
+    recorder = Recorder(max_rows=2)
+    watched = MLPClassifier(**given)
+    recorded(recorder, watched, X, y, sample_weight=weight)
+    assert len(recorder.records) == given["max_iter"] + 1
+    if not batch_norm:
+        rows = [weighted[0], weighted[-1]]
+        assert recorder.records[-1]["rows_loss"] == pytest.approx(watched.loss_and_gradients(X[rows], y[rows]).loss)
+    assert_identical_models(watched, quiet(MLPClassifier(**given).fit, X, y, sample_weight=weight))
+
+
 # --- the training stays what it is ------------------------------------------------------------------------------------
 
 OPTIONS = [

@@ -277,9 +277,11 @@ class _Probe:
             if run.units is not None:
                 data = run.units.data(data)
         else:
-            order = np.sort(run.order)
+            order, weight = np.sort(run.order), run.data.sample_weight
+            if weight is not None:
+                without = weight[order] == 0  # they have no loss; batch statistics need two rows
+                order = order[np.argsort(without, kind="stable")][: max(2, np.count_nonzero(~without))]
             order = order[np.linspace(0, len(order) - 1, min(len(order), recorder.max_rows)).astype(np.intp)]
-            weight = run.data.sample_weight
             X = device_arrays.host_rows(run.data.X, order)
             data = run.data._replace(X=X, y=run.data.y[order], sample_weight=None if weight is None else weight[order])
         return cls(run, Rows(estimator, run.engine, run.network, data))
