@@ -207,7 +207,8 @@ def table(first_cell):
     """The table of options.md whose header begins with this cell: names -> the cells after, as {parameter: default}."""
     rows = (DOCS / "options.md").read_text(encoding="utf-8").split(f"\n| {first_cell} |", 1)[1]
     rows = rows.split("\n\n")[0].splitlines()[2:]
-    return {row.split("`")[1]: dict(re.findall(r"`(\w+)=([^`]+)`", row)) for row in rows}
+    named = [row for row in rows if row.startswith("| `")]  # the others are formulas of users
+    return {row.split("`")[1]: dict(re.findall(r"`(\w+)=([^`]+)`", row)) for row in named}
 
 
 def parameters_of(rows):

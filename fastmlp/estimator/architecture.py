@@ -139,7 +139,7 @@ def frozen_layers(estimator: Any, network: Network) -> frozenset[int]:
     if given is None:
         return frozenset()
     found = set()
-    for layer in np.asarray(given, dtype=object).ravel():
+    for layer in given:
         is_index = isinstance(layer, int | np.integer) and not isinstance(layer, bool)
         if not is_index or not -n <= layer < n:
             raise ValueError(
