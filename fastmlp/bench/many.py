@@ -89,12 +89,16 @@ class Case:
 def cases(settings: Settings) -> list[Case]:
     """Return the cases of the chosen workloads, the smallest ones for a quick check."""
     if settings.quick_check:
-        few = {"hidden_layer_sizes": [[5]], "alpha": [1e-4], "learning_rate_init": list(RATES)}
+        few: dict[str, list[Any]] = {"hidden_layer_sizes": [[5]], "alpha": [1e-4], "learning_rate_init": list(RATES)}
         return [_case("iris", 8, epochs=1), Case("digits, search", "digits", few, 5, 5, to_the_end=True)]
     chosen = [workload.name for workload in settings.named({name: WORKLOADS[name] for name in EPOCHS})]
     found = [_case(name, nets, EPOCHS[name]) for name in chosen for nets in NETS]
     if "digits" in chosen:
-        grid = {"hidden_layer_sizes": [[50], [100]], "alpha": [1e-4, 1e-2], "learning_rate_init": [1e-3, 1e-2]}
+        grid: dict[str, list[Any]] = {
+            "hidden_layer_sizes": [[50], [100]],
+            "alpha": [1e-4, 1e-2],
+            "learning_rate_init": [1e-3, 1e-2],
+        }
         found.append(Case("digits, search", "digits", grid, 5, 200, to_the_end=True))
     return found
 

@@ -126,8 +126,11 @@ def scorer(
         tasks = [
             Task(
                 replace(task.workload, learning_rate=candidate["learning_rate_init"]),
-                *(task.X[rows], task.y[rows]),
-                *(task.threads, task.backend, task.precision),
+                task.X[rows],
+                task.y[rows],
+                task.threads,
+                task.backend,
+                task.precision,
                 seed=candidate["random_state"],
             )
             for candidate in candidates
