@@ -148,7 +148,9 @@ def test_nothing_leaks():
         return _resident()
 
     rounds(3)  # caches fill
-    before = rounds(1)
-    after = rounds(max(10, CASES // 100))
-    per_case = (after - before) / (max(10, CASES // 100) * len(drawn))
+    n = max(10, CASES // 100)
+    held = [rounds(1), rounds(n)]
+    while held[-1] - held[-2] > 2000 * n * len(drawn) and len(held) < 5:
+        held.append(rounds(n))  # a leak goes on, the allocator's fragments come to an end
+    per_case = (held[-1] - held[-2]) / (n * len(drawn))
     assert per_case < 2000, f"{per_case:.0f} bytes a case, of {len(drawn)} cases"

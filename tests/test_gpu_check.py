@@ -49,7 +49,7 @@ def test_whole_run_in_the_simulator(tmp_path):
     assert found == {name: "skipped" if name in skipped else "passed" for name in found}
     rows = {name: step["rows"] for name, step in document["steps"].items()}
     assert [row["name"] for row in rows["nets"]] == [f"{name}, float64" for name in nets.NETS]
-    assert len(nets.NETS) == 8 and len(rows["tests"]) >= 2
+    assert len(nets.NETS) == 9 and len(rows["tests"]) >= 2
     assert sum(row["name"].startswith("activate") for row in rows["kernels"]) > 15
     assert all(row["status"] == "passed" for name in ("nets", "kernels", "repeats", "grids") for row in rows[name])
     environment = document["steps"]["environment"]["details"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.data.targets import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
+from fastmlp.data.targets import CLASSIFIER_LOSSES, DECISION_LOSSES, REGRESSOR_LOSSES
 from fastmlp.engines import backends
 from fastmlp.estimator.parameters import HIDDEN_ACTIVATIONS
 from fastmlp.training.optimizers import STOCHASTIC_SOLVERS
@@ -26,7 +26,7 @@ COMMON = {"hidden_layer_sizes": (9, 7), "max_iter": 8, "batch_size": 24, "random
 PROTOCOLS = (fit, fit_weighted, fit_twice, fit_in_parts, fit_then_parts)
 LOSSES = {
     **{(loss, task): {} for loss in CLASSIFIER_LOSSES for task in ("multiclass", "binary")},
-    **{(loss, "multilabel"): {} for loss in CLASSIFIER_LOSSES if "hinge" not in loss},
+    **{(loss, "multilabel"): {} for loss in CLASSIFIER_LOSSES if loss not in DECISION_LOSSES},
     **{(loss, "positive" if loss in ("poisson", "gamma") else "multioutput"): {} for loss in REGRESSOR_LOSSES},
 }
 LOSSES.pop(("kl_divergence", "multioutput"))

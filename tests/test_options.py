@@ -131,10 +131,10 @@ def test_classifier_losses(small, loss, task):
         with pytest.raises(ValueError, match="makes no sense with multilabel"):
             est.fit(X, y)
         return
+    if loss == "perceptron":
+        est.set_params(hidden_layer_sizes=(20,))  # it wants no margin: units of a small network stay dead
     assert_learns(est, y=y)
     enough = {"multiclass": 0.6, "binary": 0.75, "multilabel": 0.3}
-    if loss == "perceptron":
-        enough["multiclass"] = 0.5  # it wants no margin, by which the largest value is the right one
     assert est.score(X, y) > enough[task]
     expected = {"multiclass": "softmax"}.get(task, "logistic") if loss not in DECISION_LOSSES else "identity"
     assert est.out_activation_ == expected

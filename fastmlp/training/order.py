@@ -30,7 +30,7 @@ def shuffle_blocks(order: np.ndarray, random_state: np.random.RandomState, block
     (100000, 16)
     """
     rows = np.sort(order)
-    numbers = rows // block_rows
+    numbers = rows // min(block_rows, int(rows.max(initial=0)) + 1)
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     blocks = np.split(rows, starts[1:])
     turns, at = random_state.permutation(len(blocks)), 0
