@@ -39,7 +39,7 @@ PARAMETERS = [
     if getattr(row, "hidden", True) and not name.startswith("binary_")
     for parameter in row.parameters
 ]
-IN_RANGE = {"step_size": 2.0, "T_mult": 2.0, "T_0": 3.0, "div_factor": 4.0, "final_div_factor": 5.0}
+IN_RANGE = {"lower": 0.1, "step_size": 2.0, "T_mult": 2.0, "T_0": 3.0, "div_factor": 4.0, "final_div_factor": 5.0}
 
 
 def flat(estimator):

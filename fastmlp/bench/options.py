@@ -74,7 +74,11 @@ def options() -> list[Option]:
     """Return every row: the formula tables in their order, and the regularizers."""
     activations = [
         # relu6 is relu as long as nothing is above 6
-        Option(name, ACTIVATION, {"activation": name}, SLOW_ACTIVATIONS.get(name, ACTIVATION_LIMIT), losses=ANY)
+        Option(
+            *(name, ACTIVATION, {"activation": name}, SLOW_ACTIVATIONS.get(name, ACTIVATION_LIMIT)),
+            losses=ANY,
+            draws=bool(row.drawn),
+        )
         for name, row in formulas.ACTIVATIONS.items()
         if row.hidden and name != "relu"
     ]
@@ -327,7 +331,7 @@ def _against(result: Mapping[str, Any], rival: str, net: str) -> Table:
         "(sgd, momentum, nesterov, adam, adamw, amsgrad, adagrad).",
         "us: its median microseconds of a step; ratio: times that we are faster; of plain: that over the plain "
         f"network's, from costs within each process. Below 1 (marked !): {below}.",
-        "loss diff: largest relative difference of the first losses from ours; dropout draws its own masks.",
+        "loss diff: largest relative difference of the first losses from ours; dropout and rrelu draw their own.",
         *_reasons(cases, rival),
     ]
     return Table.of(f"Options on {net}: against {rival} doing the same", rows, notes)
