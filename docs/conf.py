@@ -46,7 +46,9 @@ def offer_notebook(app, page, template, context, doctree):
     """Put the notebook that the build has run beside its page, and a link to it below the title."""
     notebook = Path(app.outdir).parent / "jupyter_execute" / f"{page}.ipynb"  # where MyST-NB puts it
     if app.builder.format == "html" and notebook.exists():
-        shutil.copy(notebook, Path(app.outdir, f"{page}.ipynb"))
+        beside = Path(app.outdir, f"{page}.ipynb")
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(notebook, beside)
         link = f'<p class="notebook"><a href="{notebook.name}" download>This page as a notebook</a></p>'
         context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
 
@@ -78,6 +80,7 @@ def setup(app):
     def unlink(app, what, name, obj, options, lines):
         text = "\n".join(lines)
         text = re.sub(r":ref:`([^`<]+?)\s*<[^>]+>`", r"\1", text)
+        text = re.sub(r":term:`~?([^`<]+?)(?:\s*<[^>]+>)?`", r"\1", text)
         lines[:] = text.split("\n")
 
     app.connect("autodoc-process-docstring", unlink)
