@@ -80,7 +80,7 @@ def setup(app):
     def unlink(app, what, name, obj, options, lines):
         text = "\n".join(lines)
         text = re.sub(r":ref:`([^`<]+?)\s*<[^>]+>`", r"\1", text)
-        text = re.sub(r":term:`~?([^`<]+?)(?:\s*<[^>]+>)?`", r"\1", text)
+        text = re.sub(r":term:`~?([^`<]+?)(?:\s*<[^>]+>)?`", r"``\1``", text)
         lines[:] = text.split("\n")
 
     app.connect("autodoc-process-docstring", unlink)
