@@ -382,7 +382,10 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self._check_parameters(extras)
         first_pass = extras.anew or not hasattr(self, "coefs_") or not (self.warm_start or extras.incremental)
         X, y = self._validated(X, y, reset=first_pass)
-        self._check_targets(y) if extras.one_batch else self._learn_targets(y, extras.incremental)
+        if extras.one_batch:
+            self._check_targets(y)
+        else:
+            self._learn_targets(y, extras.incremental)
         y = inputs.dense_targets(self, y)
         sample_weight = inputs.validated_weight(self, sample_weight, y, all_zero=extras.incremental)
         ranks, random_state, objective = extras.ranks, state.random_state(self, first_pass), self._objective(y)

@@ -89,13 +89,13 @@ def open_source(path: Path, dialect: Dialect) -> Source:
     parts = [_part(path, file, dialect) for file in _files(path)]
     folder = Folder(path, dialect=dialect, missing=dialect.missing, parts=parts)
     _name_keys(folder)
-    schemas = [dict(part.kinds) for part in parts]
+    schemas = {part.path: dict(part.kinds) for part in parts}
     first = next((part for part in parts if judge_first_rows(part)), parts[0])
     in_order = [first, *(part for part in parts if part is not first)]  # the first that knows a column decides
     for name in dict.fromkeys(name for part in in_order for name in part.kinds):
         known = [part for part in in_order if name in part.kinds and name not in part.unknown]
         folder.kinds[name] = known[0].kinds[name] if known else "categorical"
-        by_schema = [schemas[parts.index(part)][name] for part in known]
+        by_schema = [schemas[part.path][name] for part in known]
         other = next((part for part, kind in zip(known, by_schema, strict=True) if kind != by_schema[0]), None)
         if other is not None:
             kinds = f"{by_schema[0]} in {known[0].path.name}, {other.kinds[name]} in {other.path.name}"
