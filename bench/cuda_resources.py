@@ -35,22 +35,25 @@ from fastmlp.kernels.numba_cuda import code, cost, driver, settings
 DEVICE = 132, 1.755e9
 STEPS = ((64, 128, 128, 10), 256), ((784, 100, 10), 200), ((1024, 1024, 1024, 10), 128)
 CAPABILITIES = (8, 0), (9, 0), (10, 0)
-KERNELS = "train", "predict"
+KERNELS, PRODUCTS = ("train", "predict"), ("product", "product_nt", "product_tn")
 REGISTERS, THREADS = 65536, 2048  # of a multiprocessor
 SHARED_BYTES = {8: 164 * 1024, 9: 228 * 1024, 10: 228 * 1024}  # of a multiprocessor, by major number
 SHARED_OF_A_BLOCK = 48 * 1024  # more has to be asked for at the launch
 LOG_LOSS = "log_loss", (("label_smoothing", 0.0),)
-#: name -> (activations, loss, rule, double, its tile in the engine's settings)
+#: name -> (activations, loss, rule, double, its tile in the engine's settings, precision of its products)
 NETWORKS = {
-    "64-128-128-10, Adam, float32": ([("relu", ())], LOG_LOSS, "adam", False, "SMALL"),
-    "64-128-128-10, Adam, float64": ([("relu", ())], LOG_LOSS, "adam", True, "SMALL"),
-    "1024 x 3, gelu, AdamW, float32": ([("gelu", ())], LOG_LOSS, "adamw", False, "MEDIUM"),
-    "1024 x 3, gelu, AdamW, float64": ([("gelu", ())], LOG_LOSS, "adamw", True, "MEDIUM"),
+    "64-128-128-10, Adam, float32": ([("relu", ())], LOG_LOSS, "adam", False, "SMALL", "highest"),
+    "64-128-128-10, Adam, float64": ([("relu", ())], LOG_LOSS, "adam", True, "SMALL", "highest"),
+    "1024 x 3, gelu, AdamW, float32": ([("gelu", ())], LOG_LOSS, "adamw", False, "MEDIUM", "highest"),
+    "1024 x 3, gelu, AdamW, float64": ([("gelu", ())], LOG_LOSS, "adamw", True, "MEDIUM", "highest"),
+    "1024 x 3, gelu, AdamW, high": ([("gelu", ())], LOG_LOSS, "adamw", False, "MEDIUM", "high"),
+    "1024 x 3, gelu, AdamW, medium": ([("gelu", ())], LOG_LOSS, "adamw", False, "LARGE", "medium"),
+    "64-128-128-10, Adam, high": ([("relu", ())], LOG_LOSS, "adam", False, "SMALL", "high"),
     "every activation, Nadam, float32": (
         [(name, tuple(row.parameters.items())) for name, row in formulas.ACTIVATIONS.items()],
-        ("focal", (("gamma", 2.0),)), "nadam", False, "SMALL",
+        ("focal", (("gamma", 2.0),)), "nadam", False, "SMALL", "highest",
     ),
-    "784-100-10, SGD, float32": ([("relu", ())], LOG_LOSS, "nesterov", False, "SMALL"),
+    "784-100-10, SGD, float32": ([("relu", ())], LOG_LOSS, "nesterov", False, "SMALL", "highest"),
 }  # fmt: skip
 
 
@@ -72,13 +75,22 @@ CHECKED = "64-128-128-10, Adam, float32", "1024 x 3, gelu, AdamW, float32"
 SLACK = 1.1  # other versions of both allocate registers a little differently; 0 stays 0
 
 
-def generate(*, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, tile: str = "MEDIUM") -> Any:
+def generate(
+    *, double: bool, activations: Any = (), loss: Any = None, rule: Any = None, tile: str = "MEDIUM",
+    precision: str = "highest",
+) -> Any:  # fmt: skip
     """The module of a combination of formulas."""
-    choice = {"activations": activations, "loss": loss, "rule": rule}
+    choice, size = {"activations": activations, "loss": loss, "rule": rule}, getattr(settings, tile).at(precision)
     return driver.load(
-        lambda: codegen.cuda_module(
-            formulas, code.template(), getattr(settings, tile), double=double, simulated=False, **choice
-        )
+        lambda: codegen.cuda_module(formulas, code.template(), size, double=double, simulated=False, **choice)
+    )
+
+
+def of_network(name: str) -> ModuleType:
+    """The module of a row of NETWORKS."""
+    activations, loss, rule, double, tile, precision = NETWORKS[name]
+    return generate(
+        double=double, activations=activations, loss=loss, rule=rule, tile=tile, precision=precision
     )
 
 
@@ -94,6 +106,10 @@ def signatures(module: ModuleType) -> dict[str, list[Any]]:
         "predict": [long] * 2 + rows + [index, numbers, numbers, key, numbers, index] + [size] * 3,
         "finite_array": [numbers, index, size],
         "loss_row": [numbers, size, numbers, size, size, real, numbers, size, size, numbers, types.boolean],
+        **dict.fromkeys(
+            PRODUCTS,
+            [numbers, numbers, size, size, index, size, size, numbers, size, size, size, size, size, size, size],
+        ),
     }  # fmt: skip
 
 
@@ -120,9 +136,9 @@ def _compiling_for(capability: tuple[int, int]) -> Iterator[None]:
 
 
 def compile_kernel(module: ModuleType, kernel: str, capability: tuple[int, int]) -> str:
-    """Return the PTX text of a kernel, or of the device function loss_row."""
-    arguments, device = signatures(module)[kernel], kernel == "loss_row"
-    signature = arguments[5](*arguments) if device else _types().void(*arguments)
+    """Return the PTX text of a kernel, or of a device function: loss_row, a product."""
+    arguments, device = signatures(module)[kernel], kernel in ("loss_row", *PRODUCTS)
+    signature = arguments[5](*arguments) if kernel == "loss_row" else _types().void(*arguments)
     with _compiling_for(capability):
         text, _ = driver.import_cuda().compile(
             getattr(module, kernel).py_func,
@@ -205,8 +221,7 @@ def too_much(
 
 def measured(name: str, ptxas: str | None) -> Iterator[tuple[str, tuple[int, int], list[Any], list[str]]]:
     """Yield kernel, capability, the cells of its row and the bounds that it exceeds, for each kernel of a network."""
-    activations, loss, rule, double, tile = NETWORKS[name]
-    module = generate(double=double, activations=activations, loss=loss, rule=rule, tile=tile)
+    module = of_network(name)
     for kernel, capability in itertools.product(KERNELS, CAPABILITIES):
         start = time.perf_counter()
         text = compile_kernel(module, kernel, capability)
