@@ -18,6 +18,7 @@ import itertools
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,7 @@ KERNELS, PRODUCTS = ("train", "predict"), ("product", "product_nt", "product_tn"
 REGISTERS, THREADS = 65536, 2048  # of a multiprocessor
 SHARED_BYTES = {8: 164 * 1024, 9: 228 * 1024, 10: 228 * 1024}  # of a multiprocessor, by major number
 SHARED_OF_A_BLOCK = 48 * 1024  # more has to be asked for at the launch
+HMMA, EXECUTABLE = 0x23C, 4  # the opcode of mma.sync in machine code; a flag of sections
 LOG_LOSS = "log_loss", (("label_smoothing", 0.0),)
 #: name -> (activations, loss, rule, double, its tile in the engine's settings, precision of its products)
 NETWORKS = {
@@ -47,8 +49,7 @@ NETWORKS = {
     "1024 x 3, gelu, AdamW, float32": ([("gelu", ())], LOG_LOSS, "adamw", False, "MEDIUM", "highest"),
     "1024 x 3, gelu, AdamW, float64": ([("gelu", ())], LOG_LOSS, "adamw", True, "MEDIUM", "highest"),
     "1024 x 3, gelu, AdamW, high": ([("gelu", ())], LOG_LOSS, "adamw", False, "MEDIUM", "high"),
-    "1024 x 3, gelu, AdamW, medium": ([("gelu", ())], LOG_LOSS, "adamw", False, "LARGE", "medium"),
-    "64-128-128-10, Adam, high": ([("relu", ())], LOG_LOSS, "adam", False, "SMALL", "high"),
+    "1024 x 3, gelu, AdamW, medium": ([("gelu", ())], LOG_LOSS, "adamw", False, "MEDIUM", "medium"),
     "every activation, Nadam, float32": (
         [(name, tuple(row.parameters.items())) for name, row in formulas.ACTIVATIONS.items()],
         ("focal", (("gamma", 2.0),)), "nadam", False, "SMALL", "highest",
@@ -89,9 +90,7 @@ def generate(
 def of_network(name: str) -> ModuleType:
     """The module of a row of NETWORKS."""
     activations, loss, rule, double, tile, precision = NETWORKS[name]
-    return generate(
-        double=double, activations=activations, loss=loss, rule=rule, tile=tile, precision=precision
-    )
+    return generate(double=double, activations=activations, loss=loss, rule=rule, tile=tile, precision=precision)
 
 
 def signatures(module: ModuleType) -> dict[str, list[Any]]:
@@ -100,16 +99,14 @@ def signatures(module: ModuleType) -> dict[str, list[Any]]:
     real = types.float64 if module.REAL.__name__ == "float64" else types.float32
     long, size, key, index, numbers = types.int64[::1], types.int64, types.uint64[::1], types.int32[::1], real[::1]
     rows = [numbers, long, index]
+    product = [numbers, numbers, size, size, index, size, size, numbers] + [size] * 7
     return {
         "train": [long] * 4 + rows + [numbers, index, numbers, index] + [numbers] * 6 + [key, numbers]
         + [size] * 9 + [real] * 3,
         "predict": [long] * 2 + rows + [index, numbers, numbers, key, numbers, index] + [size] * 3,
         "finite_array": [numbers, index, size],
         "loss_row": [numbers, size, numbers, size, size, real, numbers, size, size, numbers, types.boolean],
-        **dict.fromkeys(
-            PRODUCTS,
-            [numbers, numbers, size, size, index, size, size, numbers, size, size, size, size, size, size, size],
-        ),
+        **dict.fromkeys(PRODUCTS, product),
     }  # fmt: skip
 
 
@@ -157,6 +154,24 @@ def double_instructions(text: str) -> list[str]:
     return re.findall(r"^\s*(?:@\S+\s+)?[a-z]\S*\.f64\b.*$", text, re.MULTILINE)
 
 
+def on_tensor_cores(code: bytes) -> int:
+    """How many instructions of machine code multiply matrices of TF32; an instruction has 16 bytes."""
+    return sum(int.from_bytes(code[i : i + 2], "little") & 0xFFF == HMMA for i in range(0, len(code), 16))
+
+
+def machine_code(text: str, capability: tuple[int, int], ptxas: str) -> bytes:
+    """The instructions that ptxas makes of a text: the executable sections of its ELF file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, made = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        path.write_text(text)
+        command = [ptxas, "-c", f"-arch=sm_{capability[0]}{capability[1]}", str(path), "-o", str(made)]
+        subprocess.run(command, capture_output=True, check=True)
+        elf = made.read_bytes()
+    (start,), (size, number) = struct.unpack_from("<Q", elf, 0x28), struct.unpack_from("<HH", elf, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", elf, start + k * size) for k in range(number)]
+    return b"".join(elf[at : at + length] for _, _, flags, _, at, length in sections if flags & EXECUTABLE)
+
+
 def find_ptxas() -> str | None:
     found = shutil.which("ptxas")
     spec = importlib.util.find_spec("nvidia")
@@ -194,7 +209,7 @@ def blocks_per_multiprocessor(used: dict[str, int], threads: int, capability: tu
 
 
 def too_much(
-    name: str, kernel: str, capability: tuple[int, int], used: dict[str, int], doubles: int = 0
+    name: str, kernel: str, capability: tuple[int, int], used: dict[str, int], doubles: int = 0, products: int = 0
 ) -> Iterator[str]:
     """Yield a line for each bound that a kernel exceeds.
 
@@ -204,8 +219,8 @@ def too_much(
         Keys of `BOUNDS`.
     used : dict
         What `resources` gave.
-    doubles : int
-        Instructions in double precision.
+    doubles, products : int
+        Instructions in double precision, and of tensor cores.
     """
     spills = int(SLACK * BOUNDS[name][kernel, capability])
     found = {
@@ -213,10 +228,13 @@ def too_much(
         "bytes of spills": (used["spills"], spills),
         "bytes of shared memory": (used["shared"], SHARED_OF_A_BLOCK),
         "instructions in double precision": (0 if NETWORKS[name][3] else doubles, 0),
+        "instructions of tensor cores": (products if NETWORKS[name][5] == "highest" else 0, 0),
     }
     for what, (value, bound) in found.items():
         if value > bound:
             yield f"{name}, {kernel}, {capability[0]}.{capability[1]}: {value} {what}, at most {bound} are allowed"
+    if NETWORKS[name][5] != "highest" and products == 0:
+        yield f"{name}, {kernel}, {capability[0]}.{capability[1]}: no instruction of tensor cores"
 
 
 def measured(name: str, ptxas: str | None) -> Iterator[tuple[str, tuple[int, int], list[Any], list[str]]]:
@@ -226,15 +244,16 @@ def measured(name: str, ptxas: str | None) -> Iterator[tuple[str, tuple[int, int
         start = time.perf_counter()
         text = compile_kernel(module, kernel, capability)
         seconds, doubles, exceeded = time.perf_counter() - start, len(double_instructions(text)), []
+        products = text.count("mma.sync")
         if ptxas:
             used = resources(text, kernel, capability, ptxas)
             cells = [used["registers"], used["spills"], used["stack"], used["shared"]]
             cells.append(blocks_per_multiprocessor(used, module.THREADS, capability))
             if name in BOUNDS:
-                exceeded = list(too_much(name, kernel, capability, used, doubles))
+                exceeded = list(too_much(name, kernel, capability, used, doubles, products))
         else:
             cells = ["-"] * 5
-        yield kernel, capability, [*cells, doubles, text.count("\n"), f"{seconds:.1f}"], exceeded
+        yield kernel, capability, [*cells, doubles, products, text.count("\n"), f"{seconds:.1f}"], exceeded
 
 
 def expected_steps() -> None:
@@ -261,7 +280,7 @@ def main() -> None:
         return
     if given.check and not given.ptxas:
         parser.error("--check needs ptxas: pip install nvidia-cuda-nvcc-cu12")
-    heads, exceeded = ["cc", "regs", "spill", "stack", "shared", "blocks", "f64", "lines", "seconds"], []
+    heads, exceeded = ["cc", "regs", "spill", "stack", "shared", "blocks", "f64", "mma", "lines", "seconds"], []
     print(f"{'network':32} {'kernel':8}", *(f"{head:>8}" for head in heads))
     for name in given.network or (CHECKED if given.check else NETWORKS):
         for kernel, (major, minor), cells, lines in measured(name, given.ptxas):

@@ -5,19 +5,18 @@ relative to |A| |B|; of networks the reference in float64.  In the simulator two
 sizes are small.  What a compiler makes of the instructions is in test_cuda_code.py.
 """
 
+import sys
 from contextlib import nullcontext
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
 from fastmlp.bench.products import PRODUCTS
 from fastmlp.engines import backends
 from fastmlp.engines.backends import Data
-from fastmlp.kernels import codegen, formulas, reference
-from fastmlp.kernels.numba_cuda import code, cost, driver, emulation, settings
+from fastmlp.kernels import codegen, reference
+from fastmlp.kernels.numba_cuda import driver, emulation, settings
 
 from helpers import make_data, make_network, make_optimizer, make_params, steady_simulator
 
@@ -35,6 +34,8 @@ def engine():
     if not USABLE:
         pytest.skip(backends.why_not("cuda"))
     with steady_simulator() if driver.simulated() else nullcontext():
+        if driver.simulated():
+            sys.setswitchinterval(1e-3)  # each of 64 threads does a little between barriers: a third of the time
         yield backends.get("cuda")
 
 
@@ -92,12 +93,12 @@ def test_sums_are_cut_off():
     assert np.abs(emulation.summed(np.abs(terms))).sum() < np.abs(terms).sum()  # always towards zero
 
 
-# --- products -----------------------------------------------------------------------------------------------------------
+# --- products ---------------------------------------------------------------------------------------------------------
 
 each_product = pytest.mark.parametrize("name", PRODUCTS)
 each_precision = pytest.mark.parametrize("precision", BELOW)
 #: (M, K, N): results (M, N), sums of K terms.
-SHAPES = [(1, 1, 1), (16, 8, 16), (17, 9, 17), (5, 37, 3), (33, 3, 20)]
+SHAPES = [(1, 1, 1), (17, 9, 18), (3, 37, 5)]
 if USABLE and not driver.simulated():
     SHAPES += [(64, 64, 64), (65, 1000, 129), (300, 257, 70)]
 
@@ -121,7 +122,7 @@ def test_products(engine, name, precision, shape):
 @each_product
 def test_the_precisions_differ(engine, name):
     """The bounds are not met by other arithmetic."""
-    A, B = factors(name, 18, 40, 19)
+    A, B = factors(name, 17, 20, 3)
     row = PRODUCTS[name]
     found = {p: row.compute(engine, A, B, p) for p in BOUNDS}
     errors = {p: row.relative_error(product, A, B).max() for p, product in found.items()}
@@ -131,7 +132,7 @@ def test_the_precisions_differ(engine, name):
 
 def test_sums_of_many_terms_are_rounded(engine):
     """What tensor cores cut off would add up, if they added more than eight terms of positive numbers."""
-    A, B = (np.abs(x) for x in factors("forward", 3, 400, 3))
+    A, B = (np.abs(x) for x in factors("forward", 3, 400, 3))  # cut off one by one: 2^-18 and more
     row = PRODUCTS["forward"]
     assert row.relative_error(row.compute(engine, A, B, "high"), A, B).max() < 2.0**-20.5
 
@@ -178,7 +179,7 @@ def test_tiles_and_groups_differ_in_no_bit(engine, monkeypatch, precision):
         np.testing.assert_array_equal(other, found[0])
 
 
-# --- networks -----------------------------------------------------------------------------------------------------------
+# --- networks ---------------------------------------------------------------------------------------------------------
 
 
 def small_network(precision, widths=(9, 20, 18), **options):
@@ -217,7 +218,6 @@ def trained(module, network, data, batch_size, **options):
 
 
 CASES = {
-    "plain": ({}, "C"),
     "batch norm, dropout": ({"batch_norm": True, "dropout": (0.3,)}, "C"),
     "input dropout, sparse": ({"input_dropout": 0.2}, "csr int32"),
 }
@@ -246,7 +246,7 @@ def test_schedules_and_blocks_differ_in_no_bit(engine, monkeypatch):
     np.testing.assert_array_equal(found[0], found[2])
 
 
-# --- where there are no tensor cores, or they are not asked for ---------------------------------------------------------
+# --- where there are no tensor cores, or they are not asked for -------------------------------------------------------
 
 
 def test_without_tensor_cores_all_is_float32(engine, monkeypatch):

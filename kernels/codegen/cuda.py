@@ -232,7 +232,7 @@ _CUDA_PRODUCTS = {
     "product_nt": (False, True, "shared[i * LD + j] = sum_p a[i0 + i, p] b[j0 + j, p]"),
     "product_tn": (True, False, "shared[i * LD + j] = sum_p a[p, i0 + i] b[p, j0 + j]"),
 }
-_CUDA_ORDER = "group g adds the terms of every GROUPS-th quad in order; then (s0 + s1) + (s2 + s3)"
+_CUDA_ORDER = "group g adds the terms of every GROUPS-th {of} in order; then (s0 + s1) + (s2 + s3)"
 
 
 def _cuda_along(tile: CudaTile, name: str, number: str, limit: str, origin: str, gathers: bool, slice_at: str) -> tuple:
@@ -342,7 +342,8 @@ def _cuda_product(tile: CudaTile, name: str) -> str:
         "SUMS": (1, sums),
         "AGAIN": (1, [] if exact else tensor_cores.again(name)),
     }
-    text = _CUDA_PRODUCT.lstrip("\n").replace("NAME", name).replace("DOCSTRING", f'"""{what}; {_CUDA_ORDER}."""')
+    text = _CUDA_PRODUCT.lstrip("\n").replace("NAME", name)
+    text = text.replace("DOCSTRING", f'"""{what}; {_CUDA_ORDER.format(of="quad" if exact else "eight")}."""')
     for mark, (depth, lines) in parts.items():
         text = text.replace(f"\n{mark}\n", "\n" + "".join(f"{'    ' * depth}{line}\n" for line in lines))
     return text

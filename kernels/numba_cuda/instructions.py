@@ -44,7 +44,11 @@ def multiplication(text: str) -> Any:
         def write(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             factors = [builder.bitcast(x, BITS) for x in args[:6]]
             found = _call(
-                builder, text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", ir.LiteralStructType([FLOAT] * 4), [*factors, *args[6:]]
+                builder,
+                text,
+                "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f",
+                ir.LiteralStructType([FLOAT] * 4),
+                [*factors, *args[6:]],
             )
             results = [builder.extract_value(found, n) for n in range(4)]
             return context.make_tuple(builder, signature.return_type, results)

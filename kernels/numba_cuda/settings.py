@@ -26,8 +26,9 @@ GROWTH = 8
 PARTIALS_PER_TABLE = 2**22
 
 #: Cycles that choose tile and schedule (cost.py): of a term of a tile's product by precision and the tile's size, as
-#: counted in machine code; at least of a slice, whose numbers come from the L2 cache; of a tile besides; of an update of 256
-#: weights; of a barrier of the grid.  Of a narrow output layer: rows at a time, terms at a time, cycles of these.
+#: counted in machine code; at least of a slice, whose numbers come from the L2 cache; of a tile besides; of an update
+#: of 256 weights; of a barrier of the grid.  Of a narrow output layer: rows at a time, terms at a time, cycles of
+#: these.
 NARROW_ROWS, NARROW_DEPTH, NARROW_CYCLES = 4, 224, 900
 CYCLES = {
     "highest": {16: 6.0, 32: 13.0, 64: 42.0, 4: 1.0},
