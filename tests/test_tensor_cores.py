@@ -16,7 +16,7 @@ from fastmlp.bench.products import PRODUCTS
 from fastmlp.engines import backends
 from fastmlp.engines.backends import Data
 from fastmlp.kernels import codegen, reference
-from fastmlp.kernels.numba_cuda import driver, emulation, settings
+from fastmlp.kernels.numba_cuda import cost, driver, emulation, settings
 
 from helpers import make_data, make_network, make_optimizer, make_params, steady_simulator
 
@@ -36,7 +36,9 @@ def engine():
     with steady_simulator() if driver.simulated() else nullcontext():
         if driver.simulated():
             sys.setswitchinterval(1e-3)  # each of 64 threads does a little between barriers: a third of the time
+        before, settings.TENSOR_CORES = settings.TENSOR_CORES, True
         yield backends.get("cuda")
+        settings.TENSOR_CORES = before
 
 
 # --- the emulated instructions ----------------------------------------------------------------------------------------
@@ -270,3 +272,19 @@ def test_tensor_cores_need_a_device_and_a_package(monkeypatch, package, capabili
     monkeypatch.setattr(driver, "package", lambda: package)
     monkeypatch.setattr(driver, "api", Api)
     assert driver.tensor_cores() == expected
+
+
+@pytest.mark.parametrize(("widths", "rows", "precision", "expected"), [
+    ((64, 128, 128, 10), 256, "highest", ("highest", 16)),
+    ((64, 128, 128, 10), 256, "high", ("highest", 16)),
+    ((1024, 1024, 1024, 10), 128, "high", ("high", 32)),
+    ((1024, 1024, 1024, 10), 128, "medium", ("medium", 32)),
+    ((4096, 4096, 4096, 10), 1024, "high", ("high", 64)),
+])  # fmt: skip
+def test_tensor_cores_are_used_if_they_promise_to_be_faster(monkeypatch, widths, rows, precision, expected):
+    monkeypatch.setattr(driver, "simulated", lambda: False)
+    monkeypatch.setattr(driver, "multiprocessors", lambda: 132)
+    tile = cost.tile_of(widths, rows, precision=precision)
+    assert (tile.precision, tile.size) == expected and 4 * tile.shared <= settings.SHARED_BYTES
+    monkeypatch.setattr(settings, "TENSOR_CORES", True)
+    assert cost.tile_of(widths, rows, precision=precision).precision == precision

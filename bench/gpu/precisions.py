@@ -42,7 +42,8 @@ def precisions(engine: Any, reference: Any, simulated: bool) -> Iterator[tuple[s
 
 
 def _case(case: Case, precision: str) -> Case:
-    return replace(case, network={**case.network, "matmul_precision": precision})
+    network, force = {**case.network, "matmul_precision": precision}, {**case.force, "tensor_cores": True}
+    return replace(case, network=network, force=force)
 
 
 def products(engine: Any, precision: str, tile: str, simulated: bool) -> str:
@@ -60,7 +61,7 @@ def products(engine: Any, precision: str, tile: str, simulated: bool) -> str:
         for n, depth, width in SIMULATED_SHAPES if simulated else SHAPES:
             shapes = {"forward": (n, depth, width), "weight gradient": (depth, n, width)}
             A, B = (rng.standard_normal(s).astype("f4") for s in row.shapes(*shapes.get(name, (n, width, depth))))
-            with hooks.forced(tile=tile):
+            with hooks.forced(tile=tile, tensor_cores=True):
                 error = row.relative_error(row.compute(engine, A, B, precision), A, B).max()
             worst[name] = max(worst.get(name, 0.0), float(error))
             assert error <= PRODUCTS[precision], f"{name} {n, depth, width}: an error of {error:.1e}"
@@ -68,7 +69,7 @@ def products(engine: Any, precision: str, tile: str, simulated: bool) -> str:
 
 
 def times(engine: Any, widths: tuple[int, ...], batch: int, simulated: bool) -> str:
-    """Return the microseconds of a training step for each precision, by the device's clock: the best of some epochs."""
+    """Return microseconds of a step for each precision, by the device's clock, and the tile that the engine took."""
     from fastmlp import MLPClassifier
     from fastmlp.engines.backends import Data
     from fastmlp.model.network import Network
@@ -90,5 +91,7 @@ def times(engine: Any, widths: tuple[int, ...], batch: int, simulated: bool) -> 
             before = workspace.device_seconds
             engine.train_epoch(workspace, params, data, order, batch, 1e-4, optimizer)
             best.append((workspace.device_seconds - before) / steps)
-        found[precision] = min(best)
-    return ", ".join(f"{p} {1e6 * s:.1f} us ({found['highest'] / s:.2f}x)" for p, s in found.items())
+        tile = workspace.tile(batch)
+        found[f"{precision} ({tile.precision}, {tile.size})"] = min(best)
+    first = next(iter(found.values()))
+    return ", ".join(f"{name} {1e6 * seconds:.1f} us, {first / seconds:.2f}x" for name, seconds in found.items())

@@ -32,8 +32,8 @@ PARTIALS_PER_TABLE = 2**22
 NARROW_ROWS, NARROW_DEPTH, NARROW_CYCLES = 4, 224, 900
 CYCLES = {
     "highest": {16: 6.0, 32: 13.0, 64: 42.0, 4: 1.0},
-    "high": {16: 6.0, 32: 13.0, 64: 42.0},
-    "medium": {16: 6.0, 32: 13.0, 64: 42.0},
+    "high": {16: 6.5, 32: 12.0, 64: 27.0},
+    "medium": {16: 5.0, 32: 8.2, 64: 17.5},
 }
 LATENCY, TILE_CYCLES, UPDATE, BARRIER = 300, 1200, 400, 3400
 #: Blocks of kernels that have no barrier of the grid.
@@ -48,5 +48,7 @@ OVERLAP_ROWS, OVERLAP_BLOCKS = 4096, 4
 
 #: "rows" or "layers" instead of the schedule that promises to be faster.
 SCHEDULE: str | None = None
+#: Tensor cores wherever the precision allows them, instead of where they promise to be faster.
+TENSOR_CORES = False
 #: This number of blocks and a launch for each phase, instead of a cooperative launch for all phases.
 BLOCKS_PER_PHASE: int | None = None
