@@ -32,9 +32,9 @@ from typing import Any
 from fastmlp.kernels import codegen, formulas
 from fastmlp.kernels.numba_cuda import code, cost, driver, settings
 
-#: Multiprocessors of an H100 and their cycles per second; layers and batches of the suite `cuda`.
+#: Multiprocessors of an H100 and their cycles per second; layers and batches of the suite `cuda`, and a wider net.
 DEVICE = 132, 1.755e9
-STEPS = ((64, 128, 128, 10), 256), ((784, 100, 10), 200), ((1024, 1024, 1024, 10), 128)
+STEPS = ((64, 128, 128, 10), 256), ((784, 100, 10), 200), ((1024, 1024, 1024, 10), 128), ((4096,) * 3 + (10,), 1024)
 CAPABILITIES = (8, 0), (9, 0), (10, 0)
 KERNELS, PRODUCTS = ("train", "predict"), ("product", "product_nt", "product_tn")
 REGISTERS, THREADS = 65536, 2048  # of a multiprocessor
@@ -68,11 +68,12 @@ def _spills(train: tuple[int, int, int], predict: tuple[int, int, int]) -> dict[
 BOUNDS = {
     "64-128-128-10, Adam, float32": _spills((336, 176, 0), (0, 0, 0)),
     "1024 x 3, gelu, AdamW, float32": _spills((408, 340, 0), (32, 40, 0)),
+    "1024 x 3, gelu, AdamW, high": _spills((556, 260, 0), (248, 0, 0)),
     "1024 x 3, gelu, AdamW, float64": _spills((920, 568, 0), (368, 56, 0)),
     "every activation, Nadam, float32": _spills((344, 176, 0), (0, 0, 0)),
 }
-#: One for each of the two smaller tiles: some minutes of one core.
-CHECKED = "64-128-128-10, Adam, float32", "1024 x 3, gelu, AdamW, float32"
+#: One for each of the two smaller tiles, and one on tensor cores: some minutes of one core.
+CHECKED = "64-128-128-10, Adam, float32", "1024 x 3, gelu, AdamW, float32", "1024 x 3, gelu, AdamW, high"
 SLACK = 1.1  # other versions of both allocate registers a little differently; 0 stays 0
 
 
@@ -257,15 +258,21 @@ def measured(name: str, ptxas: str | None) -> Iterator[tuple[str, tuple[int, int
 
 
 def expected_steps() -> None:
-    """Print microseconds of a step on DEVICE by cost.py: with each tile, and with the one that is chosen."""
+    """Print microseconds of a step on DEVICE by cost.py, for each precision with each tile, the fastest first."""
     multiprocessors, frequency = DEVICE
-    print(f"{'layers':22} {'batch':>6}", *(f"{head:>9}" for head in ["tile", "forth/back", "slices", "step"]))
-    for widths, rows in STEPS:
-        ways = {tile: cost.of_step(widths, rows, tile, multiprocessors) for tile in settings.TILES}
+    heads = ["precision", "tile", "forth/back", "slices", "step"]
+    print(f"{'layers':22} {'batch':>6}", *(f"{head:>10}" for head in heads))
+    for (widths, rows), precision in itertools.product(STEPS, settings.CYCLES):
+        tiles = [tile.at(precision) for tile in settings.TILES]
+        ways = {tile: cost.of_step(widths, rows, tile, multiprocessors) for tile in tiles}
         for tile, cycles in sorted(ways.items(), key=lambda item: item[1]):
             slices = cost.of_slices(widths, rows, tile, multiprocessors)
-            cells = [f"{1e6 * part / frequency:.1f}" for part in (cycles - slices, slices, cycles)]
-            print(f"{'-'.join(map(str, widths)):22} {rows:6} {tile.size:9}", *(f"{cell:>9}" for cell in cells))
+            cells = [
+                precision,
+                tile.size,
+                *(f"{1e6 * part / frequency:.1f}" for part in (cycles - slices, slices, cycles)),
+            ]
+            print(f"{'-'.join(map(str, widths)):22} {rows:6}", *(f"{cell:>10}" for cell in cells))
 
 
 def main() -> None:

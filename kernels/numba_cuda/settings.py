@@ -32,8 +32,8 @@ PARTIALS_PER_TABLE = 2**22
 NARROW_ROWS, NARROW_DEPTH, NARROW_CYCLES = 4, 224, 900
 CYCLES = {
     "highest": {16: 6.0, 32: 13.0, 64: 42.0, 4: 1.0},
-    "high": {16: 6.5, 32: 12.0, 64: 27.0},
-    "medium": {16: 5.0, 32: 8.2, 64: 17.5},
+    "high": {16: 7.1, 32: 11.7, 64: 26.9},
+    "medium": {16: 4.3, 32: 8.0, 64: 17.4},
 }
 LATENCY, TILE_CYCLES, UPDATE, BARRIER = 300, 1200, 400, 3400
 #: Blocks of kernels that have no barrier of the grid.
