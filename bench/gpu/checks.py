@@ -15,7 +15,7 @@ from gpu import hooks
 from gpu.children import write_json
 from gpu.named import named
 from gpu.nets import DTYPES, GRIDS, NETS, Training, compared, repeated, same_bits_in_all_grids
-from gpu.precisions import precisions
+from gpu.precisions import at_precision, precisions
 
 REPEATS, REPEATS_SIMULATED = 5, 2
 BLOCKS, BLOCKS_SIMULATED = (3, 64), (2,)
@@ -59,6 +59,8 @@ def _sanitized(engine: Any, reference: Any, simulated: bool) -> Iterator[Row]:
     """Yield small networks whose machine code is on disk already: the sizes of the simulator, the code of a device."""
     for name in SANITIZED:
         yield name, lambda name=name: compared(engine, reference, Training(NETS[name], "float32", True))
+    on_tensor_cores = at_precision(NETS["small tile"], "high")
+    yield "tensor cores", lambda: compared(engine, reference, Training(on_tensor_cores, "float32", True))
 
 
 CHECKS: dict[str, Callable[[Any, Any, bool], Iterator[Row]]] = {
