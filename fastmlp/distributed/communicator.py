@@ -125,15 +125,26 @@ class Communicator(ABC):
         """
         if self.size == 1:
             return [value]
-        text = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        text = _pickled(value)
         found = self._swap([text] * self.size, what)
         return [value if rank == self.rank else pickle.loads(one) for rank, one in enumerate(found)]
+
+    def alltoall(self, values: Sequence[Any], what: str = "values") -> list[Any]:
+        """Send ``values[i]`` to rank i, and return what each rank has sent to this one, in their order.
+
+        Values are anything that can be pickled. Ranks that ask for something else, by another `what`, get an error.
+        """
+        if self.size == 1:
+            return list(values)
+        others = [b"" if rank == self.rank else _pickled(value) for rank, value in enumerate(values)]
+        found = self._swap(others, what)
+        return [values[rank] if rank == self.rank else pickle.loads(one) for rank, one in enumerate(found)]
 
     def broadcast(self, value: Any, what: str = "value of rank 0") -> Any:
         """Return the value of rank 0."""
         if self.size == 1:
             return value
-        text = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL) if self.rank == 0 else b""
+        text = _pickled(value) if self.rank == 0 else b""
         found = self._swap([text] * self.size, what)
         return value if self.rank == 0 else pickle.loads(found[0])
 
@@ -185,6 +196,10 @@ class Communicator(ABC):
             if bytes(message[: _HEADER.size]) != header:
                 raise CommunicationError(f"{self.name_of(rank)} is at another point of its fit than this rank", rank)
         return [memoryview(message)[_HEADER.size :] for message in found]
+
+
+def _pickled(value: Any) -> bytes:
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 class Alone(Communicator):
