@@ -234,6 +234,21 @@ def test_a_coder_of_ranks_is_that_of_one_process(seed, kinds, n, n_ranks, scalin
     assert on_threads(fit, n_ranks, timeout=20) == [state.randint(1 << 30)] * n_ranks
 
 
+def test_a_rank_that_knows_only_gaps_of_a_column_of_texts():
+    X = np.array([[None, 1.0], [None, 2.0], ["red", 3.0], ["blue", None]], dtype=object)
+    expected, layout = ColumnCoder().fit(X), [{0: 2}, {1: 2}]
+
+    def fit(communicator):
+        own = rows_of(layout, communicator.rank)
+        shared = SharedRows(communicator, Layout(layout), X[own])
+        coder = coded_rows.fitted(ColumnCoder(), shared, None, 0)
+        return coder.to_state() == expected.to_state() and np.array_equal(
+            coded_rows.coded(coder, shared, np.dtype("float32")).local, expected.transform(X)[own]
+        )
+
+    assert on_threads(fit, 2, timeout=20) == [True, True]
+
+
 def test_each_value_is_sent_once():
     """To the rank that learns its column; of categories only how often each occurs."""
     rng, n, n_ranks = np.random.default_rng(0), 3000, 3
