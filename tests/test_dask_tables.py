@@ -165,10 +165,16 @@ def test_other_columns_are_refused_before_anything_is_computed():
 
 
 def test_categories_of_numbers_stay_categories_in_joined_blocks():
-    blocks = [pd.DataFrame({"code": pd.Categorical(values)}) for values in ([1, 2], [7, 7, 1])]
+    """Whatever categories a block knows: a block of gaps knows none."""
+    rows = [1, 2], [None, None], [7, 7, 1]
+    blocks = [pd.DataFrame({"code": pd.Categorical(values), "n": range(len(values))}) for values in rows]
     joined = work._joined_tables(tuple(blocks))
-    assert joined["code"].tolist() == [1, 2, 7, 7, 1]
-    assert isinstance(joined["code"].dtype, pd.CategoricalDtype)
+    pd.testing.assert_series_equal(
+        joined["code"].astype(float), pd.Series([1, 2, np.nan, np.nan, 7, 7, 1], name="code")
+    )
+    assert list(joined["code"].cat.categories) == [1, 2, 7]
+    assert joined["n"].tolist() == [0, 1, 0, 1, 0, 1, 2]
+    assert [list(block["code"].cat.categories) for block in blocks] == [[1, 2], [], [1, 7]]
 
 
 def test_a_fit_of_tables_does_not_go_on_from_a_checkpoint(tmp_path):

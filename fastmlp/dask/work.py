@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
-from dask.dataframe.methods import concat
+import pandas as pd
 from distributed import Worker, get_worker
 from scipy import sparse
 
@@ -133,7 +133,14 @@ def _joined_tables(blocks: tuple[Any, ...]) -> Any:
         return blocks[0]
     if isinstance(blocks[0], np.ndarray):
         return np.concatenate(blocks)
-    return concat(list(blocks), ignore_index=True, ignore_order=True)
+    frames = [block.copy(deep=False) for block in blocks]
+    for i in range(frames[0].shape[1]):
+        if any(isinstance(frame.dtypes.iloc[i], pd.CategoricalDtype) for frame in frames):
+            columns = [frame.iloc[:, i].astype("category") for frame in frames]
+            known = dict.fromkeys(value for column in columns for value in column.cat.categories)
+            for frame, column in zip(frames, columns, strict=True):
+                frame.isetitem(i, column.cat.set_categories(list(known), ordered=False))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _joined(blocks: tuple[Any, ...]) -> np.ndarray:
