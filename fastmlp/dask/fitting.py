@@ -96,7 +96,7 @@ class _Resume:
         callbacks = getattr(job.estimator, "callbacks", None) or ()
         paths = [os.fspath(one.path) for one in callbacks if isinstance(one, Checkpoint)]
         self._paths = [path for path in paths if path.format(epoch=1) == path]  # not a file per epoch
-        self.possible = bool(self._paths) and job.method == "fit" and not job.mixed  # fits of tables start anew
+        self.possible = bool(self._paths) and job.method == "fit" and not job.mixed  # which has no resume_from
         self._began = time.monotonic()
 
     async def options(self, client: Client, address: str, timeout: float) -> dict[str, Any]:

@@ -141,7 +141,11 @@ def counts_of(factors: Factors, rows: np.ndarray | slice) -> dict[Value, int]:
     """Return how many of the training rows have each category that any of them has."""
     codes = factors.codes[rows]
     counts = np.bincount(codes[codes >= 0], minlength=len(factors.values))
-    return {value: int(count) for value, count in zip(factors.values, counts, strict=True) if count}
+    found: dict[Value, int] = {}
+    for value, count in zip(factors.values, counts.tolist(), strict=True):
+        if count:
+            found[value] = found.get(value, 0) + count  # two decimals may be one float
+    return found
 
 
 def learned_categories(counts: Mapping[Value, int], n_rows: int, wanted: Wanted) -> Categorical:
