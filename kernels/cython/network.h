@@ -29,33 +29,6 @@ static void FN(unpack)(const fm_workspace *ws, const void *padded, void *flat)
                    (size_t)s->width * sizeof(REAL));
 }
 
-/* The slice's numbers in `padded` -> their places in `flat`. */
-static void FN(unpack_slice)(const fm_workspace *ws, const fm_slice *slice, const void *padded, void *flat)
-{
-    const fm_segment *s = &ws->segments[slice->segment];
-    for (idx at = slice->offset - s->padded, end = at + slice->length, n; at < end; at += n) {
-        const idx row = at / s->ld, column = at % s->ld, left = s->width - column;
-        n = s->ld - column < end - at ? s->ld - column : end - at;
-        if (left > 0)
-            memcpy((REAL *)flat + s->flat + row * s->width + column, (const REAL *)padded + s->padded + at,
-                   (size_t)(n < left ? n : left) * sizeof(REAL));
-    }
-}
-
-/* The slice's numbers in `flat` -> their places in `padded`; its padding is 0. */
-static void FN(pack_slice)(const fm_workspace *ws, const fm_slice *slice, const void *flat, void *padded)
-{
-    const fm_segment *s = &ws->segments[slice->segment];
-    for (idx at = slice->offset - s->padded, end = at + slice->length, n; at < end; at += n) {
-        const idx row = at / s->ld, column = at % s->ld, left = s->width > column ? s->width - column : 0;
-        REAL *to = (REAL *)padded + s->padded + at;
-        n = s->ld - column < end - at ? s->ld - column : end - at;
-        const idx kept = n < left ? n : left;
-        memcpy(to, (const REAL *)flat + s->flat + row * s->width + column, (size_t)kept * sizeof(REAL));
-        memset(to + kept, 0, (size_t)(n - kept) * sizeof(REAL));
-    }
-}
-
 /* Columns i0 .. i1 and rows j0 .. j1 of wt (fan_out, ld) = W (fan_in, ld_out), transposed. */
 static void FN(transpose_part)(const fm_layer *layer, idx i0, idx i1, idx j0, idx j1, const REAL *w, REAL *wt, idx ld)
 {
@@ -628,19 +601,12 @@ typedef struct {
     fm_epoch *epoch;
 } FN(training);
 
-/* Whether a slice is updated as soon as its gradient is known: nothing is made of the gradient as a whole. */
-static int FN(updates_at_once)(const fm_epoch *epoch)
-{
-    return epoch->rule >= 0 && epoch->max_norm == 0;
-}
-
-/* The chunk's gradients of the member's slices; with the last chunk their update, while they are in L1, or if several ranks
- * take the step, their way into `sums`. */
+/* The chunk's gradients of the member's slices; with the last chunk their update, while they are in L1. */
 static void FN(slices_phase)(const FN(chunk) *c, int last, double weight)
 {
     fm_workspace *ws = c->ws;
     const fm_epoch *epoch = c->epoch;
-    const int shared = epoch->reduce != NULL, at_once = FN(updates_at_once)(epoch) && !shared;
+    const int at_once = epoch->rule >= 0 && epoch->max_norm == 0;
     for (idx u = ws->slice_start[c->member]; u < ws->slice_start[c->member + 1]; u++) {
         const fm_slice *slice = &ws->slices[u];
         FN(slice_gradient)(c, slice, c->batch_at > 0);
@@ -648,23 +614,24 @@ static void FN(slices_phase)(const FN(chunk) *c, int last, double weight)
             FN(slice_penalty)(ws, epoch, slice);
             FN(slice_update)(c, slice, epoch->alpha, epoch->l1, 1.0 / weight);
         }
-        if (last && shared)
-            FN(unpack_slice)(ws, slice, ws->grad, epoch->sums);
     }
-    if (last && !at_once && !shared)
+    if (last && !at_once)
         FN(update_slices)(c, 1.0 / weight);
 }
 
-/* The sums of all ranks in place of this rank's: `sums`, *loss (which only member 0 knows) and *weight.  Every member calls
- * it.  Returns 0 if it failed. */
+/* The sums of all ranks in place of this rank's: the gradient, *loss (which only member 0 knows) and *weight.  Every member
+ * calls it.  Returns 0 if it failed. */
 static int FN(reduce_sums)(fm_workspace *ws, const fm_epoch *epoch, int t, double *loss, double *weight)
 {
     REAL *totals = (REAL *)epoch->sums + epoch->n_params;
     if (t == 0) {
+        FN(unpack)(ws, ws->grad, epoch->sums);
         totals[0] = (REAL)*loss;
         totals[1] = (REAL)*weight;
         if (epoch->reduce(epoch->context))
             ws->interrupted = 1;
+        else
+            FN(pack)(ws, epoch->sums, ws->grad);
     }
     fm_team_barrier(ws->team);
     *loss = (double)totals[0];
@@ -677,24 +644,14 @@ static int FN(reduce_sums)(fm_workspace *ws, const fm_epoch *epoch, int t, doubl
 static int FN(shared_update)(const FN(chunk) *c, idx rows, double *loss, double *weight)
 {
     fm_workspace *ws = c->ws;
-    const fm_epoch *epoch = c->epoch;
-    const fm_slice *begin = ws->slices + ws->slice_start[c->member], *end = ws->slices + ws->slice_start[c->member + 1];
     if (rows == 0) {
-        if (c->member == 0)
-            memset(epoch->sums, 0, (size_t)epoch->n_params * sizeof(REAL));
+        for (idx u = ws->slice_start[c->member]; u < ws->slice_start[c->member + 1]; u++)
+            memset((REAL *)ws->grad + ws->slices[u].offset, 0, (size_t)ws->slices[u].length * sizeof(REAL));
         fm_team_barrier(ws->team);
     }
-    if (!FN(reduce_sums)(ws, epoch, c->member, loss, weight) || *weight == 0)
+    if (!FN(reduce_sums)(ws, c->epoch, c->member, loss, weight) || *weight == 0)
         return 0;
-    for (const fm_slice *slice = begin; slice < end; slice++) {
-        FN(pack_slice)(ws, slice, epoch->sums, ws->grad);
-        if (FN(updates_at_once)(epoch)) {
-            FN(slice_penalty)(ws, epoch, slice);
-            FN(slice_update)(c, slice, epoch->alpha, epoch->l1, 1.0 / *weight);
-        }
-    }
-    if (!FN(updates_at_once)(epoch))
-        FN(update_slices)(c, 1.0 / *weight);
+    FN(update_slices)(c, 1.0 / *weight);
     fm_team_barrier(ws->team);
     return 1;
 }
@@ -712,7 +669,7 @@ static int FN(train_step)(const FN(training) *job, int t, idx step)
     double weight = 0, loss = 0;
     for (idx r = 0; r < rows; r += ws->max_rows) {
         const idx n = rows - r < ws->max_rows ? rows - r : ws->max_rows;
-        const int last = r + n == rows;
+        const int last = r + n == rows && !shared;
         const FN(chunk) c = {ws, job->data, epoch->order, epoch, step, start + r, r, n, t};
         idx lo, hi;
         FN(share)(ws, n, t, &lo, &hi);
@@ -724,7 +681,7 @@ static int FN(train_step)(const FN(training) *job, int t, idx step)
         fm_team_barrier(ws->team);
 
         weight += FN(sum_of_weights)(ws, job->data, n);
-        if (ws->interrupted || (last && weight == 0 && !shared))
+        if (ws->interrupted || (last && weight == 0))
             return 0;
         if (t == 0)
             for (idx i = 0; i < n * ws->members; i++)

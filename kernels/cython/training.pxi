@@ -34,7 +34,7 @@ cdef class Reduction:
     def __init__(self, reduce, Workspace workspace):
         if not callable(reduce):
             raise ValueError(f"shared.reduce must be a function, got {type(reduce).__name__}")
-        self.reduce, self.vector = reduce, np.zeros(workspace.n_params + 2, workspace.network.dtype)
+        self.reduce, self.vector = reduce, np.empty(workspace.n_params + 2, workspace.network.dtype)
 
     cdef int join(self, fm_epoch *epoch, Workspace workspace) except -1:
         """Let the steps of an epoch call it."""
