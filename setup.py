@@ -12,6 +12,7 @@ import copy
 import os
 import platform
 import sys
+import sysconfig
 import tempfile
 import zlib
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -152,7 +153,8 @@ class BuildEngine(build_ext):
     def finalize_options(self):
         """Keep objects in one folder for all kinds of installation; an editable one would take a temporary folder."""
         super().finalize_options()
-        self.build_temp = str(Path("build", f"objects.{self.plat_name}-{sys.implementation.cache_tag}"))
+        python = sysconfig.get_config_var("EXT_SUFFIX").split(".")[1]  # version, with the GIL or without it, platform
+        self.build_temp = str(Path("build", f"objects.{self.plat_name}-{python}"))
 
     def build_extension(self, ext):
         render_headers()
