@@ -79,6 +79,40 @@ def test_same_bits_of_blocks_and_members_for_every_n_jobs(members, dtype):
     assert all(each == found[0] for each in found)
 
 
+#: Options of a network, and of a fit, where gradients go from thread to thread.
+RELAYS = {
+    "plain": ({}, {}),
+    "learned slopes": ({"activations": ("prelu", "tanh")}, {}),
+    "dropout": ({"dropout": (0.3, 0.2)}, {}),
+    "clipped": ({}, {"max_grad_norm": 0.1}),
+    "sparse": ({}, {}),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", RELAYS)
+def test_same_bits_where_gradients_go_from_thread_to_thread(case, dtype):
+    """Batches of two chunks, some of which leave threads without rows; the weights of the last batch sum to zero."""
+    rng, (of_network, of_fit) = np.random.default_rng(0), RELAYS[case]
+    net = make_network((20, 48, 33, 3), dtype=np.dtype(dtype), **of_network)
+    data, first = make_data(rng, net, 700, weighted=True), make_params(rng, net)
+    data.sample_weight[:60] = 0
+    if case == "sparse":
+        data = data._replace(X=scipy.sparse.csr_array(data.X * (data.X > 0.5)))
+    order, found = np.r_[60:363, 363:666, :60], []
+    for n_jobs in (1, 2, 3, 5):
+        params, optimizer = first.copy(), make_optimizer(np.random.default_rng(1), "adam", net.n_params, net.dtype)
+        optimizer.max_grad_norm = of_fit.get("max_grad_norm")
+        workspace = _engine.workspace(net, 303, n_jobs)
+        loss = _engine.train_epoch(workspace, params, data, order[:310], 303, 0.1, optimizer, 0.01, 5)
+        assert workspace.relays == (n_jobs > 1)
+        with pytest.raises(ZeroDivisionError):
+            _engine.train_epoch(workspace, params, data, order, 303, 0.1, optimizer, 0.0, 5)
+        assert optimizer.t == 3 + 2 + 2
+        found.append((loss, params.tobytes(), *(state.tobytes() for state in optimizer.states)))
+    assert all(each == found[0] for each in found)
+
+
 def network(*widths):
     return Network(widths, ("relu",) * (len(widths) - 2), "log_loss", np.dtype("float32"))
 
@@ -247,10 +281,11 @@ def test_forked_child_can_fit_with_threads():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends itself a POSIX signal")
-@pytest.mark.parametrize("n_jobs", [1, 2])
-def test_ctrl_c_ends_a_long_epoch(n_jobs):
+@pytest.mark.parametrize(("width", "n_jobs"), [(300, 1), (300, 2), (100, 2), (100, 3)])
+def test_ctrl_c_ends_a_long_epoch(width, n_jobs):
+    """Where threads share a chunk's gradients by slices, and where these go from thread to thread."""
     rows = np.random.default_rng(0).standard_normal((100_000, 30), dtype=np.float32)
-    model = MLPClassifier((300, 300), batch_size=100_000, max_iter=1000, n_jobs=n_jobs)
+    model = MLPClassifier((width, width), batch_size=100_000, max_iter=1000, n_jobs=n_jobs)
     sent = []
 
     def interrupt():

@@ -14,6 +14,7 @@ cdef extern from "tiers.h":
     const int ALIASED_BYTES, BLAS_B_BYTES, SMALL_B_BYTES, LARGE_WEIGHT_BYTES, CHUNK_ROWS, CHUNK_ROWS_LARGE
     const int SLICE_BYTES, LARGE_SLICE_ROWS, CLASS_ROWS
     const int UNITS_ROWS, UNITS_SLICE_ROWS, UNITS_SLICE_ROWS_LARGE, UNITS_LARGE_BYTES
+    const int RELAY_NUMBERS, RELAY_SLICE
     const int BLOCK_ROWS, KC, NV_MAX, PANEL_ROWS, PACK_STRIDE_BYTES, PACK_WIDTH_BYTES
     const double THREADS_MIN_STEP, THREADS_MIN_PREDICT
 
@@ -27,6 +28,8 @@ cdef extern from "threads.h":
         pass
     bint fm_claim_try(fm_claim *) nogil
     void fm_claim_release(fm_claim *) nogil
+    ctypedef struct fm_counter:
+        pass
 
 
 cdef extern from "shuffle.h":
@@ -112,6 +115,11 @@ cdef extern from "fastmlp.h":
     ctypedef struct fm_slice:
         int layer, kind, segment, array
         idx head, m, n_rows, offset, length, tile
+    ctypedef struct fm_relay:
+        idx *starts
+        idx n_groups
+        fm_counter *turns
+        void *lanes
     ctypedef struct fm_workspace:
         int n_layers
         const fm_layer *layers
@@ -130,6 +138,7 @@ cdef extern from "fastmlp.h":
         const fm_slice *slices
         idx n_slices
         const idx *slice_start
+        fm_relay *relay
         fm_blas_gemm blas
         const fm_units *units
         int halves

@@ -110,6 +110,17 @@ typedef struct {
 } fm_slice;
 #define FM_OF_BLOCK (-1)
 
+/* What goes from member to member where gradients do: each adds the sums of its rows to those of the rows before. */
+typedef struct {
+    const idx *starts;       /* (n_groups + 1,) the first slice of each group, which goes from member to member in one go */
+    idx n_groups;
+    fm_counter *turns;       /* (1 + n_groups,) whose rows come next: in loss and weight, in the gradients of each group */
+    fm_counter stop;         /* 1: poll said stop, nobody waits any more */
+    double loss[2], weight[2]; /* of the batch, by steps in turn: one is read while the next one's begins */
+    double weight_of_chunk;
+    void *lanes;             /* (n_padded - w_padded, 4): unfinished sums of a chunk's rows, see bias_gradient */
+} fm_relay;
+
 /* Everything one fit needs; owned by engine.pyx, allocated once. */
 typedef struct {
     int n_layers;
@@ -134,6 +145,7 @@ typedef struct {
     const fm_slice *slices;  /* (n_slices,) in the order of the padded vector */
     idx n_slices;
     const idx *slice_start;  /* (n_threads + 1,) member t owns slices slice_start[t] .. slice_start[t + 1] */
+    fm_relay *relay;         /* NULL: a member sums the gradients of its slices over the rows of all */
 
     fm_blas_gemm blas;       /* or NULL */
     const fm_units *units;   /* NULL: no product of this call goes to matrix units */
@@ -141,7 +153,6 @@ typedef struct {
     void *units_scratch;     /* (n_threads, units_room) bytes */
     idx units_room;
     int (*poll)(void);       /* looks for Ctrl-C; non-zero: stop */
-    double work;             /* floating-point operations since the last poll */
     int interrupted;         /* set when poll said stop; results of the call are then incomplete */
     int saw_non_finite;      /* set by predict */
 
@@ -165,6 +176,8 @@ typedef struct {
     idx n_packed_rows;
     int in_panels;                 /* whether the weights of layers that have panels lie there, in the present call */
     void *scratch;                 /* (n_threads, 3, max(max_rows * members, CLASS_ROWS), n_outputs) */
+    char apart[64];                /* what member 0 writes for each chunk: no line that all read */
+    double work;                   /* floating-point operations since the last poll */
 } fm_workspace;
 
 /* The caller's rows.  Checked in engine.pyx: shapes, dtypes, bounds of every index.
@@ -202,6 +215,7 @@ typedef struct {
     const double *dropouts; /* (n_steps,) of the rates of dropout; or NULL */
     double max_norm;        /* of the gradient as a whole; 0: any */
     int goes_on;            /* whether what is made of the parameters is there already, from the epoch before */
+    char apart[64];         /* what member 0 writes at each step: no line that all read */
     double loss;            /* OUT: sum over steps of batch loss * rows */
     idx done;               /* OUT: steps done; fewer if interrupted or a batch's sample weights sum to zero */
 } fm_epoch;

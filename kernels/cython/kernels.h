@@ -42,9 +42,11 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define PREFETCH(p) __builtin_prefetch(p)
 #define PREFETCH_TO_L2(p) __builtin_prefetch(p, 0, 2)
+#define PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1)
 #else
 #define PREFETCH(p) ((void)(p))
 #define PREFETCH_TO_L2(p) ((void)(p))
+#define PREFETCH_TO_WRITE(p) ((void)(p))
 #endif
 
 #if VBYTES

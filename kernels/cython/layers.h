@@ -364,10 +364,15 @@ static void FN(loss)(const fm_loss *loss, idx rows, idx n, idx ld, const void *z
         double sum = 0;
         for (idx j = 0; j < n; j++)
             sum += (double)value[r * n + j];
-        row_loss[r] = sum * (double)w / share;
+        row_loss[r] = sum * (double)w;
         if (weight)
             for (idx j = 0; j < n; j++)
                 slope[r * n + j] *= w;
         FN(store_row)(n, ld, slope + r * n, 1, delta + r * ld);
     }
+    if (share == 1.0)
+        return;
+    IVDEP
+    for (idx r = 0; r < rows; r++) /* in vectors: one by one, divisions would take as long as the rest */
+        row_loss[r] /= share;
 }

@@ -1,11 +1,12 @@
 /* A whole network over one chunk of rows, and the training step; a template over REAL.
  *
- * A team of threads works a chunk in two phases, a barrier after each:
+ * A team of threads works a chunk in two phases:
  *   rows   every member takes some rows of the chunk through gather, forward, loss and deltas;
  *          (an option that needs the whole batch has two more barriers per layer and direction)
- *   slices  every member takes some slices of the parameters: their gradient over all rows of the chunk and, with the
- *          batch's last chunk, their update.
- * No sum is ever split between members, so the bits do not depend on their number.
+ *   slices  the gradients of slices of the parameters over all rows of the chunk and, with the batch's last chunk, their
+ *          update.  Either every member takes some slices, with a barrier before and after; or every slice goes from
+ *          member to member, and each adds its own rows (the relay); a step begins when the last one has updated all.
+ * Every sum takes the rows in their order, so the bits do not depend on the number of members.
  */
 
 /* --- flat vector [W0 .. Wn | b0 .. bn | ...] <-> padded vector of the same order ------------------------------------- */
@@ -325,12 +326,13 @@ static void FN(clear_padding)(idx length, idx width, idx ld, REAL *g)
         memset(g + i, 0, (size_t)(ld - width) * sizeof(REAL));
 }
 
-/* The slice's gradient: sums over the rows of the chunk. */
+/* The slice's gradient: sums over the member's rows of the chunk. */
 static void FN(slice_gradient)(const FN(chunk) *c, const fm_slice *slice, int accumulate)
 {
     fm_workspace *ws = c->ws;
     const fm_data *data = c->data;
     REAL *g = (REAL *)ws->grad + slice->offset;
+    const idx own = c->to - c->from, first = c->from * ws->members;
     if (slice->kind == FM_OF_BLOCK) {
         FN(block_gradient)(c, slice, accumulate);
         return;
@@ -346,22 +348,23 @@ static void FN(slice_gradient)(const FN(chunk) *c, const fm_slice *slice, int ac
         FN(mask) drawn;
         if (!accumulate)
             memset(g, 0, (size_t)slice->length * sizeof(REAL));
-        FN(sparse_weight_gradient)(data, c->rows, c->first, c->n, c->batch_at, slice->m, slice->n_rows, layer->ld_out,
-                                   FN(mask_of)(c, 0, &drawn), layer->delta, g);
+        FN(sparse_weight_gradient)(data, c->rows, c->first + c->from, own, c->batch_at + c->from, slice->m, slice->n_rows,
+                                   layer->ld_out, FN(mask_of)(c, 0, &drawn), ROW(layer->delta, c->from, layer->ld_out), g);
     } else {
         idx ld_x = layer->ld_in;
-        const REAL *x = slice->layer ? layer[-1].out : FN(input)(ws, data, c->rows, c->first, 0, &ld_x);
-        const REAL *delta = layer->product_delta;
+        const REAL *x = slice->layer ? ROW(layer[-1].out, first, ld_x)
+                                     : FN(input)(ws, data, c->rows, c->first + c->from, c->from, &ld_x);
+        const REAL *delta = ROW(layer->product_delta, first, layer->ld_out);
         const FN(room) room = FN(room_of)(ws, c->member);
         const fm_route by =
             FN(route)(ws, c->member, layer->delta_halves, ws->max_rows * ws->members, layer->fan_out);
         const int whole_vectors = slice->layer > 0 || ws->front || !FN(reads_in_place)(data, c->rows);
         if (layer->heads > 1) /* every so many rows are the member's */
-            FN(weight_gradient)(c->n, slice->m, slice->n_rows, ld_x * ws->members, layer->ld_out, x + slice->head * ld_x,
+            FN(weight_gradient)(own, slice->m, slice->n_rows, ld_x * ws->members, layer->ld_out, x + slice->head * ld_x,
                                 (FN(right)){delta + slice->head * layer->ld_out, layer->ld_out * ws->members, 0}, g,
                                 accumulate, whole_vectors, &by, room);
         else
-            FN(weight_gradient)(c->n * ws->members, slice->m, slice->n_rows, ld_x, layer->ld_out, x,
+            FN(weight_gradient)(own * ws->members, slice->m, slice->n_rows, ld_x, layer->ld_out, x,
                                 layer->deltas ? (FN(right)){layer->delta_panels, 0, ws->max_rows * ws->members}
                                               : (FN(right)){delta, layer->ld_out, 0},
                                 g, accumulate, whole_vectors, &by, room);
@@ -567,8 +570,8 @@ static idx FN(unit)(const fm_workspace *ws)
 static void FN(share)(const fm_workspace *ws, idx n, int t, idx *lo, idx *hi)
 {
     const idx unit = FN(unit)(ws), tiles = (n + unit - 1) / unit, T = ws->n_threads;
-    *lo = tiles * t / T * unit;
-    *hi = tiles * (t + 1) / T * unit;
+    *lo = (tiles * t + T - 1) / T * unit; /* the last member has least, and other work */
+    *hi = (tiles * (t + 1) + T - 1) / T * unit;
     *lo = *lo < n ? *lo : n;
     *hi = *hi < n ? *hi : n;
 }
@@ -601,12 +604,18 @@ typedef struct {
     fm_epoch *epoch;
 } FN(training);
 
+/* Whether slices are updated one by one, as soon as their gradients are there. */
+static inline int FN(updates_at_once)(const fm_epoch *epoch)
+{
+    return epoch->rule >= 0 && epoch->max_norm == 0;
+}
+
 /* The chunk's gradients of the member's slices; with the last chunk their update, while they are in L1. */
 static void FN(slices_phase)(const FN(chunk) *c, int last, double weight)
 {
     fm_workspace *ws = c->ws;
     const fm_epoch *epoch = c->epoch;
-    const int at_once = epoch->rule >= 0 && epoch->max_norm == 0;
+    const int at_once = FN(updates_at_once)(epoch);
     for (idx u = ws->slice_start[c->member]; u < ws->slice_start[c->member + 1]; u++) {
         const fm_slice *slice = &ws->slices[u];
         FN(slice_gradient)(c, slice, c->batch_at > 0);
@@ -617,6 +626,80 @@ static void FN(slices_phase)(const FN(chunk) *c, int last, double weight)
     }
     if (last && !at_once)
         FN(update_slices)(c, 1.0 / weight);
+}
+
+/* Add the loss and the weights of the member's rows to those of the rows before.  Returns the weight so far; it is that
+ * of the chunk's end where the member is the last. */
+static double FN(relay_sums)(const FN(chunk) *c)
+{
+    const fm_workspace *ws = c->ws;
+    fm_relay *relay = ws->relay;
+    double *loss = &relay->loss[c->step % 2], *weight = &relay->weight[c->step % 2];
+    if (c->member == 0) {
+        relay->weight_of_chunk = 0;
+        if (c->batch_at == 0)
+            *loss = *weight = 0;
+    }
+    for (idx r = c->from; r < c->to; r++) {
+        *loss += ws->row_loss[r];
+        relay->weight_of_chunk += c->data->sample_weight ? (double)((const REAL *)ws->weight)[r] : 1.0;
+    }
+    if (c->member == ws->n_threads - 1)
+        *weight += relay->weight_of_chunk;
+    return *weight;
+}
+
+/* The member's rows in the gradients of a group of slices; the last member of the batch's end updates them. */
+static void FN(relay_group)(const FN(chunk) *c, idx begin, idx end, int updates, double weight)
+{
+    fm_workspace *ws = c->ws;
+    for (const fm_slice *slice = ws->slices + begin; slice < ws->slices + end; slice++) {
+        if (c->from < c->to || slice->kind != FM_W)
+            FN(slice_gradient)(c, slice, c->batch_at + c->from > 0);
+        if (updates) {
+            FN(slice_penalty)(ws, c->epoch, slice);
+            FN(slice_update)(c, slice, c->epoch->alpha, c->epoch->l1, 1.0 / weight);
+        }
+    }
+}
+
+/* The member's rows in the gradients of all slices, group by group after the member before.  `turn` counts the parts of
+ * chunks.  Returns 0 if somebody said stop. */
+static int FN(relay_slices)(const FN(chunk) *c, long turn, int last)
+{
+    fm_workspace *ws = c->ws;
+    fm_relay *relay = ws->relay;
+    if (!fm_turn_wait(&relay->turns[0], turn, &relay->stop))
+        return 0;
+    const double weight = FN(relay_sums)(c);
+    fm_turn_pass(&relay->turns[0], turn + 1);
+    const int updates = last && c->member == ws->n_threads - 1 && weight != 0 && FN(updates_at_once)(c->epoch);
+    for (idx k = 0; k < relay->n_groups; k++) {
+        const fm_slice *begin = &ws->slices[relay->starts[k]], *end = &ws->slices[relay->starts[k + 1]];
+        if (!fm_turn_wait(&relay->turns[k + 1], turn, &relay->stop))
+            return 0;
+        for (const fm_slice *slice = begin; slice < end && turn > 0; slice++) /* they come from another's cache */
+            for (idx i = 0; i < slice->length; i += 64 / (idx)sizeof(REAL))
+                PREFETCH_TO_WRITE((REAL *)ws->grad + slice->offset + i);
+        FN(relay_group)(c, relay->starts[k], relay->starts[k + 1], updates, weight);
+        fm_turn_pass(&relay->turns[k + 1], turn + 1);
+    }
+    return 1;
+}
+
+/* Wait until the last member has updated all groups, up to `turn`, and ask for their parameters. */
+static int FN(wait_for_updates)(const fm_workspace *ws, long turn)
+{
+    fm_relay *relay = ws->relay;
+    for (idx k = 0; k < relay->n_groups; k++) {
+        if (!fm_turn_wait(&relay->turns[k + 1], turn, &relay->stop))
+            return 0;
+        const fm_slice *begin = &ws->slices[relay->starts[k]], *end = &ws->slices[relay->starts[k + 1]];
+        for (const fm_slice *slice = begin; slice < end; slice++)
+            for (idx i = 0; i < slice->length; i += 64 / (idx)sizeof(REAL))
+                PREFETCH((REAL *)ws->params + slice->offset + i);
+    }
+    return 1;
 }
 
 /* The sums of all ranks in place of this rank's: the gradient, *loss (which only member 0 knows) and *weight.  Every member
@@ -656,8 +739,60 @@ static int FN(shared_update)(const FN(chunk) *c, idx rows, double *loss, double 
     return 1;
 }
 
+/* The member's rows of the chunk: forward, loss, deltas. */
+static void FN(rows_phase)(const FN(chunk) *c)
+{
+    fm_workspace *ws = c->ws;
+    FN(gather_targets)(ws, c->data, c->rows, c->first + c->from, c->from, c->to - c->from);
+    FN(forward)(c, c->from, c->to - c->from);
+    FN(loss_and_deltas)(c, c->from, c->to - c->from);
+    if (c->member > 0)
+        return;
+    FN(look_for_interrupt)(ws, c->n, 3);
+    if (ws->interrupted && ws->relay)
+        fm_turn_pass(&ws->relay->stop, 1);
+}
+
+/* The slices of a chunk whose rows the members have done.  Returns 0 if the step is not done; all members return the same. */
+static int FN(shared_slices)(FN(chunk) *c, int last, double *loss, double *weight)
+{
+    fm_workspace *ws = c->ws;
+    c->from = 0;
+    c->to = c->n;
+    fm_team_barrier(ws->team);
+    *weight += FN(sum_of_weights)(ws, c->data, c->n);
+    if (ws->interrupted || (last && *weight == 0))
+        return 0;
+    if (c->member == 0)
+        for (idx i = 0; i < c->n * ws->members; i++)
+            *loss += ws->row_loss[i];
+    FN(slices_phase)(c, last, *weight);
+    fm_team_barrier(ws->team);
+    return 1;
+}
+
+/* What follows the last chunk of a relay: the sums of all, and the update if it was not done at once.  Returns 0 if there is
+ * no step. */
+static int FN(end_of_relay)(const FN(chunk) *c, long turn, int updates, double *loss, double *weight)
+{
+    fm_workspace *ws = c->ws;
+    if (!FN(wait_for_updates)(ws, turn))
+        return 0;
+    *loss = ws->relay->loss[c->step % 2];
+    *weight = ws->relay->weight[c->step % 2];
+    if (!updates)
+        return 1;
+    if (*weight == 0)
+        return 0;
+    if (!FN(updates_at_once)(c->epoch)) {
+        FN(update_slices)(c, 1.0 / *weight);
+        fm_team_barrier(ws->team);
+    }
+    return 1;
+}
+
 /* One step as member t does it.  Returns 0 if the step was not done; all members return the same. */
-static int FN(train_step)(const FN(training) *job, int t, idx step)
+static int FN(train_step)(const FN(training) *job, int t, idx step, long *turn)
 {
     fm_workspace *ws = job->ws;
     fm_epoch *epoch = job->epoch;
@@ -670,24 +805,19 @@ static int FN(train_step)(const FN(training) *job, int t, idx step)
     for (idx r = 0; r < rows; r += ws->max_rows) {
         const idx n = rows - r < ws->max_rows ? rows - r : ws->max_rows;
         const int last = r + n == rows && !shared;
-        const FN(chunk) c = {ws, job->data, epoch->order, epoch, step, start + r, r, n, t};
-        idx lo, hi;
-        FN(share)(ws, n, t, &lo, &hi);
-        FN(gather_targets)(ws, job->data, epoch->order, start + r + lo, lo, hi - lo);
-        FN(forward)(&c, lo, hi - lo);
-        FN(loss_and_deltas)(&c, lo, hi - lo);
-        if (t == 0)
-            FN(look_for_interrupt)(ws, n, 3);
-        fm_team_barrier(ws->team);
-
-        weight += FN(sum_of_weights)(ws, job->data, n);
-        if (ws->interrupted || (last && weight == 0))
+        FN(chunk) c = {ws, job->data, epoch->order, epoch, step, start + r, r, n, t, 0, 0};
+        FN(share)(ws, n, t, &c.from, &c.to);
+        FN(rows_phase)(&c);
+        if (!ws->relay) {
+            if (!FN(shared_slices)(&c, last, &loss, &weight))
+                return 0;
+            continue;
+        }
+        if (!FN(relay_slices)(&c, *turn, last))
             return 0;
-        if (t == 0)
-            for (idx i = 0; i < n * ws->members; i++)
-                loss += ws->row_loss[i];
-        FN(slices_phase)(&c, last, weight);
-        fm_team_barrier(ws->team);
+        *turn += ws->n_threads;
+        if (r + n == rows && !FN(end_of_relay)(&c, *turn - t, last, &loss, &weight))
+            return 0;
     }
     if (shared) {
         const FN(chunk) c = {ws, job->data, epoch->order, epoch, step, start, 0, rows, t};
@@ -718,8 +848,9 @@ static void FN(train_member)(void *job_, int t)
             FN(block_updated)(ws, slice);
     }
     fm_team_barrier(ws->team);
+    long turn = t;
     for (idx s = 0; s < job->epoch->n_steps; s++)
-        if (!FN(train_step)(job, t, s))
+        if (!FN(train_step)(job, t, s, &turn))
             break;
     if (ws->units)
         ws->units->end();
@@ -732,6 +863,10 @@ static void FN(train)(fm_workspace *ws, const fm_data *data, fm_epoch *epoch)
     epoch->done = 0;
     epoch->loss = 0;
     ws->in_panels = 1;
+    if (ws->relay) {
+        memset(&ws->relay->stop, 0, sizeof ws->relay->stop);
+        memset(ws->relay->turns, 0, (size_t)(1 + ws->relay->n_groups) * sizeof *ws->relay->turns);
+    }
     fm_team_run(ws->team, FN(train_member), &job);
 }
 

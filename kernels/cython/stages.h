@@ -21,6 +21,7 @@ typedef struct {
     idx step;
     idx first, batch_at, n; /* of the chunk: its first row in the order, and in the batch; its rows */
     int member;
+    idx from, to;           /* rows of the chunk whose gradients the member sums */
 } FN(chunk);
 
 /* --- activation and dropout ------------------------------------------------------------------------------------------ */
@@ -176,13 +177,25 @@ static void FN(stage_backward)(const FN(stage) *s, idx r, idx n, REAL *delta)
     FN(apply_slope)(s->f, n, s->ld, s->z + at, s->a + at, delta + at, s->product ? s->product + at : NULL);
 }
 
-/* grad_b (+)= column sums of delta (rows, ld_out). */
-static void FN(bias_gradient)(idx rows, idx ld_out, const REAL *delta, REAL *grad_b, int accumulate)
+/* Where the rows of a sum stand in the chunk: others may have left its four chains behind, or others may go on. */
+typedef struct {
+    int begins, ends;
+    REAL *chains; /* (4, ld); NULL if it begins and ends */
+} FN(part);
+
+/* grad_b (+)= column sums of delta (rows, ld_out); a multiple of four rows where others follow. */
+static void FN(bias_gradient)(idx rows, idx ld_out, const REAL *delta, REAL *grad_b, int accumulate, FN(part) part)
 {
     for (idx n = 0; n < ld_out; n += LANES) {
         /* four chains hide the latency of the adds */
         VEC s0 = accumulate ? LOAD(grad_b + n) : LOAD(FN(zeros));
         VEC s1 = LOAD(FN(zeros)), s2 = s1, s3 = s1;
+        if (!part.begins) {
+            s0 = LOAD(part.chains + n);
+            s1 = LOAD(part.chains + n + ld_out);
+            s2 = LOAD(part.chains + n + 2 * ld_out);
+            s3 = LOAD(part.chains + n + 3 * ld_out);
+        }
         idx r = 0;
         for (; r + 4 <= rows; r += 4) {
             const REAL *d = delta + r * ld_out + n;
@@ -193,7 +206,14 @@ static void FN(bias_gradient)(idx rows, idx ld_out, const REAL *delta, REAL *gra
         }
         for (; r < rows; r++)
             s0 += LOAD(delta + r * ld_out + n);
-        STORE(grad_b + n, (s0 + s1) + (s2 + s3));
+        if (part.ends) {
+            STORE(grad_b + n, (s0 + s1) + (s2 + s3));
+            continue;
+        }
+        STORE(part.chains + n, s0);
+        STORE(part.chains + n + ld_out, s1);
+        STORE(part.chains + n + 2 * ld_out, s2);
+        STORE(part.chains + n + 3 * ld_out, s3);
     }
 }
 
@@ -381,21 +401,32 @@ static void FN(product_gradient)(idx rows, idx ld, const REAL *x, const REAL *y,
     }
 }
 
+/* The member's part of the sums over the chunk of a slice that is no W. */
+static FN(part) FN(part_of)(const FN(chunk) *c, const fm_slice *slice)
+{
+    const fm_workspace *ws = c->ws;
+    if (!ws->relay)
+        return (FN(part)){1, 1, NULL};
+    REAL *chains = (REAL *)ws->relay->lanes + 4 * (slice->offset - ws->w_padded);
+    return (FN(part)){c->member == 0, c->member == ws->n_threads - 1, chains};
+}
+
 /* Gradient of an array of the layer other than W: sums over the rows of the chunk.  Those of scale and shift are there
  * already.  Where each member has a row of its own, the rows of the buffers, members in turn, are read as one row of all
  * members. */
 static void FN(vector_gradient)(const FN(chunk) *c, const fm_layer *layer, const fm_slice *slice, int accumulate)
 {
     REAL *g = (REAL *)c->ws->grad + slice->offset;
-    const idx rows = slice->n_rows > 1 ? c->n : c->n * c->ws->members, ld = slice->length;
+    const idx own = c->to - c->from, rows = slice->n_rows > 1 ? own : own * c->ws->members, ld = slice->length;
+    const FN(part) part = FN(part_of)(c, slice);
     if (slice->kind == FM_B && layer->batch_norm == FM_NORM_BEFORE)
         memset(g, 0, (size_t)slice->length * sizeof(REAL)); /* the mean removes it; its sum is only rounding */
     else if (slice->kind == FM_B)
-        FN(bias_gradient)(rows, ld, layer->delta, g, accumulate);
+        FN(bias_gradient)(rows, ld, ROW(layer->delta, c->from, ld), g, accumulate, part);
     else if (slice->kind == FM_SLOPE || slice->kind == FM_MIX)
-        FN(bias_gradient)(rows, ld, layer->product, g, accumulate);
+        FN(bias_gradient)(rows, ld, ROW(layer->product, c->from, ld), g, accumulate, part);
     else if (slice->kind == FM_MEMBER_IN)
-        FN(bias_gradient)(rows, ld, layer[-1].fed, g, accumulate);
+        FN(bias_gradient)(rows, ld, layer[-1].fed, g, accumulate, part);
     else if (slice->kind == FM_MEMBER_OUT)
         FN(product_gradient)(rows, ld, layer->delta, layer->raw, g, accumulate);
 }

@@ -97,17 +97,23 @@ struct fm_team {
     helper *helpers;        /* (n - 1,) */
 };
 
+/* Let a little time pass, the more the longer one has been waiting. */
+static void pause_once(int *spins)
+{
+    if (++*spins < SPINS)
+        relax();
+    else if (*spins < SPINS + YIELDS)
+        give_way();
+    else
+        nap();
+}
+
 /* Wait, awake, until *c differs from `old`. */
 static void wait_for_change(counter *c, long old)
 {
     int spins = 0;
     while (load(c) == old)
-        if (++spins < SPINS)
-            relax();
-        else if (spins < SPINS + YIELDS)
-            give_way();
-        else
-            nap();
+        pause_once(&spins);
 }
 
 void fm_team_barrier(fm_team *team)
@@ -211,6 +217,22 @@ void fm_team_free(fm_team *team)
 long fm_counter_next(fm_counter *counter)
 {
     return add(counter, 1) - 1;
+}
+
+int fm_turn_wait(counter *turn, long number, counter *stop)
+{
+    int spins = 0;
+    while (load(turn) < number) {
+        if (load(stop))
+            return 0;
+        pause_once(&spins);
+    }
+    return 1;
+}
+
+void fm_turn_pass(counter *turn, long number)
+{
+    store(turn, number);
 }
 
 int fm_claim_try(fm_claim *claim)

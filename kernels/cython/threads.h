@@ -27,6 +27,14 @@ typedef struct {
 /* The number of the next piece, from 0. */
 long fm_counter_next(fm_counter *counter);
 
+/* Turns of a job that members do one after the other.  All zeros: it is the turn of 0. */
+
+/* Wait, awake, until the turns have come to `number`.  0 if *stop was set before. */
+int fm_turn_wait(fm_counter *turn, long number, fm_counter *stop);
+
+/* Make it the turn of `number`, who sees what was written before; or set a counter that stops all who wait. */
+void fm_turn_pass(fm_counter *turn, long number);
+
 /* Who may use a workspace: one caller at a time.  All zeros: nobody has claimed it. */
 typedef struct {
     volatile long taken;

@@ -48,6 +48,12 @@
  * BLOCK_ROWS where they are larger than LARGE_WEIGHT_BYTES. */
 #define LARGE_SLICE_ROWS 48
 
+/* Gradients go from thread to thread, each of which adds its rows, where a chunk's activations and deltas are so many
+ * times as many numbers as the parameters: what a thread reads of another is the slowest of all memory.  Groups of slices
+ * with at least so many weights go on in one go: the next thread begins after the first. */
+#define RELAY_NUMBERS 3
+#define RELAY_SLICE 1024
+
 /* Rows that softmax works on together, transposed: a vector then holds one class of many rows. */
 #define CLASS_ROWS 64
 
