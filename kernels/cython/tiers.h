@@ -68,6 +68,11 @@
 #define UNITS_MIN_ROWS 64
 #define UNITS_MIN_SIZE 32
 
+/* Dot products of pairs take a panel of three vectors over so much of the depth, which stays in L1 (24 KiB). */
+#define DOTS_DEPTH 256
+#define DOTS_MIN_ROWS 64
+#define DOTS_MIN_SIZE 32
+
 /* Rows of a slice of weights whose gradient matrix units compute: two tiles ... */
 #define UNITS_SLICE_ROWS 32
 /* ... but more where the halves of a chunk's deltas are larger than this and come from beyond L2 for every slice. */
