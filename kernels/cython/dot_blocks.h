@@ -14,7 +14,6 @@
 #ifdef FASTMLP_EMULATED
 #include "dot_emulation.h"
 #else
-#include <immintrin.h>
 #define DOT(c, a, b) (*(c) = (f32x16)_mm512_dpbf16_ps((__m512)*(c), (__m512bh)*(b), (__m512bh)*(a)))
 #endif
 

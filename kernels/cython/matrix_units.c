@@ -37,13 +37,44 @@ static ALWAYS_INLINE void load(f32x16 *x, const float *p, idx n)
     *x = *(const f32x16 *)some;
 }
 
+#ifdef FASTMLP_DOTS
+#define HALVES_OF(p) 1 /* of the numbers of a matrix; known here */
+#else
+#define HALVES_OF(p) (p)->halves
+#endif
+
+#if defined(FASTMLP_DOTS) && !defined(FASTMLP_EMULATED)
+#include <immintrin.h>
+
+/* Words of pairs: `first` in the lower halves, `second` in the upper ones. */
+static ALWAYS_INLINE void pairs_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, const f32x16 *second)
+{
+    const u32x16 step = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, order = step | (step + 16) << 16;
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)*second, (__m512)*first);
+    *hi = (u32x16)_mm512_permutexvar_epi16((__m512i)order, halves);
+    (void)lo;
+}
+
+/* The halves of 32 numbers, one after the other. */
+static ALWAYS_INLINE void row_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, const f32x16 *second)
+{
+    *hi = (u32x16)_mm512_cvtne2ps_pbh((__m512)*second, (__m512)*first);
+    (void)lo;
+}
+#else
+
 /* Words whose upper halves are the halves of x; the lower halves of `lo` hold what rounding left.
  *
- * hi is x rounded to nearest even, as VCVTNEPS2BF16 does, except that denormal numbers stay: the products take them as 0.
- * It keeps NaN.  lo is x - hi rounded to nearest, halves away from 0; where hi is not finite, it may be anything. */
+ * hi is x rounded to nearest even, as VCVTNE2PS2BF16 does.  That takes denormal numbers as 0; with tiles they stay, and the
+ * products take them as 0.  It keeps NaN.  lo is x - hi rounded to nearest, halves away from 0; where hi is not finite, it
+ * may be anything. */
 static ALWAYS_INLINE void halves_of(u32x16 *hi, u32x16 *lo, const f32x16 *x)
 {
-    const u32x16 bits = (u32x16)*x, sum = bits + 0x7fffu + ((bits >> 16) & 1u), is_nan = (u32x16)(*x != *x);
+    u32x16 bits = (u32x16)*x;
+#ifdef FASTMLP_DOTS
+    bits &= (u32x16)((bits & 0x7f800000u) != 0) | 0x80000000u;
+#endif
+    const u32x16 sum = bits + 0x7fffu + ((bits >> 16) & 1u), is_nan = (u32x16)(*x != *x);
     *hi = ((sum & ~is_nan) | (is_nan & 0x7fc00000u)) & 0xffff0000u;
     *lo = (u32x16)(*x - (f32x16)*hi) + 0x8000u;
 }
@@ -58,31 +89,52 @@ static ALWAYS_INLINE void pairs_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, 
     *lo = (*lo >> 16) | (lo_of_second & 0xffff0000u);
 }
 
+/* The halves of 32 numbers, one after the other. */
+static ALWAYS_INLINE void row_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, const f32x16 *second)
+{
+    u32x16 words[2][2];
+    halves_of(&words[0][0], &words[1][0], first);
+    halves_of(&words[0][1], &words[1][1], second);
+    for (int half = 0; half < 2; half++)
+        for (int i = 0; i < 2; i++)
+            ((u16x16 *)(half ? lo : hi))[i] = __builtin_convertvector(words[half][i] >> 16, u16x16);
+}
+#endif
+
 static inline char *tile_at(const fm_halves *b, idx column_block, idx k_block)
 {
-    return (char *)b->tiles + (column_block * b->depth + k_block) * b->halves * FM_TILE_BYTES;
+    return (char *)b->tiles + (column_block * b->depth + k_block) * HALVES_OF(b) * FM_TILE_BYTES;
+}
+
+/* Rows k0 .. k1 of B, and zeros up to row `end`, of columns `from` .. `from` + n of a block -> its halves. */
+static ALWAYS_INLINE void split_block(const fm_halves *to, idx k0, idx k1, idx end, idx from, idx n, const float *B, idx ldb)
+{
+    const f32x16 zero = {0};
+    const size_t bytes = (size_t)n * sizeof(uint32_t), skip = (size_t)(from % FM_TILE) * sizeof(uint32_t);
+    for (idx k = k0; k < end; k += 2) {
+        f32x16 first = zero, second = zero;
+        u32x16 hi, lo;
+        if (k < k1)
+            load(&first, B + k * ldb + from, n);
+        if (k + 1 < k1)
+            load(&second, B + (k + 1) * ldb + from, n);
+        pairs_of(&hi, &lo, &first, &second);
+        char *row = tile_at(to, from / FM_TILE, k / FM_TILE_DEPTH) + k % FM_TILE_DEPTH / 2 * 64 + skip;
+        memcpy(row, &hi, bytes);
+        if (HALVES_OF(to) == 2)
+            memcpy(row + FM_TILE_BYTES, &lo, bytes);
+    }
 }
 
 static void split(const fm_halves *to, idx k0, idx k1, idx c0, idx c1, const float *B, idx ldb, int last)
 {
-    const f32x16 zero = {0};
     const idx end = last ? fm_blocks(k1, FM_TILE_DEPTH) * FM_TILE_DEPTH : k1;
-    for (idx j = c0 / FM_TILE; j * FM_TILE < c1; j++) {
-        const idx from = j * FM_TILE < c0 ? c0 : j * FM_TILE, to_ = (j + 1) * FM_TILE < c1 ? (j + 1) * FM_TILE : c1;
-        const size_t bytes = (size_t)(to_ - from) * sizeof(uint32_t), skip = (size_t)(from - j * FM_TILE) * sizeof(uint32_t);
-        for (idx k = k0; k < end; k += 2) {
-            f32x16 first = zero, second = zero;
-            u32x16 hi, lo;
-            if (k < k1)
-                load(&first, B + k * ldb + from, to_ - from);
-            if (k + 1 < k1)
-                load(&second, B + (k + 1) * ldb + from, to_ - from);
-            pairs_of(&hi, &lo, &first, &second);
-            char *row = tile_at(to, j, k / FM_TILE_DEPTH) + k % FM_TILE_DEPTH / 2 * 64 + skip;
-            memcpy(row, &hi, bytes);
-            if (to->halves == 2)
-                memcpy(row + FM_TILE_BYTES, &lo, bytes);
-        }
+    for (idx from = c0, next; from < c1; from = next) {
+        next = (from / FM_TILE + 1) * FM_TILE;
+        if (next - from == FM_TILE && next <= c1) /* a call of memcpy would cost more than the splitting */
+            split_block(to, k0, k1, end, from, FM_TILE, B, ldb);
+        else
+            split_block(to, k0, k1, end, from, (next < c1 ? next : c1) - from, B, ldb);
     }
 }
 
@@ -91,20 +143,19 @@ static void split(const fm_halves *to, idx k0, idx k1, idx c0, idx c1, const flo
 /* n rows of up to 32 contiguous numbers -> a tile of each half. */
 static void tile_of_rows(char *tile, int halves, idx n, idx depth, const float *A, idx rs)
 {
-    if (n < FM_TILE || depth <= FM_TILE)
+    if (n < FM_TILE)
         memset(tile, 0, (size_t)(halves * FM_TILE_BYTES));
-    for (idx m = 0; m < n; m++)
-        for (idx k = 0; k < depth; k += FM_TILE) {
-            f32x16 x;
-            u32x16 hi, lo;
-            load(&x, A + m * rs + k, depth - k);
-            halves_of(&hi, &lo, &x);
-            hi >>= 16;
-            lo >>= 16;
-            *(u16x16 *)(tile + m * 64 + k * 2) = __builtin_convertvector(hi, u16x16);
-            if (halves == 2)
-                *(u16x16 *)(tile + FM_TILE_BYTES + m * 64 + k * 2) = __builtin_convertvector(lo, u16x16);
-        }
+    for (idx m = 0; m < n; m++, A += rs, tile += 64) {
+        f32x16 first, second = {0};
+        u32x16 hi, lo;
+        load(&first, A, depth);
+        if (depth > FM_TILE)
+            load(&second, A + FM_TILE, depth - FM_TILE);
+        row_of(&hi, &lo, &first, &second);
+        *(u32x16 *)tile = hi;
+        if (halves == 2)
+            *(u32x16 *)(tile + FM_TILE_BYTES) = lo;
+    }
 }
 
 #if defined(__clang__)
@@ -155,13 +206,13 @@ static void pack(const fm_units_product *p, idx m0, idx m1, idx k0, idx k1)
 {
     char *tile = p->scratch;
     for (idx m = m0; m < m1; m += FM_TILE)
-        for (idx k = k0; k < k1; k += FM_TILE_DEPTH, tile += p->b.halves * FM_TILE_BYTES) {
+        for (idx k = k0; k < k1; k += FM_TILE_DEPTH, tile += HALVES_OF(&p->b) * FM_TILE_BYTES) {
             const idx n = m1 - m < FM_TILE ? m1 - m : FM_TILE, depth = k1 - k < FM_TILE_DEPTH ? k1 - k : FM_TILE_DEPTH;
             const float *A = p->A + m * p->rs + k * p->cs;
             if (p->cs == 1)
-                tile_of_rows(tile, p->b.halves, n, depth, A, p->rs);
+                tile_of_rows(tile, HALVES_OF(&p->b), n, depth, A, p->rs);
             else
-                tile_of_columns(tile, p->b.halves, n, depth, A, p->cs);
+                tile_of_columns(tile, HALVES_OF(&p->b), n, depth, A, p->cs);
         }
 }
 
