@@ -141,7 +141,8 @@ def kernel_units(compiler, known: list[str]) -> list[Unit]:
         else:
             units += [Unit(SOURCES / f"isa_{isa}.c", flags, [("FASTMLP_DOUBLE", is_double)]) for is_double in "10"]
     emulated = [("FASTMLP_EMULATED", "1")]
-    return [*units, *(Unit(MATRIX_UNITS, flags, [*emulated, *macros]) for _, macros in UNITS.values())]  # as the baseline
+    # with the flags of the baseline
+    return [*units, *(Unit(MATRIX_UNITS, flags, [*emulated, *macros]) for _, macros in UNITS.values())]
 
 
 def border_units(known: list[str]) -> list[Unit]:

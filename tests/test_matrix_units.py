@@ -1,4 +1,4 @@
-"""Products by matrix units: all kinds emulated in C on every machine, compared with the processor's own where it has them.
+"""Products by matrix units: emulated in C on every machine, compared with the processor's own where it has them.
 
 The judge of a product is NumPy in float64, relative to |A| |B|.  The judge of the emulated instructions is their
 definition, in exact fractions.  Whole networks are judged by the same engine with "highest", which
@@ -207,12 +207,13 @@ def dot_of_a_tile(a, b):
 
 
 def dot_of_pairs(a, b):
-    """Return the sum of up to 32 products as VDPBF16PS defines it: of each pair the second one first; None if it overflows.
+    """Return the sum of up to 32 products as VDPBF16PS defines it: of a pair the second one first; None: it overflows.
 
     VCVTNE2PS2BF16 made the bfloat16; it takes denormal numbers as 0, also those that would round to a normal one.
     """
     a, b = (np.where(abs(side) < np.finfo(FLOAT32).tiny, 0, side) for side in (a, b))
-    products = [None if x is None or y is None else x * y for x, y in zip(map(to_bf16, a), map(to_bf16, b), strict=True)]
+    factors_ = zip(map(to_bf16, a), map(to_bf16, b), strict=True)
+    products = [None if None in pair else pair[0] * pair[1] for pair in factors_]
     total = Fraction(0)
     for k in range(0, len(products), 2):
         for product in reversed(products[k : k + 2]):
@@ -232,7 +233,7 @@ NUMBERS = ANY_FLOAT32.filter(np.isfinite) | st.floats(-2, 2, width=32) | SMALL
 @example(pairs=[(2.0**-63, 2.0**-63 * (1 - 2.0**-8)), (2.0**-64, 2.0**-70)])  # rounds up to the smallest normal number
 @example(pairs=[(1.5 * 2.0**-126, 1.0), (1.0, 1.0), (-(2.0**-126), 1.0)])  # cancels to a denormal one
 @example(pairs=[(1.1754942e-38, 1.0)])  # denormal, but a normal bfloat16 is nearest
-@example(pairs=[(2.0**-64, 2.0**-63), (2.0**-64, 2.0**-63)])  # the first sum of a pair is denormal, both together are not
+@example(pairs=[(2.0**-64, 2.0**-63), (2.0**-64, 2.0**-63)])  # the first sum of a pair is denormal, both are not
 @example(pairs=[(1.0, 1.0), (2.0**-12, 2.0**-12), (1.0, -1.0), (2.0**-12, 2.0**-12)])  # the order decides what is lost
 def test_the_emulations_are_as_defined(defined, pairs):
     a, b = (np.array(side, FLOAT32) for side in zip(*pairs, strict=True))

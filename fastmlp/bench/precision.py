@@ -318,12 +318,13 @@ def _ran(result: Mapping[str, Any]) -> list[str]:
     """Return what computed, and what that means for the figures."""
     facts = result["machine"]
     by_units = facts["unit_precisions"]
-    units = f"{facts['matrix_units']}, for {' and '.join(by_units)}" if by_units else f"none: {facts['why_no_matrix_units']}"
+    served = f"{facts['matrix_units']}, for {' and '.join(by_units)}"
+    units = served if by_units else f"none: {facts['why_no_matrix_units']}"
     isa = f", instruction set {facts['isa']}" if facts["engine"] == "cython" else ""
     found = [f"Engine {facts['engine']}{isa}, matrix units {units}."]
     found += [
-        f"{name}: computes as highest, by its contract. The first losses were found to have its bits; the times are those "
-        "of highest, but for noise."
+        f"{name}: computes as highest, by its contract. The first losses were found to have its bits; the times are "
+        "those of highest, but for noise."
         for name in BELOW
         if name not in by_units
     ]

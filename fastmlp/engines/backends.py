@@ -66,7 +66,7 @@ class Row:
     holds: Callable[[int, float], float] = _packed
     packs: bool = True  # whether it works on copies of the parameters that it is given
     side_by_side: bool = True  # whether several threads may train, each with a workspace of its own
-    # The name of the matrix units in use, or None; for which values of matmul_precision; and why there are none, or None.
+    # The name of the matrix units in use, or None; for which values of matmul_precision; why there are none, or None.
     # The engine must import.
     matrix_units: Callable[[], tuple[str | None, tuple[str, ...], str | None]] = _no_matrix_units
     # The share of a network's parameters that is kept a second time in training with batches of so many rows.

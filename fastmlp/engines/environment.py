@@ -97,9 +97,13 @@ def instruction_sets() -> dict[str, Any]:
     try:
         from fastmlp.kernels import _engine
     except ImportError:
-        reason = "there is no Cython engine"
-        none = {"matrix_units": None, "unit_precisions": [], "why_no_matrix_units": reason}
-        return {"chosen": None, "usable": [], **none}
+        return {
+            "chosen": None,
+            "usable": [],
+            "matrix_units": None,
+            "unit_precisions": [],
+            "why_no_matrix_units": "there is no Cython engine",
+        }
     units, precisions, reason = _engine.matrix_units()
     return {
         "chosen": _engine.isa(),

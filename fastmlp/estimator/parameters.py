@@ -355,7 +355,8 @@ _PARAMETERS = """
         How exact the matrix products of a float32 network are at the least, in training and prediction. 'highest' is
         float32 throughout. Where the processor has matrix units, 'high' multiplies halves of bfloat16 in three products
         (errors of about 1e-5), 'medium' in one (about 1e-2); sums, weights, states and losses stay float32. AMD's
-        processors since Zen 4 have units for 'medium'. Elsewhere both compute 'highest'. For float64, and for 'lbfgs', there is 'highest' only.
+        processors since Zen 4 have units for 'medium'. Elsewhere both compute 'highest'. For float64, and for 'lbfgs',
+        there is 'highest' only.
 """
 
 _ATTRIBUTES = """
