@@ -72,8 +72,7 @@
 /* Dot products of pairs: a panel of three vectors over so much of the depth stays in L1 (24 KiB). */
 #define DOTS_DEPTH 256
 
-/* Measured on Zen 4: steps of nets at this border take as long as with float32, up to a tenth less; below it up to twice as
- * long. */
+/* Measured on Zen 4: steps of nets at this border take as long as with float32, or up to a tenth less. */
 #define DOTS_MIN_ROWS 64
 #define DOTS_MIN_SIZE 42
 
