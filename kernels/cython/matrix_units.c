@@ -52,14 +52,14 @@ static ALWAYS_INLINE void pairs_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, 
     const u32x16 step = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, order = step | (step + 16) << 16;
     const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)*second, (__m512)*first);
     *hi = (u32x16)_mm512_permutexvar_epi16((__m512i)order, halves);
-    (void)lo;
+    *lo = *hi; /* never read */
 }
 
 /* The halves of 32 numbers, one after the other. */
 static ALWAYS_INLINE void row_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, const f32x16 *second)
 {
     *hi = (u32x16)_mm512_cvtne2ps_pbh((__m512)*second, (__m512)*first);
-    (void)lo;
+    *lo = *hi; /* never read */
 }
 #else
 
@@ -89,15 +89,21 @@ static ALWAYS_INLINE void pairs_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, 
     *lo = (*lo >> 16) | (lo_of_second & 0xffff0000u);
 }
 
+/* The upper halves of 32 words, one after the other. */
+static ALWAYS_INLINE void upper_halves(u32x16 *to, const u32x16 *first, const u32x16 *second)
+{
+    const u16x16 parts[2] = {__builtin_convertvector(*first >> 16, u16x16), __builtin_convertvector(*second >> 16, u16x16)};
+    memcpy(to, parts, sizeof *to);
+}
+
 /* The halves of 32 numbers, one after the other. */
 static ALWAYS_INLINE void row_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, const f32x16 *second)
 {
-    u32x16 words[2][2];
-    halves_of(&words[0][0], &words[1][0], first);
-    halves_of(&words[0][1], &words[1][1], second);
-    for (int half = 0; half < 2; half++)
-        for (int i = 0; i < 2; i++)
-            ((u16x16 *)(half ? lo : hi))[i] = __builtin_convertvector(words[half][i] >> 16, u16x16);
+    u32x16 hi_of_first, lo_of_first, hi_of_second, lo_of_second;
+    halves_of(&hi_of_first, &lo_of_first, first);
+    halves_of(&hi_of_second, &lo_of_second, second);
+    upper_halves(hi, &hi_of_first, &hi_of_second);
+    upper_halves(lo, &lo_of_first, &lo_of_second);
 }
 #endif
 
