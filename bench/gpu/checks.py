@@ -15,6 +15,7 @@ from gpu import hooks
 from gpu.children import write_json
 from gpu.named import named
 from gpu.nets import DTYPES, GRIDS, NETS, Training, compared, repeated, same_bits_in_all_grids
+from gpu.precisions import at_precision, precisions
 
 REPEATS, REPEATS_SIMULATED = 5, 2
 BLOCKS, BLOCKS_SIMULATED = (3, 64), (2,)
@@ -58,6 +59,8 @@ def _sanitized(engine: Any, reference: Any, simulated: bool) -> Iterator[Row]:
     """Yield small networks whose machine code is on disk already: the sizes of the simulator, the code of a device."""
     for name in SANITIZED:
         yield name, lambda name=name: compared(engine, reference, Training(NETS[name], "float32", True))
+    on_tensor_cores = at_precision(NETS["small tile"], "high")
+    yield "tensor cores", lambda: compared(engine, reference, Training(on_tensor_cores, "float32", True))
 
 
 CHECKS: dict[str, Callable[[Any, Any, bool], Iterator[Row]]] = {
@@ -66,12 +69,13 @@ CHECKS: dict[str, Callable[[Any, Any, bool], Iterator[Row]]] = {
     "repeats": _repeats,
     "grids": _grids,
     "sanitized": _sanitized,
+    "precisions": precisions,
 }
 
 
 def compiled(engine: Any, reference: Any, simulated: bool) -> Iterator[Row]:
     """Yield everything that compiles, what takes longest first; running it once leaves its code on disk."""
-    for name in ("nets", "grids", "sanitized", "kernels"):
+    for name in ("nets", "grids", "sanitized", "precisions", "kernels"):
         for label, check in CHECKS[name](engine, reference, simulated):
             yield f"{name}: {label}", check
 

@@ -28,7 +28,7 @@ class Product(NamedTuple):
 
 def cycles(tile: CudaTile, depth: int) -> float:
     """Return the cycles of a tile's product: a slice takes its instructions, or waits for the next slice."""
-    slice_ = max(tile.depth * settings.CYCLES[tile.size], settings.LATENCY)
+    slice_ = max(tile.depth * settings.CYCLES[tile.precision][tile.size], settings.LATENCY)
     return pieces(depth, tile.depth) * slice_ + settings.TILE_CYCLES
 
 
@@ -76,14 +76,18 @@ def of_step(widths: Sequence[int], rows: int, tile: CudaTile, blocks: int) -> fl
     return way + of_slices(widths, rows, tile, blocks)
 
 
-def tile_of(widths: Sequence[int], rows: int, double: bool = False) -> CudaTile:
+def tile_of(widths: Sequence[int], rows: int, double: bool = False, precision: str = "highest") -> CudaTile:
     """Return the tile for a network of these widths and so many rows at a time.
 
-    Large tiles read less per result; small ones are many, so no multiprocessor idles.
+    Large tiles read less per result; small ones are many, so no multiprocessor idles.  Below "highest" tensor cores
+    are used if they promise to be faster than float32, which is more exact.
     """
     if driver.simulated():
-        return settings.SIMULATED
-    fitting = [tile for tile in settings.TILES if tile.shared * (4 << double) <= settings.SHARED_BYTES]
+        return (settings.SIMULATED if precision == "highest" else settings.SIMULATED_WARPS).at(precision)
+    tiles = [tile.at(precision) for tile in settings.TILES]
+    if not settings.TENSOR_CORES:
+        tiles += settings.TILES
+    fitting = [tile for tile in tiles if tile.shared * (4 << double) <= settings.SHARED_BYTES]
     blocks = driver.multiprocessors()
     return min(fitting or [settings.SMALL], key=lambda tile: of_step(widths, rows, tile, blocks))
 
