@@ -43,9 +43,18 @@ ISA_FLAGS = {
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
 # Matrix units stand beside the kernels of AVX-512.  Their code is left out where compiler or assembler do not know
-# them, and where the system would not be asked for its permission (dispatch.c).
+# them, and where the system would not be asked for its permission (dispatch.c).  Each row: what tests the compiler, and
+# macros of the code.
+UNITS = {
+    "avx512bf16": (
+        "#include <immintrin.h>\n"
+        "__m512 dot(__m512 c, __m512i a, __m512i b) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }\n",
+        [("FASTMLP_DOTS", "1")],
+    ),
+    "amx": ('int main(void) { __asm__ volatile("tdpbf16ps %tmm2, %tmm1, %tmm0"); return 0; }\n', []),
+}
+ISA_FLAGS["avx512bf16"] = [*ISA_FLAGS["avx512"], "-mavx512bf16"]
 ISA_FLAGS["amx"] = [*ISA_FLAGS["avx512"], "-mamx-tile", "-mamx-bf16"]
-AMX_CODE = 'int main(void) { __asm__ volatile("tdpbf16ps %tmm2, %tmm1, %tmm0"); return 0; }\n'
 # The Python border checks and hands over; its calls are as fast with -O1 as with -O2.
 BORDER_FLAGS = [] if MSVC else ["-O1", "-g0", "-pthread"]
 C_FLAGS = [] if MSVC else ["-O3", "-g0", "-pthread"]
@@ -69,7 +78,9 @@ def wanted_isas() -> list[str]:
     universal = "arm64" in os.environ.get("ARCHFLAGS", "")
     available = list(ISA_FLAGS) if x86_64 and not universal and not MSVC else ["baseline"]
     wanted = os.environ.get("FASTMLP_BUILD_ISAS", " ".join(available)).split()
-    if "avx512" not in wanted or not sys.platform.startswith("linux"):
+    if "avx512" not in wanted:
+        available = [isa for isa in available if isa not in UNITS]
+    if not sys.platform.startswith("linux"):
         available = [isa for isa in available if isa != "amx"]
     return [isa for isa in available if isa in wanted or isa == "baseline"]
 
@@ -78,9 +89,9 @@ def known_isas(compiler) -> list[str]:
     """Return the instruction sets to compile; the compiler must know all of them, except matrix units."""
     known = []
     for isa in wanted_isas():
-        if accepts(compiler, ISA_FLAGS[isa], AMX_CODE if isa == "amx" else NO_CODE):
+        if accepts(compiler, ISA_FLAGS[isa], UNITS[isa][0] if isa in UNITS else NO_CODE):
             known.append(isa)
-        elif isa != "amx" or isa in os.environ.get("FASTMLP_BUILD_ISAS", "").split():
+        elif isa not in UNITS or isa in os.environ.get("FASTMLP_BUILD_ISAS", "").split():
             others = " ".join(i for i in wanted_isas() if i != isa)
             raise SystemExit(
                 f"the compiler does not take {ISA_FLAGS[isa]}; build without them: FASTMLP_BUILD_ISAS={others!r}"
@@ -121,16 +132,18 @@ def accepts(compiler, flags: list[str], code: str = NO_CODE) -> bool:
 
 
 def kernel_units(compiler, known: list[str]) -> list[Unit]:
-    """Return one unit per instruction set and dtype, and those of matrix units: their emulation, and the real ones."""
+    """Return one unit per instruction set and dtype, and those of matrix units: the real ones, and all emulations."""
     optional = [flag for flag in OPTIONAL_FLAGS if accepts(compiler, [flag])]
     units = []
     for isa in reversed(known):  # the slowest to compile first
         flags = [*BASE_FLAGS, *ISA_FLAGS[isa], *optional, *USER_FLAGS]
-        if isa == "amx":
-            units.append(Unit(MATRIX_UNITS, flags, []))
+        if isa in UNITS:
+            units.append(Unit(MATRIX_UNITS, flags, UNITS[isa][1]))
         else:
             units += [Unit(SOURCES / f"isa_{isa}.c", flags, [("FASTMLP_DOUBLE", is_double)]) for is_double in "10"]
-    return [*units, Unit(MATRIX_UNITS, flags, [("FASTMLP_EMULATED", "1")])]  # with the flags of the baseline
+    emulated = [("FASTMLP_EMULATED", "1")]
+    # with the flags of the baseline
+    return [*units, *(Unit(MATRIX_UNITS, flags, [*emulated, *macros]) for _, macros in UNITS.values())]
 
 
 def border_units(known: list[str]) -> list[Unit]:
@@ -219,7 +232,7 @@ class BuildEngine(build_ext):
 def compiled() -> dict:
     """Return what setup() must know of the compiled engine."""
     sources = [SOURCES / "engine.pyx", *(unit.source for unit in border_units([])[1:]), MATRIX_UNITS]
-    sources += [SOURCES / f"isa_{isa}.c" for isa in wanted_isas() if isa != "amx"]
+    sources += [SOURCES / f"isa_{isa}.c" for isa in wanted_isas() if isa not in UNITS]
     pthread = [] if MSVC else ["-pthread"]
     sanitizers = [flag for flag in USER_FLAGS if flag.startswith("-fsanitize")]
     engine = Extension("fastmlp.kernels._engine", list(map(str, sources)), extra_link_args=[*pthread, *sanitizers])

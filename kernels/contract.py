@@ -9,7 +9,7 @@ argument unless the docstring allows it.  Anything else is a ValueError that nam
 is written.
 
 No product is less exact than ``network.matmul_precision`` says. It may be more exact: an engine, or a processor, that
-has no matrix units computes "highest", the arithmetic of the dtype.
+has no matrix units for it computes "highest", the arithmetic of the dtype.
 
 An activation or a loss is given as a name, a pair (name, {parameter: value}), or a formula of the user's own.
 """

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from fastmlp.engines import backends
 
 import parity
+from instruction_sets import with_own_kernels
 from tiers import mark_tiers
 
 # The same examples on every run: a failure is the change's, not the day's.  "explore" draws new
@@ -71,7 +72,7 @@ def instruction_sets():
         if not hasattr(module, "isas") or os.environ.get("FASTMLP_ISA"):
             yield pytest.param((name, None), id=name)
         else:
-            yield from (pytest.param((name, isa), id=f"{name}-{isa}") for isa in module.isas())
+            yield from (pytest.param((name, isa), id=f"{name}-{isa}") for isa in with_own_kernels(module))
 
 
 @pytest.fixture(scope="module", params=[*instruction_sets()])

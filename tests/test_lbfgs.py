@@ -22,6 +22,7 @@ from fastmlp.engines import backends
 from fastmlp.kernels import _engine, interrupts
 from fastmlp.training import lbfgs
 
+from instruction_sets import with_own_kernels
 from tiers import each_value_once
 
 # Elsewhere the compilers of the two may join products and sums in other places, or SciPy's code is Fortran.
@@ -133,7 +134,7 @@ def test_any_search_is_scipys(n, orders, scale, wave, seed, limits):
     assert_same_search(function, scale * np.random.RandomState(seed ^ 1).randn(n), *limits)
 
 
-@pytest.fixture(params=_engine.isas())
+@pytest.fixture(params=with_own_kernels(_engine))
 def isa(request):
     """Each instruction set."""
     before = _engine.isa()

@@ -1,7 +1,7 @@
-"""Products by matrix units: AMX emulated in C on every machine, compared with the processor's own where it has them.
+"""Products by matrix units: emulated in C on every machine, compared with the processor's own where it has them.
 
-The judge of a product is NumPy in float64, relative to |A| |B|.  The judge of the emulated instruction is its
-definition in Intel's manual, in exact fractions.  Whole networks are judged by the same engine with "highest", which
+The judge of a product is NumPy in float64, relative to |A| |B|.  The judge of the emulated instructions is their
+definition, in exact fractions.  Whole networks are judged by the same engine with "highest", which
 other tests compare with the reference.
 """
 
@@ -27,12 +27,15 @@ from fastmlp.kernels import _engine, reference
 from fastmlp.model.network import MATMUL_PRECISIONS
 
 from helpers import make_data, make_network, make_optimizer, make_params, seeds
+from instruction_sets import WITH_UNITS, with_own_kernels
 from tabular_networks import large_case, make_plans
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-#: Rows of the table of instruction sets that have matrix units, with the one whose kernels do the rest.
-ALWAYS, AS_REAL = "amx-emulated-always", "amx-emulated"
+TILES, PAIRS = "amx", "avx512bf16"
+#: Where an emulation is used: for every product, or for those that real units would compute.
+ALWAYS, AS_REAL = "-emulated-always", "-emulated"
+EMULATIONS = [kind + where for kind in WITH_UNITS for where in (ALWAYS, AS_REAL)]
 FLOAT32 = np.dtype(np.float32)
 BELOW = MATMUL_PRECISIONS[1:]
 #: What numbers below the smallest normal one may add to a product's error per term.
@@ -40,11 +43,11 @@ TINY = 2.0**-124
 
 
 @pytest.fixture(autouse=True)
-def units():
-    """Everything that may go through matrix units goes there."""
-    before = _engine.isa()
-    _engine.use_isa(ALWAYS)
-    yield
+def units(request):
+    """Everything that may go through matrix units goes there; AMX's, unless the test names others."""
+    before, kind = _engine.isa(), getattr(request, "param", TILES)
+    _engine.use_isa(kind + ALWAYS)
+    yield kind
     _engine.use_isa(before)
 
 
@@ -54,7 +57,10 @@ def units():
 PRODUCTS = {name: (partial(row.compute, _engine), row.exact) for name, row in products.PRODUCTS.items()}
 forward, weight_gradient = (PRODUCTS[name][0] for name in ("forward", "weight gradient"))
 each_product = pytest.mark.parametrize("name", PRODUCTS)
-each_precision = pytest.mark.parametrize("precision", BELOW)
+each_kind = pytest.mark.parametrize("units", WITH_UNITS, indirect=True)
+each_precision = pytest.mark.parametrize(
+    "units, precision", [(TILES, "high"), (TILES, "medium"), (PAIRS, "medium")], indirect=["units"]
+)
 
 
 def factors(rng, name, M, K, N):
@@ -99,6 +105,10 @@ def test_the_precisions_differ(name):
     errors = {p: (abs(check_product(name, A, B, p) - exact) / scale).max() for p in MATMUL_PRECISIONS}
     assert errors["highest"] < 2**-21 < errors["high"] < 2**-15 < errors["medium"] < 2**-7
     assert errors["high"] > 2**-20 and errors["medium"] > 2**-12
+    _engine.use_isa(PAIRS + ALWAYS)
+    found = {p: check_product(name, A, B, p) for p in MATMUL_PRECISIONS}
+    np.testing.assert_array_equal(found["high"], found["highest"])
+    assert 2**-12 < (abs(found["medium"] - exact) / scale).max() < 2**-7
 
 
 @each_product
@@ -156,12 +166,12 @@ def test_numbers_of_any_size(name, precision, exponents, seed):
     # halves below 2^-126 count as 0, and so do sums
     lost = 2.0**-126 * (exact(abs(A), np.ones_like(B)) + exact(np.ones_like(A), abs(B)) + 64)
     true = exact(A, B)
-    inside = abs(true) < 1e38
+    inside = exact(abs(A), abs(B)) < 1e38  # no sum overflows, in any order: those of "highest" would, too
     bound = BOUNDS[precision] * exact(abs(A), abs(B)) + 2 * lost
     assert (abs(found - true) <= bound)[inside].all()
 
 
-# --- the emulated instruction -----------------------------------------------------------------------------------------
+# --- the emulated instructions ----------------------------------------------------------------------------------------
 
 
 def to_float32(x):
@@ -196,36 +206,61 @@ def dot_of_a_tile(a, b):
     return None if None in sums else to_float32(sums[0] + sums[1])
 
 
+def dot_of_pairs(a, b):
+    """Return the sum of up to 32 products as VDPBF16PS defines it: of a pair the second one first; None: it overflows.
+
+    VCVTNE2PS2BF16 made the bfloat16; it takes denormal numbers as 0, also those that would round to a normal one.
+    """
+    a, b = (np.where(abs(side) < np.finfo(FLOAT32).tiny, 0, side) for side in (a, b))
+    factors_ = zip(map(to_bf16, a), map(to_bf16, b), strict=True)
+    products = [None if None in pair else pair[0] * pair[1] for pair in factors_]
+    total = Fraction(0)
+    for k in range(0, len(products), 2):
+        for product in reversed(products[k : k + 2]):
+            if product is None or total is None:
+                return None
+            total = to_float32(total + product)
+    return total
+
+
 ANY_FLOAT32 = st.integers(0, 2**32 - 1).map(lambda bits: float(np.uint32(bits).view(np.float32)))
 SMALL = st.sampled_from([1.1754944e-38, -1e-38, 3.0e-39])
 NUMBERS = ANY_FLOAT32.filter(np.isfinite) | st.floats(-2, 2, width=32) | SMALL
 
 
-@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=32))
-@example([(2.0**-63, 2.0**-63 * (1 - 2.0**-8)), (2.0**-64, 2.0**-70)])  # rounds up to the smallest normal number
-@example([(1.5 * 2.0**-126, 1.0), (1.0, 1.0), (-(2.0**-126), 1.0)])  # cancels to a denormal one
-def test_the_emulation_is_intels_definition(pairs):
+@pytest.mark.parametrize("units, defined", [(TILES, dot_of_a_tile), (PAIRS, dot_of_pairs)], indirect=["units"])
+@given(pairs=st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=32))
+@example(pairs=[(2.0**-63, 2.0**-63 * (1 - 2.0**-8)), (2.0**-64, 2.0**-70)])  # rounds up to the smallest normal number
+@example(pairs=[(1.5 * 2.0**-126, 1.0), (1.0, 1.0), (-(2.0**-126), 1.0)])  # cancels to a denormal one
+@example(pairs=[(1.1754942e-38, 1.0)])  # denormal, but a normal bfloat16 is nearest
+@example(pairs=[(2.0**-64, 2.0**-63), (2.0**-64, 2.0**-63)])  # the first sum of a pair is denormal, both are not
+@example(pairs=[(1.0, 1.0), (2.0**-12, 2.0**-12), (1.0, -1.0), (2.0**-12, 2.0**-12)])  # the order decides what is lost
+def test_the_emulations_are_as_defined(defined, pairs):
     a, b = (np.array(side, FLOAT32) for side in zip(*pairs, strict=True))
-    expected = dot_of_a_tile(a, b)
-    found = float(forward(a[None], b[:, None], "medium")[0, 0])
+    expected = defined(a, b)
     if expected is not None:
-        assert Fraction(found) == expected
+        assert Fraction(float(forward(a[None], b[:, None], "medium")[0, 0])) == expected
 
 
 @each_precision
-def test_the_processor_computes_the_bits_of_the_emulation(precision):
+def test_the_processor_computes_the_bits_of_the_emulation(units, precision):
     """On a machine with matrix units; elsewhere both sides are the emulation."""
-    real = "amx" if "amx" in _engine.isas() else AS_REAL
+    emulated = units + AS_REAL
+    real = units if units in _engine.isas() else emulated
     for name, (M, K, N) in [(name, shape) for name in PRODUCTS for shape in ((150, 130, 90), (128, 1100, 64))]:
-        A, B = factors(np.random.default_rng(3), name, M, K, N)
+        rng = np.random.default_rng(3)
+        A, B = factors(rng, name, M, K, N)
+        A, B = (F * np.exp2(rng.integers(-75, 40, F.shape)).astype(FLOAT32) for F in (A, B))  # some sums are denormal
+        rows = A.T if name == "weight gradient" else A
+        rows[9], rows[9, 3] = 0, 1.1754942e-38  # denormal, but a normal bfloat16 is nearest
         found = []
-        for isa in (AS_REAL, real):
+        for isa in (emulated, real):
             _engine.use_isa(isa)
             found.append(PRODUCTS[name][0](A, B, precision))
         np.testing.assert_array_equal(*found)
     network, params, data = large_network(precision)
     bits = []
-    for isa in (AS_REAL, real):
+    for isa in (emulated, real):
         _engine.use_isa(isa)
         bits.append(trained(network, params, data)[1].tobytes())
     assert bits[0] == bits[1]
@@ -360,11 +395,11 @@ def optimizer_of(params):
 # --- where they are used ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("isa", [ALWAYS, AS_REAL])
+@pytest.mark.parametrize("isa", [*EMULATIONS, *(name for name in _engine.isas() if name in WITH_UNITS)])
 def test_the_highest_is_what_it_was(isa):
     """Bit for bit the kernels of the instruction set that the units stand beside."""
     network, params, data = large_network("highest")
-    _engine.use_isa([name for name in _engine.isas() if name != "amx"][-1])
+    _engine.use_isa(with_own_kernels(_engine)[-1])
     expected = trained(network, params, data)
     _engine.use_isa(isa)
     found = trained(network, params, data)
@@ -372,19 +407,23 @@ def test_the_highest_is_what_it_was(isa):
 
 
 @pytest.mark.parametrize(
-    "batch, widths, uses",
+    "units, batch, widths, uses",
     [
-        (64, (64, 64, 1), True),
-        (63, (64, 64, 1), False),  # few rows
-        (64, (64, 63, 1), False),  # a small layer
-        (200, (34, 1040, 1), True),
-        (200, (31, 1040, 1), False),
+        (TILES, 64, (64, 64, 1), True),
+        (TILES, 63, (64, 64, 1), False),  # few rows
+        (TILES, 64, (64, 63, 1), False),  # a small layer
+        (TILES, 200, (34, 1040, 1), True),
+        (TILES, 200, (31, 1040, 1), False),
+        (PAIRS, 64, (84, 84, 1), True),
+        (PAIRS, 63, (84, 84, 1), False),
+        (PAIRS, 64, (84, 83, 1), False),
     ],
+    indirect=["units"],
 )
-def test_small_shapes_stay_with_the_register_tiles(batch, widths, uses):
-    _engine.use_isa(AS_REAL)
+def test_small_shapes_stay_with_the_register_tiles(units, batch, widths, uses):
+    _engine.use_isa(units + AS_REAL)
     found = []
-    for precision in ("highest", "high"):
+    for precision in ("highest", "medium"):
         network = make_network(widths, "squared_error", "tanh", FLOAT32, matmul_precision=precision)
         rng = np.random.default_rng(0)
         params, data = make_params(rng, network), make_data(rng, network, 200)
@@ -394,7 +433,7 @@ def test_small_shapes_stay_with_the_register_tiles(batch, widths, uses):
 
 def test_calls_with_few_rows_stay_with_the_register_tiles():
     """The choice depends on the rows of the call, not on those that the workspace has seen before."""
-    _engine.use_isa(AS_REAL)
+    _engine.use_isa(TILES + AS_REAL)
     network, params, data = large_network("high")
     few, many = np.empty((63, 3), np.float32), np.empty((300, 3), np.float32)
     exact = few.copy()
@@ -408,7 +447,7 @@ def test_calls_with_few_rows_stay_with_the_register_tiles():
 
 def test_float64_never_goes_there():
     network, found = make_network((80, 130, 3), dtype=np.float64), []
-    for isa in (ALWAYS, [name for name in _engine.isas() if name != "amx"][-1]):
+    for isa in (TILES + ALWAYS, with_own_kernels(_engine)[-1]):
         _engine.use_isa(isa)
         found.append(_engine.workspace(network, 10, 1).nbytes)
     assert found[0] == found[1]
@@ -453,20 +492,20 @@ def printed(code, **environment_):
     return done.stdout.strip() or done.stderr
 
 
-@pytest.mark.parametrize("isa", [ALWAYS, AS_REAL])
+@pytest.mark.parametrize("isa", EMULATIONS)
 def test_the_environment_chooses_the_emulation(isa):
-    code = "from fastmlp.kernels import _engine as e; print(e.isa(), e.matrix_units())"
-    assert printed(code, FASTMLP_ISA=isa) == f"{isa} ('{isa}', None)"
+    code = "from fastmlp.kernels import _engine as e; print(e.isa(), e.matrix_units()[0])"
+    assert printed(code, FASTMLP_ISA=isa) == f"{isa} {isa}"
 
 
 def test_only_tests_choose_the_emulation():
-    assert not {ALWAYS, AS_REAL} & {*_engine.isas()}
+    assert not {*EMULATIONS} & {*_engine.isas()}
 
 
 def test_other_instruction_sets_have_none():
     _engine.use_isa("baseline")
-    name, reason = _engine.matrix_units()
-    assert name is None
+    name, precisions, reason = _engine.matrix_units()
+    assert name is None and precisions == ()
     assert reason in (
         "the instruction set in use, baseline, has none",
         "this build has no code for any",
@@ -475,20 +514,23 @@ def test_other_instruction_sets_have_none():
         "this Linux is too old to permit them",
         "the system does not permit them",
     )
-    assert ("amx" in _engine.isas()) == ("in use" in reason)
+    assert bool({*WITH_UNITS} & {*_engine.isas()}) == ("in use" in reason)
     found = environment.describe()
     assert found["isa"]["matrix_units"] is None and found["isa"]["why_no_matrix_units"] == reason
     assert ("matrix units", f"none: {reason}") in environment.lines(found)
 
 
-def test_info_names_them():
-    assert ("matrix units", ALWAYS) in environment.lines(environment.describe())
+@pytest.mark.parametrize("units, precisions", [(TILES, "high and medium"), (PAIRS, "medium")], indirect=["units"])
+def test_info_names_them(units, precisions):
+    line = f"{units}{ALWAYS}, for matmul_precision {precisions}"
+    assert ("matrix units", line) in environment.lines(environment.describe())
 
 
-def test_amx_is_refused_where_there_is_none():
-    if "amx" in _engine.isas():
-        _engine.use_isa("amx")
-        assert _engine.matrix_units() == ("amx", None)
+@each_kind
+def test_units_are_refused_where_there_are_none(units):
+    if units in _engine.isas():
+        _engine.use_isa(units)
+        assert _engine.matrix_units() == (units, ("high", "medium") if units == TILES else ("medium",), None)
     else:
-        with pytest.raises(ValueError, match="instruction set 'amx' is not available here; available: "):
-            _engine.use_isa("amx")
+        with pytest.raises(ValueError, match=f"instruction set '{units}' is not available here; available: "):
+            _engine.use_isa(units)

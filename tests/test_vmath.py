@@ -14,6 +14,8 @@ from fastmlp.kernels.contract import Data
 from fastmlp.kernels.feature_table import Block
 from fastmlp.model.network import Network
 
+from instruction_sets import with_own_kernels
+
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}
 # units in the last place (ULP) allowed; where float32 has a shorter formula of its own, its bound comes first
 BOUNDS = {"exp": 1.1, "expm1": 2.1, "log": 1.0, "log1p": 1.5, "tanh": (6.0, 1.5), "erf": 1.5, "sqrt": 0.5, "abs": 0.0}
@@ -60,7 +62,7 @@ def ulp_error(got, exact):
     return float(np.max(np.abs(got.astype(exact.dtype) - exact) / spacing))
 
 
-@pytest.fixture(params=_engine.isas())
+@pytest.fixture(params=with_own_kernels(_engine))
 def isa(request):
     before = _engine.isa()
     _engine.use_isa(request.param)

@@ -4,7 +4,7 @@ Three questions, each to fresh processes. *Steps*: the workloads of `train`, eac
 "highest", with equal first losses. *Products*: the error of the three products of a step at each workload's shapes,
 against NumPy's in float64. *Fits*: where whole trainings end on small data sets, over several seeds.
 
-Without matrix units "high" and "medium" compute as "highest": losses must have its bits then. Emulated units
+A precision for which there are no matrix units computes as "highest": losses must have its bits then. Emulated units
 (FASTMLP_ISA=amx-emulated) have the errors and the losses of real ones, but no times.
 """
 
@@ -65,8 +65,7 @@ def run(run: Run) -> dict[str, Any]:
     run.problems += _beyond(errors)
     fits = _fits(run)
     differences = paired(fits)
-    if facts["matrix_units"] is None:
-        run.problems += _other_bits(differences)
+    run.problems += _other_bits(differences, facts["unit_precisions"])
     return {
         "versions": run.versions,
         "machine": facts,
@@ -86,12 +85,13 @@ def run(run: Run) -> dict[str, Any]:
 def machine(backend: str) -> dict[str, Any]:
     """Return the engine, its instruction set and matrix units, or why it has none, as `fastmlp info` says it."""
     row = backends.row_of(backends.get(backend))
-    units, reason = row.matrix_units()
+    units, precisions, reason = row.matrix_units()
     isa = environment.instruction_sets()
     return {
         "engine": next(name for name, other in backends.BACKENDS.items() if other is row),
         "isa": isa["chosen"],
         "matrix_units": units,
+        "unit_precisions": [*precisions],
         "why_no_matrix_units": reason,
         "emulated": units is not None and units not in isa["usable"],
     }
@@ -114,7 +114,7 @@ def _cases(run: Run, workload: Workload, facts: Mapping[str, Any]) -> Iterator[d
         )
     for label, threads in labels.items():
         if answers[label]:
-            yield case(workload, threads, answers[label], same_bits=facts["matrix_units"] is None)
+            yield case(workload, threads, answers[label], facts["unit_precisions"])
 
 
 def _threads(n: int) -> str:
@@ -122,11 +122,14 @@ def _threads(n: int) -> str:
 
 
 def case(
-    workload: Workload, threads: int, answers: Sequence[Mapping[str, Mapping[str, Any]]], same_bits: bool
+    workload: Workload,
+    threads: int,
+    answers: Sequence[Mapping[str, Mapping[str, Any]]],
+    by_units: Sequence[str],
 ) -> dict[str, Any]:
-    """Judge the answers of all rounds and turn them into times; `same_bits`: there are no matrix units."""
+    """Judge the answers of all rounds and turn them into times; `by_units`: precisions with matrix units."""
     base = answers[0][HIGHEST].get("losses", [])
-    limits = {name: 0.0 if same_bits else TOLERANCE[name]["losses"] for name in BELOW}
+    limits = {name: TOLERANCE[name]["losses"] if name in by_units else 0.0 for name in BELOW}
     limits |= {HIGHEST: 0.0, FLOAT64: TOLERANCE["float32"]["losses"]}
     records = {name: _record([answer[name] for answer in answers], base, limits[name]) for name in ARITHMETIC}
     facts = {"workload": workload.name, "widths": list(workload.widths), "batch_size": workload.batch_size}
@@ -289,13 +292,13 @@ def difference_of(ends: Mapping[str, Mapping[str, Sequence[float]]], name: str, 
     return other - highest if end == "score" else other / highest - 1
 
 
-def _other_bits(differences: Mapping[str, Any]) -> list[str]:
-    """Return one line per precision whose fits end otherwise than "highest", though there are no matrix units."""
+def _other_bits(differences: Mapping[str, Any], by_units: Sequence[str]) -> list[str]:
+    """Return one line per precision without matrix units whose fits end otherwise than "highest"."""
     return [
-        f"fits, {name}: the {end} is not that of highest, though there are no matrix units"
+        f"fits, {name}: the {end} is not that of highest, though there are no matrix units for it"
         for name in BELOW
         for end in ENDS
-        if differences[name][end].get("largest")
+        if name not in by_units and differences[name][end].get("largest")
     ]
 
 
@@ -314,14 +317,17 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
 def _ran(result: Mapping[str, Any]) -> list[str]:
     """Return what computed, and what that means for the figures."""
     facts = result["machine"]
-    units = facts["matrix_units"] or f"none: {facts['why_no_matrix_units']}"
+    by_units = facts["unit_precisions"]
+    served = f"{facts['matrix_units']}, for {' and '.join(by_units)}"
+    units = served if by_units else f"none: {facts['why_no_matrix_units']}"
     isa = f", instruction set {facts['isa']}" if facts["engine"] == "cython" else ""
     found = [f"Engine {facts['engine']}{isa}, matrix units {units}."]
-    if facts["matrix_units"] is None:
-        found.append(
-            "Without matrix units high and medium compute as highest, by their contract: the first losses were found "
-            "to have its bits. Their times are those of highest, but for noise."
-        )
+    found += [
+        f"{name}: computes as highest, by its contract. The first losses were found to have its bits; the times are "
+        "those of highest, but for noise."
+        for name in BELOW
+        if name not in by_units
+    ]
     if facts["emulated"]:
         found.append(
             "The units are emulated in C. Errors and losses are those of real ones. Times mean nothing: there are none."
@@ -422,7 +428,8 @@ def _pairs(result: Mapping[str, Any]) -> Table:
         "Differences from highest at the end, with the same rows, first weights and batches: of losses in percent, of "
         "the score plain. p: of a paired t-test; -: all differences are 0.",
     ]
-    if result["machine"]["matrix_units"] and not result["paired"][BELOW[0]]["loss"]["largest"]:
+    by_units = result["machine"]["unit_precisions"]
+    if by_units and not any(result["paired"][name]["loss"]["largest"] for name in by_units):
         notes.append("All losses have the bits of highest: no product went through the matrix units.")
     return Table.of("Precision: how fits end, against highest", rows, notes)
 

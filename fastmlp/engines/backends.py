@@ -26,11 +26,11 @@ def _packed(n_states: int, above_first: float) -> float:
     return (1 + n_states) + 1 + above_first  # 1: the gradient
 
 
-def _no_matrix_units() -> tuple[str | None, str | None]:
-    return None, "this engine has no kernels for them"
+def _no_matrix_units() -> tuple[str | None, tuple[str, ...], str | None]:
+    return None, (), "this engine has no kernels for them"
 
 
-def _matrix_units() -> tuple[str | None, str | None]:
+def _matrix_units() -> tuple[str | None, tuple[str, ...], str | None]:
     from fastmlp.kernels import _engine
 
     return _engine.matrix_units()
@@ -66,8 +66,9 @@ class Row:
     holds: Callable[[int, float], float] = _packed
     packs: bool = True  # whether it works on copies of the parameters that it is given
     side_by_side: bool = True  # whether several threads may train, each with a workspace of its own
-    # The name of the matrix units in use, or None; and why there are none, or None.  The engine must import.
-    matrix_units: Callable[[], tuple[str | None, str | None]] = _no_matrix_units
+    # The name of the matrix units in use, or None; for which values of matmul_precision; why there are none, or None.
+    # The engine must import.
+    matrix_units: Callable[[], tuple[str | None, tuple[str, ...], str | None]] = _no_matrix_units
     # The share of a network's parameters that is kept a second time in training with batches of so many rows.
     copies: Callable[[Network, int], float] = lambda network, n_rows: 0.0
 
@@ -76,7 +77,8 @@ class Row:
 
         Every weight has halves in the layout that its product reads; one above the first layer has them transposed too.
         """
-        halves = HALVES[network.matmul_precision] * (1 + above_first) if self.matrix_units()[0] else 0.0
+        precision = network.matmul_precision
+        halves = HALVES[precision] * (1 + above_first) if precision in self.matrix_units()[1] else 0.0
         return self.holds(n_states, above_first) + (halves or self.copies(network, n_rows))
 
 

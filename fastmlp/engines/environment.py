@@ -97,12 +97,19 @@ def instruction_sets() -> dict[str, Any]:
     try:
         from fastmlp.kernels import _engine
     except ImportError:
-        return {"chosen": None, "usable": [], "matrix_units": None, "why_no_matrix_units": "there is no Cython engine"}
-    units, reason = _engine.matrix_units()
+        return {
+            "chosen": None,
+            "usable": [],
+            "matrix_units": None,
+            "unit_precisions": [],
+            "why_no_matrix_units": "there is no Cython engine",
+        }
+    units, precisions, reason = _engine.matrix_units()
     return {
         "chosen": _engine.isa(),
         "usable": list(_engine.isas()),
         "matrix_units": units,
+        "unit_precisions": [*precisions],
         "why_no_matrix_units": reason,
     }
 
@@ -135,7 +142,9 @@ def lines(described: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append((f"engine {name}", usable))
     usable = ", ".join(isa["usable"])
     found.append(("instruction set", f"{isa['chosen']} (of {usable})" if usable else "none"))
-    found.append(("matrix units", isa["matrix_units"] or f"none: {isa['why_no_matrix_units']}"))
+    precisions = " and ".join(isa["unit_precisions"])
+    units = f"{isa['matrix_units']}, for matmul_precision {precisions}" if precisions else None
+    found.append(("matrix units", units or f"none: {isa['why_no_matrix_units']}"))
     for pool in described["blas"]:
         words = pool["internal_api"], pool.get("version"), pool.get("architecture"), f"{pool['num_threads']} threads"
         label = "BLAS" if pool["user_api"] == "blas" else pool["user_api"]

@@ -69,7 +69,7 @@ class Network(Stages):
     matmul_precision : str
         An entry of ``MATMUL_PRECISIONS``: how exact the products must be at least. "highest" is the arithmetic of the
         dtype. For float32, engines may multiply halves of bfloat16 with sums of float32: three products with "high",
-        one with "medium". An engine or a processor without matrix units computes "highest".
+        one with "medium". An engine or a processor without matrix units for it computes "highest".
     **options
         What lies between two products: see :class:`fastmlp.model.stages.Stages`.
 

@@ -69,6 +69,7 @@ cdef extern from "matrix_units.h":
     ctypedef Py_ssize_t idx
     ctypedef struct fm_units:
         const char *name
+        int halves
         idx min_rows, min_size
     idx fm_halves_bytes(idx rows, idx columns, int halves)
     idx fm_units_scratch(idx M, idx K, int halves)

@@ -1,15 +1,18 @@
 /* Which instruction sets are in this binary, and which of them the processor has.
- * setup.py defines FASTMLP_AVX2, FASTMLP_AVX512 and FASTMLP_AMX when it compiles the matching code.
+ * setup.py defines FASTMLP_AVX2, FASTMLP_AVX512, FASTMLP_AVX512BF16 and FASTMLP_AMX when it compiles the matching code.
  *
- * "amx" are the kernels of AVX-512 with matrix units beside them: products of a network whose matmul_precision is below
- * "highest" may go there.  A process has to ask Linux for permission to use tiles; other systems are not asked, and have
- * none here.  "amx-emulated" and "amx-emulated-always" are for tests: the fastest kernels that there are, and the units in
- * C, used where AMX would be, or everywhere. */
+ * "avx512bf16" and "amx" are the kernels of AVX-512 with matrix units beside them: products of a network whose
+ * matmul_precision is below "highest" may go there.  Dot products of pairs (AVX512-BF16) are used on AMD's processors,
+ * where their gain and their rounding were measured.  For tiles (AMX) a process has to ask Linux for permission; other
+ * systems are not asked, and have none here.  Names that end with "-emulated" and "-emulated-always" are for tests: the
+ * fastest kernels that there are, and the units in C, used where the real ones would be, or everywhere. */
 #if defined(FASTMLP_AMX)
 #define _GNU_SOURCE
-#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
+#if defined(FASTMLP_AMX) || defined(FASTMLP_AVX512BF16)
+#include <cpuid.h>
 #endif
 #include <string.h>
 
@@ -55,11 +58,33 @@ static const char *why_no_amx(void)
     return permitted & 1ul << TILE_STATE ? NULL : "the system does not permit them";
 }
 
-const char *fm_why_no_units(void) { return why_no_amx(); }
 static int has_amx(void) { return !why_no_amx(); }
-#else
-const char *fm_why_no_units(void) { return "this build has no code for any"; }
 #endif
+
+#ifdef FASTMLP_AVX512BF16
+static int has_avx512bf16(void)
+{
+    unsigned a, b, c, d;
+    if (!has_avx512() || !__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx)
+        return 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 5;
+}
+#endif
+
+const char *fm_why_no_units(void)
+{
+#ifdef FASTMLP_AVX512BF16
+    if (has_avx512bf16())
+        return NULL;
+#endif
+#if defined(FASTMLP_AMX)
+    return why_no_amx();
+#elif defined(FASTMLP_AVX512BF16)
+    return "the processor has none";
+#else
+    return "this build has no code for any";
+#endif
+}
 
 static const struct {
     const char *name;
@@ -73,6 +98,9 @@ static const struct {
 #endif
 #ifdef FASTMLP_AVX512
     ROW(avx512),
+#endif
+#ifdef FASTMLP_AVX512BF16
+    {"avx512bf16", has_avx512bf16, fm_table_avx512_f32, fm_table_avx512_f64, fm_units_avx512bf16},
 #endif
 #ifdef FASTMLP_AMX
     {"amx", has_amx, fm_table_avx512_f32, fm_table_avx512_f64, fm_units_amx},
@@ -99,7 +127,7 @@ static void use(size_t row, const fm_kernels **f32, const fm_kernels **f64, cons
 
 int fm_find(const char *isa, const fm_kernels **f32, const fm_kernels **f64, const fm_units **units)
 {
-    const fm_units *emulated = fm_units_emulated(isa);
+    const fm_units *tiles = fm_emulated_tiles(isa), *emulated = tiles ? tiles : fm_emulated_dots(isa);
     for (size_t i = N_ISAS; i-- > 0;)
         if ((emulated || !strcmp(ISAS[i].name, isa)) && ISAS[i].supported()) {
             use(i, f32, f64, units);

@@ -53,18 +53,21 @@ def isa():
 
 
 def matrix_units():
-    """Return the name of the matrix units in use, or None; and why there are none, or None.
+    """Return the name of the matrix units in use, for which precisions, and why there are none.
 
     Returns
     -------
     name : str or None
-        "amx", or an emulation that a test has chosen.
+        "amx", "avx512bf16", or an emulation that a test has chosen.
+    precisions : tuple of str
+        The values of ``matmul_precision`` whose products may go there; the others compute "highest".
     reason : str or None
+        None where there are units.
     """
     if UNITS != NULL:
-        return UNITS.name.decode(), None
+        return UNITS.name.decode(), (("high", "medium") if UNITS.halves == 2 else ("medium",)), None
     cdef const char *why = fm_why_no_units()
-    return None, f"the instruction set in use, {isa()}, has none" if why == NULL else why.decode()
+    return None, (), f"the instruction set in use, {isa()}, has none" if why == NULL else why.decode()
 
 
 def panels():
@@ -78,8 +81,8 @@ def use_isa(name):
     Parameters
     ----------
     name : str
-        One of :func:`isas`. Or, for tests, the fastest of them with matrix units emulated in C: "amx-emulated", where
-        AMX would be used, or "amx-emulated-always", everywhere.
+        One of :func:`isas`. Or, for tests, the fastest of them with matrix units emulated in C: "amx-emulated" or
+        "avx512bf16-emulated", where the real ones would be used, or either with "-always" appended, everywhere.
 
     Raises
     ------

@@ -1,12 +1,6 @@
-/* The kernel of matrix_units.h, compiled twice: over the tile instructions of AMX (Intel, server processors since 2023),
- * and with FASTMLP_EMULATED over their emulation in C.  GCC and Clang alone compile it, for little-endian machines.
- *
- * A block of 2 x 2 tiles of C stays in tiles 0 .. 3 over the whole depth; per 32 of the depth and with two halves, 8 loads
- * feed 12 multiplications of tiles:
- *
- *   load Ah (4, 5) and Bl (6, 7)   C += Ah Bl
- *   load Bh (6, 7)                 C += Ah Bh
- *   load Al (4, 5)                 C += Al Bh
+/* The kernel of matrix_units.h, compiled once for each kind of instructions: tiles (tile_blocks.h), or with FASTMLP_DOTS
+ * pairs (dot_blocks.h); and with FASTMLP_EMULATED once more over their emulation in C.  GCC and Clang alone compile it, for
+ * little-endian machines.
  *
  * The order of the sums of an element of C depends on the depth alone, not on the place of its tile or on the block.
  */
@@ -22,32 +16,6 @@
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-/* --- tile instructions: TILE_LOAD(t, p) and the others, for tiles 0 .. 7 ------------------------------------------------ */
-
-#ifdef FASTMLP_EMULATED
-#include "tile_emulation.h"
-#else
-
-/* All eight tiles: 16 rows of 64 bytes. */
-static const struct {
-    uint8_t palette, start_row, unused[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} CONFIG __attribute__((aligned(64))) = {
-    .palette = 1,
-    .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
-    .rows = {16, 16, 16, 16, 16, 16, 16, 16},
-};
-
-/* "memory": the compiler must have written what a tile is loaded from (GCC's own intrinsics do not say so). */
-#define TILE_CONFIG() __asm__ volatile("ldtilecfg %0" : : "m"(CONFIG) : "memory")
-#define TILE_RELEASE() __asm__ volatile("tilerelease" : : : "memory")
-#define TILE_LOAD(t, p) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(p), "r"((long)64) : "memory")
-#define TILE_STORE(t, p) __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(p), "r"((long)64) : "memory")
-#define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : : : "memory")
-#define TILE_DOT(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
 #endif
 
 /* --- halves ---------------------------------------------------------------------------------------------------------- */
@@ -69,13 +37,44 @@ static ALWAYS_INLINE void load(f32x16 *x, const float *p, idx n)
     *x = *(const f32x16 *)some;
 }
 
+#ifdef FASTMLP_DOTS
+#define HALVES_OF(p) 1 /* of the numbers of a matrix; known here */
+#else
+#define HALVES_OF(p) (p)->halves
+#endif
+
+#if defined(FASTMLP_DOTS) && !defined(FASTMLP_EMULATED)
+#include <immintrin.h>
+
+/* Words of pairs: `first` in the lower halves, `second` in the upper ones. */
+static ALWAYS_INLINE void pairs_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, const f32x16 *second)
+{
+    const u32x16 step = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, order = step | (step + 16) << 16;
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)*second, (__m512)*first);
+    *hi = (u32x16)_mm512_permutexvar_epi16((__m512i)order, halves);
+    *lo = *hi; /* never read */
+}
+
+/* The halves of 32 numbers, one after the other. */
+static ALWAYS_INLINE void row_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, const f32x16 *second)
+{
+    *hi = (u32x16)_mm512_cvtne2ps_pbh((__m512)*second, (__m512)*first);
+    *lo = *hi; /* never read */
+}
+#else
+
 /* Words whose upper halves are the halves of x; the lower halves of `lo` hold what rounding left.
  *
- * hi is x rounded to nearest even, as VCVTNEPS2BF16 does, except that denormal numbers stay: the products take them as 0.
- * It keeps NaN.  lo is x - hi rounded to nearest, halves away from 0; where hi is not finite, it may be anything. */
+ * hi is x rounded to nearest even, as VCVTNE2PS2BF16 does.  That takes denormal numbers as 0; with tiles they stay, and the
+ * products take them as 0.  It keeps NaN.  lo is x - hi rounded to nearest, halves away from 0; where hi is not finite, it
+ * may be anything. */
 static ALWAYS_INLINE void halves_of(u32x16 *hi, u32x16 *lo, const f32x16 *x)
 {
-    const u32x16 bits = (u32x16)*x, sum = bits + 0x7fffu + ((bits >> 16) & 1u), is_nan = (u32x16)(*x != *x);
+    u32x16 bits = (u32x16)*x;
+#ifdef FASTMLP_DOTS
+    bits &= (u32x16)((bits & 0x7f800000u) != 0) | 0x80000000u;
+#endif
+    const u32x16 sum = bits + 0x7fffu + ((bits >> 16) & 1u), is_nan = (u32x16)(*x != *x);
     *hi = ((sum & ~is_nan) | (is_nan & 0x7fc00000u)) & 0xffff0000u;
     *lo = (u32x16)(*x - (f32x16)*hi) + 0x8000u;
 }
@@ -90,31 +89,58 @@ static ALWAYS_INLINE void pairs_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, 
     *lo = (*lo >> 16) | (lo_of_second & 0xffff0000u);
 }
 
+/* The upper halves of 32 words, one after the other. */
+static ALWAYS_INLINE void upper_halves(u32x16 *to, const u32x16 *first, const u32x16 *second)
+{
+    const u16x16 parts[2] = {__builtin_convertvector(*first >> 16, u16x16), __builtin_convertvector(*second >> 16, u16x16)};
+    memcpy(to, parts, sizeof *to);
+}
+
+/* The halves of 32 numbers, one after the other. */
+static ALWAYS_INLINE void row_of(u32x16 *hi, u32x16 *lo, const f32x16 *first, const f32x16 *second)
+{
+    u32x16 hi_of_first, lo_of_first, hi_of_second, lo_of_second;
+    halves_of(&hi_of_first, &lo_of_first, first);
+    halves_of(&hi_of_second, &lo_of_second, second);
+    upper_halves(hi, &hi_of_first, &hi_of_second);
+    upper_halves(lo, &lo_of_first, &lo_of_second);
+}
+#endif
+
 static inline char *tile_at(const fm_halves *b, idx column_block, idx k_block)
 {
-    return (char *)b->tiles + (column_block * b->depth + k_block) * b->halves * FM_TILE_BYTES;
+    return (char *)b->tiles + (column_block * b->depth + k_block) * HALVES_OF(b) * FM_TILE_BYTES;
+}
+
+/* Rows k0 .. k1 of B, and zeros up to row `end`, of columns `from` .. `from` + n of a block -> its halves. */
+static ALWAYS_INLINE void split_block(const fm_halves *to, idx k0, idx k1, idx end, idx from, idx n, const float *B, idx ldb)
+{
+    const f32x16 zero = {0};
+    const size_t bytes = (size_t)n * sizeof(uint32_t), skip = (size_t)(from % FM_TILE) * sizeof(uint32_t);
+    for (idx k = k0; k < end; k += 2) {
+        f32x16 first = zero, second = zero;
+        u32x16 hi, lo;
+        if (k < k1)
+            load(&first, B + k * ldb + from, n);
+        if (k + 1 < k1)
+            load(&second, B + (k + 1) * ldb + from, n);
+        pairs_of(&hi, &lo, &first, &second);
+        char *row = tile_at(to, from / FM_TILE, k / FM_TILE_DEPTH) + k % FM_TILE_DEPTH / 2 * 64 + skip;
+        memcpy(row, &hi, bytes);
+        if (HALVES_OF(to) == 2)
+            memcpy(row + FM_TILE_BYTES, &lo, bytes);
+    }
 }
 
 static void split(const fm_halves *to, idx k0, idx k1, idx c0, idx c1, const float *B, idx ldb, int last)
 {
-    const f32x16 zero = {0};
     const idx end = last ? fm_blocks(k1, FM_TILE_DEPTH) * FM_TILE_DEPTH : k1;
-    for (idx j = c0 / FM_TILE; j * FM_TILE < c1; j++) {
-        const idx from = j * FM_TILE < c0 ? c0 : j * FM_TILE, to_ = (j + 1) * FM_TILE < c1 ? (j + 1) * FM_TILE : c1;
-        const size_t bytes = (size_t)(to_ - from) * sizeof(uint32_t), skip = (size_t)(from - j * FM_TILE) * sizeof(uint32_t);
-        for (idx k = k0; k < end; k += 2) {
-            f32x16 first = zero, second = zero;
-            u32x16 hi, lo;
-            if (k < k1)
-                load(&first, B + k * ldb + from, to_ - from);
-            if (k + 1 < k1)
-                load(&second, B + (k + 1) * ldb + from, to_ - from);
-            pairs_of(&hi, &lo, &first, &second);
-            char *row = tile_at(to, j, k / FM_TILE_DEPTH) + k % FM_TILE_DEPTH / 2 * 64 + skip;
-            memcpy(row, &hi, bytes);
-            if (to->halves == 2)
-                memcpy(row + FM_TILE_BYTES, &lo, bytes);
-        }
+    for (idx from = c0, next; from < c1; from = next) {
+        next = (from / FM_TILE + 1) * FM_TILE;
+        if (next - from == FM_TILE && next <= c1) /* a call of memcpy would cost more than the splitting */
+            split_block(to, k0, k1, end, from, FM_TILE, B, ldb);
+        else
+            split_block(to, k0, k1, end, from, (next < c1 ? next : c1) - from, B, ldb);
     }
 }
 
@@ -123,20 +149,19 @@ static void split(const fm_halves *to, idx k0, idx k1, idx c0, idx c1, const flo
 /* n rows of up to 32 contiguous numbers -> a tile of each half. */
 static void tile_of_rows(char *tile, int halves, idx n, idx depth, const float *A, idx rs)
 {
-    if (n < FM_TILE || depth <= FM_TILE)
+    if (n < FM_TILE)
         memset(tile, 0, (size_t)(halves * FM_TILE_BYTES));
-    for (idx m = 0; m < n; m++)
-        for (idx k = 0; k < depth; k += FM_TILE) {
-            f32x16 x;
-            u32x16 hi, lo;
-            load(&x, A + m * rs + k, depth - k);
-            halves_of(&hi, &lo, &x);
-            hi >>= 16;
-            lo >>= 16;
-            *(u16x16 *)(tile + m * 64 + k * 2) = __builtin_convertvector(hi, u16x16);
-            if (halves == 2)
-                *(u16x16 *)(tile + FM_TILE_BYTES + m * 64 + k * 2) = __builtin_convertvector(lo, u16x16);
-        }
+    for (idx m = 0; m < n; m++, A += rs, tile += 64) {
+        f32x16 first, second = {0};
+        u32x16 hi, lo;
+        load(&first, A, depth);
+        if (depth > FM_TILE)
+            load(&second, A + FM_TILE, depth - FM_TILE);
+        row_of(&hi, &lo, &first, &second);
+        *(u32x16 *)tile = hi;
+        if (halves == 2)
+            *(u32x16 *)(tile + FM_TILE_BYTES) = lo;
+    }
 }
 
 #if defined(__clang__)
@@ -187,13 +212,13 @@ static void pack(const fm_units_product *p, idx m0, idx m1, idx k0, idx k1)
 {
     char *tile = p->scratch;
     for (idx m = m0; m < m1; m += FM_TILE)
-        for (idx k = k0; k < k1; k += FM_TILE_DEPTH, tile += p->b.halves * FM_TILE_BYTES) {
+        for (idx k = k0; k < k1; k += FM_TILE_DEPTH, tile += HALVES_OF(&p->b) * FM_TILE_BYTES) {
             const idx n = m1 - m < FM_TILE ? m1 - m : FM_TILE, depth = k1 - k < FM_TILE_DEPTH ? k1 - k : FM_TILE_DEPTH;
             const float *A = p->A + m * p->rs + k * p->cs;
             if (p->cs == 1)
-                tile_of_rows(tile, p->b.halves, n, depth, A, p->rs);
+                tile_of_rows(tile, HALVES_OF(&p->b), n, depth, A, p->rs);
             else
-                tile_of_columns(tile, p->b.halves, n, depth, A, p->cs);
+                tile_of_columns(tile, HALVES_OF(&p->b), n, depth, A, p->cs);
         }
 }
 
@@ -203,109 +228,33 @@ static void pack(const fm_units_product *p, idx m0, idx m1, idx k0, idx k1)
 typedef struct {
     const fm_units_product *p;
     idx k_block, n_blocks; /* the first tile of the depth, and how many */
+    idx depth;             /* of these tiles; what lies behind it is 0 */
     const float *init;
     idx init_stride;
 } common;
 
-/* Up to 16 rows and columns of C, from m and n on, = init + sums. */
-static void finish(const common *c, idx m, idx n, float (*sums)[FM_TILE])
+/* Row m of C, up to 16 columns from n on, = init + sum; nothing if there is no such row. */
+static ALWAYS_INLINE void finish_row(const common *c, idx m, idx n, const f32x16 *sum)
 {
     const fm_units_product *p = c->p;
-    const idx columns = p->N - n < FM_TILE ? p->N - n : FM_TILE;
-    for (idx i = 0; i < FM_TILE && m + i < p->M; i++) {
-        float *to = p->C + (m + i) * p->ldc + n;
-        const float *init = c->init ? c->init + (m + i) * c->init_stride + n : NULL;
-        if (columns == FM_TILE) {
-            f32x16 sum = *(const f32x16 *)sums[i];
-            if (init)
-                sum += *(const f32x16 *)init;
-            *(f32x16 *)to = sum;
-        } else {
-            for (idx j = 0; j < columns; j++)
-                to[j] = init ? init[j] + sums[i][j] : sums[i][j];
-        }
+    if (m >= p->M)
+        return;
+    float *to = p->C + m * p->ldc + n;
+    const float *init = c->init ? c->init + m * c->init_stride + n : NULL;
+    if (p->N - n >= FM_TILE) {
+        const f32x16 zero = {0};
+        *(f32x16 *)to = *sum + (init ? *(const f32x16 *)init : zero);
+        return;
     }
+    for (idx j = 0; j < p->N - n; j++)
+        to[j] = init ? init[j] + (*sum)[j] : (*sum)[j];
 }
 
-/* The block of C at m and n; two_rows, two_columns: 32 of them, else 16.  a: its tiles of A. */
-static ALWAYS_INLINE void block(const int two_rows, const int two_columns, const common *c, idx m, idx n, const char *a)
-{
-    const int halves = c->p->b.halves;
-    const idx step = (idx)halves * FM_TILE_BYTES;
-    const char *a1 = a + c->n_blocks * step;
-    const char *b = tile_at(&c->p->b, n / FM_TILE, c->k_block), *b1 = b + c->p->b.depth * step;
-    float sums[4][FM_TILE][FM_TILE] __attribute__((aligned(64)));
-#define DOTS                                                                                                          \
-    do {                                                                                                              \
-        TILE_DOT(0, 4, 6);                                                                                            \
-        if (two_columns)                                                                                              \
-            TILE_DOT(1, 4, 7);                                                                                        \
-        if (two_rows)                                                                                                 \
-            TILE_DOT(2, 5, 6);                                                                                        \
-        if (two_rows && two_columns)                                                                                  \
-            TILE_DOT(3, 5, 7);                                                                                        \
-    } while (0)
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
-    for (idx k = 0; k < c->n_blocks; k++, a += step, a1 += step, b += step, b1 += step) {
-        TILE_LOAD(4, a);
-        if (two_rows)
-            TILE_LOAD(5, a1);
-        if (halves == 2) {
-            TILE_LOAD(6, b + FM_TILE_BYTES);
-            if (two_columns)
-                TILE_LOAD(7, b1 + FM_TILE_BYTES);
-            DOTS;
-        }
-        TILE_LOAD(6, b);
-        if (two_columns)
-            TILE_LOAD(7, b1);
-        DOTS;
-        if (halves == 2) {
-            TILE_LOAD(4, a + FM_TILE_BYTES);
-            if (two_rows)
-                TILE_LOAD(5, a1 + FM_TILE_BYTES);
-            DOTS;
-        }
-    }
-#undef DOTS
-    TILE_STORE(0, sums[0]);
-    finish(c, m, n, sums[0]);
-    if (two_columns) {
-        TILE_STORE(1, sums[1]);
-        finish(c, m, n + FM_TILE, sums[1]);
-    }
-    if (two_rows) {
-        TILE_STORE(2, sums[2]);
-        finish(c, m + FM_TILE, n, sums[2]);
-    }
-    if (two_rows && two_columns) {
-        TILE_STORE(3, sums[3]);
-        finish(c, m + FM_TILE, n + FM_TILE, sums[3]);
-    }
-}
-
-/* Rows m0 .. m1 of C and all its columns: a panel of 32 columns of B at a time, which stays in L2. */
-static void multiply_rows(const common *c, idx m0, idx m1)
-{
-    const fm_units_product *p = c->p;
-    for (idx n = 0; n < p->columns; n += 2 * FM_TILE)
-        for (idx m = m0; m < m1; m += 2 * FM_TILE) {
-            const idx tile = (m - m0) / FM_TILE * c->n_blocks * p->b.halves;
-            const char *a = (const char *)p->scratch + tile * FM_TILE_BYTES;
-            const int two_rows = m + FM_TILE < m1, two_columns = n + FM_TILE < p->columns;
-            if (two_rows && two_columns)
-                block(1, 1, c, m, n, a);
-            else if (two_rows)
-                block(1, 0, c, m, n, a);
-            else if (two_columns)
-                block(0, 1, c, m, n, a);
-            else
-                block(0, 0, c, m, n, a);
-        }
-}
+#ifdef FASTMLP_DOTS
+#include "dot_blocks.h"
+#else
+#include "tile_blocks.h"
+#endif
 
 /* Padding columns that no tile reaches = init. */
 static void finish_padding(const fm_units_product *p)
@@ -318,9 +267,9 @@ static void finish_padding(const fm_units_product *p)
 
 static void multiply(const fm_units_product *p)
 {
-    for (idx k = 0; k == 0 || k < p->K; k += UNITS_DEPTH) {
-        const idx k1 = p->K - k < UNITS_DEPTH ? p->K : k + UNITS_DEPTH;
-        common c = {p, k / FM_TILE_DEPTH, fm_blocks(k1 - k, FM_TILE_DEPTH), p->init, p->init_stride};
+    for (idx k = 0; k == 0 || k < p->K; k += DEPTH) {
+        const idx k1 = p->K - k < DEPTH ? p->K : k + DEPTH;
+        common c = {p, k / FM_TILE_DEPTH, fm_blocks(k1 - k, FM_TILE_DEPTH), k1 - k, p->init, p->init_stride};
         if (k > 0) {
             c.init = p->C;
             c.init_stride = p->ldc;
@@ -334,23 +283,14 @@ static void multiply(const fm_units_product *p)
     finish_padding(p);
 }
 
-static void begin(void)
-{
-    TILE_CONFIG();
-}
-
-static void end(void)
-{
-    TILE_RELEASE();
-}
-
 #ifdef FASTMLP_EMULATED
 static const fm_units UNITS[] = {
-    {"amx-emulated", UNITS_MIN_ROWS, UNITS_MIN_SIZE, begin, end, split, multiply}, /* used where AMX would be */
-    {"amx-emulated-always", 1, 0, begin, end, split, multiply}, /* so that small shapes test as much as large ones */
+    /* used where the real ones would be; and for all shapes, so that small ones test as much as large ones */
+    {UNITS_NAME "-emulated", HALVES, MIN_ROWS, MIN_SIZE, begin, end, split, multiply},
+    {UNITS_NAME "-emulated-always", HALVES, 1, 0, begin, end, split, multiply},
 };
 
-const fm_units *fm_units_emulated(const char *name)
+const fm_units *UNITS_EMULATED(const char *name)
 {
     for (size_t i = 0; i < sizeof UNITS / sizeof UNITS[0]; i++)
         if (!strcmp(UNITS[i].name, name))
@@ -358,15 +298,19 @@ const fm_units *fm_units_emulated(const char *name)
     return NULL;
 }
 #else
-static const fm_units UNITS = {"amx", UNITS_MIN_ROWS, UNITS_MIN_SIZE, begin, end, split, multiply};
-const fm_units *fm_units_amx(void)
+static const fm_units UNITS = {UNITS_NAME, HALVES, MIN_ROWS, MIN_SIZE, begin, end, split, multiply};
+const fm_units *UNITS_TABLE(void)
 {
     return &UNITS;
 }
 #endif
 
+#elif defined(FASTMLP_EMULATED)
+#ifdef FASTMLP_DOTS
+const fm_units *fm_emulated_dots(const char *name)
 #else
-const fm_units *fm_units_emulated(const char *name)
+const fm_units *fm_emulated_tiles(const char *name)
+#endif
 {
     (void)name;
     return NULL;

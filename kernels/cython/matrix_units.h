@@ -1,4 +1,5 @@
-/* Matrix units: products of float32 matrices by instructions that multiply tiles of bfloat16 and add in float32.
+/* Matrix units: products of float32 matrices by instructions that multiply bfloat16 and add in float32, whole tiles (AMX) or
+ * pairs (AVX512-BF16).
  *
  * A number x is split into its halves hi = bf16(x) and lo = bf16(x - hi).  A B is then Ah Bl + Ah Bh + Al Bh ("bf16x3"),
  * whose error is below 2^-15 of |A| |B|; with one half it is Ah Bh, with an error below 2^-7.
@@ -8,8 +9,8 @@
  *   a tile of C   16 rows of 16 float32
  *
  * Tiles are contiguous, 1 KiB each.  Halves of a right-hand matrix lie in its buffer as [column / 16][row / 32][half];
- * those of the left-hand matrix are made block by block in a scratch.  matrix_units.c has the code, once for the
- * instructions and once for their emulation in C; products.h calls it.
+ * those of the left-hand matrix are made block by block in a scratch.  matrix_units.c has the code, for each kind of
+ * instructions and for its emulation in C; products.h calls it.
  */
 #ifndef FASTMLP_MATRIX_UNITS_H
 #define FASTMLP_MATRIX_UNITS_H
@@ -47,6 +48,7 @@ typedef struct {
 /* One kind of matrix units. */
 typedef struct {
     const char *name;
+    int halves;   /* of a number, at most: 2, or 1 where three products would be slower than float32 */
     idx min_rows; /* of a batch, from which they pay */
     idx min_size; /* of a layer: fan_in fan_out / (fan_in + fan_out) */
     void (*begin)(void); /* before the calling thread uses the others; then end, in the same thread */
@@ -57,8 +59,9 @@ typedef struct {
     void (*multiply)(const fm_units_product *p);
 } fm_units;
 
-const fm_units *fm_units_amx(void);
-const fm_units *fm_units_emulated(const char *name); /* NULL: there are none of this name, or not with this compiler */
+const fm_units *fm_units_amx(void), *fm_units_avx512bf16(void);
+/* NULL: there are none of this name, or not with this compiler */
+const fm_units *fm_emulated_tiles(const char *name), *fm_emulated_dots(const char *name);
 
 /* How many blocks of `size` hold n. */
 static inline idx fm_blocks(idx n, idx size)

@@ -62,7 +62,8 @@
 #define THREADS_MIN_STEP 4e6
 #define THREADS_MIN_PREDICT 1e7
 
-/* Matrix units work on so many rows of A at a time, whose halves stay in half of L2 (2 MiB), over so much of the depth. */
+/* Matrix units work on so many rows of A at a time, whose halves stay in half of L2 (2 MiB), over so much of the depth:
+ * tiles (AMX), then below pairs (AVX512-BF16). */
 #define UNITS_ROWS 128
 #define UNITS_DEPTH 1024
 
@@ -73,6 +74,13 @@
  * saved from 20 rows, and from a size of 20, on. */
 #define UNITS_MIN_ROWS 64
 #define UNITS_MIN_SIZE 32
+
+/* Dot products of pairs: a panel of three vectors over so much of the depth stays in L1 (24 KiB). */
+#define DOTS_DEPTH 256
+
+/* Measured on Zen 4: steps of nets at this border take as long as with float32, or up to a tenth less. */
+#define DOTS_MIN_ROWS 64
+#define DOTS_MIN_SIZE 42
 
 /* Rows of a slice of weights whose gradient matrix units compute: two tiles ... */
 #define UNITS_SLICE_ROWS 32

@@ -5,8 +5,9 @@
  * A product of two bfloat16 is exact in double, and so is rounding its sum with a float32 first to double, then to
  * float32 (Figueroa 1995: double has more than 2 * 24 + 1 bits).  Bits of NaN are not modelled.
  */
-#include <math.h>
 #include <stdlib.h>
+
+#include "bfloat16.h"
 
 #if defined(_MSC_VER)
 #define THREAD_LOCAL __declspec(thread)
@@ -59,21 +60,6 @@ static void emulated_store(int t, void *to)
 static void emulated_zero(int t)
 {
     memset(configured()->tile[t].f, 0, FM_TILE_BYTES);
-}
-
-/* A bfloat16 as a number; 0 where it is denormal. */
-static inline float of_bf16(uint16_t half)
-{
-    const uint32_t bits = (uint32_t)half << 16, normal = bits & 0x7f800000u ? bits : bits & 0x80000000u;
-    float x;
-    memcpy(&x, &normal, sizeof x);
-    return x;
-}
-
-/* s rounded to float32; 0 if that is denormal, which is judged after rounding to 24 bits. */
-static inline float flushed(double s)
-{
-    return (float)(fabs(s) < 0x1p-126 - 0x1p-151 ? s * 0.0 : s);
 }
 
 /* Exponents, with their bias, of a tile's numbers that are not 0: the least and the greatest; 256 and 0 if there are none. */

@@ -93,9 +93,9 @@ cdef class Workspace:
         self.is_double = network.dtype == np.float64
         self.kernels = KERNELS[self.is_double]
         self.isa = isa()
-        if not self.is_double and network.matmul_precision != "highest":
-            self.units = UNITS
         self.ws.halves = 2 if network.matmul_precision == "high" else 1
+        if not self.is_double and network.matmul_precision != "highest" and UNITS != NULL and self.ws.halves <= UNITS.halves:
+            self.units = UNITS
         self.n_outputs = network.widths[-1]
         self.n_params = network.n_params
         self.buffers = []
