@@ -10,7 +10,7 @@ from typing import Any
 from gpu import surroundings
 
 #: What a check may force -> its name in the engine's settings.py.
-SETTINGS = {"schedule": "SCHEDULE", "blocks": "BLOCKS_PER_PHASE", "chunk_rows": "CHUNK_ROWS"}
+SETTINGS = {"schedule": "SCHEDULE", "blocks": "BLOCKS_PER_PHASE", "chunk_rows": "CHUNK_ROWS", "many": "MANY"}
 TILES = {"small": "SMALL", "medium": "MEDIUM", "large": "LARGE"}
 
 
@@ -27,6 +27,8 @@ def forced(*, tile: str | None = None, **choices: Any) -> Iterator[None]:
         A launch for each phase, with this many blocks, in place of a cooperative launch.
     chunk_rows : int, optional
         Rows of a batch that are worked on together.
+    many : bool, optional
+        Whether nets of one call train together.
     """
     from fastmlp.kernels.numba_cuda import settings
 

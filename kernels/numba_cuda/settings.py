@@ -41,5 +41,7 @@ OVERLAP_ROWS, OVERLAP_BLOCKS = 4096, 4
 
 #: "rows" or "layers" instead of the schedule that promises to be faster.
 SCHEDULE: str | None = None
+#: Whether nets train together in one launch, instead of what promises to be faster.
+MANY: bool | None = None
 #: This number of blocks and a launch for each phase, instead of a cooperative launch for all phases.
 BLOCKS_PER_PHASE: int | None = None
