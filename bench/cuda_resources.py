@@ -75,6 +75,7 @@ BOUNDS = {
     "1024 x 3, gelu, AdamW, float64": _spills((920, 568, 0), (368, 56, 0)),
     "every activation, Nadam, float32": _spills((344, 176, 0), (0, 0, 0)),
     "many of 64-128-128-10, Adam, float32": _spills((728, 284, 0), kernels=("train_many",)),
+    "many of 64-100-10, Adam, float32": _spills((328, 8, 0), kernels=("train_many",)),
 }
 #: One for each tile: some minutes of one core.
 CHECKED = (

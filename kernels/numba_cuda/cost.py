@@ -120,8 +120,10 @@ def inside(need: Need, tile: CudaTile, itemsize: int) -> Inside | None:
 
 @lru_cache(maxsize=1024)
 def of_net(widths: Sequence[int], rows: int, tile: CudaTile) -> float:
-    """Return the cycles of a step that one block takes alone."""
-    return of_rows(widths, rows, tile, 1) + of_slices(widths, rows, tile, 1) - 2 * settings.BARRIER
+    """Return the cycles of a step that one block takes alone; ``TILE_CYCLES`` have the stages of 256 results."""
+    tiles = sum(pieces(rows, tile.size) * pieces(p.columns, tile.size) for p in _on_way(widths, rows))
+    stages = tiles * settings.STAGE * max(0.0, (tile.size / 16) ** 2 - 1)
+    return of_rows(widths, rows, tile, 1) + of_slices(widths, rows, tile, 1) - 2 * settings.BARRIER + stages
 
 
 @lru_cache(maxsize=1024)
