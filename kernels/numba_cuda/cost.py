@@ -121,9 +121,13 @@ def inside(need: Need, tile: CudaTile, itemsize: int) -> Inside | None:
 @lru_cache(maxsize=1024)
 def of_net(widths: Sequence[int], rows: int, tile: CudaTile) -> float:
     """Return the cycles of a step that one block takes alone; ``TILE_CYCLES`` have the stages of 256 results."""
-    tiles = sum(pieces(rows, tile.size) * pieces(p.columns, tile.size) for p in _on_way(widths, rows))
-    stages = tiles * settings.STAGE * max(0.0, (tile.size / 16) ** 2 - 1)
-    return of_rows(widths, rows, tile, 1) + of_slices(widths, rows, tile, 1) - 2 * settings.BARRIER + stages
+    way = _on_way(widths, rows)
+    gradients = [Product(fan_in, fan_out, rows) for fan_in, fan_out in pairwise(widths)]
+    tiles = [pieces(p.rows, tile.size) * pieces(p.columns, tile.size) for p in [*way, *gradients]]
+    more = sum(tiles[: len(way)]) * settings.STAGE * max(0.0, (tile.size / 16) ** 2 - 1)
+    terms = sum(n * p.depth for n, p in zip(tiles, [*way, *gradients], strict=True))
+    more += terms * settings.MORE_CYCLES.get(tile.size, 0.0)
+    return of_rows(widths, rows, tile, 1) + of_slices(widths, rows, tile, 1) - 2 * settings.BARRIER + more
 
 
 @lru_cache(maxsize=1024)

@@ -28,9 +28,10 @@ PARTIALS_PER_TABLE = 2**22
 #: machine code; at least of a slice, whose numbers come from the L2 cache; of a tile besides; of an update of 256
 #: weights; of a barrier of the grid.  Of a narrow output layer: rows at a time, terms at a time, cycles of these.
 NARROW_ROWS, NARROW_DEPTH, NARROW_CYCLES = 4, 224, 900
-CYCLES, LATENCY, TILE_CYCLES, UPDATE, BARRIER = {16: 6.0, 32: 13.0, 64: 49.0, 4: 1.0}, 300, 1200, 400, 3400
-#: Cycles of bias, activation and slope of 256 results, where a block does all tiles itself.
-STAGE = 100
+CYCLES, LATENCY, TILE_CYCLES, UPDATE, BARRIER = {16: 6.0, 32: 13.0, 64: 42.0, 4: 1.0}, 300, 1200, 400, 3400
+#: Where a block does all tiles itself, as counted: cycles of bias, activation and slope of 256 results, and what a term
+#: of a tile's product takes more.
+STAGE, MORE_CYCLES = 100, {64: 7.0}
 #: Blocks of kernels that have no barrier of the grid.
 BLOCKS_WITHOUT_BARRIER, SIMULATED_BLOCKS = 1024, 2
 
