@@ -6,9 +6,10 @@ It runs from a checkout that is not installed, or beside an installed fastmlp (c
 needs no network.  With NUMBA_ENABLE_CUDASIM=1 it runs in Numba's simulator, at small sizes.
 
 Steps: what the machine is; kernels compiled side by side; every kernel and eight networks against the reference;
-repetitions, and cooperative launches against a launch per phase, bit for bit; compute-sanitizer; the device tests; the
-suite `fastmlp bench cuda`.  Each is a process with a limit of its own.  A step that does not fit in the time left is
-reported as "no time".  DIR/gpu_check.json is written anew after every step; logs lie beside it.
+repetitions, and cooperative launches against a launch per phase, bit for bit; errors and times of each
+matmul_precision; compute-sanitizer; the device tests; the suite `fastmlp bench cuda`.  Each is a process with a limit
+of its own.  A step that does not fit in the time left is reported as "no time".  DIR/gpu_check.json is written anew
+after every step; logs lie beside it.
 
 Exit codes: 0 all passed, 1 a step failed, was stopped or had no time, 2 there is no device, or fastmlp cannot run.
 """

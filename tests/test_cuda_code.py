@@ -49,10 +49,7 @@ def within_bounds(tool, name, kernel, capability, text):
 def test_float32_code_computes_nothing_in_double_precision(tool):
     """All activations at once; and its spilled registers."""
     name = "every activation, Nadam, float32"
-    activations, loss, rule, double, tile = tool.NETWORKS[name]
-    text = tool.compile_kernel(
-        tool.generate(double=double, activations=activations, loss=loss, rule=rule, tile=tile), "train", (9, 0)
-    )
+    text = tool.compile_kernel(tool.of_network(name), "train", (9, 0))
     assert "fma.rn.f32" in text
     assert "cudaCGSynchronize" in text
     within_bounds(tool, name, "train", (9, 0), text)
@@ -61,8 +58,7 @@ def test_float32_code_computes_nothing_in_double_precision(tool):
 @pytest.fixture(scope="module")
 def module(tool):
     """A module for predictions, of the network in the test below."""
-    activations, loss, rule, double, tile = tool.NETWORKS[PREDICTING]
-    return tool.generate(double=double, activations=activations, loss=loss, rule=rule, tile=tile)
+    return tool.of_network(PREDICTING)
 
 
 PREDICTING = "64-128-128-10, Adam, float32"
@@ -76,6 +72,27 @@ def test_predictions_spill_no_register(tool, module, capability):
     text = tool.compile_kernel(module, "predict", capability)
     assert f".target sm_{capability[0]}{capability[1]}" in text
     within_bounds(tool, PREDICTING, "predict", capability, text)
+
+
+#: Precision -> instructions that a warp makes of the products of a slice, with the medium tile: it has four blocks of
+#: results, and of each one product, or three.
+IN_A_SLICE = {"highest": 0, "high": 12, "medium": 4}
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", IN_A_SLICE)
+@pytest.mark.parametrize("kernel", ["product_nt", *exhaustive("product", "product_tn")])
+@pytest.mark.parametrize("capability", [(9, 0), *exhaustive((8, 0), (10, 0))], ids=str)
+def test_tensor_cores_multiply_where_the_precision_allows_it(tool, precision, kernel, capability):
+    """In the text, and in the machine code that ptxas makes of it."""
+    text = tool.compile_kernel(tool.generate(double=False, precision=precision), kernel, capability)
+    assert text.count("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32") == IN_A_SLICE[precision]
+    assert text.count("cvt.rna.tf32.f32") == {"highest": 0, "high": 24, "medium": 12}[precision]
+    assert not tool.double_instructions(text)
+    ptxas = tool.find_ptxas()
+    if ptxas:
+        code = tool.machine_code(text, capability, ptxas)
+        assert len(code) > 1000 and tool.on_tensor_cores(code) == IN_A_SLICE[precision]
 
 
 USED = {"registers": 128, "spills": 0, "stack": 0, "shared": 8448}
@@ -97,6 +114,15 @@ def test_a_bound_that_is_exceeded_is_named(tool, change, doubles, message):
     found = list(tool.too_much(PREDICTING, "predict", (9, 0), {**USED, **change}, doubles))
     assert len(found) == (message is not None)
     assert all(line.startswith(f"{PREDICTING}, predict, 9.0: ") and message in line for line in found)
+
+
+def test_products_on_tensor_cores_are_those_of_the_precision(tool):
+    high, where = "1024 x 3, gelu, AdamW, high", ("predict", (9, 0), USED)
+    assert list(tool.too_much(PREDICTING, *where, products=4)) == [
+        f"{PREDICTING}, predict, 9.0: 4 instructions of tensor cores, at most 0 are allowed"
+    ]
+    assert list(tool.too_much(high, *where, products=12)) == []
+    assert list(tool.too_much(high, *where)) == [f"{high}, predict, 9.0: no instruction of tensor cores"]
 
 
 @pytest.mark.parametrize("lines", [[], ["too many spills"]])

@@ -130,7 +130,8 @@ def test_nets_that_differ_in_all_that_tables_hold(engine, monkeypatch):
     {"batch_norm": "after", "activations": ("tanh", "relu"), "l1": 0.05},
     {"kind": "csr int32", "input_dropout": 0.2, "loss": "squared_error"},
     {"rule": "nesterov", "dtype": np.float32, "epochs": 2},
-], ids=["batch norm, prelu", "batch norm after", "sparse", "float32, nesterov"])  # fmt: skip
+    {"dtype": np.float32, "matmul_precision": "high", "order": [0, 1], "batch_size": 2},
+], ids=["batch norm, prelu", "batch norm after", "sparse", "float32, nesterov", "tensor cores"])  # fmt: skip
 def test_each_way_through_a_step(engine, options):
     assert of_one_launch(check(engine, [Net((5, 4, 3, 2), number=i, **options) for i in range(2)]))
 

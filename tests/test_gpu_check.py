@@ -51,7 +51,11 @@ def test_whole_run_in_the_simulator(tmp_path):
     assert [row["name"] for row in rows["nets"]] == [f"{name}, float64" for name in nets.NETS]
     assert len(nets.NETS) == 9 and len(rows["tests"]) >= 2
     assert sum(row["name"].startswith("activate") for row in rows["kernels"]) > 15
-    assert all(row["status"] == "passed" for name in ("nets", "kernels", "repeats", "grids") for row in rows[name])
+    assert all(
+        row["status"] == "passed"
+        for name in ("nets", "kernels", "repeats", "grids", "precisions")
+        for row in rows[name]
+    )
     environment = document["steps"]["environment"]["details"]
     assert environment["device"] == "simulator" and environment["versions"]["numba-cuda"]
     assert json.loads((tmp_path / "bench-small.json").read_text())["same"] is True

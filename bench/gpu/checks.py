@@ -16,6 +16,7 @@ from gpu.children import write_json
 from gpu.many import MANY, at_once
 from gpu.named import named
 from gpu.nets import DTYPES, GRIDS, NETS, Training, compared, repeated, same_bits_in_all_grids
+from gpu.precisions import precisions
 
 REPEATS, REPEATS_SIMULATED = 5, 2
 BLOCKS, BLOCKS_SIMULATED = (3, 64), (2,)
@@ -78,12 +79,13 @@ CHECKS: dict[str, Callable[[Any, Any, bool], Iterator[Row]]] = {
     "grids": _grids,
     "many": _many,
     "sanitized": _sanitized,
+    "precisions": precisions,
 }
 
 
 def compiled(engine: Any, reference: Any, simulated: bool) -> Iterator[Row]:
     """Yield everything that compiles, what takes longest first; running it once leaves its code on disk."""
-    for name in ("nets", "grids", "many", "sanitized", "kernels"):
+    for name in ("nets", "grids", "many", "sanitized", "precisions", "kernels"):
         for label, check in CHECKS[name](engine, reference, simulated):
             yield f"{name}: {label}", check
 

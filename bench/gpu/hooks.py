@@ -10,7 +10,8 @@ from typing import Any
 from gpu import surroundings
 
 #: What a check may force -> its name in the engine's settings.py.
-SETTINGS = {"schedule": "SCHEDULE", "blocks": "BLOCKS_PER_PHASE", "chunk_rows": "CHUNK_ROWS", "many": "MANY"}
+SETTINGS = {"schedule": "SCHEDULE", "blocks": "BLOCKS_PER_PHASE", "chunk_rows": "CHUNK_ROWS"}
+SETTINGS |= {"tensor_cores": "TENSOR_CORES", "many": "MANY"}
 TILES = {"small": "SMALL", "medium": "MEDIUM", "large": "LARGE"}
 
 
@@ -25,6 +26,8 @@ def forced(*, tile: str | None = None, **choices: Any) -> Iterator[None]:
     schedule : {"rows", "layers"}, optional
     blocks : int, optional
         A launch for each phase, with this many blocks, in place of a cooperative launch.
+    tensor_cores : bool, optional
+        Tensor cores wherever the precision allows them.
     chunk_rows : int, optional
         Rows of a batch that are worked on together.
     many : bool, optional

@@ -134,15 +134,16 @@ def far(ours: np.ndarray, theirs: np.ndarray, start: Any = 0.0) -> float:
     return float(np.linalg.norm(ours - theirs) / max(float(np.linalg.norm(theirs - start)), 1e-300))
 
 
-def compared(engine: Any, reference: Any, training: Training) -> str:
+def compared(engine: Any, reference: Any, training: Training, limit: float | None = None) -> str:
     """Compare an epoch, predictions and, where it is defined, the gradient with the reference's.
 
     Raises
     ------
     AssertionError
-        If they differ by more than rounding.
+        If they differ by more than `limit`; None: by more than rounding.
     """
-    limit, network = TOLERANCE[training.network.dtype.name], training.network
+    network = training.network
+    limit = TOLERANCE[network.dtype.name] if limit is None else limit
     ours, theirs = training.epoch(engine), training.epoch(reference)
     start = np.zeros_like(theirs)
     start[: len(training.params)] = training.params

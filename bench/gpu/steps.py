@@ -21,6 +21,7 @@ DEVICE_TESTS = (
     "test_cuda_kinks.py",
     "test_cuda_many.py",
     "test_device_arrays.py",
+    "test_tensor_cores.py",
 )
 TESTS_SIMULATED = 150  # of so many tests one runs in the simulator, where .ci/run runs all of them
 SANITIZERS = ("racecheck", "memcheck", "synccheck")
@@ -268,6 +269,7 @@ STEPS = (
     Step("repeats", 10, 30, partial(checks, "repeats")),
     Step("grids", 10, 30, partial(checks, "grids")),
     Step("many", 15, 45, partial(checks, "many")),
+    Step("precisions", 10, 45, partial(checks, "precisions")),
     Step("bench small", 40, 90, partial(bench, "small")),
     Step("sanitizers", 15, 60, sanitizers),
     Step("tests", 25, 120, device_tests),

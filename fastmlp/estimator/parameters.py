@@ -354,8 +354,9 @@ _PARAMETERS = """
     matmul_precision : {{'highest', 'high', 'medium'}}, default='highest'
         How exact the matrix products of a float32 network are at the least, in training and prediction. 'highest' is
         float32 throughout. Where the processor has matrix units, 'high' multiplies halves of bfloat16 in three products
-        (errors of about 1e-5), 'medium' in one (about 1e-2); sums, weights, states and losses stay float32. Elsewhere
-        both compute 'highest'. For float64, and for 'lbfgs', there is 'highest' only.
+        (errors of about 1e-5), 'medium' in one (about 1e-2). On tensor cores of a GPU they multiply TF32, in three
+        products (about 1e-6) or in one (about 1e-3). Sums, weights, states and losses stay float32. Elsewhere both
+        compute 'highest'. For float64, and for 'lbfgs', there is 'highest' only.
 """
 
 _ATTRIBUTES = """

@@ -4,7 +4,8 @@ Second station of the data flow: setup.py calls :func:`c_header` and compiles th
 object; the engines of Numba write modules into the user's cache folder.  setup.py imports this package from the folder
 kernels/, as ``codegen``, so that its files import each other relatively and nothing else of fastmlp.
 
-Reading order: common.py (the formula language, the walk), c.py, numba.py, cuda.py (a target each).
+Reading order: common.py (the formula language, the walk), c.py, numba.py, cuda.py (a target each), tensor_cores.py
+(what cuda.py takes for tensor cores).
 """
 
 from .c import MOST_PARAMETERS, MOST_STATES, c_header

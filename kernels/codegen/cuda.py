@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+from . import tensor_cores
 from .common import CFormula, reads_p
 from .numba import NumbaTranslator, function_text
 
@@ -43,6 +44,7 @@ class CudaTile:
 
     ``groups`` groups of ``side * side`` threads each make the whole tile from every ``groups``-th ``quad`` terms, so
     each thread has as many results as possible for what it reads.  The order of the sums is the same for every size.
+    Below the ``precision`` "highest" tensor cores multiply, eight terms of a group at a time.
     """
 
     size: int
@@ -50,6 +52,12 @@ class CudaTile:
     side: int = 8
     groups: int = 4
     quad: int = 4
+    precision: str = "highest"
+
+    def at(self, precision: str) -> CudaTile:
+        """Return a tile of this size with products of this precision; a slice has terms for every group."""
+        depth = self.depth if precision == "highest" else max(self.depth, tensor_cores.TERMS * self.groups)
+        return replace(self, depth=depth, precision=precision)
 
     @property
     def micro(self) -> int:
@@ -196,8 +204,7 @@ def NAME(
 ):
     DOCSTRING
     tid = cuda.threadIdx.x
-    group, lane = tid // (SIDE * SIDE), tid % (SIDE * SIDE)
-    tx, ty = lane % SIDE * VECTOR, lane // SIDE * VECTOR
+OWN
 ZEROS
 PLACES
     left, number = depth, 0
@@ -207,8 +214,7 @@ FETCHES
 FILLS
     while left > 0:
         cuda.syncthreads()
-        at = (number & 1) * (2 * DEPTH * LD) + group * (QUAD * LD)
-        x_at, y_at = at + ty, at + DEPTH * LD + tx
+READS
         left -= DEPTH
         number += 1
 NEXT
@@ -217,6 +223,7 @@ TERMS
 FILLED
     cuda.syncthreads()
 SUMS
+AGAIN
     cuda.syncthreads()
 """
 #: Name -> (is A transposed, is B transposed, what it says of itself).
@@ -225,7 +232,7 @@ _CUDA_PRODUCTS = {
     "product_nt": (False, True, "shared[i * LD + j] = sum_p a[i0 + i, p] b[j0 + j, p]"),
     "product_tn": (True, False, "shared[i * LD + j] = sum_p a[p, i0 + i] b[p, j0 + j]"),
 }
-_CUDA_ORDER = "group g adds the terms of every GROUPS-th quad in order; then (s0 + s1) + (s2 + s3)"
+_CUDA_ORDER = "group g adds the terms of every GROUPS-th {of} in order; then (s0 + s1) + (s2 + s3)"
 
 
 def _cuda_along(tile: CudaTile, name: str, number: str, limit: str, origin: str, gathers: bool, slice_at: str) -> tuple:
@@ -276,6 +283,26 @@ def _cuda_across(
     return before, fetches, stores
 
 
+def _float32(tile: CudaTile, places: list[int]) -> tensor_cores.Share:
+    """A thread's share of a tile's product in float32; ``places``: of its rows, and columns, from the first."""
+    micro = range(tile.micro)
+    own = [
+        "group, lane = tid // (SIDE * SIDE), tid % (SIDE * SIDE)",
+        "tx, ty = lane % SIDE * VECTOR, lane // SIDE * VECTOR",
+    ]
+    reads = [
+        "at = (number & 1) * (2 * DEPTH * LD) + group * (QUAD * LD)",
+        "x_at, y_at = at + ty, at + DEPTH * LD + tx",
+    ]
+    terms = []
+    for q in range(0, tile.depth, tile.groups * tile.quad):
+        for p in range(q, q + tile.quad):
+            terms += [f"x_{r} = shared[U(x_at + {p * tile.row + places[r]})]" for r in micro]
+            terms += [f"y_{c} = shared[U(y_at + {p * tile.row + places[c]})]" for c in micro]
+            terms += [f"acc_{r}_{c} += x_{r} * y_{c}" for r in micro for c in micro]
+    return tensor_cores.Share(own, reads, terms, places, places)
+
+
 def _cuda_product(tile: CudaTile, name: str) -> str:
     """The product of a tile, the results of a thread in registers: micro * micro of them, and no loop over them.
 
@@ -289,17 +316,10 @@ def _cuda_product(tile: CudaTile, name: str) -> str:
     of_a = ways[transposed[0]](tile, "a", "n", "rows", "i0", True, "")
     of_b = ways[not transposed[1]](tile, "b", "m", "columns", "j0", False, "DEPTH * LD + ")
     before, fetches, stores = ([*one, *other] for one, other in zip(of_a, of_b, strict=True))
-    places = {
-        r: r // wide * wide * tile.side + r % wide for r in micro
-    }  # of a thread's rows and columns, from its first
-    terms = []
-    for q in range(0, tile.depth, tile.groups * tile.quad):
-        for p in range(q, q + tile.quad):
-            terms += [f"x_{r} = shared[U(x_at + {p * tile.row + places[r]})]" for r in micro]
-            terms += [f"y_{c} = shared[U(y_at + {p * tile.row + places[c]})]" for c in micro]
-            terms += [f"acc_{r}_{c} += x_{r} * y_{c}" for r, c in every]
+    exact = tile.precision == "highest"
+    share = (_float32 if exact else tensor_cores.share)(tile, [r // wide * wide * tile.side + r % wide for r in micro])
     half, sums = 1, ["own = ty * LD + tx"]
-    cell = {(r, c): f"{places[r] * tile.row + places[c]}" for r, c in every}
+    cell = {(r, c): f"{share.rows[r] * tile.row + share.columns[c]}" for r, c in every}
     while half < tile.groups:
         region = f"own + group // {2 * half} * (TILE * LD)"
         sums += [f"if group % {2 * half} == {half}:", f"    to = {region}"]
@@ -310,16 +330,20 @@ def _cuda_product(tile: CudaTile, name: str) -> str:
         half *= 2
     sums += ["if group == 0:", *(f"    shared[U(own + {cell[r, c]})] = acc_{r}_{c}" for r, c in every)]
     parts = {
+        "OWN": (1, share.own),
         "ZEROS": (1, [f"acc_{r}_{c} = ZERO" for r, c in every]),
         "PLACES": (1, before),
         "FETCHES": (1, fetches),
         "FILLS": (1, stores),
         "NEXT": (2, fetches),
-        "TERMS": (2, terms),
+        "READS": (2, share.reads),
+        "TERMS": (2, share.terms),
         "FILLED": (2, stores),
         "SUMS": (1, sums),
+        "AGAIN": (1, [] if exact else tensor_cores.again(name)),
     }
-    text = _CUDA_PRODUCT.lstrip("\n").replace("NAME", name).replace("DOCSTRING", f'"""{what}; {_CUDA_ORDER}."""')
+    text = _CUDA_PRODUCT.lstrip("\n").replace("NAME", name)
+    text = text.replace("DOCSTRING", f'"""{what}; {_CUDA_ORDER.format(of="quad" if exact else "eight")}."""')
     for mark, (depth, lines) in parts.items():
         text = text.replace(f"\n{mark}\n", "\n" + "".join(f"{'    ' * depth}{line}\n" for line in lines))
     return text
@@ -381,6 +405,7 @@ def cuda_module(
     ]
     lines += ["", "import numpy as np", "", "from fastmlp.kernels.numba_cuda.driver import import_cuda, record"]
     lines += ["", "cuda = import_cuda()", *_CUDA_HEAD[simulated]]
+    lines += [] if tile.precision == "highest" else tensor_cores.HEAD[simulated]
     lines += [f"{name}_ = {text}" for name, text in _CUDA_FUNCTIONS[simulated].items()]
     lines += [f"{name} = {value}" for name, value in _settings(tile, double).items()]
     body, names = template.split("\n@device\n", 1)
@@ -391,5 +416,7 @@ def cuda_module(
     n = len(activations)
     parts.append(_cuda_dispatch("activation_value", "kind, z, learned", n, "value", "z"))
     parts.append(_cuda_dispatch("activation_slope", "kind, z, a, learned", n, "slope", "ONE"))
+    if tile.precision != "highest":
+        parts += [tensor_cores.exact(tile, name, *transposed) for name, (*transposed, _) in _CUDA_PRODUCTS.items()]
     parts += [*loss_texts, *write.rule(rule), *(_cuda_product(tile, name) for name in _CUDA_PRODUCTS)]
     return "\n\n".join(parts) + "\n\n@device\n" + names

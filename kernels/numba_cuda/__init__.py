@@ -5,6 +5,7 @@ settings.py    sizes, and what tests force
 interrupts.py  Ctrl-C at a safe moment
 memory.py      vectors, mirrors of the host's vectors and rows, on the device
 template/      the device code, in parts; codegen makes modules of it
+instructions.py, emulation.py  the instructions of tensor cores, on a device and in the simulator
 code.py        from a network's choices to its module
 cost.py        what a step is expected to take: the tile, the schedule
 plan.py        tables of a network: places, tasks, phases

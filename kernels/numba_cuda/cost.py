@@ -29,7 +29,7 @@ class Product(NamedTuple):
 
 def cycles(tile: CudaTile, depth: int) -> float:
     """Return the cycles of a tile's product: a slice takes its instructions, or waits for the next slice."""
-    slice_ = max(tile.depth * settings.CYCLES[tile.size], settings.LATENCY)
+    slice_ = max(tile.depth * settings.CYCLES[tile.precision][tile.size], settings.LATENCY)
     return pieces(depth, tile.depth) * slice_ + settings.TILE_CYCLES
 
 
@@ -77,14 +77,18 @@ def of_step(widths: Sequence[int], rows: int, tile: CudaTile, blocks: int) -> fl
     return way + of_slices(widths, rows, tile, blocks)
 
 
-def tile_of(widths: Sequence[int], rows: int, double: bool = False) -> CudaTile:
+def tile_of(widths: Sequence[int], rows: int, double: bool = False, precision: str = "highest") -> CudaTile:
     """Return the tile for a network of these widths and so many rows at a time.
 
-    Large tiles read less per result; small ones are many, so no multiprocessor idles.
+    Large tiles read less per result; small ones are many, so no multiprocessor idles.  Below "highest" tensor cores
+    are used if they promise to be faster than float32, which is more exact.
     """
     if driver.simulated():
-        return settings.SIMULATED
-    fitting = [tile for tile in settings.TILES if tile.shared * (4 << double) <= settings.SHARED_BYTES]
+        return (settings.SIMULATED if precision == "highest" else settings.SIMULATED_WARPS).at(precision)
+    tiles = [tile.at(precision) for tile in settings.TILES]
+    if not settings.TENSOR_CORES:
+        tiles += settings.TILES
+    fitting = [tile for tile in tiles if tile.shared * (4 << double) <= settings.SHARED_BYTES]
     blocks = driver.multiprocessors()
     return min(fitting or [settings.SMALL], key=lambda tile: of_step(widths, rows, tile, blocks))
 
@@ -131,17 +135,20 @@ def of_net(widths: Sequence[int], rows: int, tile: CudaTile) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _of_all_blocks(widths: Sequence[int], rows: int, double: bool, blocks: int) -> float:
+def _of_all_blocks(widths: Sequence[int], rows: int, double: bool, precision: str, blocks: int) -> float:
     """Return the cycles of a step that all multiprocessors take together."""
-    return of_step(widths, rows, tile_of(widths, rows, double), blocks)
+    return of_step(widths, rows, tile_of(widths, rows, double, precision), blocks)
 
 
-def tile_of_many(needs: Sequence[Need], itemsize: int) -> CudaTile | None:
-    """Return the tile for nets with a block each; None if no net fits with any."""
+def tile_of_many(needs: Sequence[Need], itemsize: int, precision: str = "highest") -> CudaTile | None:
+    """Return the tile for nets with a block each, whose products are these of one net alone; None if no net fits."""
     if driver.simulated():
-        tiles: Sequence[CudaTile] = [settings.SIMULATED]
+        tiles = [(settings.SIMULATED if precision == "highest" else settings.SIMULATED_WARPS).at(precision)]
     else:
-        tiles = [tile for tile in settings.TILES if tile.shared * itemsize <= settings.SHARED_BYTES]
+        tiles = [tile.at(precision) for tile in settings.TILES]
+        tiles = [tile for tile in tiles if tile.shared * itemsize <= settings.SHARED_BYTES]
+    if not tiles:
+        return None
     ways = []
     for tile in tiles:
         fitting = [need for need in needs if inside(need, tile, itemsize) is not None]
@@ -156,7 +163,7 @@ def many_pay(needs: Sequence[Need], tile: CudaTile, itemsize: int) -> bool:
         return settings.MANY is not False and len(needs) > 0
     blocks = driver.multiprocessors()
     own = [of_net(need.widths, need.rows, tile) for need in needs]
-    apart = sum(_of_all_blocks(need.widths, need.rows, itemsize == 8, blocks) for need in needs)
+    apart = sum(_of_all_blocks(need.widths, need.rows, itemsize == 8, tile.precision, blocks) for need in needs)
     return max(sum(own) / blocks, *own) < apart
 
 

@@ -198,6 +198,13 @@ def shared_bytes() -> int:
     return int(api().get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
 
 
+def tensor_cores() -> bool:
+    """Return whether this thread's GPU multiplies TF32, and the package can write such an instruction."""
+    if package() != "numba_cuda":
+        return False
+    return simulated() or tuple(api().get_current_device().compute_capability) >= (8, 0)
+
+
 def device_of(pointer: int) -> int:
     """Return the number of the GPU that an address belongs to; the current one for no address, as of an empty array."""
     if simulated() or not pointer:

@@ -97,6 +97,11 @@ class Net:
         return self.batch if self.ws.network.needs_whole_batch else min(self.batch, settings.CHUNK_ROWS)
 
     @property
+    def precision(self) -> str:
+        """Of its products alone, so they have the same bits."""
+        return self.ws.tile(self.chunk).precision
+
+    @property
     def need(self) -> cost.Need:
         return cost.Need(self.ws.network.widths, self.chunk, self.ws.n_params, len(self.call.optimizer.states))
 
@@ -171,7 +176,7 @@ def train(calls: Sequence[Epochs], alone: Callable[[Epochs], float]) -> list[flo
                 outcomes[i] = error
         groups: dict[tuple, list[int]] = {}
         for i, net in nets.items():
-            groups.setdefault((net.ws.choices, net.call.optimizer.rule), []).append(i)
+            groups.setdefault((net.ws.choices, net.precision, net.call.optimizer.rule), []).append(i)
         for members in groups.values():
             for i, outcome in _together([nets[i] for i in members], members).items():
                 outcomes[i] = outcome
@@ -189,7 +194,7 @@ def _together(nets: list[Net], numbers: list[int]) -> dict[int, float | Exceptio
     """Train those nets of one kind of code that train faster together; return what they come to, by their numbers."""
     ws = nets[0].ws
     needs = [net.need for net in nets]
-    tile = cost.tile_of_many(needs, ws.dtype.itemsize)
+    tile = cost.tile_of_many(needs, ws.dtype.itemsize, nets[0].precision)
     if tile is None:
         return {}
     fitting = [i for i, need in enumerate(needs) if cost.inside(need, tile, ws.dtype.itemsize) is not None]

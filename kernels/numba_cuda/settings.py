@@ -9,9 +9,10 @@ from fastmlp.kernels import codegen
 
 #: Rows of a batch that are worked on together: enough for every multiprocessor to have some.
 CHUNK_ROWS = 8192
-#: Tiles to choose from, and that of the simulator, where a thread is one of Python's.
+#: Tiles to choose from; those of the simulator, where a thread is one of Python's: in float32, and for tensor cores,
+#: whose instructions are those of a warp.
 SMALL, MEDIUM, LARGE = TILES = codegen.CudaTile(16, 64), codegen.CudaTile(32, 32), codegen.CudaTile(64, 16)
-SIMULATED = codegen.CudaTile(4, 4, side=2, groups=1, quad=2)
+SIMULATED, SIMULATED_WARPS = codegen.CudaTile(4, 4, side=2, groups=1, quad=2), codegen.CudaTile(16, 8, groups=1)
 #: Bytes of shared memory that a block has without asking.
 SHARED_BYTES = 48 * 1024
 
@@ -24,11 +25,17 @@ GROWTH = 8
 #: Numbers that the steps of one table leave for the host to sum up.
 PARTIALS_PER_TABLE = 2**22
 
-#: Cycles that choose tile and schedule (cost.py): of a term of a tile's product by the tile's size, as counted in
-#: machine code; at least of a slice, whose numbers come from the L2 cache; of a tile besides; of an update of 256
-#: weights; of a barrier of the grid.  Of a narrow output layer: rows at a time, terms at a time, cycles of these.
+#: Cycles that choose tile and schedule (cost.py): of a term of a tile's product by precision and the tile's size, as
+#: counted in machine code; at least of a slice, whose numbers come from the L2 cache; of a tile besides; of an update
+#: of 256 weights; of a barrier of the grid.  Of a narrow output layer: rows at a time, terms at a time, cycles of
+#: these.
 NARROW_ROWS, NARROW_DEPTH, NARROW_CYCLES = 4, 224, 900
-CYCLES, LATENCY, TILE_CYCLES, UPDATE, BARRIER = {16: 6.0, 32: 13.0, 64: 42.0, 4: 1.0}, 300, 1200, 400, 3400
+CYCLES = {
+    "highest": {16: 6.0, 32: 13.0, 64: 42.0, 4: 1.0},
+    "high": {16: 7.1, 32: 11.7, 64: 26.9},
+    "medium": {16: 4.3, 32: 8.0, 64: 17.4},
+}
+LATENCY, TILE_CYCLES, UPDATE, BARRIER = 300, 1200, 400, 3400
 #: Where a block does all tiles itself, as counted: cycles of bias, activation and slope of 256 results, and what a term
 #: of a tile's product takes more.
 STAGE, MORE_CYCLES = 100, {64: 7.0}
@@ -46,5 +53,7 @@ OVERLAP_ROWS, OVERLAP_BLOCKS = 4096, 4
 SCHEDULE: str | None = None
 #: Whether nets train together in one launch, instead of what promises to be faster.
 MANY: bool | None = None
+#: Tensor cores wherever the precision allows them, instead of where they promise to be faster.
+TENSOR_CORES = False
 #: This number of blocks and a launch for each phase, instead of a cooperative launch for all phases.
 BLOCKS_PER_PHASE: int | None = None

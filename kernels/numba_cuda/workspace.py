@@ -39,6 +39,8 @@ class Workspace:
     ----------
     device : int
         Number of the GPU that the arrays are on.
+    precision : str
+        Of the products: the network's `matmul_precision`, or "highest" without tensor cores.
     launches : int
         Number of training kernels launched so far.
     device_seconds : float
@@ -65,6 +67,8 @@ class Workspace:
         self.n_params, self.n_trained = network.n_params, network.n_trained
         driver.check_room(self.n_params * self.dtype.itemsize, f"{self.n_params} parameters")
         self.device = driver.current_device()
+        wanted = network.matmul_precision
+        self.precision = wanted if wanted != "highest" and driver.tensor_cores() else "highest"
         self.lock = threading.Lock()
         self.launches, self.device_seconds = 0, 0.0
         self.rows: Rows | None = None
@@ -94,7 +98,7 @@ class Workspace:
 
     def tile(self, rows: int) -> CudaTile:
         """Return the tile of products with so many rows at a time."""
-        return tile_of(self.network.widths, rows, self.dtype == np.float64)
+        return tile_of(self.network.widths, rows, self.dtype == np.float64, self.precision)
 
     def code(self, rows: int, rule: str | None = None) -> ModuleType:
         """Return the module for so many rows at a time."""
