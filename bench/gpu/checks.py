@@ -16,7 +16,7 @@ from gpu.children import write_json
 from gpu.many import MANY, at_once
 from gpu.named import named
 from gpu.nets import DTYPES, GRIDS, NETS, Training, compared, repeated, same_bits_in_all_grids
-from gpu.precisions import precisions
+from gpu.precisions import at_precision, precisions
 
 REPEATS, REPEATS_SIMULATED = 5, 2
 BLOCKS, BLOCKS_SIMULATED = (3, 64), (2,)
@@ -70,6 +70,8 @@ def _sanitized(engine: Any, reference: Any, simulated: bool) -> Iterator[Row]:
     for name in SANITIZED:
         yield name, lambda name=name: compared(engine, reference, Training(NETS[name], "float32", True))
     yield "many", lambda: at_once(engine, Training(MANY["dropout, batch norm"], "float32", True), True)
+    on_tensor_cores = at_precision(NETS["small tile"], "high")
+    yield "tensor cores", lambda: compared(engine, reference, Training(on_tensor_cores, "float32", True))
 
 
 CHECKS: dict[str, Callable[[Any, Any, bool], Iterator[Row]]] = {

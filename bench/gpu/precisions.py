@@ -29,11 +29,11 @@ Check = Callable[[], str]
 def precisions(engine: Any, reference: Any, simulated: bool) -> Iterator[tuple[str, Check]]:
     """Yield the name and the check of every product and tile, of nets, and of the time of steps."""
     for tile in hooks.TILES if not simulated else list(hooks.TILES)[:1]:
-        for precision in PRODUCTS:
+        for precision in NETWORKS:
             yield f"products, {precision}, {tile} tile", partial(products, engine, precision, tile, simulated)
     for name in ("small tile", "large tile") if not simulated else ("small tile",):
         for precision, limit in list(NETWORKS.items())[: 1 if simulated else None]:
-            training = Training(_case(NETS[name], precision), "float32", simulated)
+            training = Training(at_precision(NETS[name], precision), "float32", simulated)
             yield f"{name}, {precision}", partial(compared, engine, reference, training, limit)
             if not simulated:
                 yield f"{name}, {precision}, repeated", partial(repeated, engine, training, 3)
@@ -41,7 +41,8 @@ def precisions(engine: Any, reference: Any, simulated: bool) -> Iterator[tuple[s
         yield "-".join(map(str, widths)), partial(times, engine, widths, batch, simulated)
 
 
-def _case(case: Case, precision: str) -> Case:
+def at_precision(case: Case, precision: str) -> Case:
+    """Return a case on tensor cores."""
     network, force = {**case.network, "matmul_precision": precision}, {**case.force, "tensor_cores": True}
     return replace(case, network=network, force=force)
 
