@@ -284,6 +284,7 @@ def test_tensor_cores_need_a_device_and_a_package(monkeypatch, package, capabili
 def test_tensor_cores_are_used_if_they_promise_to_be_faster(monkeypatch, widths, rows, precision, expected):
     monkeypatch.setattr(driver, "simulated", lambda: False)
     monkeypatch.setattr(driver, "multiprocessors", lambda: 132)
+    monkeypatch.setattr(settings, "TENSOR_CORES", False)
     tile = cost.tile_of(widths, rows, precision=precision)
     assert (tile.precision, tile.size) == expected and 4 * tile.shared <= settings.SHARED_BYTES
     monkeypatch.setattr(settings, "TENSOR_CORES", True)
