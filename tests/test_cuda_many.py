@@ -40,6 +40,20 @@ def together(monkeypatch):
     monkeypatch.setattr(settings, "TILES", (settings.SMALL,))
 
 
+@pytest.fixture(autouse=True)
+def rubbish(monkeypatch):
+    """What is allocated holds no zeros, as on a device."""
+    allocate = driver.allocate
+
+    def allocated(shape, dtype, purpose):
+        made = allocate(shape, dtype, purpose)
+        rubbish = np.nan if np.dtype(dtype).kind == "f" else 0
+        made.copy_to_device(np.full(made.size, rubbish, dtype))
+        return made
+
+    monkeypatch.setattr(driver, "allocate", allocated)
+
+
 def bytes_of_tiles():
     """What a block of float64 numbers has in shared memory besides a net."""
     return 8 * (settings.SIMULATED if driver.simulated() else settings.SMALL).shared

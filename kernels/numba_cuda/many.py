@@ -230,7 +230,6 @@ class _Slot:
     key: tuple
     places: dict[str, int]
     n_tasks: int
-    without_weights: np.ndarray  # which tasks are about something else than weights
     n_layers: int
     params: Any
     states: Any
@@ -279,9 +278,8 @@ class Bundle:
             at, n = places["params"][i], net.ws.n_params
             states = self.states[places["states"][i] :][: n * max(1, len(net.call.optimizer.states))]
             own = {name: int(starts[i]) for name, starts in places.items()}
-            kinds = np.array([kind for kind, *_ in layouts[i].tasks])
-            params, without = self.params[at : at + n], np.flatnonzero(kinds != code.ARRAY_W)
-            self.slots[net.ws] = _Slot(net.key, own, len(kinds), without, net.ws.n_layers, params, states)
+            params, n_tasks = self.params[at : at + n], len(layouts[i].tasks)
+            self.slots[net.ws] = _Slot(net.key, own, n_tasks, net.ws.n_layers, params, states)
         for net in nets:
             slot = self.slots[net.ws]
             net.ws.move(slot.params, slot.states)
@@ -363,7 +361,7 @@ class Bundle:
         }
         self._upload(arrays)
         self.n_partials = self.steps * sum(partials)
-        self._room("partials", self.n_partials, self.dtype)
+        self._upload({"partials": (np.zeros(self.n_partials, self.dtype), self.dtype)})  # not all are written
         self._room("scalars", len(nets) * self.steps * code.N_SCALARS, self.dtype)
         self._room("masks", self.steps * 2 * sum(slot.n_layers for slot in slots), np.uint64)
         t, room, rows = self.tables, self.room, self.rows
@@ -451,9 +449,7 @@ class Bundle:
             own = partials[places[at] :][: steps * n_tasks * self.code.PARTIALS].astype(np.float64)
             of_tasks, to = own.reshape(steps, n_tasks, self.code.PARTIALS), slice(first, first + steps)
             net.found[0, to] = of_tasks[:, 0, 0]
-            of_tasks[:, self.slots[net.ws].without_weights] = 0.0  # nobody writes sums of weights there
-            if net.call.alpha or net.call.l1:  # else nobody has written them
-                net.found[1, to], net.found[2, to] = of_tasks[:, 1:, 0].sum(axis=1), of_tasks[:, 1:, 1].sum(axis=1)
+            net.found[1, to], net.found[2, to] = of_tasks[:, 1:, 0].sum(axis=1), of_tasks[:, 1:, 1].sum(axis=1)
 
     def finish(self, nets: Sequence[Net]) -> None:
         """Let each workspace owe what its net has come to, and fetch it unless that is held back.
