@@ -12,6 +12,7 @@ import copy
 import os
 import platform
 import sys
+import sysconfig
 import tempfile
 import zlib
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -57,9 +58,9 @@ class Unit(NamedTuple):
     flags: list[str]
     macros: list[tuple[str, str]]
 
-    def folder(self) -> str:
+    def folder(self, compiler: str) -> str:
         """Return the name of the object's folder; other flags mean another folder, so no object is ever stale."""
-        return f"{self.source.stem}-{zlib.crc32(repr(self).encode()):08x}"
+        return f"{self.source.stem}-{zlib.crc32(f'{compiler} {self!r}'.encode()):08x}"
 
 
 def wanted_isas() -> list[str]:
@@ -149,6 +150,12 @@ def border_units(known: list[str]) -> list[Unit]:
 class BuildEngine(build_ext):
     """Compiles the objects that are older than what they are made of, several at a time, and links them."""
 
+    def finalize_options(self):
+        """Keep objects in one folder for all kinds of installation; an editable one would take a temporary folder."""
+        super().finalize_options()
+        python = sysconfig.get_config_var("EXT_SUFFIX").split(".")[1]  # version, with the GIL or without it, platform
+        self.build_temp = str(Path("build", f"objects.{self.plat_name}-{python}"))
+
     def build_extension(self, ext):
         render_headers()
         known = known_isas(self.compiler)
@@ -189,7 +196,8 @@ class BuildEngine(build_ext):
 
         if unit.source.stem == "engine":
             self.translate_border(unit.source)
-        folder = str(Path(self.build_temp) / unit.folder())
+        compiler = repr(getattr(self.compiler, "compiler_so", None))
+        folder = str(Path(self.build_temp) / unit.folder(compiler))
         [made] = self.compiler.object_filenames([str(unit.source)], output_dir=folder)
         headers = sorted(map(str, SOURCES.rglob("*.h")))
         if self.force or newer_group([str(unit.source), *headers], made):

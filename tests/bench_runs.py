@@ -1,6 +1,7 @@
 """Runs of the bench's suites for the tests: in this process, or in fresh ones as users run them.
 
-Plain `pytest` runs each suite here, where no library is imported again; all tests run them in fresh processes, too.
+Plain `pytest` runs each suite here, where no library is imported again.  The gate runs `train` in fresh processes, too,
+and the nightly run all suites.
 """
 
 import json
@@ -10,12 +11,15 @@ import pytest
 from fastmlp.bench import cold, many, options, peak, processes, suites, worker
 from fastmlp.engines import backends
 
+from tiers import exhaustive, nightly
+
 #: Two engines to run side by side.
 PAIR = ("cython", "reference") if "cython" in backends.available() else ("reference", "reference")
 needs_two = pytest.mark.skipif(len(set(PAIR)) < 2, reason="needs the Cython engine")
 
 #: Parameters of a fixture that runs a suite.
-PLACES = ["in this process", pytest.param("in fresh processes", marks=pytest.mark.exhaustive)]
+PLACES = ["in this process", *exhaustive("in fresh processes")]
+SELDOM = ["in this process", *nightly("in fresh processes")]
 
 
 def ask_here(rival, action, request, threads=1, variables=None):

@@ -1,4 +1,4 @@
-"""Fixtures of the tests, Hypothesis profiles, and the two tiers (see tiers.py)."""
+"""Fixtures of the tests, Hypothesis profiles, and the three tiers (see tiers.py)."""
 
 import os
 import signal
@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, settings
 from fastmlp.engines import backends
 
 import parity
-from tiers import mark_exhaustive
+from tiers import mark_tiers
 
 # The same examples on every run: a failure is the change's, not the day's.  "explore" draws new
 # ones: HYPOTHESIS_PROFILE=explore pytest tests/test_kernels.py
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("quick", derandomize=True, max_examples=6, **_COMMON)
+settings.register_profile("gate", derandomize=True, max_examples=12, **_COMMON)
 settings.register_profile("all", derandomize=True, max_examples=25, **_COMMON)
 settings.register_profile("explore", max_examples=300, **_COMMON)
 
@@ -27,20 +28,30 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def tier_of(config):
+    """Return the tier that is asked for."""
+    return {"not exhaustive": "quick", "not nightly": "gate"}.get(config.option.markexpr, "all")
+
+
 def pytest_configure(config):
-    """Take as many examples as the tier is to have; `pytest -m ""` is all."""
-    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick" if config.option.markexpr else "all"))
+    """Take as many examples as the tier is to have."""
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", tier_of(config)))
+
+
+#: Files of few tests that take long.  They come first, lest one process wait for another at the end.
+LONG = ["test_add_activation.py", "test_docs.py", "test_realmlp.py", "test_dask.py", "test_mpi.py", "test_gpu_check.py"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked
 def pytest_collection_modifyitems(items):
-    mark_exhaustive(items)
+    mark_tiers(items)
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")
-def all_tests(request):
-    """Whether all tests run, not the quick ones alone."""
-    return not request.config.option.markexpr
+def tier(request):
+    """The tier that runs: quick, gate, all."""
+    return tier_of(request.config)
 
 
 ENGINES = [name for name in backends.available() if name != "reference"]

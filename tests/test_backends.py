@@ -70,7 +70,7 @@ def test_auto_goes_by_the_size_of_the_fit_where_no_extension_is(without_cython):
     assert backends.get("auto", backends.COMPILING_PAYS) is backends.get(expected)
 
 
-@pytest.mark.exhaustive  # a process; that of test_installations.py looks for Numba, too
+@pytest.mark.nightly  # a process; that of test_installations.py looks for Numba, too
 def test_small_fits_do_not_import_numba_where_no_extension_is():
     code = (
         "import sys; sys.modules['fastmlp.kernels._engine'] = None\n"

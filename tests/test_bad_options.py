@@ -20,7 +20,7 @@ from small_training import BACKENDS, SMALL, Y_COUNTS, Y_SHARES, Y_VALUES, X, Y, 
 from tiers import label
 
 pytestmark = [
-    pytest.mark.covers("small"),  # what is refused is refused before an engine is asked
+    pytest.mark.covers("small", apart="small"),  # what is refused is refused before an engine is asked
     pytest.mark.usefixtures("one_blas_thread"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]
@@ -56,10 +56,12 @@ CHECKED = [
 
 
 def factors_of_a_check(params):
-    return {"check": parity.name_of_a_check(params["check"]), "estimator": params["estimator"].solver}
+    estimator = params["estimator"]
+    of_estimator = {"kind": type(estimator), "solver": estimator.solver, "backend": estimator.backend}
+    return {"check": parity.name_of_a_check(params["check"]), **of_estimator}
 
 
-@pytest.mark.covers("check", factors=factors_of_a_check)
+@pytest.mark.covers("check", gate=("check kind",), factors=factors_of_a_check)
 @parametrize_with_checks(CHECKED, expected_failed_checks=lambda estimator: {})
 def test_scikit_learn_checks(estimator, check):
     with warnings.catch_warnings():
@@ -68,6 +70,7 @@ def test_scikit_learn_checks(estimator, check):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.covers("check", gate=("check backend",), factors=factors_of_a_check)
 @parametrize_with_checks(
     [clone(est).set_params(backend=backend) for est in CHECKED for backend in backends.available()[1:]],
     expected_failed_checks=lambda estimator: {},

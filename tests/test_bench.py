@@ -18,6 +18,7 @@ from fastmlp.bench.workloads import CHECKED_STEPS, DEVICE_WORKLOADS, EVERY_WORKL
 from fastmlp.cli.app import app
 
 from bench_runs import PAIR, PLACES, assert_tables, needs_two, run_here, silent
+from tiers import exhaustive, nightly
 
 TINY = ("bench", "train", "--workload", "iris", "--rival", "scikit-learn", "--quick-check", "--threads", "1")
 SETTINGS = Settings(workloads=("iris",), rivals=("scikit-learn",), seconds=0.01, quick_check=True)
@@ -247,7 +248,7 @@ def test_a_rival_that_breaks_down_is_named(tampered, tmp_path):
 # --- the other suites -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.exhaustive  # a minute; test_bench_suites.py runs them in one process
+@pytest.mark.nightly  # a minute; test_bench_suites.py runs them in one process
 @pytest.mark.parametrize("suite", ["predict", "cold", "many", "scaling"])
 def test_suite_runs_and_shows_itself(suite, monkeypatch):
     settings = Settings(rivals=("scikit-learn",), seconds=0.01, quick_check=True)
@@ -277,9 +278,7 @@ SIDE_BY_SIDE = Settings(
 )
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(suite, marks=pytest.mark.exhaustive) for suite in ("train", "quick")]
-)
+@pytest.fixture(scope="module", params=[*exhaustive("train"), *nightly("quick")])
 def raced(request):
     """A real run of two engines."""
     settings = {request.param: SIDE_BY_SIDE}

@@ -14,15 +14,15 @@ from fastmlp.bench.tables import number
 from fastmlp.bench.workloads import DEVICE_WORKLOADS, EVERY_WORKLOAD, WORKLOADS, Task, Workload
 from fastmlp.engines import backends
 
-from bench_runs import PLACES, cells, needs_two, run_here, silent
+from bench_runs import SELDOM, cells, needs_two, run_here, silent
 
 
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=SELDOM)
 def on_cpu(request, monkeypatch):
     """The suite `cuda` without a device, and with an engine of the CPU in place of the GPU's."""
     monkeypatch.setattr(cuda, "DEVICE", "cpu")
     monkeypatch.setattr(cuda, "ENGINE", "reference")
-    if request.param == PLACES[0]:
+    if request.param == SELDOM[0]:
         run_here(monkeypatch)
         few_rows = replace(DEVICE_WORKLOADS["small"], n_samples=16 * 256)
         for table in (DEVICE_WORKLOADS, EVERY_WORKLOAD):

@@ -10,15 +10,15 @@ from fastmlp.bench.settings import Settings
 from fastmlp.bench.workloads import WORKLOADS, Task
 from fastmlp.kernels import formulas
 
-from bench_runs import PLACES, cells, run_here, silent
+from bench_runs import SELDOM, cells, run_here, silent
 
 
-@pytest.fixture(scope="module", params=PLACES)
+@pytest.fixture(scope="module", params=SELDOM)
 def measured(request):
     """A real run of every option, with PyTorch where it is installed; in this process on the smallest net."""
     settings = Settings(rivals=("pytorch",), threads=(1,), seconds=0.01, quick_check=True)
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == PLACES[0]:
+        if request.param == SELDOM[0]:
             run_here(patch)
         yield suites.run(("options",), {"options": settings}, silent)
 

@@ -59,7 +59,7 @@ def test_help_has_examples(command):
     assert f"fastmlp {command}" in words(result.output)
 
 
-@pytest.mark.exhaustive  # a process; that of test_installations.py looks for these, too
+@pytest.mark.nightly  # a process; that of test_installations.py looks for these, too
 def test_importing_the_package_leaves_the_terminal_libraries_alone():
     code = """
 import sys, sklearn.neural_network  # recent versions import rich themselves

@@ -55,6 +55,7 @@ def address_of(client):
         ("price", ("--drop", "kind", "--drop", "w", "--valid", "0", "--shuffle", "16")),
         ("price", ("--drop", "kind", "--weight", "w", "--solver", "lbfgs")),
         ("kind", ("--drop", "price", "--loss", "hinge", "--dropout", "0.2")),
+        ("kind", ("--drop", "price", "--weight", "w", "--model", "tabm", "--k", "2")),
     ],
 )
 def test_the_model_is_that_of_this_machine(client, rows, tmp_path, monkeypatch, target, options):
@@ -121,7 +122,6 @@ def test_workers_that_cannot_train_are_named_before_files_are_read(
         (("--scheduler", "tcp://127.0.0.1:9"), "no scheduler has answered within"),
         (("--scheduler", "nonsense://x"), "--scheduler nonsense://x: "),
         (("--scheduler", ""), "--scheduler : "),
-        (("--scheduler", "x:1", "--model", "tabm"), "trains --model mlp only"),
         (("--scheduler", "x:1", "--time-limit", "5"), "makes no sense with --time-limit"),
         (("--scheduler", "x:1", "--n-ens", "2"), "makes no sense with --n-ens"),
         (("--scheduler", "x:1", "--batch-norm", "after"), "makes no sense with --batch-norm"),

@@ -65,10 +65,9 @@ PREDICTING = "64-128-128-10, Adam, float32"
 
 
 @needs_compiler
-@pytest.mark.exhaustive  # a minute
+@pytest.mark.nightly  # a minute; .ci/run does the same for training and predictions, for each compute capability
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (10, 0)], ids=str)
 def test_predictions_spill_no_register(tool, module, capability):
-    """For each compute capability; .ci/run does the same for training."""
     text = tool.compile_kernel(module, "predict", capability)
     assert f".target sm_{capability[0]}{capability[1]}" in text
     within_bounds(tool, PREDICTING, "predict", capability, text)

@@ -109,7 +109,7 @@ def test_what_is_on_a_gpu():
         assert not device_arrays.is_device_array(array)
 
 
-@pytest.mark.exhaustive  # a process; that of test_installations.py looks for Numba, too
+@pytest.mark.nightly  # a process; that of test_installations.py looks for Numba, too
 def test_looking_for_such_arrays_imports_no_numba():
     code = "import sys; from fastmlp.data import device_arrays as d; d.is_device_array(1)"
     code += "; sys.exit('numba' in sys.modules)"

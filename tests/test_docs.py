@@ -84,8 +84,9 @@ def name_of(page):
 
 
 def marks_of(page):
-    """Leave the pages beside the README, some of which run for ten seconds, out of plain `pytest`."""
-    return [] if page.name == "README.md" else [pytest.mark.exhaustive]
+    """Leave the pages beside the README out of plain `pytest`, and three thousand fits out of the gate."""
+    marks = {"README.md": [], "experiments.md": [pytest.mark.nightly]}
+    return marks.get(page.name, [pytest.mark.exhaustive])
 
 
 PROGRAMS = [pytest.param(page, marks=marks_of(page), id=name_of(page)) for page in PAGES if program(page).strip()]
@@ -98,6 +99,12 @@ def test_code_blocks_run(page, tmp_path):
     # a page draws the pictures that it shows, no more and no fewer
     drawn = {path.name for path in (tmp_path / "docs" / "images").glob("*")}
     assert drawn == pictures(page) - NOT_DRAWN_BY_PAGES
+
+
+def test_code_blocks_are_python():
+    """Those that run at night alone are compiled at least."""
+    for page in PAGES:
+        compile(program(page), str(page), "exec")
 
 
 def test_readme_has_code():

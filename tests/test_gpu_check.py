@@ -37,7 +37,7 @@ def result(out):
 
 
 @needs_package
-@pytest.mark.exhaustive  # a minute
+@pytest.mark.nightly  # a minute
 def test_whole_run_in_the_simulator(tmp_path):
     done = start(tmp_path, "--minutes", "9", NUMBA_ENABLE_CUDASIM="1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -61,6 +61,23 @@ def test_whole_run_in_the_simulator(tmp_path):
     assert json.loads((tmp_path / "bench-small.json").read_text())["same"] is True
     for name in found:
         assert any(line.startswith(name) for line in done.stdout.split("\n\n")[-2].splitlines())
+
+
+@needs_package
+@pytest.mark.exhaustive  # ten seconds
+def test_some_steps_in_the_simulator(tmp_path, monkeypatch):
+    """Children that work in the simulator, and those that have no work there."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    names = ("environment", "compile", "repeats", "grids", "sanitizers")
+    variables = {**surroundings.find_fastmlp(tmp_path), "NUMBA_ENABLE_CUDASIM": "1"}
+    chosen = [step for step in steps.STEPS if step.name in names]
+    assert gpu_check.perform(chosen, steps.Run(tmp_path, variables, 2, simulated=True), 300) == 0
+    found = result(tmp_path)["steps"]
+    assert {name: step["status"] for name, step in found.items()} == {
+        name: "skipped" if name in ("compile", "sanitizers") else "passed" for name in names
+    }
+    assert found["environment"]["details"]["device"] == "simulator"
+    assert [len(found[name]["rows"]) for name in ("repeats", "grids")] == [1, 2]
 
 
 @needs_package

@@ -176,7 +176,7 @@ def test_fits_are_scipys(cls, options, backend, monkeypatch):
         assert est.loss_ == pytest.approx(scipys.loss_, rel=0.05)
 
 
-@pytest.mark.exhaustive  # a process
+@pytest.mark.nightly  # a process; .ci/run has an installation without the extension
 def test_scipy_optimizes_where_no_extension_is():
     code = (
         "import sys; sys.modules['fastmlp.kernels._engine'] = None\n"

@@ -8,6 +8,7 @@ import threading
 import time
 import tracemalloc
 import warnings
+from contextlib import nullcontext
 from unittest import mock
 
 import numpy as np
@@ -348,6 +349,11 @@ def test_ctrl_c_leaves_what_was_trained(several):
         assert 0 < classifier.oof_score_ < 1
 
 
+def threads_of_fits():
+    """Return the names of the threads that train."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fastmlp-fit")]
+
+
 def test_ctrl_c_while_the_threads_start(monkeypatch):
     """No network has an epoch yet: the first one is left, with its first weights."""
     start = threading.Thread.start
@@ -364,8 +370,7 @@ def test_ctrl_c_while_the_threads_start(monkeypatch):
     assert "Training interrupted by user." in {str(one.message) for one in caught}
     assert 1 <= len(classifier.estimators_) <= 2
     assert classifier.predict(X).shape == Y.shape
-    time.sleep(0.1)
-    assert not any(thread.name.startswith("fastmlp-fit") for thread in threading.enumerate())
+    assert threads_of_fits() == []
 
 
 def test_ctrl_c_ends_lbfgs():
@@ -378,8 +383,26 @@ def test_ctrl_c_ends_lbfgs():
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         regressor.fit(rows, y)
-    time.sleep(0.1)
-    assert not any(thread.name.startswith("fastmlp-fit") for thread in threading.enumerate())
+    assert threads_of_fits() == []
+
+
+@pytest.mark.parametrize("error", [None, LookupError])
+def test_threads_end_before_the_fit_does(error, monkeypatch):
+    work = many._Trainings._work
+
+    def slow_to_end(trainings):
+        work(trainings)
+        time.sleep(0.05)
+
+    def fail(info):
+        if error:
+            raise error
+
+    monkeypatch.setattr(many._Trainings, "_work", slow_to_end)
+    classifier = MLPClassifier(**SMALL, n_ens=3, n_jobs=2, callbacks=[fail])
+    with pytest.raises(error) if error else nullcontext():
+        classifier.fit(X, Y)
+    assert threads_of_fits() == []
 
 
 def test_an_error_in_one_member_stops_the_others():
@@ -532,6 +555,7 @@ def test_a_fit_of_the_other_kind_leaves_nothing_behind():
 # --- copies, files, other formats -------------------------------------------------------------------------------------
 
 
+@pytest.mark.covers("kind several", gate=("",))
 @pytest.mark.parametrize("kind", [MLPClassifier, *exhaustive(MLPRegressor)])
 @pytest.mark.parametrize("several", [{"n_ens": 2}, *exhaustive({"n_cv": 2})], ids=str)
 @pytest.mark.filterwarnings("ignore")

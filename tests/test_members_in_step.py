@@ -381,8 +381,8 @@ def test_ctrl_c_in_the_first_epoch_leaves_a_network_with_its_first_weights(n_job
         if not sent:
             sent.append(True)
             os.kill(os.getpid(), signal.SIGINT)
-            while not interrupts.THREAD.stop.wanted:  # until the main thread has handed it on
-                time.sleep(0.001)
+        while not interrupts.THREAD.stop.wanted:  # until the main thread has handed it on; no network goes on before
+            time.sleep(0.001)
         return logits(self, rows, weights)
 
     monkeypatch.setattr(Evaluation, "_logits", interrupted)

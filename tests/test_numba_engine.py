@@ -7,12 +7,14 @@ begin at once; whole fits end in the Cython engine's weights; Ctrl-C is seen wit
 import gc
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -21,7 +23,8 @@ import scipy.sparse
 import fastmlp
 from fastmlp.engines import backends
 from fastmlp.engines.backends import Data
-from fastmlp.kernels import codegen, formulas, threads
+from fastmlp.kernels import code_folder, codegen, formulas, threads
+from fastmlp.kernels.numba_cpu import cache as cache_of_code
 from fastmlp.model.network import Network
 
 from helpers import Steps
@@ -59,7 +62,7 @@ def fit_elsewhere(backend="numba", epochs=3, **environment):
 # ------------------------------------------------------------------------------- imports
 
 
-@pytest.mark.exhaustive  # three processes; test_installations.py looks for Numba in the one that it needs anyway
+@pytest.mark.nightly  # three processes; test_installations.py looks for Numba in the one that it needs anyway
 @pytest.mark.parametrize("backend", ["auto", "cython", "reference"])
 def test_numba_is_imported_by_its_own_engine_only(backend):
     if backend != "auto" and backend not in backends.available():
@@ -78,7 +81,7 @@ def test_importtime_names_no_numba():
 
 # ------------------------------------------------------------------------------- the cache
 
-compiles_anew = pytest.mark.exhaustive  # half a minute in each of two processes
+processes = pytest.mark.exhaustive  # of a second and more
 
 
 SEARCH = """
@@ -95,25 +98,57 @@ print(repr(float(np.abs(search.best_estimator_.coefs_[0]).sum())))
 """
 
 
+@pytest.mark.nightly  # two processes compile for half a minute each
+def test_workers_of_a_search_may_begin_without_code(tmp_path):
+    weights = elsewhere(SEARCH, FASTMLP_CACHE_DIR=str(tmp_path))
+    np.testing.assert_allclose(float(weights), float(fit_elsewhere("reference")[1]), rtol=1e-6)
+    assert list(tmp_path.rglob("*.nbc")) and not list(tmp_path.rglob("*.part"))
+
+
+SMALL_MODULE = """
+import sys
+from pathlib import Path
+from fastmlp.kernels import code_folder
+text = "from numba import njit\\n\\n@njit(cache=True)\\ndef double(x):\\n    return 2 * x\\n"
+import numba
+print("ready", flush=True)
+sys.stdin.readline()
+print(code_folder.load(Path(sys.argv[1]), "small", lambda: text).double(21))
+"""
+
+
+@processes
+def test_processes_may_make_the_same_module_at_once(tmp_path):
+    both = [
+        subprocess.Popen([sys.executable, "-c", SMALL_MODULE, str(tmp_path)], stdin=PIPE, stdout=PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate()[0] for process in both] == ["42\n"] * 2
+    names = sorted(path.suffix for path in tmp_path.rglob("*") if path.is_file())
+    assert names == [".nbc", ".nbi", ".py"]
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """A folder in which two workers of a search that began at once have put their code; what they came to."""
-    place = tmp_path_factory.mktemp("cache")
-    return place, elsewhere(SEARCH, FASTMLP_CACHE_DIR=str(place)).strip()
-
-
-@compiles_anew
-def test_workers_of_a_search_may_begin_without_code(cache):
-    place, weights = cache
-    np.testing.assert_allclose(float(weights), float(fit_elsewhere("reference")[1]), rtol=1e-6)
-    assert list(place.rglob("*.nbc")) and not list(place.rglob("*.part"))
+    """A folder with the code of a fit in float64, copied from that of this machine; what such a fit comes to."""
+    weights = fit_elsewhere()[1]
+    place = tmp_path_factory.mktemp("cache") / "copy"
+    name = cache_of_code.folder().name
+    shutil.copytree(
+        code_folder.user_folder() / name, place / name, ignore=shutil.ignore_patterns("*float32*", "*.part")
+    )
+    return place, weights
 
 
 def stamps(place):
     return {path: path.stat().st_mtime_ns for path in place.rglob("*.nbc")}
 
 
-@compiles_anew
+@processes
 def test_what_is_compiled_is_kept(cache, record_property):
     place, weights = cache
     files = stamps(place)
@@ -131,14 +166,14 @@ assert "numba" not in sys.modules
 """
 
 
-@compiles_anew
+@processes
 def test_info_knows_what_is_compiled(cache, tmp_path):
     place, _ = cache
     assert elsewhere(DESCRIBED, FASTMLP_CACHE_DIR=str(place)).strip() == "{'float32': False, 'float64': True}"
     assert elsewhere(DESCRIBED, FASTMLP_CACHE_DIR=str(tmp_path)).strip() == "{'float32': False, 'float64': False}"
 
 
-@compiles_anew
+@processes
 def test_processes_may_begin_at_once_where_code_is(cache):
     place, weights = cache
     with ThreadPoolExecutor(2) as pool:

@@ -43,7 +43,7 @@ from small_training import (
 )
 
 pytestmark = [
-    pytest.mark.covers("small"),  # what a parameter does is the same on every engine but for rounding
+    pytest.mark.covers("small", apart="small"),  # a parameter does the same on every engine but for rounding
     pytest.mark.usefixtures("one_blas_thread"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]

@@ -250,20 +250,30 @@ def test_first_values_have_the_spread_of_the_packages(monkeypatch):
         np.testing.assert_allclose(ours[key].std() * gain, theirs[scope].std(), rtol=0.35, err_msg=scope)
 
 
-@pytest.mark.exhaustive
+LENGTHS = [
+    pytest.param(300, 24, marks=pytest.mark.exhaustive),
+    pytest.param(800, 256, marks=pytest.mark.nightly),
+]
+
+
+@pytest.mark.parametrize(("n_rows", "epochs"), LENGTHS)
 @pytest.mark.parametrize("task", ["classes", "values"])
-def test_errors_are_those_of_the_package(task):
-    """Over five splits of a table, the mean difference is within three of its standard errors."""
+def test_errors_are_those_of_the_package(task, n_rows, epochs):
+    """Over five splits of a table, the mean difference is within three of its standard errors.
+
+    The schedules are functions of the share of the epochs that is done, so a short plan has all of them.
+    """
     pytest.importorskip("pytabkit")
-    X, values = make_friedman1(1200, 8, noise=1.0, random_state=0)
+    X, values = make_friedman1(n_rows + 400, 8, noise=1.0, random_state=0)
     y = (values > np.median(values)).astype(int) if task == "classes" else values
     name = {"classes": "Classifier", "values": "Regressor"}[task]
     differences, size = [], []
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(y))
-        train, test = order[:800], order[800:]
-        ours = (RealMLPClassifier if task == "classes" else RealMLPRegressor)(random_state=seed).fit(X[train], y[train])
-        theirs, _ = fit_theirs(f"RealMLP_TD_{name}", X[train], y[train])
+        train, test = order[:n_rows], order[n_rows:]
+        kind = RealMLPClassifier if task == "classes" else RealMLPRegressor
+        ours = kind(max_iter=epochs, random_state=seed).fit(X[train], y[train])
+        theirs, _ = fit_theirs(f"RealMLP_TD_{name}", X[train], y[train], n_epochs=epochs)
         errors = [
             np.mean(model.predict(X[test]) != y[test]) if task == "classes" else
             np.sqrt(np.mean((model.predict(X[test]) - y[test]) ** 2))

@@ -125,7 +125,7 @@ def test_every_code_is_written_by_its_definition(n_categories, most_frequent, op
     learned = coder.columns[0]
     if most_frequent is not None and n_categories:
         learned = dataclasses.replace(learned, most_frequent=most_frequent)
-        coder._set([learned, coder.columns[1]], ["c", "x"])
+        coder.take([learned, coder.columns[1]], ["c", "x"])
     shown = pd.DataFrame({"c": pd.Series([*values, None, "another"], dtype=object), "x": 0.0})
     codes = [*(learned.codes[value] for value in values), -1, n_categories]
     off, on = coder_module.shown(learned, coder.scaling == "robust_smooth_clip")

@@ -97,20 +97,28 @@ def test_an_epoch_as_good_as_the_best_is_no_improvement():
     assert estimator.n_iter_ == int(np.argmax(scores)) + 1 + 4
 
 
-@pytest.mark.exhaustive
-def test_errors_are_those_of_the_package():
+LENGTHS = [
+    pytest.param(200, 4, marks=pytest.mark.exhaustive),
+    pytest.param(500, 16, marks=pytest.mark.nightly),
+]
+
+
+@pytest.mark.parametrize(("n_rows", "patience"), LENGTHS)
+def test_errors_are_those_of_the_package(n_rows, patience):
     """Over five splits of a table, the mean difference is within three of its standard errors."""
     pytabkit = pytest.importorskip("pytabkit")
-    X, y = make_friedman1(700, 8, noise=1.0, random_state=0)
+    X, y = make_friedman1(n_rows + 200, 8, noise=1.0, random_state=0)
     shape = {"arch_type": "tabm-mini", "dropout": 0.1, "num_emb_type": "pwl", "weight_decay": 3e-4}
     theirs_only = {"d_block": 64, "tabm_k": 8, "gradient_clipping_norm": 1.0}
     errors = []
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(y))
-        train, test = order[:500], order[500:]
-        ours = TabMRegressor(k=8, hidden_layer_sizes=(64, 64), random_state=seed, **shape).fit(X[train], y[train])
+        train, test = order[:n_rows], order[n_rows:]
+        same = {"random_state": seed, **shape}
+        ours = TabMRegressor(k=8, hidden_layer_sizes=(64, 64), n_iter_no_change=patience, **same)
+        ours.fit(X[train], y[train])
         theirs = pytabkit.TabM_D_Regressor(
-            random_state=seed, n_threads=1, device="cpu", batch_size=32, n_epochs=1000, **shape, **theirs_only
+            n_threads=1, device="cpu", batch_size=32, n_epochs=1000, patience=patience, **same, **theirs_only
         ).fit(X[train], y[train])
         errors.append([np.sqrt(np.mean((model.predict(X[test]) - y[test]) ** 2)) for model in (ours, theirs)])
     ours, theirs = np.transpose(errors)

@@ -220,16 +220,15 @@ def trained(module, network, data, batch_size, **options):
 
 
 CASES = {
-    "batch norm, dropout": ({"batch_norm": True, "dropout": (0.3,)}, "C"),
-    "input dropout, sparse": ({"input_dropout": 0.2}, "csr int32"),
+    "batch norm, dropout": ({"batch_norm": True, "dropout": (0.3,)}, "C", "layers"),
+    "input dropout, sparse": ({"input_dropout": 0.2}, "csr int32", "rows"),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("schedule", ["rows", "layers"])
-def test_epochs(engine, monkeypatch, name, schedule):
+def test_epochs(engine, monkeypatch, name):
+    options, kind, schedule = CASES[name]
     monkeypatch.setattr(settings, "SCHEDULE", schedule)
-    options, kind = CASES[name]
     network = small_network("high", **options)
     data = make_data(RNG(3), network, 21, True, kind)
     found, expected = (trained(module, network, data, 19) for module in (engine, reference))

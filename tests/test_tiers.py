@@ -1,10 +1,10 @@
-"""The selection that plain `pytest` runs: nothing that it promises is left out, and it is small."""
+"""The selections of the tiers: nothing that they promise is left out, and they are small."""
 
 import itertools
 
 import pytest
 
-from tiers import ISA, covering, covering_rows, pairs
+from tiers import ISA, covering, covering_rows, exhaustive, nightly, pairs
 
 FACTORS = {"loss": range(7), "activation": "abcdefghij", "engine": ("c", "numba"), "dtype": (32, 64)}
 ROWS = [dict(zip(FACTORS, values, strict=True)) for values in itertools.product(*FACTORS.values())]
@@ -44,11 +44,32 @@ def test_a_selection_is_the_same_every_time():
     assert covering_rows(ROWS) == covering_rows([dict(row) for row in ROWS])
 
 
+def test_a_selection_goes_on_from_another_one():
+    start = covering_rows(ROWS, ("engine dtype",))
+    selected = covering_rows(ROWS, ("loss activation",), start)
+    assert start < selected and len(selected) < len(start) + 70
+    assert len(seen([ROWS[i] for i in selected], "loss", "activation")) == 70
+
+
+def marks_of(made):
+    """Return how often each set of marks occurs among parameters."""
+    names = [() if isinstance(param, dict) else tuple(mark.name for mark in param.marks) for param in made]
+    return {each: names.count(each) for each in set(names)}
+
+
 def test_tables_keep_all_rows_and_mark_those_left_out():
-    made = covering(ROWS, dict)
-    marked = [param for param in made if not isinstance(param, dict)]
-    assert len(made) == len(ROWS) and len(made) - len(marked) == len(covering_rows(ROWS))
-    assert all(param.marks[0].name == "exhaustive" for param in marked)
+    n_quick, n_gate = len(covering_rows(ROWS, ("loss",))), len(covering_rows(ROWS, (), covering_rows(ROWS, ("loss",))))
+    left = len(ROWS) - n_quick
+    assert marks_of(covering(ROWS, dict, ("loss",))) == {(): n_quick, ("exhaustive",): left}
+    marks = marks_of(covering(ROWS, dict, ("loss",), gate=()))
+    both = ("exhaustive", "nightly")
+    assert marks == {(): n_quick, ("exhaustive",): n_gate - n_quick, both: len(ROWS) - n_gate}
+
+
+def ran(request):
+    """Return the collected combinations of a test's parameters."""
+    collected = [item for item in request.session.items if item.function is request.function]
+    return {tuple(item.callspec.indices.values()) for item in collected}
 
 
 @pytest.mark.parametrize("third", [0, 1])
@@ -56,6 +77,14 @@ def test_tables_keep_all_rows_and_mark_those_left_out():
 @pytest.mark.parametrize("first", ["a", ["no hash"]], ids=str)
 def test_collected_tests_are_thinned(request, first, second, third):
     """These very ones: of 12, six show all pairs; True, 1 and 1.0 are three values."""
-    collected = [item for item in request.session.items if item.function is request.function]
-    ran = {tuple(item.callspec.indices.values()) for item in collected}
-    assert len(ran) in (1, 6, 12)  # one by its name, plain `pytest`, all
+    assert len(ran(request)) in (1, 6, 12)  # one by its name, plain `pytest` and the gate, all
+
+
+@pytest.mark.parametrize("third", [0, 1, *nightly(2)])
+@pytest.mark.parametrize("second", [0, *exhaustive(1)])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.covers("first")
+def test_the_gate_has_all_pairs_and_what_takes_long(request, first, second, third):
+    """Of 12 combinations, plain `pytest` takes two, the gate shows all pairs of 8 in about half of them."""
+    found = ran(request)
+    assert len(found) in (1, 2, 12) or (4 <= len(found) <= 6 and len({pair[:2] for pair in found}) == 4)

@@ -341,9 +341,9 @@ def engine(request):
 
 
 @pytest.fixture(scope="module")
-def steps(all_tests):
+def steps(tier):
     """How many steps are compared."""
-    return STEPS if all_tests else FEW_STEPS
+    return FEW_STEPS if tier == "quick" else STEPS
 
 
 class Comparison:

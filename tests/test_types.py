@@ -26,6 +26,8 @@ from fastmlp.model.network import MATMUL_PRECISIONS
 from fastmlp.training.optimizers import SOLVERS
 from fastmlp.training.schedules import SCHEDULES, SHARES
 
+from tiers import nightly
+
 DATA = Path(__file__).parent / "data"
 PROGRAM, MISTAKES = DATA / "typed_program.py", DATA / "typed_mistakes.py"
 WRONG = {i for i, line in enumerate(MISTAKES.read_text("utf-8").splitlines(), 1) if "  # wrong: " in line}
@@ -123,23 +125,23 @@ def reported_by_mypy(folder, programs):
     return [(file, int(line), message) for file, line, message in rows]
 
 
-SLOW = pytest.mark.exhaustive  # what reads much of scikit-learn: pyright 10 s, mypy a minute
+# mypy reads much of scikit-learn, which takes a minute; without it, it checks the right uses with the package
+@pytest.fixture(scope="module", params=[reported_by_pyright, *nightly(reported_by_mypy)])
+def found(request, checkout):
+    """What a checker reports of both programs."""
+    return request.param(checkout, [MISTAKES, PROGRAM])
 
 
-@pytest.mark.parametrize("reported", [reported_by_pyright, pytest.param(reported_by_mypy, marks=SLOW)])
-def test_checkers_find_every_mistake_and_no_other(reported, checkout):
-    found = reported(checkout, [MISTAKES])
-    lines = {line for _, line, _ in found}
-    assert lines - WRONG == set(), [row for row in found if row[1] not in WRONG]
+def test_checkers_find_every_mistake_and_no_other(found):
+    mistakes = [row for row in found if row[0] == MISTAKES.name]
+    lines = {line for _, line, _ in mistakes}
+    assert lines - WRONG == set(), [row for row in mistakes if row[1] not in WRONG]
     assert WRONG - lines == set()
     assert len(WRONG) >= 40
 
 
-@pytest.mark.parametrize(
-    "reported", [pytest.param(reported_by_pyright, marks=SLOW), pytest.param(reported_by_mypy, marks=SLOW)]
-)
-def test_checkers_report_no_right_use(reported, checkout):
-    assert reported(checkout, [PROGRAM]) == []
+def test_checkers_report_no_right_use(found):
+    assert [row for row in found if row[0] == PROGRAM.name] == []
 
 
 # --- editors ----------------------------------------------------------------------------------------------------------

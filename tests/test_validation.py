@@ -27,7 +27,7 @@ import parity
 from validated_training import BACKENDS, GIVEN, GIVEN_VALUES, SMALL, V_VAL, WEIGHT_VAL, X_VAL, Y_VAL, V, X, Y
 
 pytestmark = [
-    pytest.mark.covers("small"),  # validation is the same on every engine but for rounding
+    pytest.mark.covers("small", apart="small"),  # validation is the same on every engine but for rounding
     pytest.mark.usefixtures("one_blas_thread"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]

@@ -75,10 +75,10 @@ def test_every_function_of_the_language_has_a_bound():
 @pytest.mark.covers("function dtype", "isa dtype")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("function", BOUNDS)
-def test_ulp(function, dtype, isa, all_tests):
+def test_ulp(function, dtype, isa, tier):
     if np.finfo(WIDER[dtype]).eps >= np.finfo(dtype).eps:
         pytest.skip("this platform has no wider floating-point type to judge by")
-    x = arguments(function, dtype, np.random.default_rng(0), n=200_000 if all_tests else 20_000)
+    x = arguments(function, dtype, np.random.default_rng(0), n=200_000 if tier == "all" else 20_000)
     error = ulp_error(evaluate(function, x), exact(function, x.astype(WIDER[dtype])))
     bound = BOUNDS[function]
     bound = bound[dtype is np.float64] if isinstance(bound, tuple) else bound
@@ -123,10 +123,10 @@ def sine_and_cosine(x, width=200):
 
 
 @pytest.mark.parametrize("dtype, far", [(np.float32, 1e4), (np.float64, 1e6)])
-def test_ulp_of_sine_and_cosine(dtype, far, isa, all_tests):
+def test_ulp_of_sine_and_cosine(dtype, far, isa, tier):
     if np.finfo(WIDER[dtype]).eps >= np.finfo(dtype).eps:
         pytest.skip("this platform has no wider floating-point type to judge by")
-    rng, n = np.random.default_rng(0), 60_000 if all_tests else 4_000
+    rng, n = np.random.default_rng(0), 60_000 if tier == "all" else 4_000
     quarters = np.round(rng.uniform(-600, 600, n)) * (np.pi / 2)  # where one of the two is nearly 0
     for x, bound in ((rng.uniform(-4, 4, n), 1.6), (quarters, 1.6), (rng.uniform(-far, far, n), 2.5)):
         x = x.astype(dtype)

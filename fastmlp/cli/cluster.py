@@ -14,7 +14,6 @@ import typer
 
 from fastmlp import __version__
 from fastmlp.cli import output
-from fastmlp.cli.parameters import MODELS
 from fastmlp.data.optional import needed
 
 Scheduler = Annotated[
@@ -42,13 +41,10 @@ class Cluster:
 
         The command ends with a line on standard error if a worker or the scheduler is lost, or cannot train.
         """
-        from sklearn.base import is_classifier
-
-        from fastmlp.dask import DaskMLPClassifier, DaskMLPRegressor
+        from fastmlp import dask
         from fastmlp.dask.scattering import scattered
 
-        cls = DaskMLPClassifier if is_classifier(estimator) else DaskMLPRegressor
-        there = cls(**estimator.get_params(deep=False), client=self.client)
+        there = getattr(dask, f"Dask{type(estimator).__name__}")(**estimator.get_params(deep=False), client=self.client)
         try:
             more = {}
             if validation:
@@ -61,14 +57,12 @@ class Cluster:
         estimator.__setstate__(there.to_local().__getstate__())
 
 
-def check(address: str | None, model: str, given: Mapping[str, Any], time_limit: float | None) -> None:
+def check(address: str | None, given: Mapping[str, Any], time_limit: float | None) -> None:
     """Refuse what cannot be trained on a cluster, before any file is read."""
     if address is None:
         return
     for module in ("distributed", "dask.array", "dask.dataframe"):
         needed(module, "--scheduler", '"fastmlp[dask]"')
-    if model != MODELS[0]:
-        raise ValueError(f"--scheduler trains --model {MODELS[0]} only: the coding of {model} looks at all rows")
     if time_limit is not None:
         raise ValueError("--scheduler makes no sense with --time-limit, which searches on this machine")
     for name in ("n_ens", "n_cv"):

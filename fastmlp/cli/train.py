@@ -250,7 +250,7 @@ def _trained(plan: Plan, plot: Path | None, json_file: Path | None) -> dict[str,
         raise ValueError(
             f"--no-scale-target makes no sense with --model {plan.model}, which scales targets in any case"
         )
-    cluster.check(plan.scheduler, plan.model, plan.parameters, plan.time_limit)
+    cluster.check(plan.scheduler, plan.parameters, plan.time_limit)
     validates = bool(plan.share) or plan.validation is not None
     searching.check(plan.time_limit, plan.parameters, validates=validates, folds=plan.folds, plots=plot is not None)
     inputs = {"DATA": plan.data, "--valid": plan.validation}

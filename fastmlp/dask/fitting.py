@@ -34,6 +34,7 @@ from fastmlp.dask.pulse import LOOK, Pulse
 from fastmlp.dask.sessions import WorkerLost
 from fastmlp.dask.work import Outcome, Piece, Share
 from fastmlp.distributed import CommunicationError
+from fastmlp.estimator.tabular import BaseTabular
 from fastmlp.training.callbacks import Checkpoint
 
 
@@ -52,6 +53,11 @@ class Job:
     def backend(self) -> str:
         """Return the engine that the user asked for."""
         return self.estimator.backend
+
+    @property
+    def mixed(self) -> bool:
+        """Return whether the columns of X may be texts and categories, and have gaps."""
+        return isinstance(self.estimator, BaseTabular)
 
     @property
     def known_classes(self) -> np.ndarray | None:
@@ -90,7 +96,7 @@ class _Resume:
         callbacks = getattr(job.estimator, "callbacks", None) or ()
         paths = [os.fspath(one.path) for one in callbacks if isinstance(one, Checkpoint)]
         self._paths = [path for path in paths if path.format(epoch=1) == path]  # not a file per epoch
-        self.possible = bool(self._paths) and job.method == "fit"
+        self.possible = bool(self._paths) and job.method == "fit" and not job.mixed  # which has no resume_from
         self._began = time.monotonic()
 
     async def options(self, client: Client, address: str, timeout: float) -> dict[str, Any]:
@@ -124,7 +130,8 @@ async def _without(client: Client, address: str) -> bool:
 async def _attempt(client: Client, job: Job, resume: _Resume) -> Outcome:
     train, *sets = await _tables(client, job)
     addresses, ranks = await _ranks(client, train, job.timeout)
-    shares = [Share(_pieces(train, ranks, rank), {}, train.n_columns, train.dtype) for rank in range(len(addresses))]
+    common = train.n_columns, train.dtype, job.mixed
+    shares = [Share(_pieces(train, ranks, rank), {}, *common) for rank in range(len(addresses))]
     for rows in sets:
         where = await partitions.owners(client, rows.X)
         places = partitions.spread(where, [facts.n_rows for facts in rows.facts], addresses)
@@ -138,7 +145,7 @@ async def _attempt(client: Client, job: Job, resume: _Resume) -> Outcome:
 async def _tables(client: Client, job: Job) -> list[Table]:
     """Return the training rows and the sets of validation rows, computed and checked."""
     given = {"": job.rows, **job.validation}
-    tables = [partitions.table(client, *rows, name=name) for name, rows in given.items()]
+    tables = [partitions.table(client, *rows, name=name, mixed=job.mixed) for name, rows in given.items()]
     classify = is_classifier(job.estimator)
     for rows in tables:
         await partitions.ready(client, rows, classify, job.timeout)

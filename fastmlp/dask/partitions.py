@@ -24,6 +24,8 @@ from sklearn.utils import assert_all_finite
 
 from fastmlp.dask.pulse import LOOK, Pulse
 from fastmlp.data import inputs
+from fastmlp.preprocessing.frames import table_of
+from fastmlp.preprocessing.learning import check_columns
 
 Frame = dd.DataFrame | dd.Series
 
@@ -47,6 +49,7 @@ class Table:
     y: list[Future]
     weight: list[Future | None]
     columns: list[Any] | None  # names, if X is a frame
+    mixed: bool = False  # whether the columns of X may be texts and categories, and have gaps
     facts: list[Facts] = field(default_factory=list)
 
     @property
@@ -74,10 +77,11 @@ def is_collection(value: Any) -> bool:
 # --- as lists of blocks -----------------------------------------------------------------------------------------------
 
 
-def table(client: Client, X: Any, y: Any, weight: Any, name: str = "") -> Table:
+def table(client: Client, X: Any, y: Any, weight: Any, name: str = "", mixed: bool = False) -> Table:
     """Begin to compute the row blocks of X, y and the weights, where they are not yet computed.
 
-    `name` is that of a set of validation rows; the training rows have none.
+    `name` is that of a set of validation rows; the training rows have none. `mixed` says whether the columns of X may
+    be texts and categories, and have gaps: then the partitions of a frame stay frames.
 
     Raises
     ------
@@ -93,16 +97,16 @@ def table(client: Client, X: Any, y: Any, weight: Any, name: str = "") -> Table:
         shape = f" of {X.ndim} dimension" if is_collection(X) else ""
         raise TypeError(f"{of_X} must be a Dask array or frame of 2 dimensions, got {type(X).__name__}{shape}")
     columns = list(X.columns) if isinstance(X, Frame) else None
-    if columns is not None:
+    if columns is not None and not mixed:
         inputs.warn_of_categories(X._meta)
     X = whole_rows(X, of_X)
-    lists = [_blocks(X)]
+    lists = [_blocks(X, mixed)]
     for rows, called in ((y, of_y), (weight, of_weight)):
         lists.append([] if rows is None else _blocks(like(X, rows, called, of_X)))
     futures = client.compute([block for blocks in lists for block in blocks])
     n = len(lists[0])
     weights: list[Future | None] = futures[2 * n :] or [None] * n
-    return Table(name, futures[:n], futures[n : 2 * n], weights, columns)
+    return Table(name, futures[:n], futures[n : 2 * n], weights, columns, mixed)
 
 
 def _names(name: str) -> tuple[str, str, str]:
@@ -157,40 +161,40 @@ def _same_number(rows: Any, name: str, X: Any, of: str) -> None:
         raise ValueError(f"{of} has {X.shape[0]} rows, {name} has {rows.shape[0]}")
 
 
-def _blocks(rows: Any) -> list[Any]:
-    """Return the row blocks as delayed objects; those of frames become arrays."""
+def _blocks(rows: Any, mixed: bool = False) -> list[Any]:
+    """Return the row blocks as delayed objects; those of frames become arrays, unless they are `mixed`."""
     if isinstance(rows, Frame):
         names = list(rows._meta.columns) if rows.ndim == 2 else None
-        return [delayed(_values)(block, names) for block in rows.to_delayed()]
+        return [delayed(_values)(block, names, mixed) for block in rows.to_delayed()]
     return list(rows.to_delayed().ravel())
 
 
-def _values(block: Any, names: list[Any] | None) -> np.ndarray:
-    """Return a partition of a frame as an array, if it has these columns."""
+def _values(block: Any, names: list[Any] | None, mixed: bool) -> Any:
+    """Return a partition of a frame as an array, or as it is, if it has these columns."""
     if names is not None and list(block.columns) != names:
         raise ValueError(f"its columns are {list(block.columns)}, those of the frame are {names}")
-    return block.to_numpy()
+    return block if mixed else block.to_numpy()
 
 
 # --- what each block says of itself -----------------------------------------------------------------------------------
 
 
-def describe(X: Any, y: Any, weight: Any, classify: bool) -> Facts:
+def describe(X: Any, y: Any, weight: Any, classify: bool, mixed: bool = False) -> Facts:
     """Return the facts of a row block; runs where the block lies.
 
     It is the first of our tasks there, and imports what training needs: the worker's event loop need not, later.
     """
-    import_module("fastmlp.dask.estimators")
-    if not (issparse(X) or isinstance(X, np.ndarray)):
+    import_module(f"fastmlp.dask.{'tabular_estimators' if mixed else 'estimators'}")
+    if not (mixed or issparse(X) or isinstance(X, np.ndarray)):
         X = np.asarray(X)
-    wrong = _what_is_wrong(X, y, weight)
-    dtype = X.dtype if X.dtype.kind in "biuf" else np.dtype(np.float64)
+    wrong = _what_is_wrong(X, y, weight, mixed)
+    dtype = X.dtype if not mixed and X.dtype.kind in "biuf" else np.dtype(np.float64)
     labels = classify and wrong is None and np.ndim(y) == 1
     n_columns = X.shape[1] if X.ndim == 2 else 0
     return Facts(X.shape[0], n_columns, dtype, wrong, np.unique(np.asarray(y)) if labels else None)
 
 
-def _what_is_wrong(X: Any, y: Any, weight: Any) -> str | None:
+def _what_is_wrong(X: Any, y: Any, weight: Any, mixed: bool) -> str | None:
     if X.ndim != 2:
         return f"has {X.ndim} dimension{'s' * (X.ndim != 1)}, not 2"
     for name, rows in (("y", y), ("sample_weight", weight)):
@@ -200,6 +204,9 @@ def _what_is_wrong(X: Any, y: Any, weight: Any) -> str | None:
         if rows is None or not rows.shape[0]:
             continue
         try:
+            if name == "X" and mixed:
+                check_columns(table_of(X))
+                continue
             if rows.dtype.kind not in "biufc" and name != "y":  # labels may be texts
                 rows = rows.astype(np.float64)
             assert_all_finite(rows, input_name=name)
@@ -241,7 +248,7 @@ async def ready(client: Client, rows: Table, classify: bool, timeout: float) -> 
         What the computation of a block has raised, with a note that names the partition.
     """
     blocks = zip(rows.X, rows.y, rows.weight, strict=True)
-    found = [client.submit(describe, *block, classify, pure=False) for block in blocks]
+    found = [client.submit(describe, *block, classify, rows.mixed, pure=False) for block in blocks]
     await computed(client, found, timeout)
     for i, future in enumerate(found):
         if future.status != "finished":

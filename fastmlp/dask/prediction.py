@@ -14,6 +14,7 @@ from scipy.sparse import issparse
 from fastmlp.dask import partitions
 from fastmlp.dask.partitions import Frame
 from fastmlp.data.warned import warn
+from fastmlp.estimator.tabular import BaseTabular
 
 
 def lazily(estimator: Any, X: Any, method: str, columns: Sequence[Any] | None = None) -> Any:
@@ -21,8 +22,8 @@ def lazily(estimator: Any, X: Any, method: str, columns: Sequence[Any] | None = 
 
     Parameters
     ----------
-    estimator : MLPClassifier or MLPRegressor
-        Fitted; this copy predicts on one thread, because Dask's workers have threads of their own.
+    estimator : estimator
+        Fitted, a local one; this copy predicts on one thread, because Dask's workers have threads of their own.
     X : Dask array or DataFrame of shape (n_samples, n_features)
     method : str
     columns : sequence, default=None
@@ -38,8 +39,7 @@ def lazily(estimator: Any, X: Any, method: str, columns: Sequence[Any] | None = 
     is_frame = isinstance(X, Frame)
     if not is_frame:
         estimator.__dict__.pop("feature_names_in_", None)  # a block has no names: _check_features has said so
-    sample = X._meta_nonempty if is_frame else np.zeros((1, estimator.n_features_in_), X.dtype)
-    like = _of_block(sample, estimator, method, None)[:0]
+    like = _of_block(_sample(estimator, X), estimator, method, None)[:0]
     model = delayed(estimator)
     if is_frame:
         meta = _in_kind(like, X._meta, columns)
@@ -48,6 +48,14 @@ def lazily(estimator: Any, X: Any, method: str, columns: Sequence[Any] | None = 
         return X.map_blocks(_of_block, model, method, like, drop_axis=1, dtype=like.dtype, meta=like)
     chunks = (X.chunks[0], (like.shape[1],))
     return X.map_blocks(_of_block, model, method, like, chunks=chunks, dtype=like.dtype, meta=like)
+
+
+def _sample(estimator: Any, X: Frame | da.Array) -> Any:
+    """Return a row that tells of which dtype and width predictions are."""
+    if isinstance(estimator, BaseTabular):  # any column may have a gap, only some a text
+        gaps = np.full((1, X.shape[1]), np.nan)
+        return pd.DataFrame(gaps, columns=X.columns) if isinstance(X, Frame) else gaps
+    return X._meta_nonempty if isinstance(X, Frame) else np.zeros((1, estimator.n_features_in_), X.dtype)
 
 
 def _check_features(estimator: Any, X: Any) -> None:
@@ -124,5 +132,11 @@ def arrays(X: Any, y: Any, sample_weight: Any, predicted: Any) -> tuple[Any, Any
         None if given is None else partitions.like(X, given, name)
         for given, name in ((y, "y"), (sample_weight, "sample_weight"))
     ]
-    found = [values.to_dask_array() if isinstance(values, Frame) else values for values in (predicted, *rows)]
+    found = [_array_of(values) if isinstance(values, Frame) else values for values in (predicted, *rows)]
     return found[0], found[1], found[2]
+
+
+def _array_of(values: Frame) -> da.Array:
+    """Return a series or a frame as an array; texts, which pandas keeps in ways of its own, as objects."""
+    of_numpy = all(isinstance(dtype, np.dtype) for dtype in np.atleast_1d(np.asarray(values.dtypes, dtype=object)))
+    return (values if of_numpy else values.astype(object)).to_dask_array()

@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from distributed import Worker
 from distributed.comm import Comm, connect
 from distributed.core import Status
+from distributed.protocol import Serialized
 
 from fastmlp.distributed.communicator import CommunicationError
 from fastmlp.kernels import interrupts
@@ -27,6 +28,9 @@ from fastmlp.kernels import interrupts
 #: Seconds between two looks at whether somebody still wants the fit. A rank that waits counts in such pieces, so it
 #: does not blame others for the time in which it was itself stopped, with its machine for instance.
 WATCH = 0.5
+
+#: Bytes up to which a part is put into its message; larger ones are frames of their own, which Dask does not copy.
+INLINE = 64 * 1024
 
 #: Seconds that a rank which leaves takes to tell the others.
 LAST_WORD = 5
@@ -60,7 +64,7 @@ class Message(NamedTuple):
     """What has come from a rank: an entry of the inbox."""
 
     rank: int
-    payload: Any
+    parts: list[Any]
 
 
 class Session:
@@ -74,7 +78,7 @@ class Session:
         self.rank = addresses.index(worker.address)
         self.loop = asyncio.get_running_loop()
         self.inbox: queue.SimpleQueue[Message | BaseException] = queue.SimpleQueue()
-        self._early: dict[int, deque[Any]] = defaultdict(deque)
+        self._early: dict[int, deque[Message]] = defaultdict(deque)
         self._comms: dict[int, asyncio.Future[Comm]] = {
             rank: self.loop.create_future() for rank in range(len(addresses)) if rank != self.rank
         }
@@ -93,7 +97,6 @@ class Session:
 
     async def accept(self, comm: Comm, rank: int) -> None:
         """Take over a stream that another rank has opened."""
-        self._comms[rank].set_result(comm)
         await self._listen(rank, comm)
 
     async def _start(self, key: Any) -> None:
@@ -111,16 +114,17 @@ class Session:
         except Exception as error:
             self._lose(rank, f"cannot be reached: {error}")
             return
-        self._comms[rank].set_result(comm)
         await self._listen(rank, comm)
 
     async def _listen(self, rank: int, comm: Comm) -> None:
         """Put what comes from a rank into the inbox."""
+        comm.deserialize = comm.allow_offload = False  # parts are bytes, large ones are not touched
+        self._comms[rank].set_result(comm)
         try:
             while not self._closed:
                 kind, cause, payload = await comm.read()
                 if kind == "data":
-                    self.inbox.put(Message(rank, payload))
+                    self.inbox.put(Message(rank, [_unpacked(part) for part in payload]))
                     continue
                 self._gone.add(rank)
                 if kind == "lost":
@@ -165,9 +169,9 @@ class Session:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _send(self, payloads: Mapping[int, Any]) -> None:
-        for rank, payload in payloads.items():
-            self._spawn(self._write(rank, ("data", rank, payload)))
+    def _send(self, messages: Iterable[tuple[int, Sequence[Any]]]) -> None:
+        for rank, parts in messages:
+            self._spawn(self._write(rank, ["data", rank, [_packed(part) for part in parts]]))
 
     def _close(self) -> None:
         """Forget the session on its worker; streams that are open are closed."""
@@ -207,27 +211,39 @@ class Session:
         """Begin: `key` is that of the task, whose thread calls this."""
         self._call(self._start(key))
 
-    def send(self, payloads: Mapping[int, Any]) -> None:
-        """Send each rank its payload; nothing waits for it to arrive."""
-        self.loop.call_soon_threadsafe(self._send, payloads)
+    def send(self, messages: Iterable[tuple[int, Sequence[Any]]]) -> None:
+        """Send ranks messages, each of some buffers; nothing waits for them to arrive.
 
-    def receive(self, ranks: Iterable[int]) -> dict[int, Any]:
-        """Return what each of these ranks has sent next, by rank.
+        Large buffers are not copied, and must not change before the rank has read them.
+        """
+        self.loop.call_soon_threadsafe(self._send, messages)
+
+    def receive(self, ranks: Iterable[int]) -> dict[int, list[Any]]:
+        """Return what each of these ranks has sent next, by rank; errors are those of :meth:`take`."""
+        missing, found = set(ranks), dict[int, list[Any]]()
+        while missing:
+            rank, parts = self.take(missing)
+            found[rank] = parts
+            missing.remove(rank)
+        return found
+
+    def take(self, ranks: Collection[int]) -> Message:
+        """Return the next message of one of these ranks, whichever comes first.
 
         Raises
         ------
         WorkerLost
-            If a rank is lost, or has sent nothing within the timeout.
+            If a rank is lost, or all of them have sent nothing within the timeout.
         CommunicationError
             If a rank has failed.
         Unwanted
             If nobody waits for the result any more.
         """
-        missing = set(ranks)
-        found = {rank: self._early[rank].popleft() for rank in missing if self._early[rank]}
-        missing -= found.keys()
+        for rank in ranks:
+            if self._early[rank]:
+                return self._early[rank].popleft()
         waited = 0.0
-        while missing:
+        while True:
             piece = min(WATCH, self.timeout - waited)
             try:
                 message = self.inbox.get(timeout=max(0, piece))
@@ -235,15 +251,12 @@ class Session:
                 waited += piece
                 if waited < self.timeout:
                     continue
-                raise self._late(min(missing)) from None
+                raise self._late(min(ranks)) from None
             if isinstance(message, BaseException):
                 raise message
-            if message.rank in missing:
-                found[message.rank] = message.payload
-                missing.remove(message.rank)
-            else:
-                self._early[message.rank].append(message.payload)
-        return found
+            if message.rank in ranks:
+                return message
+            self._early[message.rank].append(message)
 
     def _late(self, rank: int) -> WorkerLost:
         if rank in self._gone:
@@ -261,6 +274,16 @@ class Session:
 
     def _call(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(self.timeout + 2 * LAST_WORD)
+
+
+def _packed(part: Any) -> Any:
+    """Return a buffer as it goes into a message."""
+    return bytes(part) if len(part) <= INLINE else Serialized({}, [part])
+
+
+def _unpacked(part: Any) -> Any:
+    """Return a buffer of a message."""
+    return part.frames[0] if isinstance(part, Serialized) else part
 
 
 def of(worker: Worker, name: str) -> Session:

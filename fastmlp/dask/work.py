@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from distributed import Worker, get_worker
 from scipy import sparse
 
@@ -30,6 +31,7 @@ class Share(NamedTuple):
     validation: dict[str, list[Piece]]
     n_columns: int
     dtype: np.dtype
+    mixed: bool  # whether columns may be texts and categories, and have gaps; then there is no one dtype
 
 
 class Outcome(NamedTuple):
@@ -112,6 +114,8 @@ def _stacked(pieces: list[Piece], share: Share) -> tuple[Partitions, Any, Any]:
     blocks, ys, weights = zip(*((X, y, weight) for _, X, y, weight in pieces), strict=True) if pieces else ((), (), ())
     if not pieces:
         return _Rows(np.empty((0, share.n_columns), share.dtype), {}), np.empty(0), None
+    if share.mixed:
+        return _Rows(_joined_tables(blocks), lengths), _joined(ys), None if weights[0] is None else _joined(weights)
     if any(map(sparse.issparse, blocks)):
         X = sparse.vstack(blocks, "csr") if len(blocks) > 1 else blocks[0].tocsr()
     else:
@@ -121,6 +125,22 @@ def _stacked(pieces: list[Piece], share: Share) -> tuple[Partitions, Any, Any]:
         _joined(ys),
         None if weights[0] is None else _joined(weights),
     )
+
+
+def _joined_tables(blocks: tuple[Any, ...]) -> Any:
+    """Return frames or arrays, one after the other; categories of a column may differ from block to block."""
+    if len(blocks) == 1:
+        return blocks[0]
+    if isinstance(blocks[0], np.ndarray):
+        return np.concatenate(blocks)
+    frames = [block.copy(deep=False) for block in blocks]
+    for i in range(frames[0].shape[1]):
+        if any(isinstance(frame.dtypes.iloc[i], pd.CategoricalDtype) for frame in frames):
+            columns = [frame.iloc[:, i].astype("category") for frame in frames]
+            known = dict.fromkeys(value for column in columns for value in column.cat.categories)
+            for frame, column in zip(frames, columns, strict=True):
+                frame.isetitem(i, column.cat.set_categories(list(known), ordered=False))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _joined(blocks: tuple[Any, ...]) -> np.ndarray:

@@ -132,8 +132,8 @@ class SharedRows:
     Attributes
     ----------
     shape : tuple (n_rows of all ranks, n_features)
-    dtype : numpy dtype
-    local : {ndarray, CSR} of shape (n_local, n_features)
+    dtype : numpy dtype; None of a frame
+    local : {ndarray, CSR} of shape (n_local, n_features), or a table whose columns are not coded yet
         The rows of this rank.
     layout : Layout
     communicator : Communicator
@@ -141,7 +141,7 @@ class SharedRows:
 
     def __init__(self, communicator: Communicator, layout: Layout, local: Any) -> None:
         self.communicator, self.layout, self.local = communicator, layout, local
-        self.shape, self.dtype = (layout.n_rows, local.shape[1]), local.dtype
+        self.shape, self.dtype = (layout.n_rows, local.shape[1]), getattr(local, "dtype", None)
         self.own = layout.rows_of(communicator.rank)  # numbers in the table of the local rows
         self._local_of: np.ndarray | None = None
 
@@ -198,9 +198,12 @@ class Rows:
         self._layout: Any = None
         self._y_here: Any = None
 
-    def validated(self, estimator: Any, validate: Callable[[Any, Any], tuple[Any, Any]]) -> tuple[SharedRows, Any]:
+    def validated(
+        self, estimator: Any, validate: Callable[[Any, Any], tuple[Any, Any]], any_dtype: bool = False
+    ) -> tuple[SharedRows, Any]:
         """Return X and the targets of all rows; `validate` is for the rows of this rank.
 
+        With `any_dtype` X is a table, whose columns have types of their own; otherwise that of all ranks is one.
         A ValueError or TypeError about the rows of one rank, or about ranks whose rows do not go together, is raised on
         all ranks and names the rank.
         """
@@ -216,7 +219,8 @@ class Rows:
             X, y = validate(self._X, self._y)
             local.append(X)
             names = getattr(estimator, "feature_names_in_", None)
-            return _Seen(lengths, X.shape[1] if names is None else names.tolist(), X.dtype.name, y)
+            dtype = "object" if any_dtype else X.dtype.name
+            return _Seen(lengths, X.shape[1] if names is None else names.tolist(), dtype, y)
 
         found = agreed(communicator, "rows", look)
         features = _of_someone(communicator, "features", [seen.features for seen in found])

@@ -20,8 +20,8 @@ import numpy as np
 INTERRUPTED = "it was interrupted"
 
 #: Vectors up to so many bytes are sent whole to every rank: one exchange, where larger ones take two, with less to send
-#: and to add.
-DIRECT_BYTES = 32768
+#: and to add. Of two ranks each has as much to send both ways, so they send larger vectors whole.
+DIRECT_BYTES, PAIR_BYTES = 32768, 2**18
 
 _HEADER = struct.Struct("<QQ")  # the number of the exchange, a checksum of what it is for
 
@@ -48,7 +48,7 @@ class CommunicationError(RuntimeError):
 class Communicator(ABC):
     """One rank among several that train together.
 
-    Subclasses have one method, :meth:`exchange`, and may have :meth:`tell` and :meth:`close`.
+    Subclasses have one method, :meth:`exchange`, and may have :meth:`sum_slices`, :meth:`tell` and :meth:`close`.
 
     Parameters
     ----------
@@ -107,16 +107,19 @@ class Communicator(ABC):
         """Replace a vector (n,) by the sum of those of all ranks, in the order of ranks: the same bits on each."""
         if self.size == 1:
             return
-        if vector.nbytes <= DIRECT_BYTES:
+        if vector.nbytes <= (PAIR_BYTES if self.size == 2 else DIRECT_BYTES):
             self._sum(self._swap([vector] * self.size, "sum"), vector)
             return
         bounds = [len(vector) * rank // self.size for rank in range(self.size + 1)]
-        slices = [vector[start:end] for start, end in pairwise(bounds)]
+        self.sum_slices([vector[start:end] for start, end in pairwise(bounds)])
+
+    def sum_slices(self, slices: Sequence[np.ndarray]) -> None:
+        """Replace each of the slices of a vector by the sum of those of all ranks; rank i adds up slice i for all."""
         own = slices[self.rank]
         self._sum(self._swap(slices, "sum"), own)
         for rank, total in enumerate(self._swap([own] * self.size, "sum")):
             if rank != self.rank:
-                slices[rank][...] = np.frombuffer(total, vector.dtype)
+                slices[rank][...] = np.frombuffer(total, own.dtype)
 
     def allgather(self, value: Any, what: str = "values") -> list[Any]:
         """Return the values of all ranks, in their order; anything that can be pickled.
@@ -125,15 +128,26 @@ class Communicator(ABC):
         """
         if self.size == 1:
             return [value]
-        text = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        text = _pickled(value)
         found = self._swap([text] * self.size, what)
         return [value if rank == self.rank else pickle.loads(one) for rank, one in enumerate(found)]
+
+    def alltoall(self, values: Sequence[Any], what: str = "values") -> list[Any]:
+        """Send ``values[i]`` to rank i, and return what each rank has sent to this one, in their order.
+
+        Values are anything that can be pickled. Ranks that ask for something else, by another `what`, get an error.
+        """
+        if self.size == 1:
+            return list(values)
+        others = [b"" if rank == self.rank else _pickled(value) for rank, value in enumerate(values)]
+        found = self._swap(others, what)
+        return [values[rank] if rank == self.rank else pickle.loads(one) for rank, one in enumerate(found)]
 
     def broadcast(self, value: Any, what: str = "value of rank 0") -> Any:
         """Return the value of rank 0."""
         if self.size == 1:
             return value
-        text = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL) if self.rank == 0 else b""
+        text = _pickled(value) if self.rank == 0 else b""
         found = self._swap([text] * self.size, what)
         return value if self.rank == 0 else pickle.loads(found[0])
 
@@ -170,10 +184,7 @@ class Communicator(ABC):
 
     def _swap(self, parts: Sequence[Any], purpose: str) -> list[Any]:
         """Exchange parts of one purpose; a CommunicationError says that a rank is at another point of the fit."""
-        if self.over is not None:
-            raise CommunicationError(f"this communicator is over: {self.over}", self.rank)
-        header = _HEADER.pack(self._number, crc32(purpose.encode()))
-        self._number += 1
+        header = self._stamp(purpose)
         made = {id(part): b"".join((header, part)) for part in parts}  # one message for ranks that get the same
         sent: list[bytes | None] = [made[id(part)] for part in parts]
         own, sent[self.rank] = sent[self.rank], None
@@ -182,9 +193,25 @@ class Communicator(ABC):
         found: list[Any] = self.exchange(sent) if self.size > 1 else [None]
         found[self.rank] = own
         for rank, message in enumerate(found):
-            if bytes(message[: _HEADER.size]) != header:
-                raise CommunicationError(f"{self.name_of(rank)} is at another point of its fit than this rank", rank)
+            self._compare(rank, message[: _HEADER.size], header)
         return [memoryview(message)[_HEADER.size :] for message in found]
+
+    def _stamp(self, purpose: str) -> bytes:
+        """Return what marks the messages of the next exchange; a CommunicationError refuses more of them."""
+        if self.over is not None:
+            raise CommunicationError(f"this communicator is over: {self.over}", self.rank)
+        header = _HEADER.pack(self._number, crc32(purpose.encode()))
+        self._number += 1
+        return header
+
+    def _compare(self, rank: int, header: Any, own: bytes) -> None:
+        """Raise a CommunicationError if the mark of a rank's message is not that of this rank's."""
+        if bytes(header) != own:
+            raise CommunicationError(f"{self.name_of(rank)} is at another point of its fit than this rank", rank)
+
+
+def _pickled(value: Any) -> bytes:
+    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 class Alone(Communicator):

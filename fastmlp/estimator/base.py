@@ -412,7 +412,8 @@ class BaseNetwork(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             return None
         if first_pass:
             ensemble.forget(self)
-            look = Look(engine, data.X, None if split is None else split.rows, self.n_jobs)
+            rows = None if split is None else split.rows
+            look = Look(engine, data.X, rows, self.n_jobs, device_arrays.host_rows)
             self._begin(network, objective, random_state, look)
         task = self._ready(engine, network, data, random_state, extras.start)
         if extras.incremental and data.sample_weight is not None and not data.sample_weight.any():

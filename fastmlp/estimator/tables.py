@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import validate_data
 
 from fastmlp.data import device_arrays
+from fastmlp.data.shared_rows import Rows
 from fastmlp.sklearn_compat import _check_y
 
 
@@ -33,8 +35,10 @@ def validated(estimator: Any, X: Any, reset: bool) -> Any:
     return validate_data(estimator, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
 
 
-def validated_with_targets(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[Any, np.ndarray]:
+def validated_with_targets(estimator: Any, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
     """Return a table and its targets, validated."""
+    if isinstance(X, Rows):
+        return X.validated(estimator, partial(validated_with_targets, estimator, reset=reset), any_dtype=True)
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None."

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from fastmlp.data import coded_rows
+from fastmlp.data.shared_rows import SharedRows
 from fastmlp.data.warned import Warned, kept, warn_once_each
 from fastmlp.engines import backends
 from fastmlp.estimator import architecture, ensemble, tables, types
@@ -40,7 +42,7 @@ class Coded(NamedTuple):
     """A table in numbers."""
 
     coder: ColumnCoder
-    matrix: np.ndarray  # (n_rows, n_columns)
+    matrix: Any  # (n_rows, n_columns)
     split: Split | None
 
 
@@ -71,7 +73,7 @@ class BaseTabular(BaseNetwork):
     n_ens: int
 
     #: Matrices and the tables that they were made of, of a member in training.
-    _tables: list[tuple[np.ndarray, Any]]
+    _tables: list[tuple[Any, Any]]
 
     # what a fit leaves, for type checkers
     coder_: ColumnCoder
@@ -108,6 +110,7 @@ class BaseTabular(BaseNetwork):
         y_val: Any = None,
         sample_weight_val: Any = None,
         eval_set: Any = None,
+        communicator: Any = None,
     ) -> Self:
         """Fit the network to a table X and y.
 
@@ -128,6 +131,9 @@ class BaseTabular(BaseNetwork):
             Their weights.
         eval_set : tuple (X, y), list of such tuples, or dict of str to tuple, default=None
             Sets of rows to evaluate after each epoch, as for :meth:`fastmlp.MLPClassifier.fit`.
+        communicator : Communicator or MPI communicator, default=None
+            Of several processes that make this call together, each with rows of its own, as for
+            :meth:`fastmlp.MLPClassifier.fit`. Columns are coded by what all training rows hold.
 
         Returns
         -------
@@ -142,13 +148,16 @@ class BaseTabular(BaseNetwork):
             For columns that are neither numbers nor categories.
         MemoryError
             If the layer sizes cannot fit this machine.
+        CommunicationError
+            If another rank fails, or does not answer in time.
         """
         validation = given_validation(X_val, y_val, sample_weight_val, eval_set)
         if ensemble.size(self) > 1:
-            return self._fit_ensemble(X, y, sample_weight, Extras(validation))
+            return self._fit_ensemble(X, y, sample_weight, Extras(validation, communicator=communicator))
         member = self._member()
         with fit_task(member, X, y, sample_weight, max_epochs=member.max_iter) as reporters:
-            extras = Extras(validation, callbacks=(*(self.callbacks or ()), *reporters))
+            callbacks = (*(self.callbacks or ()), *reporters)
+            extras = Extras(validation, callbacks=callbacks, communicator=communicator)
             member._fit(X, y, sample_weight, extras)
         self._take_over(member)
         return self
@@ -168,7 +177,7 @@ class BaseTabular(BaseNetwork):
 
     def _fit_ensemble(self, X: Any, y: Any, sample_weight: Any, extras: Extras) -> Self:
         """Train several networks; those of a split share its coder and its matrix."""
-        ensemble.check(self, bool(extras.validation), (), None)
+        ensemble.check(self, bool(extras.validation), (), None, extras.communicator)
         check_callbacks(self.callbacks or ())
         whole, random_state, heard = self._member(), random_state_of(self.random_state), list[Warned]()
         table, labels = whole._validated(X, y, reset=True)
@@ -229,15 +238,17 @@ class BaseTabular(BaseNetwork):
         """Return what is learned about the columns of the training rows, and all rows in numbers."""
         rows = None if split is None else split.rows
         n_rows = tables.n_rows_of(X) if rows is None else len(rows)
-        coder = self._coder(n_rows).fit(X, rows, random_state)
-        return Coded(coder, coder.transform(X, np.dtype(self.dtype)), split)
+        coder = coded_rows.fitted(self._coder(n_rows), X, rows, random_state)
+        return Coded(coder, coded_rows.coded(coder, X, np.dtype(self.dtype)), split)
 
-    def _matrix(self, X: Any) -> np.ndarray:
-        matrix = self.coder_.transform(X, np.dtype(self.dtype))
+    def _matrix(self, X: Any) -> Any:
+        matrix = coded_rows.coded(self.coder_, X, np.dtype(self.dtype))
         self._tables.append((matrix, X))
         return matrix
 
     def _shown_rows(self, X: Any, rows: np.ndarray | None) -> Any:
+        if isinstance(X, SharedRows):
+            return X
         table = next(table for matrix, table in self._tables if matrix is X)
         return table if rows is None else _safe_indexing(table, rows)
 

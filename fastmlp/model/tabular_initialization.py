@@ -8,7 +8,8 @@ factors by which its members differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -28,9 +29,10 @@ class Look(NamedTuple):
     """What first values may look at: training rows, and the engine that computes with them."""
 
     engine: ModuleType
-    X: np.ndarray  # (n, network.n_columns), the network's dtype
+    X: Any  # (n, network.n_columns), the network's dtype
     rows: np.ndarray | None  # the training rows; None for all
     n_jobs: int | None = None
+    take: Callable[[Any, np.ndarray], np.ndarray] = operator.getitem  # returns rows of X
 
 
 def normal_params(network: Network, rng: np.random.RandomState) -> np.ndarray:
@@ -71,10 +73,10 @@ def data_driven_params(network: Network, rng: np.random.RandomState, look: Look,
 
 def _sampled(look: Look, rng: np.random.RandomState) -> np.ndarray:
     """Return the rows (n, n_columns) to look at: all training rows, or a random part of many."""
-    rows = np.arange(len(look.X)) if look.rows is None else look.rows
+    rows = np.arange(look.X.shape[0]) if look.rows is None else look.rows
     if len(rows) > MOST_ROWS:
         rows = rows[rng.permutation(len(rows))[:MOST_ROWS]]
-    return np.ascontiguousarray(look.X[rows])
+    return np.ascontiguousarray(look.take(look.X, rows))
 
 
 def _of_block(

@@ -13,7 +13,14 @@ from fastmlp.preprocessing import learned, statistics
 from fastmlp.preprocessing.frames import LARGEST, Table, table_of
 from fastmlp.preprocessing.layout import Layout, Numbers, layout_of, numbers_of, shown
 from fastmlp.preprocessing.learned import Categorical, Learned, Numeric
-from fastmlp.preprocessing.learning import Wanted, categorical_mask, learned_categories, learned_numbers, refuse
+from fastmlp.preprocessing.learning import (
+    Wanted,
+    categorical_mask,
+    counts_of,
+    learned_categories,
+    learned_numbers,
+    refuse,
+)
 
 SCALINGS = ("robust_smooth_clip", "quantile_normal", "standard", None)
 
@@ -148,19 +155,24 @@ class ColumnCoder:
         table = table_of(X)
         mask = categorical_mask(table, self.categorical_features)
         chosen = _rows(rows, table.n_rows)
-        draws = check_random_state(random_state)
-        n_bins = self.n_bins if self.numeric_embedding == "piecewise" else 0
-        wanted = Wanted(self.scaling, self.one_hot_limit, n_bins)
+        draws, wanted = check_random_state(random_state), self.wanted
+        n_rows = table.n_rows if rows is None else len(chosen)
         columns: list[Learned] = []
         for i in range(table.n_columns):
             if mask[i]:
-                columns.append(learned_categories(table[i].factors, chosen, wanted))  # type: ignore[union-attr]
+                counts = counts_of(table[i].factors, chosen)  # type: ignore[union-attr]
+                columns.append(learned_categories(counts, n_rows, wanted))
             else:
                 columns.append(learned_numbers(table.label(i), table[i].numbers()[chosen], wanted, draws))
-        self._set(columns, table.names)
+        self.take(columns, table.names)
         return self
 
-    def _set(self, columns: list[Learned], names: list[str] | None) -> None:
+    @property
+    def wanted(self) -> Wanted:
+        """What columns become."""
+        return Wanted(self.scaling, self.one_hot_limit, self.n_bins if self.numeric_embedding == "piecewise" else 0)
+
+    def take(self, columns: list[Learned], names: list[str] | None) -> None:
         """Take what was learned; what follows from it is made when it is needed."""
         self.columns = columns
         self._names = names
@@ -423,7 +435,7 @@ class ColumnCoder:
             wrong = coder._contradiction(column)
             if wrong:
                 raise ValueError(f"columns[{i}].{wrong}")
-        coder._set(list(columns), None if names is None else list(names))
+        coder.take(list(columns), None if names is None else list(names))
         return coder
 
     def _contradiction(self, column: Learned) -> str:

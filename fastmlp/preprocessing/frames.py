@@ -142,7 +142,7 @@ class Table:
     def label(self, i: int) -> str:
         """Return how errors name a column."""
         i = i if self.order is None else self.order[i]
-        return _label(self.names, i)
+        return label_of(self.names, i)
 
 
 def table_of(X: Any) -> Table:
@@ -182,7 +182,8 @@ def _array(X: Any) -> np.ndarray:
     return np.asarray(X, dtype=object) if array.dtype.kind in "US" and not isinstance(X, np.ndarray) else array
 
 
-def _label(names: Sequence[str] | None, i: int) -> str:
+def label_of(names: Sequence[str] | None, i: int) -> str:
+    """Return how errors name a column: by its name, or by its place if columns have none."""
     return f"{i}" if names is None else f"{names[i]!r}"
 
 
@@ -341,7 +342,7 @@ def _pandas(X: Any) -> Table:
 
     def column(i: int) -> Column:
         series[:] = series or [each for _, each in X.items()]
-        return _pandas_column(_label(names, i), series[i])
+        return _pandas_column(label_of(names, i), series[i])
 
     return Table(len(X), names, X.shape[1], column, _pandas_matrix(X))
 
@@ -380,7 +381,7 @@ def _pandas_texts(series: Any) -> Factors:
 
 def _polars(X: Any) -> Table:
     _checked(*X.shape)
-    return Table(X.height, X.columns, X.width, lambda i: _polars_column(_label(X.columns, i), X.to_series(i)))
+    return Table(X.height, X.columns, X.width, lambda i: _polars_column(label_of(X.columns, i), X.to_series(i)))
 
 
 def _polars_column(label: str, series: Any) -> Column:
@@ -412,7 +413,7 @@ def _arrow(X: Any) -> Table:
     types = X.schema.types
 
     def column(i: int) -> Column:
-        return _arrow_column(_label(names, i), X.column(i), types[i])
+        return _arrow_column(label_of(names, i), X.column(i), types[i])
 
     return Table(X.num_rows, names, len(names), column)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmlp.preprocessing import statistics
-from fastmlp.preprocessing.frames import LARGEST, Factors, Table
+from fastmlp.preprocessing.frames import LARGEST, Factors, Table, Value
 from fastmlp.preprocessing.learned import UNSCALED, Categorical, Numeric
 from fastmlp.preprocessing.statistics import Scale
 
@@ -83,6 +84,22 @@ def refuse(label: str, values: np.ndarray) -> None:
         )
 
 
+def check_columns(table: Table) -> None:
+    """Refuse columns that are neither numbers nor categories, and infinite numbers, whatever columns become."""
+    for i in range(table.n_columns):
+        column = table[i]
+        if column.is_categorical:
+            continue
+        values = column.numbers()
+        if values.dtype.kind == "f" and np.isinf(values).any():
+            raise ValueError(f"Input X contains infinity in column {table.label(i)}")
+
+
+def n_draws(wanted: Wanted, n_known: int, varies: bool) -> int:
+    """Return how many normal numbers :func:`learned_numbers` draws for a column of so many numbers."""
+    return n_known if varies and wanted.scaling == "quantile_normal" else 0
+
+
 def learned_numbers(label: str, values: np.ndarray, wanted: Wanted, draws: np.random.RandomState) -> Numeric:
     """Return what is kept of a column of numbers (n_rows,), NaN for missing, of the training rows."""
     values = np.asarray(values, float)
@@ -107,7 +124,7 @@ def learned_numbers(label: str, values: np.ndarray, wanted: Wanted, draws: np.ra
     elif wanted.scaling == "standard":
         scale = statistics.standard(values)
     elif wanted.scaling == "quantile_normal":
-        noise = draws.standard_normal(len(known)) * (NOISE * known.std())
+        noise = draws.standard_normal(n_draws(wanted, len(known), varies=True)) * (NOISE * known.std())
         quantiles = statistics.normal_quantiles(known + noise, n)
     if not wanted.n_bins:
         return Numeric(fill, scale, indicator, tuple(quantiles.tolist()))
@@ -120,11 +137,20 @@ def learned_numbers(label: str, values: np.ndarray, wanted: Wanted, draws: np.ra
     return Numeric(fill, scale, indicator, tuple(quantiles.tolist()), tuple(bins.tolist()))
 
 
-def learned_categories(factors: Factors, rows: np.ndarray | slice, wanted: Wanted) -> Categorical:
-    """Return what is kept of a column of categories, of the training rows."""
+def counts_of(factors: Factors, rows: np.ndarray | slice) -> dict[Value, int]:
+    """Return how many of the training rows have each category that any of them has."""
     codes = factors.codes[rows]
     counts = np.bincount(codes[codes >= 0], minlength=len(factors.values))
-    seen = sorted((value, int(count)) for value, count in zip(factors.values, counts, strict=True) if count)
+    found: dict[Value, int] = {}
+    for value, count in zip(factors.values, counts.tolist(), strict=True):
+        if count:
+            found[value] = found.get(value, 0) + count  # two decimals may be one float
+    return found
+
+
+def learned_categories(counts: Mapping[Value, int], n_rows: int, wanted: Wanted) -> Categorical:
+    """Return what is kept of a column of categories, of which so many of the training rows have each."""
+    seen = sorted(counts.items())
     categories = tuple(value for value, _ in seen)
     if wanted.one_hot_limit is not None and len(categories) + 1 > wanted.one_hot_limit:
         return Categorical(categories, "embedding")
@@ -132,5 +158,5 @@ def learned_categories(factors: Factors, rows: np.ndarray | slice, wanted: Wante
         return Categorical(categories, "one_hot")
     times = np.array([count for _, count in seen], np.int64)
     if len(categories) == 2:
-        return Categorical(categories, "sign", (statistics.robust_of_signs(times, len(codes)),))
-    return Categorical(categories, "one_hot", tuple(statistics.robust_of_counts(times, len(codes))))
+        return Categorical(categories, "sign", (statistics.robust_of_signs(times, n_rows),))
+    return Categorical(categories, "one_hot", tuple(statistics.robust_of_counts(times, n_rows)))

@@ -240,18 +240,19 @@ class _Trainings(Generic[TrainingT]):
     def run(self, on_end: Callable[[TrainingT], None] | None) -> bool:
         """Train all tasks; return whether Ctrl-C has ended them."""
         names = [f"fastmlp-fit-{i}" for i in range(self._n_workers)]
-        workers = iter([threading.Thread(target=self._work, name=name) for name in names])
-        told, interrupted = set[int](), False
+        workers = [threading.Thread(target=self._work, name=name) for name in names]
+        to_start, told, interrupted = iter(workers), set[int](), False
         try:
             while True:
                 try:
-                    for worker in workers:
+                    for worker in to_start:
                         worker.start()
                     ended = self.ended.copy()  # threads add to it at any time: what is told of is what is counted
                     for i in sorted(ended - told - self.unbegun - self.errors.keys()) if on_end is not None else ():
                         told.add(i)
                         on_end(self.tasks[i])  # type: ignore[misc] # which is not None
                     if len(ended) == len(self.tasks):
+                        _join(workers)
                         return interrupted
                     self._wait()
                     if self.errors:
@@ -264,6 +265,7 @@ class _Trainings(Generic[TrainingT]):
             self._end()
             while len(self.ended) < len(self.tasks):  # an error of ours, or another Ctrl-C
                 self._wait()
+            _join(workers)
 
     def raise_first_error(self) -> None:
         """Raise the first of the tasks' errors; what comes of being stopped because of another one does not count."""
@@ -313,3 +315,10 @@ class _Trainings(Generic[TrainingT]):
         ):
             if not self.stop.wanted:
                 self.tasks[i].train()
+
+
+def _join(workers: Sequence[threading.Thread]) -> None:
+    """Wait for the threads that were started, which have no task left: they end at once."""
+    for worker in workers:
+        if worker.ident is not None:
+            worker.join()
