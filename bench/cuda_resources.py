@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -35,11 +35,13 @@ from fastmlp.kernels.numba_cuda import code, cost, driver, settings
 #: Multiprocessors of an H100 and their cycles per second; layers and batches of the suite `cuda`, and a wider net.
 DEVICE = 132, 1.755e9
 STEPS = ((64, 128, 128, 10), 256), ((784, 100, 10), 200), ((1024, 1024, 1024, 10), 128), ((4096,) * 3 + (10,), 1024)
+MANY = ((64, 128, 128, 10), 256), ((64, 100, 10), 200), ((13, 64, 64, 1), 128), ((4, 16, 3), 30)
 CAPABILITIES = (8, 0), (9, 0), (10, 0)
 KERNELS, PRODUCTS = ("train", "predict"), ("product", "product_nt", "product_tn")
 REGISTERS, THREADS = 65536, 2048  # of a multiprocessor
 SHARED_BYTES = {8: 164 * 1024, 9: 228 * 1024, 10: 228 * 1024}  # of a multiprocessor, by major number
 SHARED_OF_A_BLOCK = 48 * 1024  # more has to be asked for at the launch
+MOST_SHARED_OF_A_BLOCK = {8: 163 * 1024, 9: 227 * 1024, 10: 227 * 1024}
 HMMA, EXECUTABLE = 0x23C, 4  # the opcode of mma.sync in machine code; a flag of sections
 LOG_LOSS = "log_loss", (("label_smoothing", 0.0),)
 #: name -> (activations, loss, rule, double, its tile in the engine's settings, precision of its products)
@@ -55,15 +57,21 @@ NETWORKS = {
         ("focal", (("gamma", 2.0),)), "nadam", False, "SMALL", "highest",
     ),
     "784-100-10, SGD, float32": ([("relu", ())], LOG_LOSS, "nesterov", False, "SMALL", "highest"),
+    "many of 64-128-128-10, Adam, float32": ([("relu", ())], LOG_LOSS, "adam", False, "LARGE", "highest"),
+    "many of 64-100-10, Adam, float32": ([("relu", ())], LOG_LOSS, "adam", False, "MEDIUM", "highest"),
 }  # fmt: skip
+#: Network -> kernels to look at; KERNELS where it is not named.
+KERNELS_OF = dict.fromkeys((name for name in NETWORKS if name.startswith("many")), ("train_many",))
+#: Network -> bytes of shared memory that each block asks for at the launch: all weights of a net, of its states none.
+ASKED = {"many of 64-128-128-10, Adam, float32": 4 * 26122, "many of 64-100-10, Adam, float32": 3 * 4 * 7510}
 
 
-def _spills(train: tuple[int, int, int], predict: tuple[int, int, int]) -> dict[tuple[str, tuple[int, int]], int]:
-    kernels = zip(KERNELS, (train, predict), strict=True)
-    return {(kernel, cc): n for kernel, row in kernels for cc, n in zip(CAPABILITIES, row, strict=True)}
+def _spills(*rows: tuple[int, int, int], kernels: Sequence[str] = KERNELS) -> dict[tuple[str, tuple[int, int]], int]:
+    found = zip(kernels, rows, strict=True)
+    return {(kernel, cc): n for kernel, row in found for cc, n in zip(CAPABILITIES, row, strict=True)}
 
 
-#: Network -> bytes of spilled registers, stores and loads, of its kernels train and predict for each of CAPABILITIES,
+#: Network -> bytes of spilled registers, stores and loads, of each of its kernels for each of CAPABILITIES,
 #: with at most the registers of codegen.CUDA_REGISTERS: what ptxas 12.9 makes of numba-cuda 0.30's text.
 BOUNDS = {
     "64-128-128-10, Adam, float32": _spills((336, 176, 0), (0, 0, 0)),
@@ -71,9 +79,14 @@ BOUNDS = {
     "1024 x 3, gelu, AdamW, high": _spills((556, 260, 0), (248, 0, 0)),
     "1024 x 3, gelu, AdamW, float64": _spills((920, 568, 0), (368, 56, 0)),
     "every activation, Nadam, float32": _spills((344, 176, 0), (0, 0, 0)),
+    "many of 64-128-128-10, Adam, float32": _spills((728, 284, 0), kernels=("train_many",)),
+    "many of 64-100-10, Adam, float32": _spills((328, 8, 0), kernels=("train_many",)),
 }
-#: One for each of the two smaller tiles, and one on tensor cores: some minutes of one core.
-CHECKED = "64-128-128-10, Adam, float32", "1024 x 3, gelu, AdamW, float32", "1024 x 3, gelu, AdamW, high"
+#: One for each tile, and one on tensor cores: some minutes of one core.
+CHECKED = (
+    "64-128-128-10, Adam, float32", "1024 x 3, gelu, AdamW, float32", "1024 x 3, gelu, AdamW, high",
+    "many of 64-128-128-10, Adam, float32",
+)  # fmt: skip
 SLACK = 1.1  # other versions of both allocate registers a little differently; 0 stays 0
 
 
@@ -104,6 +117,8 @@ def signatures(module: ModuleType) -> dict[str, list[Any]]:
     return {
         "train": [long] * 4 + rows + [numbers, index, numbers, index] + [numbers] * 6 + [key, numbers]
         + [size] * 9 + [real] * 3,
+        "train_many": [long, numbers] + [long] * 4 + rows + [numbers, index, numbers, index] + [numbers] * 6
+        + [key, numbers] + [size] * 3,
         "predict": [long] * 2 + rows + [index, numbers, numbers, key, numbers, index] + [size] * 3,
         "finite_array": [numbers, index, size],
         "loss_row": [numbers, size, numbers, size, size, real, numbers, size, size, numbers, types.boolean],
@@ -205,7 +220,7 @@ def resources(text: str, kernel: str, capability: tuple[int, int], ptxas: str) -
 def blocks_per_multiprocessor(used: dict[str, int], threads: int, capability: tuple[int, int]) -> int:
     """How many blocks of a kernel a multiprocessor holds at once."""
     registers = -(-used["registers"] // 8) * 8 * threads
-    shared = max(used["shared"], 1)
+    shared = max(used["shared"] + used.get("asked", 0), 1)
     return min(REGISTERS // max(registers, 1), SHARED_BYTES[capability[0]] // shared, THREADS // threads)
 
 
@@ -228,6 +243,10 @@ def too_much(
         "registers": (used["registers"], codegen.CUDA_REGISTERS[kernel]),
         "bytes of spills": (used["spills"], spills),
         "bytes of shared memory": (used["shared"], SHARED_OF_A_BLOCK),
+        "bytes of shared memory with what is asked for": (
+            used["shared"] + used.get("asked", 0),
+            MOST_SHARED_OF_A_BLOCK[capability[0]],
+        ),
         "instructions in double precision": (0 if NETWORKS[name][3] else doubles, 0),
         "instructions of tensor cores": (products if NETWORKS[name][5] == "highest" else 0, 0),
     }
@@ -241,19 +260,19 @@ def too_much(
 def measured(name: str, ptxas: str | None) -> Iterator[tuple[str, tuple[int, int], list[Any], list[str]]]:
     """Yield kernel, capability, the cells of its row and the bounds that it exceeds, for each kernel of a network."""
     module = of_network(name)
-    for kernel, capability in itertools.product(KERNELS, CAPABILITIES):
+    for kernel, capability in itertools.product(KERNELS_OF.get(name, KERNELS), CAPABILITIES):
         start = time.perf_counter()
         text = compile_kernel(module, kernel, capability)
         seconds, doubles, exceeded = time.perf_counter() - start, len(double_instructions(text)), []
         products = text.count("mma.sync")
         if ptxas:
-            used = resources(text, kernel, capability, ptxas)
-            cells = [used["registers"], used["spills"], used["stack"], used["shared"]]
+            used = resources(text, kernel, capability, ptxas) | {"asked": ASKED.get(name, 0)}
+            cells = [used["registers"], used["spills"], used["stack"], used["shared"], used["asked"]]
             cells.append(blocks_per_multiprocessor(used, module.THREADS, capability))
             if name in BOUNDS:
                 exceeded = list(too_much(name, kernel, capability, used, doubles, products))
         else:
-            cells = ["-"] * 5
+            cells = ["-"] * 6
         yield kernel, capability, [*cells, doubles, products, text.count("\n"), f"{seconds:.1f}"], exceeded
 
 
@@ -275,6 +294,22 @@ def expected_steps() -> None:
             print(f"{'-'.join(map(str, widths)):22} {rows:6}", *(f"{cell:>10}" for cell in cells))
 
 
+def expected_rates() -> None:
+    """Print steps of nets a second on DEVICE by cost.py: of many nets with a block each, and of one at a time."""
+    multiprocessors, frequency = DEVICE
+    print(
+        f"\n{'layers':22} {'batch':>6}",
+        *(f"{head:>11}" for head in ["tile", "us a step", "nets x steps/s", "alone", "ratio"]),
+    )
+    for widths, rows in MANY:
+        own = {tile: cost.of_net(widths, rows, tile) for tile in settings.TILES}
+        alone = frequency / min(cost.of_step(widths, rows, tile, multiprocessors) for tile in settings.TILES)
+        for tile, cycles in sorted(own.items(), key=lambda item: item[1]):
+            rate = multiprocessors * frequency / cycles
+            cells = [1e6 * cycles / frequency, rate, alone, rate / alone]
+            print(f"{'-'.join(map(str, widths)):22} {rows:6} {tile.size:11}", *(f"{cell:11.4g}" for cell in cells))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit with 1 where a bound is exceeded")
@@ -284,10 +319,14 @@ def main() -> None:
     given = parser.parse_args()
     if given.steps:
         expected_steps()
+        expected_rates()
         return
     if given.check and not given.ptxas:
         parser.error("--check needs ptxas: pip install nvidia-cuda-nvcc-cu12")
-    heads, exceeded = ["cc", "regs", "spill", "stack", "shared", "blocks", "f64", "mma", "lines", "seconds"], []
+    heads, exceeded = (
+        ["cc", "regs", "spill", "stack", "shared", "asked", "blocks", "f64", "mma", "lines", "seconds"],
+        [],
+    )
     print(f"{'network':32} {'kernel':8}", *(f"{head:>8}" for head in heads))
     for name in given.network or (CHECKED if given.check else NETWORKS):
         for kernel, (major, minor), cells, lines in measured(name, given.ptxas):

@@ -64,6 +64,21 @@ class Shared(NamedTuple):
     places: Any = None
 
 
+class Epochs(NamedTuple):
+    """The arguments of one call of :meth:`Engine.train_epoch`, for :meth:`TrainsMany.train_many`."""
+
+    workspace: Any
+    params: np.ndarray
+    data: Data
+    order: np.ndarray
+    batch_size: int
+    alpha: float
+    optimizer: Optimizer
+    l1: float = 0.0
+    seed: int = 0
+    losses: np.ndarray | None = None
+
+
 class Optimizer(Protocol):
     """What :meth:`Engine.train_epoch` reads of an optimizer.
 
@@ -267,6 +282,41 @@ class Engine(Protocol):
         order : ndarray of shape (n,) or (n_epochs, n), dtype intp (IN, OUT)
             Of several rows the first is shuffled, and each other one becomes the shuffle of the row before.
         random_state : numpy.random.RandomState (IN, OUT)
+        """
+
+
+class TrainsMany(Protocol):
+    """A call that an engine may have besides: one for many nets, each of which is too small to fill the device.
+
+    An engine that lacks it trains nets one after the other, or side by side on threads of its caller's.
+    """
+
+    @staticmethod
+    def train_many(calls: Sequence[Epochs]) -> list[float | Exception]:
+        """Train each net as :meth:`Engine.train_epoch` does with these arguments, all nets at the same time.
+
+        Parameters and states get the bits that ``train_epoch`` gives them, if no gradient is clipped.  The losses, and
+        what a clipped gradient is scaled by, may differ by rounding: sums of squared weights, and of the squared
+        gradient, are added in another order.
+
+        Ctrl-C and requests to stop are seen between pieces of bounded work.  Each net keeps the steps that it has done.
+
+        Parameters
+        ----------
+        calls : sequence of Epochs
+            Each with a workspace of its own.  The nets may differ in anything.
+
+        Returns
+        -------
+        list of float or Exception
+            For each call what ``train_epoch`` would return or raise.  An error of one call stops no other.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If the user or another thread stops training.
+        Exception
+            An error of the device, which ends the calls of all.  What they held back is lost.
         """
 
 

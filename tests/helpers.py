@@ -33,6 +33,8 @@ def steady_simulator():
     from numba.cuda.simulator import kernelapi
 
     def array(self, shape, dtype, alignment=None):
+        if shape == 0:  # what the launch asks for
+            return np.frombuffer(self._dynshared.data, dtype, self._dynshared_size // np.dtype(dtype).itemsize)
         caller = sys._getframe(1)
         return self._allocations.setdefault((caller.f_code, caller.f_lineno), np.empty(shape, dtype))
 

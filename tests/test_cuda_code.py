@@ -104,6 +104,8 @@ USED = {"registers": 128, "spills": 0, "stack": 0, "shared": 8448}
         ({"spills": 1}, 0, "1 bytes of spills, at most 0 are allowed"),
         ({"registers": 129}, 0, "129 registers, at most 128"),
         ({"shared": 48 * 1024 + 1}, 0, "49153 bytes of shared memory"),
+        ({"asked": 155 * 1024}, 0, None),
+        ({"asked": 220 * 1024}, 0, "233728 bytes of shared memory with what is asked for, at most 232448"),
         ({}, 2, "2 instructions in double precision, at most 0"),
     ],
 )
@@ -136,10 +138,10 @@ def test_the_check_fails_where_a_bound_is_exceeded(tool, monkeypatch, capsys, li
 
 
 def test_all_that_is_bounded_is_a_network(tool):
-    kernels = {(kernel, capability) for kernel in tool.KERNELS for capability in tool.CAPABILITIES}
     assert set(tool.CHECKED) <= set(tool.BOUNDS)
     for name, bounds in tool.BOUNDS.items():
-        assert name in tool.NETWORKS and set(bounds) == kernels
+        kernels = tool.KERNELS_OF.get(name, tool.KERNELS)
+        assert name in tool.NETWORKS and set(bounds) == {(k, cc) for k in kernels for cc in tool.CAPABILITIES}
 
 
 @needs_compiler

@@ -13,6 +13,7 @@ from typing import Any
 
 from gpu import hooks
 from gpu.children import write_json
+from gpu.many import MANY, at_once
 from gpu.named import named
 from gpu.nets import DTYPES, GRIDS, NETS, Training, compared, repeated, same_bits_in_all_grids
 from gpu.precisions import at_precision, precisions
@@ -55,10 +56,20 @@ def _grids(engine: Any, reference: Any, simulated: bool) -> Iterator[Row]:
             )
 
 
+def _many(engine: Any, reference: Any, simulated: bool) -> Iterator[Row]:
+    for name, case in MANY.items():
+        for dtype in DTYPES[-1:] if simulated else DTYPES:
+            yield (
+                f"{name}, {dtype}",
+                lambda case=case, dtype=dtype: at_once(engine, Training(case, dtype, simulated), simulated),
+            )
+
+
 def _sanitized(engine: Any, reference: Any, simulated: bool) -> Iterator[Row]:
     """Yield small networks whose machine code is on disk already: the sizes of the simulator, the code of a device."""
     for name in SANITIZED:
         yield name, lambda name=name: compared(engine, reference, Training(NETS[name], "float32", True))
+    yield "many", lambda: at_once(engine, Training(MANY["dropout, batch norm"], "float32", True), True)
     on_tensor_cores = at_precision(NETS["small tile"], "high")
     yield "tensor cores", lambda: compared(engine, reference, Training(on_tensor_cores, "float32", True))
 
@@ -68,6 +79,7 @@ CHECKS: dict[str, Callable[[Any, Any, bool], Iterator[Row]]] = {
     "nets": _nets,
     "repeats": _repeats,
     "grids": _grids,
+    "many": _many,
     "sanitized": _sanitized,
     "precisions": precisions,
 }
@@ -75,7 +87,7 @@ CHECKS: dict[str, Callable[[Any, Any, bool], Iterator[Row]]] = {
 
 def compiled(engine: Any, reference: Any, simulated: bool) -> Iterator[Row]:
     """Yield everything that compiles, what takes longest first; running it once leaves its code on disk."""
-    for name in ("nets", "grids", "sanitized", "precisions", "kernels"):
+    for name in ("nets", "grids", "many", "sanitized", "precisions", "kernels"):
         for label, check in CHECKS[name](engine, reference, simulated):
             yield f"{name}: {label}", check
 

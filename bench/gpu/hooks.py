@@ -11,7 +11,7 @@ from gpu import surroundings
 
 #: What a check may force -> its name in the engine's settings.py.
 SETTINGS = {"schedule": "SCHEDULE", "blocks": "BLOCKS_PER_PHASE", "chunk_rows": "CHUNK_ROWS"}
-SETTINGS |= {"tensor_cores": "TENSOR_CORES"}
+SETTINGS |= {"tensor_cores": "TENSOR_CORES", "many": "MANY"}
 TILES = {"small": "SMALL", "medium": "MEDIUM", "large": "LARGE"}
 
 
@@ -30,6 +30,8 @@ def forced(*, tile: str | None = None, **choices: Any) -> Iterator[None]:
         Tensor cores wherever the precision allows them.
     chunk_rows : int, optional
         Rows of a batch that are worked on together.
+    many : bool, optional
+        Whether nets of one call train together.
     """
     from fastmlp.kernels.numba_cuda import settings
 

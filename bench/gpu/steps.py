@@ -16,8 +16,13 @@ from gpu.children import last_line, read_json, run_all
 
 SCRIPT = Path(__file__).resolve().parents[1] / "gpu_check.py"
 DEVICE_TESTS = (
-    "test_cuda.py", "test_cuda_faults.py", "test_cuda_kinks.py", "test_device_arrays.py", "test_tensor_cores.py",
-)  # fmt: skip
+    "test_cuda.py",
+    "test_cuda_faults.py",
+    "test_cuda_kinks.py",
+    "test_cuda_many.py",
+    "test_device_arrays.py",
+    "test_tensor_cores.py",
+)
 TESTS_SIMULATED = 150  # of so many tests one runs in the simulator, where .ci/run runs all of them
 SANITIZERS = ("racecheck", "memcheck", "synccheck")
 SANITIZER_FOUND = 9  # its exit code where it has found something
@@ -263,6 +268,7 @@ STEPS = (
     Step("nets", 12, 45, partial(checks, "nets")),
     Step("repeats", 10, 30, partial(checks, "repeats")),
     Step("grids", 10, 30, partial(checks, "grids")),
+    Step("many", 15, 45, partial(checks, "many")),
     Step("precisions", 10, 45, partial(checks, "precisions")),
     Step("bench small", 40, 90, partial(bench, "small")),
     Step("sanitizers", 15, 60, sanitizers),

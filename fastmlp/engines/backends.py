@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fastmlp.kernels.contract import CONTRACT as CONTRACT
 from fastmlp.kernels.contract import Data as Data
+from fastmlp.kernels.contract import Epochs as Epochs
 from fastmlp.model import spelling
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Row:
     holds: Callable[[int, float], float] = _packed
     packs: bool = True  # whether it works on copies of the parameters that it is given
     side_by_side: bool = True  # whether several threads may train, each with a workspace of its own
+    at_once: int = 1  # trainings whose epochs go into one call of train_many, where the engine has it
     # The name of the matrix units in use, or None; for which values of matmul_precision; why there are none, or None.
     # The engine must import.
     matrix_units: Callable[[], tuple[str | None, tuple[str, ...], str | None]] = _no_matrix_units
@@ -106,6 +108,7 @@ BACKENDS: dict[str, Row] = {
         'pip install "fastmlp[cuda]"',
         math.inf,
         side_by_side=False,  # a launch takes the whole device
+        at_once=256,  # each net has a block, and needs a thread of Python's
     ),
     "reference": Row(
         "fastmlp.kernels.reference",

@@ -22,7 +22,7 @@ from fastmlp.model import choices, stages, weights
 from fastmlp.model.initialization import initial_params
 from fastmlp.model.network import Network
 from fastmlp.training import lbfgs
-from fastmlp.training.many import n_in_training, n_side_by_side
+from fastmlp.training.many import n_at_once, n_in_training, n_side_by_side
 from fastmlp.training.run import size_of_batches
 from fastmlp.training.stopping import keeps_best
 
@@ -76,7 +76,8 @@ def check_memory(estimator: Any, network: Network, engine: ModuleType, n_rows: i
     n = estimator.n_ens * estimator.n_cv
     if n > 1:  # all have their weights from the beginning, and keep their states to the end
         n_in_step = estimator.n_ens if ensemble.trains_in_step(estimator) else 1
-        at_work = n_in_training(n, n_side_by_side(engine, network, n, estimator.n_jobs), n_in_step)
+        together = max(n_side_by_side(engine, network, n, estimator.n_jobs), n_at_once(engine, n))
+        at_work = n_in_training(n, together, n_in_step)
         in_training = at_work * in_training + (n - at_work) * (1 + _n_states(estimator))
     try:
         network.check_memory(in_training)

@@ -35,7 +35,7 @@ from fastmlp.model.stages import UNIT_ATTRIBUTES
 from fastmlp.training.attributes import ATTRIBUTES
 from fastmlp.training.callbacks import Checkpoint, EpochInfo, watching
 from fastmlp.training.in_step import Group
-from fastmlp.training.many import Task, fit_many, n_side_by_side
+from fastmlp.training.many import Task, fit_many, n_at_once, n_side_by_side
 from fastmlp.training.validation import Evaluation, Split
 
 #: Attributes of one training or one network: an ensemble has none of them, its members do.
@@ -224,7 +224,8 @@ def train(
 
         for i, member in enumerate(members):
             member.settle = partial(settle, number=i)
-        fit_many(members, n_threads, _reporter(members) if estimator.verbose else None)
+        on_end = _reporter(members) if estimator.verbose else None
+        fit_many(members, n_threads, on_end, n_at_once(first.engine, len(members)))
     _keep(estimator, members, {name: getattr(estimator, name) for name in while_training})
     if first.group is not None and estimator.n_cv == 1:
         _take_history(estimator)

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 
-from fastmlp.search.threads import on_threads
-from fastmlp.search.trials import trains_side_by_side
+from fastmlp.search.threads import on_threads, together
+from fastmlp.search.trials import trains_at_once, trains_side_by_side
 
 
 class _OnThreads:
@@ -42,7 +42,9 @@ class _OnThreads:
             ``error_score="raise"`` the error of a fit.
         """
         self._validate_params()  # type: ignore[attr-defined] # before anybody asks the estimator
-        with on_threads(None if trains_side_by_side(self.estimator) else 1):
+        n_at_once = trains_at_once(self.estimator)
+        n_threads = None if trains_side_by_side(self.estimator) else 1
+        with together(n_at_once) if n_at_once > 1 else on_threads(n_threads):
             return super().fit(X, y, **params)  # type: ignore[misc]
 
 
@@ -63,7 +65,10 @@ class BatchedGridSearchCV(_OnThreads, GridSearchCV):
 
     Notes
     -----
-    Each fit that is under way holds a copy of its training rows.  Fits with ``backend="cuda"`` run one at a time.
+    Each fit that is under way holds a copy of its training rows.
+
+    With ``backend="cuda"`` fits take turns on the processor, whatever `n_jobs` says.  The GPU trains small networks of
+    all fits at the same time, and large ones one after the other.
 
     Examples
     --------

@@ -22,6 +22,7 @@ from sklearn import config_context
 
 from fastmlp.data import warned
 from fastmlp.kernels import interrupts, threads
+from fastmlp.training.together import Together, Turns
 
 
 class on_threads:  # used like joblib.parallel_config
@@ -60,15 +61,34 @@ class on_threads:  # used like joblib.parallel_config
     def __init__(self, n_jobs: int | None = None) -> None:
         self.n_jobs = n_jobs
 
+    def _make_backend(self) -> ThreadsBackend:
+        return ThreadsBackend(threads.allowed(self.n_jobs), copy_context())
+
     def __enter__(self) -> None:
-        n_threads = threads.allowed(self.n_jobs)
-        self._backend = ThreadsBackend(n_threads, copy_context())
-        self._config = parallel_config(backend=self._backend, n_jobs=n_threads)
+        self._backend = self._make_backend()
+        self._config = parallel_config(backend=self._backend, n_jobs=self._backend.default_n_jobs)
         self._config.__enter__()
 
     def __exit__(self, *error: Any) -> None:
         self._config.__exit__(*error)
         warned.warn_once_each(self._backend.found)
+
+
+class together(on_threads):
+    """Run fits on threads that take turns, and let the engine train the epochs of all in one call.
+
+    Parameters
+    ----------
+    n_at_once : int
+        Fits that are under way at most, whatever `n_jobs` says.
+    """
+
+    def __init__(self, n_at_once: int) -> None:
+        super().__init__()
+        self.n_at_once = n_at_once
+
+    def _make_backend(self) -> ThreadsBackend:
+        return TogetherBackend(self.n_at_once, copy_context())
 
 
 class ThreadsBackend(ThreadingBackend):
@@ -91,6 +111,11 @@ class ThreadsBackend(ThreadingBackend):
         super().__init__(nesting_level=0)
         self.default_n_jobs, self._context = n_threads, context
         self._stop, self.found = interrupts.Stop(), list[warned.Warned]()
+        self._turns = self._make_turns()
+
+    def _make_turns(self) -> Turns:
+        """Return who may work: as many as there are threads."""
+        return Turns(self.default_n_jobs)
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many threads a request gets."""
@@ -111,20 +136,40 @@ class ThreadsBackend(ThreadingBackend):
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Stop the networks in training, and begin nothing more."""
         self._stop.wanted = True
+        self._turns.wake()
         super().abort_everything(ensure_ready)
-        self._stop = interrupts.Stop()
+        self._stop, self._turns = interrupts.Stop(), self._make_turns()
 
     def _job(self, batch: Any) -> Callable[[], Any]:
         """Return the batch as a function for a thread."""
         batch.items = [(_Direct.of(function), args, kwargs) for function, args, kwargs in batch.items]
-        stop, context = self._stop, self._context.copy()
+        stop, turns, context = self._stop, self._turns, self._context.copy()
+        turns.announce(1)
 
         def run() -> Any:
-            with interrupts.stoppable(stop), warned.kept(self.found), threads.limited(1):
-                interrupts.check()
-                return batch()
+            try:
+                with interrupts.stoppable(stop), warned.kept(self.found), threads.limited(1), turns.taken():
+                    interrupts.check()
+                    return batch()
+            finally:
+                turns.end()
 
         return lambda: context.run(run)
+
+
+class TogetherBackend(ThreadsBackend):
+    """Threads that take turns; their calls of the engine are made together."""
+
+    def _make_turns(self) -> Turns:
+        return Together(self.default_n_jobs)
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Return how many fits are under way at most; ``n_jobs`` is about threads that work, here one."""
+        return self.default_n_jobs
+
+    def compute_batch_size(self) -> int:
+        """Return 1: a thread has one fit at a time."""
+        return 1
 
 
 class _Direct:

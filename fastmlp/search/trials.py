@@ -6,9 +6,11 @@ on its parameters and seeds alone, so the results are the same for any number of
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +22,7 @@ from fastmlp.estimator.base import BaseNetwork
 from fastmlp.kernels import interrupts, threads
 from fastmlp.model import choices
 from fastmlp.search.rows import Rows, Split
+from fastmlp.training import many
 from fastmlp.training.callbacks import TimeLimit
 
 #: Trials whose estimators are kept for the ensemble: the best ones. A network takes megabytes.
@@ -229,8 +232,17 @@ def n_side_by_side(estimator: Any, n_trials: int, n_jobs: int | None) -> int:
 
 def trains_side_by_side(estimator: Any) -> bool:
     """Return whether fits of this estimator may run on several threads: not if an engine takes the whole machine."""
-    named = [network.backend for network in _networks(estimator).values()]
-    return all(backends.row_of(backends.get(name)).side_by_side for name in named)
+    return all(backends.row_of(engine).side_by_side for engine in _engines(estimator))
+
+
+def trains_at_once(estimator: Any) -> int:
+    """Return how many fits of this estimator the engine trains in one call; 1 if it has no such call."""
+    return min((many.n_at_once(engine, sys.maxsize) for engine in _engines(estimator)), default=1)
+
+
+def _engines(estimator: Any) -> list[ModuleType]:
+    """Return the engines that the networks of an estimator name."""
+    return [backends.get(network.backend) for network in _networks(estimator).values()]
 
 
 def _parameters(estimator: Any, name: str) -> dict[str, Any]:

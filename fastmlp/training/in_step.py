@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from fastmlp.kernels import interrupts
+from fastmlp.training.together import Turns
 from fastmlp.training.validation import UNLINKED, Evaluation
 
 
@@ -34,7 +35,7 @@ class Group:
     def __init__(self, evaluations: Sequence[Evaluation]) -> None:
         self.size, self._evaluations = len(evaluations), list(evaluations)
         #: Holds back the networks beyond the number of threads; of the trainings side by side.
-        self.turns = threading.Semaphore(self.size)
+        self.turns = Turns(self.size)
         self._condition = threading.Condition()
         self._brought: dict[Evaluation, Any] = {}
         self._n_meetings, self._result = 0, None
@@ -54,12 +55,13 @@ class Group:
                 self._result = combine([self._brought[evaluation] for evaluation in self._evaluations])
                 self._brought, self._n_meetings = {}, meeting + 1
                 self._condition.notify_all()
+                self.turns.expect(self.size - 1)
                 return self._result
-        self.turns.release()  # another network trains while this one waits
+        self.turns.leave()  # another network trains while this one waits
         try:
             return self._result_of(meeting, of)
         finally:
-            self.turns.acquire()
+            self.turns.come_back()
 
     def _result_of(self, meeting: int, of: Evaluation) -> Any:
         """Wait for a meeting to be complete, and return what it came to."""
@@ -71,6 +73,7 @@ class Group:
                         raise KeyboardInterrupt
                 except KeyboardInterrupt:
                     del self._brought[of]  # the meeting is complete for all or for none
+                    self.turns.expect(1)
                     raise
                 self._condition.wait(interrupts.SLICE)
             return self._result  # that of the next meeting needs this network

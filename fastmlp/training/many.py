@@ -1,5 +1,7 @@
 """Several trainings side by side: on threads of this process, on the same rows, with one engine thread each.
 
+An engine that trains many nets in one call gets the epochs of all of them (together.py).
+
 ::
 
     estimators (members, trials) --a Training each--> fit_many --threads--> Run (run.py) or L-BFGS, as in a single fit
@@ -38,6 +40,7 @@ from fastmlp.training.in_step import Group
 from fastmlp.training.lbfgs import train_lbfgs
 from fastmlp.training.run import INTERRUPTED, Run, train_stochastic
 from fastmlp.training.standardized import warn_of_large_targets
+from fastmlp.training.together import Together, Turns
 from fastmlp.training.validation import Evaluation
 
 
@@ -154,6 +157,11 @@ def n_side_by_side(engine: ModuleType, network: Network, n_tasks: int, n_jobs: i
     return min(n_tasks, threads.allowed(n_jobs))
 
 
+def n_at_once(engine: ModuleType, n_tasks: int) -> int:
+    """Return how many of `n_tasks` trainings go into one call of the engine; 1 if it has no such call."""
+    return min(n_tasks, backends.row_of(engine).at_once) if hasattr(engine, "train_many") else 1
+
+
 def n_in_training(n_tasks: int, n_threads: int, n_in_step: int = 1) -> int:
     """Return how many of the trainings are under way at the same time, if `n_in_step` of them wait for one another.
 
@@ -164,7 +172,12 @@ def n_in_training(n_tasks: int, n_threads: int, n_in_step: int = 1) -> int:
     return min(n_tasks, n_groups * n_in_step)
 
 
-def fit_many(tasks: Sequence[TrainingT], n_threads: int, on_end: Callable[[TrainingT], None] | None = None) -> None:
+def fit_many(
+    tasks: Sequence[TrainingT],
+    n_threads: int,
+    on_end: Callable[[TrainingT], None] | None = None,
+    n_at_once: int = 1,
+) -> None:
     """Train all tasks, `n_threads` at a time; the bits are the same for any number of threads.
 
     Parameters
@@ -175,6 +188,9 @@ def fit_many(tasks: Sequence[TrainingT], n_threads: int, on_end: Callable[[Train
         Of :func:`n_side_by_side`.
     on_end : callable, default=None
         Called with each task that has ended, in the calling thread.
+    n_at_once : int, default=1
+        Of :func:`n_at_once`. If it is above 1, so many tasks are under way, they take turns, and their epochs go into
+        one call of the engine.
 
     Raises
     ------
@@ -189,7 +205,7 @@ def fit_many(tasks: Sequence[TrainingT], n_threads: int, on_end: Callable[[Train
     not begun keep their first weights, with ``n_iter_`` 0.  A warning says so.  Warnings of the tasks are issued in
     the calling thread, each text once.
     """
-    trainings = _Trainings(tasks, n_threads)
+    trainings = _Trainings(tasks, n_threads, n_at_once)
     interrupted = trainings.run(on_end)
     trainings.raise_first_error()
     if interrupted:
@@ -204,7 +220,7 @@ class _Trainings(Generic[TrainingT]):
     behind.  So threads take the number of a task from `todo` and put it into `ended`; the main thread only looks.
     """
 
-    def __init__(self, tasks: Sequence[TrainingT], n_threads: int) -> None:
+    def __init__(self, tasks: Sequence[TrainingT], n_threads: int, n_at_once: int) -> None:
         self.tasks, self.stop = tasks, interrupts.Stop()
         self.todo, self.ended, self.unbegun = deque(range(len(tasks))), set[int](), set[int]()
         self.errors: dict[int, BaseException] = {}
@@ -212,12 +228,14 @@ class _Trainings(Generic[TrainingT]):
         self.found = [list[warned.Warned]() for _ in tasks]
         self._contexts, self._config = [copy_context() for _ in tasks], get_config()
         self._wake = threading.Event()
-        self._turns = threading.Semaphore(n_threads)
         groups = [task.group for task in tasks if task.group is not None]
+        # tasks begin in their order, so the oldest group always has a thread for each of its networks
+        n_in_step = max((group.size for group in groups), default=1)
+        self._n_workers = n_in_training(len(tasks), max(n_threads, n_at_once), n_in_step)
+        self._turns = Turns(n_threads) if n_at_once == 1 else Together(self._n_workers)
+        self._turns.announce(self._n_workers)
         for group in groups:
             group.turns = self._turns
-        # tasks begin in their order, so the oldest group always has a thread for each of its networks
-        self._n_workers = n_in_training(len(tasks), n_threads, max((group.size for group in groups), default=1))
 
     def run(self, on_end: Callable[[TrainingT], None] | None) -> bool:
         """Train all tasks; return whether Ctrl-C has ended them."""
@@ -266,6 +284,7 @@ class _Trainings(Generic[TrainingT]):
         self.unbegun.update(self.todo.copy())  # a thread that takes one of them now does nothing
         self.ended.update(self.unbegun)
         self.todo.clear()
+        self._turns.wake()
 
     def _next(self) -> int | None:
         """Take the number of a task that nobody has begun; None if there is none."""
@@ -285,10 +304,11 @@ class _Trainings(Generic[TrainingT]):
                 self.errors[i] = error
             self.ended.add(i)
             self._wake.set()
+        self._turns.end()
 
     def _train(self, i: int) -> None:
         with (
-            self._turns,
+            self._turns.taken(),
             interrupts.stoppable(self.stop),
             warned.kept(self.found[i]),
             config_context(**self._config),

@@ -31,6 +31,7 @@ from fastmlp.training.diagnosis import Guard, has_own_formulas
 from fastmlp.training.optimizers import make_optimizer
 from fastmlp.training.order import shuffle_blocks
 from fastmlp.training.schedules import Schedule
+from fastmlp.training.together import train_epoch_of
 from fastmlp.training.validation import Evaluation
 
 #: Rows whose order may be drawn ahead: an epoch with more takes so long that its own call costs nothing.
@@ -85,6 +86,7 @@ class Run:
         one_batch: bool = False,
     ) -> None:
         self.estimator, self.engine, self.network, self.params, self.data = estimator, engine, network, params, data
+        self._train_epoch = train_epoch_of(engine)
         self.shown, self.y = params, data.y  # what users see: the same, unless targets are standardised
         self.state = states.of(estimator)
         self.stopping = self.state.stopping
@@ -94,8 +96,7 @@ class Run:
         self.order = np.arange(data.X.shape[0], dtype=np.intp) if rows is None else rows.copy()
         self.batch_size = len(self.order) if one_batch else size_of_batches(estimator, len(self.order))
         if not one_batch and estimator.batch_size != "auto" and estimator.batch_size > len(self.order):
-            text = "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
-            warn(text)
+            warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped")
         # a view of those that an epoch visits: all but what drop_last drops
         self.visited = self.order[: check_batches(estimator, len(self.order), one_batch)]
         self.workspaces: dict[int, Any] = {}  # by the size of the batches
@@ -232,7 +233,7 @@ class Run:
         try:
             _, size = self.seen[0]
             args = self._arguments(orders[:, : len(self.visited)], size)
-            self.engine.train_epoch(*args, losses=losses, **self.options)
+            self._train_epoch(*args, losses=losses, **self.options)
         finally:
             n_done = (self.optimizer.t - t) // _n_batches(self.seen)
             self.order[...] = orders[min(n_done, n - 1)]  # that of the epoch under way, if an error ends this one
@@ -331,7 +332,7 @@ class Run:
         """Return what trains on these parts, one after the other, and returns the mean loss of their rows."""
         visits = []
         for rows, size in parts:
-            train: Any = self._with_pauses if self.step_watchers else self.engine.train_epoch
+            train: Any = self._with_pauses if self.step_watchers else self._train_epoch
             visits.append(partial(train, *self._arguments(rows, size), **self.options))
         if len(visits) == 1:
             return visits[0]
@@ -349,7 +350,7 @@ class Run:
                 watcher.every_steps - self.optimizer.t % watcher.every_steps for watcher in self.step_watchers
             )
             piece = rows[start : start + n_steps * size]
-            loss = self.engine.train_epoch(workspace, params, data, piece, size, *args, **options)
+            loss = self._train_epoch(workspace, params, data, piece, size, *args, **options)
             start, total = start + len(piece), total + loss * len(piece)
             for watcher in self.step_watchers:
                 if self.optimizer.t % watcher.every_steps == 0:

@@ -21,7 +21,7 @@ _CUDA_FUNCTIONS = {
 }
 #: Registers of a thread, by kernel.  Training has one block per multiprocessor, which may use them all, so that nothing
 #: is spilled; of predictions a multiprocessor holds two: what waits for memory in one is worked on in the other.
-CUDA_REGISTERS = {"train": 255, "predict": 128, "finite_array": 128}
+CUDA_REGISTERS = {"train": 255, "train_many": 255, "predict": 128, "finite_array": 128}
 _CUDA_HEAD = {
     False: [
         "device = cuda.jit(device=True, forceinline=True)",

@@ -12,6 +12,7 @@ plan.py        tables of a network: places, tasks, phases
 workspace.py   what is kept for a network
 pace.py        how much a launch takes on
 training.py    epochs and L-BFGS's loss, as launches
+many.py        epochs of many nets at once, a block for each
 prediction.py  predictions, block by block
 engine.py      the backend: the contract's functions, from the files above
 """

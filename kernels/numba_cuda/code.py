@@ -17,7 +17,7 @@ from fastmlp.kernels.arguments import named_entry
 from fastmlp.kernels.numba_cuda import driver
 
 TEMPLATE = Path(__file__).parent / "template"
-PARTS = ("tables", "sums", "stages", "losses", "updates", "network")
+PARTS = ("tables", "sums", "stages", "losses", "updates", "network", "many")
 
 
 def _is_formula(entry: Any) -> bool:

@@ -7,6 +7,7 @@ may wait for each other.  Cycles are those of a multiprocessor; bench/cuda_resou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,6 +91,80 @@ def tile_of(widths: Sequence[int], rows: int, double: bool = False, precision: s
     fitting = [tile for tile in tiles if tile.shared * (4 << double) <= settings.SHARED_BYTES]
     blocks = driver.multiprocessors()
     return min(fitting or [settings.SMALL], key=lambda tile: of_step(widths, rows, tile, blocks))
+
+
+# --- many nets, one block each ----------------------------------------------------------------------------------------
+
+
+class Need(NamedTuple):
+    """A net, as far as it matters where it is trained; ``rows`` are worked on at a time."""
+
+    widths: tuple[int, ...]
+    rows: int
+    n_params: int
+    n_states: int
+
+
+class Inside(NamedTuple):
+    """What a block keeps in shared memory: its weights, and so many numbers of the optimizer's states."""
+
+    states: int
+    bytes: int
+
+
+def inside(need: Need, tile: CudaTile, itemsize: int) -> Inside | None:
+    """Return what a block of its own can keep of a net besides its tiles; None if the weights do not fit."""
+    room = driver.shared_bytes() - tile.shared * itemsize
+    for n_states in (need.n_states, 0):
+        n_bytes = (1 + n_states) * need.n_params * itemsize
+        if n_bytes <= room:
+            return Inside(n_states * need.n_params, n_bytes)
+    return None
+
+
+@lru_cache(maxsize=1024)
+def of_net(widths: Sequence[int], rows: int, tile: CudaTile) -> float:
+    """Return the cycles of a step that one block takes alone; ``TILE_CYCLES`` have the stages of 256 results."""
+    way = _on_way(widths, rows)
+    gradients = [Product(fan_in, fan_out, rows) for fan_in, fan_out in pairwise(widths)]
+    tiles = [pieces(p.rows, tile.size) * pieces(p.columns, tile.size) for p in [*way, *gradients]]
+    more = sum(tiles[: len(way)]) * settings.STAGE * max(0.0, (tile.size / 16) ** 2 - 1)
+    terms = sum(n * p.depth for n, p in zip(tiles, [*way, *gradients], strict=True))
+    more += terms * settings.MORE_CYCLES.get(tile.size, 0.0)
+    return of_rows(widths, rows, tile, 1) + of_slices(widths, rows, tile, 1) - 2 * settings.BARRIER + more
+
+
+@lru_cache(maxsize=1024)
+def _of_all_blocks(widths: Sequence[int], rows: int, double: bool, precision: str, blocks: int) -> float:
+    """Return the cycles of a step that all multiprocessors take together."""
+    return of_step(widths, rows, tile_of(widths, rows, double, precision), blocks)
+
+
+def tile_of_many(needs: Sequence[Need], itemsize: int, precision: str = "highest") -> CudaTile | None:
+    """Return the tile for nets with a block each, whose products are these of one net alone; None if no net fits."""
+    if driver.simulated():
+        tiles = [(settings.SIMULATED if precision == "highest" else settings.SIMULATED_WARPS).at(precision)]
+    else:
+        tiles = [tile.at(precision) for tile in settings.TILES]
+        tiles = [tile for tile in tiles if tile.shared * itemsize <= settings.SHARED_BYTES]
+    if not tiles:
+        return None
+    ways = []
+    for tile in tiles:
+        fitting = [need for need in needs if inside(need, tile, itemsize) is not None]
+        ways.append((-len(fitting), sum(of_net(need.widths, need.rows, tile) for need in fitting)))
+    best = min(range(len(tiles)), key=ways.__getitem__)
+    return tiles[best] if ways[best][0] else None
+
+
+def many_pay(needs: Sequence[Need], tile: CudaTile, itemsize: int) -> bool:
+    """Return whether nets that fit train faster together, each on one multiprocessor, than each on all of them."""
+    if settings.MANY is not None or driver.simulated():
+        return settings.MANY is not False and len(needs) > 0
+    blocks = driver.multiprocessors()
+    own = [of_net(need.widths, need.rows, tile) for need in needs]
+    apart = sum(_of_all_blocks(need.widths, need.rows, itemsize == 8, tile.precision, blocks) for need in needs)
+    return max(sum(own) / blocks, *own) < apart
 
 
 def schedule_of(network: Network, rows: int, tile: CudaTile, blocks: int) -> str:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from glob import glob
 from importlib import import_module
@@ -32,7 +32,7 @@ PACKAGES = {"numba_cuda": "numba.cuda", "numba_cuda_mlir": "numba_cuda_mlir.cuda
 REDIRECTOR = "_numba_cuda_redirector"
 #: The oldest driver that numba-cuda works with, as the CUDA version that it supports.
 OLDEST_DRIVER = 12000
-SIMULATED_BYTES = 2**30
+SIMULATED_BYTES, SIMULATED_SHARED_BYTES = 2**30, 227 * 1024
 DRIVER_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 #: Where Linux keeps the devices; the second: a GPU of the Windows around it.
 DEVICE_FILES = ("/dev/nvidia[0-9]*", "/dev/dxg")
@@ -191,6 +191,13 @@ def multiprocessors() -> int:
     return int(api().get_current_device().MULTIPROCESSOR_COUNT)
 
 
+def shared_bytes() -> int:
+    """Return how many bytes of shared memory a block may have on the GPU that this thread works on."""
+    if simulated():
+        return SIMULATED_SHARED_BYTES
+    return int(api().get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+
+
 def tensor_cores() -> bool:
     """Return whether this thread's GPU multiplies TF32, and the package can write such an instruction."""
     if package() != "numba_cuda":
@@ -319,10 +326,10 @@ def _size(n: float) -> str:
 
 
 class Launch:
-    """A kernel with its number of blocks and threads and its stream, ready to be called."""
+    """A kernel with its number of blocks and threads, its stream and bytes of shared memory, ready to be called."""
 
-    def __init__(self, kernel: Any, blocks: int, threads: int, stream: Any = 0) -> None:
-        self._kernel, self._configuration = kernel, (blocks, threads, stream)
+    def __init__(self, kernel: Any, blocks: int, threads: int, stream: Any = 0, shared: int = 0) -> None:
+        self._kernel, self._configuration = kernel, (blocks, threads, stream, shared)
         self._configured: Any = None
         if not simulated():  # there a kernel keeps one configuration, the latest
             with _lock, warnings.catch_warnings():
@@ -362,13 +369,29 @@ class Timer:
         return 1e-3 * float(api().event_elapsed_time(*self._events))
 
 
+def _compiled(kernel: Any, signature: tuple) -> Any:
+    with _lock:
+        return kernel.overloads.get(signature) or kernel.compile(signature)
+
+
 def cooperative_blocks(kernel: Any, signature: tuple, threads: int) -> int:
     """Return how many blocks of a kernel fit on the device at once."""
     if simulated():
         return 1
-    with _lock:
-        compiled = kernel.overloads.get(signature) or kernel.compile(signature)
-    return int(compiled.max_cooperative_grid_blocks(threads))
+    return int(_compiled(kernel, signature).max_cooperative_grid_blocks(threads))
+
+
+def allow_shared(kernel: Any, arguments: Sequence[Any], n_bytes: int) -> None:
+    """Let a kernel's blocks have so many bytes of shared memory besides what its text asks for.
+
+    A block gets 48 KiB without asking; the package asks for no more by itself.
+    """
+    if simulated():
+        return
+    function = _compiled(kernel, tuple(map(kernel.typeof_pyval, arguments)))._codelibrary.get_cufunc()
+    module = import_module(f"{PACKAGES[package() or 'numba_cuda']}.cudadrv.driver")
+    attribute = module.binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    module.driver.cuKernelSetAttribute(attribute, n_bytes, function.handle, function.device.id)
 
 
 # --- generated modules ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ called.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from fastmlp.kernels.arguments import (
 from fastmlp.kernels.contract import (
     NO_WEIGHT,
     Data,
+    Epochs,
     Optimizer,
     Shared,
     busy,
@@ -42,7 +44,7 @@ from fastmlp.kernels.contract import (
     refuse_shared,
     shuffle_each,
 )
-from fastmlp.kernels.numba_cuda import driver
+from fastmlp.kernels.numba_cuda import driver, many
 from fastmlp.kernels.numba_cuda.memory import check_samples, device_view, on_device
 from fastmlp.kernels.numba_cuda.prediction import Blocks, prediction_of
 from fastmlp.kernels.numba_cuda.prediction import all_finite as all_finite
@@ -192,6 +194,16 @@ def _steps(
         raise ZeroDivisionError(NO_WEIGHT)
     penalised = (value + 0.5 * alpha * squares + l1 * magnitudes) / sums
     return float(penalised @ counts) / training.n
+
+
+def train_many(calls: Sequence[Epochs]) -> list[float | Exception]:
+    """Train many nets, each as by :func:`train_epoch`: those that are small enough at the same time, a block each.
+
+    See :meth:`fastmlp.kernels.contract.TrainsMany.train_many` for the arguments and what is raised.
+    """
+    for call in calls:
+        _workspace(call.workspace)
+    return many.train(calls, lambda call: train_epoch(*call))
 
 
 def shuffle(order: np.ndarray, random_state: np.random.RandomState) -> None:

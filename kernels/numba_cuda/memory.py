@@ -190,7 +190,7 @@ class Rows:
     """The rows of a fit: X, targets and sample weights, uploaded when they are first seen."""
 
     def __init__(self, data: Any, n_outputs: int, by_class: bool, dtype: np.dtype) -> None:
-        self.given = tuple(data)
+        self.given, self.key = tuple(data), self.key_of(data, n_outputs, by_class, dtype)
         self.n = int(data.X.shape[0])
         if self.n == 0:
             raise ValueError("X must have at least one row")
@@ -201,6 +201,22 @@ class Rows:
         self.y = allocate(1, dtype, "y") if by_class else vector(y, dtype, "y")
         self.classes = vector(y, np.int32, "y") if by_class else allocate(1, np.int32, "y")
         self.weight = allocate(1, dtype, "sample_weight") if weight is None else vector(weight, dtype, "sample_weight")
+
+    @staticmethod
+    def key_of(data: Any, n_outputs: int, by_class: bool, dtype: np.dtype) -> tuple:
+        """Return what tells rows from others, as long as both are there."""
+        return (*map(id, data), n_outputs, by_class, dtype)
+
+    def vectors(self) -> dict[str, Any]:
+        """Return the device vectors by name."""
+        samples = {"X": self.samples.X, "indptr": self.samples.indptr, "indices": self.samples.indices}
+        return samples | {"y": self.y, "classes": self.classes, "weight": self.weight}
+
+    def move(self, vectors: dict[str, Any]) -> None:
+        """Be in these vectors from now on, which hold the same numbers."""
+        own = dict(vectors)
+        self.samples = self.samples._replace(**{name: own.pop(name) for name in ("X", "indptr", "indices")})
+        vars(self).update(own)
 
     def are(self, data: Any) -> bool:
         return all(ours is theirs for ours, theirs in zip(self.given, data, strict=True))

@@ -1,7 +1,7 @@
 """Tables that the kernels read: where everything lies, and what a step consists of.
 
-Where it sits: training.py and prediction.py make a :class:`Plan` for each way of calling the kernels.  The names of the
-tables' entries are template/tables.py's.
+Where it sits: training.py and prediction.py make a :class:`Plan` for each way of calling the kernels, many.py a
+:class:`Layout` for each of its nets.  The names of the tables' entries are template/tables.py's.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from fastmlp.kernels.numba_cuda.workspace import Workspace
 
 
-class Plan:
-    """The tables that the kernels read, and the buffer that they work in, for one way of calling them.
+class Layout:
+    """The tables that the kernels read, on the host, for one way of calling them.
 
     Parameters
     ----------
@@ -36,10 +36,12 @@ class Plan:
 
     Attributes
     ----------
-    net, layers : device vectors of int64
+    entries, rows_of_layers : ndarray of int64
         See the names of their entries in template/tables.py and layer_table.py.
-    work : device vector
-        Activations and deltas of ``rows`` rows.
+    tasks : list of tuples
+        What the phase SLICES does.
+    size : int
+        Numbers of the activations and deltas of ``rows`` rows.
     """
 
     def __init__(
@@ -70,13 +72,28 @@ class Plan:
             net[code.DELTA_OUT], net[code.ROW_LOSS] = layers["delta"][-1], self._room(rows)
             self.tasks = _tasks(ws, code)
             net[code.N_TASKS] = len(self.tasks)
-        self.work = driver.allocate(self.size, ws.dtype, f"the activations of {rows} rows")
-        self.net, self.layers = table(net), table(layers.view(np.int64))
+        self.entries, self.rows_of_layers = net, layers.view(np.int64).reshape(-1)
 
     def _room(self, n: int) -> int:
         """Return the place of n more numbers in ``work``."""
         self.size += n
         return self.size - n
+
+
+class Plan(Layout):
+    """A layout with its tables on the device, and the buffer that the kernels work in.
+
+    Attributes
+    ----------
+    net, layers : device vectors of int64
+    work : device vector
+        Activations and deltas of ``rows`` rows.
+    """
+
+    def __init__(self, ws: Workspace, code: ModuleType, rows: int, **options: bool) -> None:
+        super().__init__(ws, code, rows, **options)
+        self.work = driver.allocate(self.size, ws.dtype, f"the activations of {rows} rows")
+        self.net, self.layers = table(self.entries), table(self.rows_of_layers)
 
 
 def table(array: Any, dtype: Any = np.int64) -> Any:
@@ -96,7 +113,7 @@ def _tasks(ws: Workspace, code: ModuleType) -> list[tuple[int, int, int, int]]:
     return tasks
 
 
-def phases_of(ws: Workspace, plan: Plan, schedule: str, update: bool) -> list[tuple[int, int, int, int]]:
+def phases_of(ws: Workspace, plan: Layout, schedule: str, update: bool) -> list[tuple[int, int, int, int]]:
     """Return rows (kind, first, last, spread) of a step."""
     code, last, whole = plan.code, ws.n_layers - 1, ws.network.whole_batch
     slices = [(code.SLICES, 0, 0, 0), *([(code.UPDATE, 0, 0, 0)] if update else [])]

@@ -36,6 +36,9 @@ CYCLES = {
     "medium": {16: 4.3, 32: 8.0, 64: 17.4},
 }
 LATENCY, TILE_CYCLES, UPDATE, BARRIER = 300, 1200, 400, 3400
+#: Where a block does all tiles itself, as counted: cycles of bias, activation and slope of 256 results, and what a term
+#: of a tile's product takes more.
+STAGE, MORE_CYCLES = 100, {64: 7.0}
 #: Blocks of kernels that have no barrier of the grid.
 BLOCKS_WITHOUT_BARRIER, SIMULATED_BLOCKS = 1024, 2
 
@@ -48,6 +51,8 @@ OVERLAP_ROWS, OVERLAP_BLOCKS = 4096, 4
 
 #: "rows" or "layers" instead of the schedule that promises to be faster.
 SCHEDULE: str | None = None
+#: Whether nets train together in one launch, instead of what promises to be faster.
+MANY: bool | None = None
 #: Tensor cores wherever the precision allows them, instead of where they promise to be faster.
 TENSOR_CORES = False
 #: This number of blocks and a launch for each phase, instead of a cooperative launch for all phases.

@@ -25,6 +25,7 @@ from fastmlp.kernels.numba_cuda.memory import Mirror, Rows, check_samples
 
 if TYPE_CHECKING:
     from fastmlp.kernels.codegen import CudaTile
+    from fastmlp.kernels.numba_cuda.many import Bundle
     from fastmlp.kernels.numba_cuda.plan import Plan
     from fastmlp.kernels.numba_cuda.prediction import Prediction
     from fastmlp.kernels.numba_cuda.training import Training
@@ -58,6 +59,7 @@ class Workspace:
         refuse("cuda", network)
         self.loss, activations = loss_code(network.loss), [activation_code(entry) for entry in network.activations]
         self.distinct = tuple(dict.fromkeys(activations))
+        self.choices = self.dtype, self.distinct, self.loss.entry  # what its code is made of, besides sizes and a rule
         self.kinds = [self.distinct.index(activation) for activation in activations]
         self.n_outputs, self.n_layers = network.widths[-1], len(network.widths) - 1
         self.rates = [network.input_dropout, *(network.dropout or [0.0] * len(activations))]
@@ -77,6 +79,7 @@ class Workspace:
         self.running = False  # whether steps were launched and nobody has noted yet that they are done
         self.prediction: Prediction | None = None
         self.latest: Training | None = None
+        self.bundle: Bundle | None = None  # of the nets that it was trained with last
 
     def check_device(self) -> None:
         """Refuse a thread that works on another GPU than the one that the arrays are on.
@@ -106,12 +109,14 @@ class Workspace:
         """Number of weights, without biases."""
         return sum(i * j for i, j in pairwise(self.network.widths))
 
-    def data(self, data: Any) -> Rows:
-        """Return the rows of a fit, on the device."""
+    def data(self, data: Any, shelf: dict[tuple, Rows] | None = None) -> Rows:
+        """Return the rows of a fit, on the device; ``shelf``: rows that are there, by their keys."""
         if self.rows is None or not self.rows.are(data):
             check_samples(data.X, self.network.widths[0], self.dtype)
             self.rows, self.prediction, self.latest = None, None, None  # room for the new ones
-            self.rows = Rows(data, self.n_outputs, self.loss.by_class, self.dtype)
+            shelf, kind = {} if shelf is None else shelf, (self.n_outputs, self.loss.by_class, self.dtype)
+            key = Rows.key_of(data, *kind)
+            self.rows = shelf[key] = shelf.get(key) or Rows(data, *kind)
         return self.rows
 
     @cached_property
@@ -152,6 +157,27 @@ class Workspace:
         for mirror, array in zip(self.mirrors, arrays, strict=False):
             mirror.upload(array)
         return self.all_states
+
+    def move(self, params: Any, states: Any) -> None:
+        """Keep parameters and states in these device vectors from now on; what is there goes along."""
+        if self.running:
+            self.forget()
+        n = self.n_params
+        with deferred():
+            self.latest = None  # its launches know the old places
+            if "params" in vars(self):
+                params.copy_to_device(self.params.device)
+                self.params.device = params
+            else:
+                self.params = Mirror(params)
+            count = states.size // n
+            self.mirrors += [Mirror(None) for _ in range(count - len(self.mirrors))]
+            for k, mirror in enumerate(self.mirrors[:count]):
+                part = states[k * n : (k + 1) * n]
+                if mirror.device is not None:
+                    part.copy_to_device(mirror.device)
+                mirror.device = part
+            self.all_states = states
 
     # --- what the device owes the host --------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ def tiles_phase(d, s, shared, first, last, spread):
     if spread:
         width = entry(d, first, FAN_OUT) if first < n else entry(d, 2 * n - first, FAN_IN)
         across = (width + TILE - 1) // TILE
-    t = cuda.blockIdx.x
+    t = s.block
     while t < across * ((s.rows + TILE - 1) // TILE):
         i0, j0 = t // across * TILE, t % across * TILE
         if first == 0 and spread == 0 and d.net[USE_INPUT]:
@@ -111,7 +111,7 @@ def tiles_phase(d, s, shared, first, last, spread):
         while operation < last:
             tile_operation(d, s, shared, operation, i0, j0, spread)
             operation += 1
-        t += cuda.gridDim.x
+        t += s.blocks
 
 
 @device
@@ -159,23 +159,23 @@ def narrow_product(d, s, shared, k, i0):
 @device
 def narrow_phase(d, s, shared):
     """The output layer and the loss, NARROW rows at a time."""
-    i0 = cuda.blockIdx.x * NARROW
+    i0 = s.block * NARROW
     while i0 < s.rows:
         narrow_product(d, s, shared, d.net[N_LAYERS] - 1, i0)
         cuda.syncthreads()
         loss_rows(d, s, shared, i0, min(i0 + NARROW, s.rows))
-        i0 += cuda.gridDim.x * NARROW
+        i0 += s.blocks * NARROW
 
 
 @device
 def columns_phase(d, s, shared, kind, k):
-    j0 = cuda.blockIdx.x * COLUMNS
+    j0 = s.block * COLUMNS
     while j0 < entry(d, k, FAN_OUT):
         if kind == BATCH_FORWARD:
             batch_forward(d, s, shared, k, j0)
         else:
             batch_backward(d, s, shared, k, j0)
-        j0 += cuda.gridDim.x * COLUMNS
+        j0 += s.blocks * COLUMNS
 
 
 @device
@@ -194,10 +194,10 @@ def run_phase(d, s, shared, phase, alpha, l1, max_norm):
         if s.last:
             update_slices(d, s, shared, max_norm)
     else:
-        i = cuda.blockIdx.x
+        i = s.block
         while i < s.rows:
             gather_row(d, s, i)
-            i += cuda.gridDim.x
+            i += s.blocks
 
 
 # --- what is launched -------------------------------------------------------------------------------------------------
@@ -229,7 +229,8 @@ def train(
             at = chunk * net[MAX_ROWS]
             rows = min(net[MAX_ROWS], batch_rows - at)
             last = 1 if chunk + 1 == n_chunks else 0
-            s = Step(step - offset, step * batch_size + at, at, rows, batch_rows, last, 1, 1)
+            first = step * batch_size + at
+            s = Step(step - offset, first, at, rows, batch_rows, last, 1, 1, cuda.blockIdx.x, cuda.gridDim.x)
             phase = first_phase
             while phase < last_phase:
                 run_phase(d, s, shared, phase, alpha, l1, max_norm)
@@ -247,11 +248,11 @@ def predict(net, layers, X, indptr, indices, order, params, work, masks, out, fl
     d = Data(
         net, layers, layers, layers, X, indptr, indices, X, indices, X, order, params, X, X, work, X, X, masks, X
     )  # fmt: skip
-    s = Step(first * 0, first, first * 0, rows, rows, 1, gathered, 0)
+    s = Step(first * 0, first, first * 0, rows, rows, 1, gathered, 0, cuda.blockIdx.x, cuda.gridDim.x)
     shared = cuda.shared.array(SHARED, REAL, alignment=16)
     k = net[N_LAYERS] - 1
     width, tid, lane = entry(d, k, FAN_OUT), cuda.threadIdx.x, cuda.threadIdx.x % LANES
-    i0 = cuda.blockIdx.x * TILE
+    i0 = s.block * TILE
     while i0 < rows:
         check_finite(d, s, flags, i0)
         rows_forward(d, s, shared, i0)
@@ -266,7 +267,7 @@ def predict(net, layers, X, indptr, indices, order, params, work, masks, out, fl
             while j < width and inside:
                 out[U(at + j)] = out[U(at + j)] / total if SOFTMAX_LINK else link(work[U(z_at + j)])
                 j += LANES
-        i0 += cuda.gridDim.x * TILE
+        i0 += s.blocks * TILE
 
 
 @device

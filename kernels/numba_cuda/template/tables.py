@@ -14,8 +14,9 @@ Data = record(
     )
 )
 #: A chunk of a batch: the step's row in the tables, its first row in ``order``, its first row in the batch, its rows,
-#: those of the batch, whether it is the last chunk, whether rows are found through ``order``, whether it is training.
-Step = record(namedtuple("Step", "number first at rows batch_rows last gathered training"))
+#: those of the batch, whether it is the last chunk, whether rows are found through ``order``, whether it is training;
+#: which of the blocks that share the chunk this is, and how many they are.
+Step = record(namedtuple("Step", "number first at rows batch_rows last gathered training block blocks"))
 
 # entries of ``net``
 N_LAYERS, N_PARAMS, N_TRAINED, N_TASKS, MAX_ROWS, USE_INPUT, INPUT = 0, 1, 2, 3, 4, 5, 6

@@ -88,7 +88,7 @@ def loss_task(d, s, shared, t):
 
 @device
 def slices_phase(d, s, shared, alpha, l1):
-    t = cuda.blockIdx.x
+    t = s.block
     while t < d.net[N_TASKS]:
         at = t * TASK_COLUMNS
         kind, k = d.tasks[U(at)], d.tasks[U(at + 1)]
@@ -98,7 +98,7 @@ def slices_phase(d, s, shared, alpha, l1):
             loss_task(d, s, shared, t)
         else:
             vector_task(d, s, shared, t, kind, k, d.tasks[U(at + 3)])
-        t += cuda.gridDim.x
+        t += s.blocks
 
 
 @device
@@ -112,8 +112,8 @@ def update_slices(d, s, shared, max_norm):
             t += THREADS
         factor = max_norm / (sqrt_(block_sum(shared, total)) + REAL(1e-6))
         factor = ONE if factor > ONE else factor  # lets NaN through
-    i = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    i = s.block * THREADS + cuda.threadIdx.x
     while i < d.net[N_TRAINED]:
         p = d.params[U(i)] * u[KEEP]
         d.params[U(i)] = rule(d.states, i, d.net[N_PARAMS], p, d.grad[U(i)] * factor, u)
-        i += cuda.gridDim.x * THREADS
+        i += s.blocks * THREADS
