@@ -17,7 +17,7 @@ from sklearn.datasets import make_classification, make_regression
 from threadpoolctl import threadpool_limits
 
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.kernels import _engine, threads
+from fastmlp.kernels import _engine, interrupts, threads
 from fastmlp.model.network import Network
 
 from helpers import make_data, make_network, make_optimizer, make_params
@@ -111,6 +111,32 @@ def test_same_bits_where_gradients_go_from_thread_to_thread(case, dtype):
         assert optimizer.t == 3 + 2 + 2
         found.append((loss, params.tobytes(), *(state.tobytes() for state in optimizer.states)))
     assert all(each == found[0] for each in found)
+
+
+@pytest.mark.parametrize("n_jobs", [2, 3])
+@pytest.mark.parametrize("batch", [150, 303, 400, 515, 700])
+def test_an_interrupted_step_is_dropped_whole(batch, n_jobs):
+    """Gradients go from thread to thread; after Ctrl-C parameters and states are those of the steps done."""
+    rng = np.random.default_rng(0)
+    net = make_network((20, 48, 33, 3), dtype=np.dtype("float32"))
+    data, first, order = make_data(rng, net, 700), make_params(rng, net), np.arange(400 * batch) % 700
+    stop, params, optimizer = interrupts.Stop(), first.copy(), _sgd(net)
+    stop.wanted = True
+    workspace = _engine.workspace(net, batch, n_jobs)
+    with interrupts.stoppable(stop), pytest.raises(KeyboardInterrupt):
+        _engine.train_epoch(workspace, params, data, order, batch, 0.1, optimizer)
+    assert workspace.relays
+    alone = _sgd(net)
+    n_done = optimizer.t - alone.t
+    assert 0 < n_done < 400
+    _engine.train_epoch(_engine.workspace(net, batch, 1), first, data, order[: batch * n_done], batch, 0.1, alone)
+    assert params.tobytes() == first.tobytes()
+    assert alone.states[0].tobytes() == optimizer.states[0].tobytes()
+
+
+def _sgd(net):
+    """Steps with a state, some of which are done."""
+    return make_optimizer(np.random.default_rng(1), "momentum", net.n_params, net.dtype)
 
 
 def network(*widths):

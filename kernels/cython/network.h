@@ -669,6 +669,8 @@ static int FN(relay_slices)(const FN(chunk) *c, long turn, int last)
 {
     fm_workspace *ws = c->ws;
     fm_relay *relay = ws->relay;
+    if (c->member == 0 && ws->interrupted) /* without its rows nobody goes on, so nothing of the step is updated */
+        return 0;
     if (!fm_turn_wait(&relay->turns[0], turn, &relay->stop))
         return 0;
     const double weight = FN(relay_sums)(c);
