@@ -24,7 +24,6 @@ import fastmlp
 from fastmlp.engines import backends
 from fastmlp.engines.backends import Data
 from fastmlp.kernels import code_folder, codegen, formulas, threads
-from fastmlp.kernels.numba_cpu import cache as cache_of_code
 from fastmlp.model.network import Network
 
 from helpers import Steps
@@ -137,6 +136,8 @@ def cache(tmp_path_factory):
     """A folder with the code of a fit in float64, copied from that of this machine; what such a fit comes to."""
     weights = fit_elsewhere()[1]
     place = tmp_path_factory.mktemp("cache") / "copy"
+    from fastmlp.kernels.numba_cpu import cache as cache_of_code  # only where Numba compiles
+
     name = cache_of_code.folder().name
     shutil.copytree(
         code_folder.user_folder() / name, place / name, ignore=shutil.ignore_patterns("*float32*", "*.part")
