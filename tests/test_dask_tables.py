@@ -158,10 +158,11 @@ def test_wrong_input(client, make, options, message):
 def test_other_columns_are_refused_before_anything_is_computed():
     ours = on_dask("TabMRegressor").fit(*rows_of("TabMRegressor", "frame"))
     X = spread(rows_of("TabMRegressor", "frame")[0])
+    for other in (X.drop(columns="age"), X.rename(columns={"age": "years"})):
+        with pytest.raises(ValueError, match=r"X has the columns .*, those of fit were \[.*'age'.*\], in this order"):
+            ours.predict(other)
     with pytest.raises(ValueError, match="X has 4 features, but TabMRegressor is expecting 5 features"):
-        ours.predict(X.drop(columns="age"))
-    with pytest.raises(ValueError, match="those of fit were"):
-        ours.predict(X.rename(columns={"age": "years"}))
+        ours.predict(X.to_dask_array(lengths=True)[:, 1:])
 
 
 def test_categories_of_numbers_stay_categories_in_joined_blocks():

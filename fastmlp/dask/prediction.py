@@ -61,15 +61,14 @@ def _sample(estimator: Any, X: Frame | da.Array) -> Any:
 def _check_features(estimator: Any, X: Any) -> None:
     """Refuse other columns than those of fit, before anything is computed."""
     names = getattr(estimator, "feature_names_in_", None)
+    is_frame = isinstance(X, Frame) and X.ndim == 2
+    if names is not None and is_frame and list(X.columns) != list(names):
+        raise ValueError(f"X has the columns {list(X.columns)}, those of fit were {list(names)}, in this order")
     if X.ndim != 2 or X.shape[1] != estimator.n_features_in_:
         n = f"{X.shape[1]} features" if X.ndim == 2 else f"{X.ndim} dimension"
         raise ValueError(f"X has {n}, but {type(estimator).__name__} is expecting {estimator.n_features_in_} features")
-    if names is None:
-        return
-    if not isinstance(X, Frame):
+    if names is not None and not is_frame:
         warn(f"X does not have valid feature names, but {type(estimator).__name__} was fitted with feature names")
-    elif list(X.columns) != list(names):
-        raise ValueError(f"X has the columns {list(X.columns)}, those of fit were {list(names)}, in this order")
 
 
 def _of_block(X: Any, estimator: Any, method: str, like: np.ndarray | None) -> np.ndarray:
