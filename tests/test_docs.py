@@ -201,6 +201,8 @@ def modules():
 
 @pytest.mark.parametrize("name", modules())
 def test_doctests(name):
+    if name.startswith("fastmlp.dask."):
+        pytest.importorskip("distributed")
     module = importlib.import_module(name)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     failed, _ = doctest.testmod(module, optionflags=flags)
