@@ -230,6 +230,18 @@ def test_same_bits_each_time(clients):
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.exhaustive
+def test_rows_of_X_get_no_second_owner(client):
+    """Which rank a block belongs to must not depend on what an earlier fit has copied."""
+    first, second = client.scheduler_info()["workers"]
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 1)), rng.integers(2, size=(60, 9))  # y is longer: Dask would bring X to it
+    X = client.persist(da.from_array(X, chunks=(20, 1)), workers=[first])
+    y = client.persist(da.from_array(y, chunks=(20, 9)), workers=[second])
+    DaskMLPClassifier((3,), max_iter=2, client=client).fit(X, y)
+    assert set(client.who_has(X).values()) == {(first,)}
+
+
 # --- predictions ------------------------------------------------------------------------------------------------------
 
 FITTED = {

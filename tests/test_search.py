@@ -374,13 +374,13 @@ def test_own_callbacks_are_called_and_stay():
 
 
 class Interrupting:
-    """A callback that presses Ctrl-C in a fit of many epochs, once."""
+    """A callback that presses Ctrl-C in a fit of many epochs, once, as soon as it may."""
 
-    def __init__(self):
-        self.pressed = False
+    def __init__(self, may_press=True):
+        self.may_press, self.pressed = may_press, False
 
     def __call__(self, info):
-        if info.max_iter > 10**6 and not self.pressed:
+        if info.max_iter > 10**6 and self.may_press and not self.pressed:
             self.pressed = True
             _thread.interrupt_main()
 
@@ -390,9 +390,15 @@ class Interrupting:
 
 def test_interruption_keeps_the_ensemble_of_finished_trials():
     endless = {"max_iter": [10**9], "n_iter_no_change": [np.inf], "alpha": LogUniform(1e-4, 1)}
-    estimator = small(callbacks=[Interrupting()])
+    interrupting = Interrupting(may_press=False)
+
+    def judged(estimator, X, y):
+        """Score a trial: only the first one comes to its end, and nothing stops it any more."""
+        interrupting.may_press = True
+        return estimator.score(X, y)
+
     with pytest.warns(UserWarning, match="the search was interrupted: .* of the 1 trials"):
-        found = search(estimator, endless, n_trials=9, n_jobs=2).fit(X, Y)
+        found = search(small(callbacks=[interrupting]), endless, n_trials=9, n_jobs=2, scoring=judged).fit(X, Y)
     assert found.cv_results_["status"][0] == "finished"
     assert set(found.cv_results_["status"][1:]) == {"interrupted"}
     assert len(found.estimators_) == 1

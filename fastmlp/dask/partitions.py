@@ -7,7 +7,7 @@ described by a small task each, and never moved, except those few that lie apart
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -215,8 +215,8 @@ def _what_is_wrong(X: Any, y: Any, weight: Any, mixed: bool) -> str | None:
     return None
 
 
-async def computed(client: Client, futures: Sequence[Future], timeout: float) -> None:
-    """Wait until futures have ended, well or not.
+async def computed(client: Client, futures: Sequence[Future], timeout: float, homes: Collection[str] = ()) -> None:
+    """Wait until futures have ended, well or not, or until one of these homes, the addresses of workers, is lost.
 
     Raises
     ------
@@ -235,6 +235,26 @@ async def computed(client: Client, futures: Sequence[Future], timeout: float) ->
         await pulse.look()
         if pending and time.monotonic() - last > timeout and (silent := pulse.silent()):
             raise pulse.hangs(silent[0])
+        if any(map(pulse.why_lost, homes)):
+            return
+
+
+async def _described(client: Client, rows: Table, classify: bool, timeout: float) -> list[Future]:
+    """Return a description of each block, made where its rows of X lie.
+
+    Elsewhere it would leave a copy of X there: a second owner, for as long as Dask keeps it, and another sum of ranks.
+    """
+    blocks = list(zip(rows.X, rows.y, rows.weight, strict=True))
+    await computed(client, [future for block in blocks for future in block if future is not None], timeout)
+    found = dict[int, Future]()
+    while missing := [i for i in range(len(blocks)) if i not in found or not found[i].done()]:
+        await computed(client, rows.X, timeout)  # a worker may have left just now
+        where = dict(zip(missing, await owners(client, [rows.X[i] for i in missing]), strict=True))
+        for i, at in where.items():
+            found[i] = client.submit(describe, *blocks[i], classify, rows.mixed, pure=False, workers=at or None)
+        homes = {address for at in where.values() for address in at}
+        await computed(client, [found[i] for i in missing], timeout, homes)
+    return [found[i] for i in range(len(blocks))]
 
 
 async def ready(client: Client, rows: Table, classify: bool, timeout: float) -> None:
@@ -247,9 +267,7 @@ async def ready(client: Client, rows: Table, classify: bool, timeout: float) -> 
     Exception
         What the computation of a block has raised, with a note that names the partition.
     """
-    blocks = zip(rows.X, rows.y, rows.weight, strict=True)
-    found = [client.submit(describe, *block, classify, rows.mixed, pure=False) for block in blocks]
-    await computed(client, found, timeout)
+    found = await _described(client, rows, classify, timeout)
     for i, future in enumerate(found):
         if future.status != "finished":
             raise await _error_of(future, f"partition {i} of {rows.label}")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from types import ModuleType
@@ -245,19 +245,9 @@ class _Trainings(Generic[TrainingT]):
         try:
             while True:
                 try:
-                    for worker in to_start:
-                        worker.start()
-                    ended = self.ended.copy()  # threads add to it at any time: what is told of is what is counted
-                    for i in sorted(ended - told - self.unbegun - self.errors.keys()) if on_end is not None else ():
-                        told.add(i)
-                        on_end(self.tasks[i])  # type: ignore[misc] # which is not None
-                    if len(ended) == len(self.tasks):
-                        _join(workers)
-                        return interrupted
-                    self._wait()
-                    if self.errors:
-                        self._end()
-                    interrupts.check()  # this thread may itself be one that another waits for
+                    self._watch(to_start, told, on_end)
+                    _join(workers)
+                    return interrupted
                 except KeyboardInterrupt:
                     interrupted = True
                     self._end()
@@ -266,6 +256,27 @@ class _Trainings(Generic[TrainingT]):
             while len(self.ended) < len(self.tasks):  # an error of ours, or another Ctrl-C
                 self._wait()
             _join(workers)
+
+    def _watch(
+        self, to_start: Iterator[threading.Thread], told: set[int], on_end: Callable[[TrainingT], None] | None
+    ) -> None:
+        """Start the threads, and tell of tasks that have ended, until all have.
+
+        The loop is a function, so that Ctrl-C between two of its rounds is caught as one within them.
+        """
+        for worker in to_start:
+            worker.start()
+        while True:
+            ended = self.ended.copy()  # threads add to it at any time: what is told of is what is counted
+            for i in sorted(ended - told - self.unbegun - self.errors.keys()) if on_end is not None else ():
+                told.add(i)
+                on_end(self.tasks[i])  # type: ignore[misc] # which is not None
+            if len(ended) == len(self.tasks):
+                return
+            self._wait()
+            if self.errors:
+                self._end()
+            interrupts.check()  # this thread may itself be one that another waits for
 
     def raise_first_error(self) -> None:
         """Raise the first of the tasks' errors; what comes of being stopped because of another one does not count."""
