@@ -132,10 +132,11 @@ def test_nets_that_differ_in_all_that_tables_hold(engine, monkeypatch):
         Net(number=3, data=shared, epochs=3, order=[1, 2, 3, 5], batch_size=2, input_dropout=0.3),
         Net((3, 6, 2), number=4, batch_size=7, max_grad_norm=0.1),
         Net((4, 5, 3), number=5, n=5, weighted=True),
+        Net((3, 4, 6), number=6, n=5),  # its output layer is not narrow
     ]
     nets[5].data.sample_weight[:] += 0.1
     workspaces = check(engine, nets)
-    assert of_one_launch(workspaces) and [ws.launches for ws in workspaces] == [1] * 6
+    assert of_one_launch(workspaces) and [ws.launches for ws in workspaces] == [1] * 7
     assert workspaces[0].rows is workspaces[3].rows is not workspaces[4].rows
 
 
