@@ -294,9 +294,11 @@ def test_what_is_expected_to_be_faster(monkeypatch):
     tile = cost.tile_of_many([need], 4)
     assert cost.inside(need, tile, 4) == (0, 4 * 26122)
     assert cost.inside(need._replace(n_params=10000), tile, 4) == (20000, 120000)
-    assert not cost.many_pay([need] * 12, tile, 4) and cost.many_pay([need] * 13, tile, 4)
+    assert not cost.many_pay([need] * 11, tile, 4) and cost.many_pay([need] * 12, tile, 4)
     large = cost.Need((784, 100, 10), 200, 79510, 2)
     assert cost.inside(large, tile, 4) is None and cost.tile_of_many([large], 4) is None
+    high = cost.tile_of(need.widths, need.rows, precision="high")
+    assert high.precision == "high" == cost.tile_of_many([need], 4, high.precision).precision
     small = cost.Need((4, 16, 3), 30, 131, 2)
     assert cost.many_pay([small] * 2, cost.tile_of_many([small], 4), 4)
 

@@ -101,6 +101,11 @@ class CudaTile:
         terms = max(1 << (room.bit_length() - 1), self.groups * self.quad)
         return Form(self.columns, terms, "NARROW_SLICE", "NARROW_LD", row)
 
+    @property
+    def has_narrow(self) -> bool:
+        """Whether narrow products differ from those of a whole tile."""
+        return self.precision != "highest" or self.narrow[:2] != self.form[:2]
+
 
 class Form(NamedTuple):
     """Sizes in which the products of a tile differ.
@@ -480,11 +485,9 @@ def _cuda_narrow(tile: CudaTile) -> list[str]:
 
     Where a tile has no more columns, they are those of a tile.
     """
-    if tile.precision == "highest" and tile.narrow[:2] == tile.form[:2]:
-        texts = ["narrow, narrow_tn = product, product_tn"]
-    else:
-        texts = [_cuda_product(tile, name, narrow=True) for name in ("product", "product_tn")]
-    return [*texts, _cuda_narrow_nt(tile)]
+    if not tile.has_narrow:
+        return ["narrow, narrow_tn = product, product_tn", _cuda_narrow_nt(tile)]
+    return [*(_cuda_product(tile, name, narrow=True) for name in ("product", "product_tn")), _cuda_narrow_nt(tile)]
 
 
 def _settings(tile: CudaTile, double: bool) -> dict[str, object]:
@@ -501,7 +504,7 @@ def _settings(tile: CudaTile, double: bool) -> dict[str, object]:
     return {
         "REAL": f"np.float{64 if double else 32}", "TILE": tile.size, "SIDE": tile.side, "DEPTH": tile.depth,
         "GROUPS": tile.groups, "QUAD": tile.quad, "VECTOR": min(tile.micro, 4), "THREADS": tile.threads,
-        "NARROW_SLICE": tile.narrow.depth, "NARROW_LD": tile.narrow.row,
+        "NARROW_SLICE": tile.narrow.depth, "NARROW_LD": tile.narrow.row, "HAS_NARROW": tile.has_narrow,
         "LD": tile.row, "SHARED": tile.shared, "LANES": columns, "COLUMNS": columns, "NARROW": narrow,
         "NARROW_DEPTH": tile.shared // (narrow + columns) // terms * terms,
     }  # fmt: skip

@@ -41,7 +41,7 @@ def forward_tile(d, s, shared, k, i0, j0):
         source, at, gathered = d.X, s.first * fan_in, s.gathered
         if gathered:
             at = 0
-    if k == d.net[NARROW_LAYER]:
+    if HAS_NARROW and k == d.net[NARROW_LAYER]:
         narrow(
             shared, d.work, at, fan_in, d.order, s.first, 0, d.params, entry(d, k, W), fan_out,
             s.rows, fan_out, fan_in, i0, j0,

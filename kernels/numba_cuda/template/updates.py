@@ -38,7 +38,7 @@ def weight_task(d, s, shared, t, k, i0, j0, alpha, l1):
         at = entry(d, k - 1, OUT)
     elif d.net[USE_INPUT] == 0:
         source, at, gathered = d.X, 0 * fan_in, s.gathered
-    if k == d.net[NARROW_LAYER]:
+    if HAS_NARROW and k == d.net[NARROW_LAYER]:
         columns, ld = COLUMNS, NARROW_LD
         narrow_tn(
             shared, d.work, at, fan_in, d.order, s.first, 0, d.work, entry(d, k, DELTA), fan_out,
