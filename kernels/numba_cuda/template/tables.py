@@ -45,7 +45,7 @@ INVERSE, KEEP = 0, 1
 
 ZERO, ONE = REAL(0.0), REAL(1.0)
 LOWEST = REAL(-math.inf)
-AHEAD = min(4, TILE * TILE // THREADS)  # numbers of a thread that are on their way from memory at once
+AHEAD = max(1, min(4, TILE * TILE // THREADS))  # numbers of a thread that are on their way from memory at once
 BATCH_NORM_EPS = REAL(1e-5)
 OLD_SHARE, NEW_SHARE = REAL(0.9), REAL(0.1)
 
