@@ -29,7 +29,7 @@ PARTIALS_PER_TABLE = 2**22
 #: counted in machine code; at least of a slice, whose numbers come from the L2 cache; of a tile besides; of an update
 #: of 256 weights; of a barrier of the grid.  Of a narrow output layer: a term by the tile's size, and a whole tile of
 #: what goes back through it; where many blocks share its rows, rows at a time, terms at a time, cycles of these.
-NARROW, BACK = {16: 6.0, 32: 10.6, 64: 16.0, 4: 1.0}, {16: 700, 32: 900, 64: 1600, 4: 1.0}
+NARROW, BACK = {16: 6.0, 32: 8.4, 64: 16.0, 4: 1.0}, {16: 700, 32: 900, 64: 1600, 4: 1.0}
 NARROW_ROWS, NARROW_DEPTH, NARROW_CYCLES = 4, 224, 900
 CYCLES = {
     "highest": {16: 6.0, 32: 13.0, 64: 42.0, 4: 1.0},
