@@ -126,12 +126,12 @@ def tile_of(widths: Sequence[int], rows: int, double: bool = False, precision: s
     blocks, itemsize = driver.multiprocessors(), 4 << double
     if precision != "highest" and not settings.TENSOR_CORES:
         need = Need(tuple(widths), rows, sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(widths)), 0)
-        ways = {
-            choice: _in_one_block(need, choice, itemsize) or of_step(widths, rows, best, blocks)
-            for choice in (precision, "highest")
-            for best in [_fastest(widths, rows, choice, itemsize, blocks)]
-        }
-        precision = min(ways, key=ways.__getitem__)
+
+        def step(choice: str) -> float:
+            tile = _fastest(widths, rows, choice, itemsize, blocks)
+            return _in_one_block(need, choice, itemsize) or of_step(widths, rows, tile, blocks)
+
+        precision = min((precision, "highest"), key=step)
     return _fastest(widths, rows, precision, itemsize, blocks)
 
 
