@@ -78,9 +78,9 @@ def _spills(*rows: tuple[int, int, int], kernels: Sequence[str] = KERNELS) -> di
 #: Network -> bytes of spilled registers, stores and loads, of each of its kernels for each of CAPABILITIES,
 #: with at most the registers of codegen.CUDA_REGISTERS: what ptxas 12.9 makes of numba-cuda 0.30's text.
 BOUNDS = {
-    "64-128-128-10, Adam, float32": _spills((336, 176, 0), (0, 0, 0)),
-    "1024 x 3, gelu, AdamW, float32": _spills((408, 340, 0), (32, 40, 0)),
-    "1024 x 3, gelu, AdamW, high": _spills((556, 260, 0), (248, 0, 0)),
+    "64-128-128-10, Adam, float32": _spills((184, 104, 0), (0, 0, 0)),
+    "1024 x 3, gelu, AdamW, float32": _spills((400, 256, 0), (16, 24, 0)),
+    "1024 x 3, gelu, AdamW, high": _spills((700, 224, 0), (140, 0, 0)),
     "1024 x 3, gelu, AdamW, float64": _spills((920, 568, 0), (368, 56, 0)),
     "every activation, Nadam, float32": _spills((344, 176, 0), (0, 0, 0)),
     "many of 64-128-128-10, Adam, float32": _spills((976, 296, 0), kernels=("train_many",)),
