@@ -50,9 +50,10 @@ class Shared(NamedTuple):
     none. What is summed over rows is summed over ranks, once per step and before anything is made of it. So the
     penalty, clipping and update are the same everywhere.
 
-    reduce : function of a vector (n_params + 2,) of the network's dtype, C-contiguous: the gradient, the loss and the
-        weight, each a sum over this rank's rows of the batch. It replaces them in place by the sums over all ranks,
-        with the same bits on each. What it raises ends the call; the steps done are kept.
+    reduce : function of a vector of the network's dtype, C-contiguous: the gradient as the engine keeps it, in the
+        order of ``params`` and perhaps with zeros between its rows, then the loss and the weight, each a sum over this
+        rank's rows of the batch. It replaces them in place by the sums over all ranks, with the same bits on each. What
+        it raises ends the call; the steps done are kept.
     n_rows : rows that an epoch visits, of all ranks. :meth:`Engine.loss_and_grad` does not read it, nor what follows
     starts : intp (n_steps + 1,): where each batch's rows of this rank begin in ``order``, and where the last ones end
     places : intp (len(order),): the place of each row of ``order`` in its batch, of which dropout is a function

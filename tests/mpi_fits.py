@@ -84,6 +84,26 @@ def failing_rank():
     return "ok" if text == expected and at_once else text
 
 
+def failing_sum():
+    """A rank that fails while slices are on their way ends all, at once."""
+    communicator, began = MPICommunicator(COMM, timeout=60), time.monotonic()
+
+    def breaks(*_):
+        raise OSError("the line is dead")
+
+    if RANK == 0:
+        communicator._transfer = breaks
+    try:
+        communicator.allreduce(np.ones(300_000))
+    except OSError as error:
+        communicator.abort(str(error))
+        return "ok"
+    except CommunicationError as error:
+        at_once = time.monotonic() - began < 20
+        return "ok" if "rank 0 has failed: the line is dead" in str(error) and at_once else str(error)
+    return "no error"
+
+
 def stopped_rank():
     """A rank that hangs: the others end within the timeout. It goes on afterwards, and learns that it came too late."""
     communicator = MPICommunicator(COMM, timeout=1.0)

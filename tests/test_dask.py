@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import gc
 import pickle
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from distributed import Client  # noqa: E402
 
 from fastmlp.dask import DaskMLPClassifier, DaskMLPRegressor, WorkerLost, fitting, scattering, sessions, work  # noqa: E402
 from fastmlp.dask.communicator import PIECE_BYTES, DaskCommunicator  # noqa: E402
-from fastmlp.distributed.communicator import DIRECT_BYTES, PAIR_BYTES  # noqa: E402
+from fastmlp.distributed.communicator import DIRECT_BYTES, PAIR_BYTES, CommunicationError  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:lbfgs failed")
 
@@ -507,6 +508,43 @@ def test_sums_of_workers_in_one_process():
     with cluster_of(2, processes=False, dashboard_address=":0") as client:
         for n in (10_000, 400_000):
             assert each_rank(client, _sums, 2, n) == [[(3 * 10.0**i,) * 2 for i in range(6)]] * 2
+
+
+def _fails_between_pieces(communicator, n, does_not_read):
+    """Rank 0 fails before it has said where pieces belong, or when it has read some; return the error of this rank."""
+    name = "expect" if does_not_read else "take"
+
+    def breaks(*args):
+        time.sleep(0.2)  # until pieces of rank 1 have come
+        raise OSError("the disk is full")
+
+    if communicator.rank == 0:
+        setattr(communicator.session, name, breaks)
+    try:
+        communicator.allreduce(np.ones(n))
+    except OSError as error:
+        communicator.session.end(("failed", 0, f"rank 0 has failed: {error}"))
+        return str(error)
+    except CommunicationError as error:
+        return str(error)
+    return "no error"
+
+
+def _waiting():
+    """Return how many coroutines wait for a place of a piece."""
+    gc.collect()
+    coroutines = [one for one in gc.get_objects() if type(one).__name__ == "coroutine"]
+    return sum(one.__qualname__ == "Session._read_piece" for one in coroutines)
+
+
+@pytest.mark.parametrize("does_not_read", [True, False])
+def test_a_rank_that_fails_between_pieces(clients, does_not_read):
+    client, began = clients(2), time.monotonic()
+    errors = each_rank(client, _fails_between_pieces, 2, 3_000_001, does_not_read, timeout=60)
+    assert errors == ["the disk is full", "rank 0 has failed: the disk is full"]
+    assert time.monotonic() - began < 30
+    assert leftovers(client) == {}
+    assert set(client.run(_waiting).values()) == {0}
 
 
 def _others(communicator):

@@ -543,20 +543,23 @@ def test_values_of_all_ranks():
     assert on_threads(talk, 3, timeout=20) == [([{"rank": 0}, {"rank": 1}, {"rank": 2}], 7)] * 3
 
 
-def test_messages_and_bytes_of_a_step():
+@pytest.mark.parametrize("backend", ["cython", "reference"])
+def test_messages_and_bytes_of_a_step(backend):
     """One sum per step, of the gradient and two numbers more, and no weights: counted, not believed."""
-    X, y = rows_of("regression")
+    X = rows_of("regression")[0]
+    y = np.random.default_rng(0).normal(size=(N, 16))  # widths of whole vectors: engines add no zeros
 
     def sent(max_iter):
         def fit(communicator):
             here = slice(30 * communicator.rank, 30 + 31 * communicator.rank)
-            estimator = MLPRegressor(hidden_layer_sizes=(4,), random_state=0, max_iter=max_iter, batch_size=10)
+            options = {"random_state": 0, "max_iter": max_iter, "batch_size": 10, "backend": backend}
+            estimator = MLPRegressor(hidden_layer_sizes=(16,), **options)
             estimator.fit(X[here], y[here], communicator=communicator)
             return np.array([communicator.n_messages, communicator.n_bytes])
 
         return on_threads(fit, 2, timeout=20)[0]
 
-    n_params, n_steps, header = 5 * 4 + 4 + 4 + 1, 7, 16
+    n_params, n_steps, header = 5 * 16 + 16 * 16 + 16 + 16, 7, 16
     assert (sent(5) - sent(3)).tolist() == [2 * n_steps, 2 * n_steps * (8 * (n_params + 2) + header)]
 
 

@@ -26,8 +26,10 @@ def lines_of(n_ranks, *checks):
 @pytest.mark.parametrize(
     "n_ranks, checks",
     [
-        (2, ["fits"]),
-        pytest.param(3, ["fits", "sums", "wrong_rows", "failing_rank"], marks=pytest.mark.exhaustive),
+        (2, ["fits", "sums", "failing_sum"]),
+        pytest.param(
+            3, ["fits", "sums", "wrong_rows", "failing_rank", "failing_sum", "sums"], marks=pytest.mark.exhaustive
+        ),
     ],
 )
 def test_fits_under_mpi(n_ranks, checks):

@@ -10,8 +10,7 @@ import numpy as np
 from fastmlp.dask.sessions import Session
 from fastmlp.distributed.communicator import Communicator
 
-#: Least bytes of the pieces of a slice: while some are on their way, others are added. NumPy, from which Dask takes the
-#: memory of what it reads, asks for huge pages from 4 MB on; smaller pieces cost more page faults and calls.
+#: Least bytes of the pieces of a slice: while some are on their way, others are added.
 PIECE_BYTES = 5 * 2**20
 
 
@@ -33,7 +32,7 @@ class DaskCommunicator(Communicator):
     def __init__(self, session: Session, key: Any) -> None:
         super().__init__(session.rank, len(session.addresses), session.timeout)
         self.session = session
-        self._totals = np.empty(0)  # what this rank has added up, on its way to the others
+        self._theirs = np.empty((self.size, 0))  # what others have sent of the slice that this one adds up; its sum
         session.start(key)
         self.barrier()
         session.has_begun = True
@@ -48,32 +47,33 @@ class DaskCommunicator(Communicator):
     def sum_slices(self, slices: Sequence[np.ndarray]) -> None:
         """Replace each of the slices of a vector by the sum of those of all ranks; rank i adds up slice i for all.
 
-        Slices go in pieces, from where they lie. A rank that sends the sums of its slice has read all that it was sent
-        for them, so they may replace it. The sums of the own slice are sent from memory of their own. The others have
-        read them when they send their parts of the next vector.
+        Slices go in pieces, from where they lie to where they belong. A rank that sends the sums of its slice has read
+        all that it was sent for them, so they may replace it. The sums of the own slice are sent from memory of their
+        own. The others have read them when they send their parts of the next vector.
         """
         own, others = slices[self.rank], [rank for rank in range(self.size) if rank != self.rank]
-        if self._totals.shape != own.shape or self._totals.dtype != own.dtype:
-            self._totals = np.empty_like(own)
-        pieces, totals = [_cut(one) for one in slices], _cut(self._totals)
+        if self._theirs.shape[1] != len(own) or self._theirs.dtype != own.dtype:
+            self._theirs = np.empty((self.size, len(own)), own.dtype)
+        pieces, theirs = [_cut(one) for one in slices], [_cut(one) for one in self._theirs]
+        totals = theirs[self.rank]
         header = self._stamp(f"sum of {sum(map(len, slices))} numbers of {own.dtype}")
+        for rank in others:
+            self.session.expect(rank, [_bytes_of(place) for place in theirs[rank] + pieces[rank]])
         for at in range(max(map(len, pieces))):
             self._post(header, {rank: pieces[rank][at] for rank in others if at < len(pieces[rank])})
-        arrived: list[list[Any]] = [[None] * self.size for _ in totals]
-        coming = {rank: len(totals) + len(pieces[rank]) for rank in others}
+        n_here = [0] * len(totals)  # how many ranks' parts of each piece have come
+        coming = {rank: 2 * (len(totals) + len(pieces[rank])) for rank in others}
         while waiting := {rank for rank, n in coming.items() if n}:
-            rank, (theirs, body) = self.session.take(waiting)
-            self._compare(rank, theirs, header)
-            at = len(totals) + len(pieces[rank]) - coming[rank]
+            rank, (mark,) = self.session.take(waiting)
+            self._compare(rank, mark, header)
+            at, is_there = divmod(2 * (len(totals) + len(pieces[rank])) - coming[rank], 2)
             coming[rank] -= 1
-            if at >= len(totals):
-                pieces[rank][at - len(totals)][...] = np.frombuffer(body, own.dtype)
+            if not is_there or at >= len(totals):
                 continue
-            arrived[at][rank] = body
-            if sum(one is not None for one in arrived[at]) == len(others):
-                arrived[at][self.rank] = pieces[self.rank][at]
-                self._sum(arrived[at], totals[at])
-                arrived[at] = []
+            n_here[at] += 1
+            if n_here[at] == len(others):
+                parts = [theirs[i][at] if i != self.rank else pieces[i][at] for i in range(self.size)]
+                self._sum(parts, totals[at])
                 self._post(header, dict.fromkeys(others, totals[at]))
                 pieces[self.rank][at][...] = totals[at]
 
@@ -81,7 +81,7 @@ class DaskCommunicator(Communicator):
         """Send ranks a piece each."""
         self.n_messages += len(pieces)
         self.n_bytes += sum(len(header) + piece.nbytes for piece in pieces.values())
-        self.session.send([(rank, [header, piece.view(np.uint8).data]) for rank, piece in pieces.items()])
+        self.session.send_pieces(header, [(rank, _bytes_of(piece)) for rank, piece in pieces.items()])
 
     def close(self) -> None:
         """Leave the fit in order."""
@@ -90,6 +90,10 @@ class DaskCommunicator(Communicator):
     def name_of(self, rank: int) -> str:
         """Return what errors call a rank."""
         return self.session.name_of(rank)
+
+
+def _bytes_of(piece: np.ndarray) -> memoryview:
+    return piece.view(np.uint8).data
 
 
 def _cut(vector: np.ndarray) -> list[np.ndarray]:

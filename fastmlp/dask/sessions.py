@@ -83,7 +83,11 @@ class Session:
             rank: self.loop.create_future() for rank in range(len(addresses)) if rank != self.rank
         }
         self._writing = {rank: asyncio.Lock() for rank in self._comms}
+        # where pieces belong; None: nowhere any more
+        self._places: dict[int, asyncio.Queue[memoryview | None]] = {rank: asyncio.Queue() for rank in self._comms}
         self._gone: set[int] = set()  # ranks that have said that they are done
+        self._reading: set[int] = set()  # ranks of which a piece comes
+        self._silent = {rank: asyncio.Event() for rank in self._comms}  # nothing more comes from a rank
         self._tasks: set[asyncio.Task] = set()
         self._key: Any = None
         self.stop = interrupts.Stop()
@@ -126,7 +130,14 @@ class Session:
                 if kind == "data":
                     self.inbox.put(Message(rank, [_unpacked(part) for part in payload]))
                     continue
+                if kind == "piece":
+                    header, *piece = payload
+                    self.inbox.put(Message(rank, [header]))
+                    await self._read_piece(rank, comm, *piece)
+                    self.inbox.put(Message(rank, [header]))
+                    continue
                 self._gone.add(rank)
+                self._silent[rank].set()
                 if kind == "lost":
                     self.inbox.put(WorkerLost(payload, cause, self.addresses[cause]))
                 elif kind == "failed":
@@ -136,6 +147,21 @@ class Session:
                 self._lose(rank, "has closed its connection: it died, or left the cluster")
         except Exception as error:
             self._lose(rank, f"sent what cannot be read: {error}")
+        finally:
+            self._silent[rank].set()
+
+    async def _read_piece(self, rank: int, comm: Comm, size: int, body: Any) -> None:
+        """Read what follows a message where it belongs, once the task's thread has said where that is."""
+        self._reading.add(rank)
+        place = await self._places[rank].get()
+        if place is None:
+            self._places[rank].put_nowait(None)
+            place = memoryview(bytearray(size))
+        if body is None:
+            await _stream_of(comm).read_into(place)
+        else:
+            place[:] = _unpacked(body)
+        self._reading.discard(rank)
 
     def _lose(self, rank: int, why: str) -> None:
         if not self._closed:
@@ -146,6 +172,15 @@ class Session:
         with suppress(OSError):  # the reader of the same stream says that it is closed
             async with self._writing[rank]:
                 await comm.write(message)
+
+    async def _write_piece(self, rank: int, header: bytes, piece: memoryview) -> None:
+        comm = await self._comms[rank]
+        with suppress(OSError):
+            async with self._writing[rank]:
+                stream = _stream_of(comm)
+                await comm.write(["piece", rank, [header, len(piece), None if stream else _packed(piece)]])
+                if stream:
+                    await stream.write(piece)
 
     async def _watch(self) -> None:
         """Look whether the task is still wanted: a thread cannot be stopped from outside."""
@@ -173,6 +208,21 @@ class Session:
         for rank, parts in messages:
             self._spawn(self._write(rank, ["data", rank, [_packed(part) for part in parts]]))
 
+    def _send_pieces(self, header: bytes, pieces: Iterable[tuple[int, memoryview]]) -> None:
+        for rank, piece in pieces:
+            self._spawn(self._write_piece(rank, header, piece))
+
+    def _expect(self, rank: int, places: Iterable[memoryview]) -> None:
+        for place in places:
+            self._places[rank].put_nowait(place)
+
+    def _leave(self) -> None:
+        """Keep no memory for pieces that come late."""
+        for places in self._places.values():
+            while not places.empty():
+                places.get_nowait()
+            places.put_nowait(None)
+
     def _close(self) -> None:
         """Forget the session on its worker; streams that are open are closed."""
         if self._closed:
@@ -183,6 +233,7 @@ class Session:
         self.worker.handlers.pop(PREFIX + self.name, None)
         for task in self._tasks:
             task.cancel()
+        self._leave()
         for comm in self._comms.values():
             if comm.done() and not comm.cancelled():
                 comm.result().abort()
@@ -192,9 +243,13 @@ class Session:
         """Say a last word to all ranks that can be reached, and close."""
         open_ends = [rank for rank, comm in self._comms.items() if comm.done()]
         self._gone.update(open_ends)  # what they do from now on does not matter
+        sending = {rank for rank in open_ends if rank in self._reading or not self._places[rank].empty()} - {last[1]}
+        self._leave()
 
         async def part(rank: int) -> None:
             await self._write(rank, last)
+            if rank in sending:  # a stream that closes on what it has not read may lose what it has sent
+                await self._silent[rank].wait()
             await self._comms[rank].result().close()
 
         with suppress(TimeoutError):  # a rank that hangs does not read
@@ -217,6 +272,17 @@ class Session:
         Large buffers are not copied, and must not change before the rank has read them.
         """
         self.loop.call_soon_threadsafe(self._send, messages)
+
+    def send_pieces(self, header: bytes, pieces: Iterable[tuple[int, memoryview]]) -> None:
+        """Send ranks pieces of memory, which must not change before the rank has read them."""
+        self.loop.call_soon_threadsafe(self._send_pieces, header, pieces)
+
+    def expect(self, rank: int, places: Iterable[memoryview]) -> None:
+        """Say where the next pieces that a rank sends belong, in their order.
+
+        Each comes with two messages of its header: before it is read, and when it is there.
+        """
+        self.loop.call_soon_threadsafe(self._expect, rank, places)
 
     def receive(self, ranks: Iterable[int]) -> dict[int, list[Any]]:
         """Return what each of these ranks has sent next, by rank; errors are those of :meth:`take`."""
@@ -284,6 +350,11 @@ def _packed(part: Any) -> Any:
 def _unpacked(part: Any) -> Any:
     """Return a buffer of a message."""
     return part.frames[0] if isinstance(part, Serialized) else part
+
+
+def _stream_of(comm: Comm) -> Any:
+    """Return the stream of bytes of a comm over TCP or TLS, which can fill memory of the caller's; or None."""
+    return getattr(comm, "stream", None)
 
 
 def of(worker: Worker, name: str) -> Session:

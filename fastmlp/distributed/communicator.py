@@ -23,6 +23,9 @@ INTERRUPTED = "it was interrupted"
 #: and to add. Of two ranks each has as much to send both ways, so they send larger vectors whole.
 DIRECT_BYTES, PAIR_BYTES = 32768, 2**18
 
+#: Bytes of vectors that are added at a time: their sum stays in cache until it is where it belongs.
+BLOCK_BYTES = 2**16
+
 _HEADER = struct.Struct("<QQ")  # the number of the exchange, a checksum of what it is for
 
 
@@ -171,16 +174,23 @@ class Communicator(ABC):
         return CommunicationError(f"{self.name_of(rank)} did not answer within {self.timeout:g} seconds", rank)
 
     def _sum(self, parts: Sequence[Any], out: np.ndarray) -> None:
-        """Write the sum of the vectors of all ranks, in their order; a CommunicationError refuses other lengths."""
+        """Write the sum of the vectors of all ranks, in their order; a CommunicationError refuses other lengths.
+
+        `out` may be one of them.
+        """
         arrays = [np.frombuffer(part, out.dtype) for part in parts]
         for rank, array in enumerate(arrays):
             if len(array) != len(out):
                 raise CommunicationError(
                     f"{self.name_of(rank)} has a vector of {len(array)} numbers, this rank one of {len(out)}", rank
                 )
-        np.add(arrays[0], arrays[1], out=out)  # the parts are copies, that of this rank too
-        for array in arrays[2:]:
-            out += array
+        n = BLOCK_BYTES // out.itemsize
+        for start in range(0, len(out), n):
+            first, second, *others = [array[start : start + n] for array in arrays]
+            total = first + second
+            for other in others:
+                total += other
+            out[start : start + n] = total
 
     def _swap(self, parts: Sequence[Any], purpose: str) -> list[Any]:
         """Exchange parts of one purpose; a CommunicationError says that a rank is at another point of the fit."""

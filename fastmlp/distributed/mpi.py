@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ import numpy as np
 from fastmlp.distributed.communicator import CommunicationError, Communicator
 from fastmlp.kernels import interrupts
 
-#: Tags of the messages of exchanges, and of those that tell of a failure.
-_PART, _FAILURE = 1, 2
+#: Tags of the messages of exchanges, of those that tell of a failure, and of slices.
+_PART, _FAILURE, _SLICE = 1, 2, 3
 #: Seconds of waiting after which a rank lets others have the processor for a while, and how long.
 _PATIENCE, _NAP = 2e-3, 5e-5
 
@@ -42,6 +42,7 @@ class MPICommunicator(Communicator):
         super().__init__(comm.Get_rank(), comm.Get_size(), timeout)
         self._mpi = sys.modules["mpi4py.MPI"]
         self._told: list[Any] = []  # messages of a failure on their way
+        self._theirs = np.empty((self.size, 0))  # what the other ranks have sent of the slice that this one adds up
         self._comm, request = comm.Idup()
         wait = _Wait(timeout)
         while not request.Test():
@@ -76,6 +77,41 @@ class MPICommunicator(Communicator):
                 raise self.missing(min(coming or arriving or sending))
         return found
 
+    def sum_slices(self, slices: Sequence[np.ndarray]) -> None:
+        """Replace each of the slices of a vector by the sum of those of all ranks; rank i adds up slice i for all.
+
+        Slices are sent from where they lie, and sums arrive where they belong.
+        """
+        own, others = slices[self.rank], [rank for rank in range(self.size) if rank != self.rank]
+        self._swap([b""] * self.size, f"sum of {sum(map(len, slices))} numbers of {own.dtype}")  # all have as many
+        if self._theirs.shape[1] != len(own) or self._theirs.dtype != own.dtype:
+            self._theirs = np.empty((self.size, len(own)), own.dtype)
+        self._transfer({rank: slices[rank] for rank in others}, {rank: self._theirs[rank] for rank in others})
+        self._sum([own if rank == self.rank else self._theirs[rank] for rank in range(self.size)], own)
+        self._transfer(dict.fromkeys(others, own), {rank: slices[rank] for rank in others})
+
+    def _transfer(self, given: Mapping[int, np.ndarray], wanted: Mapping[int, np.ndarray]) -> None:
+        """Send ranks an array each, and fill one from each; the lengths are known."""
+        comm, byte = self._comm, self._mpi.BYTE
+        requests = [(rank, comm.Irecv([array, byte], rank, _SLICE)) for rank, array in wanted.items()]
+        requests += [(rank, comm.Isend([array, byte], rank, _SLICE)) for rank, array in given.items()]
+        self.n_messages += len(given)
+        self.n_bytes += sum(array.nbytes for array in given.values())
+        wait = _Wait(self.timeout)
+        try:
+            while requests:
+                left = [(rank, request) for rank, request in requests if not request.Test()]
+                if len(left) < len(requests):
+                    wait.begin()
+                requests = left
+                if requests:
+                    self._look_for_failure()
+                    if wait.is_over():
+                        raise self.missing(requests[0][0])
+        except BaseException:
+            _UNFINISHED.extend(requests)
+            raise
+
     def _look_for_failure(self) -> None:
         status = self._mpi.Status()
         if self._comm.Iprobe(self._mpi.ANY_SOURCE, _FAILURE, status):
@@ -97,6 +133,10 @@ class MPICommunicator(Communicator):
         """Free the duplicate; after a failure, which other ranks may not know of yet, it is left to the end of MPI."""
         if self.over is None:
             self._comm.Free()
+
+
+#: Requests of failed fits. MPI may still write to their arrays, which they keep alive.
+_UNFINISHED: list[Any] = []
 
 
 class _Wait:

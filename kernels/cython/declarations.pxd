@@ -186,8 +186,6 @@ cdef extern from "fastmlp.h":
         const idx *places
         int (*reduce)(void *) noexcept nogil
         void *context
-        void *sums
-        idx n_params
         double alpha, l1
         uint64_t seed, t
         int rule

@@ -157,7 +157,7 @@ typedef struct {
     int saw_non_finite;      /* set by predict */
 
     void *params;                  /* (n_padded,) weights as the kernels read them */
-    void *grad;                    /* (n_padded,) destroyed by every step */
+    void *grad;                    /* (n_padded + 2,) destroyed by every step; then loss and weight for fm_epoch.reduce */
     void *states[FM_MAX_STATES];   /* (n_padded,) each */
     double *tile_penalty;          /* (n_tiles,) penalty of the weights of each tile */
     double *tile_norm;             /* (n_tiles,) sum of squares of the gradient of each tile */
@@ -201,10 +201,8 @@ typedef struct {
     idx n_order, batch_size, n_steps; /* n_order: rows of all ranks */
     const idx *starts;      /* (n_steps + 1,) where each batch's rows of this rank begin in `order`; NULL: all rows are here */
     const idx *places;      /* the place of each row of `order` in its batch; NULL: one after the other */
-    int (*reduce)(void *context); /* replaces `sums` by their sums over all ranks; not 0: it failed.  NULL: one process */
+    int (*reduce)(void *context); /* replaces workspace.grad by its sums over all ranks; not 0: it failed.  NULL: one process */
     void *context;
-    void *sums;             /* (n_params + 2,) the gradient as a flat vector, the loss, the weight: sums over a batch's rows */
-    idx n_params;
     double alpha, l1;       /* penalties alpha / 2 ||W||^2 + l1 ||W||_1 */
     uint64_t seed, t;       /* key of the dropout masks; steps done before this epoch */
     int rule;               /* row of OPTIMIZERS; -1: leave the gradient in workspace.grad, update nothing */

@@ -539,17 +539,27 @@ static double FN(clip_factor)(const fm_workspace *ws, double max_norm)
     return factor < 1.0 ? factor : factor >= 1.0 ? 1.0 : factor; /* lets NaN through */
 }
 
+/* Whether slices are updated one by one, as soon as their gradients are there. */
+static inline int FN(updates_at_once)(const fm_epoch *epoch)
+{
+    return epoch->rule >= 0 && epoch->max_norm == 0;
+}
+
 /* The member's slices, all of the batch's rows being summed: penalty, then update, or with rule -1 the finished gradient. */
 static void FN(update_slices)(const FN(chunk) *c, double scale)
 {
     fm_workspace *ws = c->ws;
     const fm_epoch *epoch = c->epoch;
+    const int at_once = FN(updates_at_once)(epoch);
     const fm_slice *begin = ws->slices + ws->slice_start[c->member], *end = ws->slices + ws->slice_start[c->member + 1];
     for (const fm_slice *slice = begin; slice < end; slice++) {
         FN(slice_penalty)(ws, epoch, slice);
-        FN(finish_gradient)(ws, epoch, slice, scale);
+        if (at_once)
+            FN(slice_update)(c, slice, epoch->alpha, epoch->l1, scale);
+        else
+            FN(finish_gradient)(ws, epoch, slice, scale);
     }
-    if (epoch->rule < 0)
+    if (at_once || epoch->rule < 0)
         return;
     fm_team_barrier(ws->team);
     const double factor = epoch->max_norm > 0 ? FN(clip_factor)(ws, epoch->max_norm) : 1.0;
@@ -603,12 +613,6 @@ typedef struct {
     const fm_data *data;
     fm_epoch *epoch;
 } FN(training);
-
-/* Whether slices are updated one by one, as soon as their gradients are there. */
-static inline int FN(updates_at_once)(const fm_epoch *epoch)
-{
-    return epoch->rule >= 0 && epoch->max_norm == 0;
-}
 
 /* The chunk's gradients of the member's slices; with the last chunk their update, while they are in L1. */
 static void FN(slices_phase)(const FN(chunk) *c, int last, double weight)
@@ -704,19 +708,17 @@ static int FN(wait_for_updates)(const fm_workspace *ws, long turn)
     return 1;
 }
 
-/* The sums of all ranks in place of this rank's: the gradient, *loss (which only member 0 knows) and *weight.  Every member
- * calls it.  Returns 0 if it failed. */
+/* The sums of all ranks in place of this rank's: the gradient, *loss (which only member 0 knows) and *weight.  They are
+ * reduced where they lie, padding and all: a copy would cost as much as the update.  Every member calls it.  Returns 0 if it
+ * failed. */
 static int FN(reduce_sums)(fm_workspace *ws, const fm_epoch *epoch, int t, double *loss, double *weight)
 {
-    REAL *totals = (REAL *)epoch->sums + epoch->n_params;
+    REAL *totals = (REAL *)ws->grad + ws->n_padded;
     if (t == 0) {
-        FN(unpack)(ws, ws->grad, epoch->sums);
         totals[0] = (REAL)*loss;
         totals[1] = (REAL)*weight;
         if (epoch->reduce(epoch->context))
             ws->interrupted = 1;
-        else
-            FN(pack)(ws, epoch->sums, ws->grad);
     }
     fm_team_barrier(ws->team);
     *loss = (double)totals[0];

@@ -29,19 +29,19 @@ def shuffle(order, random_state):
 cdef class Reduction:
     """The sums of a step on their way through all ranks: what the kernels call by a plain function."""
 
-    cdef object reduce, vector, error
+    cdef object reduce, error
+    cdef Workspace workspace
 
     def __init__(self, reduce, Workspace workspace):
         if not callable(reduce):
             raise ValueError(f"shared.reduce must be a function, got {type(reduce).__name__}")
-        self.reduce, self.vector = reduce, np.empty(workspace.n_params + 2, workspace.network.dtype)
+        self.reduce, self.workspace = reduce, workspace
 
-    cdef int join(self, fm_epoch *epoch, Workspace workspace) except -1:
+    cdef int join(self, fm_epoch *epoch) except -1:
         """Let the steps of an epoch call it."""
-        if workspace.whole_batch:
+        if self.workspace.whole_batch:
             raise ValueError("shared must be None for a network with batch_norm, which needs all rows of a batch at once")
-        epoch.reduce, epoch.context, epoch.n_params = reduce_sums, <void *>self, workspace.n_params
-        epoch.sums = cnp.PyArray_DATA(self.vector)
+        epoch.reduce, epoch.context = reduce_sums, <void *>self
         return 0
 
     cdef int raise_error(self) except -1:
@@ -56,7 +56,7 @@ cdef int reduce_sums(void *context) noexcept nogil:
     with gil:
         reduction = <Reduction>context
         try:
-            reduction.reduce(reduction.vector)
+            reduction.reduce(reduction.workspace.sums)
             return 0
         except BaseException as error:  # it would be lost: kernels know no exceptions
             reduction.error = error
@@ -129,7 +129,7 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
     cdef Reduction reduction = None
     if shared is not None:
         reduction = Reduction(shared.reduce, workspace)
-        reduction.join(&epoch, workspace)
+        reduction.join(&epoch)
         # the number of all rows, which this process does not know, does not matter to a mean
         starts[0], starts[1], epoch.n_order, epoch.batch_size, epoch.starts = 0, samples.n, 1, 1, starts
     cdef const fm_kernels *k = workspace.kernels
@@ -267,7 +267,7 @@ def train_epoch(
         if losses is not None:
             raise ValueError("losses must be None with shared: a call holds one epoch then")
         reduction = Reduction(shared.reduce, workspace)
-        reduction.join(&epoch, workspace)
+        reduction.join(&epoch)
         read_shares(shared, &epoch, order)
     n_steps = (epoch.n_order + size - 1) // size
     epoch.n_steps = n_steps * n_epochs

@@ -77,7 +77,7 @@ cdef class Workspace:
     cdef fm_workspace ws
     cdef const fm_kernels *kernels
     cdef const fm_units *units  # that calls with enough rows may use; or NULL
-    cdef object table
+    cdef object table, sums  # sums: the gradient as an array, and two numbers more
     cdef fm_layer *layers
     cdef fm_block *blocks
     cdef list buffers, formula_arrays
@@ -376,7 +376,9 @@ cdef class Workspace:
                 self.ws.member_weight = self.buffer(rows * item)
             self.ws.row_loss = <double *>self.buffer(rows * sizeof(double))
             self.divide()
-            self.ws.grad = self.buffer(self.ws.n_padded * item)
+            self.sums = zeros((self.ws.n_padded + 2) * item).view(self.network.dtype)
+            self.buffers.append(self.sums)
+            self.ws.grad = cnp.PyArray_DATA(self.sums)
         for k in range(n_states):
             if self.ws.states[k] == NULL:
                 self.ws.states[k] = self.buffer(self.ws.n_padded * item)
