@@ -46,19 +46,18 @@ static void FN(transpose)(const fm_layer *layer, idx m, idx n_rows, const REAL *
         i1 = i0 + block < m + n_rows ? i0 + block : m + n_rows;
         for (idx j0 = 0; j0 < layer->fan_out; j0 += block) {
             const idx j1 = j0 + block < layer->fan_out ? j0 + block : layer->fan_out;
+            idx i = i0, j = j0; /* where the squares end */
 #ifdef ZIP_LOW
-            if (i1 - i0 == block && j1 - j0 == block) {
-                for (idx i = i0; i < i1; i += LANES)
-                    for (idx j = j0; j < j1; j += LANES) {
-                        const REAL *row[LANES];
-                        for (int k = 0; k < LANES; k++)
-                            row[k] = w + (i + k) * layer->ld_out + j;
-                        FN(transpose_square)(row, wt + j * ld + i, ld);
-                    }
-                continue;
-            }
+            for (; i + LANES <= i1; i += LANES)
+                for (j = j0; j + LANES <= j1; j += LANES) {
+                    const REAL *row[LANES];
+                    for (int k = 0; k < LANES; k++)
+                        row[k] = w + (i + k) * layer->ld_out + j;
+                    FN(transpose_square)(row, wt + j * ld + i, ld);
+                }
 #endif
-            FN(transpose_part)(layer, i0, i1, j0, j1, w, wt, ld);
+            FN(transpose_part)(layer, i0, i, j, j1, w, wt, ld);
+            FN(transpose_part)(layer, i, i1, j0, j1, w, wt, ld);
         }
     }
 }
