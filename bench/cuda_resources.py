@@ -58,12 +58,16 @@ NETWORKS = {
     ),
     "784-100-10, SGD, float32": ([("relu", ())], LOG_LOSS, "nesterov", False, "SMALL", "highest"),
     "many of 64-128-128-10, Adam, float32": ([("relu", ())], LOG_LOSS, "adam", False, "LARGE", "highest"),
+    "many of 64-128-128-10, Adam, high": ([("relu", ())], LOG_LOSS, "adam", False, "LARGE", "high"),
     "many of 64-100-10, Adam, float32": ([("relu", ())], LOG_LOSS, "adam", False, "MEDIUM", "highest"),
 }  # fmt: skip
 #: Network -> kernels to look at; KERNELS where it is not named.
 KERNELS_OF = dict.fromkeys((name for name in NETWORKS if name.startswith("many")), ("train_many",))
 #: Network -> bytes of shared memory that each block asks for at the launch: all weights of a net, of its states none.
-ASKED = {"many of 64-128-128-10, Adam, float32": 4 * 26122, "many of 64-100-10, Adam, float32": 3 * 4 * 7510}
+ASKED = {
+    "many of 64-128-128-10, Adam, float32": 4 * 26122, "many of 64-128-128-10, Adam, high": 4 * 26122,
+    "many of 64-100-10, Adam, float32": 3 * 4 * 7510,
+}  # fmt: skip
 
 
 def _spills(*rows: tuple[int, int, int], kernels: Sequence[str] = KERNELS) -> dict[tuple[str, tuple[int, int]], int]:
@@ -79,7 +83,7 @@ BOUNDS = {
     "1024 x 3, gelu, AdamW, high": _spills((556, 260, 0), (248, 0, 0)),
     "1024 x 3, gelu, AdamW, float64": _spills((920, 568, 0), (368, 56, 0)),
     "every activation, Nadam, float32": _spills((344, 176, 0), (0, 0, 0)),
-    "many of 64-128-128-10, Adam, float32": _spills((728, 284, 0), kernels=("train_many",)),
+    "many of 64-128-128-10, Adam, float32": _spills((976, 296, 0), kernels=("train_many",)),
     "many of 64-100-10, Adam, float32": _spills((328, 8, 0), kernels=("train_many",)),
 }
 #: One for each tile, and one on tensor cores: some minutes of one core.
@@ -298,16 +302,17 @@ def expected_rates() -> None:
     """Print steps of nets a second on DEVICE by cost.py: of many nets with a block each, and of one at a time."""
     multiprocessors, frequency = DEVICE
     print(
-        f"\n{'layers':22} {'batch':>6}",
+        f"\n{'layers':22} {'batch':>6} {'precision':>10}",
         *(f"{head:>11}" for head in ["tile", "us a step", "nets x steps/s", "alone", "ratio"]),
     )
-    for widths, rows in MANY:
-        own = {tile: cost.of_net(widths, rows, tile) for tile in settings.TILES}
-        alone = frequency / min(cost.of_step(widths, rows, tile, multiprocessors) for tile in settings.TILES)
+    for (widths, rows), precision in itertools.product(MANY, settings.CYCLES):
+        own = {tile: cost.of_net(widths, rows, tile) for tile in (tile.at(precision) for tile in settings.TILES)}
+        alone = frequency / min(cost.of_step(widths, rows, tile, multiprocessors) for tile in own)
         for tile, cycles in sorted(own.items(), key=lambda item: item[1]):
             rate = multiprocessors * frequency / cycles
             cells = [1e6 * cycles / frequency, rate, alone, rate / alone]
-            print(f"{'-'.join(map(str, widths)):22} {rows:6} {tile.size:11}", *(f"{cell:11.4g}" for cell in cells))
+            head = f"{'-'.join(map(str, widths)):22} {rows:6} {precision:>10} {tile.size:11}"
+            print(head, *(f"{cell:11.4g}" for cell in cells))
 
 
 def main() -> None:

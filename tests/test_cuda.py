@@ -21,6 +21,7 @@ from fastmlp.engines.backends import Data
 from fastmlp.kernels import formulas, reference
 from fastmlp.kernels.codegen import CudaTile
 from fastmlp.kernels.numba_cuda import cost, driver, settings, training
+from fastmlp.kernels.numba_cuda.code import module_of
 from fastmlp.model.network import Network
 
 from helpers import (
@@ -318,6 +319,44 @@ def test_tiles_differ_in_no_bit(engine, monkeypatch, schedule):
     for ours, *others in zip(*found, strict=True):
         for theirs in others:
             np.testing.assert_array_equal(ours, theirs)
+
+
+#: A kernel for one product, in the module of the product.
+KERNEL = """
+@cuda.jit
+def own_kernel(a, b, order, out, of_a, of_b, rows, columns, depth, ld):
+    shared = cuda.shared.array(SHARED, REAL, alignment=16)
+    NAME(shared, a, 0, of_a, ORDER b, 0, of_b, rows, columns, depth, 1, 0)
+    i = cuda.threadIdx.x
+    while i < (rows - 1) * columns:
+        out[i] = shared[i // columns * ld + i % columns]
+        i += THREADS
+"""
+
+
+@on_device
+@pytest.mark.parametrize("size", [2, 8] if driver.simulated() else [16, 32, 64])
+@pytest.mark.parametrize("name", ["product", "product_nt", "product_tn"])
+def test_narrow_products_have_the_bits_of_others(engine, name, size):
+    """Those of an output layer with few neurons, where a tile has other columns and slices."""
+    tile = CudaTile(size, 8, side=2, quad=2) if driver.simulated() else CudaTile(size, 1024 // size)
+    code, rng, cuda = module_of(False, tile), np.random.default_rng(0), driver.api()
+    back = name == "product_nt"
+    columns, depth = (size - 1, code.COLUMNS - 1) if back else (code.COLUMNS - 1, 3 * tile.depth + 1)
+    A, B = (rng.standard_normal(shape).astype(np.float32) for shape in ((size, depth), (depth, columns)))
+    a, b = A.T if name == "product_tn" else A, B.T if back else B
+
+    def results(name, ld):
+        exec(KERNEL.replace("NAME", name).replace("ORDER", "" if name == "narrow_nt" else "order, 0, 0,"), vars(code))
+        out = cuda.to_device(np.full((size - 1) * columns, np.nan, np.float32))
+        vectors = [cuda.to_device(x) for x in (a.flatten(), b.flatten(), np.zeros(1, np.int32))]
+        code.own_kernel[1, code.THREADS](*vectors, out, a.shape[1], b.shape[1], size, columns, depth, ld)
+        return out.copy_to_host().reshape(size - 1, columns)
+
+    found = results(name.replace("product", "narrow"), code.LD if back else code.NARROW_LD)
+    assert_close(found, A[1:].astype(np.float64) @ B, terms=depth, scale=4, dtype=np.float32)
+    if size >= code.COLUMNS:
+        np.testing.assert_array_equal(found, results(name, code.LD))
 
 
 @pytest.mark.parametrize(("multiprocessors", "widths", "rows", "size"), [

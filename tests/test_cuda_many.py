@@ -132,10 +132,11 @@ def test_nets_that_differ_in_all_that_tables_hold(engine, monkeypatch):
         Net(number=3, data=shared, epochs=3, order=[1, 2, 3, 5], batch_size=2, input_dropout=0.3),
         Net((3, 6, 2), number=4, batch_size=7, max_grad_norm=0.1),
         Net((4, 5, 3), number=5, n=5, weighted=True),
+        Net((3, 4, 6), number=6, n=5),  # its output layer is not narrow
     ]
     nets[5].data.sample_weight[:] += 0.1
     workspaces = check(engine, nets)
-    assert of_one_launch(workspaces) and [ws.launches for ws in workspaces] == [1] * 6
+    assert of_one_launch(workspaces) and [ws.launches for ws in workspaces] == [1] * 7
     assert workspaces[0].rows is workspaces[3].rows is not workspaces[4].rows
 
 
@@ -293,9 +294,11 @@ def test_what_is_expected_to_be_faster(monkeypatch):
     tile = cost.tile_of_many([need], 4)
     assert cost.inside(need, tile, 4) == (0, 4 * 26122)
     assert cost.inside(need._replace(n_params=10000), tile, 4) == (20000, 120000)
-    assert not cost.many_pay([need] * 12, tile, 4) and cost.many_pay([need] * 13, tile, 4)
+    assert not cost.many_pay([need] * 11, tile, 4) and cost.many_pay([need] * 12, tile, 4)
     large = cost.Need((784, 100, 10), 200, 79510, 2)
     assert cost.inside(large, tile, 4) is None and cost.tile_of_many([large], 4) is None
+    high = cost.tile_of(need.widths, need.rows, precision="high")
+    assert high.precision == "high" == cost.tile_of_many([need], 4, high.precision).precision
     small = cost.Need((4, 16, 3), 30, 131, 2)
     assert cost.many_pay([small] * 2, cost.tile_of_many([small], 4), 4)
 

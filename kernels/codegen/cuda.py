@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import tensor_cores
 from .common import CFormula, reads_p
@@ -54,6 +54,11 @@ class CudaTile:
     quad: int = 4
     precision: str = "highest"
 
+    @property
+    def columns(self) -> int:
+        """Neurons that a narrow output layer has at most: the columns of a narrow product."""
+        return 2 * self.side
+
     def at(self, precision: str) -> CudaTile:
         """Return a tile of this size with products of this precision; a slice has terms for every group."""
         depth = self.depth if precision == "highest" else max(self.depth, tensor_cores.TERMS * self.groups)
@@ -75,8 +80,51 @@ class CudaTile:
 
     @property
     def shared(self) -> int:
-        """Numbers in shared memory: two slices of both matrices, or half of the groups' results, or sums of threads."""
-        return max(4 * self.depth * self.row, max(self.groups // 2, 1) * self.size * self.row, 2 * self.threads)
+        """Numbers in shared memory: two slices of both matrices, or half of the groups' results, or sums of threads.
+
+        Or two slices of a narrow product, which have terms for every group at least.
+        """
+        narrow = 2 * self.groups * self.quad * (self.row + self.columns + 4)
+        results = max(self.groups // 2, 1) * self.size * self.row
+        return max(4 * self.depth * self.row, narrow, results, 2 * self.threads)
+
+    @property
+    def form(self) -> Form:
+        """Of the products whose results are a whole tile."""
+        return Form(self.size, self.depth, "DEPTH", "LD", self.row)
+
+    @property
+    def narrow(self) -> Form:
+        """Of the products of a narrow output layer; as many terms as there is room for, a power of two."""
+        row = self.columns + 4
+        room = min(self.shared // (2 * (self.row + row)), 2 * self.depth)
+        terms = max(1 << (room.bit_length() - 1), self.groups * self.quad)
+        return Form(self.columns, terms, "NARROW_SLICE", "NARROW_LD", row)
+
+    @property
+    def has_narrow(self) -> bool:
+        """Whether narrow products differ from those of a whole tile."""
+        return self.precision != "highest" or self.narrow[:2] != self.form[:2]
+
+
+class Form(NamedTuple):
+    """Sizes in which the products of a tile differ.
+
+    Attributes
+    ----------
+    columns, depth : int
+        Columns of the result, and terms of a slice.
+    slice, ld : str
+        Constants of a module: ``depth``, and ``row``.
+    row : int
+        Numbers from a row of B's slices, and of the result, to the next.
+    """
+
+    columns: int
+    depth: int
+    slice: str
+    ld: str
+    row: int
 
 
 class _CudaTranslator(NumbaTranslator):
@@ -215,10 +263,10 @@ FILLS
     while left > 0:
         cuda.syncthreads()
 READS
-        left -= DEPTH
+        left -= SLICE
         number += 1
 NEXT
-        to = (number & 1) * (2 * DEPTH * LD)
+        to = (number & 1) * (SLICE * (LD + B_LD))
 TERMS
 FILLED
     cuda.syncthreads()
@@ -235,93 +283,131 @@ _CUDA_PRODUCTS = {
 _CUDA_ORDER = "group g adds the terms of every GROUPS-th {of} in order; then (s0 + s1) + (s2 + s3)"
 
 
-def _cuda_along(tile: CudaTile, name: str, number: str, limit: str, origin: str, gathers: bool, slice_at: str) -> tuple:
+class _Operand(NamedTuple):
+    """A matrix of a product, as the generated code knows it.
+
+    Attributes
+    ----------
+    name, number : str
+        Of the matrix, and of what is on its way to registers.
+    limit, origin : str
+        How far its rows, or columns, go that are none of terms; and the first one of the tile.
+    gathers : bool
+        Whether its rows may be found through ``order``.
+    extent : int
+        Rows, or columns, of the tile.
+    at, ld : str
+        Where its slice begins in ``shared``, and numbers from a term to the next.
+    """
+
+    name: str
+    number: str
+    limit: str
+    origin: str
+    gathers: bool
+    extent: int
+    at: str
+    ld: str
+
+
+def _cuda_along(tile: CudaTile, form: Form, of: _Operand) -> tuple:
     """(before the loop, fetches, stores) of a slice that neighbours read along the depth, number by number."""
     # eight neighbours read a sector of 32 bytes, and the banks that they write to differ
-    rows = min(tile.size, max(tile.threads // 8, 1))
-    along = min(tile.depth, tile.threads // rows)
+    name = of.name
+    along = min(form.depth, tile.threads // min(of.extent, max(tile.threads // 8, 1)))
     rows = tile.threads // along
     fetches: list[str] = []
     stores: list[str] = []
     before = [f"{name}_p, {name}_i = tid % {along}, tid // {along}"]
-    for q in range(tile.size // rows):
+    for q in range(of.extent // rows):
         row, term, at = f"{name}_row_{q}", f"{name}_term_{q}", f"{name}_at_{q}"
-        before += [f"{row} = {origin} + {name}_i + {q * rows}", f"{term} = I({name}_p if {row} < {limit} else NONE)"]
-        if gathers:
-            before += [f"if gathered and {row} < {limit}:", f"    {row} += order[U(first + {row})] - {row}"]
+        before.append(f"{row} = {of.origin} + {name}_i + {q * rows}")
+        before.append(f"{term} = I({name}_p if {row} < {of.limit} else NONE)")
+        if of.gathers:
+            before += [f"if gathered and {row} < {of.limit}:", f"    {row} += order[U(first + {row})] - {row}"]
         before.append(f"{at} = {name}_at + {row} * {name}_ld + {name}_p")
-        for p in range(0, tile.depth, along):
-            x = f"{number}_{len(stores)}"
+        for p in range(0, form.depth, along):
+            x = f"{of.number}_{len(stores)}"
             fetches += [f"{x} = ZERO", f"if {term} < I(left - {p}):", f"    {x} = {name}[U({at} + {p})]"]
-            stores.append(f"shared[U(to + {slice_at}({name}_p + {p}) * LD + {name}_i + {q * rows})] = {x}")
-        fetches.append(f"{at} += DEPTH")
+            stores.append(f"shared[U(to + {of.at}({name}_p + {p}) * {of.ld} + {name}_i + {q * rows})] = {x}")
+        fetches.append(f"{at} += {form.slice}")
     return before, fetches, stores
 
 
-def _cuda_across(
-    tile: CudaTile, name: str, number: str, limit: str, origin: str, gathers: bool, slice_at: str
-) -> tuple:
+def _cuda_across(tile: CudaTile, form: Form, of: _Operand) -> tuple:
     """The same of a slice that neighbours read across the depth."""
-    step = tile.threads // tile.size
+    name, step = of.name, tile.threads // of.extent
+    terms = range(0, form.depth, step)
     before = [
-        f"{name}_i, {name}_p = tid % TILE, tid // TILE",
-        f"{name}_term = I({name}_p if {origin} + {name}_i < {limit} else NONE)",
+        f"{name}_i, {name}_p = tid % {of.extent}, tid // {of.extent}",
+        f"{name}_term = I({name}_p if {of.origin} + {name}_i < {of.limit} else NONE)",
+        f"{name}_from = {name}_at + {of.origin} + {name}_i",
+        f"{name}_run = {name}_from + {name}_p * {name}_ld",
     ]
-    before.append(f"{name}_run = {name}_at + {name}_p * {name}_ld + {origin} + {name}_i")
-    fetches: list[str] = []
-    stores: list[str] = []
-    for p in range(0, tile.depth, step):
-        x = f"{number}_{len(stores)}"
-        fetches += [f"{x} = ZERO", f"if {name}_term < I(left - {p}):"]
-        fetches.append(f"    place = {name}_run + {p} * {name}_ld")
-        if gathers:
-            fetches += ["    if gathered:", f"        row = order[U(first + depth - left + {name}_p + {p})]"]
-            fetches.append(f"        place = {name}_at + row * {name}_ld + {origin} + {name}_i")
-        fetches.append(f"    {x} = {name}[U(place)]")
-        stores.append(f"shared[U(to + {slice_at}({name}_p + {p}) * LD + {name}_i)] = {x}")
-    fetches.append(f"{name}_run += DEPTH * {name}_ld")
+    plain: list[str] = []
+    gathered: list[str] = []
+    for n, p in enumerate(terms):
+        begin = [f"{of.number}_{n} = ZERO", f"if {name}_term < I(left - {p}):"]
+        plain += [*begin, f"    {of.number}_{n} = {name}[U({name}_run + {p} * {name}_ld)]"]
+        gathered += [*begin, f"    row = order[U(first + depth - left + {name}_p + {p})]"]
+        gathered.append(f"    {of.number}_{n} = {name}[U({name}_from + row * {name}_ld)]")
+    fetches = [*plain, f"{name}_run += {form.slice} * {name}_ld"]
+    if of.gathers:
+        fetches = ["if gathered:", *_indented(gathered), "else:", *_indented(fetches)]
+    stores = [
+        f"shared[U(to + {of.at}({name}_p + {p}) * {of.ld} + {name}_i)] = {of.number}_{n}" for n, p in enumerate(terms)
+    ]
     return before, fetches, stores
 
 
-def _float32(tile: CudaTile, places: list[int]) -> tensor_cores.Share:
-    """A thread's share of a tile's product in float32; ``places``: of its rows, and columns, from the first."""
-    micro = range(tile.micro)
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
+
+
+def _places(n: int, side: int) -> list[int]:
+    """Places of a thread's n rows, or columns, counted from its first: vectors of up to four, side by side."""
+    wide = min(n, 4)
+    return [r // wide * wide * side + r % wide for r in range(n)]
+
+
+def _float32(tile: CudaTile, form: Form) -> tensor_cores.Share:
+    """A thread's share of a tile's product in float32."""
+    rows, columns = (_places(n // tile.side, tile.side) for n in (tile.size, form.columns))
     own = [
         "group, lane = tid // (SIDE * SIDE), tid % (SIDE * SIDE)",
-        "tx, ty = lane % SIDE * VECTOR, lane // SIDE * VECTOR",
+        f"tx, ty = lane % SIDE * {min(len(columns), 4)}, lane // SIDE * {min(len(rows), 4)}",
     ]
     reads = [
-        "at = (number & 1) * (2 * DEPTH * LD) + group * (QUAD * LD)",
-        "x_at, y_at = at + ty, at + DEPTH * LD + tx",
+        f"at, quad = (number & 1) * ({form.slice} * (LD + {form.ld})), group * QUAD",
+        f"x_at, y_at = at + quad * LD + ty, at + {form.slice} * LD + quad * {form.ld} + tx",
     ]
     terms = []
-    for q in range(0, tile.depth, tile.groups * tile.quad):
+    for q in range(0, form.depth, tile.groups * tile.quad):
         for p in range(q, q + tile.quad):
-            terms += [f"x_{r} = shared[U(x_at + {p * tile.row + places[r]})]" for r in micro]
-            terms += [f"y_{c} = shared[U(y_at + {p * tile.row + places[c]})]" for c in micro]
-            terms += [f"acc_{r}_{c} += x_{r} * y_{c}" for r in micro for c in micro]
-    return tensor_cores.Share(own, reads, terms, places, places)
+            terms += [f"x_{r} = shared[U(x_at + {p * tile.row + place})]" for r, place in enumerate(rows)]
+            terms += [f"y_{c} = shared[U(y_at + {p * form.row + place})]" for c, place in enumerate(columns)]
+            terms += [f"acc_{r}_{c} += x_{r} * y_{c}" for r in range(len(rows)) for c in range(len(columns))]
+    return tensor_cores.Share(own, reads, terms, rows, columns)
 
 
-def _cuda_product(tile: CudaTile, name: str) -> str:
-    """The product of a tile, the results of a thread in registers: micro * micro of them, and no loop over them.
+def _cuda_product(tile: CudaTile, name: str, *, narrow: bool = False) -> str:
+    """The product of a tile, the results of a thread in registers: a name for each, and no loop over them.
 
     While a slice is worked on, the next one is on its way to registers, and from there to the other half of ``shared``.
     """
-    *transposed, what = _CUDA_PRODUCTS[name]
-    micro = range(tile.micro)
-    wide = min(tile.micro, 4)  # numbers that a thread reads at once
-    every = [(r, c) for r in micro for c in micro]
+    form, exact = (tile.narrow, True) if narrow else (tile.form, tile.precision == "highest")
+    of_a_transposed, of_b_transposed, what = _CUDA_PRODUCTS[name]
+    a = _Operand("a", "n", "rows", "i0", not narrow, tile.size, "", "LD")
+    b = _Operand("b", "m", "columns", "j0", False, form.columns, f"{form.slice} * LD + ", form.ld)
     ways = (_cuda_along, _cuda_across)
-    of_a = ways[transposed[0]](tile, "a", "n", "rows", "i0", True, "")
-    of_b = ways[not transposed[1]](tile, "b", "m", "columns", "j0", False, "DEPTH * LD + ")
+    of_a, of_b = ways[of_a_transposed](tile, form, a), ways[not of_b_transposed](tile, form, b)
     before, fetches, stores = ([*one, *other] for one, other in zip(of_a, of_b, strict=True))
-    exact = tile.precision == "highest"
-    share = (_float32 if exact else tensor_cores.share)(tile, [r // wide * wide * tile.side + r % wide for r in micro])
-    half, sums = 1, ["own = ty * LD + tx"]
-    cell = {(r, c): f"{share.rows[r] * tile.row + share.columns[c]}" for r, c in every}
+    share = _float32(tile, form) if exact else tensor_cores.share(tile, _places(tile.micro, tile.side))
+    every = [(r, c) for r in range(len(share.rows)) for c in range(len(share.columns))]
+    half, sums = 1, [f"own = ty * {form.ld} + tx"]
+    cell = {(r, c): f"{share.rows[r] * form.row + share.columns[c]}" for r, c in every}
     while half < tile.groups:
-        region = f"own + group // {2 * half} * (TILE * LD)"
+        region = f"own + group // {2 * half} * (TILE * {form.ld})"
         sums += [f"if group % {2 * half} == {half}:", f"    to = {region}"]
         sums += [f"    shared[U(to + {cell[r, c]})] = acc_{r}_{c}" for r, c in every]
         sums += ["cuda.syncthreads()", f"if group % {2 * half} == 0:", f"    to = {region}"]
@@ -342,26 +428,83 @@ def _cuda_product(tile: CudaTile, name: str) -> str:
         "SUMS": (1, sums),
         "AGAIN": (1, [] if exact else tensor_cores.again(name)),
     }
-    text = _CUDA_PRODUCT.lstrip("\n").replace("NAME", name)
+    text = _CUDA_PRODUCT.lstrip("\n").replace("NAME", name.replace("product", "narrow") if narrow else name)
     text = text.replace("DOCSTRING", f'"""{what}; {_CUDA_ORDER.format(of="quad" if exact else "eight")}."""')
+    text = text.replace("B_LD", form.ld).replace("SLICE", form.slice)
     for mark, (depth, lines) in parts.items():
         text = text.replace(f"\n{mark}\n", "\n" + "".join(f"{'    ' * depth}{line}\n" for line in lines))
-    return text
+    return text if form.ld == "LD" else text.replace("[i * LD + j]", f"[i * {form.ld} + j]")
+
+
+_CUDA_NARROW_NT = '''
+@device
+def narrow_nt(shared, a, a_at, a_ld, b, b_at, b_ld, rows, columns, depth, i0, j0):
+    """shared[i * LD + j] = sum_p a[i0 + i, p] b[j0 + j, p], of at most COLUMNS terms, in the order of product_nt.
+
+    A thread has a row of B in registers, and goes through rows of A; so it has whole sums.
+    """
+    tid, rows_at = cuda.threadIdx.x, TILE * LD
+    i, p = tid // COLUMNS, tid % COLUMNS
+    at = a_at + (i0 + i) * a_ld + p
+    cuda.syncthreads()
+    while i < TILE:
+        x = ZERO
+        if i0 + i < rows and p < depth:
+            x = a[U(at)]
+        shared[U(rows_at + i * NARROW_LD + p)] = x
+        i += THREADS // COLUMNS
+        at += THREADS // COLUMNS * a_ld
+    i, j = tid // TILE, tid % TILE
+    terms = depth if j0 + j < columns else 0 * depth
+    at = b_at + (j0 + j) * b_ld
+OWN
+    cuda.syncthreads()
+    while i < TILE:
+        at = rows_at + i * NARROW_LD
+TERMS
+        shared[U(i * LD + j)] = TREE
+        i += THREADS // TILE
+    cuda.syncthreads()
+'''
+
+
+def _cuda_narrow_nt(tile: CudaTile) -> str:
+    """The product with a transposed matrix of few columns, whose terms are as few."""
+    own, terms, sums = [], [], [f"sum_{group}" for group in range(tile.groups)]
+    terms += [f"x_{p} = shared[U(at + {p})]" for p in range(tile.columns)] + [f"{name} = ZERO" for name in sums]
+    for p in range(tile.columns):
+        own += [f"y_{p} = ZERO", f"if {p} < terms:", f"    y_{p} = b[U(at + {p})]"]
+        terms.append(f"sum_{p // tile.quad % tile.groups} += x_{p} * y_{p}")
+    text = _CUDA_NARROW_NT.lstrip("\n").replace("TREE", tensor_cores.tree(sums))
+    text = text.replace("\nOWN\n", "\n" + "".join(f"    {line}\n" for line in own))
+    return text.replace("\nTERMS\n", "\n" + "".join(f"        {line}\n" for line in terms))
+
+
+def _cuda_narrow(tile: CudaTile) -> list[str]:
+    """The products of a narrow output layer, in float32: forward, of its delta, of its gradient.
+
+    Where a tile has no more columns, they are those of a tile.
+    """
+    if not tile.has_narrow:
+        return ["narrow, narrow_tn = product, product_tn", _cuda_narrow_nt(tile)]
+    return [*(_cuda_product(tile, name, narrow=True) for name in ("product", "product_tn")), _cuda_narrow_nt(tile)]
 
 
 def _settings(tile: CudaTile, double: bool) -> dict[str, object]:
     """Constants of a module: its type of number, sizes of a block.
 
     LANES threads share a row in sums over it, and COLUMNS threads have a column each in sums over rows.  These do not
-    depend on the tile, and so neither does the order of the sums.  An output layer with at most COLUMNS neurons takes
+    depend on the tile, and so neither does the order of the sums.  An output layer with at most COLUMNS neurons is
+    narrow: its products have COLUMNS columns, and NARROW_SLICE terms of a slice.  Where many blocks share it, they take
     NARROW rows at a time, and NARROW_DEPTH terms.
     """
-    columns = 2 * tile.side
+    columns = tile.columns
     narrow = tile.threads // (tile.groups * columns)
     terms = tile.groups * tile.quad
     return {
         "REAL": f"np.float{64 if double else 32}", "TILE": tile.size, "SIDE": tile.side, "DEPTH": tile.depth,
         "GROUPS": tile.groups, "QUAD": tile.quad, "VECTOR": min(tile.micro, 4), "THREADS": tile.threads,
+        "NARROW_SLICE": tile.narrow.depth, "NARROW_LD": tile.narrow.row, "HAS_NARROW": tile.has_narrow,
         "LD": tile.row, "SHARED": tile.shared, "LANES": columns, "COLUMNS": columns, "NARROW": narrow,
         "NARROW_DEPTH": tile.shared // (narrow + columns) // terms * terms,
     }  # fmt: skip
@@ -419,4 +562,5 @@ def cuda_module(
     if tile.precision != "highest":
         parts += [tensor_cores.exact(tile, name, *transposed) for name, (*transposed, _) in _CUDA_PRODUCTS.items()]
     parts += [*loss_texts, *write.rule(rule), *(_cuda_product(tile, name) for name in _CUDA_PRODUCTS)]
+    parts += _cuda_narrow(tile)
     return "\n\n".join(parts) + "\n\n@device\n" + names

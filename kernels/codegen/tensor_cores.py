@@ -160,20 +160,25 @@ def again(name: str) -> list[str]:
     return _AGAIN.replace("NAME", name).strip().splitlines()
 
 
+def tree(parts: list[str]) -> str:
+    """Return the sum over groups of threads, of two at a time."""
+    while len(parts) > 1:
+        parts = [f"({one} + {other})" for one, other in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
 def exact(tile: CudaTile, name: str, a_transposed: bool, b_transposed: bool) -> str:
     """Return functions that compute one result as with "highest", to the last bit; NaN ends a sum early."""
     parts = [
         f"{name}_part(a, a_at, a_ld, order, first, gathered, b, b_at, b_ld, depth, i, j, {group})"
         for group in range(tile.groups)
     ]
-    while len(parts) > 1:
-        parts = [f"({one} + {other})" for one, other in zip(parts[::2], parts[1::2], strict=True)]
     places = {
         "A_ROW": "p" if a_transposed else "i",
         "A_COLUMN": "i" if a_transposed else "p",
         "B_PLACE": "j * b_ld + p" if b_transposed else "p * b_ld + j",
     }
-    text = _EXACT.strip().replace("NAME", name).replace("TREE", parts[0])
+    text = _EXACT.strip().replace("NAME", name).replace("TREE", tree(parts))
     for mark, place in places.items():
         text = text.replace(mark, place)
     return text

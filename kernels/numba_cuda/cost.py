@@ -20,29 +20,58 @@ if TYPE_CHECKING:
 
 
 class Product(NamedTuple):
-    """A product of a step: its result is (rows, columns), each a sum of ``depth`` terms."""
+    """A product of a step: its result is (rows, columns), each a sum of ``depth`` terms.
+
+    ``kind``: "whole", or of a narrow output layer "narrow" (forward, and its gradient) or "back" (of its delta).
+    """
 
     rows: int
     columns: int
     depth: int
+    kind: str = "whole"
+
+    def tiles(self, tile: CudaTile) -> int:
+        """Return how many tiles the result has; all columns of a narrow one are in one tile."""
+        return pieces(self.rows, tile.size) * self.across(tile)
+
+    def across(self, tile: CudaTile) -> int:
+        """Return how many tiles lie side by side."""
+        return 1 if self.kind == "narrow" else pieces(self.columns, tile.size)
 
 
-def cycles(tile: CudaTile, depth: int) -> float:
+def cycles(tile: CudaTile, product: Product) -> float:
     """Return the cycles of a tile's product: a slice takes its instructions, or waits for the next slice."""
-    slice_ = max(tile.depth * settings.CYCLES[tile.precision][tile.size], settings.LATENCY)
-    return pieces(depth, tile.depth) * slice_ + settings.TILE_CYCLES
+    if product.kind == "back":
+        return settings.BACK[tile.size]
+    narrow = product.kind == "narrow"
+    depth = tile.narrow.depth if narrow else tile.depth
+    term = settings.NARROW[tile.size] if narrow else settings.CYCLES[tile.precision][tile.size]
+    return pieces(product.depth, depth) * max(depth * term, settings.LATENCY) + settings.TILE_CYCLES
 
 
-def _on_way(widths: Sequence[int], rows: int) -> list[Product]:
+def _on_way(widths: Sequence[int], rows: int, tile: CudaTile) -> list[Product]:
     """Return the products forward, then those back."""
-    pairs = list(pairwise(widths))
+    pairs, narrow = list(pairwise(widths)), _is_narrow(widths, tile)
     up = [Product(rows, fan_out, fan_in) for fan_in, fan_out in pairs]
-    return up + [Product(rows, fan_in, fan_out) for fan_in, fan_out in reversed(pairs[1:])]
+    down = [Product(rows, fan_in, fan_out) for fan_in, fan_out in reversed(pairs[1:])]
+    if narrow:
+        up[-1], down[0] = up[-1]._replace(kind="narrow"), down[0]._replace(kind="back")
+    return up + down
+
+
+def _gradients(widths: Sequence[int], rows: int, tile: CudaTile) -> list[Product]:
+    """Return the products of the gradients."""
+    found = [Product(fan_in, fan_out, rows) for fan_in, fan_out in pairwise(widths)]
+    return [*found[:-1], found[-1]._replace(kind="narrow")] if _is_narrow(widths, tile) else found
+
+
+def _is_narrow(widths: Sequence[int], tile: CudaTile) -> bool:
+    return len(widths) > 2 and widths[-1] <= tile.columns
 
 
 def of_rows(widths: Sequence[int], rows: int, tile: CudaTile, blocks: int) -> float:
     """Return the cycles of all rows through all layers and back, each with one block: a single phase."""
-    one = sum(pieces(p.columns, tile.size) * cycles(tile, p.depth) for p in _on_way(widths, rows))
+    one = sum(p.across(tile) * cycles(tile, p) for p in _on_way(widths, rows, tile))
     return settings.BARRIER + pieces(pieces(rows, tile.size), blocks) * one
 
 
@@ -52,23 +81,31 @@ def of_layers(widths: Sequence[int], rows: int, tile: CudaTile, blocks: int) -> 
     The output layer's rows are not divided, because its loss needs whole ones.
     """
     total, down, last = 0.0, pieces(rows, tile.size), len(widths) - 2
-    for k, p in enumerate(_on_way(widths, rows)):
-        across = pieces(p.columns, tile.size)
+    for k, p in enumerate(_on_way(widths, rows, tile)):
         if k != last:
-            one = pieces(down * across, blocks) * cycles(tile, p.depth)
-        elif k > 0 and p.columns <= 2 * tile.side:
+            one = pieces(p.tiles(tile), blocks) * cycles(tile, p)
+        elif p.kind == "narrow":
             narrow = pieces(p.depth, settings.NARROW_DEPTH) * settings.NARROW_CYCLES + settings.TILE_CYCLES
             one = pieces(pieces(rows, settings.NARROW_ROWS), blocks) * narrow
         else:
-            one = pieces(down, blocks) * across * cycles(tile, p.depth)
+            one = pieces(down, blocks) * p.across(tile) * cycles(tile, p)
         total += settings.BARRIER + one
     return total
 
 
 def of_slices(widths: Sequence[int], rows: int, tile: CudaTile, blocks: int) -> float:
-    """Return the cycles of gradients and updates."""
-    n = sum(pieces(fan_in, tile.size) * pieces(fan_out, tile.size) for fan_in, fan_out in pairwise(widths))
-    return settings.BARRIER + pieces(n, blocks) * (cycles(tile, rows) + settings.UPDATE * (tile.size / 16) ** 2)
+    """Return the cycles of gradients and updates; blocks that have not the same number of tiles wait for each other."""
+    products = _gradients(widths, rows, tile)
+    one = [cycles(tile, p) + settings.UPDATE * _results(tile, p) for p in products]
+    number = [p.tiles(tile) for p in products]
+    if blocks == 1:
+        return settings.BARRIER + sum(n * taken for n, taken in zip(number, one, strict=True))
+    return settings.BARRIER + pieces(sum(number), blocks) * max(one)
+
+
+def _results(tile: CudaTile, product: Product) -> float:
+    """Return how many times 256 results a tile has."""
+    return tile.size * (tile.columns if product.kind == "narrow" else tile.size) / 256
 
 
 def of_step(widths: Sequence[int], rows: int, tile: CudaTile, blocks: int) -> float:
@@ -81,16 +118,36 @@ def tile_of(widths: Sequence[int], rows: int, double: bool = False, precision: s
     """Return the tile for a network of these widths and so many rows at a time.
 
     Large tiles read less per result; small ones are many, so no multiprocessor idles.  Below "highest" tensor cores
-    are used if they promise to be faster than float32, which is more exact.
+    are used if they promise to be faster than float32, which is more exact.  A net that one block can train has the
+    products that are faster there, so it has the same bits alone and among others.
     """
     if driver.simulated():
-        return (settings.SIMULATED if precision == "highest" else settings.SIMULATED_WARPS).at(precision)
+        return _simulated(precision)
+    blocks, itemsize = driver.multiprocessors(), 4 << double
+    if precision != "highest" and not settings.TENSOR_CORES:
+        need = Need(tuple(widths), rows, sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(widths)), 0)
+
+        def step(choice: str) -> float:
+            tile = _fastest(widths, rows, choice, itemsize, blocks)
+            return _in_one_block(need, choice, itemsize) or of_step(widths, rows, tile, blocks)
+
+        precision = min((precision, "highest"), key=step)
+    return _fastest(widths, rows, precision, itemsize, blocks)
+
+
+def _simulated(precision: str) -> CudaTile:
+    return (settings.SIMULATED if precision == "highest" else settings.SIMULATED_WARPS).at(precision)
+
+
+def _fastest(widths: Sequence[int], rows: int, precision: str, itemsize: int, blocks: int) -> CudaTile:
+    """Return the tile of this precision whose step is the shortest on all multiprocessors."""
+    tiles = _fitting(precision, itemsize) or [settings.SMALL.at(precision)]
+    return min(tiles, key=lambda tile: of_step(widths, rows, tile, blocks))
+
+
+def _fitting(precision: str, itemsize: int) -> list[CudaTile]:
     tiles = [tile.at(precision) for tile in settings.TILES]
-    if not settings.TENSOR_CORES:
-        tiles += settings.TILES
-    fitting = [tile for tile in tiles if tile.shared * (4 << double) <= settings.SHARED_BYTES]
-    blocks = driver.multiprocessors()
-    return min(fitting or [settings.SMALL], key=lambda tile: of_step(widths, rows, tile, blocks))
+    return [tile for tile in tiles if tile.shared * itemsize <= settings.SHARED_BYTES]
 
 
 # --- many nets, one block each ----------------------------------------------------------------------------------------
@@ -125,28 +182,30 @@ def inside(need: Need, tile: CudaTile, itemsize: int) -> Inside | None:
 @lru_cache(maxsize=1024)
 def of_net(widths: Sequence[int], rows: int, tile: CudaTile) -> float:
     """Return the cycles of a step that one block takes alone; ``TILE_CYCLES`` have the stages of 256 results."""
-    way = _on_way(widths, rows)
-    gradients = [Product(fan_in, fan_out, rows) for fan_in, fan_out in pairwise(widths)]
-    tiles = [pieces(p.rows, tile.size) * pieces(p.columns, tile.size) for p in [*way, *gradients]]
-    more = sum(tiles[: len(way)]) * settings.STAGE * max(0.0, (tile.size / 16) ** 2 - 1)
-    terms = sum(n * p.depth for n, p in zip(tiles, [*way, *gradients], strict=True))
-    more += terms * settings.MORE_CYCLES.get(tile.size, 0.0)
+    way, gradients = _on_way(widths, rows, tile), _gradients(widths, rows, tile)
+    more = sum(p.tiles(tile) * settings.STAGE * max(0.0, _results(tile, p) - 1) for p in way)
+    terms = sum(p.tiles(tile) * p.depth for p in [*way, *gradients] if p.kind == "whole")
+    more += terms * settings.MORE_CYCLES[tile.precision].get(tile.size, 0.0)
+    more += pieces(rows, tile.threads // tile.columns) * settings.LOSS
+    more += sum(pieces(width, tile.columns) for width in widths[1:]) * settings.VECTOR
     return of_rows(widths, rows, tile, 1) + of_slices(widths, rows, tile, 1) - 2 * settings.BARRIER + more
 
 
+def _in_one_block(need: Need, precision: str, itemsize: int) -> float | None:
+    """Return the cycles of a step of a net that has one block, with the best tile; None if it does not fit."""
+    tiles = [tile for tile in _fitting(precision, itemsize) if inside(need, tile, itemsize) is not None]
+    return min((of_net(need.widths, need.rows, tile) for tile in tiles), default=None)
+
+
 @lru_cache(maxsize=1024)
-def _of_all_blocks(widths: Sequence[int], rows: int, double: bool, precision: str, blocks: int) -> float:
+def _of_all_blocks(widths: Sequence[int], rows: int, itemsize: int, precision: str, blocks: int) -> float:
     """Return the cycles of a step that all multiprocessors take together."""
-    return of_step(widths, rows, tile_of(widths, rows, double, precision), blocks)
+    return of_step(widths, rows, _fastest(widths, rows, precision, itemsize, blocks), blocks)
 
 
 def tile_of_many(needs: Sequence[Need], itemsize: int, precision: str = "highest") -> CudaTile | None:
     """Return the tile for nets with a block each, whose products are these of one net alone; None if no net fits."""
-    if driver.simulated():
-        tiles = [(settings.SIMULATED if precision == "highest" else settings.SIMULATED_WARPS).at(precision)]
-    else:
-        tiles = [tile.at(precision) for tile in settings.TILES]
-        tiles = [tile for tile in tiles if tile.shared * itemsize <= settings.SHARED_BYTES]
+    tiles = [_simulated(precision)] if driver.simulated() else _fitting(precision, itemsize)
     if not tiles:
         return None
     ways = []
@@ -163,7 +222,7 @@ def many_pay(needs: Sequence[Need], tile: CudaTile, itemsize: int) -> bool:
         return settings.MANY is not False and len(needs) > 0
     blocks = driver.multiprocessors()
     own = [of_net(need.widths, need.rows, tile) for need in needs]
-    apart = sum(_of_all_blocks(need.widths, need.rows, itemsize == 8, tile.precision, blocks) for need in needs)
+    apart = sum(_of_all_blocks(need.widths, need.rows, itemsize, tile.precision, blocks) for need in needs)
     return max(sum(own) / blocks, *own) < apart
 
 

@@ -63,7 +63,7 @@ class Layout:
         net[code.MAX_ROWS], net[code.USE_INPUT], net[code.SPARSE] = rows, self.use_input, is_sparse
         net[code.WEIGHTED], net[code.STORE], net[code.CLIPPED] = weighted, store, clipped
         net[code.INPUT] = self._room(rows * widths[0]) if self.use_input else 0
-        net[code.IN_THRESHOLD] = ws.thresholds[0]
+        net[code.IN_THRESHOLD], net[code.NARROW_LAYER] = ws.thresholds[0], _narrow_layer(ws, code)
         layers = layer_table.new_table(ws.network, widths, [segment.start for segment in ws.network.segments], -1)
         layers["kind"][:-1] = ws.kinds
         for trains in range(1 + training):
@@ -107,10 +107,16 @@ def _tasks(ws: Workspace, code: ModuleType) -> list[tuple[int, int, int, int]]:
     trained = [segment for segment in ws.network.segments if segment.trained]
     for segment in sorted(trained, key=lambda segment: segment.layer):
         kind = layer_table.ARRAYS.index(segment.name)
-        across = code.TILE if kind == code.ARRAY_W else code.COLUMNS
+        whole = kind == code.ARRAY_W and segment.layer != _narrow_layer(ws, code)
+        across = code.TILE if whole else code.COLUMNS
         starts = [(i, j) for i in range(0, segment.rows, code.TILE) for j in range(0, segment.width, across)]
         tasks += [(kind, segment.layer, i, j) for i, j in starts]
     return tasks
+
+
+def _narrow_layer(ws: Workspace, code: ModuleType) -> int:
+    """Return the number of the output layer if it has few neurons and reads other neurons, else -1."""
+    return ws.n_layers - 1 if ws.n_layers > 1 and ws.n_outputs <= code.COLUMNS else -1
 
 
 def phases_of(ws: Workspace, plan: Layout, schedule: str, update: bool) -> list[tuple[int, int, int, int]]:
@@ -123,7 +129,7 @@ def phases_of(ws: Workspace, plan: Layout, schedule: str, update: bool) -> list[
     for k in range(last):
         up += [(code.TILES, k, k + 1, 1), *[(code.BATCH_FORWARD, k, 0, 0)] * whole[k]]
     # the output layer with the loss, for which a block needs whole rows
-    narrow = last > 0 and ws.n_outputs <= code.COLUMNS
+    narrow = _narrow_layer(ws, code) == last
     up.append((code.NARROW_OUTPUT, 0, 0, 0) if narrow else (code.TILES, last, last + 2, 0))
     for k in range(last, 0, -1):
         operation = 2 * ws.n_layers - k

@@ -27,8 +27,9 @@ PARTIALS_PER_TABLE = 2**22
 
 #: Cycles that choose tile and schedule (cost.py): of a term of a tile's product by precision and the tile's size, as
 #: counted in machine code; at least of a slice, whose numbers come from the L2 cache; of a tile besides; of an update
-#: of 256 weights; of a barrier of the grid.  Of a narrow output layer: rows at a time, terms at a time, cycles of
-#: these.
+#: of 256 weights; of a barrier of the grid.  Of a narrow output layer: a term by the tile's size, and a whole tile of
+#: what goes back through it; where many blocks share its rows, rows at a time, terms at a time, cycles of these.
+NARROW, BACK = {16: 6.0, 32: 8.4, 64: 16.0, 4: 1.0}, {16: 700, 32: 900, 64: 1600, 4: 1.0}
 NARROW_ROWS, NARROW_DEPTH, NARROW_CYCLES = 4, 224, 900
 CYCLES = {
     "highest": {16: 6.0, 32: 13.0, 64: 42.0, 4: 1.0},
@@ -36,9 +37,10 @@ CYCLES = {
     "medium": {16: 4.3, 32: 8.0, 64: 17.4},
 }
 LATENCY, TILE_CYCLES, UPDATE, BARRIER = 300, 1200, 400, 3400
-#: Where a block does all tiles itself, as counted: cycles of bias, activation and slope of 256 results, and what a term
-#: of a tile's product takes more.
-STAGE, MORE_CYCLES = 100, {64: 7.0}
+#: Where a block does all tiles itself, as counted: cycles of bias, activation and slope of 256 results, of the loss of
+#: THREADS // LANES rows, of COLUMNS biases; and what a term of a tile's product takes more.
+STAGE, LOSS, VECTOR = 90, 1000, 1000
+MORE_CYCLES: dict[str, dict[int, float]] = {"highest": {64: 4.2}, "high": {}, "medium": {}}
 #: Blocks of kernels that have no barrier of the grid.
 BLOCKS_WITHOUT_BARRIER, SIMULATED_BLOCKS = 1024, 2
 

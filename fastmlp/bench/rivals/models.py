@@ -55,6 +55,7 @@ OURS: Mapping[str, Model] = {
     "realmlp-td-s": _ours("RealMLP", preset="td-s"),
     "realmlp-td-cv8": _ours("RealMLP", n_cv=8),
     "tabm": _ours("TabM"),
+    "tabm-d": _ours("TabM", num_emb_type="none", batch_size=256, weight_decay=0.0, max_grad_norm=None),  # pytabkit's
 }
 
 OTHERS: Mapping[str, Model] = {

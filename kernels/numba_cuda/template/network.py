@@ -33,7 +33,7 @@ def gather_row(d, s, i):
 @device
 def forward_tile(d, s, shared, k, i0, j0):
     """Rows i0 .. and neurons j0 .. of layer k: the product, and what goes with it."""
-    fan_in, fan_out = entry(d, k, FAN_IN), entry(d, k, FAN_OUT)
+    fan_in, fan_out, columns, ld = entry(d, k, FAN_IN), entry(d, k, FAN_OUT), TILE, LD
     source, at, gathered = d.work, d.net[INPUT], 0
     if k > 0:
         at = entry(d, k - 1, OUT)
@@ -41,21 +41,31 @@ def forward_tile(d, s, shared, k, i0, j0):
         source, at, gathered = d.X, s.first * fan_in, s.gathered
         if gathered:
             at = 0
-    product(
-        shared, source, at, fan_in, d.order, s.first, gathered, d.params, entry(d, k, W), fan_out,
-        s.rows, fan_out, fan_in, i0, j0,
-    )  # fmt: skip
-    stage_forward(d, s, shared, k, i0, j0)
+    if HAS_NARROW and k == d.net[NARROW_LAYER]:
+        narrow(
+            shared, d.work, at, fan_in, d.order, s.first, 0, d.params, entry(d, k, W), fan_out,
+            s.rows, fan_out, fan_in, i0, j0,
+        )  # fmt: skip
+        columns, ld = COLUMNS, NARROW_LD
+    else:
+        product(
+            shared, source, at, fan_in, d.order, s.first, gathered, d.params, entry(d, k, W), fan_out,
+            s.rows, fan_out, fan_in, i0, j0,
+        )  # fmt: skip
+    stage_forward(d, s, shared, k, i0, j0, columns, ld)
 
 
 @device
 def backward_tile(d, s, shared, k, i0, j0):
     """Rows i0 .. and neurons j0 .. of the layer below k: delta_k W^T, and the way back of what goes with it."""
     fan_in, fan_out = entry(d, k, FAN_IN), entry(d, k, FAN_OUT)
-    product_nt(
-        shared, d.work, entry(d, k, DELTA), fan_out, d.order, 0, 0, d.params, entry(d, k, W), fan_out,
-        s.rows, fan_in, fan_out, i0, j0,
-    )  # fmt: skip
+    delta, weights = entry(d, k, DELTA), entry(d, k, W)
+    if k == d.net[NARROW_LAYER]:
+        narrow_nt(shared, d.work, delta, fan_out, d.params, weights, fan_out, s.rows, fan_in, fan_out, i0, j0)
+    else:
+        product_nt(
+            shared, d.work, delta, fan_out, d.order, 0, 0, d.params, weights, fan_out, s.rows, fan_in, fan_out, i0, j0
+        )  # fmt: skip
     stage_backward(d, s, shared, k - 1, i0, j0)
 
 
@@ -115,8 +125,8 @@ def tiles_phase(d, s, shared, first, last, spread):
 
 
 @device
-def narrow_product(d, s, shared, k, i0):
-    """Z of rows i0 .. i0 + NARROW of layer k, which has at most COLUMNS neurons; the order of sums is the tiles'.
+def narrow_rows(d, s, shared, k, i0):
+    """Z of rows i0 .. i0 + NARROW of layer k, which has at most COLUMNS neurons; the order of sums is that of tiles.
 
     A thread has one result of one group.  So few rows to a block let many blocks work.
     """
@@ -161,7 +171,7 @@ def narrow_phase(d, s, shared):
     """The output layer and the loss, NARROW rows at a time."""
     i0 = s.block * NARROW
     while i0 < s.rows:
-        narrow_product(d, s, shared, d.net[N_LAYERS] - 1, i0)
+        narrow_rows(d, s, shared, d.net[N_LAYERS] - 1, i0)
         cuda.syncthreads()
         loss_rows(d, s, shared, i0, min(i0 + NARROW, s.rows))
         i0 += s.blocks * NARROW

@@ -40,28 +40,35 @@ def mask_at(d, s, n, threshold, row, width, j):
 
 
 @device
-def activation_forward(d, s, k, i, j, width, z):
-    """a = f(z) of neuron j in row i of hidden layer k; in training also what the way back multiplies by.
+def stage_of(d, s, k):
+    """What :func:`activation_forward` reads of hidden layer k.
 
     Where a is normalised yet, it goes to Z, and is dropped after that.
     """
-    kind, slope_at, at = entry(d, k, KIND), entry(d, k, SLOPE), i * width + j
-    learned = ZERO
-    if slope_at >= 0:
-        learned = d.params[U(slope_at + j)]
-    a = activation_value(kind, z, learned)
+    to, threshold = entry(d, k, OUT), entry(d, k, THRESHOLD)
+    if s.training and entry(d, k, BATCH_NORM) == NORM_AFTER:
+        to, threshold = entry(d, k, Z), 0 * threshold
+    return Stage(
+        entry(d, k, FAN_OUT), entry(d, k, KIND), entry(d, k, SLOPE), to, entry(d, k, DELTA), entry(d, k, PRODUCT),
+        threshold,
+    )  # fmt: skip
+
+
+@device
+def activation_forward(d, s, k, stage, i, j, z):
+    """a = f(z) of neuron j in row i of hidden layer k; in training also what the way back multiplies by."""
+    learned, at = ZERO, i * stage.width + j
+    if stage.learned_at >= 0:
+        learned = d.params[U(stage.learned_at + j)]
+    a = activation_value(stage.kind, z, learned)
     if s.training == 0:
-        d.work[U(entry(d, k, OUT) + at)] = a
+        d.work[U(stage.to + at)] = a
         return
-    to, factor = entry(d, k, OUT), ONE
-    if entry(d, k, BATCH_NORM) == NORM_AFTER:
-        to = entry(d, k, Z)
-    else:
-        factor = mask_at(d, s, k + 1, entry(d, k, THRESHOLD), i, width, j)
-    d.work[U(to + at)] = a * factor
-    d.work[U(entry(d, k, DELTA) + at)] = activation_slope(kind, z, a, learned) * factor
-    if slope_at >= 0:
-        d.work[U(entry(d, k, PRODUCT) + at)] = (ZERO if z > ZERO else z) * factor
+    factor = mask_at(d, s, k + 1, stage.threshold, i, stage.width, j)
+    d.work[U(stage.to + at)] = a * factor
+    d.work[U(stage.slope_at + at)] = activation_slope(stage.kind, z, a, learned) * factor
+    if stage.learned_at >= 0:
+        d.work[U(stage.product_at + at)] = (ZERO if z > ZERO else z) * factor
 
 
 # --- batch normalisation ----------------------------------------------------------------------------------------------
@@ -83,12 +90,13 @@ def batch_forward(d, s, shared, k, j0):
         return
     root, i = sqrt_(var + BATCH_NORM_EPS), first
     scale, shift = d.params[U(entry(d, k, SCALE) + j)], d.params[U(entry(d, k, SHIFT) + j)]
+    stage, before = stage_of(d, s, k), entry(d, k, BATCH_NORM) == NORM_BEFORE
     while i < s.rows:
         normalised = (d.work[U(at + i * width + j)] - mean) / root
         d.work[U(at + i * width + j)] = normalised
         y = scale * normalised + shift
-        if entry(d, k, BATCH_NORM) == NORM_BEFORE:
-            activation_forward(d, s, k, i, j, width, y)
+        if before:
+            activation_forward(d, s, k, stage, i, j, y)
         else:
             factor = mask_at(d, s, k + 1, entry(d, k, THRESHOLD), i, width, j)
             d.work[U(entry(d, k, OUT) + i * width + j)] = y * factor
@@ -137,35 +145,45 @@ def batch_backward(d, s, shared, k, j0):
 
 
 @device
-def stage_forward(d, s, shared, k, i0, j0):
-    """What goes with the product of layer k, rows i0 .. and neurons j0 .. in ``shared``: bias, then the stages."""
-    width, e = entry(d, k, FAN_OUT), cuda.threadIdx.x
+def stage_forward(d, s, shared, k, i0, j0, columns, ld):
+    """What goes with the product of layer k, rows i0 .. and neurons j0 .. in ``shared``: bias, then the stages.
+
+    ``shared`` holds ``columns`` neurons, and ``ld`` numbers from one row to the next.
+    """
+    stage, z_at = stage_of(d, s, k), entry(d, k, Z)
     staged = entry(d, k, HIDDEN) != 0 and entry(d, k, BATCH_NORM) != NORM_BEFORE
-    while e < TILE * TILE:
-        i, j = e // TILE, e % TILE
-        if i0 + i < s.rows and j0 + j < width:
-            z = shared[U(i * LD + j)] + d.params[U(entry(d, k, B) + j0 + j)]
+    i, j = cuda.threadIdx.x // columns, cuda.threadIdx.x % columns
+    if j0 + j < stage.width:
+        bias, end = d.params[U(entry(d, k, B) + j0 + j)], min(TILE, s.rows - i0)
+        while i < end:
+            z = shared[U(i * ld + j)] + bias
             if staged:
-                activation_forward(d, s, k, i0 + i, j0 + j, width, z)
+                activation_forward(d, s, k, stage, i0 + i, j0 + j, z)
             else:
-                d.work[U(entry(d, k, Z) + (i0 + i) * width + j0 + j)] = z
-        e += THREADS
+                d.work[U(z_at + (i0 + i) * stage.width + j0 + j)] = z
+            i += THREADS // columns
 
 
 @device
 def stage_backward(d, s, shared, k, i0, j0):
     """From d loss / d(what layer k hands on), a tile in ``shared``, back through what goes with its product."""
-    width, to, e = entry(d, k, FAN_OUT), entry(d, k, DELTA_Y), cuda.threadIdx.x
+    width, to, product_at = entry(d, k, FAN_OUT), entry(d, k, DELTA_Y), entry(d, k, PRODUCT)
     learned = entry(d, k, SLOPE) >= 0 and entry(d, k, BATCH_NORM) != NORM_AFTER
-    while e < TILE * TILE:
-        i, j = e // TILE, e % TILE
-        if i0 + i < s.rows and j0 + j < width:
-            at, x = (i0 + i) * width + j0 + j, shared[U(i * LD + j)]
-            d.work[U(to + at)] = x * d.work[U(to + at)]
-            if learned:
-                place = U(entry(d, k, PRODUCT) + at)
-                d.work[place] = x * d.work[place]
-        e += THREADS
+    i, j = cuda.threadIdx.x // TILE, cuda.threadIdx.x % TILE
+    slopes = cuda.local.array(AHEAD, REAL)
+    end = min(TILE, s.rows - i0) if j0 + j < width else 0 * width
+    while i < end:
+        at = (i0 + i) * width + j0 + j
+        for r in range(AHEAD):
+            if i + r * (THREADS // TILE) < end:
+                slopes[r] = d.work[U(to + at + r * (THREADS // TILE) * width)]
+        for r in range(AHEAD):
+            if i + r * (THREADS // TILE) < end:
+                x, place = shared[U((i + r * (THREADS // TILE)) * LD + j)], at + r * (THREADS // TILE) * width
+                d.work[U(to + place)] = x * slopes[r]
+                if learned:
+                    d.work[U(product_at + place)] = x * d.work[U(product_at + place)]
+        i += AHEAD * (THREADS // TILE)
 
 
 @device

@@ -17,11 +17,16 @@ Data = record(
 #: those of the batch, whether it is the last chunk, whether rows are found through ``order``, whether it is training;
 #: which of the blocks that share the chunk this is, and how many they are.
 Step = record(namedtuple("Step", "number first at rows batch_rows last gathered training block blocks"))
+#: What the stage behind a product reads of its layer's row, and an update of the tables and of the step: looked up once
+#: for many numbers, because the compiler must expect that each number written changes a table.
+Stage = record(namedtuple("Stage", "width kind learned_at to slope_at product_at threshold"))
+Update = record(namedtuple("Update", "store states_apart alpha l1 uniforms"))
 
 # entries of ``net``
 N_LAYERS, N_PARAMS, N_TRAINED, N_TASKS, MAX_ROWS, USE_INPUT, INPUT = 0, 1, 2, 3, 4, 5, 6
 SPARSE, WEIGHTED, STORE, ROW_LOSS, DELTA_OUT, CLIPPED, IN_THRESHOLD = 7, 8, 9, 10, 11, 12, 13
-NET_ENTRIES = 14
+NARROW_LAYER = 14  # the number of an output layer with few neurons, or -1
+NET_ENTRIES = 15
 # the columns of ``layers`` are kernels/layer_table.py's, as is the order of a layer's arrays
 # kinds of phases
 GATHER, TILES, BATCH_FORWARD, BATCH_BACKWARD, SLICES, UPDATE, NARROW_OUTPUT = 0, 1, 2, 3, 4, 5, 6
@@ -40,6 +45,7 @@ INVERSE, KEEP = 0, 1
 
 ZERO, ONE = REAL(0.0), REAL(1.0)
 LOWEST = REAL(-math.inf)
+AHEAD = max(1, min(4, TILE * TILE // THREADS))  # numbers of a thread that are on their way from memory at once
 BATCH_NORM_EPS = REAL(1e-5)
 OLD_SHARE, NEW_SHARE = REAL(0.9), REAL(0.1)
 

@@ -6,46 +6,59 @@
 
 
 @device
-def finish(d, s, at, p, g, alpha, l1, u):
+def finish(d, s, at, p, g, of):
     """From the sum over the chunk's rows to the gradient, and then to the new parameter -> square of the gradient."""
-    if d.net[STORE]:
+    u = of.uniforms
+    if of.store:
         if s.at > 0:
             g += d.grad[U(at)]
         if s.last:
             sign = ONE if p > ZERO else (-ONE if p < ZERO else ZERO)
-            g = (g + alpha * p + l1 * sign) * u[INVERSE]
+            g = (g + of.alpha * p + of.l1 * sign) * u[INVERSE]
         d.grad[U(at)] = g
         return g * g
     sign = ONE if p > ZERO else (-ONE if p < ZERO else ZERO)
-    g = (g + alpha * p + l1 * sign) * u[INVERSE]
-    d.params[U(at)] = rule(d.states, at, d.net[N_PARAMS], p * u[KEEP], g, u)
+    g = (g + of.alpha * p + of.l1 * sign) * u[INVERSE]
+    d.params[U(at)] = rule(d.states, at, of.states_apart, p * u[KEEP], g, u)
     return ZERO
+
+
+@device
+def update_of(d, s, alpha, l1):
+    """What :func:`finish` reads besides."""
+    return Update(d.net[STORE], d.net[N_PARAMS], alpha, l1, uniforms(d.scalars, s.number))
 
 
 @device
 def weight_task(d, s, shared, t, k, i0, j0, alpha, l1):
     """A tile of W: gradient = A^T delta, penalty, update."""
-    fan_in, fan_out = entry(d, k, FAN_IN), entry(d, k, FAN_OUT)
+    fan_in, fan_out, columns, ld = entry(d, k, FAN_IN), entry(d, k, FAN_OUT), TILE, LD
     source, at, gathered = d.work, d.net[INPUT], 0
     if k > 0:
         at = entry(d, k - 1, OUT)
     elif d.net[USE_INPUT] == 0:
         source, at, gathered = d.X, 0 * fan_in, s.gathered
-    product_tn(
-        shared, source, at, fan_in, d.order, s.first, gathered, d.work, entry(d, k, DELTA), fan_out,
-        fan_in, fan_out, s.rows, i0, j0,
-    )  # fmt: skip
-    squares, magnitudes, slopes = ZERO, ZERO, ZERO
-    u, e = uniforms(d.scalars, s.number), cuda.threadIdx.x
-    while e < TILE * TILE:
-        i, j = e // TILE, e % TILE
-        if i0 + i < fan_in and j0 + j < fan_out:
-            place = entry(d, k, W) + (i0 + i) * fan_out + j0 + j
-            p = d.params[U(place)]
-            squares += p * p
-            magnitudes += abs(p)
-            slopes += finish(d, s, place, p, shared[U(i * LD + j)], alpha, l1, u)
-        e += THREADS
+    if HAS_NARROW and k == d.net[NARROW_LAYER]:
+        columns, ld = COLUMNS, NARROW_LD
+        narrow_tn(
+            shared, d.work, at, fan_in, d.order, s.first, 0, d.work, entry(d, k, DELTA), fan_out,
+            fan_in, fan_out, s.rows, i0, j0,
+        )  # fmt: skip
+    else:
+        product_tn(
+            shared, source, at, fan_in, d.order, s.first, gathered, d.work, entry(d, k, DELTA), fan_out,
+            fan_in, fan_out, s.rows, i0, j0,
+        )  # fmt: skip
+    squares, magnitudes, slopes, of = ZERO, ZERO, ZERO, update_of(d, s, alpha, l1)
+    i, j = cuda.threadIdx.x // columns, cuda.threadIdx.x % columns
+    place, end = entry(d, k, W) + (i0 + i) * fan_out + j0 + j, min(TILE, fan_in - i0) if j0 + j < fan_out else 0 * at
+    while i < end:
+        p = d.params[U(place)]
+        squares += p * p
+        magnitudes += abs(p)
+        slopes += finish(d, s, place, p, shared[U(i * ld + j)], of)
+        i += THREADS // columns
+        place += THREADS // columns * fan_out
     to = (s.number * d.net[N_TASKS] + t) * PARTIALS
     if alpha != ZERO or l1 != ZERO:
         squares, magnitudes = block_sum(shared, squares), block_sum(shared, magnitudes)
@@ -65,8 +78,7 @@ def vector_task(d, s, shared, t, kind, k, j0):
     g = vector_gradient(d, s, shared, kind, k, j, width)
     square = ZERO
     if tid < COLUMNS and j < width:
-        u = uniforms(d.scalars, s.number)
-        square = finish(d, s, place + j, d.params[U(place + j)], g, ZERO, ZERO, u)
+        square = finish(d, s, place + j, d.params[U(place + j)], g, update_of(d, s, ZERO, ZERO))
     if d.net[CLIPPED]:
         square = block_sum(shared, square)
         if tid == 0:
