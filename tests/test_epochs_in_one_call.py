@@ -227,7 +227,7 @@ def test_how_many_epochs_come_in_one_call(monkeypatch, capsys, params, expected)
 
 def test_large_data_are_trained_epoch_by_epoch(monkeypatch):
     counts = calls_of(monkeypatch)
-    rows = np.random.default_rng(0).normal(size=(2**14, 2))
+    rows = np.random.default_rng(0).normal(size=(2**15, 2))
     MLPRegressor(hidden_layer_sizes=(2,), max_iter=4, n_iter_no_change=np.inf, batch_size=2**12).fit(rows, rows[:, 0])
     assert counts == [2, 2]
 

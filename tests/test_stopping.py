@@ -54,7 +54,7 @@ def test_epochs_without_a_lower_loss_are_counted(losses, counts):
     estimator = parameters()
     rule, found = begun(estimator), []
     for loss in losses:
-        rule.watch_loss(estimator, loss)
+        rule.watch_losses(estimator, [loss])
         found.append(rule.count)
     assert found == counts
     assert estimator.best_loss_ == np.nanmin(losses)

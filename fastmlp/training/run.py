@@ -34,8 +34,8 @@ from fastmlp.training.schedules import Schedule
 from fastmlp.training.together import train_epoch_of
 from fastmlp.training.validation import Evaluation
 
-#: Rows whose order may be drawn ahead: an epoch with more takes so long that its own call costs nothing.
-MOST_AHEAD = 2**15
+#: Rows whose order may be drawn ahead (512 KiB): epochs with more take so long that a call for each costs nothing.
+MOST_AHEAD = 2**16
 #: What a warning says after Ctrl-C.
 INTERRUPTED = "Training interrupted by user."
 
@@ -199,6 +199,7 @@ class Run:
         self._n_validations = len(estimator.validation_loss_curve_) if self.has_validation else 0
         self._ends = [time.perf_counter()]
         self._rates: list[float] = []
+        self._orders = np.empty((0, 0), dtype=np.intp)  # of epochs drawn ahead: new memory is slow
         self._note_constant_rate()  # that of a snapshot may be another than the estimator's
 
     @property
@@ -225,21 +226,23 @@ class Run:
         if n == 1:
             self.epoch()
             return
-        orders = np.broadcast_to(self.order, (n, len(self.order)))
         if self.estimator.shuffle:
-            orders = orders.copy()
+            self._orders = self._orders if len(self._orders) >= n else np.empty((n, len(self.order)), np.intp)
+            orders = self._orders[:n]
+            orders[0] = self.order
             self.engine.shuffle(orders, self._random_state)
+        else:
+            orders = np.broadcast_to(self.order, (n, len(self.order)))
         losses, t = np.empty(n), self.optimizer.t
         try:
-            _, size = self.seen[0]
-            args = self._arguments(orders[:, : len(self.visited)], size)
+            args = self._arguments(orders[:, : len(self.visited)], self.seen[0][1])
             self._train_epoch(*args, losses=losses, **self.options)
         finally:
             n_done = (self.optimizer.t - t) // _n_batches(self.seen)
             self.order[...] = orders[min(n_done, n - 1)]  # that of the epoch under way, if an error ends this one
-            for loss in losses[:n_done].tolist():
-                self._note(loss)
-                self._watch_loss(loss)
+            done = losses[:n_done].tolist()
+            self._note(done)
+            self.stopping.watch_losses(self.estimator, done)
             self._ends += np.linspace(self._ends[-1], time.perf_counter(), n_done + 1)[1:].tolist()
 
     def epoch(self) -> None:
@@ -259,12 +262,13 @@ class Run:
             self.show_weights()
         if self._constant_rate is None:
             self._rates.append(self.optimizer.scheduled_rate)
-        self._note(loss)
+        self._note([loss])
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
         validated = None if self.evaluation is None else self.evaluation(self.params)
         if validated is None:
-            self._watch_loss(loss)
+            self.stopping.watch_losses(estimator, [loss])
+            self.optimizer.after_score(loss)
         else:
             self._validate(*validated)
         self.optimizer.after_epoch(estimator.t_)
@@ -284,18 +288,14 @@ class Run:
         self.estimator.t_ += self.n_seen
         return loss
 
-    def _note(self, loss: float) -> None:
-        """Count an epoch."""
+    def _note(self, losses: list[float]) -> None:
+        """Count epochs."""
         estimator = self.estimator
-        estimator.n_iter_ += 1
-        estimator.loss_ = loss
-        estimator.t_ += self.n_seen
-        estimator.loss_curve_.append(loss)
-
-    def _watch_loss(self, loss: float) -> None:
-        """Judge an epoch by its training loss."""
-        self.stopping.watch_loss(self.estimator, loss)
-        self.optimizer.after_score(loss)
+        estimator.n_iter_ += len(losses)
+        estimator.loss_curve_ += losses
+        for loss in losses[-1:]:
+            estimator.loss_ = loss
+        estimator.t_ += self.n_seen * len(losses)
 
     def _choose_visits(self) -> None:
         """Choose what an epoch calls, which holds the present vector of weights."""

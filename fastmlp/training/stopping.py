@@ -7,7 +7,7 @@ and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -61,12 +61,15 @@ class Stopping:
 
     # --- after an epoch ----------------------------------------------------------------------------------------------
 
-    def watch_loss(self, estimator: Any, loss: float) -> None:
+    def watch_losses(self, estimator: Any, losses: Iterable[float]) -> None:
         """Count the epochs in which the training loss did not fall by more than ``tol``."""
         best = np.inf if estimator.best_loss_ is None else estimator.best_loss_  # a callback ended early stopping
-        self.count = self.count + 1 if loss > best - estimator.tol else 0
-        if loss < best:
-            estimator.best_loss_ = loss
+        count, tol = self.count, estimator.tol
+        for loss in losses:
+            count = count + 1 if loss > best - tol else 0
+            if loss < best:
+                best = estimator.best_loss_ = loss
+        self.count = count
 
     def watch_validation(self, estimator: Any, loss: float, score: float) -> bool:
         """Judge an epoch by the validation rows; return whether its weights are the best so far."""
@@ -78,7 +81,7 @@ class Stopping:
             # scikit-learn's comparison as it stands: a NaN score neither counts nor becomes the best
             self.count = self.count + 1 if value < best + estimator.tol else 0
         else:
-            self.watch_loss(estimator, estimator.loss_)
+            self.watch_losses(estimator, [estimator.loss_])
         return is_best
 
     def patience(self, estimator: Any) -> float:

@@ -31,6 +31,14 @@ static ALWAYS_INLINE void FN(copy_row)(idx n, const REAL *x, REAL *out)
 }
 
 /* row (ld,) = x (n,), and zeros in the padding. */
+static ALWAYS_INLINE void FN(pad_row)(idx n, idx ld, const REAL *x, REAL *row)
+{
+    for (idx j = n / LANES * LANES; j < ld; j += LANES)
+        STORE(row + j, LOAD(FN(zeros)));
+    FN(copy_row)(n, x, row);
+}
+
+/* The same of every `stride`-th number of x. */
 static ALWAYS_INLINE void FN(store_row)(idx n, idx ld, const REAL *x, idx stride, REAL *row)
 {
     STORE(row, LOAD(FN(zeros)));

@@ -359,17 +359,25 @@ static void FN(loss)(const fm_loss *loss, idx rows, idx n, idx ld, const void *z
         }
     }
     const double share = row && row->mean_over_outputs ? (double)n : 1.0;
-    for (idx r = 0; r < rows; r++) {
-        const REAL w = weight ? weight[r] : (REAL)1;
-        double sum = 0;
-        for (idx j = 0; j < n; j++)
-            sum += (double)value[r * n + j];
-        row_loss[r] = sum * (double)w;
-        if (weight)
+    if (n == 1) {
+        IVDEP
+        for (idx r = 0; r < rows; r++)
+            row_loss[r] = 0.0 + (double)value[r];
+    } else {
+        for (idx r = 0; r < rows; r++) {
+            double sum = 0;
             for (idx j = 0; j < n; j++)
-                slope[r * n + j] *= w;
-        FN(store_row)(n, ld, slope + r * n, 1, delta + r * ld);
+                sum += (double)value[r * n + j];
+            row_loss[r] = sum;
+        }
     }
+    for (idx r = 0; r < rows && weight; r++) {
+        row_loss[r] *= (double)weight[r];
+        for (idx j = 0; j < n; j++)
+            slope[r * n + j] *= weight[r];
+    }
+    for (idx r = 0; r < rows; r++)
+        FN(pad_row)(n, ld, slope + r * n, delta + r * ld);
     if (share == 1.0)
         return;
     IVDEP

@@ -46,19 +46,18 @@ static void FN(transpose)(const fm_layer *layer, idx m, idx n_rows, const REAL *
         i1 = i0 + block < m + n_rows ? i0 + block : m + n_rows;
         for (idx j0 = 0; j0 < layer->fan_out; j0 += block) {
             const idx j1 = j0 + block < layer->fan_out ? j0 + block : layer->fan_out;
+            idx i = i0, j = j0; /* where the squares end */
 #ifdef ZIP_LOW
-            if (i1 - i0 == block && j1 - j0 == block) {
-                for (idx i = i0; i < i1; i += LANES)
-                    for (idx j = j0; j < j1; j += LANES) {
-                        const REAL *row[LANES];
-                        for (int k = 0; k < LANES; k++)
-                            row[k] = w + (i + k) * layer->ld_out + j;
-                        FN(transpose_square)(row, wt + j * ld + i, ld);
-                    }
-                continue;
-            }
+            for (; i + LANES <= i1; i += LANES)
+                for (j = j0; j + LANES <= j1; j += LANES) {
+                    const REAL *row[LANES];
+                    for (int k = 0; k < LANES; k++)
+                        row[k] = w + (i + k) * layer->ld_out + j;
+                    FN(transpose_square)(row, wt + j * ld + i, ld);
+                }
 #endif
-            FN(transpose_part)(layer, i0, i1, j0, j1, w, wt, ld);
+            FN(transpose_part)(layer, i0, i, j, j1, w, wt, ld);
+            FN(transpose_part)(layer, i, i1, j0, j1, w, wt, ld);
         }
     }
 }
@@ -116,23 +115,53 @@ static void FN(split_delta)(const fm_workspace *ws, const fm_layer *layer, idx f
 
 /* --- rows of the caller -> buffers of the chunk ----------------------------------------------------------------------- */
 
-/* out (n, ld) = X[rows[first .. first + n)] in the network's dtype; X dense with any strides. */
-static void FN(gather)(const fm_data *data, const idx *rows, idx first, idx n, idx width, idx ld, REAL *out)
+/* Rows of the order, from row `at` of the chunk on, that a gather of n of them may ask for ahead: its own, and where no other
+ * thread has the next ones, or a batch has few, those of the batches that follow. */
+static idx FN(rows_to_come)(const FN(chunk) *c, idx at, idx n)
 {
-    const idx step = data->col_stride, item = data->X_is_double ? sizeof(double) : sizeof(float);
-    /* a shuffled row is a miss of cache and page table: ask for it early (its first lines; the rest streams) */
-    const idx lines = width * item < 256 ? width * item : 256;
+    if (!c->rows)
+        return 0;
+    if (!c->epoch || c->epoch->starts || (c->ws->n_threads > 1 && n >= PREFETCH_ROWS))
+        return n;
+    return c->epoch->n_order - c->first - at;
+}
+
+/* A shuffled row is a miss of cache and page table: ask for it early (its first lines; the rest streams). */
+static ALWAYS_INLINE void FN(ask_for_row)(const char *row, idx bytes)
+{
+    for (idx line = 0; line < bytes && line < 256; line += 64)
+        PREFETCH(row + line);
+}
+
+/* out (n, ld) = rows at .. at + n of the chunk, `width` numbers of the matrix x each; its rows lie `stride` apart. */
+static ALWAYS_INLINE void FN(gather_rows)(const FN(chunk) *c, idx at, idx n, const REAL *x, idx stride, idx width, REAL *out,
+                                          idx ld)
+{
+    const idx first = c->first + at, known = FN(rows_to_come)(c, at, n);
+    const idx *rows = c->rows ? c->rows + first : NULL;
     for (idx r = 0; r < n; r++, out += ld) {
-        if (rows && r + PREFETCH_ROWS < n) {
-            const char *ahead = (const char *)data->X + rows[first + r + PREFETCH_ROWS] * data->row_stride * item;
-            for (idx line = 0; line < lines; line += 64)
-                PREFETCH(ahead + line);
-        }
-        const idx start = FN(row_at)(rows, first + r) * data->row_stride;
-        const REAL *whole = (const REAL *)data->X + start;
-        if (step == 1 && item == sizeof(REAL))
-            FN(copy_row)(width, whole, out);
-        else if (data->X_is_double)
+        if (r + PREFETCH_ROWS < known)
+            FN(ask_for_row)((const char *)(x + rows[r + PREFETCH_ROWS] * stride), width * (idx)sizeof(REAL));
+        FN(copy_row)(width, x + (rows ? rows[r] : first + r) * stride, out);
+    }
+}
+
+/* The same of X with any strides, in the network's dtype. */
+static void FN(gather)(const FN(chunk) *c, idx at, idx n, idx width, idx ld, REAL *out)
+{
+    const fm_data *data = c->data;
+    const idx step = data->col_stride, item = data->X_is_double ? sizeof(double) : sizeof(float);
+    if (step == 1 && item == sizeof(REAL)) {
+        FN(gather_rows)(c, at, n, data->X, data->row_stride, width, out, ld);
+        return;
+    }
+    const idx first = c->first + at, known = FN(rows_to_come)(c, at, n);
+    for (idx r = 0; r < n; r++, out += ld) {
+        if (r + PREFETCH_ROWS < known)
+            FN(ask_for_row)((const char *)data->X + c->rows[first + r + PREFETCH_ROWS] * data->row_stride * item,
+                            width * item);
+        const idx start = FN(row_at)(c->rows, first + r) * data->row_stride;
+        if (data->X_is_double)
             for (idx j = 0; j < width; j++)
                 out[j] = (REAL)((const double *)data->X)[start + j * step];
         else
@@ -160,27 +189,29 @@ static void FN(gather_shares)(const fm_workspace *ws, const fm_data *data, const
     }
 }
 
-/* Targets and sample weights of rows[first .. first + n) -> rows at .. at + n of the chunk's buffers. */
-static void FN(gather_targets)(const fm_workspace *ws, const fm_data *data, const idx *rows, idx first, idx at, idx n)
+/* Targets and sample weights of the chunk's rows at .. at + n -> its buffers. */
+static void FN(gather_targets)(const FN(chunk) *c, idx at, idx n)
 {
-    const idx n_outputs = ws->layers[ws->n_layers - 1].fan_out;
+    const fm_workspace *ws = c->ws;
+    const fm_data *data = c->data;
+    const idx n_outputs = ws->layers[ws->n_layers - 1].fan_out, first = c->first + at;
     if (ws->members > 1) {
-        FN(gather_shares)(ws, data, rows, first, at, n);
+        FN(gather_shares)(ws, data, c->rows, first, at, n);
         return;
     }
-    for (idx r = 0; r < n; r++) {
-        const idx row = FN(row_at)(rows, first + r);
-        const idx ahead = rows && r + PREFETCH_ROWS < n ? rows[first + r + PREFETCH_ROWS] : row;
-        if (data->y_class) {
-            PREFETCH(data->y_class + ahead);
-            ws->y_class[at + r] = data->y_class[row];
-        } else {
-            PREFETCH((const REAL *)data->y + ahead * n_outputs);
-            FN(copy_row)(n_outputs, (const REAL *)data->y + row * n_outputs, (REAL *)ws->y + (at + r) * n_outputs);
+    if (data->y_class) {
+        const idx known = FN(rows_to_come)(c, at, n), *classes = data->y_class;
+        idx *out = ws->y_class + at;
+        for (idx r = 0; r < n; r++) {
+            if (r + PREFETCH_ROWS < known)
+                PREFETCH(classes + c->rows[first + r + PREFETCH_ROWS]);
+            out[r] = classes[FN(row_at)(c->rows, first + r)];
         }
-        if (data->sample_weight)
-            ((REAL *)ws->weight)[at + r] = ((const REAL *)data->sample_weight)[row];
+    } else {
+        FN(gather_rows)(c, at, n, data->y, n_outputs, n_outputs, ROW(ws->y, at, n_outputs), n_outputs);
     }
+    for (idx r = 0; data->sample_weight && r < n; r++)
+        ((REAL *)ws->weight)[at + r] = ((const REAL *)data->sample_weight)[FN(row_at)(c->rows, first + r)];
 }
 
 /* --- phase "rows": forward, loss, deltas ------------------------------------------------------------------------------- */
@@ -205,7 +236,7 @@ static void FN(read_rows)(const FN(chunk) *c, idx at, idx n, const FN(mask) *mas
     const REAL *x = FN(rows_of_x)(ws, data, c->rows, c->first + at, at, &ld);
     if (!FN(reads_in_place)(data, c->rows)) {
         REAL *gathered = (REAL *)(ws->columns ? ws->columns : ws->features ? ws->features : ws->input) + at * ld;
-        FN(gather)(data, c->rows, c->first + at, n, ws->n_columns, ld, gathered);
+        FN(gather)(c, at, n, ws->n_columns, ld, gathered);
         if (mask)
             FN(apply_mask)(mask, c->batch_at + at, n, ld, gathered, gathered);
     }
@@ -644,10 +675,13 @@ static double FN(relay_sums)(const FN(chunk) *c)
         if (c->batch_at == 0)
             *loss = *weight = 0;
     }
-    for (idx r = c->from; r < c->to; r++) {
-        *loss += ws->row_loss[r];
-        relay->weight_of_chunk += c->data->sample_weight ? (double)((const REAL *)ws->weight)[r] : 1.0;
-    }
+    double sum = *loss, weights = relay->weight_of_chunk; /* not in memory: the others wait */
+    for (idx r = c->from; r < c->to; r++)
+        sum += ws->row_loss[r];
+    for (idx r = c->from; r < c->to && c->data->sample_weight; r++)
+        weights += (double)((const REAL *)ws->weight)[r];
+    *loss = sum;
+    relay->weight_of_chunk = c->data->sample_weight ? weights : weights + (double)(c->to - c->from);
     if (c->member == ws->n_threads - 1)
         *weight += relay->weight_of_chunk;
     return *weight;
@@ -747,7 +781,7 @@ static int FN(shared_update)(const FN(chunk) *c, idx rows, double *loss, double 
 static void FN(rows_phase)(const FN(chunk) *c)
 {
     fm_workspace *ws = c->ws;
-    FN(gather_targets)(ws, c->data, c->rows, c->first + c->from, c->from, c->to - c->from);
+    FN(gather_targets)(c, c->from, c->to - c->from);
     FN(forward)(c, c->from, c->to - c->from);
     FN(loss_and_deltas)(c, c->from, c->to - c->from);
     if (c->member > 0)
