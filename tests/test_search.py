@@ -342,7 +342,7 @@ def test_networks_stop_at_the_end():
     begin = time.monotonic()
     endless = small(max_iter=10**9, n_iter_no_change=np.inf)
     found = search(endless, time_limit=0.6, n_trials=4, n_jobs=2, cv=2).fit(X, Y)
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 3
     assert len(found.estimators_) >= 2
     assert all("TimeLimit" in clf.stopped_by_ for clf in found.estimators_)
     assert all(clf.callbacks is None for clf in found.estimators_)

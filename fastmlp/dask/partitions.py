@@ -245,10 +245,10 @@ async def _described(client: Client, rows: Table, classify: bool, timeout: float
     Elsewhere it would leave a copy of X there: a second owner, for as long as Dask keeps it, and another sum of ranks.
     """
     blocks = list(zip(rows.X, rows.y, rows.weight, strict=True))
-    await computed(client, [future for block in blocks for future in block if future is not None], timeout)
+    given = [future for block in blocks for future in block if future is not None]
     found = dict[int, Future]()
     while missing := [i for i in range(len(blocks)) if i not in found or not found[i].done()]:
-        await computed(client, rows.X, timeout)  # a worker may have left just now
+        await computed(client, given, timeout)  # again, if a worker has left just now
         where = dict(zip(missing, await owners(client, [rows.X[i] for i in missing]), strict=True))
         for i, at in where.items():
             found[i] = client.submit(describe, *blocks[i], classify, rows.mixed, pure=False, workers=at or None)

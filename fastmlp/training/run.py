@@ -293,8 +293,8 @@ class Run:
         estimator = self.estimator
         estimator.n_iter_ += len(losses)
         estimator.loss_curve_ += losses
-        for loss in losses[-1:]:
-            estimator.loss_ = loss
+        if losses:
+            estimator.loss_ = losses[-1]
         estimator.t_ += self.n_seen * len(losses)
 
     def _choose_visits(self) -> None:
