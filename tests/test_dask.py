@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import gc
+import os
 import pickle
 import subprocess
 import sys
@@ -460,24 +461,38 @@ def _with(name, function, *args):
         session.end(("done", session.rank, None))
 
 
-def _sum(communicator, n, dtype):
+def _apart(communicator):
+    """Let a rank find no memory that it shares with others, as on machines of their own."""
+    communicator._rooms = []
+
+
+def _sum(communicator, n, dtype, shares_memory):
+    if not shares_memory:
+        _apart(communicator)
+    communicator.allreduce(np.ones(n, dtype))  # the first one looks for shared memory
+    assert bool(communicator._rooms) == (shares_memory and _in_slices(n * np.dtype(dtype).itemsize, communicator.size))
     vector = np.random.default_rng(communicator.rank).normal(size=n).astype(dtype)
     before = communicator.n_messages, communicator.n_bytes
     communicator.allreduce(vector)
     return vector, communicator.n_messages - before[0], communicator.n_bytes - before[1]
 
 
+def _in_slices(n_bytes, size):
+    return size > 1 and n_bytes > (PAIR_BYTES if size == 2 else DIRECT_BYTES)
+
+
+@pytest.mark.parametrize("shares_memory", [hasattr(os, "memfd_create"), False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n", [1, 1000, 20_000, 70_001, 3_000_001])
 @pytest.mark.parametrize("size", [2, *exhaustive(1, 3), *nightly(4)])
-def test_allreduce_adds_in_the_order_of_the_ranks(clients, size, n, dtype):
-    found = each_rank(clients(2 if size == 2 else max(size, 3)), _sum, size, n, dtype)
+def test_allreduce_adds_in_the_order_of_the_ranks(clients, size, n, dtype, shares_memory):
+    found = each_rank(clients(2 if size == 2 else max(size, 3)), _sum, size, n, dtype, shares_memory)
     expected = np.zeros(n, dtype)
     for rank in range(size):
         expected += np.random.default_rng(rank).normal(size=n).astype(dtype)
     n_bytes = n * np.dtype(dtype).itemsize
-    in_slices = size > 1 and n_bytes > (PAIR_BYTES if size == 2 else DIRECT_BYTES)
-    n_pieces = max(1, n_bytes // size // PIECE_BYTES)  # of a slice
+    in_slices = _in_slices(n_bytes, size)
+    n_pieces = 1 if shares_memory else max(1, n_bytes // size // PIECE_BYTES)  # of a slice
     for vector, n_messages, sent in found:
         np.testing.assert_array_equal(vector, expected)
         assert n_messages == (size - 1) * (2 * n_pieces if in_slices else 1)
@@ -486,8 +501,10 @@ def test_allreduce_adds_in_the_order_of_the_ranks(clients, size, n, dtype):
         assert sent == pytest.approx(expected_bytes, abs=64)
 
 
-def _sums(communicator, n):
+def _sums(communicator, n, shares_memory):
     """Return the ends of some sums; a rank that is late must get what the others have sent, not what they send next."""
+    if not shares_memory:
+        _apart(communicator)
     found = []
     for i in range(6):
         vector = np.full(n, 10.0**i * (1 + communicator.rank))
@@ -498,20 +515,22 @@ def _sums(communicator, n):
     return found
 
 
+@pytest.mark.parametrize("shares_memory", [True, False])
 @pytest.mark.parametrize("n", [30_000, 400_000])
-def test_sums_do_not_mix(clients, n):
-    assert each_rank(clients(2), _sums, 2, n) == [[(3 * 10.0**i,) * 2 for i in range(6)]] * 2
+def test_sums_do_not_mix(clients, n, shares_memory):
+    assert each_rank(clients(2), _sums, 2, n, shares_memory) == [[(3 * 10.0**i,) * 2 for i in range(6)]] * 2
 
 
 def test_sums_of_workers_in_one_process():
     """Their comms hand over the memory itself."""
     with cluster_of(2, processes=False, dashboard_address=":0") as client:
-        for n in (10_000, 400_000):
-            assert each_rank(client, _sums, 2, n) == [[(3 * 10.0**i,) * 2 for i in range(6)]] * 2
+        for n, shares_memory in ((10_000, False), (400_000, False), (400_000, True)):
+            assert each_rank(client, _sums, 2, n, shares_memory) == [[(3 * 10.0**i,) * 2 for i in range(6)]] * 2
 
 
 def _fails_between_pieces(communicator, n, does_not_read):
     """Rank 0 fails before it has said where pieces belong, or when it has read some; return the error of this rank."""
+    _apart(communicator)
     name = "expect" if does_not_read else "take"
 
     def breaks(*args):

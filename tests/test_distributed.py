@@ -3,7 +3,10 @@
 Ranks are threads (fastmlp/distributed/threads.py); they share nothing but their communicator.
 """
 
+import gc
 import inspect
+import itertools
+import os
 import warnings
 from typing import NamedTuple
 
@@ -13,7 +16,15 @@ import scipy.sparse as sp
 
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.callbacks import Checkpoint
-from fastmlp.distributed import Alone, CommunicationError, Communicator, Partitions, on_threads, ranks_of_threads
+from fastmlp.distributed import (
+    Alone,
+    CommunicationError,
+    Communicator,
+    Partitions,
+    on_threads,
+    ranks_of_threads,
+    shared_memory,
+)
 from fastmlp.distributed.communicator import DIRECT_BYTES
 from fastmlp.distributed.engine import SharedEngine
 from fastmlp.engines import backends
@@ -520,7 +531,8 @@ def test_ranks_at_different_points():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n", [1, 2, 7, 5 * DIRECT_BYTES])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_sums_in_the_order_of_ranks(size, n, dtype):
+@pytest.mark.parametrize("shares_memory", [True, False])
+def test_sums_in_the_order_of_ranks(shares_memory, size, n, dtype):
     vectors = np.random.default_rng(0).normal(size=(size, n)).astype(dtype)
     expected = vectors[0].copy()
     for vector in vectors[1:]:
@@ -528,11 +540,71 @@ def test_sums_in_the_order_of_ranks(size, n, dtype):
 
     def reduce(communicator):
         vector = vectors[communicator.rank].copy()
+        if not shares_memory:
+            communicator._rooms = []
         communicator.allreduce(vector)
         return vector
 
     for found in on_threads(reduce, size, timeout=20):
         assert np.array_equal(found, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only Linux has memory without a name")
+def test_rooms_are_memory_of_all_ranks_and_leave_no_file():
+    def meet(communicator):
+        rooms = shared_memory.rooms(communicator, 10_000)
+        rooms[communicator.rank][...] = 1 + communicator.rank
+        communicator.barrier()
+        return [(len(room), room.min(), room.max()) for room in rooms]
+
+    before = len(os.listdir("/proc/self/fd"))
+    assert on_threads(meet, 3, timeout=20) == [[(10_000, 1 + rank, 1 + rank) for rank in range(3)]] * 3
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def _none(n_bytes):
+    return -1, None
+
+
+def _elsewhere(n_bytes, numbers=itertools.count()):  # noqa: B008 # threads share it
+    descriptor, (_, path) = _NEW_ROOM(n_bytes)
+    return descriptor, (next(numbers), path)
+
+
+def _hidden(n_bytes):
+    descriptor, (machine, _) = _NEW_ROOM(n_bytes)
+    return descriptor, (machine, "/proc/self/fd/a-file-that-is-not-there")
+
+
+_NEW_ROOM = shared_memory._new_room
+
+
+@pytest.mark.parametrize("new_room", [_none, _elsewhere, _hidden])
+def test_ranks_without_rooms_send_what_they_have(monkeypatch, new_room):
+    if new_room is not _none and not hasattr(os, "memfd_create"):
+        pytest.skip("only Linux has memory without a name")
+    monkeypatch.setattr(shared_memory, "_new_room", new_room)
+
+    def add(communicator):
+        vector = np.full(100_000, 1.0 + communicator.rank)
+        communicator.allreduce(vector)
+        return communicator._rooms, vector.min(), vector.max()
+
+    assert on_threads(add, 2, timeout=20) == [([], 3.0, 3.0)] * 2
+
+
+@pytest.mark.parametrize("broken", ["memfd_create", "ftruncate"])
+def test_a_system_that_refuses_shared_memory(monkeypatch, broken):
+    def refuse(*_):
+        raise OSError("not permitted")
+
+    if not hasattr(os, "memfd_create"):
+        pytest.skip("only Linux has memory without a name")
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, broken, refuse)
+    assert on_threads(lambda communicator: shared_memory.rooms(communicator, 100), 2, timeout=20) == [None, None]
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_values_of_all_ranks():

@@ -10,11 +10,13 @@ import pickle
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 from zlib import crc32
 
 import numpy as np
+
+from fastmlp.distributed import shared_memory
 
 #: Why a rank ends when Ctrl-C has stopped it.
 INTERRUPTED = "it was interrupted"
@@ -78,6 +80,7 @@ class Communicator(ABC):
         self.n_messages = self.n_bytes = 0
         self.over: str | None = None  # why nothing can be exchanged any more
         self._number = 0
+        self._rooms: list[np.ndarray] | None = None  # in memory that all ranks share; None: not looked for; empty: none
 
     # --- what a subclass has ------------------------------------------------------------------------------------------
 
@@ -117,7 +120,12 @@ class Communicator(ABC):
         self.sum_slices([vector[start:end] for start, end in pairwise(bounds)])
 
     def sum_slices(self, slices: Sequence[np.ndarray]) -> None:
-        """Replace each of the slices of a vector by the sum of those of all ranks; rank i adds up slice i for all."""
+        """Replace each of the slices of a vector by the sum of those of all ranks; rank i adds up slice i for all.
+
+        Ranks on one machine read slices in memory that they share.
+        """
+        if self._sum_in_rooms(slices):
+            return
         own = slices[self.rank]
         self._sum(self._swap(slices, "sum"), own)
         for rank, total in enumerate(self._swap([own] * self.size, "sum")):
@@ -173,10 +181,41 @@ class Communicator(ABC):
         """Return the error of an exchange to which a rank did not come."""
         return CommunicationError(f"{self.name_of(rank)} did not answer within {self.timeout:g} seconds", rank)
 
-    def _sum(self, parts: Sequence[Any], out: np.ndarray) -> None:
+    def _sum_in_rooms(self, slices: Sequence[np.ndarray]) -> bool:
+        """Replace slices by their sums, which ranks read in memory that they share; False if they share none.
+
+        A rank writes only into its own room: parts of the slices of others, which these have read when they say that
+        their sums are there; and the sum of its slice, which all have read when they come with the next vector.
+        """
+        n_bytes = sum(one.nbytes for one in slices)
+        if self._rooms is None or (self._rooms and len(self._rooms[0]) < n_bytes):
+            self._rooms = shared_memory.rooms(self, n_bytes) or []
+        if not self._rooms:
+            return False
+        ends = list(accumulate(one.nbytes for one in slices))
+        # rooms[i][j]: where rank i lets others read its part, or the sum, of slice j
+        rooms = [
+            [room[end - one.nbytes : end].view(one.dtype) for one, end in zip(slices, ends, strict=True)]
+            for room in self._rooms
+        ]
+        mine, others = rooms[self.rank], [rank for rank in range(self.size) if rank != self.rank]
+        purpose = f"sum of {sum(map(len, slices))} numbers of {slices[0].dtype}"
+        for rank in others:
+            mine[rank][...] = slices[rank]
+        self._swap([b""] * self.size, purpose)
+        total = mine[self.rank]
+        parts = [slices[rank] if rank == self.rank else rooms[rank][self.rank] for rank in range(self.size)]
+        self._sum(parts, total, slices[self.rank])
+        self._swap([b""] * self.size, purpose)
+        for rank in others:
+            slices[rank][...] = rooms[rank][rank]
+        self.n_bytes += sum(mine[rank].nbytes + total.nbytes for rank in others)
+        return True
+
+    def _sum(self, parts: Sequence[Any], out: np.ndarray, *copies: np.ndarray) -> None:
         """Write the sum of the vectors of all ranks, in their order; a CommunicationError refuses other lengths.
 
-        `out` may be one of them.
+        `out` and copies of it may be some of them.
         """
         arrays = [np.frombuffer(part, out.dtype) for part in parts]
         for rank, array in enumerate(arrays):
@@ -185,12 +224,16 @@ class Communicator(ABC):
                     f"{self.name_of(rank)} has a vector of {len(array)} numbers, this rank one of {len(out)}", rank
                 )
         n = BLOCK_BYTES // out.itemsize
+        room = np.empty(n, out.dtype)
         for start in range(0, len(out), n):
-            first, second, *others = [array[start : start + n] for array in arrays]
-            total = first + second
+            place = out[start : start + n]
+            first, *others, last = [array[start : start + n] for array in arrays]
+            total = room[: len(place)]
             for other in others:
-                total += other
-            out[start : start + n] = total
+                first = np.add(first, other, out=total)
+            np.add(first, last, out=place)
+            for copy in copies:
+                copy[start : start + n] = place
 
     def _swap(self, parts: Sequence[Any], purpose: str) -> list[Any]:
         """Exchange parts of one purpose; a CommunicationError says that a rank is at another point of the fit."""

@@ -385,10 +385,19 @@ static void FN(narrow_gradient)(idx K, idx m, idx n_rows, idx n, const REAL *x, 
     }
 }
 
+/* The length of pieces of n, all but the last: even ones of about `piece`, multiples of `unit`. */
+static inline idx FN(even_piece)(idx n, idx piece, idx unit)
+{
+    if (n <= piece)
+        return piece;
+    const idx pieces = (n + LONGEST(piece) - 1) / LONGEST(piece), length = (n + pieces - 1) / pieces;
+    return (length + unit - 1) / unit * unit;
+}
+
 /* C (M, N) = start + A B, N a multiple of LANES.
  *
- * Loops, outermost first: k in blocks of KC, m in blocks of `block` rows, n in panels of NV_MAX vectors, m in tiles.
- * A panel's KC rows of B stay in L1 or L2 while the block's tiles pass over them; the block's A stays in L2 while the
+ * Loops, outermost first: k in slices of about KC, m in blocks of `block` rows, n in panels of NV_MAX vectors, m in tiles.
+ * A panel's rows of B stay in L1 or L2 while the block's tiles pass over them; the block's A stays in L2 while the
  * panels pass over it. */
 static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, FN(right) B, REAL *C, idx ldc, FN(start) start,
                      idx block, FN(room) room)
@@ -398,9 +407,10 @@ static void FN(gemm)(idx M, idx N, idx K, const REAL *A, idx rs, idx cs, FN(righ
         return;
     }
     const idx tiles = ((M < block ? M : block) + MR - 1) / MR;
-    const int packs_rows = tiles * MR * (K < KC ? K : KC) <= room.n && FN(packs_rows)(N, cs, B.depth > 0);
-    for (idx k = 0; k == 0 || k < K; k += KC) {
-        const idx depth = K - k < KC ? K - k : KC;
+    const idx slice = FN(even_piece)(K, KC, 1);
+    const int packs_rows = tiles * MR * (K < slice ? K : slice) <= room.n && FN(packs_rows)(N, cs, B.depth > 0);
+    for (idx k = 0; k == 0 || k < K; k += slice) {
+        const idx depth = K - k < slice ? K - k : slice;
         for (idx m0 = 0; m0 < M; m0 += block) {
             const idx m1 = M - m0 < block ? M : m0 + block;
             const REAL *a = A + m0 * rs + k * cs;
@@ -440,7 +450,7 @@ static inline idx FN(block_rows)(idx M, idx N, idx K)
     if (M <= MR)
         return MR;
     const idx few = STAGE_BYTES / (N * (idx)sizeof(REAL)) / MR * MR;
-    return N * K * (idx)sizeof(REAL) > SMALL_B_BYTES ? BLOCK_ROWS : few > MR ? few : MR;
+    return N * K * (idx)sizeof(REAL) > SMALL_B_BYTES ? FN(even_piece)(M, BLOCK_ROWS, MR) : few > MR ? few : MR;
 }
 
 /* The same product by the Fortran BLAS: row-major C = A B is column-major C^T = B^T A^T.

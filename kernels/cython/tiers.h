@@ -8,6 +8,9 @@
 #define SMALL_B_BYTES (256 * 1024)
 #define BLOCK_ROWS 256
 #define KC 512
+/* ... all of about the same length, and up to an eighth longer: a short one would pass over as much memory as the others,
+ * for less. */
+#define LONGEST(n) ((n) + (n) / 8)
 /* ... and then a panel of so many bytes stays in L1 while rows pass over it, and an activation follows after so many
  * bytes of the product. */
 #define PANEL_BYTES (16 * 1024)

@@ -246,7 +246,8 @@ cdef class Workspace:
             layer.deltas = rows * layer.ld_out * item > LARGE_WEIGHT_BYTES
             for depth, width in ((layer.fan_in, layer.ld_out), (layer.fan_out, layer.ld_in)):
                 if layer.panels and width * item >= PACK_WIDTH_BYTES:
-                    packed = max(packed, padded(min(rows, BLOCK_ROWS), FM_TILE_ROWS) * min(depth, KC))
+                    longest = padded(min(rows, LONGEST(BLOCK_ROWS)), FM_TILE_ROWS)
+                    packed = max(packed, longest * min(depth, LONGEST(KC)))
         if packed:
             self.make_room_for_packed_rows(packed)
         return 0
@@ -506,7 +507,7 @@ cdef class Workspace:
                 tile += (layer.fan_in + FM_TILE_ROWS - 1) // FM_TILE_ROWS
                 work += layer.fan_in * row * times
         if packed_rows:
-            self.make_room_for_packed_rows(packed_rows * min(KC, self.ws.max_rows * self.ws.members))
+            self.make_room_for_packed_rows(packed_rows * min(LONGEST(KC), self.ws.max_rows * self.ws.members))
         return slices, starts, tile
 
     cdef list slices_of_vectors(self):
