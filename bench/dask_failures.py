@@ -5,7 +5,8 @@
 Each round trains on three workers, and sends one that has rows SIGKILL or SIGSTOP, at a random moment between the first
 epoch and the last: a callback says which epoch has ended, and makes each take some time. With a Checkpoint the fit must
 come to the weights of an undisturbed one. Without one it must end within the stated time, with an error that names the
-worker. Nothing of a fit may be left on the workers. The script prints a row per round, and exits with 1 if one of them
+worker. Nothing of a fit may be left on the workers. Every other round trains a wide net, whose gradients are summed in
+memory that the workers share, not by messages. The script prints a row per round, and exits with 1 if one of them
 fails. A round does not count if this process was itself stopped or starved, or if the fit was over before the signal.
 On a busy machine, a TIMEOUT (in seconds) longer than the default of 6 tells slow workers from lost ones.
 """
@@ -46,6 +47,8 @@ HELD, MOST = 40, 5.0
 #: Seconds in which a nanny starts its worker again, or else one is started by hand.
 NANNY = 60.0
 PREFIX = "fastmlp-"
+#: Hidden neurons of even and of odd rounds.
+WIDTHS = (32, 700)
 
 
 class Round(NamedTuple):
@@ -86,11 +89,12 @@ def series(client: Client, draw: random.Random, timeout: float, rounds: int, fir
     found = list[Round]()
     with Awake() as awake, tempfile.TemporaryDirectory() as folder, Spares(client) as spares:
         try:
-            whole, n_seconds = undisturbed(client, timeout)
+            whole = {width: undisturbed(client, timeout, width) for width in WIDTHS}
             while len(found) < rounds:
                 i = first + len(found)
                 spares.complete()
-                one = one_round(client, draw, timeout, whole, n_seconds, Path(folder, f"{i}.npz"))
+                width = WIDTHS[i % 2]
+                one = one_round(client, draw, timeout, width, *whole[width], Path(folder, f"{i}.npz"))
                 if awake.longest_gap > GAP:
                     print(f"{i:5} void: this process stood still for {awake.longest_gap:.1f} s", flush=True)
                     break
@@ -190,10 +194,10 @@ class Epochs:
         return 0
 
 
-def estimator(client: Client, timeout: float, *callbacks: object) -> DaskMLPRegressor:
+def estimator(client: Client, timeout: float, width: int, *callbacks: object) -> DaskMLPRegressor:
     """Return what is trained."""
     return DaskMLPRegressor(
-        hidden_layer_sizes=(32,),
+        hidden_layer_sizes=(width,),
         max_iter=EPOCHS,
         n_iter_no_change=np.inf,
         random_state=0,
@@ -209,11 +213,11 @@ def rows() -> tuple[da.Array, da.Array]:
     return X, X[:, 0] * X[:, 1]
 
 
-def undisturbed(client: Client, timeout: float) -> tuple[list[np.ndarray], float]:
+def undisturbed(client: Client, timeout: float, width: int) -> tuple[list[np.ndarray], float]:
     """Return the weights of a fit that nothing happens to, and how long it takes at most."""
-    estimator(client, timeout).set_params(max_iter=2).fit(*rows())
+    estimator(client, timeout, width).set_params(max_iter=2).fit(*rows())
     start = time.monotonic()
-    fitted = estimator(client, timeout).fit(*rows())
+    fitted = estimator(client, timeout, width).fit(*rows())
     return fitted.coefs_, time.monotonic() - start + EPOCHS * PAUSE
 
 
@@ -255,7 +259,13 @@ def _rank(dask_worker: object) -> tuple[int | None, int]:
 
 
 def one_round(
-    client: Client, draw: random.Random, timeout: float, whole: list[np.ndarray], n_seconds: float, path: Path
+    client: Client,
+    draw: random.Random,
+    timeout: float,
+    width: int,
+    whole: list[np.ndarray],
+    n_seconds: float,
+    path: Path,
 ) -> Round | str:
     """Return how a fit ends of which one worker gets a signal; if it was over before, what it ended with."""
     name, with_checkpoint = draw.choice(["SIGKILL", "SIGSTOP"]), draw.random() < 0.5
@@ -263,9 +273,8 @@ def one_round(
     epochs.path.unlink(missing_ok=True)
     harm = Harm(client, name, epochs, draw)
     try:
-        fitted = estimator(client, timeout, epochs, *([Checkpoint(path, every=10)] if with_checkpoint else [])).fit(
-            *rows()
-        )
+        callbacks = [epochs, *([Checkpoint(path, every=10)] if with_checkpoint else [])]
+        fitted = estimator(client, timeout, width, *callbacks).fit(*rows())
         error = None
     except Exception as caught:
         fitted, error = None, caught
@@ -310,7 +319,9 @@ def leftovers(client: Client) -> list[str]:
 def _left(dask_worker: object) -> list[str]:
     names = [*dask_worker.handlers, *dask_worker.extensions, *map(str, dask_worker.state.tasks)]  # type: ignore[attr-defined]
     threads = [thread.name for thread in threading.enumerate() if thread.name.startswith(PREFIX)]
-    return [name for name in [*names, *threads] if name.startswith(PREFIX)]
+    maps = Path("/proc/self/maps")
+    memory = [line for line in maps.read_text().splitlines() if "memfd:fastmlp" in line] if maps.exists() else []
+    return [name for name in [*names, *threads] if name.startswith(PREFIX)] + memory
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 from distributed import Client, LocalCluster
 
@@ -17,7 +18,7 @@ def cluster_of(n_workers, **options):
 
 
 def leftovers(client, patience=5):
-    """Return what fits have left on the workers, by address: handlers, sessions, tasks; there should be nothing."""
+    """Return what fits have left on the workers, by address: handlers, sessions, tasks, memory; best nothing."""
     deadline = time.monotonic() + patience
     while found := {address: left for address, left in client.run(_left).items() if left}:
         if time.monotonic() > deadline:
@@ -28,4 +29,6 @@ def leftovers(client, patience=5):
 
 def _left(dask_worker):
     names = [*dask_worker.handlers, *dask_worker.extensions, *map(str, dask_worker.state.tasks)]
-    return [name for name in names if name.startswith(PREFIX)]
+    maps = Path("/proc/self/maps")
+    memory = [line for line in maps.read_text().splitlines() if "memfd:fastmlp" in line] if maps.exists() else []
+    return [name for name in names if name.startswith(PREFIX)] + memory

@@ -222,6 +222,19 @@ def test_weights_are_those_of_one_machine(clients, n_workers, case, tmp_path):
 
 
 @pytest.mark.exhaustive  # workers begin with imports
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_net_whose_gradients_are_summed_in_slices(client, solver):
+    X, y, _ = rows_of("regression")
+    options = {"hidden_layer_sizes": (130, 260), "max_iter": 4, "random_state": 0, "batch_size": 50, "solver": solver}
+    local = MLPRegressor(**options).fit(X, y)
+    assert sum(one.nbytes for one in local.coefs_) > PAIR_BYTES
+    fits = [DaskMLPRegressor(client=client, **options).fit(spread(X, "even"), spread(y, "even")) for _ in range(2)]
+    for one in fits:
+        assert_same(one, local)
+        assert all(np.array_equal(a, b) for a, b in zip(one.coefs_, fits[0].coefs_, strict=True))
+    assert leftovers(client) == {}
+
+
 def test_same_bits_each_time(clients):
     client_of_three = clients(3)
     X, y, _ = rows_of("multiclass")
