@@ -109,7 +109,7 @@ class MPICommunicator(Communicator):
                     if wait.is_over():
                         raise self.missing(requests[0][0])
         except BaseException:
-            _UNFINISHED.extend(requests)
+            _UNFINISHED[:] = [*(request for request in _UNFINISHED if not request[1].Test()), *requests]
             raise
 
     def _look_for_failure(self) -> None:

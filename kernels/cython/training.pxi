@@ -155,7 +155,9 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
 
 cdef const double *plan(values, str name, tuple shape) except? NULL:
     """The data of an array of an optimizer; NULL for None."""
-    return NULL if values is None else <const double *>pointer(values, name, cnp.NPY_FLOAT64, shape)
+    if values is None:
+        return NULL
+    return <const double *>pointer(values, name, cnp.NPY_FLOAT64, shape)
 
 
 cdef tuple read_steps(optimizer, fm_epoch *epoch, idx n_segments, int *n_states):
