@@ -412,6 +412,7 @@ def faulty(what):
 def test_what_is_wrong_on_one_rank(what, message):
     for error in errors_of(faulty(what)):
         assert isinstance(error, ValueError)
+        assert error.told  # a rank that told others might be faster than what they find themselves
         with pytest.raises(ValueError, match=message):
             raise error
 

@@ -57,6 +57,12 @@ def _n_rows(X: Any) -> int:
     return len(X) if shape is None else int(shape[0])
 
 
+def of_all(error: Exception) -> Exception:
+    """Mark an error that every rank raises by itself, so that none tells the others: these might hear of it first."""
+    error.told = True  # type: ignore[attr-defined]
+    return error
+
+
 def agreed(communicator: Communicator, what: str, compute: Callable[[], Value]) -> list[Value]:
     """Compute something on each rank, and return what all ranks came to.
 
@@ -71,7 +77,7 @@ def agreed(communicator: Communicator, what: str, compute: Callable[[], Value]) 
     for rank, (_, wrong) in enumerate(found):
         if wrong is not None:
             kind, text = wrong
-            raise (TypeError if kind == "TypeError" else ValueError)(f"{communicator.name_of(rank)}: {text}")
+            raise of_all((TypeError if kind == "TypeError" else ValueError)(f"{communicator.name_of(rank)}: {text}"))
     return [value for value, _ in found]
 
 
@@ -81,10 +87,11 @@ def check_same(communicator: Communicator, what: str, values: Sequence[Any]) -> 
     for rank, value in known[1:]:
         first, expected = known[0]
         if value != expected:
-            raise ValueError(
+            differ = (
                 f"{communicator.name_of(rank)} has {what} {value!s:.200}, {communicator.name_of(first)} has"
                 f" {expected!s:.200}: it must be the same on all ranks"
             )
+            raise of_all(ValueError(differ))
 
 
 class Layout:
@@ -94,7 +101,8 @@ class Layout:
         pieces = sorted((number, rank, n) for rank, lengths in enumerate(of_ranks) for number, n in lengths.items())
         for (number, rank, _), (other, owner, _) in pairwise(pieces):
             if number == other:
-                raise ValueError(f"partition {number} is on rank {rank} and on rank {owner}: each must be on one rank")
+                twice = f"partition {number} is on rank {rank} and on rank {owner}: each must be on one rank"
+                raise of_all(ValueError(twice))
         self._starts, self.n_rows = {}, 0
         for number, _, n in pieces:
             self._starts[number] = self.n_rows
@@ -263,7 +271,7 @@ def _of_someone(communicator: Communicator, what: str, values: Sequence[Any]) ->
     check_same(communicator, what, values)
     known = [value for value in values if value is not None]
     if not known:
-        raise ValueError("no rank has a row")
+        raise of_all(ValueError("no rank has a row"))
     return known[0]
 
 
