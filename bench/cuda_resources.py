@@ -84,6 +84,7 @@ BOUNDS = {
     "1024 x 3, gelu, AdamW, float64": _spills((920, 568, 0), (368, 56, 0)),
     "every activation, Nadam, float32": _spills((344, 176, 0), (0, 0, 0)),
     "many of 64-128-128-10, Adam, float32": _spills((976, 296, 0), kernels=("train_many",)),
+    "many of 64-128-128-10, Adam, high": _spills((1660, 820, 120), kernels=("train_many",)),
     "many of 64-100-10, Adam, float32": _spills((328, 8, 0), kernels=("train_many",)),
 }
 #: One for each tile, and one on tensor cores: some minutes of one core.
