@@ -221,20 +221,45 @@ def test_weights_are_those_of_one_machine(clients, n_workers, case, tmp_path):
     assert_same(trained(ours, case, collections, tmp_path, client=clients(n_workers)), expected)
 
 
-@pytest.mark.exhaustive  # workers begin with imports
+def _collect(wanted):
+    gc.enable() if wanted else gc.disable()
+
+
+@pytest.fixture
+def tidy_client(client):
+    """A client of two workers that collect no garbage: what a fit does not let go of stays."""
+    client.run(_collect, False)
+    yield client
+    client.run(_collect, True)
+
+
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_a_net_whose_gradients_are_summed_in_slices(client, solver):
+def test_a_net_whose_gradients_are_summed_in_slices(tidy_client, solver):
     X, y, _ = rows_of("regression")
     options = {"hidden_layer_sizes": (130, 260), "max_iter": 4, "random_state": 0, "batch_size": 50, "solver": solver}
     local = MLPRegressor(**options).fit(X, y)
     assert sum(one.nbytes for one in local.coefs_) > PAIR_BYTES
-    fits = [DaskMLPRegressor(client=client, **options).fit(spread(X, "even"), spread(y, "even")) for _ in range(2)]
+    X, y = spread(X, "even"), spread(y, "even")
+    fits = [DaskMLPRegressor(client=tidy_client, **options).fit(X, y) for _ in range(2)]
     for one in fits:
         assert_same(one, local)
         assert all(np.array_equal(a, b) for a, b in zip(one.coefs_, fits[0].coefs_, strict=True))
-    assert leftovers(client) == {}
+    assert leftovers(tidy_client) == {}
 
 
+def test_a_fit_that_fails_keeps_no_shared_memory(tidy_client):
+    def breaks(info):
+        if info.epoch == 2:
+            raise OSError("the disk is full")
+
+    X, y, _ = rows_of("regression")
+    X, y = spread(X, "even"), spread(y, "even")
+    with pytest.raises(OSError, match="the disk is full"):
+        DaskMLPRegressor(hidden_layer_sizes=(130, 260), callbacks=[breaks], client=tidy_client).fit(X, y)
+    assert leftovers(tidy_client) == {}
+
+
+@pytest.mark.exhaustive  # workers begin with imports
 def test_same_bits_each_time(clients):
     client_of_three = clients(3)
     X, y, _ = rows_of("multiclass")
@@ -529,7 +554,7 @@ def _sums(communicator, n, shares_memory):
 
 
 @pytest.mark.parametrize("shares_memory", [True, False])
-@pytest.mark.parametrize("n", [30_000, 400_000])
+@pytest.mark.parametrize("n", [30_000, 70_000, 400_000])
 def test_sums_do_not_mix(clients, n, shares_memory):
     assert each_rank(clients(2), _sums, 2, n, shares_memory) == [[(3 * 10.0**i,) * 2 for i in range(6)]] * 2
 

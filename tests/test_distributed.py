@@ -7,6 +7,7 @@ import gc
 import inspect
 import itertools
 import os
+import time
 import warnings
 from typing import NamedTuple
 
@@ -25,13 +26,16 @@ from fastmlp.distributed import (
     ranks_of_threads,
     shared_memory,
 )
-from fastmlp.distributed.communicator import DIRECT_BYTES
+from fastmlp.distributed.communicator import DIRECT_BYTES, PAIR_BYTES
 from fastmlp.distributed.engine import SharedEngine
 from fastmlp.engines import backends
 from fastmlp.kernels import interrupts, reference
 from fastmlp.kernels.contract import Engine
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+#: Whether ranks on threads share memory.
+HAS_MEMORY = hasattr(os, "memfd_create")
 
 # --- rows, and how ranks have them ------------------------------------------------------------------------------------
 
@@ -544,13 +548,46 @@ def test_sums_in_the_order_of_ranks(shares_memory, size, n, dtype):
         if not shares_memory:
             communicator._rooms = []
         communicator.allreduce(vector)
+        in_slices = size > 1 and vector.nbytes > (PAIR_BYTES if size == 2 else DIRECT_BYTES)
+        assert bool(communicator._rooms) == (shares_memory and in_slices and HAS_MEMORY)
         return vector
 
     for found in on_threads(reduce, size, timeout=20):
         assert np.array_equal(found, expected)
 
 
-@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only Linux has memory without a name")
+@pytest.mark.parametrize("size", [2, 3])
+def test_sums_of_vectors_that_differ_in_length_and_dtype(size):
+    """A vector is written where others may still read the sum of the one before."""
+
+    def reduce(communicator):
+        swap, n_wrong = communicator._swap, 0
+
+        def late(*args):
+            found = swap(*args)
+            time.sleep(0.002 * (communicator.rank == 1))
+            return found
+
+        communicator._swap = late
+        for n, dtype in 10 * [(90_000, np.float64), (60_000, np.float64), (90_000, np.float32)]:
+            vector = np.full(n, 1 + communicator.rank, dtype)
+            communicator.allreduce(vector)
+            n_wrong += np.count_nonzero(vector != size * (size + 1) / 2)
+        return n_wrong
+
+    assert on_threads(reduce, size, timeout=20) == [0] * size
+
+
+needs_memory = pytest.mark.skipif(not HAS_MEMORY, reason="only Linux has memory without a name")
+
+
+def descriptors():
+    """Return how many files this process has open."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+@needs_memory
 def test_rooms_are_memory_of_all_ranks_and_leave_no_file():
     def meet(communicator):
         rooms = shared_memory.rooms(communicator, 10_000)
@@ -558,54 +595,57 @@ def test_rooms_are_memory_of_all_ranks_and_leave_no_file():
         communicator.barrier()
         return [(len(room), room.min(), room.max()) for room in rooms]
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     assert on_threads(meet, 3, timeout=20) == [[(10_000, 1 + rank, 1 + rank) for rank in range(3)]] * 3
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
-def _none(n_bytes):
-    return -1, None
+def _elsewhere(place, numbers=itertools.count()):  # noqa: B008 # ranks on threads share it
+    return place._replace(machine=next(numbers))
 
 
-def _elsewhere(n_bytes, numbers=itertools.count()):  # noqa: B008 # threads share it
-    descriptor, (_, path) = _NEW_ROOM(n_bytes)
-    return descriptor, (next(numbers), path)
+def _hidden(place):
+    return place._replace(path="/proc/self/fd/a-file-that-is-not-there")
 
 
-def _hidden(n_bytes):
-    descriptor, (machine, _) = _NEW_ROOM(n_bytes)
-    return descriptor, (machine, "/proc/self/fd/a-file-that-is-not-there")
+def _mistaken(place):
+    return place._replace(mark=bytes(16))
 
 
-_NEW_ROOM = shared_memory._new_room
+def _none(place):
+    return None
 
 
-@pytest.mark.parametrize("new_room", [_none, _elsewhere, _hidden])
-def test_ranks_without_rooms_send_what_they_have(monkeypatch, new_room):
-    if new_room is not _none and not hasattr(os, "memfd_create"):
-        pytest.skip("only Linux has memory without a name")
-    monkeypatch.setattr(shared_memory, "_new_room", new_room)
+@needs_memory
+@pytest.mark.parametrize("changed", [_none, _elsewhere, _hidden, _mistaken])
+def test_ranks_without_rooms_send_what_they_have(monkeypatch, changed):
+    new_room = shared_memory._new_room
+
+    def another(n_bytes):
+        descriptor, place = new_room(n_bytes)
+        return descriptor, changed(place)
 
     def add(communicator):
         vector = np.full(100_000, 1.0 + communicator.rank)
         communicator.allreduce(vector)
         return communicator._rooms, vector.min(), vector.max()
 
+    before = descriptors()
+    monkeypatch.setattr(shared_memory, "_new_room", another)
     assert on_threads(add, 2, timeout=20) == [([], 3.0, 3.0)] * 2
+    assert descriptors() == before
 
 
-@pytest.mark.parametrize("broken", ["memfd_create", "ftruncate"])
+@needs_memory
+@pytest.mark.parametrize("broken", ["memfd_create", "posix_fallocate"])
 def test_a_system_that_refuses_shared_memory(monkeypatch, broken):
     def refuse(*_):
         raise OSError("not permitted")
 
-    if not hasattr(os, "memfd_create"):
-        pytest.skip("only Linux has memory without a name")
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     monkeypatch.setattr(os, broken, refuse)
     assert on_threads(lambda communicator: shared_memory.rooms(communicator, 100), 2, timeout=20) == [None, None]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_values_of_all_ranks():

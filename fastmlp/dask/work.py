@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import traceback
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -72,6 +73,7 @@ def train(name: str, estimator: Any, method: str, share: dict[str, Any], options
     except BaseException as error:
         with suppress(Exception):
             session.end(_last_word(session, error))
+        _forget_calls(error)
         return Outcome(session.rank, worker.address, None, _portable(error), warnings)
     return Outcome(session.rank, worker.address, estimator if session.rank == 0 else None, None, warnings)
 
@@ -81,6 +83,13 @@ def _last_word(session: sessions.Session, error: BaseException) -> tuple[str, in
     if isinstance(error, sessions.WorkerLost):
         return "lost", error.rank, str(error)
     return "failed", session.rank, f"{session.name_of(session.rank)} has failed: {type(error).__name__}: {error}"
+
+
+def _forget_calls(error: BaseException | None) -> None:
+    """Let go of what the calls had that an error ended, as memory that ranks share: a cycle may keep it for long."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _portable(error: BaseException) -> BaseException:

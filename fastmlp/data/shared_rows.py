@@ -262,7 +262,8 @@ class Rows:
         empty = next(weight for weight in found if isinstance(weight, np.ndarray))[:0]
         weight = self._layout.stacked([empty if weight is None else weight for weight in found])
         if not all_zero and not weight.any():
-            raise ValueError("Sample weights must contain at least one non-zero number.")  # scikit-learn's words
+            nothing = "Sample weights must contain at least one non-zero number."  # scikit-learn's words
+            raise of_all(ValueError(nothing))
         return weight
 
 

@@ -68,7 +68,7 @@ class Communicator(ABC):
     Attributes
     ----------
     n_messages, n_bytes : int
-        What this rank has sent to others so far.
+        What this rank has sent to others so far, or let them read in shared memory.
     """
 
     def __init__(self, rank: int, size: int, timeout: float = 60.0) -> None:
@@ -81,6 +81,7 @@ class Communicator(ABC):
         self.over: str | None = None  # why nothing can be exchanged any more
         self._number = 0
         self._rooms: list[np.ndarray] | None = None  # in memory that all ranks share; None: not looked for; empty: none
+        self._ends = list[int]()  # of the slices that lie there
 
     # --- what a subclass has ------------------------------------------------------------------------------------------
 
@@ -170,6 +171,7 @@ class Communicator(ABC):
         """End this communicator, because this rank has failed; the others raise a CommunicationError that names it."""
         if self.over is None:
             self.over = f"{self.name_of(self.rank)} has ended it: {reason}"
+            self._rooms = []
             if tell:
                 self.tell(reason)
 
@@ -185,14 +187,17 @@ class Communicator(ABC):
         """Replace slices by their sums, which ranks read in memory that they share; False if they share none.
 
         A rank writes only into its own room: parts of the slices of others, which these have read when they say that
-        their sums are there; and the sum of its slice, which all have read when they come with the next vector.
+        their sums are there; and the sum of its slice, which all have read when they come with the next vector. Where
+        parts lie in other places than before, they must have come before anything is written.
         """
-        n_bytes = sum(one.nbytes for one in slices)
-        if self._rooms is None or (self._rooms and len(self._rooms[0]) < n_bytes):
-            self._rooms = shared_memory.rooms(self, n_bytes) or []
+        ends = list(accumulate(one.nbytes for one in slices))
+        if self._rooms is None or (self._rooms and len(self._rooms[0]) < ends[-1]):
+            self._rooms, self._ends = shared_memory.rooms(self, ends[-1]) or [], ends
         if not self._rooms:
             return False
-        ends = list(accumulate(one.nbytes for one in slices))
+        if ends != self._ends:
+            self._swap([b""] * self.size, "another layout")
+            self._ends = ends
         # rooms[i][j]: where rank i lets others read its part, or the sum, of slice j
         rooms = [
             [room[end - one.nbytes : end].view(one.dtype) for one, end in zip(slices, ends, strict=True)]

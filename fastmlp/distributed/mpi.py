@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ class MPICommunicator(Communicator):
         self._mpi = sys.modules["mpi4py.MPI"]
         self._told: list[Any] = []  # messages of a failure on their way
         self._theirs = np.empty((self.size, 0))  # what the other ranks have sent of the slice that this one adds up
+        with suppress(self._mpi.Exception):
+            _UNFINISHED[:] = [request for request in _UNFINISHED if not request[1].Test()]
         self._comm, request = comm.Idup()
         wait = _Wait(timeout)
         while not request.Test():
@@ -109,7 +112,7 @@ class MPICommunicator(Communicator):
                     if wait.is_over():
                         raise self.missing(requests[0][0])
         except BaseException:
-            _UNFINISHED[:] = [*(request for request in _UNFINISHED if not request[1].Test()), *requests]
+            _UNFINISHED.extend(requests)
             raise
 
     def _look_for_failure(self) -> None:
