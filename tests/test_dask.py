@@ -35,7 +35,7 @@ from distributed import Client  # noqa: E402
 
 from fastmlp.dask import DaskMLPClassifier, DaskMLPRegressor, WorkerLost, fitting, scattering, sessions, work  # noqa: E402
 from fastmlp.dask.communicator import PIECE_BYTES, DaskCommunicator  # noqa: E402
-from fastmlp.distributed.communicator import DIRECT_BYTES, PAIR_BYTES, CommunicationError  # noqa: E402
+from fastmlp.distributed.communicator import DIRECT_BYTES, PAIR_BYTES, CommunicationError, Communicator  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:lbfgs failed")
 
@@ -247,15 +247,35 @@ def test_a_net_whose_gradients_are_summed_in_slices(tidy_client, solver):
     assert leftovers(tidy_client) == {}
 
 
-def test_a_fit_that_fails_keeps_no_shared_memory(tidy_client):
+def _break_sums(wanted):
+    """Let rank 0 fail at a sum while the others wait for it, or do so no longer."""
+
+    def breaks(self, parts, out, *copies):
+        if self.rank == 0 and self._rooms:
+            raise OSError("the disk is full")
+        Communicator._sum(self, parts, out, *copies)
+
+    if wanted:
+        DaskCommunicator._sum = breaks
+    elif "_sum" in vars(DaskCommunicator):
+        del DaskCommunicator._sum
+
+
+@pytest.mark.parametrize("place", ["callback", "sum"])
+def test_a_fit_that_fails_keeps_no_shared_memory(tidy_client, place):
     def breaks(info):
         if info.epoch == 2:
             raise OSError("the disk is full")
 
     X, y, _ = rows_of("regression")
     X, y = spread(X, "even"), spread(y, "even")
-    with pytest.raises(OSError, match="the disk is full"):
-        DaskMLPRegressor(hidden_layer_sizes=(130, 260), callbacks=[breaks], client=tidy_client).fit(X, y)
+    callbacks = [breaks] if place == "callback" else None
+    tidy_client.run(_break_sums, place == "sum")
+    try:
+        with pytest.raises(OSError, match="the disk is full"):
+            DaskMLPRegressor(hidden_layer_sizes=(130, 260), callbacks=callbacks, client=tidy_client).fit(X, y)
+    finally:
+        tidy_client.run(_break_sums, False)
     assert leftovers(tidy_client) == {}
 
 

@@ -229,13 +229,11 @@ class Communicator(ABC):
                     f"{self.name_of(rank)} has a vector of {len(array)} numbers, this rank one of {len(out)}", rank
                 )
         n = BLOCK_BYTES // out.itemsize
-        room = np.empty(n, out.dtype)
         for start in range(0, len(out), n):
             place = out[start : start + n]
             first, *others, last = [array[start : start + n] for array in arrays]
-            total = room[: len(place)]
             for other in others:
-                first = np.add(first, other, out=total)
+                first = first + other  # not in place: it is a part
             np.add(first, last, out=place)
             for copy in copies:
                 copy[start : start + n] = place
