@@ -51,7 +51,9 @@ def each_rank(client: Client, n_bytes: int) -> tuple[np.ndarray, float]:
 def _times(name: str, n_bytes: int) -> tuple[list[float], float]:
     worker = get_worker()
     communicator = DaskCommunicator(sessions.of(worker, name), worker.get_current_task())
-    vector, times, begin = np.ones(n_bytes // 8), list[float](), time.process_time()
+    n, dtype = n_bytes // 8, np.dtype(float)
+    shared = communicator.vector(n, dtype)  # as an engine does
+    vector, times, begin = np.zeros(n) if shared is None else shared, list[float](), time.process_time()
     repeats = 300 if n_bytes <= 2**20 else 60
     for _ in range(repeats):
         start = time.perf_counter()

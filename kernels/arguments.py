@@ -277,8 +277,21 @@ def check_shared(shared: Any, network: Any) -> None:
     """Check what every call reads of :class:`contract.Shared`."""
     if not callable(shared.reduce):
         raise ValueError(f"shared.reduce must be a function, got {type(shared.reduce).__name__}")
+    if not (shared.memory is None or callable(shared.memory)):
+        raise ValueError(f"shared.memory must be a function or None, got {type(shared.memory).__name__}")
     if network.needs_whole_batch:
         raise ValueError("shared must be None for a network with batch_norm, which needs all rows of a batch at once")
+
+
+def memory_of_sums(shared: Any, n: int, dtype: np.dtype) -> np.ndarray:
+    """Return the vector (n,) that `reduce` gets."""
+    found = None if shared.memory is None else shared.memory(n, dtype)
+    if found is None:
+        return np.empty(n, dtype)
+    check_array("shared.memory", found, dtype, (n,), out=True)
+    if found.ctypes.data % 64:
+        raise ValueError("shared.memory must return memory that is 64-byte aligned")
+    return found
 
 
 def check_shares(shared: Any, order: np.ndarray, batch_size: int) -> None:

@@ -55,6 +55,7 @@ from fastmlp.kernels.arguments import (
     check_weights,
     check_workspace,
     entry_of,
+    memory_of_sums,
     row_of,
     seed_of,
 )
@@ -780,7 +781,8 @@ def _shared_backprop(
 
     Sums over rows are those of all processes once ``shared.reduce`` has seen them.
     """
-    sums = np.zeros(len(params) + 2, params.dtype)
+    sums = memory_of_sums(shared, len(params) + 2, params.dtype)
+    sums[...] = 0
     if X.shape[0] > 0:
         passes = _forward(network, params, X, masks)
         losses = _row_losses(network, passes, y) / network.members

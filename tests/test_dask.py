@@ -519,20 +519,20 @@ def _with(name, function, *args):
         session.end(("done", session.rank, None))
 
 
-def _apart(communicator):
-    """Let a rank find no memory that it shares with others, as on machines of their own."""
-    communicator._rooms = []
+def _zeros(communicator, n, dtype, shares_memory):
+    """Return a vector in memory that ranks share, where that serves a sum of it."""
+    shared = communicator.vector(n, np.dtype(dtype)) if shares_memory else None
+    in_slices = _in_slices(n * np.dtype(dtype).itemsize, communicator.size)
+    assert (shared is not None) == (shares_memory and in_slices)
+    return np.zeros(n, dtype) if shared is None else shared
 
 
 def _sum(communicator, n, dtype, shares_memory):
-    if not shares_memory:
-        _apart(communicator)
-    communicator.allreduce(np.ones(n, dtype))  # the first one looks for shared memory
-    assert bool(communicator._rooms) == (shares_memory and _in_slices(n * np.dtype(dtype).itemsize, communicator.size))
-    vector = np.random.default_rng(communicator.rank).normal(size=n).astype(dtype)
+    vector = _zeros(communicator, n, dtype, shares_memory)
+    vector[...] = np.random.default_rng(communicator.rank).normal(size=n).astype(dtype)
     before = communicator.n_messages, communicator.n_bytes
     communicator.allreduce(vector)
-    return vector, communicator.n_messages - before[0], communicator.n_bytes - before[1]
+    return vector.copy(), communicator.n_messages - before[0], communicator.n_bytes - before[1]
 
 
 def _in_slices(n_bytes, size):
@@ -561,11 +561,9 @@ def test_allreduce_adds_in_the_order_of_the_ranks(clients, size, n, dtype, share
 
 def _sums(communicator, n, shares_memory):
     """Return the ends of some sums; a rank that is late must get what the others have sent, not what they send next."""
-    if not shares_memory:
-        _apart(communicator)
-    found = []
+    found, vector = [], _zeros(communicator, n, float, shares_memory)
     for i in range(6):
-        vector = np.full(n, 10.0**i * (1 + communicator.rank))
+        vector[...] = 10.0**i * (1 + communicator.rank)
         time.sleep(0.02 * (i % 2 == communicator.rank))
         communicator.allreduce(vector)
         found.append((vector.min(), vector.max()))
@@ -588,7 +586,6 @@ def test_sums_of_workers_in_one_process():
 
 def _fails_between_pieces(communicator, n, does_not_read):
     """Rank 0 fails before it has said where pieces belong, or when it has read some; return the error of this rank."""
-    _apart(communicator)
     name = "expect" if does_not_read else "take"
 
     def breaks(*args):

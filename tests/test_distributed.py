@@ -545,11 +545,13 @@ def test_sums_in_the_order_of_ranks(shares_memory, size, n, dtype):
 
     def reduce(communicator):
         vector = vectors[communicator.rank].copy()
-        if not shares_memory:
-            communicator._rooms = []
+        if shares_memory:
+            memory = communicator.vector(n, vector.dtype)
+            in_slices = size > 1 and vector.nbytes > (PAIR_BYTES if size == 2 else DIRECT_BYTES)
+            assert (memory is not None) == (in_slices and HAS_MEMORY)
+            if memory is not None:
+                memory[...], vector = vector, memory
         communicator.allreduce(vector)
-        in_slices = size > 1 and vector.nbytes > (PAIR_BYTES if size == 2 else DIRECT_BYTES)
-        assert bool(communicator._rooms) == (shares_memory and in_slices and HAS_MEMORY)
         return vector
 
     for found in on_threads(reduce, size, timeout=20):
@@ -558,7 +560,7 @@ def test_sums_in_the_order_of_ranks(shares_memory, size, n, dtype):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_sums_of_vectors_that_differ_in_length_and_dtype(size):
-    """A vector is written where others may still read the sum of the one before."""
+    """Memory that is shared is another one for each, and each sum is there before anybody goes on."""
 
     def reduce(communicator):
         swap, n_wrong = communicator._swap, 0
@@ -570,9 +572,11 @@ def test_sums_of_vectors_that_differ_in_length_and_dtype(size):
 
         communicator._swap = late
         for n, dtype in 10 * [(90_000, np.float64), (60_000, np.float64), (90_000, np.float32)]:
-            vector = np.full(n, 1 + communicator.rank, dtype)
-            communicator.allreduce(vector)
-            n_wrong += np.count_nonzero(vector != size * (size + 1) / 2)
+            vector = communicator.vector(n, np.dtype(dtype)) if HAS_MEMORY else np.zeros(n, dtype)
+            for _ in range(2):
+                vector[...] = 1 + communicator.rank
+                communicator.allreduce(vector)
+                n_wrong += np.count_nonzero(vector != size * (size + 1) / 2)
         return n_wrong
 
     assert on_threads(reduce, size, timeout=20) == [0] * size
@@ -627,12 +631,13 @@ def test_ranks_without_rooms_send_what_they_have(monkeypatch, changed):
 
     def add(communicator):
         vector = np.full(100_000, 1.0 + communicator.rank)
+        shared = [communicator.vector(len(vector), vector.dtype) for _ in range(2)]
         communicator.allreduce(vector)
-        return communicator._rooms, vector.min(), vector.max()
+        return shared, vector.min(), vector.max()
 
     before = descriptors()
     monkeypatch.setattr(shared_memory, "_new_room", another)
-    assert on_threads(add, 2, timeout=20) == [([], 3.0, 3.0)] * 2
+    assert on_threads(add, 2, timeout=20) == [([None, None], 3.0, 3.0)] * 2
     assert descriptors() == before
 
 

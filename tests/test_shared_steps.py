@@ -232,6 +232,79 @@ def test_reduce_gets_sums(call):
     np.testing.assert_allclose(seen[0][-2], loss * seen[0][-1])
 
 
+def aligned(n, dtype):
+    """Zeros that begin with a cache line."""
+    memory = np.zeros(n * dtype.itemsize + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + n * dtype.itemsize].view(dtype)
+
+
+def test_sums_lie_in_the_memory_that_is_given(call):
+    """The same object each time, from the first step on; then the engine goes on without."""
+    train, given, seen = call[-1], [], []
+
+    def memory(n, dtype):
+        if not given:
+            given.append(aligned(n, dtype))
+        return given[0]
+
+    shared = Shared(seen.append, 12, STARTS, PLACES)
+    expected = train(shared)
+    seen.clear()
+    error, params, n_steps = train(shared._replace(memory=memory))
+    assert error is None
+    assert n_steps == len(seen) == 3
+    assert all(vector is given[0] for vector in seen)
+    assert np.array_equal(params, expected[1])
+    assert np.array_equal(train(shared._replace(memory=lambda n, dtype: None))[1], expected[1])
+
+
+def test_a_full_gradient_lies_in_the_memory_that_is_given(call):
+    engine, network, data, _ = call
+    given, seen, grads, losses = [], [], [], []
+
+    def memory(n, dtype):
+        given.append(aligned(n, dtype))
+        return given[-1]
+
+    workspace, params = engine.workspace(network, 4), make_params(np.random.default_rng(0), network)
+    for shared in (None, Shared(seen.append, memory=memory), Shared(seen.append, memory=memory)):
+        grads.append(np.empty(network.n_params))
+        losses.append(engine.loss_and_grad(workspace, params, data, 0.1, grads[-1], 0.0, shared))
+    assert [vector is one for vector, one in zip(seen, given, strict=False)] == [True] * len(given)
+    for grad in grads[1:]:
+        assert_near(grad, grads[0])
+    assert_near(np.array(losses), np.full(3, losses[0]))
+
+
+def no_memory(n, dtype):
+    raise ValueError("no memory")
+
+
+@pytest.mark.parametrize(
+    "message, memory",
+    {
+        r"shared\.memory must be a function or None, got int": 3,
+        r"shared\.memory must have shape \(\d+,\)": lambda n, dtype: aligned(n + 1, dtype),
+        r"shared\.memory must .*float64": lambda n, dtype: aligned(n, np.dtype(np.float32)),
+        r"shared\.memory must be C-contiguous": lambda n, dtype: np.zeros(2 * n)[::2],
+        r"shared\.memory must .*writ": lambda n, dtype: np.frombuffer(bytes(8 * n)),
+        r"shared\.memory must be a.*array": lambda n, dtype: [0.0] * n,
+        r"shared\.memory must return memory that is 64-byte aligned": lambda n, dtype: aligned(n + 1, dtype)[1:],
+        "no memory": no_memory,
+    }.items(),
+)
+def test_bad_memory(call, message, memory):
+    """It ends the call before the first step, and the workspace serves another one."""
+    train, shared = call[-1], Shared(lambda vector: None, 12, STARTS, PLACES)
+    error, _, n_steps = train(shared._replace(memory=memory))
+    assert isinstance(error, ValueError)
+    assert n_steps == 0
+    with pytest.raises(ValueError, match=message):
+        raise error
+    assert train(shared)[0] is None
+
+
 def test_a_step_without_weight(call):
     _, _, data, train = call
     weight = data.sample_weight.copy()

@@ -49,10 +49,8 @@ class DaskCommunicator(Communicator):
 
         Slices go in pieces, from where they lie to where they belong. A rank that sends the sums of its slice has read
         all that it was sent for them, so they may replace it. The sums of the own slice are sent from memory of their
-        own. The others have read them when they send their parts of the next vector. Nothing is sent on one machine.
+        own. The others have read them when they send their parts of the next vector.
         """
-        if self._sum_in_rooms(slices):
-            return
         own, others = slices[self.rank], [rank for rank in range(self.size) if rank != self.rank]
         if self._theirs.shape[1] != len(own) or self._theirs.dtype != own.dtype:
             self._theirs = np.empty((self.size, len(own)), own.dtype)

@@ -86,11 +86,15 @@ def _last_word(session: sessions.Session, error: BaseException) -> tuple[str, in
 
 
 def _forget_calls(error: BaseException | None) -> None:
-    """Let go of what the calls had that an error ended, as memory that ranks share: a cycle may keep it for long."""
+    """Let go of what the calls had that an error ended, as memory that ranks share: a cycle may keep it for long.
+
+    Clearing a frame leaves what its function has of the one around it, so nothing keeps the frames either.
+    """
     seen = set[int]()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
         error = error.__cause__ or error.__context__
 
 

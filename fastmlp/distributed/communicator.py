@@ -10,7 +10,7 @@ import pickle
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 from zlib import crc32
 
@@ -80,8 +80,7 @@ class Communicator(ABC):
         self.n_messages = self.n_bytes = 0
         self.over: str | None = None  # why nothing can be exchanged any more
         self._number = 0
-        self._rooms: list[np.ndarray] | None = None  # in memory that all ranks share; None: not looked for; empty: none
-        self._ends = list[int]()  # of the slices that lie there
+        self._rooms: list[np.ndarray] | None = None  # vectors in shared memory; None: not looked for; empty: none
 
     # --- what a subclass has ------------------------------------------------------------------------------------------
 
@@ -114,19 +113,32 @@ class Communicator(ABC):
         """Replace a vector (n,) by the sum of those of all ranks, in the order of ranks: the same bits on each."""
         if self.size == 1:
             return
-        if vector.nbytes <= (PAIR_BYTES if self.size == 2 else DIRECT_BYTES):
+        if self._is_sent_whole(vector.nbytes):
             self._sum(self._swap([vector] * self.size, "sum"), vector)
-            return
-        bounds = [len(vector) * rank // self.size for rank in range(self.size + 1)]
-        self.sum_slices([vector[start:end] for start, end in pairwise(bounds)])
+        elif self._rooms and vector is self._rooms[self.rank]:
+            self._sum_in_rooms(self._rooms)
+        else:
+            self.sum_slices(self._slices(vector))
+
+    def vector(self, n: int, dtype: np.dtype) -> np.ndarray | None:
+        """Return memory in which a vector is best kept that :meth:`allreduce` often sums; all ranks make this call.
+
+        Ranks on one machine share it: they read and write there what they would have to send.
+
+        Returns
+        -------
+        ndarray of shape (n,), or None
+            Zeros at first, the same array each time. None on all ranks if messages are quicker, or all there is.
+        """
+        n_bytes = n * dtype.itemsize
+        if self.size == 1 or self._is_sent_whole(n_bytes) or self.over is not None:
+            return None
+        if self._rooms is None or (self._rooms and (len(self._rooms[0]), self._rooms[0].dtype) != (n, dtype)):
+            self._rooms = [room.view(dtype) for room in shared_memory.rooms(self, n_bytes) or ()]
+        return self._rooms[self.rank] if self._rooms else None
 
     def sum_slices(self, slices: Sequence[np.ndarray]) -> None:
-        """Replace each of the slices of a vector by the sum of those of all ranks; rank i adds up slice i for all.
-
-        Ranks on one machine read slices in memory that they share.
-        """
-        if self._sum_in_rooms(slices):
-            return
+        """Replace each of the slices of a vector by the sum of those of all ranks; rank i adds up slice i for all."""
         own = slices[self.rank]
         self._sum(self._swap(slices, "sum"), own)
         for rank, total in enumerate(self._swap([own] * self.size, "sum")):
@@ -183,39 +195,25 @@ class Communicator(ABC):
         """Return the error of an exchange to which a rank did not come."""
         return CommunicationError(f"{self.name_of(rank)} did not answer within {self.timeout:g} seconds", rank)
 
-    def _sum_in_rooms(self, slices: Sequence[np.ndarray]) -> bool:
-        """Replace slices by their sums, which ranks read in memory that they share; False if they share none.
+    def _is_sent_whole(self, n_bytes: int) -> bool:
+        return n_bytes <= (PAIR_BYTES if self.size == 2 else DIRECT_BYTES)
 
-        A rank writes only into its own room: parts of the slices of others, which these have read when they say that
-        their sums are there; and the sum of its slice, which all have read when they come with the next vector. Where
-        parts lie in other places than before, they must have come before anything is written.
+    def _slices(self, vector: np.ndarray) -> list[np.ndarray]:
+        """Return a vector in a slice per rank."""
+        bounds = [len(vector) * rank // self.size for rank in range(self.size + 1)]
+        return [vector[start:end] for start, end in pairwise(bounds)]
+
+    def _sum_in_rooms(self, vectors: Sequence[np.ndarray]) -> None:
+        """Replace the vectors of all ranks by their sum, where they lie: each rank its slice of all of them.
+
+        Nobody touches another rank's between the second exchange of a sum and the first of the next one.
         """
-        ends = list(accumulate(one.nbytes for one in slices))
-        if self._rooms is None or (self._rooms and len(self._rooms[0]) < ends[-1]):
-            self._rooms, self._ends = shared_memory.rooms(self, ends[-1]) or [], ends
-        if not self._rooms:
-            return False
-        if ends != self._ends:
-            self._swap([b""] * self.size, "another layout")
-            self._ends = ends
-        # rooms[i][j]: where rank i lets others read its part, or the sum, of slice j
-        rooms = [
-            [room[end - one.nbytes : end].view(one.dtype) for one, end in zip(slices, ends, strict=True)]
-            for room in self._rooms
-        ]
-        mine, others = rooms[self.rank], [rank for rank in range(self.size) if rank != self.rank]
-        purpose = f"sum of {sum(map(len, slices))} numbers of {slices[0].dtype}"
-        for rank in others:
-            mine[rank][...] = slices[rank]
+        parts = [self._slices(vector) for vector in vectors]
+        own, purpose = [part[self.rank] for part in parts], f"sum of {len(vectors[0])} numbers in shared memory"
         self._swap([b""] * self.size, purpose)
-        total = mine[self.rank]
-        parts = [slices[rank] if rank == self.rank else rooms[rank][self.rank] for rank in range(self.size)]
-        self._sum(parts, total, slices[self.rank])
+        self._sum(own, *own)
         self._swap([b""] * self.size, purpose)
-        for rank in others:
-            slices[rank][...] = rooms[rank][rank]
-        self.n_bytes += sum(mine[rank].nbytes + total.nbytes for rank in others)
-        return True
+        self.n_bytes += vectors[0].nbytes + (self.size - 2) * own[0].nbytes  # read by others, and written for them
 
     def _sum(self, parts: Sequence[Any], out: np.ndarray, *copies: np.ndarray) -> None:
         """Write the sum of the vectors of all ranks, in their order; a CommunicationError refuses other lengths.

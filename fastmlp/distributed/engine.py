@@ -88,7 +88,7 @@ class SharedEngine:
     ) -> float:
         """Compute loss and gradient over the rows of all ranks: one sum over ranks."""
         if isinstance(data.X, SharedRows):
-            data, shared = self._local(data), Shared(self.communicator.allreduce)
+            data, shared = self._local(data), self._shared()
         return self.inner.loss_and_grad(workspace, params, data, alpha, grad, l1, shared)
 
     def train_epoch(
@@ -111,13 +111,16 @@ class SharedEngine:
                 rest = batch_size, alpha, optimizer, l1, seed
                 return each_epoch(lambda rows: self.train_epoch(workspace, params, data, rows, *rest), order, losses)
             n_rows, (order, starts, places) = len(order), shares(data.X, order, batch_size)
-            data, shared = self._local(data), Shared(self.communicator.allreduce, n_rows, starts, places)
+            data, shared = self._local(data), self._shared(n_rows, starts, places)
         args = workspace, params, data, order, batch_size, alpha, optimizer, l1, seed, losses, shared
         return self.inner.train_epoch(*args)
 
     def shuffle(self, order: np.ndarray, random_state: np.random.RandomState) -> None:
         """Shuffle the rows of the table: each rank the same draws."""
         self.inner.shuffle(order, random_state)
+
+    def _shared(self, *shares: Any) -> Shared:
+        return Shared(self.communicator.allreduce, *shares)._replace(memory=self.communicator.vector)
 
     def _local(self, data: Data) -> Data:
         """Return what this rank has of the rows of a fit, which are the same object from epoch to epoch."""

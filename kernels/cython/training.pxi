@@ -29,19 +29,29 @@ def shuffle(order, random_state):
 cdef class Reduction:
     """The sums of a step on their way through all ranks: what the kernels call by a plain function."""
 
-    cdef object reduce, error
+    cdef object reduce, memory, error
     cdef Workspace workspace
 
-    def __init__(self, reduce, Workspace workspace):
-        if not callable(reduce):
-            raise ValueError(f"shared.reduce must be a function, got {type(reduce).__name__}")
-        self.reduce, self.workspace = reduce, workspace
+    def __init__(self, shared, Workspace workspace):
+        if not callable(shared.reduce):
+            raise ValueError(f"shared.reduce must be a function, got {type(shared.reduce).__name__}")
+        if not (shared.memory is None or callable(shared.memory)):
+            raise ValueError(f"shared.memory must be a function or None, got {type(shared.memory).__name__}")
+        self.reduce, self.memory, self.workspace = shared.reduce, shared.memory, workspace
 
     cdef int join(self, fm_epoch *epoch) except -1:
         """Let the steps of an epoch call it."""
         if self.workspace.whole_batch:
             raise ValueError("shared must be None for a network with batch_norm, which needs all rows of a batch at once")
         epoch.reduce, epoch.context = reduce_sums, <void *>self
+        return 0
+
+    cdef int find_memory(self) except -1:
+        """Keep the sums where `memory` says, if anywhere; the workspace is prepared for training."""
+        sums = self.workspace.sums
+        found = None if self.memory is None else self.memory(len(sums), sums.dtype)
+        if found is not None and found is not sums:
+            self.workspace.keep_sums_in(found)
         return 0
 
     cdef int raise_error(self) except -1:
@@ -128,7 +138,7 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
     cdef idx starts[2]
     cdef Reduction reduction = None
     if shared is not None:
-        reduction = Reduction(shared.reduce, workspace)
+        reduction = Reduction(shared, workspace)
         reduction.join(&epoch)
         # the number of all rows, which this process does not know, does not matter to a mean
         starts[0], starts[1], epoch.n_order, epoch.batch_size, epoch.starts = 0, samples.n, 1, 1, starts
@@ -136,6 +146,8 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
     workspace.begin()
     try:
         workspace.prepare_training(0)
+        if reduction is not None:
+            reduction.find_memory()
         workspace.use_units(samples.n)
         workspace.ws.interrupted = 0
         with nogil:
@@ -268,7 +280,7 @@ def train_epoch(
     if shared is not None:
         if losses is not None:
             raise ValueError("losses must be None with shared: a call holds one epoch then")
-        reduction = Reduction(shared.reduce, workspace)
+        reduction = Reduction(shared, workspace)
         reduction.join(&epoch)
         read_shares(shared, &epoch, order)
     n_steps = (epoch.n_order + size - 1) // size
@@ -290,6 +302,8 @@ def train_epoch(
     workspace.begin()
     try:
         workspace.prepare_training(n_states)
+        if reduction is not None:
+            reduction.find_memory()
         workspace.use_units(min(n_own, size))
         workspace.ws.interrupted = 0
         with nogil:

@@ -377,12 +377,19 @@ cdef class Workspace:
                 self.ws.member_weight = self.buffer(rows * item)
             self.ws.row_loss = <double *>self.buffer(rows * sizeof(double))
             self.divide()
-            self.sums = zeros((self.ws.n_padded + 2) * item).view(self.network.dtype)
-            self.buffers.append(self.sums)
-            self.ws.grad = cnp.PyArray_DATA(self.sums)
+            self.keep_sums_in(zeros((self.ws.n_padded + 2) * item).view(self.network.dtype))
         for k in range(n_states):
             if self.ws.states[k] == NULL:
                 self.ws.states[k] = self.buffer(self.ws.n_padded * item)
+        return 0
+
+    cdef int keep_sums_in(self, memory) except -1:
+        """Let the gradient, and the two numbers more, lie in this vector of zeros."""
+        cdef int typenum = cnp.NPY_FLOAT64 if self.is_double else cnp.NPY_FLOAT32
+        cdef void *address = pointer(memory, "shared.memory", typenum, (self.ws.n_padded + 2,), True)
+        if <uintptr_t>address % 64 != 0:
+            raise ValueError("shared.memory must return memory that is 64-byte aligned")
+        self.sums, self.ws.grad = memory, address
         return 0
 
     cdef int divide(self) except -1:
@@ -579,7 +586,7 @@ cdef class Workspace:
 
     @property
     def nbytes(self):
-        return sum(b.nbytes for b in self.buffers)
+        return sum(b.nbytes for b in (*self.buffers, *(() if self.sums is None else (self.sums,))))
 
 
 def workspace(network, batch_size, n_jobs=None):
