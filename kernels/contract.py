@@ -57,8 +57,8 @@ class Shared(NamedTuple):
     n_rows : rows that an epoch visits, of all ranks. :meth:`Engine.loss_and_grad` does not read it, nor what follows
     starts : intp (n_steps + 1,): where each batch's rows of this rank begin in ``order``, and where the last ones end
     places : intp (len(order),): the place of each row of ``order`` in its batch, of which dropout is a function
-    memory : function of a length and a dtype, or None; each call asks it before its first sum. The array (n,) that it
-        returns, 64-byte aligned and zeros at first, is what the engine hands to `reduce` from then on; None: its own
+    memory : function of a length and a dtype, or None. Each call asks it, before sums, for the array (n,) that it hands
+        to `reduce`: 64-byte aligned, whatever stands in it. Without an answer the array is the engine's own
     """
 
     reduce: Callable[[np.ndarray], Any]

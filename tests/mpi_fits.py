@@ -31,17 +31,21 @@ def fits():
     """Solvers, one after the other on the same communicator; MPI's own and one of ours."""
     ours = MPICommunicator(COMM, timeout=30)
     for communicator in (COMM, ours, ours):
-        for options in ({"solver": "adam", "early_stopping": True, "dropout": 0.2}, {"solver": "lbfgs"}):
-            options |= {"random_state": 0, "max_iter": 5, "batch_size": 20}
-            found = MLPClassifier((8,), **options).fit(X[HERE], Y[HERE], communicator=communicator)
-            if not near(found, MLPClassifier((8,), **options).fit(X, Y)):
+        for options in (
+            {"solver": "adam", "early_stopping": True, "dropout": 0.2},
+            {"solver": "lbfgs"},
+            {"solver": "adam", "hidden_layer_sizes": (130, 260)},  # a gradient that ranks sum in memory that they share
+        ):
+            options = {"hidden_layer_sizes": (8,), "random_state": 0, "max_iter": 5, "batch_size": 20, **options}
+            found = MLPClassifier(**options).fit(X[HERE], Y[HERE], communicator=communicator)
+            if not near(found, MLPClassifier(**options).fit(X, Y)):
                 return "the weights are others"
     ours.close()
     return "ok"
 
 
 def sums():
-    """Vectors of all sizes, whole and in slices."""
+    """Vectors of all sizes, whole, in slices, and in memory that ranks share."""
     communicator = MPICommunicator(COMM, timeout=30)
     for n in (1, 1000, 300_000):
         vectors = np.random.default_rng(n).normal(size=(SIZE, n))
@@ -52,6 +56,14 @@ def sums():
         communicator.allreduce(found)
         if not np.array_equal(found, expected):
             return f"the sum of {n} is another"
+        shared = communicator.vector(n, vectors.dtype)
+        if (shared is None) != (n < 300_000 or not hasattr(os, "memfd_create")):
+            return f"{n} numbers are shared, or should be"
+        if shared is not None:
+            shared[...] = vectors[RANK]
+            communicator.allreduce(shared)
+            if not np.array_equal(shared, expected):
+                return f"the sum of {n} in shared memory is another"
     return "ok"
 
 

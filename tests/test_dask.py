@@ -519,6 +519,9 @@ def _with(name, function, *args):
         session.end(("done", session.rank, None))
 
 
+HAS_MEMORY = hasattr(os, "memfd_create")
+
+
 def _zeros(communicator, n, dtype, shares_memory):
     """Return a vector in memory that ranks share, where that serves a sum of it."""
     shared = communicator.vector(n, np.dtype(dtype)) if shares_memory else None
@@ -539,7 +542,7 @@ def _in_slices(n_bytes, size):
     return size > 1 and n_bytes > (PAIR_BYTES if size == 2 else DIRECT_BYTES)
 
 
-@pytest.mark.parametrize("shares_memory", [hasattr(os, "memfd_create"), False])
+@pytest.mark.parametrize("shares_memory", [HAS_MEMORY, False])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n", [1, 1000, 20_000, 70_001, 3_000_001])
 @pytest.mark.parametrize("size", [2, *exhaustive(1, 3), *nightly(4)])
@@ -571,7 +574,7 @@ def _sums(communicator, n, shares_memory):
     return found
 
 
-@pytest.mark.parametrize("shares_memory", [True, False])
+@pytest.mark.parametrize("shares_memory", [HAS_MEMORY, False])
 @pytest.mark.parametrize("n", [30_000, 70_000, 400_000])
 def test_sums_do_not_mix(clients, n, shares_memory):
     assert each_rank(clients(2), _sums, 2, n, shares_memory) == [[(3 * 10.0**i,) * 2 for i in range(6)]] * 2
@@ -580,7 +583,7 @@ def test_sums_do_not_mix(clients, n, shares_memory):
 def test_sums_of_workers_in_one_process():
     """Their comms hand over the memory itself."""
     with cluster_of(2, processes=False, dashboard_address=":0") as client:
-        for n, shares_memory in ((10_000, False), (400_000, False), (400_000, True)):
+        for n, shares_memory in ((10_000, False), (400_000, False), (400_000, HAS_MEMORY)):
             assert each_rank(client, _sums, 2, n, shares_memory) == [[(3 * 10.0**i,) * 2 for i in range(6)]] * 2
 
 

@@ -592,9 +592,33 @@ def descriptors():
 
 
 @needs_memory
+@pytest.mark.parametrize("backend", ["cython", "reference"])
+@pytest.mark.parametrize("partitions", ["even", "uneven", "nobody"])
+@pytest.mark.parametrize("options", [{"max_grad_norm": 0.5}, {"solver": "lbfgs"}], ids=["adam", "lbfgs"])
+def test_gradients_in_shared_memory(options, partitions, backend):
+    """One communicator serves several fits, of networks whose gradients are of one length or of another."""
+    (X, y), of_ranks = rows_of("regression"), PARTITIONS[partitions]
+    options = {"random_state": 0, "max_iter": 4, "batch_size": 20, "backend": backend, **options}
+    nets = [(130, 260), (130, 260), (135, 250)]
+    expected = [MLPRegressor(hidden_layer_sizes=net, **options).fit(X, y) for net in nets]
+
+    def fit(communicator):
+        here, found = Here(of_ranks, communicator.rank), []
+        for net in nets:
+            estimator = MLPRegressor(hidden_layer_sizes=net, **options)
+            found.append(estimator.fit(here.X(X), here(y), communicator=communicator))
+            assert len(communicator._rooms) == communicator.size
+        return found
+
+    for fits, whole in zip(zip(*on_threads(fit, len(of_ranks), timeout=60), strict=True), expected, strict=True):
+        assert_same_fit(fits, whole)
+
+
+@needs_memory
 def test_rooms_are_memory_of_all_ranks_and_leave_no_file():
     def meet(communicator):
         rooms = shared_memory.rooms(communicator, 10_000)
+        assert not rooms[communicator.rank].any()
         rooms[communicator.rank][...] = 1 + communicator.rank
         communicator.barrier()
         return [(len(room), room.min(), room.max()) for room in rooms]

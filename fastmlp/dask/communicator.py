@@ -85,7 +85,7 @@ class DaskCommunicator(Communicator):
 
     def close(self) -> None:
         """Leave the fit in order."""
-        self._rooms = []
+        super().close()
         self.session.end(("done", self.rank, None))
 
     def name_of(self, rank: int) -> str:

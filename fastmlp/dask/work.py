@@ -85,17 +85,19 @@ def _last_word(session: sessions.Session, error: BaseException) -> tuple[str, in
     return "failed", session.rank, f"{session.name_of(session.rank)} has failed: {type(error).__name__}: {error}"
 
 
-def _forget_calls(error: BaseException | None) -> None:
+def _forget_calls(error: BaseException) -> None:
     """Let go of what the calls had that an error ended, as memory that ranks share: a cycle may keep it for long.
 
     Clearing a frame leaves what its function has of the one around it, so nothing keeps the frames either.
     """
-    seen = set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        traceback.clear_frames(error.__traceback__)
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+    seen, left = set[int](), list[BaseException | None]([error])
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            one.__traceback__ = None
+            left += [one.__cause__, one.__context__]
 
 
 def _portable(error: BaseException) -> BaseException:

@@ -68,7 +68,7 @@ class Communicator(ABC):
     Attributes
     ----------
     n_messages, n_bytes : int
-        What this rank has sent to others so far, or let them read in shared memory.
+        What this rank has sent to others so far, or let them read and written for them in shared memory.
     """
 
     def __init__(self, rank: int, size: int, timeout: float = 60.0) -> None:
@@ -100,8 +100,9 @@ class Communicator(ABC):
     def tell(self, reason: str) -> None:  # noqa: B027 # there is nothing to do if ranks find out by waiting
         """Tell the other ranks that this one has failed, so that they need not wait for the timeout."""
 
-    def close(self) -> None:  # noqa: B027 # most have nothing to give back
+    def close(self) -> None:
         """Give back what the communicator holds, after a fit that made it."""
+        self._rooms = []
 
     def name_of(self, rank: int) -> str:
         """Return what errors call a rank."""
@@ -128,7 +129,8 @@ class Communicator(ABC):
         Returns
         -------
         ndarray of shape (n,), or None
-            Zeros at first, the same array each time. None on all ranks if messages are quicker, or all there is.
+            Zeros, and the same array each time, until the length or dtype is another one. None on all ranks if messages
+            are quicker, or all there is.
         """
         n_bytes = n * dtype.itemsize
         if self.size == 1 or self._is_sent_whole(n_bytes) or self.over is not None:

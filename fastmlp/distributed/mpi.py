@@ -134,6 +134,7 @@ class MPICommunicator(Communicator):
 
     def close(self) -> None:
         """Free the duplicate; after a failure, which other ranks may not know of yet, it is left to the end of MPI."""
+        super().close()
         if self.over is None:
             self._comm.Free()
 

@@ -23,7 +23,7 @@ _MARK_BYTES = 16
 
 
 def rooms(communicator: Communicator, n_bytes: int) -> list[np.ndarray] | None:
-    """Return a room of n_bytes (uint8) per rank, which all ranks can read and write; all ranks make this call.
+    """Return a room of n_bytes zeros (uint8) per rank, which all ranks can read and write; all ranks make this call.
 
     Returns
     -------
@@ -38,6 +38,8 @@ def rooms(communicator: Communicator, n_bytes: int) -> list[np.ndarray] | None:
             with suppress(OSError, ValueError):
                 found = [_opened(one, n_bytes) for one in places]
         everywhere = communicator.allgather(found is not None, "whether all have found shared memory")
+        if found is not None:
+            found[communicator.rank][:_MARK_BYTES] = 0  # all have seen it
     finally:
         if descriptor >= 0:
             os.close(descriptor)  # what is mapped stays

@@ -188,8 +188,14 @@ static void FN(periodic_gradient)(const FN(chunk) *c, const fm_block *b, idx m, 
         const REAL *weight = params + b->arrays[2] + f * b->ld[2];
         REAL *g_frequency = grad + b->arrays[0] + f * b->ld[0], *g_phase = grad + b->arrays[1] + f * b->ld[1];
         REAL *g_weight = grad + b->arrays[2] + f * b->ld[2], *g_bias = grad + b->arrays[3] + f * b->ld[3];
+        if (!accumulate) {
+            memset(g_frequency, 0, (size_t)b->ld[0] * sizeof(REAL));
+            memset(g_phase, 0, (size_t)b->ld[1] * sizeof(REAL));
+            memset(g_weight, 0, (size_t)b->ld[2] * sizeof(REAL));
+            memset(g_bias, 0, (size_t)b->ld[3] * sizeof(REAL));
+        }
         for (idx i = 0; i < b->size; i++)
-            g_bias[i] = (accumulate ? g_bias[i] : 0) + FN(dot)(n, deltas + i * R, NULL);
+            g_bias[i] += FN(dot)(n, deltas + i * R, NULL);
         for (idx q = 0; q < waves; q++) {
             const REAL *cosines = FN(cosines)(ws, b, f) + q * R, *sines = FN(sines)(ws, b, f) + q * R;
             VEC s0 = LOAD(FN(zeros)), s1 = s0;
@@ -202,10 +208,9 @@ static void FN(periodic_gradient)(const FN(chunk) *c, const fm_block *b, idx m, 
                 s1 += delta * FN(first_of)(turns + r, n - r);
             }
             for (idx i = 0; i < b->size; i++)
-                g_weight[i * waves + q] =
-                    (accumulate ? g_weight[i * waves + q] : 0) + FN(dot)(n, deltas + i * R, cosines);
-            g_phase[q] = (accumulate ? g_phase[q] : 0) - FN(sum_of_lanes)(s0);
-            g_frequency[q] = (accumulate ? g_frequency[q] : 0) - FN(sum_of_lanes)(s1);
+                g_weight[i * waves + q] += FN(dot)(n, deltas + i * R, cosines);
+            g_phase[q] -= FN(sum_of_lanes)(s0);
+            g_frequency[q] -= FN(sum_of_lanes)(s1);
         }
     }
 }

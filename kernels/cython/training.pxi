@@ -46,13 +46,10 @@ cdef class Reduction:
         epoch.reduce, epoch.context = reduce_sums, <void *>self
         return 0
 
-    cdef int find_memory(self) except -1:
-        """Keep the sums where `memory` says, if anywhere; the workspace is prepared for training."""
-        sums = self.workspace.sums
-        found = None if self.memory is None else self.memory(len(sums), sums.dtype)
-        if found is not None and found is not sums:
-            self.workspace.keep_sums_in(found)
-        return 0
+    cdef object place(self):
+        """Return where the sums of the call lie, if not in the workspace, which is prepared for training."""
+        own = self.workspace.own_sums
+        return None if self.memory is None else self.memory(len(own), own.dtype)
 
     cdef int raise_error(self) except -1:
         """Raise what `reduce` has raised."""
@@ -146,8 +143,7 @@ def loss_and_grad(Workspace workspace not None, params, data, alpha, grad, l1=0.
     workspace.begin()
     try:
         workspace.prepare_training(0)
-        if reduction is not None:
-            reduction.find_memory()
+        workspace.place_sums(None if reduction is None else reduction.place())
         workspace.use_units(samples.n)
         workspace.ws.interrupted = 0
         with nogil:
@@ -302,8 +298,7 @@ def train_epoch(
     workspace.begin()
     try:
         workspace.prepare_training(n_states)
-        if reduction is not None:
-            reduction.find_memory()
+        workspace.place_sums(None if reduction is None else reduction.place())
         workspace.use_units(min(n_own, size))
         workspace.ws.interrupted = 0
         with nogil:

@@ -77,7 +77,8 @@ cdef class Workspace:
     cdef fm_workspace ws
     cdef const fm_kernels *kernels
     cdef const fm_units *units  # that calls with enough rows may use; or NULL
-    cdef object table, sums  # sums: the gradient as an array, and two numbers more
+    cdef object table
+    cdef object sums, own_sums  # the gradient as an array, and two numbers more; in memory of the workspace
     cdef fm_layer *layers
     cdef fm_block *blocks
     cdef list buffers, formula_arrays
@@ -377,14 +378,24 @@ cdef class Workspace:
                 self.ws.member_weight = self.buffer(rows * item)
             self.ws.row_loss = <double *>self.buffer(rows * sizeof(double))
             self.divide()
-            self.keep_sums_in(zeros((self.ws.n_padded + 2) * item).view(self.network.dtype))
+            self.own_sums = zeros((self.ws.n_padded + 2) * item).view(self.network.dtype)
+            self.buffers.append(self.own_sums)
+            self.keep_sums_in(self.own_sums)
         for k in range(n_states):
             if self.ws.states[k] == NULL:
                 self.ws.states[k] = self.buffer(self.ws.n_padded * item)
         return 0
 
+    cdef int place_sums(self, memory) except -1:
+        """Let the gradient lie in memory of others, or of the workspace: None."""
+        if memory is None:
+            memory = self.own_sums
+        if memory is not self.sums:
+            self.keep_sums_in(memory)
+        return 0
+
     cdef int keep_sums_in(self, memory) except -1:
-        """Let the gradient, and the two numbers more, lie in this vector of zeros."""
+        """Let the gradient, and the two numbers more, lie in this vector."""
         cdef int typenum = cnp.NPY_FLOAT64 if self.is_double else cnp.NPY_FLOAT32
         cdef void *address = pointer(memory, "shared.memory", typenum, (self.ws.n_padded + 2,), True)
         if <uintptr_t>address % 64 != 0:
@@ -586,7 +597,7 @@ cdef class Workspace:
 
     @property
     def nbytes(self):
-        return sum(b.nbytes for b in (*self.buffers, *(() if self.sums is None else (self.sums,))))
+        return sum(b.nbytes for b in self.buffers)
 
 
 def workspace(network, batch_size, n_jobs=None):
