@@ -405,6 +405,19 @@ def test_threads_end_before_the_fit_does(error, monkeypatch):
     assert threads_of_fits() == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_threads_that_die_at_once_are_an_error(n_jobs):
+    """Their first call is one of a profiler that raises: no thread comes to its fits, and none is waited for."""
+    threading.setprofile("no function")
+    try:
+        with pytest.raises(RuntimeError, match="have died with 3 of 3 fits undone: does a function given to threading"):
+            MLPClassifier(n_ens=3, n_jobs=n_jobs, **SMALL).fit(X, Y_BINARY)
+    finally:
+        threading.setprofile(None)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("fastmlp-fit")]
+
+
 def test_an_error_in_one_member_stops_the_others():
     def fail():
         raise LookupError("of one member")

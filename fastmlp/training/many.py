@@ -227,7 +227,7 @@ class _Trainings(Generic[TrainingT]):
         self.late = set[int]()  # tasks that had been asked to stop before their error came
         self.found = [list[warned.Warned]() for _ in tasks]
         self._contexts, self._config = [copy_context() for _ in tasks], get_config()
-        self._wake = threading.Event()
+        self._wake, self._workers = threading.Event(), list[threading.Thread]()
         groups = [task.group for task in tasks if task.group is not None]
         # tasks begin in their order, so the oldest group always has a thread for each of its networks
         n_in_step = max((group.size for group in groups), default=1)
@@ -240,7 +240,7 @@ class _Trainings(Generic[TrainingT]):
     def run(self, on_end: Callable[[TrainingT], None] | None) -> bool:
         """Train all tasks; return whether Ctrl-C has ended them."""
         names = [f"fastmlp-fit-{i}" for i in range(self._n_workers)]
-        workers = [threading.Thread(target=self._work, name=name) for name in names]
+        workers = self._workers = [threading.Thread(target=self._work, name=name) for name in names]
         to_start, told, interrupted = iter(workers), set[int](), False
         try:
             while True:
@@ -253,7 +253,7 @@ class _Trainings(Generic[TrainingT]):
                     self._end()
         finally:
             self._end()
-            while len(self.ended) < len(self.tasks):  # an error of ours, or another Ctrl-C
+            while len(self.ended) < len(self.tasks) and self._are_alive():  # an error of ours, or another Ctrl-C
                 self._wait()
             _join(workers)
 
@@ -267,12 +267,18 @@ class _Trainings(Generic[TrainingT]):
         for worker in to_start:
             worker.start()
         while True:
+            are_alive = self._are_alive()  # looked at first: threads that have ended add nothing any more
             ended = self.ended.copy()  # threads add to it at any time: what is told of is what is counted
             for i in sorted(ended - told - self.unbegun - self.errors.keys()) if on_end is not None else ():
                 told.add(i)
                 on_end(self.tasks[i])  # type: ignore[misc] # which is not None
             if len(ended) == len(self.tasks):
                 return
+            if not are_alive:
+                raise RuntimeError(
+                    f"the threads that train have died with {len(self.tasks) - len(ended)} of {len(self.tasks)} fits"
+                    " undone: does a function given to threading.setprofile or threading.settrace raise errors?"
+                )
             self._wait()
             if self.errors:
                 self._end()
@@ -283,6 +289,9 @@ class _Trainings(Generic[TrainingT]):
         raised = [self.errors[i] for i in sorted(self.errors, key=lambda i: (i in self.late, i))]
         if raised:
             raise next((error for error in raised if not isinstance(error, KeyboardInterrupt)), raised[0])
+
+    def _are_alive(self) -> bool:
+        return any(worker.is_alive() for worker in self._workers)
 
     def _wait(self) -> None:
         """Wait until a task has ended, or for a while."""
