@@ -54,7 +54,7 @@ class Shared(NamedTuple):
         order of ``params`` and perhaps with zeros between its rows, then the loss and the weight, each a sum over this
         rank's rows of the batch. It replaces them in place by the sums over all ranks, with the same bits on each. What
         it raises ends the call; the steps done are kept.
-    n_rows : rows that an epoch visits, of all ranks. :meth:`Engine.loss_and_grad` does not read it, nor what follows
+    n_rows : rows that an epoch visits, of all ranks. :meth:`Engine.loss_and_grad` reads neither it nor the next two
     starts : intp (n_steps + 1,): where each batch's rows of this rank begin in ``order``, and where the last ones end
     places : intp (len(order),): the place of each row of ``order`` in its batch, of which dropout is a function
     memory : function of a length and a dtype, or None. Each call asks it, before sums, for the array (n,) that it hands

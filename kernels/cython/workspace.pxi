@@ -380,22 +380,18 @@ cdef class Workspace:
             self.divide()
             self.own_sums = zeros((self.ws.n_padded + 2) * item).view(self.network.dtype)
             self.buffers.append(self.own_sums)
-            self.keep_sums_in(self.own_sums)
+            self.place_sums(None)
         for k in range(n_states):
             if self.ws.states[k] == NULL:
                 self.ws.states[k] = self.buffer(self.ws.n_padded * item)
         return 0
 
     cdef int place_sums(self, memory) except -1:
-        """Let the gradient lie in memory of others, or of the workspace: None."""
+        """Let the gradient, and the two numbers more, lie in memory of others, or of the workspace: None."""
         if memory is None:
             memory = self.own_sums
-        if memory is not self.sums:
-            self.keep_sums_in(memory)
-        return 0
-
-    cdef int keep_sums_in(self, memory) except -1:
-        """Let the gradient, and the two numbers more, lie in this vector."""
+        if memory is self.sums:
+            return 0
         cdef int typenum = cnp.NPY_FLOAT64 if self.is_double else cnp.NPY_FLOAT32
         cdef void *address = pointer(memory, "shared.memory", typenum, (self.ws.n_padded + 2,), True)
         if <uintptr_t>address % 64 != 0:
